@@ -26,11 +26,11 @@ from __future__ import annotations
 
 
 class MlmonError(Exception):
-    """Base of all exceptions of this package."""
+    """The base class of all exceptions that otel_mlmon raises."""
 
 
 class ConfigurationError(MlmonError, ValueError):
-    """A setting, an argument or a configuration file cannot be used.
+    """Raised for a setting, an argument or a configuration file that cannot be used.
 
     Args:
         faults: One sentence for each fault, at least one. For a file, each begins with `file:line: key`.
@@ -42,43 +42,43 @@ class ConfigurationError(MlmonError, ValueError):
 
 
 class DependencyMissingError(MlmonError, ImportError):
-    """An optional dependency is needed and not installed; the message says how to install it."""
+    """Raised where an optional package is needed and not installed; the message says how to install it."""
 
 
 class BinMismatchError(MlmonError, ValueError):
-    """Two sketches do not have the same bins."""
+    """Raised where two histograms cannot be merged or compared, because their bins differ."""
 
 
 class ProfileError(MlmonError, ValueError):
-    """A reference profile cannot be parsed or is of an unknown version."""
+    """Raised for a reference profile that cannot be parsed or is of an unknown version."""
 
 
 class DataError(MlmonError, ValueError):
-    """A file of data, or a model, cannot be read, or the two do not fit; names the place."""
+    """Raised for a data or model file that cannot be read, or for data that does not fit; names the place."""
 
 
 class ProcessorError(MlmonError, RuntimeError):
-    """A running processor does not answer on its web port, or refuses what it is asked for; says which and why."""
+    """Raised where a running processor does not answer on its web port, or refuses a request; says which and why."""
 
 
 class StoreError(MlmonError, RuntimeError):
-    """The state on disk is damaged, of an unknown version, of another program, or locked by another process."""
+    """Raised where the stored state is damaged, of an unknown version or another program, or locked by a process."""
 
 
 class ApplyError(MlmonError, RuntimeError):
-    """An internal error kept one request from being applied to the state; the guard has reported it."""
+    """Raised where an internal error kept a request from being applied to the processor's state."""
 
 
 class PortUnavailableError(MlmonError, OSError):
-    """An address cannot be listened on; names the address and the option that sets it."""
+    """Raised where a network address cannot be listened on; names the address and the option that sets it."""
 
 
 class MalformedError(MlmonError, ValueError):
-    """A request cannot be parsed as a message of the protocol; sending it again does not help."""
+    """Raised for a request that cannot be parsed as OTLP; sending it again does not help."""
 
 
 class RetryableError(MlmonError, RuntimeError):
-    """A request was not accepted now, and may be sent again.
+    """Raised for a request that the processor does not accept now, and the sender may send again.
 
     Args:
         reason: One sentence.
@@ -91,8 +91,8 @@ class RetryableError(MlmonError, RuntimeError):
 
 
 class OverloadedError(RetryableError):
-    """There is no room for a request now."""
+    """Raised for a request that the processor has no room for now."""
 
 
 class UnavailableError(RetryableError):
-    """An internal error prevented a request from being accepted."""
+    """Raised where an internal error prevented the processor from accepting a request."""

@@ -8,7 +8,7 @@ from otel_mlmon import semconv
 
 
 class EventKind(NamedTuple):
-    """Describes one event, a log record with an event name."""
+    """Describes one kind of OpenTelemetry event, which is a log record with an event name."""
 
     name: str
     severity: Literal["INFO", "WARN", "ERROR"]

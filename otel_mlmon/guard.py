@@ -22,7 +22,7 @@ FAILURE_PERIOD_S: Final = 60.0
 
 
 class Guard:
-    """Keeps the errors of one stage from its host, counts them, and switches the stage off when there are too many.
+    """Catches the errors of one stage of otel_mlmon, counts them, and switches the stage off after too many.
 
     Runs on: any thread, the host's too.
 
@@ -43,16 +43,16 @@ class Guard:
         """Whether the stage is switched off, like an open circuit breaker; callers check it, `with` does not."""
 
     def __enter__(self) -> None:
-        """Enters the stage."""
+        """Enters the block of code whose errors are caught."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        """Swallows an `Exception`; lets everything else pass."""
+        """Catches an `Exception` that the block raised; lets everything else pass."""
         return error is not None and self.swallow(error)
 
     def swallow(self, error: BaseException) -> bool:
-        """Counts an `Exception` and returns True; returns False for any other error, which the caller re-raises.
+        """Counts a caught `Exception` and returns True; returns False for any other error, which the caller re-raises.
 
         For code too hot for a context manager: `except BaseException as error: if not stage.swallow(error): raise`.
         """
@@ -73,7 +73,7 @@ class Guard:
         return True
 
     def reset(self) -> None:
-        """Switches the stage on again and forgets its errors."""
+        """Switches the stage on again and forgets the errors that it had."""
         self._failed_at.clear()
         self.is_open = False
 
@@ -82,18 +82,18 @@ _GUARDS: Final[dict[str, Guard]] = {}
 
 
 def guard(stage: str) -> Guard:
-    """Returns the process's one guard of `stage`."""
+    """Returns the one guard that this process has for a stage."""
     existing = _GUARDS.get(stage)
     return existing if existing is not None else _GUARDS.setdefault(stage, Guard(stage))
 
 
 def guards() -> tuple[Guard, ...]:
-    """Returns every guard that exists."""
+    """Returns the guards of all stages that were used so far."""
     return tuple(_GUARDS.values())
 
 
 def _raising_function(error: Exception) -> str:
-    """Names the function that raised; never the message, which may carry the host's data."""
+    """Returns the name of the function that raised an error, but not its message, which may carry the host's data."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next

@@ -25,25 +25,25 @@ Attributes = tuple[tuple[str, str], ...]
 
 
 class InternalEvent(Protocol):
-    """Anything that `Journal.emit` counts and logs."""
+    """The Protocol of an event about otel_mlmon itself, which a journal counts in a metric and logs."""
 
     metric: ClassVar[str]
     level: ClassVar[int]
 
     @property
     def count(self) -> int:
-        """The amount by which the metric grows; 0 or above."""
+        """The amount by which the event's metric grows; 0 or above."""
 
     def attributes(self) -> Mapping[str, str]:
-        """Returns the metric's attributes, few and of few values."""
+        """Returns the attributes under which the event is counted in its metric, few and of few values."""
 
     def message(self) -> str:
-        """Returns the log line: a sentence, with nothing of the host's data."""
+        """Returns the log line of the event: a sentence, with nothing of the host's data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordsDropped:
-    """Reports calls that ran but were not measured; of `exporter_blocked`, measured but without span and event."""
+    """Reports inference calls that were not recorded; of reason `exporter_blocked`, only span and event are missing."""
 
     metric: ClassVar[str] = semconv.RECORDS_DROPPED.name
     level: ClassVar[int] = logging.WARNING
@@ -51,17 +51,17 @@ class RecordsDropped:
     count: int
 
     def attributes(self) -> Mapping[str, str]:
-        """Returns the reason."""
+        """Returns the reason for the drop, as the attribute of the metric."""
         return {semconv.REASON: self.reason}
 
     def message(self) -> str:
-        """Returns the log line: how many calls, and why."""
+        """Returns the log line: how many inference calls were dropped, and why."""
         return f"{self.count} inference records were dropped: {self.reason}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValuesDropped:
-    """Reports values of measured calls that no histogram takes."""
+    """Reports values of measured calls that were left out, since no histogram could take them."""
 
     metric: ClassVar[str] = semconv.VALUES_DROPPED.name
     level: ClassVar[int] = logging.WARNING
@@ -69,18 +69,18 @@ class ValuesDropped:
     count: int
 
     def attributes(self) -> Mapping[str, str]:
-        """Returns the reason."""
+        """Returns the reason for the drop, as the attribute of the metric."""
         return {semconv.REASON: self.reason}
 
     def message(self) -> str:
-        """Returns the log line: how many values, and why."""
-        hint = "see bulk_unavailable_reason of status()"
-        return f"{self.count} values of features or outputs were dropped: {self.reason}; {hint}."
+        """Returns the log line: how many values were dropped, and why."""
+        hint = "; see bulk_unavailable_reason of status()" if self.reason == "negative" else ""
+        return f"{self.count} values of features or outputs were dropped: {self.reason}{hint}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ValuesWithheld:
-    """Reports values that were held until more of them come, and at the end of the process are too few to leave."""
+class ValuesUnreadable:
+    """Reports values given to `observe()` that cannot be read; each argument has a warning of its own."""
 
     metric: ClassVar[str] = semconv.VALUES_DROPPED.name
     level: ClassVar[int] = logging.DEBUG
@@ -88,10 +88,27 @@ class ValuesWithheld:
 
     def attributes(self) -> Mapping[str, str]:
         """Returns the reason."""
+        return {semconv.REASON: "unreadable"}
+
+    def message(self) -> str:
+        """Returns the log line: how many values were dropped, and why."""
+        return f"{self.count} values given to observe() could not be read; see the findings of status()."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValuesWithheld:
+    """Reports values that were never exported, since they were too few to hide a single one among them."""
+
+    metric: ClassVar[str] = semconv.VALUES_DROPPED.name
+    level: ClassVar[int] = logging.DEBUG
+    count: int
+
+    def attributes(self) -> Mapping[str, str]:
+        """Returns the reason `too_few`, as the attribute of the metric."""
         return {semconv.REASON: "too_few"}
 
     def message(self) -> str:
-        """Returns the log line: how many values, and why."""
+        """Returns the log line: how many values were not exported, and why."""
         return (
             f"{self.count} values of features or outputs did not leave the process: too few of one stream to hide one."
         )
@@ -99,7 +116,7 @@ class ValuesWithheld:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageFailed:
-    """Reports an error of otel_mlmon that the guard kept from the host."""
+    """Reports an error of otel_mlmon that was caught, so that the host did not see it."""
 
     metric: ClassVar[str] = semconv.FAILURES.name
     level: ClassVar[int] = logging.WARNING
@@ -112,11 +129,11 @@ class StageFailed:
     count: int = 1
 
     def attributes(self) -> Mapping[str, str]:
-        """Returns stage and type of the error."""
+        """Returns the stage that failed and the type of the error, as attributes of the metric."""
         return {semconv.STAGE: self.stage, semconv.ERROR_TYPE: self.error_type}
 
     def message(self) -> str:
-        """Returns the log line: what failed, and that the host is not affected."""
+        """Returns the log line: which stage failed, and that the host is not affected."""
         consequence = " The stage is switched off until instrument() is called again." if self.is_switched_off else ""
         place = f" in {self.function}" if self.function else ""
         return (
@@ -126,7 +143,7 @@ class StageFailed:
 
 
 class Journal:
-    """Keeps the totals of internal events, and writes their rate-limited log.
+    """Counts the internal events of otel_mlmon in metrics, and logs each kind at most once a minute.
 
     Runs on: any thread. `emit` takes a lock of its own for a dictionary update; nothing under it waits.
 
@@ -149,14 +166,14 @@ class Journal:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all totals and takes a new lock, in a forked child and in tests."""
+        """Sets all counts of internal events to zero and takes a new lock, in a forked child and in tests."""
         # Reentrant: a signal handler may run a model while its thread stands in here.
         self._lock = threading.RLock()
         self._totals: dict[str, dict[Attributes, int]] = {}
         self._logged_at_s: dict[tuple[str, Attributes], float] = {}
 
     def emit(self, event: InternalEvent) -> None:
-        """Counts `event`, and logs it unless the same was logged within `interval_s`."""
+        """Counts an internal event, and logs it unless the same one was logged within the last `interval_s` seconds."""
         key: Attributes = tuple(sorted(event.attributes().items()))
         now_s = self._clock()
         with self._lock:
@@ -170,7 +187,7 @@ class Journal:
             self._log.log(event.level, "%s", event.message())
 
     def totals(self, metric: str) -> dict[Attributes, int]:
-        """Returns the totals of one metric so far, by its sorted attributes."""
+        """Returns how often the internal events of one metric have occurred so far, by their sorted attributes."""
         with self._lock:
             return dict(self._totals.get(metric, {}))
 

@@ -23,7 +23,9 @@ Origin = Literal["argument", "environment", "default"]
 PREFIX: Final = "OTEL_MLMON_"
 """How every environment variable of an option begins."""
 
-PROCESSOR_VARIABLES: Final = frozenset({"OTEL_MLMON_ADMIN_TOKEN"})
+PROCESSOR_VARIABLES: Final = frozenset(
+    f"{PREFIX}{name}" for name in ("ADMIN_TOKEN", "CA", "CERT", "INGEST_TOKEN", "KEY", "READ_TOKEN")
+)
 """Variables with this beginning that the processor and its commands read, and that are no options."""
 
 DAY_S: Final = 86_400
@@ -36,7 +38,7 @@ _LOG: Final = logging.getLogger("otel_mlmon")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option(Generic[T]):
-    """Describes one option: a row of the table that code, documentation and `otel-mlmon settings` read."""
+    """Describes one option: its name, default, check and documentation, for code, environment and docs alike."""
 
     name: str
     """Lower snake case, with its unit as the last word if it has one."""
@@ -53,11 +55,11 @@ class Option(Generic[T]):
 
     @property
     def variable(self) -> str:
-        """The environment variable that sets this option."""
+        """The name of the environment variable that sets this option."""
         return f"{PREFIX}{self.name.upper()}"
 
     def parse(self, text: str) -> Any:
-        """Reads the text of the environment variable; raises ValueError if it is no value of the default's type."""
+        """Parses the text of the option's environment variable; raises ValueError if it is of another type."""
         kind: Any = type(self.default)
         if get_origin(self.annotation) is Literal:
             return next((value for value in get_args(self.annotation) if value == text.lower()), text)
@@ -72,7 +74,7 @@ def declare_option(
     accepts: Callable[[object], bool] = lambda _: False,
     is_secret: bool = False,
 ) -> T:
-    """Declares a field of a dataclass as an option.
+    """Declares a field of a dataclass as an option that arguments and an environment variable can set.
 
     Args:
         default: Its value where nobody sets it. Its type, one of str, bool, int and float, is that of the environment
@@ -88,7 +90,7 @@ def declare_option(
 
 
 def options_of(settings_type: Any) -> tuple[Option[Any], ...]:
-    """Lists the options that a dataclass declares, in order."""
+    """Lists the options that a dataclass of settings declares, in their order."""
     annotations = get_type_hints(settings_type)
     return tuple(
         Option(
@@ -102,7 +104,7 @@ def options_of(settings_type: Any) -> tuple[Option[Any], ...]:
 def resolve(
     option: Option[T], *, arguments: Mapping[str, object], environ: Mapping[str, str]
 ) -> tuple[T | object, Origin]:
-    """Finds the value of an option, and which source it came from.
+    """Returns the value of an option, and whether an argument, the environment or the default decided it.
 
     Args:
         option: The option.
@@ -132,7 +134,7 @@ def resolve(
 
 
 def warn_of_unknown_variables(options: Iterable[Option[Any]], environ: Mapping[str, str]) -> None:
-    """Logs a warning for each variable that begins like those of options and is none, with the nearest name."""
+    """Logs a warning for each environment variable `OTEL_MLMON_…` that sets no option, with the nearest one."""
     variables = [option.variable for option in options]
     for name in sorted(environ):
         if name.upper().startswith(PREFIX) and name not in (*variables, *PROCESSOR_VARIABLES):
@@ -140,13 +142,13 @@ def warn_of_unknown_variables(options: Iterable[Option[Any]], environ: Mapping[s
 
 
 def suggest(name: str, names: Iterable[str]) -> str:
-    """Returns a sentence, after a space, that asks for the name that was perhaps meant; empty if none is near."""
+    """Returns ` Did you mean NAME?` with the most similar of the valid names; empty if none is similar."""
     nearest = difflib.get_close_matches(name, list(names), n=1)
     return f" Did you mean {nearest[0]}?" if nearest else ""
 
 
 def is_number(value: object) -> bool:
-    """Returns whether a value is a real number: of Python or numpy, and no truth value."""
+    """Returns whether a Python object is a real number of Python or numpy, and not a boolean."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
@@ -167,7 +169,7 @@ def _argument_fault(option: Option[Any], argument: Any) -> str | None:
 
 
 def _to_type(argument: Any, default: Any) -> Any:
-    """Converts a number to the default's type; leaves every other value as it is."""
+    """Converts a number to the type of the option's default; leaves every other value as it is."""
     is_value = isinstance(argument, numbers.Real) or _is_numpy_bool(argument)
     return type(default)(argument) if is_value and isinstance(default, (int, float)) else argument
 
@@ -185,7 +187,7 @@ _FALSE: Final = frozenset({"false", "0", "no", "off"})
 
 
 def parse_bool(text: str) -> bool:
-    """Reads `true` or `false` in any case; `1`, `yes`, `on` and their opposites too."""
+    """Parses `true`, `1`, `yes` or `on`, or their opposites, in upper or lower case, as a boolean."""
     word = text.strip().lower()
     if word in _TRUE:
         return True
@@ -195,20 +197,20 @@ def parse_bool(text: str) -> bool:
 
 
 def positive(value: float) -> str | None:
-    """Checks that a value is above 0 and finite."""
+    """Checks that the value of an option is above 0 and finite; returns the fault, or None."""
     return None if 0 < value < float("inf") else "must be above 0"
 
 
 def not_negative(value: float) -> str | None:
-    """Checks that a value is 0 or above, and finite."""
+    """Checks that the value of an option is 0 or above and finite; returns the fault, or None."""
     return None if 0 <= value < float("inf") else "must be 0 or above"
 
 
 def duration(value: float) -> str | None:
-    """Checks that a value is above 0, and at most a day."""
+    """Checks that the value of an option is a time above 0 and at most a day; returns the fault, or None."""
     return None if 0 < value <= DAY_S else f"must be above 0 and at most {DAY_S}"
 
 
 def ratio(value: float) -> str | None:
-    """Checks that a value is within [0, 1]."""
+    """Checks that the value of an option is within [0, 1]; returns the fault, or None."""
     return None if 0 <= value <= 1 else "must be within 0 and 1"

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Finds parts of one kind by name.
+    """Finds plug-ins of one kind by name: the built-in ones, and those that installed packages offer.
 
     Args:
         group: The group of entry points that packages add parts by, such as `otel_mlmon.notifiers`.
@@ -35,11 +35,11 @@ class Registry(Generic[T]):
         self._entry_points: dict[str, EntryPoint] | None = None
 
     def names(self) -> tuple[str, ...]:
-        """The names of all parts: the built-in ones in their own order, then those of packages by name."""
+        """Lists the names of all plug-ins: the built-in ones in their own order, then those of packages by name."""
         return (*self._builtin, *sorted(self._installed()))
 
     def load(self, name: str) -> T:
-        """The part of that name, imported if it was not yet.
+        """Returns the plug-in of a name, which is imported at its first use.
 
         Raises:
             ConfigurationError: No part has that name, or the package that offers it cannot be imported.
@@ -49,7 +49,7 @@ class Registry(Generic[T]):
         return self._parts[name]
 
     def load_all(self) -> dict[str, T]:
-        """Every part by name, in the order of `names`.
+        """Returns every plug-in by name, in the order of `names`.
 
         Raises:
             ConfigurationError: A package that offers one cannot be imported.

@@ -73,7 +73,7 @@ REFERENCE_METADATA_KEY: Final = "otel_mlmon.reference"
 
 
 class Attribute(NamedTuple):
-    """Describes one attribute: its type on the wire and when it is there."""
+    """Describes one attribute of the telemetry: its type, and when it is present."""
 
     name: str
     type: Literal["string", "double", "int"]
@@ -117,7 +117,7 @@ Instrument = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """Describes one metric: instrument, unit, attributes besides the model's name and version, bucket bounds."""
+    """Describes one metric: instrument, unit, bucket bounds, and attributes besides the model's name and version."""
 
     name: str
     instrument: Instrument
@@ -143,7 +143,7 @@ _observable_counter = functools.partial(_metric, "observable_counter")
 
 
 def _decade_bounds(first: int, last: int) -> Bounds:
-    """Computes bounds from 10^first to 10^last in 1-2.5-5 steps."""
+    """Computes histogram bounds 1, 2.5 and 5 times each power of ten, from 10^first to 10^last."""
     steps = (f"{digit}e{exponent}" for exponent in range(first, last) for digit in ("1", "2.5", "5"))
     return (*map(float, steps), 10.0**last)
 

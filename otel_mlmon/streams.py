@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from otel_mlmon import semconv
@@ -28,17 +29,18 @@ STREAMS: Final[Mapping[str, str]] = {
 
 
 def name_head_stream(stream: str, output: str) -> str:
-    """Names the stream of one output of a model: `prediction.label.<output>`; of its only head `prediction.label`."""
+    """Returns the stream name of one output, `prediction.label.<output>`; of an only output `prediction.label`."""
     return f"{stream}.{output}" if output else stream
 
 
 def name_item_stream(output: str) -> str:
-    """Names the stream of the scores of an output of boxes, tokens or frames."""
+    """Returns the name of the stream of confidences of an output that holds boxes, tokens or frames."""
     return f"{STREAM_OUTPUT_PREFIX}{output}.confidence"
 
 
+@lru_cache(maxsize=4_096)
 def stream_family(stream: str) -> str:
-    """Returns the stream that a stream of one output is of the kind of: `prediction.label` of `prediction.label.color`.
+    """Returns the general stream that one output's stream belongs to: `prediction.label` of `prediction.label.color`.
 
     The scores of boxes, tokens or frames are of the kind of `prediction.confidence`; any other stream is its own kind.
     """
@@ -49,5 +51,5 @@ def stream_family(stream: str) -> str:
 
 
 def has_hidden_values(stream: str) -> bool:
-    """Returns whether the numbers of a stream are inputs, or nearly: only their buckets are exported and stored."""
+    """Returns whether a stream is of inputs or regression values, of which only bucket counts are exported."""
     return stream.startswith(semconv.STREAM_INPUT_PREFIX) or stream_family(stream) == semconv.STREAM_VALUE

@@ -51,7 +51,7 @@ class ModelKey(NamedTuple):
 
     @property
     def id(self) -> str:
-        """The text that identifies the model of one environment in the API: `fraud`, or `fraud@staging`.
+        """The text that identifies a model in one environment in the API: `fraud`, or `fraud@staging`.
 
         A name that contains an `@` is always followed by another one, so that no two models have the same text.
         """

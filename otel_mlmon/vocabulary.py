@@ -1,4 +1,4 @@
-"""Decides how texts of the application are called outside its process, and how many names there are at most.
+"""Pseudonymizes the texts of the application that leave its process, and limits how many names are counted.
 
 A text leaves as it is only where the model declares it (its graph, its metadata, the reference that it carries) or the
 developer does. Any other one is counted in one of 64 buckets of a keyed hash, from the first time on and alike in every
@@ -49,7 +49,7 @@ Admit = Callable[[str, str, str, Mapping[str, int], Sequence[str]], Mapping[str,
 
 
 class TextBuckets:
-    """Assigns texts to the buckets of one key.
+    """Assigns texts to the 64 buckets of a keyed hash, so that they can be counted and not read.
 
     Args:
         key: The operator's key; if it is empty, the key is made from the model's name.
@@ -63,13 +63,13 @@ class TextBuckets:
         """The fingerprint of the key, 8 hexadecimal digits."""
 
     def assign(self, text: str) -> str:
-        """Returns the bucket of a text as a label with the key's fingerprint."""
+        """Returns the hash bucket of a text, as a label with the fingerprint of the hash key: `#07@1f2e3d4c`."""
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=self._key, digest_size=8).digest()
         return f"#{int.from_bytes(digest, 'big') % BUCKETS:02d}@{self.key_id}"
 
 
 class TextNamer:
-    """Names the labels and categories of one model, as they may leave the process.
+    """Decides for the labels and categories of one model which leave the process as they are and which as hash buckets.
 
     Args:
         buckets: The buckets of undeclared texts; None if the developer lets texts leave as they are.
@@ -92,19 +92,19 @@ class TextNamer:
         self._categories = {name: frozenset(words) for name, words in (categories or {}).items()}
 
     def name_label(self, text: str) -> str:
-        """Returns the name of a label that came as a text."""
+        """Returns a predicted label as it may leave the process: itself if it is declared, else its hash bucket."""
         return self._name(text, self._labels)
 
     def name_number_label(self, label: str) -> str:
-        """Returns the name of a label that came as a number, or as the class name of one."""
+        """Returns a numeric predicted label as it may leave the process: itself if declared or small."""
         return self._name_number(label, self._labels)
 
     def name_category(self, feature: str, text: str) -> str:
-        """Returns the name of a category that came as a text."""
+        """Returns a text value of a feature as it may leave the process: itself if declared, else its hash bucket."""
         return text if feature in self._kept_features else self._name(text, self._categories.get(feature, ()))
 
     def name_number_category(self, feature: str, category: str) -> str:
-        """Returns the name of a category that came as a number."""
+        """Returns a numeric category of a feature as it may leave the process: itself if declared or small."""
         return (
             category
             if feature in self._kept_features
@@ -112,7 +112,7 @@ class TextNamer:
         )
 
     def count_categories(self, feature: str, counts: Mapping[str, int], *, are_texts: bool) -> dict[str, int]:
-        """Returns the counts of the categories of a feature by their names."""
+        """Adds up the counts of a feature's categories by the names under which they may leave the process."""
         name_of = self.name_category if are_texts else self.name_number_category
         named: dict[str, int] = {}
         for category, count in counts.items():
@@ -134,7 +134,7 @@ class TextNamer:
 
 
 class Vocabulary:
-    """Decides which names of one head or feature are counted by themselves.
+    """Decides which labels of a model, or categories of a feature, are counted by name, and which together in buckets.
 
     Where all names are declared, in an order, and they are more than `limit`, the first ones are, and each other one is
     counted in its bucket: alike in every process, so that a deploy does not look like drift. Where none is declared and
@@ -157,15 +157,15 @@ class Vocabulary:
 
     @property
     def is_full(self) -> bool:
-        """Whether no further name will be admitted."""
+        """Whether no further label or category will be counted by its own name."""
         return self._is_fixed or len(self._words) >= self._limit
 
     def find(self, word: str) -> str | None:
-        """Returns how a word is counted, without admitting it; None of one that counting it would admit."""
+        """Returns the name that a label is counted by; None if that is not decided before it is counted."""
         return word if word in self._words or split_bucket(word)[1] else None
 
     def settles(self, counts: Mapping[str, int], declared: Sequence[str] = ()) -> bool:
-        """Returns whether it can be said which names are counted by themselves, after these counts, the first ones."""
+        """Returns whether the first counts of a model's labels suffice to decide which are counted by name."""
         if self._is_settled or declared or self._buckets is None:
             return True
         names = self._new_names(counts)
@@ -173,7 +173,7 @@ class Vocabulary:
         return len(names) > self._limit or unseen <= MAX_UNSEEN * sum(counts[name] for name in names)
 
     def admit(self, counts: Mapping[str, int], declared: Sequence[str] = ()) -> dict[str, int]:
-        """Returns `counts` with those of all names that are not admitted added up by bucket, or as `_OTHER`.
+        """Returns counts by label, in which labels that are not counted by name are added up by bucket, or as `_OTHER`.
 
         Args:
             counts: How often each name was counted.
@@ -213,7 +213,7 @@ def _is_name(word: str) -> bool:
 
 
 class Vocabularies:
-    """Holds one vocabulary for each model, head and feature, shared by all sessions of the model.
+    """Keeps for each model, head and feature which names are counted, shared by all sessions of the model.
 
     Args:
         limit: Number of names of each at most.
@@ -239,7 +239,7 @@ class Vocabularies:
     def admit(
         self, model: str, head: str, feature: str, counts: Mapping[str, int], declared: Sequence[str] = ()
     ) -> dict[str, int]:
-        """Returns `counts` with all names that do not leave by bucket, or as `_OTHER`; settles which these are.
+        """Returns counts by label or category as they may leave the process, and decides which of them go by name.
 
         Args:
             model: The name of the model.
@@ -257,7 +257,7 @@ class Vocabularies:
     def settles(
         self, model: str, head: str, feature: str, counts: Mapping[str, int], declared: Sequence[str] = ()
     ) -> bool:
-        """Returns whether it can be said how `counts` leave: see `admit`, and `Vocabulary.settles`."""
+        """Returns whether the first counts of a head or feature are enough to decide which names are counted."""
         names = self._declared_categories(model, feature) if feature else declared
         return self._find(model, head, feature).settles(counts, names)
 
@@ -272,19 +272,20 @@ class Vocabularies:
 
 
 @functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=4_096)
 def split_bucket(label: str) -> tuple[str, str]:
-    """Splits a label into what is written, and the fingerprint of its key; empty of a label that is no bucket."""
+    """Splits a bucket label `#07@1f2e3d4c` into bucket and key fingerprint; the latter is empty for other labels."""
     match = _BUCKET.fullmatch(label)
     return (match[1], match[2]) if match else (label, "")
 
 
 def name_attributes(key: str, label: str) -> dict[str, str]:
-    """Builds the attribute `key` of a label or category, and of a bucket that of the fingerprint too."""
+    """Builds the attributes of a label or category: its text, and for a bucket also the fingerprint of the hash key."""
     text, key_id = split_bucket(label)
     return {key: text, semconv.TEXT_KEY_ID: key_id} if key_id else {key: text}
 
 
 def join_bucket(label: str, key_id: str) -> str:
-    """Returns the label of a bucket that came with the fingerprint of its key; other labels stay as they are."""
+    """Returns the bucket label `#07@1f2e3d4c` of a bucket and a key fingerprint; leaves other labels as they are."""
     joined = f"{label}@{key_id}"
     return joined if _BUCKET.fullmatch(joined) else label

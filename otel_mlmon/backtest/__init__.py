@@ -25,7 +25,7 @@ _MODULES = {"BacktestResult": "otel_mlmon.backtest.result", "run": "otel_mlmon.b
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the API when it is used: who counts on Spark needs nothing of it."""
+    """Imports the functions for backtests when they are first used, since counting on Spark needs none of them."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)

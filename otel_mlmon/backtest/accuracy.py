@@ -1,4 +1,4 @@
-"""The estimated accuracy of every window, where the reference has labelled data, and the bounds on it."""
+"""Estimates the accuracy of a model in every window of a backtest from its confidences, and checks its limits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NO_CONFIDENCES: Final = "accuracy: unknown: no window has confidences whose vari
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyBounds:
-    """The accuracy that is demanded; None for no bound."""
+    """The lowest accuracy, and the largest drop of it, that the user of a backtest accepts; None for no limit."""
 
     lowest: float | None = None
     """The lowest accuracy, (0, 1)."""
@@ -36,11 +36,11 @@ class AccuracyBounds:
 
     @property
     def section(self) -> dict[str, Any]:
-        """The section of the rule `accuracy`."""
+        """The configuration of the alert rule `accuracy` that has these limits."""
         return {"min": self.lowest, "drop": self.max_drop}
 
     def __bool__(self) -> bool:
-        """Returns whether there is a bound."""
+        """Returns whether the user of the backtest has set a limit."""
         return self.lowest is not None or self.max_drop is not None
 
 
@@ -49,7 +49,7 @@ NO_BOUNDS: Final = AccuracyBounds()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyPoint:
-    """The estimated accuracy of one window, and the ends of its 95 % interval, [0, 1] each."""
+    """The accuracy of a model in one window, estimated from its confidences, with its 95 % interval."""
 
     window: int
     count: int
@@ -63,7 +63,7 @@ class AccuracyPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyReport:
-    """The accuracy of the data as their confidences estimate it."""
+    """The accuracy of a model over all windows of a backtest, as its confidences estimate it."""
 
     state: Literal["ok", "alarm", "unknown"]
     """`unknown`: nothing can be said; `reason` says why."""
@@ -79,7 +79,7 @@ class AccuracyReport:
 
     @property
     def summary(self) -> str:
-        """Says in a sentence what was estimated: of the window of the alarm, or of the lowest."""
+        """The estimated accuracy as a sentence: of the window with the alarm, or of the lowest."""
         if not self.points:
             return self.reason
         lowest = min(self.points, key=lambda point: point.estimated)
@@ -95,7 +95,7 @@ class AccuracyReport:
 
 
 def parse_bounds(lowest: float | str | None, max_drop: float | str | None) -> AccuracyBounds:
-    """Parses the values of `--min-accuracy` and `--accuracy-drop`, such as `90%` or 0.9.
+    """Parses the limits on accuracy of `--min-accuracy` and `--accuracy-drop`, such as `90%` or 0.9.
 
     Raises:
         ConfigurationError: One is no ratio, or 0, or 1.
@@ -106,7 +106,7 @@ def parse_bounds(lowest: float | str | None, max_drop: float | str | None) -> Ac
 
 
 class AccuracyTrace:
-    """Estimates the accuracy of windows as they are judged.
+    """Estimates the accuracy of a model window by window while a backtest runs.
 
     Args:
         bounds: What is demanded.
@@ -118,7 +118,7 @@ class AccuracyTrace:
         self._points: list[tuple[int, AccuracyPoint]] = []
 
     def add(self, window: int, end_ns: int, counts: Counts, calibration: Calibration, score: Score) -> None:
-        """Estimates the accuracy of one window of confidences, shape (10,)."""
+        """Estimates the accuracy in one window from the counts of its confidences in ten bins, shape (10,)."""
         self._calibration = calibration
         if score.state == "learning" or counts.size != calibration.total.size:
             return
@@ -130,7 +130,7 @@ class AccuracyTrace:
             self._points.append((end_ns, point))
 
     def report(self, alarm: int | None, clock: Callable[[int], str | None]) -> AccuracyReport | None:
-        """Returns the report; None where nothing is demanded and nothing can be said.
+        """Returns the estimated accuracy of all windows; None if there are neither limits nor estimates.
 
         Args:
             alarm: The window of the first alert of the rule.

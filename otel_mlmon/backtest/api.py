@@ -1,4 +1,4 @@
-"""The backtest of two tables, files or in memory: what the command and the Python API run."""
+"""Runs a backtest of two tables, files or in memory, for the command line and for Python."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def run(
     decimal: str | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> BacktestResult:
-    """Reports whether the processor would have raised an alarm on `data`, when, and about which columns.
+    """Reports whether the processor would have raised an alarm on data, when, and about which columns.
 
     Args:
         reference: What is normal: a table, or a reference profile as a file or a `Profile`. A table is a path (a file,
@@ -107,7 +107,7 @@ def build_request(
     encoding: str | None = None,
     decimal: str | None = None,
 ) -> BacktestRequest:
-    """Builds the request of the arguments that `run` explains.
+    """Builds the request of a backtest from the arguments of `run`, and checks them.
 
     Raises:
         ConfigurationError: An argument cannot be used.
@@ -134,7 +134,7 @@ def run_backtest(
     reference: object = None,
     data: object = None,
 ) -> BacktestReport:
-    """Judges data against a reference; what is not given as an object is a file that the request names.
+    """Runs a backtest: judges data against a reference, given as objects or as the files that the request names.
 
     Raises:
         ConfigurationError: The request cannot be met, or the columns do not fit; names the place.
@@ -154,7 +154,7 @@ def run_backtest(
 def load_reference(
     request: BacktestRequest, progress: ProgressCallback, reference: object = None
 ) -> tuple[Profile, dict[str, ColumnChoice]]:
-    """Loads a reference: its profile, and the kinds of its columns, which are empty if it was a profile already.
+    """Loads the reference of a backtest: its profile, and the kinds of its columns if it was a table.
 
     Raises:
         ConfigurationError: Columns do not fit; names the place.
@@ -177,7 +177,7 @@ def _open_table(request: BacktestRequest, content: object, source: str) -> Table
 
 
 def check_names(request: BacktestRequest, table: Table, choices: Mapping[str, ColumnChoice]) -> None:
-    """Checks that the two tables have a column in common, which another delimiter or file would not."""
+    """Checks that the data and the reference of a backtest have at least one column in common."""
     judged = [name for name, choice in choices.items() if choice.kind != "ignore"]
     if judged and not set(choices) & set(table.columns):
         raise ConfigurationError(
@@ -190,7 +190,7 @@ def check_names(request: BacktestRequest, table: Table, choices: Mapping[str, Co
 
 
 def with_required(request: BacktestRequest, report: BacktestReport) -> BacktestReport:
-    """Returns the report with the columns that have to be judged.
+    """Returns a backtest's report that also demands that certain columns were judged.
 
     Raises:
         ConfigurationError: One is in neither table.
@@ -203,7 +203,7 @@ def with_required(request: BacktestRequest, report: BacktestReport) -> BacktestR
 
 
 def _is_profile(path: str) -> bool:
-    """Whether a file is a reference profile, and not rows as JSON; a faulty profile is called one."""
+    """Returns whether a JSON file is a reference profile, even a faulty one, and not rows of data."""
     if find_suffix(path) != ".json":
         return False
     content = _peek(path)
@@ -211,7 +211,7 @@ def _is_profile(path: str) -> bool:
 
 
 def _is_telemetry(path: str) -> bool:
-    """Whether a file is OTLP as JSON, and not rows."""
+    """Returns whether a JSON file is telemetry in OTLP, and not rows of data."""
     if find_suffix(path) not in JSON_SUFFIXES:
         return False
     content = _peek(path)
@@ -219,7 +219,7 @@ def _is_telemetry(path: str) -> bool:
 
 
 def _are_rows(content: bytes) -> bool:
-    """Whether the beginning of a JSON file is an array, or a line that is an object with a key."""
+    """Returns whether a JSON file begins as rows of data do: with an array, or an object on each line."""
     lines = content.split(b"\n", 1)
     if content.lstrip().startswith(b"["):
         return True

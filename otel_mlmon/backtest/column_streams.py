@@ -1,4 +1,4 @@
-"""Columns beside their references, and the design effect of each from rows in their order."""
+"""Pairs each column of the data with its reference, and estimates its design effect from rows in order."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EFFECT_ROWS: Final = 2_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnStream:
-    """One column, and the reference it is judged against."""
+    """One column of the data of a backtest, and the reference that it is judged against."""
 
     key: StreamKey
     plan: StreamPlan
@@ -43,12 +43,12 @@ class ColumnStream:
 
     @property
     def column(self) -> str:
-        """The name of the column."""
+        """The name of the column in the data."""
         return self.plan.column.name
 
 
 def build_streams(table: Table, choices: Mapping[str, ColumnChoice], profile: Profile) -> list[ColumnStream]:
-    """Pairs the columns of `table` with their references.
+    """Pairs the columns of a table with the references that they are judged against.
 
     Raises:
         ConfigurationError: A column is of a type that cannot be counted as its reference; names all of them.
@@ -82,7 +82,7 @@ def build_streams(table: Table, choices: Mapping[str, ColumnChoice], profile: Pr
 
 
 def measure_design_effects(profile: Profile, table: Table, choices: Mapping[str, ColumnChoice]) -> Profile:
-    """Returns the profile with the design effect of each stream, measured on the first rows that it is made of.
+    """Returns the reference profile with a design effect for each stream, estimated from the reference's first rows.
 
     Raises:
         DataError: The table cannot be read.
@@ -100,7 +100,7 @@ def measure_design_effects(profile: Profile, table: Table, choices: Mapping[str,
 
 
 def _estimate_design_effects(counts: TableCounts, streams: Sequence[ColumnStream]) -> list[DesignEffect | None]:
-    """Estimates the design effect of each stream from blocks of the first rows; None of too few."""
+    """Estimates the design effect of each stream from blocks of the first rows; None of too few rows."""
     results: list[DesignEffect | None] = [None] * len(streams)
     block_count = min(counts.first.times_ns.size, EFFECT_ROWS) // BLOCK_ROWS
     positions: dict[int, list[int]] = {}
@@ -115,7 +115,7 @@ def _estimate_design_effects(counts: TableCounts, streams: Sequence[ColumnStream
 
 
 def _estimate_block_effects(blocks: Counts) -> list[DesignEffect | None]:
-    """Estimates the design effects of streams from blocks of rows, counts of shape (S, blocks, K).
+    """Estimates the design effects of streams from the counts of blocks of rows, shape (S, blocks, K).
 
     As of live panes where there are enough; they know by themselves how well they are known. Against the shares of
     these very rows: where a rare class has become more frequent, its counts vary more by that alone.
@@ -135,7 +135,7 @@ def _estimate_block_effects(blocks: Counts) -> list[DesignEffect | None]:
 
 
 def with_design_effects(streams: Sequence[ColumnStream], counts: TableCounts) -> list[ColumnStream]:
-    """Returns the streams with the design effect of the first rows, or of too few rows with that of the reference.
+    """Returns the streams with the design effect that the data's first rows show, or else that of the reference.
 
     A drift counts in neither: it is one of many differences between neighbours. The rows of a reference may be shuffled
     or sorted, so it is asked only where the data cannot say, and then the larger of the two counts.
@@ -152,7 +152,7 @@ def _with_design_effect(stream: ColumnStream, rows: int, own: DesignEffect | Non
 
 
 def _count_blocks(codes: NDArray[np.int16], bins: int) -> Counts:
-    """Counts the bins of rows, shape (S, blocks, rows), block by block, shape (S, blocks, K); bin K is none."""
+    """Counts the values of successive blocks of rows by bin, shape (S, blocks, rows) -> (S, blocks, K)."""
     streams, blocks, _ = codes.shape
     offsets = np.arange(streams * blocks).reshape(streams, blocks, 1) * (bins + 1)
     counts = np.bincount((codes + offsets).ravel(), minlength=streams * blocks * (bins + 1))

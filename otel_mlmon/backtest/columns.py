@@ -1,4 +1,4 @@
-"""The columns of a table: their kinds, the streams they are judged as, and the reference profile made of them.
+"""Finds out of which kind each column of a table is, and builds the reference profile of the columns.
 
 Kinds are inferred from the reference and shown in the report; `--columns` overrules them. Whole numbers of few
 different values are categories, since quantiles of them are arbitrary; probabilities are numbers. Identifiers, free
@@ -67,7 +67,7 @@ _VALUE_NAMES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnChoice:
-    """The kind of one column, and why it is left out if it is."""
+    """The kind that a column of a backtest is taken to be, or why the column is left out."""
 
     column: str
     kind: ColumnKind
@@ -78,7 +78,7 @@ class ColumnChoice:
 
     @property
     def stream(self) -> str:
-        """The processor's name of the stream."""
+        """The name of the processor's stream that the column is judged as, such as `input.age`."""
         return _OUTPUT_STREAMS.get(self.kind, f"{semconv.STREAM_INPUT_PREFIX}{self.column}")
 
 
@@ -89,7 +89,7 @@ def choose_columns(
     timestamp: str | None,
     progress: ProgressCallback = ignore_progress,
 ) -> dict[str, ColumnChoice]:
-    """Infers the kind of each column of the reference, which is read once or twice.
+    """Decides of which kind each column of the reference table is, from its values or the user's request.
 
     Args:
         table: The reference.
@@ -116,7 +116,7 @@ def choose_columns(
 
 
 def match_columns(profile: Profile, table: Table) -> dict[str, ColumnChoice]:
-    """Finds the column of each stream of a profile; a stream without one keeps its own name."""
+    """Returns the column of the data that belongs to each stream of a reference profile."""
     choices: dict[str, ColumnChoice] = {}
     for stream, sketch in profile.streams.items():
         if stream.startswith(semconv.STREAM_INPUT_PREFIX):
@@ -131,7 +131,7 @@ def match_columns(profile: Profile, table: Table) -> dict[str, ColumnChoice]:
 
 
 def infer_stream_kind(sketch: StreamSketch | None, stream: str) -> ColumnKind:
-    """Infers the kind of a stream from its name, or of an input from the sketch of its reference."""
+    """Returns of which kind the column of a stream is: by its name, or for an input by its reference."""
     kinds = {name: kind for kind, name in _OUTPUT_STREAMS.items()}
     return kinds.get(stream_family(stream)) or ("numeric" if sketch is None else _infer_input_kind(sketch))
 
@@ -139,7 +139,7 @@ def infer_stream_kind(sketch: StreamSketch | None, stream: str) -> ColumnKind:
 def build_profile(
     table: Table, choices: Mapping[str, ColumnChoice], progress: ProgressCallback = ignore_progress
 ) -> Profile:
-    """Profiles the columns of a reference that are not ignored; sums do not depend on how the rows are cut.
+    """Builds the reference profile of a table's columns; the result does not depend on how rows are batched.
 
     Raises:
         DataError: The table cannot be read.
@@ -158,7 +158,7 @@ def build_profile(
 
 
 def describe_predictions(choices: Mapping[str, ColumnChoice]) -> list[str]:
-    """Says which columns were taken for predictions by their names."""
+    """Lists sentences that say which columns were taken for predictions because of their names."""
     parts = [f"{choice.column} for its {choice.kind}s" for choice in choices.values() if choice.is_guess]
     if not parts:
         return []
@@ -168,7 +168,7 @@ def describe_predictions(choices: Mapping[str, ColumnChoice]) -> list[str]:
 def _find_predictions(
     choices: Mapping[str, ColumnChoice], requested: Mapping[str, ColumnKind]
 ) -> dict[str, ColumnChoice]:
-    """Takes a column that is named like a prediction for one, unless the user names one of the kind."""
+    """Takes a column with a name such as `prediction` for predictions, unless the user names another one."""
     assigned = dict(choices)
     named = {"value" if kind == "confidence" else kind for kind in requested.values()}
     outputs: tuple[tuple[ColumnKind, tuple[str, ...], ColumnKind], ...] = (
@@ -184,7 +184,7 @@ def _find_predictions(
 
 
 def _find_faults(table: Table, summary: ColumnSummary, choice: ColumnChoice) -> list[str]:
-    """Says what a column cannot be that it is declared to be."""
+    """Lists why a column cannot be of the kind that the user declares it to be."""
     name = summary.column.name
     if choice.kind == "ignore":
         return []
@@ -202,7 +202,7 @@ def _find_faults(table: Table, summary: ColumnSummary, choice: ColumnChoice) -> 
 
 
 def explain_text(table: Table, column: TableColumn, row: int, text: str, reason: str = "") -> str:
-    """Says where a text stands among numbers, and what would make it one."""
+    """Returns the error message for a text in a column of numbers: where it stands, and what to do."""
     advice = "; --decimal says whether a comma separates the fraction" if "," in text else ""
     if column.decimal == "," and "." in text and not advice:
         advice = "; others have a decimal comma"
@@ -210,7 +210,7 @@ def explain_text(table: Table, column: TableColumn, row: int, text: str, reason:
 
 
 def explain_confidence(table: Table, column: TableColumn, row: int, number: float) -> str:
-    """Says where a number is no confidence: percentages would all fall into the last bin."""
+    """Returns the error message for a confidence outside [0, 1], such as a percentage: where it stands."""
     return f"{table.locate(row)}: column {column.name!r}: {number:g} is no confidence, which is within 0 and 1"
 
 

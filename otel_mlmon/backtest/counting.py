@@ -1,4 +1,4 @@
-"""Counts of rows over the bins of a reference, window by window, in one pass over batches of rows.
+"""Counts the rows of a table over the bins of a reference, window by window, in one pass.
 
 The counts are those that a sketch of the same rows would give. With the rows at hand the reference's own edges are
 enough, so no outlier in the data can make a window coarser than its reference. For ten edges, ten comparisons of a
@@ -40,7 +40,7 @@ _MAX_EXPONENT: Final = 900
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamPlan:
-    """One column, and the bins that it is counted over."""
+    """One column of a backtest's data, and the bins that its values are counted in."""
 
     column: TableColumn
     kind: ColumnKind
@@ -48,13 +48,13 @@ class StreamPlan:
 
     @property
     def bins(self) -> int:
-        """K."""
+        """The number of bins."""
         return self.binning.bins.count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountPlan:
-    """Describes the windows of a table and the columns counted in them, in a form that another machine can take."""
+    """Describes the windows of a table and the columns to count in them, so that other machines can count too."""
 
     streams: tuple[StreamPlan, ...]
     window_rows: int = 0
@@ -70,13 +70,13 @@ class CountPlan:
 
     @property
     def columns(self) -> list[str]:
-        """The columns that are read, each once."""
+        """The names of the columns to read, each once."""
         names = [stream.column.name for stream in self.streams]
         return list(dict.fromkeys([*names, *([self.time.name] if self.time is not None else [])]))
 
 
 class CellFaultError(Exception):
-    """Cells that cannot be counted.
+    """Raised where cells of a column cannot be counted, such as a text among numbers.
 
     Args:
         faults: Position in the batch, column, and the value, of each.
@@ -88,7 +88,7 @@ class CellFaultError(Exception):
 
 
 class RowCounter:
-    """Counts batches of rows.
+    """Counts batches of rows, window by window and bin by bin.
 
     Args:
         plan: What is counted.
@@ -102,7 +102,7 @@ class RowCounter:
         self._last_ns = -NEVER_NS
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Counts a batch, of the columns of the plan.
+        """Counts one batch of rows with the columns of the plan.
 
         Raises:
             CellFaultError: A cell cannot be counted.
@@ -173,7 +173,7 @@ class RowCounter:
         return window
 
     def _find_first(self, times_ns: TimesNs | None, rows: int) -> Indices:
-        """Returns the rows of a batch that may be among the first of all."""
+        """Returns which rows of a batch may be among the first rows of the table by their time."""
         first = self.result.first
         if times_ns is None or self.plan.window_rows:
             return np.arange(min(rows, FIRST_ROWS - first.times_ns.size))
@@ -193,7 +193,7 @@ class RowCounter:
 
 
 def compute_thresholds(binning: NumberBins) -> tuple[float, ...]:
-    """Computes for each edge the number t such that a value is above the edge if and only if it is greater than t.
+    """Computes for each edge of a bin the number t for which a value is above the edge if and only if it is above t.
 
     Buckets of negative values include their lower bound and not their upper one, and zeros are a bucket between
     the two ranges. The largest float below an edge expresses both.
@@ -205,7 +205,7 @@ def compute_thresholds(binning: NumberBins) -> tuple[float, ...]:
 
 
 def compute_mean(counts: Counts, units: int, binning: Binning) -> float:
-    """Computes the mean of the numbers that were counted; NaN if there are none or they are classes."""
+    """Computes the mean of the numbers counted in a window; NaN without numbers, or if they are classes."""
     if not isinstance(binning, NumberBins):
         return math.nan
     count = int(counts[: len(binning.edges) + 1].sum())
@@ -213,7 +213,7 @@ def compute_mean(counts: Counts, units: int, binning: Binning) -> float:
 
 
 class _NumberCounter:
-    """Counts numbers between edges, and adds them up exactly."""
+    """Counts the numbers of one column by bin and window, and adds them up without rounding errors."""
 
     def __init__(self, plan: StreamPlan, binning: NumberBins) -> None:
         self.plan = plan
@@ -228,7 +228,7 @@ class _NumberCounter:
         self._limit = 2.0 ** (exponent + 1)
 
     def read(self, array: pa.Array) -> Floats:
-        """Reads cells as numbers; of a reference without a value, any value is one."""
+        """Converts the cells of an Arrow array to numbers; checks them against the reference."""
         if not self._thresholds and self.plan.column.kind != "number":
             table, codes = read_labels(array)
             return np.array([math.nan if label is None else 0.0 for label in table])[codes]
@@ -243,11 +243,11 @@ class _NumberCounter:
         return values
 
     def select(self, cells: Floats, order: Indices) -> Floats:
-        """Returns the cells in another order."""
+        """Returns the numbers of the cells in another order."""
         return cells[order]
 
     def encode(self, cells: Floats, rows: Indices) -> NDArray[np.int16]:
-        """Returns the bins of some rows; K for a row in no bin."""
+        """Returns the bin of each number in the given rows; K for a row whose number is in no bin."""
         values = cells[rows]
         codes = np.zeros(values.size, dtype=np.int16)
         for threshold in self._thresholds:
@@ -258,7 +258,7 @@ class _NumberCounter:
     def count(
         self, cells: Floats, segments: Sequence[int], windows: Sequence[WindowCounts], offset: int, index: int
     ) -> None:
-        """Adds the cells of each segment to its window."""
+        """Adds the numbers of each segment of rows to the counts of its window."""
         end_bin = offset + len(self._thresholds) + 1
         for window, (start, end) in zip(windows, pairwise(segments), strict=True):
             for low in range(start, end, BLOCK_VALUES):
@@ -276,7 +276,7 @@ class _NumberCounter:
                     window.sums[index] += self._sum(block)
 
     def _sum(self, block: Floats) -> int:
-        """Returns the sum in units of 2^-1074, in which large values are exact and others rounded one by one."""
+        """Returns the sum of a block of numbers in units of 2^-1074; only very large ones round others."""
         if not self._is_summed_fast:
             return sum_exactly(block)
         units = 0
@@ -289,7 +289,7 @@ class _NumberCounter:
 
 
 class _ClassCounter:
-    """Counts classes."""
+    """Counts the labels of one column by bin and window."""
 
     def __init__(self, plan: StreamPlan, binning: ClassBins) -> None:
         self.plan = plan
@@ -305,7 +305,7 @@ class _ClassCounter:
         self._codes = codes
 
     def read(self, array: pa.Array) -> Indices:
-        """Reads cells as bins; K for a row in no bin."""
+        """Converts the cells of an Arrow array to bins, one for each label; K for a row in no bin."""
         labels = read_labels(array)
         return np.array([self._find(label) for label in labels.table], dtype=np.intp)[labels.codes]
 
@@ -314,17 +314,17 @@ class _ClassCounter:
         return self._codes.get(normalize_label(label or ""), self._other) if code is None else code
 
     def select(self, cells: Indices, order: Indices) -> Indices:
-        """Returns the cells in another order."""
+        """Returns the bins of the cells in another order."""
         return cells[order]
 
     def encode(self, cells: Indices, rows: Indices) -> NDArray[np.int16]:
-        """Returns the bins of some rows."""
+        """Returns the bin of each label in the given rows."""
         return cells[rows].astype(np.int16)
 
     def count(
         self, cells: Indices, segments: Sequence[int], windows: Sequence[WindowCounts], offset: int, _index: int
     ) -> None:
-        """Adds the cells of each segment to its window."""
+        """Adds the labels of each segment of rows to the counts of its window."""
         bins = self.plan.bins
         for window, (start, end) in zip(windows, pairwise(segments), strict=True):
             window.counts[offset : offset + bins] += np.bincount(cells[start:end], minlength=bins)[:bins]
@@ -339,7 +339,7 @@ def _build_counter(plan: StreamPlan) -> Any:
 
 
 def count_batches(plan: CountPlan, batches: Iterable[pa.RecordBatch]) -> TableCounts:
-    """Counts the rows of all batches.
+    """Counts the rows of all batches of a table, window by window.
 
     Raises:
         CellFaultError: A cell cannot be counted.

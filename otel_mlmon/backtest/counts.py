@@ -1,4 +1,4 @@
-"""The counts of a table, window by window. Those of parts of it merge to those of all of it, in any order.
+"""The counts of a backtest's data, window by window; those of parts of the data can be merged in any order.
 
 They are whole numbers, and sums of values are exact, so the result depends, to the last bit, neither on the parts nor
 on their order. Beside the counts the bins of the first `FIRST_ROWS` rows are kept one by one, from which the design
@@ -23,7 +23,7 @@ NEVER_NS: Final = np.iinfo(np.int64).max
 
 @dataclass(slots=True)
 class WindowCounts:
-    """The counts of one window."""
+    """The counts of the values in one window of a backtest, by stream and bin."""
 
     counts: Counts
     """Shape (ΣK,): the bins of all streams, one stream after the other."""
@@ -43,7 +43,7 @@ class WindowCounts:
 
 @dataclass(slots=True)
 class FirstRows:
-    """The bins of the first rows in the order of their time, or as they come if they have none."""
+    """The bins of the values in the first rows of a table, kept row by row to estimate design effects from."""
 
     codes: NDArray[np.int16]
     """Shape (streams, n)."""
@@ -53,7 +53,7 @@ class FirstRows:
     """The smallest time of a row that found no room."""
 
     def add(self, codes: NDArray[np.int16], times_ns: TimesNs, next_ns: int = NEVER_NS) -> None:
-        """Adds rows; those of the same time stay behind those that were added before."""
+        """Adds further rows, sorted by time and cut to the first `FIRST_ROWS` of the table."""
         times_ns = np.concatenate([self.times_ns, times_ns])
         codes = np.concatenate([self.codes, codes], axis=1)
         if (np.diff(times_ns) < 0).any():
@@ -66,7 +66,7 @@ class FirstRows:
 
 @dataclass(slots=True)
 class TableCounts:
-    """The counts of a table, or of a part of it."""
+    """The counts of the values of a table, or of a part of it, window by window."""
 
     windows: dict[int, WindowCounts]
     first: FirstRows
@@ -80,12 +80,12 @@ class TableCounts:
 
     @classmethod
     def empty(cls, streams: int, *, has_times: bool) -> TableCounts:
-        """The counts of no rows of so many streams."""
+        """Returns the counts of a table without rows, for a number of streams."""
         first = FirstRows(np.zeros((streams, 0), dtype=np.int16), np.zeros(0, dtype=np.int64))
         return cls({}, first, has_times=has_times)
 
     def merge(self, other: TableCounts) -> None:
-        """Adds the counts of another part of the table."""
+        """Adds the counts of another part of the same table."""
         for number, counts in other.windows.items():
             if number in self.windows:
                 self.windows[number].merge(counts)

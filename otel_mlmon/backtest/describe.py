@@ -1,4 +1,4 @@
-"""The entries of a report, made of the judge's traces."""
+"""Describes in a backtest's report what was found about each stream, and the alerts that would have been sent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LARGE_POWER: Final = re.compile(r"\d(?:\.\d+)?e\+0[3-9]")
 def describe_stream(
     trace: Trace, judge: Judge, detectable: Detectable | None, *, name: str, kind: str, clock: Clock
 ) -> StreamReport:
-    """Describes one judged stream.
+    """Builds the entry of a backtest's report about one stream that was judged.
 
     Args:
         trace: The stream, window by window.
@@ -89,7 +89,7 @@ def describe_stream(
 
 
 def describe_cycles(detectable: Mapping[StreamKey, Detectable], name: Callable[[StreamKey], str]) -> tuple[str, ...]:
-    """Says which streams have a daily cycle, which is no drift; nothing if none has.
+    """Returns a sentence that names the streams with a daily cycle, which is no drift; nothing if none has one.
 
     Args:
         detectable: What was measured of each stream.
@@ -102,7 +102,7 @@ def describe_cycles(detectable: Mapping[StreamKey, Detectable], name: Callable[[
 
 
 def describe_alerts(judge: Judge, name: Callable[[StreamKey], str], clock: Clock) -> tuple[AlertReport, ...]:
-    """Describes the notifications that the processor would have sent.
+    """Builds the entries of a backtest's report about the alerts that the processor would have sent.
 
     Args:
         judge: The judge, after the last window.
@@ -124,7 +124,7 @@ def describe_alerts(judge: Judge, name: Callable[[StreamKey], str], clock: Clock
 
 
 def expand_powers(text: str) -> str:
-    """Writes numbers such as 4.75e+04 in full, as 47500, if they have at most ten digits."""
+    """Rewrites numbers in a text such as 4.75e+04 in full, as 47500, if they have at most ten digits."""
     return _LARGE_POWER.sub(lambda match: f"{float(match[0]):.0f}", text)
 
 
@@ -133,7 +133,7 @@ def _format_bin(name: str) -> str:
 
 
 def _judge(trace: Trace) -> tuple[BacktestState, str]:
-    """Returns the state of a stream and the reason for it."""
+    """Returns the verdict on a stream in a backtest, such as `alarm` or `ok`, and the reason for it."""
     last = trace.points[-1]
     values = sum(point.count for point in trace.points)
     if trace.alarm is not None:
@@ -154,19 +154,19 @@ def _judge(trace: Trace) -> tuple[BacktestState, str]:
 
 
 def _undetectable_distance(reference: Reference, tolerance: float, effect: float) -> float:
-    """Returns the total variation below which nothing is evidence: tolerance + sqrt(Kφ/4N), as the evidence has it."""
+    """Returns the distance from the reference below which no window of a stream can be evidence of drift."""
     total = reference.total
     return tolerance + math.sqrt(reference.bins.count * effect / (4.0 * total)) if total else math.inf
 
 
 def _largest_possible_distance(reference: Reference) -> float:
-    """Returns the largest total variation of any counts from the reference, smoothed as the evidence smooths it."""
+    """Returns the largest distance (total variation) that any counts can have from a reference."""
     bins = reference.bins.count
     return 1.0 - (float(reference.counts.min()) + 0.5) / (reference.total + bins / 2.0)
 
 
 def _find_window(trace: Trace, onset_ns: int) -> int:
-    """Finds the first window that ends after the onset."""
+    """Returns the position of the first window that ends after the onset of a drift."""
     ends = [point.end_ns for point in trace.points]
     return trace.points[min(bisect_right(ends, onset_ns), len(ends) - 1)].window
 
@@ -192,7 +192,7 @@ def _describe_windows(trace: Trace, reference: Reference, clock: Clock) -> tuple
 
 
 def _measure_distances(windows: Sequence[Counts], reference: Reference) -> list[float]:
-    """Measures the total variation of each window; 0 before its reference was learned, or over other bins."""
+    """Measures the distance (total variation) of each window from the reference."""
     distances = [0.0] * len(windows)
     places = [place for place, counts in enumerate(windows) if counts.size == reference.bins.count]
     if places:

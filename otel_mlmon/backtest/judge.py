@@ -1,4 +1,4 @@
-"""Runs the processor's detection and alert steps over recorded windows, and keeps their results window by window."""
+"""Runs the processor's drift detection and alert rules over the windows of a backtest, and keeps the results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_PANE_S: Final = 3_600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TracePoint:
-    """One stream after one window."""
+    """The result of drift detection for one stream after one window of a backtest."""
 
     window: int
     end_ns: int
@@ -40,7 +40,7 @@ class TracePoint:
 
 @dataclass(slots=True, kw_only=True)
 class Trace:
-    """One stream, window by window."""
+    """The results of drift detection for one stream over all windows of a backtest."""
 
     key: StreamKey
     tolerance: float
@@ -57,7 +57,7 @@ class Trace:
     """The score of `window`."""
 
     def cause(self, settings: Settings) -> Cause | None:
-        """Describes `window` as an alert would; None if there is nothing to describe."""
+        """Describes the window of the first alarm, or the last one, as an alert would name it as its cause."""
         if self.window is None or self.score is None or self.window.reference is None:
             return None
         score = replace(self.score, state="drift")
@@ -73,7 +73,7 @@ def settings_of(
     window_s: float,
     accuracy: AccuracyBounds = NO_BOUNDS,
 ) -> Settings:
-    """Builds the settings of a backtest: the processor's defaults, but for these.
+    """Builds the processor's settings for a backtest: the defaults, with the user's tolerance and false alarms.
 
     Args:
         tolerance: Of every drift rule; None for the defaults.
@@ -101,7 +101,7 @@ def settings_of(
 
 
 class Judge:
-    """Evaluates windows in the order of time, and evaluates the alert rules on their scores.
+    """Runs drift detection and alert rules over the windows of a backtest, in the order of time.
 
     Args:
         settings: Of the detection and alert steps.
@@ -132,7 +132,7 @@ class Judge:
         self._alerts = settings.alerts()
 
     def measure_detectable(self) -> dict[StreamKey, Detectable]:
-        """Measures how small a drift of each stream would be found within a day, or in all of the data if that is less.
+        """Measures how small a drift of each stream would have been found within a day of data.
 
         Data without times, or with windows longer than an hour, is one day.
         """
@@ -140,7 +140,7 @@ class Judge:
         return self._evaluator.measure_detectable(references, is_over=True)
 
     def take(self, index: int, windows: Iterable[Window]) -> None:
-        """Evaluates window `index` of all streams that have one."""
+        """Runs drift detection and alert rules on one window of all streams."""
         models: dict[ModelKey, dict[StreamKey, tuple[Window, Score]]] = {}
         for window, score in self._evaluator.evaluate(windows):
             models.setdefault(window.stream.model, {})[window.stream] = (window, score)
@@ -150,7 +150,7 @@ class Judge:
             self.alerts += [(index, alert) for alert in self._alerts.evaluate(model, scores, end_ns)]
 
     def report_accuracy(self, clock: Callable[[int], str | None]) -> AccuracyReport | None:
-        """Reports the estimated accuracy of all windows; None where nothing is demanded and nothing can be said."""
+        """Returns the estimated accuracy of all windows; None if there are neither limits nor estimates."""
         alarms = (window for window, alert in self.alerts if alert.rule == RULE and not alert.is_resolved)
         return self.accuracy.report(next(alarms, None), clock)
 

@@ -1,4 +1,4 @@
-"""The column with the time of each row, and the rows in the order of it."""
+"""Finds the column with the time of each row of a table, and sorts the rows by it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def find_time_column(table: Table) -> TableColumn | None:
-    """Finds the only column of points in time, by its type, or by its name and the first values."""
+    """Returns the only column of a table that holds points in time; None if there is none, or several."""
     candidates = [
         column
         for column in table.columns.values()
@@ -50,7 +50,7 @@ def _has_times(column: TableColumn, array: pa.Array | None) -> bool:
 
 
 def find_unit(table: Table, column: TableColumn) -> int | None:
-    """Finds the unit of a column of times that are numbers, in nanoseconds, from its first values; None for others."""
+    """Returns the unit of a column of numeric times, in nanoseconds, from its first values; None if none fits."""
     sample = _read_sample(table, [column.name])
     return _find_unit_of(sample[column.name], column) if sample and column.kind in ("number", "text") else None
 
@@ -64,7 +64,7 @@ def _find_unit_of(array: pa.Array, column: TableColumn) -> int | None:
 
 
 def sort_rows(plan: CountPlan, table: Table) -> Table:
-    """Returns the table in the order of time; rows of the same time keep their order. DuckDB sorts, on the disk."""
+    """Returns a table with its rows sorted by time; rows of the same time keep their order."""
     if plan.time is None:
         return table
     import pyarrow as pa

@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page: no network, no script, light or dark by the system's preference."""
+"""Renders the report of a backtest as one self-contained HTML page, without network and scripts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from otel_mlmon.processor.alert.cause import format_percent
 
 
 def render_page(report: BacktestReport) -> str:
-    """Renders the report as an HTML document; every text of the data is escaped."""
+    """Renders the report of a backtest as an HTML page, in which all text from the data is escaped."""
     environment = Environment(
         loader=PackageLoader("otel_mlmon.backtest"),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""The pictures of a report as SVG, coloured by the style sheet of the page, so that they suit light and dark."""
+"""Draws the charts in the report of a backtest as SVG, for light and dark style sheets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STEPS: Final = 4
 
 
 def draw_timeline(streams: Sequence[StreamReport], windows: int) -> str:
-    """Draws one line a stream and one cell a window, shaded by how near its evidence is to the alarm line."""
+    """Draws the evidence of drift of all streams over time: a row for each stream, a cell for each window."""
     charted = [stream for stream in streams if stream.points]
     height = STRIP_ROW * len(charted) + BOTTOM
     horizontal = PixelScale(low=0.0, high=max(windows, 1), start=NAME_WIDTH + 20.0, end=STRIP_WIDTH - RIGHT)
@@ -42,7 +42,7 @@ def draw_timeline(streams: Sequence[StreamReport], windows: int) -> str:
 
 
 def draw_bars(stream: StreamReport) -> str:
-    """Draws the shares of the bins, the reference above the window; of many bins those that differ most."""
+    """Draws a bar chart of the shares of a stream's bins in the reference and in the window."""
     rows = list(zip(stream.bins, stream.reference_shares, stream.shares, strict=True))
     largest = sorted(range(len(rows)), key=lambda index: -abs(rows[index][1] - rows[index][2]))[:MAX_BARS]
     charted = [rows[index] for index in sorted(largest)]
@@ -68,7 +68,7 @@ def draw_bars(stream: StreamReport) -> str:
 
 
 def draw_evidence(stream: StreamReport) -> str:
-    """Draws log10 of the evidence over the windows, and the alarm line."""
+    """Draws a chart of a stream's evidence of drift over the windows, log10, with the alarm line."""
     lines = [(point.window, point.log10_alarm_line) for point in stream.points]
     values = [(point.window, point.log10_evidence) for point in stream.points]
     high = max(max(line for _, line in lines) * 1.15, max(value for _, value in values) * 1.05)
@@ -76,14 +76,14 @@ def draw_evidence(stream: StreamReport) -> str:
 
 
 def draw_distances(stream: StreamReport) -> str:
-    """Draws the total variation of each window from the reference, and the tolerance."""
+    """Draws a chart of each window's distance from the reference (total variation), with the tolerance."""
     values = [(point.window, point.total_variation) for point in stream.points]
     high = max(stream.tolerance * 1.6, max(value for _, value in values) * 1.1, 0.02)
     return _draw_chart(stream, values, limit=stream.tolerance, high=high, quantity="total variation", spec=".0%")
 
 
 def draw_accuracy(report: AccuracyReport) -> str:
-    """Draws the estimated accuracy over the windows with its 95 % interval as a band, and what is demanded."""
+    """Draws a chart of the estimated accuracy over the windows, with its 95 % interval and the accepted limit."""
     points = report.points
     last = max(point.window for point in points)
     lowest = min(*(point.low for point in points), 1.0 if report.demanded is None else report.demanded)
@@ -163,7 +163,7 @@ def _draw_grid(vertical: PixelScale, high: float, spec: str) -> str:
 def _draw_ticks(
     horizontal: PixelScale, last: float, y: float, ends: Mapping[int, str | None], *, limit: int = 10
 ) -> str:
-    """Draws round windows below the axis: when they ended, where the data has times, else their numbers."""
+    """Draws the labels of a chart's time axis: the ends of some windows, or their numbers without times."""
     texts = _format_ends(ends)
     parts = []
     for value in _round_steps(last, limit=limit):
@@ -175,7 +175,7 @@ def _draw_ticks(
 
 
 def _format_ends(ends: Mapping[int, str | None]) -> dict[int, str]:
-    """Formats times as dates, or within two days as times of day; empty if the data has no times."""
+    """Formats the end times of windows as dates, or as times of day if they span at most two days."""
     moments = {window: datetime.fromisoformat(end.replace("Z", "+00:00")) for window, end in ends.items() if end}
     if not moments:
         return {}
@@ -185,7 +185,7 @@ def _format_ends(ends: Mapping[int, str | None]) -> dict[int, str]:
 
 
 def _round_steps(high: float, *, limit: int) -> list[float]:
-    """Returns 0 and round steps up to `high`, at most `limit` of them."""
+    """Returns 0 and round numbers up to `high` for the ticks of an axis, at most `limit` of them."""
     step = 1e-4
     factors = (2.0, 2.5, 2.0)
     position = 0
@@ -220,6 +220,6 @@ def _shade(point: WindowPoint) -> str:
 
 
 def _thin(values: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Keeps the highest of each few windows if there are many."""
+    """Reduces the points of a line in a chart: of each few windows the highest stays."""
     size = -(-len(values) // (2 * MAX_CELLS)) or 1
     return [max(values[start : start + size], key=lambda pair: pair[1]) for start in range(0, len(values), size)]

@@ -1,4 +1,4 @@
-"""The replay of telemetry: OTLP JSON as the Collector's file exporter writes it, one request a line.
+"""Runs a backtest on stored telemetry: OTLP JSON as the Collector's file exporter writes it, a request a line.
 
 The points run through the processor's own panes. The whole file is there, so nothing is late: points are taken in the
 order of their time. They are counts already, so a window is a length of time and not a number of rows.
@@ -34,7 +34,7 @@ _BUDGET_STREAMS: Final = (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS)
 
 
 def replay_otlp(request: BacktestRequest, profile: Profile, progress: ProgressCallback) -> BacktestReport:
-    """Judges the telemetry in `request.data` against `profile`.
+    """Judges the stored telemetry that the request names against a reference profile.
 
     Raises:
         ConfigurationError: The request does not fit telemetry, or the file holds none; names the place.
@@ -94,7 +94,7 @@ def replay_otlp(request: BacktestRequest, profile: Profile, progress: ProgressCa
 
 
 def _read_points(path: Path, progress: ProgressCallback) -> list[DataPoint]:
-    """Reads every point of prediction telemetry, in the order of time.
+    """Reads all data points of predictions from files of OTLP JSON, in the order of time.
 
     Raises:
         ConfigurationError: A line is not OTLP JSON, or none holds prediction telemetry; names the line.
@@ -120,7 +120,7 @@ def _read_points(path: Path, progress: ProgressCallback) -> list[DataPoint]:
 def _judge_windows(
     points: Sequence[DataPoint], *, profile: Profile, window_s: float, judge: Judge, progress: ProgressCallback
 ) -> int:
-    """Judges the points in panes of `window_s`, and returns the number of windows.
+    """Judges data points of predictions window by window, and returns the number of windows.
 
     A stream without a reference in the profile learns one, as in the processor.
     """
@@ -145,7 +145,7 @@ def _judge_windows(
 
 
 def _judge_due(panes: WindowAggregator, judge: Judge, *, until_ns: int, first: int, pane_ns: int) -> int:
-    """Judges the panes that are due, and returns the number of the last one, 0 if there was none."""
+    """Judges the windows that have ended by a time, and returns the number of the last one, 0 if there was none."""
     last = 0
     for end_ns, windows in groupby(panes.close_panes(until_ns), key=lambda window: window.end_ns):
         last = end_ns // pane_ns

@@ -1,4 +1,4 @@
-"""The replay of a table: its rows are counted over the bins of the reference, window by window, and judged.
+"""Runs a backtest on a table: counts its rows window by window, and judges the counts against the reference.
 
 The design effect has to be known before a stream can be in drift. It is that of the first rows of the data, or of fewer
 than a thousand the larger of that and the one of the reference; then all windows are judged, and no row is spent on
@@ -44,7 +44,7 @@ PROGRESS_WINDOWS: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowRange:
-    """One window: its counts, and its rows from `start` to before `end` in the order of the windows."""
+    """One window of a table: its counts, and its first and last row."""
 
     index: int
     """The window, from 0; in windows of time, those without rows have numbers too."""
@@ -55,7 +55,7 @@ class RowRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableFacts:
-    """Holds the texts of a report that describe its table, beside the counts."""
+    """The texts about a table that the report of a backtest shows, beside the counts."""
 
     source: str
     columns: Mapping[str, TableColumn]
@@ -69,7 +69,7 @@ def replay_table(
     choices: Mapping[str, ColumnChoice],
     progress: ProgressCallback,
 ) -> BacktestReport:
-    """Judges the rows of `table` against `profile`, reading them once, or twice to sort them.
+    """Judges the rows of a table against a reference profile.
 
     Args:
         request: The request.
@@ -100,7 +100,7 @@ def replay_table(
 
 
 def build_plan(request: BacktestRequest, table: Table, streams: Sequence[ColumnStream]) -> CountPlan:
-    """Decides on the windows, and on the column with the time of each row.
+    """Decides on the windows of a backtest, and on the column with the time of each row.
 
     Raises:
         ConfigurationError: The windows are of time, and no column has it.
@@ -123,7 +123,7 @@ def build_plan(request: BacktestRequest, table: Table, streams: Sequence[ColumnS
 
 
 def count_table(plan: CountPlan, table: Table, progress: ProgressCallback) -> TableCounts:
-    """Counts the rows of a table.
+    """Counts the rows of a table window by window.
 
     Raises:
         ConfigurationError: Cells cannot be counted; names their places.
@@ -143,7 +143,7 @@ def count_table(plan: CountPlan, table: Table, progress: ProgressCallback) -> Ta
 
 
 def explain_cell(plan: CountPlan, table: Table, row: int, stream: StreamPlan | None, value: object) -> str:
-    """Says where a cell stands that cannot be counted, and why not; without a stream it is a time."""
+    """Returns the error message for a cell that cannot be counted: where it stands, and why not."""
     if stream is None:
         name = plan.time.name if plan.time is not None else ""
         return f"{table.locate(row)}: column {name!r}: {value}"
@@ -160,7 +160,7 @@ def judge_counts(
     choices: Mapping[str, ColumnChoice],
     progress: ProgressCallback,
 ) -> BacktestReport:
-    """Judges the counts of a table, wherever they were made.
+    """Judges the counts of a table window by window against the reference, and returns the report.
 
     Raises:
         ConfigurationError: There are too many windows, or the false alarms need times that are not there.
@@ -224,7 +224,7 @@ def _order_windows(counts: TableCounts, length: str) -> list[RowRange]:
 def _choose_budget(
     request: BacktestRequest, counts: TableCounts, windows: Sequence[RowRange]
 ) -> tuple[FalseAlarmBudget, float]:
-    """Returns the accepted false alarms, and the mean length of a window in seconds, or 1 if unknown."""
+    """Returns the accepted number of false alarms, and the mean length of a window in seconds, or 1 if unknown."""
     window_s = request.window.time_s if request.window is not None else 0.0
     if not window_s and counts.has_times and windows:
         window_s = (windows[-1].counts.last_ns - counts.first_ns) / 1e9 / len(windows)
@@ -237,7 +237,7 @@ def _choose_budget(
 
 
 def _build_clock(windows: Sequence[RowRange], counts: TableCounts) -> Clock:
-    """Returns the clock of the judge, whose time n is the end of row n - 1."""
+    """Returns the function that formats the end of a window as a time, or as a row number without times."""
     if not counts.has_times or not windows:
         return lambda _: None
     ends = [window.end for window in windows]
@@ -259,7 +259,7 @@ def _judge_windows(
     *,
     is_timed: bool,
 ) -> None:
-    """Judges every window of every stream, in the order of time; without times a window ends with its last row."""
+    """Judges every window of every stream of a backtest, in the order of time."""
     offsets = np.cumsum([0, *(stream.plan.bins for stream in streams)]).tolist()
     for done, window in enumerate(windows):
         panes: list[Window] = []

@@ -1,4 +1,4 @@
-"""OUT BacktestReport: whether there would have been an alarm, when, and about which streams."""
+"""OUT BacktestReport: whether the data would have raised an alarm, when, and about which streams."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ JUDGED_STATES: frozenset[BacktestState] = frozenset({"alarm", "recovered", "weak
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowPoint:
-    """One stream after one window."""
+    """The evidence and the distance from the reference of one stream in one window of a backtest."""
 
     window: int
     count: int
@@ -45,7 +45,7 @@ class WindowPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamReport:
-    """One column or stream.
+    """The part of a backtest's report about one column or stream.
 
     What is compared with the reference is the window of the first alarm, or without an alarm the last window.
     """
@@ -93,13 +93,13 @@ class StreamReport:
 
     @property
     def is_alarm(self) -> bool:
-        """Whether there was an alarm."""
+        """Whether drift of this stream would have raised an alarm."""
         return self.first_alarm_window is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertReport:
-    """One notification that the processor would have sent."""
+    """An alert that the processor would have sent in a backtest."""
 
     window: int
     at: str | None
@@ -114,7 +114,7 @@ class AlertReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BacktestReport:
-    """The outcome of a backtest."""
+    """The report of a backtest: whether there would have been an alarm, when, and about which streams."""
 
     reference: str
     data: str
@@ -137,22 +137,22 @@ class BacktestReport:
 
     @property
     def alarmed(self) -> tuple[StreamReport, ...]:
-        """The streams with an alarm."""
+        """The streams in which drift would have raised an alarm."""
         return tuple(stream for stream in self.streams if stream.is_alarm)
 
     @property
     def is_inaccurate(self) -> bool:
-        """Whether the estimated accuracy was below what is demanded."""
+        """Whether the estimated accuracy was below the limit that the user set."""
         return self.accuracy is not None and self.accuracy.state == "alarm"
 
     @property
     def judged(self) -> tuple[StreamReport, ...]:
-        """The streams that are not left out."""
+        """The streams that were judged and not left out."""
         return tuple(stream for stream in self.streams if stream.state != "left_out")
 
     @property
     def unjudged(self) -> tuple[str, ...]:
-        """Sentences about what a gate should have judged and could not: required columns, absent ones, or all."""
+        """Sentences about what should have been judged and could not: required or absent columns, or all of them."""
         answered = {stream.stream for stream in self.streams if stream.state in JUDGED_STATES}
         gaps = [
             f"{stream.stream}: {stream.reason}"
@@ -171,7 +171,7 @@ class BacktestReport:
         return tuple(gaps)
 
     def exit_code(self, *, is_gate: bool) -> int:
-        """Returns the exit code: 1 for an alarm if this is a gate, 3 if what was asked for could not be judged."""
+        """Returns the exit code of the command: 1 for an alarm if it gates a pipeline, 3 if it could not judge."""
         if is_gate and (self.alarmed or self.is_inaccurate):
             return 1
         answered = {stream.stream for stream in self.streams if stream.state in JUDGED_STATES}
@@ -180,13 +180,13 @@ class BacktestReport:
         return 3 if is_gate and self.unjudged else 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns a JSON object; numbers that are not finite become null."""
+        """Returns the report of the backtest as a JSON object; numbers that are not finite become null."""
         document: dict[str, Any] = _replace_infinite(asdict(self))
         return document
 
 
 def sort_streams(streams: Iterable[StreamReport]) -> tuple[StreamReport, ...]:
-    """Sorts alarms first, by window and size; then by state, and within a state as the file has them."""
+    """Sorts the streams of a report: alarms first, by window and size, then the others by their verdict."""
 
     def key(stream: StreamReport) -> tuple[int, int, float]:
         if stream.first_alarm_window is not None:

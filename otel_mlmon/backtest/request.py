@@ -1,4 +1,4 @@
-"""The request of a backtest: the files, the windows, the columns, and how many false alarms are accepted."""
+"""The request of a backtest: its files, windows and columns, and how many false alarms are accepted."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _WINDOW_BUDGET: Final = re.compile(r"(?:1\s+per\s+)?(\d+)(?:\s*windows?)?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowLength:
-    """The length of a window, either in rows or in seconds."""
+    """The length of a window of a backtest, in rows or in seconds."""
 
     rows: int = 0
     time_s: float = 0.0
 
     @property
     def text(self) -> str:
-        """The length as people write it: `1 000 rows`, `1h`."""
+        """The length as text for people: `1 000 rows`, `1h`."""
         return f"{self.rows:,} rows".replace(",", " ") if self.rows else format_duration(self.time_s)
 
 
@@ -45,14 +45,14 @@ DEFAULT_OTLP_WINDOW: Final = WindowLength(time_s=10.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FalseAlarmBudget:
-    """The accepted number of false alarms, either one in a number of windows or a rate in time."""
+    """How many false alarms a backtest accepts: one in a number of windows, or a rate in time."""
 
     windows: int = 0
     rate: FalseAlarms | None = None
 
     @property
     def text(self) -> str:
-        """The budget as people write it: `1 per 30d`, `1 per 10000 windows`."""
+        """The number of accepted false alarms as text for people: `1 per 30d`, `1 per 10000 windows`."""
         return format_false_alarms(self.rate) if self.rate is not None else f"1 per {self.windows} windows"
 
 
@@ -63,7 +63,7 @@ DEFAULT_TIMED_BUDGET: Final = FalseAlarmBudget(rate=FalseAlarms(count=1.0, per_s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BacktestRequest:
-    """Describes what to compare and how; None stands for the default."""
+    """Describes what a backtest compares and how; a field that is None has its default."""
 
     reference: str
     """The table or profile, as the user names it."""
@@ -87,7 +87,7 @@ class BacktestRequest:
 
 
 def parse_window_length(text: str) -> WindowLength:
-    """Parses the value of `--window`: `1000` is rows, `1h` is time.
+    """Parses the length of a window from `--window`: `1000` is a number of rows, `1h` is a time.
 
     Raises:
         ConfigurationError: It is neither, or the time is too short or too long.
@@ -106,7 +106,7 @@ def parse_window_length(text: str) -> WindowLength:
 
 
 def parse_budget(text: str) -> FalseAlarmBudget:
-    """Parses the value of `--false-alarms`: `1 per 30d`, or `10000`, `10000 windows`, `1 per 10000 windows`.
+    """Parses the accepted false alarms of `--false-alarms`: `1 per 30d`, `10000 windows` or `1 per 10000 windows`.
 
     Raises:
         ConfigurationError: It is none of these.
@@ -123,7 +123,7 @@ def parse_budget(text: str) -> FalseAlarmBudget:
 
 
 def parse_tolerance(text: str) -> float:
-    """Parses the value of `--tolerance`, such as `5%` or 0.05.
+    """Parses the tolerance of `--tolerance`, such as `5%` or 0.05: the share of traffic that may differ.
 
     Raises:
         ConfigurationError: It is no ratio, or 1.
@@ -138,7 +138,7 @@ def parse_tolerance(text: str) -> float:
 
 
 def parse_decimal(text: str | None) -> str | None:
-    """Parses the value of `--decimal`.
+    """Parses the decimal separator of numbers in CSV files from `--decimal`: a point or a comma.
 
     Raises:
         ConfigurationError: It is neither a point nor a comma.

@@ -1,4 +1,4 @@
-"""The result of a backtest in Python: its report, which a notebook shows with pictures."""
+"""The result of a backtest in Python, which a notebook shows as a page with charts."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ WIDTH_CELLS = 120
 
 @dataclass(frozen=True, slots=True, repr=False)
 class BacktestResult:
-    """The outcome of a backtest. Printed it is a table; in a notebook it is the page with its pictures."""
+    """The result of a backtest: printed it is a table, in a notebook a page with charts."""
 
     report: BacktestReport
 
     @property
     def alarmed(self) -> tuple[StreamReport, ...]:
-        """The columns with an alarm, the earliest first."""
+        """The columns in which drift would have raised an alarm, the earliest alarm first."""
         return self.report.alarmed
 
     @property
     def unjudged(self) -> tuple[str, ...]:
-        """Sentences about what should have been judged and could not: required columns, absent ones, or all."""
+        """Sentences about what should have been judged and could not: required or absent columns, or all of them."""
         return self.report.unjudged
 
     def __getitem__(self, column: str) -> StreamReport:
-        """Returns the report of one column.
+        """Returns the part of the report about one column.
 
         Raises:
             KeyError: Neither table has it.
@@ -46,11 +46,11 @@ class BacktestResult:
         raise KeyError(column)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what `otel-mlmon backtest --json` prints."""
+        """Returns the report as the JSON object that `otel-mlmon backtest --json` prints."""
         return self.report.to_dict()
 
     def write_html(self, path: str | os.PathLike[str]) -> None:
-        """Writes the page, which needs no network.
+        """Writes the report to a file as an HTML page, which needs no network.
 
         Raises:
             OSError: The file cannot be written.
@@ -64,6 +64,6 @@ class BacktestResult:
         return capture.get().rstrip("\n")
 
     def _repr_html_(self) -> str:
-        """Returns the page in a frame of its own, so that its styles stay inside."""
+        """Returns the report as HTML in an `iframe`, by which a notebook shows it with its own styles."""
         page = escape(render_page(self.report), quote=True)
         return f'<iframe srcdoc="{page}" style="width:100%;height:720px;border:0" title="backtest"></iframe>'

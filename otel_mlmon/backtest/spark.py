@@ -1,4 +1,4 @@
-"""Counting by Spark: the counting of `counting` inside `mapInArrow`, one result a partition, merged on the driver.
+"""Counts the rows of a Spark DataFrame for a backtest on the cluster, and judges the counts on the driver.
 
 Sums do not depend on the order of rows, so the result is that of a local run, however the rows are partitioned. A
 DataFrame of Spark has no order, so windows are lengths of time. What is judged is judged on the driver, by the
@@ -58,7 +58,7 @@ Faults: TypeAlias = list[tuple[StreamPlan | None, object]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparkCounts:
-    """The counts of a DataFrame, ready to be judged."""
+    """The counts of a Spark DataFrame for a backtest, ready to be judged."""
 
     counts: TableCounts
     facts: TableFacts
@@ -67,7 +67,7 @@ class SparkCounts:
     request: BacktestRequest
 
     def judge(self, progress: ProgressCallback = ignore_progress) -> BacktestResult:
-        """Judges the counts.
+        """Judges the counts as a backtest does, and returns the result.
 
         Raises:
             ConfigurationError: There are too many windows.
@@ -77,7 +77,7 @@ class SparkCounts:
 
 
 def run_on_spark(request: BacktestRequest, progress: ProgressCallback = ignore_progress) -> BacktestReport:
-    """Judges a table that Spark reads, as the environment configures it (`SPARK_CONF_DIR`, `spark-submit`).
+    """Runs a backtest on a table that Spark reads, with the Spark configuration of the environment.
 
     Raises:
         ConfigurationError: The request does not fit, or needs an order of rows; names the place.
@@ -102,7 +102,7 @@ def count(
     require: Sequence[str] = (),
     decimal: str | None = None,
 ) -> SparkCounts:
-    """Counts the rows of a DataFrame over the bins of a reference, window by window; `judge` says what they mean.
+    """Counts the rows of a Spark DataFrame for a backtest, window by window, over the bins of a reference.
 
     Args:
         dataframe: The data; only the columns that are judged, and the time, are read.
@@ -187,7 +187,7 @@ def _read(session: SparkSession, request: BacktestRequest) -> DataFrame:
 
 
 def _describe(dataframe: DataFrame, request: BacktestRequest) -> Table:
-    """Describes a DataFrame as a table of which only the first rows are read on the driver."""
+    """Describes a Spark DataFrame as a table, of which only the first rows are read on the driver."""
     names = list(dataframe.columns)
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled is not None:
@@ -240,7 +240,7 @@ def _pack(result: TableCounts | Faults) -> pa.RecordBatch:
 
 
 def _merge(plan: CountPlan, parts: Iterable[bytes]) -> TableCounts | Faults:
-    """Merges the counts of partitions; faults of any of them go before."""
+    """Merges the counts of all Spark partitions, or collects the faulty cells of any of them."""
     total = TableCounts.empty(len(plan.streams), has_times=True)
     faults: Faults = []
     for content in parts:
@@ -253,7 +253,7 @@ def _merge(plan: CountPlan, parts: Iterable[bytes]) -> TableCounts | Faults:
 
 
 def _count(plan: CountPlan, batches: Iterable[pa.RecordBatch]) -> TableCounts | Faults:
-    """Counts a partition; of cells that cannot be counted, returns stream and value."""
+    """Counts the rows of one Spark partition; returns the faulty cells if some cannot be counted."""
     counter = RowCounter(plan)
     try:
         for batch in batches:
@@ -264,7 +264,7 @@ def _count(plan: CountPlan, batches: Iterable[pa.RecordBatch]) -> TableCounts | 
 
 
 def _settle_ties(first: FirstRows) -> str:
-    """Puts the first rows into an order that no partitioning changes; returns a note where times are shared.
+    """Sorts first rows of equal time, so that the result does not depend on partitions; notes where there are any.
 
     Rows of one time are shuffled, always the same way. Of those of the last time only a part may have been kept: they
     are left out, unless nothing else is there.
@@ -297,7 +297,7 @@ def _spark_errors() -> tuple[type[Exception], ...]:
 
 
 def _explain(error: Exception) -> str:
-    """Returns the first line of an error of Spark, or the cause in a worker of Python, which stands last."""
+    """Returns the line of a Spark error that tells its cause."""
     lines = str(error).strip().split("\n")
     causes = [line for line in lines if re.match(r"(\w+\.)*\w*(Error|Exception): ", line)]
     return causes[-1] if causes else lines[0]

@@ -1,4 +1,4 @@
-"""Summaries of the columns of a reference: numbers or texts, their range, and how many differ."""
+"""Summarizes the columns of a reference table: numbers or texts, their range, and how many values differ."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAMPLE_CELLS: Final = 50 * SAMPLE_TEXTS
 
 @dataclass(slots=True, kw_only=True)
 class ColumnSummary:
-    """One column of a table, over all of its rows."""
+    """Summarizes the values of one column over all rows of a table."""
 
     column: TableColumn
     rows: int = 0
@@ -53,12 +53,12 @@ class ColumnSummary:
 
     @property
     def is_number(self) -> bool:
-        """Whether the column is one of numbers."""
+        """Whether all values of the column are numbers."""
         return self.first_text_row < 0 and not self.is_padded and self.column.kind in ("number", "text")
 
     @property
     def distinct(self) -> int:
-        """The number of different values that are present; of numbers, of whole ones only."""
+        """The number of different values in the column; of numbers, only whole ones count."""
         return int(self.numbers.size) if self.is_number else len(self.texts)
 
     @property
@@ -71,7 +71,7 @@ class ColumnSummary:
         return is_time_name(self.column.name) and self.present > 0 and find_unit_ns(self.low, self.high) is not None
 
     def add(self, array: pa.Array) -> None:
-        """Adds cells."""
+        """Adds the cells of a batch of rows to the summary of the column."""
         start, self.rows = self.rows, self.rows + len(array)
         if self.column.kind in ("time", "unreadable"):
             self.present += len(array) - array.null_count
@@ -132,12 +132,12 @@ class ColumnSummary:
             self.texts.update(label for label, count in texts.items() if count)
 
     def add_spelling(self, array: pa.Array) -> None:
-        """Adds the texts of cells whose numbers were added before the column turned out to be text."""
+        """Adds the cells of a batch as texts, which were added as numbers before a text came."""
         self._add_texts(array)
 
 
 def summarize_columns(table: Table, progress: ProgressCallback) -> dict[str, ColumnSummary]:
-    """Reads a table once, and columns again that turn out to be text after numbers."""
+    """Summarizes all columns of a table in one pass; reads columns again that turn out to be text late."""
     summaries = {name: ColumnSummary(column=column) for name, column in table.columns.items()}
     _scan(table, list(summaries), progress, lambda name, array: summaries[name].add(array))
     respelled = [name for name, summary in summaries.items() if summary.has_skipped_texts and not summary.is_number]
@@ -159,5 +159,5 @@ def _scan(table: Table, names: Sequence[str], progress: ProgressCallback, add: A
 
 
 def count_rows(summaries: Mapping[str, ColumnSummary]) -> int:
-    """Returns the number of rows of a table that was summarized."""
+    """Returns the number of rows of a table from the summaries of its columns."""
     return max((summary.rows for summary in summaries.values()), default=0)

@@ -1,4 +1,4 @@
-"""The report as a table for a terminal, and a progress bar on stderr."""
+"""Prints the report of a backtest as a table on the terminal, and shows a progress bar."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NARROW_CELLS: Final = 100
 
 
 def print_report(report: BacktestReport, console: Console) -> None:
-    """Prints the report."""
+    """Prints the report of a backtest to the terminal."""
     console.print(Text(summarize(report), "bold red" if report.alarmed else "bold"))
     details = f"{_format_rows(report)} in {report.windows} windows of {report.window} against {report.reference}"
     console.print(Text(f"{details}; {report.false_alarms} false alarms accepted over all.", "dim"))
@@ -48,7 +48,7 @@ def print_report(report: BacktestReport, console: Console) -> None:
 
 
 def summarize(report: BacktestReport) -> str:
-    """Says in one sentence whether there would have been an alarm, when, and about which streams."""
+    """Returns a sentence that says whether a backtest found an alarm, when, and about which streams."""
     if report.is_inaccurate and not report.alarmed and report.accuracy is not None:
         return f"It would have alerted, first in window {report.accuracy.first_alarm_window}: estimated accuracy."
     if not report.alarmed:
@@ -69,7 +69,7 @@ def summarize(report: BacktestReport) -> str:
 
 @contextmanager
 def show_progress(console: Console) -> Iterator[ProgressCallback]:
-    """Shows a bar for each part of the work, with its rate and the time left; nothing if the console is no terminal."""
+    """Shows a progress bar for each part of a backtest; nothing if the output is no terminal."""
     if not console.is_terminal:
         yield ignore_progress
         return

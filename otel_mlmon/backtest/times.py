@@ -1,4 +1,4 @@
-"""Points in time in a column: ISO 8601 texts, or seconds, milliseconds, microseconds or nanoseconds since 1970."""
+"""Parses points in time in a column: ISO 8601 texts, or seconds, milliseconds, micro- or nanoseconds since 1970."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Times(NamedTuple):
-    """The points in time in the cells of one column."""
+    """The cells of one column parsed as points in time, and the first cell that is none."""
 
     values_ns: TimesNs
     """Shape (n,); of no meaning from the first fault on."""
@@ -51,23 +51,23 @@ class Times(NamedTuple):
 
 
 def is_time_name(name: str) -> bool:
-    """Whether a column of numbers is called as points in time are."""
+    """Returns whether a column name such as `timestamp` is one that columns of times often have."""
     return bool(_NAME.search(name))
 
 
 def are_times(texts: Iterable[str]) -> bool:
-    """Whether all of these texts are points in time; at least one."""
+    """Returns whether all of the given texts are points in time."""
     sample = list(texts)
     return bool(sample) and all(_parse_ns(text) is not None for text in sample)
 
 
 def find_unit_ns(low: float, high: float) -> int | None:
-    """Returns the unit, in nanoseconds, in which all numbers of a range are times between the years 1973 and 2286."""
+    """Returns the unit in which all numbers of a range are times between 1973 and 2286; None if there is none."""
     return next((unit_ns for unit_ns, first, last in _UNITS if first <= low and high < last), None)
 
 
 def parse_times(array: pa.Array, column: TableColumn, unit_ns: int | None) -> Times:
-    """Reads cells as points in time.
+    """Parses the cells of a column as points in time.
 
     Args:
         array: The cells.
@@ -98,7 +98,7 @@ def parse_times(array: pa.Array, column: TableColumn, unit_ns: int | None) -> Ti
 
 
 def format_time(time_ns: int) -> str:
-    """Formats Unix nanoseconds as RFC 3339 in UTC, to the second."""
+    """Formats a time in Unix nanoseconds as RFC 3339 in UTC, to the second."""
     return datetime.fromtimestamp(time_ns / 1e9, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -148,7 +148,7 @@ def _fail(array: pa.Array, row: int, fault: str) -> Times:
 
 
 def _parse_ns(cell: str) -> int | None:
-    """Parses ISO 8601; None if it is no point in time. A time without a zone is UTC."""
+    """Parses an ISO 8601 text to Unix nanoseconds; None if it is no point in time. Without a zone it is UTC."""
     text = cell.strip()
     text = f"{text[:-1]}+00:00" if text[-1:] in "zZ" else text
     # Python 3.10 reads three or six digits of a second, and nothing between.

@@ -1,4 +1,4 @@
-"""The command line, `otel-mlmon`: one module a command.
+"""The command line `otel-mlmon`, with one module for each command.
 
 Exit codes: 0 success; 1 the command ran, and its answer is negative (an alarm, a failed demo, an incomplete shutdown);
 2 the arguments, a file or the installation cannot be used. A command is a module with `HELP`, `EXIT_CODES`,
@@ -39,7 +39,7 @@ BROKEN_PIPE: Final = 141
 
 
 class Command(Protocol):
-    """The content of a command's module."""
+    """The Protocol of the module of one command of `otel-mlmon`."""
 
     HELP: str
     """One line, for the list of commands and above the options."""
@@ -47,14 +47,14 @@ class Command(Protocol):
     """The sentence below the options."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declares the arguments."""
+        """Declares the command's arguments on its parser."""
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Runs the command and returns the exit code."""
+        """Runs the command with its parsed arguments, and returns the exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit code; errors are a sentence on stderr, never a traceback.
+    """Runs one command of `otel-mlmon` and returns the exit code; prints errors as a sentence, not a traceback.
 
     Args:
         argv: The arguments without the program's name; None for those of the process.
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _close_output(error: OSError) -> int:
-    """Returns the exit code after an error of the system, and makes sure that the interpreter's last flush works."""
+    """Returns the exit code after a system error such as a closed pipe, and prevents a second error at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
         return BROKEN_PIPE  # the reader of the pipe, such as `head`, has ended
@@ -96,7 +96,7 @@ def _close_output(error: OSError) -> int:
 
 
 def _build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """Builds the parser of the command that is called; of all commands for the help, or if there is no such command."""
+    """Builds the argument parser of the command that is called, or of all commands for the help."""
     parser = argparse.ArgumentParser(
         prog="otel-mlmon",
         description="Monitors machine-learning models for drift with OpenTelemetry.",

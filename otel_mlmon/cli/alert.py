@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any, Final
 
+from otel_mlmon.cli.connection import ADMINISTRATOR, READER, Role, add_connection_arguments, read_connection
 from otel_mlmon.errors import ConfigurationError
 
 HELP: Final = "list and silence the alerts of a running processor, or send a test alert"
@@ -20,10 +21,6 @@ EXIT_CODES: Final = (
     "processor cannot be used, and why is on stderr."
 )
 
-DEFAULT_ADDRESS: Final = "http://127.0.0.1:8080"
-RESPONSE_TIMEOUT_S: Final = 30.0
-READ_VARIABLE: Final = "OTEL_MLMON_READ_TOKEN"
-ADMIN_VARIABLE: Final = "OTEL_MLMON_ADMIN_TOKEN"
 TEST_MODEL: Final = "otel-mlmon-test"
 SILENCES: Final = "/api/v1/silences"
 ALERTS: Final = "/api/v1/alerts"
@@ -35,27 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    def add_action(name: str, description: str, *, variable: str = "") -> argparse.ArgumentParser:
+    def add_action(name: str, description: str, *, role: Role | None = None) -> argparse.ArgumentParser:
         text = f"{description[0].upper()}{description[1:]}."
         action = actions.add_parser(name, help=description, description=text, epilog=EXIT_CODES)
-        if variable:
-            action.add_argument(
-                "--url", default=DEFAULT_ADDRESS, metavar="URL",
-                help="the processor's web port, `web.listen` of its configuration (default: %(default)s)",
-            )  # fmt: skip
-            option = "web.admin_token" if variable == ADMIN_VARIABLE else "web.read_token"
-            action.add_argument(
-                "--token", metavar="TOKEN", help=f"`{option}` of its configuration (default: {variable})"
-            )
+        if role is not None:
+            add_connection_arguments(action, role)
         return action
 
     for name, description in (
         ("list", "list the alerts that are not over, and those that were resolved of late"),
         ("silences", "list the silences that are active, and those that were over of late"),
     ):
-        listing = add_action(name, description, variable=READ_VARIABLE)
+        listing = add_action(name, description, role=READER)
         listing.add_argument("--json", action="store_true", help="print one JSON document")
-    silence = add_action("silence", "notify nobody of a model's alerts for a while", variable=ADMIN_VARIABLE)
+    silence = add_action("silence", "notify nobody of a model's alerts for a while", role=ADMINISTRATOR)
     silence.add_argument(
         "model", metavar="MODEL",
         help="its name or a pattern, `fraud-*`, in all environments; or with one of them, `fraud@staging`",
@@ -64,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     silence.add_argument("--for", dest="duration", default="2h", metavar="2h", help="how long (default: %(default)s)")
     silence.add_argument("--reason", default="", metavar="TEXT", help="why; it is shown with the alert")
     silence.add_argument("--author", metavar="NAME", help="who asks for it (default: the user of this machine)")
-    unsilence = add_action("unsilence", "end a silence now", variable=ADMIN_VARIABLE)
+    unsilence = add_action("unsilence", "end a silence now", role=ADMINISTRATOR)
     unsilence.add_argument("id", metavar="ID", help="its id, as `otel-mlmon alert silences` lists it")
     test = add_action("test", "send an alert that says that it is a test through the notifiers of a configuration")
     test.add_argument("--config", metavar="FILE", help="the processor's configuration; by default the defaults")
@@ -98,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _list_alerts(arguments: argparse.Namespace) -> int:
-    alerts = _ask(arguments, "GET", ALERTS, READ_VARIABLE)["alerts"]
+    alerts = _ask(arguments, "GET", ALERTS, READER)["alerts"]
     if arguments.json:
         print(json.dumps(alerts, indent=2, ensure_ascii=False))
     elif alerts:
@@ -121,7 +111,7 @@ def _describe_alert(alert: Document) -> tuple[str, ...]:
 
 
 def _list_silences(arguments: argparse.Namespace) -> int:
-    silences = _ask(arguments, "GET", SILENCES, READ_VARIABLE)["silences"]
+    silences = _ask(arguments, "GET", SILENCES, READER)["silences"]
     if arguments.json:
         print(json.dumps(silences, indent=2, ensure_ascii=False))
     elif silences:
@@ -146,7 +136,7 @@ def _silence(arguments: argparse.Namespace) -> int:
         "author": _find_user() if arguments.author is None else arguments.author,
         "reason": arguments.reason,
     }
-    silence = _ask(arguments, "POST", SILENCES, ADMIN_VARIABLE, body)
+    silence = _ask(arguments, "POST", SILENCES, ADMINISTRATOR, body)
     rule = "all rules" if silence["rule"] == "*" else silence["rule"]
     models = ", ".join(silence["models"]) or "no model that is known by now"
     print(f"{silence['id']}: {rule} of {silence['model']} ({models}), until {_format_time(silence['end_ns'])}.")
@@ -157,7 +147,7 @@ def _silence(arguments: argparse.Namespace) -> int:
 def _unsilence(arguments: argparse.Namespace) -> int:
     from urllib.parse import quote
 
-    silence = _ask(arguments, "DELETE", f"{SILENCES}/{quote(arguments.id, safe='')}", ADMIN_VARIABLE)
+    silence = _ask(arguments, "DELETE", f"{SILENCES}/{quote(arguments.id, safe='')}", ADMINISTRATOR)
     print(f"{silence['id']}: is over. What still fires of {silence['model']} is notified now.")
     return 0
 
@@ -208,16 +198,12 @@ def _parse_duration(option: str, text: str) -> float:
         raise ConfigurationError(f"{option}: {error}") from None
 
 
-def _ask(
-    arguments: argparse.Namespace, method: str, path: str, variable: str, body: Document | None = None
-) -> Document:
+def _ask(arguments: argparse.Namespace, method: str, path: str, role: Role, body: Document | None = None) -> Document:
     from otel_mlmon.reference.web_port import request_document
 
-    token = os.environ.get(variable, "") if arguments.token is None else arguments.token
-    advice = {"unauthorized": f" In this command that is --token, or {variable} in the environment."}
-    return request_document(
-        method, arguments.url, path, timeout_s=RESPONSE_TIMEOUT_S, token=token.strip(), body=body, advice=advice
-    )
+    port = read_connection(arguments, role, os.environ)
+    advice = {"unauthorized": f" In this command that is --token, or {role.variable} in the environment."}
+    return request_document(method, port, path, body=body, advice=advice)
 
 
 def _find_user() -> str:

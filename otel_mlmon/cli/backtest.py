@@ -1,4 +1,4 @@
-"""`otel-mlmon backtest`: reports whether existing data would have raised an alarm, when, and about which columns."""
+"""`otel-mlmon backtest`: reports whether existing data would have raised a drift alarm, when, and in which columns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENGINES: Final = ("local", "spark")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
+    """Declares the arguments of `otel-mlmon backtest`."""
     add = parser.add_argument
     table = "CSV, Parquet or JSON lines: a file, a folder, or a quoted pattern such as '2026-*.csv.gz'"
     add("--reference", required=True, metavar="TABLE", help=f"{table}; or a reference profile (JSON)")
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the backtest and prints the report.
+    """Runs `otel-mlmon backtest`: judges the data, prints the report, and returns the exit code.
 
     Raises:
         MlmonError: A file or an argument cannot be used.
@@ -113,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def parse_request(arguments: argparse.Namespace) -> BacktestRequest:
-    """Parses the arguments.
+    """Builds the request of a backtest from the arguments of the command line.
 
     Raises:
         ConfigurationError: An argument cannot be used.
@@ -137,7 +137,7 @@ def parse_request(arguments: argparse.Namespace) -> BacktestRequest:
 
 
 def parse_columns(values: list[str]) -> dict[str, ColumnKind]:
-    """Parses `NAME:KIND,NAME:KIND`, once or several times; a name may hold colons, but no comma.
+    """Parses the kinds of columns that `--columns NAME:KIND,NAME:KIND` gives; it may be given several times.
 
     Raises:
         ConfigurationError: A kind is unknown or missing; names all such entries.

@@ -1,4 +1,4 @@
-"""`otel-mlmon check-config`: checks a configuration file, or prints the defaults.
+"""`otel-mlmon check-config`: checks the processor's configuration file, or prints all default values.
 
 Exit code 0 if the file is valid; 2 if it is not, as the processor would exit with it.
 """
@@ -13,7 +13,7 @@ EXIT_CODES: Final = "Exit codes: 0 the configuration can be used; 2 it cannot, a
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
+    """Declares the arguments of `otel-mlmon check-config`."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--config", metavar="FILE", help="the file to check; by default the defaults")
     group.add_argument(
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Checks or prints.
+    """Runs `otel-mlmon check-config`: checks the configuration file or prints the defaults; returns the exit code.
 
     Raises:
         ConfigurationError: The file is wrong; its faults name file, line and key.

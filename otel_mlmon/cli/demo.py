@@ -66,7 +66,7 @@ Stay = Callable[[story.DemoOutcome, str], None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
+    """Declares the arguments of `otel-mlmon demo`."""
     ending = parser.add_mutually_exclusive_group()
     ending.add_argument("--json", action="store_true", help="print one JSON document in place of the screen")
     ending.add_argument(
@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the demo and returns the exit code.
+    """Runs `otel-mlmon demo`, which shows how drift of a model is detected, and returns the exit code.
 
     Raises:
         DependencyMissingError: A package is not installed.
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def check_modules(modules: Iterable[str]) -> None:
-    """Checks that all modules are installed.
+    """Checks that all Python packages that the demo needs are installed.
 
     Raises:
         DependencyMissingError: Some are not; names them, and what to do.
@@ -116,7 +116,7 @@ def check_modules(modules: Iterable[str]) -> None:
 def perform(
     folder: Path, seconds_per_act: float, *, is_shown: bool, stay: Stay | None = None
 ) -> tuple[story.DemoOutcome, dict[str, Any]]:
-    """Starts the processes, plays the story, checks it, and ends the processes.
+    """Starts the demo's processes, plays its acts, checks the alerts that came, and ends the processes.
 
     The standard error of the processes is printed if the outcome is not as expected.
 
@@ -153,7 +153,7 @@ def perform(
 
 
 def build_config(state: Path) -> dict[str, Any]:
-    """Builds the processor's configuration: free ports on loopback, and short windows.
+    """Builds the processor's configuration for the demo: free ports on this machine, and short windows.
 
     Args:
         state: The folder for its state.
@@ -169,7 +169,7 @@ def build_config(state: Path) -> dict[str, Any]:
 
 
 def build_environment(inherited: Mapping[str, str], *, endpoint: str | None = None) -> dict[str, str]:
-    """Builds a child's environment: the inherited one without the settings of the user's own telemetry.
+    """Builds the environment variables of a child process, without the settings of the user's own telemetry.
 
     Args:
         inherited: The environment of this process.
@@ -187,7 +187,7 @@ def build_environment(inherited: Mapping[str, str], *, endpoint: str | None = No
 
 
 def _start(stack: ExitStack, children: list[Child], folder: Path) -> str:
-    """Starts processor and service, in this order, and returns the address of the processor's API."""
+    """Starts the processor and the application of the demo; returns the address of the processor's API."""
     config = folder / "mlmon.yaml"
     # Every JSON document is a YAML document.
     config.write_text(json.dumps(build_config(folder / "state"), indent=2))
@@ -230,7 +230,7 @@ def _play_acts(
 
 
 def _keep_page(outcome: story.DemoOutcome, address: str) -> None:
-    """Says where to look, and waits for Ctrl-C; the model is served on, so that the page stays alive."""
+    """Prints the address of the processor's web page, and serves that until Ctrl-C."""
     from otel_mlmon.demo import view
 
     print(view.format_outcome(outcome))
@@ -241,7 +241,7 @@ def _keep_page(outcome: story.DemoOutcome, address: str) -> None:
 
 @contextmanager
 def open_reader(address: str) -> Iterator[Callable[[str], story.Moment]]:
-    """Yields a function that reads the present moment of an act from the processor's API at `address`.
+    """Yields a function that reads the documents of model and alerts from the processor's API.
 
     It raises `ChildFailedError` if the processor does not answer, or with an error.
     """
@@ -264,7 +264,7 @@ def open_reader(address: str) -> Iterator[Callable[[str], story.Moment]]:
 
 @contextmanager
 def _open_screen() -> Iterator[Show]:
-    """Shows moments on a live screen on a terminal, else as lines."""
+    """Shows the demo live on the screen of a terminal, or line by line where there is none."""
     from rich.console import Console
     from rich.live import Live
 
@@ -287,7 +287,7 @@ def _open_screen() -> Iterator[Show]:
 
 
 class LinePrinter:
-    """Prints moments as lines, one a second, and new alerts in full: for pipes and logs."""
+    """Prints the state of the demo as a line a second, and new alerts in full, for pipes and logs."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -297,7 +297,7 @@ class LinePrinter:
         self._next_s = 0.0
 
     def __call__(self, moment: story.Moment, act: story.Act) -> None:
-        """Prints the moment as a line at most once a second, and its new alerts."""
+        """Prints the state of the demo as a line, at most once a second, and its new alerts."""
         from otel_mlmon.demo import view
 
         elapsed_s = self._clock() - self._began_s
@@ -312,12 +312,12 @@ class LinePrinter:
 
 
 def _show_nothing(moment: story.Moment, act: story.Act) -> None:
-    """Shows nothing, for `--json`."""
+    """Shows nothing of the demo while it runs, since `--json` prints the outcome only."""
 
 
 @contextmanager
 def _interrupt_on_sigterm() -> Iterator[None]:
-    """Makes SIGTERM end the demo, and so its children, as Ctrl-C does."""
+    """Makes SIGTERM end the demo and its child processes, as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -12,14 +12,17 @@ import os
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
+from otel_mlmon.cli.connection import READER, add_connection_arguments, read_connection
 from otel_mlmon.errors import MlmonError
 
 if TYPE_CHECKING:
     import httpx
+
+    from otel_mlmon.processor.serve.config import WebSection
+    from otel_mlmon.reference.web_port import WebPort
 
 HELP: Final = "say which of the five steps of monitoring work here, and what to do next"
 EXIT_CODES: Final = (
@@ -28,7 +31,6 @@ EXIT_CODES: Final = (
 )
 
 TIMEOUT_S: Final = 5.0
-READ_TOKEN_VARIABLE: Final = "OTEL_MLMON_READ_TOKEN"  # noqa: S105 (the name of the variable)
 DEFAULT_ENDPOINT: Final = "http://localhost:4317"
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _SIGNS: Final = {"works": "+", "waits": "…", "missing": "-", "broken": "x"}
@@ -57,15 +59,7 @@ class _RefusedError(Exception):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("--config", metavar="FILE", help="the processor's configuration, which has its web port")
-    parser.add_argument(
-        "--url", metavar="URL", help="the processor's web port (default: `web.listen` of the configuration)"
-    )
-    parser.add_argument(
-        "--token",
-        metavar="TOKEN",
-        help=f"its `web.read_token` (default: {READ_TOKEN_VARIABLE}, or that of the configuration)",
-    )
-    parser.add_argument("--ca", type=Path, metavar="FILE", help="the authority of its certificate, if it is private")
+    add_connection_arguments(parser, READER, default_address=None)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -73,9 +67,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Looks, prints what there is, and returns the exit code.
 
     Raises:
-        ConfigurationError: The configuration file is wrong; its faults name file, line and key.
+        ConfigurationError: The configuration file is wrong, and its faults name file, line and key; or a certificate
+            cannot be used.
     """
-    document = diagnose(arguments.config, arguments.url, os.environ, token=arguments.token, ca_file=arguments.ca)
+    from otel_mlmon.processor.config.load import load_config
+
+    port = _find_port(arguments, load_config(arguments.config).web)
+    document = diagnose(arguments.config, port, os.environ)
     if arguments.json:
         print(json.dumps(document, indent=2, ensure_ascii=False))
     else:
@@ -83,41 +81,24 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if document["works"] else 1
 
 
-def diagnose(
-    config: str | None,
-    url: str | None,
-    environ: Mapping[str, str],
-    *,
-    token: str | None = None,
-    ca_file: Path | None = None,
-) -> Document:
+def diagnose(config: str | None, port: WebPort | None, environ: Mapping[str, str]) -> Document:
     """Returns what was found, as a JSON object.
 
     Args:
-        config: The path of the configuration file; None for the defaults.
-        url: The processor's web port; None for that of the configuration.
+        config: The path of the configuration file, which is valid; None for the defaults.
+        port: The processor's web port; None where it is switched off.
         environ: The environment of the application.
-        token: The token of readers; None for that of the environment, or of the configuration.
-        ca_file: The authority of the processor's certificate; None for those that the system trusts. The certificate
-            of the configuration is trusted as such.
     """
     import time
 
-    from otel_mlmon.processor.config.load import load_config
     from otel_mlmon.processor.serve.page.findings import build_findings
     from otel_mlmon.processor.serve.page.steps import MonitoringStep, next_step
 
-    section = load_config(config)
-    web = section.web
-    scheme = "https" if web.tls.certificate is not None else "http"
-    address = url or (f"{scheme}://{_reachable(web.listen)}" if web.listen else None)
-    token = token or environ.get(READ_TOKEN_VARIABLE) or (web.read_token.get_secret_value() if web.read_token else "")
-    certificate = web.tls.certificate if url is None else None
     checks = [Check(name="configuration", is_good=True, text=f"{config} is valid")] if config else []
     live: tuple[Document, Document] | None = None
     reason = "web.listen is switched off in the configuration"
-    if address:
-        live, reason = _read_processor(address, token.strip(), ca_file, certificate)
+    if port is not None:
+        live, reason = _read_processor(port)
     if live is None:
         todo = "Start it: otel-mlmon processor. Where it runs elsewhere: otel-mlmon doctor --url http://HOST:8080."
         checks.append(Check(name="processor", is_good=False, text=reason, todo=todo))
@@ -126,7 +107,7 @@ def diagnose(
         steps: tuple[MonitoringStep, ...] = (missing, *waiting)
     else:
         overview, setup = live
-        checks.append(Check(name="processor", is_good=True, text=f"answers at {address}"))
+        checks.append(Check(name="processor", is_good=True, text=f"answers at {port.address if port else ''}"))
         result = build_findings(overview, setup, now_ns=time.time_ns())
         steps = result["steps"]
         checks += [
@@ -182,25 +163,40 @@ def format_report(document: Document) -> str:
     return "\n".join(lines)
 
 
+def _find_port(arguments: argparse.Namespace, web: WebSection) -> WebPort | None:
+    """Returns the web port of the options, else of the configuration; None where it is switched off there."""
+    from dataclasses import replace
+
+    scheme = "https" if web.tls.certificate is not None else "http"
+    address = arguments.url or (f"{scheme}://{_reachable(web.listen)}" if web.listen else None)
+    if address is None:
+        return None
+    port = read_connection(
+        arguments,
+        READER,
+        os.environ,
+        address=address,
+        server_certificate=web.tls.certificate if arguments.url is None else None,
+    )
+    token = port.token or (web.read_token.get_secret_value() if web.read_token else "")
+    return replace(port, token=token, timeout_s=TIMEOUT_S)
+
+
 def _reachable(listen: str) -> str:
     """Returns an address to call for one to listen on: all interfaces include this machine's own."""
     host, _, port = listen.rpartition(":")
     return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]", "") else listen  # noqa: S104 - compared, not bound
 
 
-def _read_processor(
-    url: str, token: str, ca_file: Path | None, certificate: Path | None
-) -> tuple[tuple[Document, Document] | None, str]:
+def _read_processor(port: WebPort) -> tuple[tuple[Document, Document] | None, str]:
     """Returns overview and setup of a running processor, or why there are none."""
     import httpx
 
     from otel_mlmon.reference import web_port
 
-    trust = web_port.trust_authority(ca_file) if ca_file is not None else None
-    if trust is None and certificate is not None:
-        trust = web_port.trust_certificate(certificate)
+    url = port.address
     try:
-        with web_port.connect(url, option="--url", timeout_s=TIMEOUT_S, token=token, trust=trust) as client:
+        with web_port.connect(port) as client:
             setup = _read_document(client, "/api/v1/setup")
             models = _read_document(client, "/api/v1/models")["models"]
             alerts = _read_document(client, "/api/v1/alerts")["alerts"]
@@ -210,7 +206,7 @@ def _read_processor(
             }
     except _RefusedError as error:
         if error.status_code == httpx.codes.UNAUTHORIZED:
-            return None, f"the processor at {url} asks for the token of its readers: --token, or {READ_TOKEN_VARIABLE}"
+            return None, f"the processor at {url} asks for the token of its readers: --token, or {READER.variable}"
         return None, f"what answers at {url} is no processor of this release: HTTP {error.status_code}"
     except MlmonError as error:
         return None, f"nothing answers at {url}: {error}"

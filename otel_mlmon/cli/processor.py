@@ -1,4 +1,4 @@
-"""`otel-mlmon processor`: runs the processor until SIGTERM or SIGINT; SIGHUP reads its configuration again."""
+"""`otel-mlmon processor`: runs the processor until SIGTERM or SIGINT; SIGHUP reloads its configuration."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
+    """Declares the arguments of `otel-mlmon processor`."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML (default: every key at its default)")
     parser.add_argument(
         "--log-format", choices=("text", "json"), default="text", help="lines on stderr: text, or one JSON object each"
@@ -44,15 +44,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the processor and returns the exit code.
+    """Runs the processor until a signal ends it, and returns the exit code.
 
     Raises:
         MlmonError: The configuration, the state or an address cannot be used.
     """
     from otel_mlmon.processor.config.load import load_config
+    from otel_mlmon.processor.connections import raise_file_limit
     from otel_mlmon.processor.service import Service
 
     config = load_config(arguments.config, os.environ)
+    raise_file_limit()
     _configure_logging(arguments.log_format)
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -70,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _wait(signals: queue.SimpleQueue[int], timeout_s: float | None) -> int:
-    """Returns the next signal; SIGHUP if none comes in time."""
+    """Returns the next signal that the process receives; SIGHUP if none comes in time."""
     try:
         return signals.get(timeout=timeout_s)
     except queue.Empty:
@@ -78,7 +80,7 @@ def _wait(signals: queue.SimpleQueue[int], timeout_s: float | None) -> int:
 
 
 def _reload(service: Service, path: Path | None, *, is_loaded: bool) -> bool:
-    """Reads the configuration again; a broken one changes nothing. Returns whether the state is loaded now."""
+    """Reloads the configuration file, and keeps the old configuration if it is broken; returns if state is loaded."""
     from otel_mlmon.processor.config.load import load_config
 
     try:
@@ -110,7 +112,7 @@ def _configure_logging(log_format: str) -> None:
 
 
 class _JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON, in the names of OpenTelemetry's log data model."""
+    """Formats a log record as one line of JSON, with the field names of OpenTelemetry's log data model."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, tz=timezone.utc)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_mlmon.cli.connection import ADMINISTRATOR, READER, add_connection_arguments, read_connection
 from otel_mlmon.errors import DataError, ProfileError
 from otel_mlmon.semconv import REFERENCE_METADATA_KEY
 
@@ -28,10 +29,6 @@ EXIT_CODES: Final = (
 )
 
 HEADER: Final = "header"
-DEFAULT_ADDRESS: Final = "http://127.0.0.1:8080"
-RESPONSE_TIMEOUT_S: Final = 30.0
-READ_TOKEN_VARIABLE: Final = "OTEL_MLMON_READ_TOKEN"  # noqa: S105 (the name of the variable)
-TOKEN_VARIABLE: Final = "OTEL_MLMON_ADMIN_TOKEN"  # noqa: S105 (the name of the variable)
 MAX_CLASSES: Final = 4
 """Classes of a stream that are shown."""
 
@@ -80,16 +77,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--embed", type=Path, metavar="OUT.onnx", help="write the model with the profile inside")
     export = add_action("export", "download the reference that a running processor compares a model with")
     export.add_argument("model", metavar="MODEL", help="the name of the model in the application")
-    export.add_argument(
-        "--from", dest="address", default=DEFAULT_ADDRESS, metavar="URL",
-        help="the processor's web port, `web.listen` of its configuration (default: %(default)s)",
-    )  # fmt: skip
+    add_connection_arguments(export, READER)
     export.add_argument("--model-version", metavar="VERSION", help="the version, if the processor knows several")
     export.add_argument("--partial", action="store_true", help="leave out streams that are still learning")
-    export.add_argument(
-        "--token", metavar="TOKEN", help=f"`web.read_token` of its configuration (default: {READ_TOKEN_VARIABLE})"
-    )
-    export.add_argument("--ca", type=Path, metavar="FILE", help="the authority of its certificate, if it is private")
     export.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: MODEL.reference.json")
     relearn = add_action("relearn", "have a running processor learn references again: this is the new normal")
     relearn.add_argument("model", metavar="MODEL", help="the name of the model in the application")
@@ -98,13 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stream", action="append", default=[], metavar="STREAM",
         help="whose reference, such as input.age; may be given several times (default: all that were learned)",
     )  # fmt: skip
-    relearn.add_argument(
-        "--url", default=DEFAULT_ADDRESS, metavar="URL",
-        help="the processor's web port, `web.listen` of its configuration (default: %(default)s)",
-    )  # fmt: skip
-    relearn.add_argument(
-        "--token", metavar="TOKEN", help=f"`web.admin_token` of its configuration (default: {TOKEN_VARIABLE})"
-    )
+    add_connection_arguments(relearn, ADMINISTRATOR)
     show = add_action("show", "show a profile")
     show.add_argument("file", type=Path, metavar="FILE", help="a profile, or a model with a profile inside")
     embed = add_action("embed", "put a profile into a model")
@@ -122,7 +106,8 @@ def run(arguments: argparse.Namespace) -> int:
         DataError: The data or the model cannot be used.
         ProfileError: The profile cannot be used.
         ProcessorError: The processor does not answer, has no such reference, or refuses.
-        ConfigurationError: `--output-kind` is not a kind of output, or `--from` or `--url` no address.
+        ConfigurationError: `--output-kind` is not a kind of output, `--url` no address, or a certificate
+            cannot be used.
         DependencyMissingError: onnxruntime or pyarrow is needed.
     """
     actions: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -264,16 +249,12 @@ def _print_accuracy(profile: Profile) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     from otel_mlmon.reference.download import download_reference
-    from otel_mlmon.reference.web_port import trust_authority
 
     reference = download_reference(
-        arguments.address,
+        read_connection(arguments, READER, os.environ),
         arguments.model,
         version=arguments.model_version,
         is_partial=arguments.partial,
-        timeout_s=RESPONSE_TIMEOUT_S,
-        token=(os.environ.get(READ_TOKEN_VARIABLE, "") if arguments.token is None else arguments.token).strip(),
-        trust=trust_authority(arguments.ca) if arguments.ca is not None else None,
     )
     profile = reference.profile
     target = arguments.output or Path(re.sub(r"[^\w.-]", "_", profile.model) + ".reference.json")
@@ -290,12 +271,10 @@ def _relearn(arguments: argparse.Namespace) -> None:
     from otel_mlmon.reference.relearn import request_relearning
 
     streams = request_relearning(
-        arguments.url,
+        read_connection(arguments, ADMINISTRATOR, os.environ),
         arguments.model,
         version=arguments.model_version,
         streams=arguments.stream,
-        token=(os.environ.get(TOKEN_VARIABLE, "") if arguments.token is None else arguments.token).strip(),
-        timeout_s=RESPONSE_TIMEOUT_S,
     )
     print(f"{arguments.model}: learns again from now on: {', '.join(streams)}")
 

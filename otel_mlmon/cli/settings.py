@@ -1,4 +1,4 @@
-"""`otel-mlmon settings`: lists the value of each option of `instrument()` in this environment, and its source."""
+"""`otel-mlmon settings`: shows the value of each option of `instrument()` in this environment, and its source."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 
 from otel_mlmon.instrumentation.decode.model_identity import class_names, identify
 from otel_mlmon.instrumentation.decode.output_reports import expect_outputs
+from otel_mlmon.instrumentation.runtime.model_graph import GraphState
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.read import describe_file
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, resolve_settings
 from otel_mlmon.options import options_of
@@ -19,10 +20,17 @@ HIDDEN: Final = "(set, not shown)"
 EXIT_CODES = "Exit codes: 0 success; 2 a value in the environment cannot be used, or a model's file not be opened."
 
 MAX_SHOWN_CLASSES: Final = 20
+_GRAPH_REMARKS: Final[dict[GraphState, str]] = {
+    "ort_format": "ORT format has no nodes; what an output is shows in its name and in the values of the first calls",
+    "unreadable": "no ONNX model, or an encrypted or damaged one; if a runtime loads it all the same, what an output "
+    "is shows in its name and in the values of the first calls",
+    "too_large": "reading its graph takes longer than is allowed; what an output is shows in its name and values",
+}
+"""What a state of a graph means for what is reported, where that is not all that could be."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
+    """Declares the arguments of `otel-mlmon settings`."""
     parser.add_argument(
         "--model", metavar="FILE", help="show instead what would be read of an ONNX model, without running it"
     )
@@ -30,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, *, settings_type: type[Any] = InstrumentationSettings) -> int:
-    """Prints the table, or what is read of a model; returns 0, or 2 if the model's file cannot be opened."""
+    """Runs `otel-mlmon settings`: prints the options, or what is read of a model's file; returns the exit code."""
     if arguments.model is not None:
         return _show_model(arguments.model, is_json=arguments.json)
     settings, origins = resolve_settings(settings_type, {}, environ=os.environ)
@@ -78,7 +86,8 @@ def _show_model(path: str, *, is_json: bool) -> int:
         document = {"model": model.name, "version": model.version, "graph": graph.state, "outputs": outputs}
         print(json.dumps(document, indent=2, ensure_ascii=False))
         return 0
-    print(f"model    {model.name}\nversion  {model.version}\ngraph    {graph.state}")
+    remark = f" ({_GRAPH_REMARKS[graph.state]})" if graph.state in _GRAPH_REMARKS else ""
+    print(f"model    {model.name}\nversion  {model.version}\ngraph    {graph.state}{remark}")
     for name, row in outputs.items():
         print(f"output   {name}: {row['kind']} ({row['reason']})")
         if row["classes"]:

@@ -1,4 +1,4 @@
-"""`otel-mlmon state`: checks, repairs, exports and copies the processor's stored state, and forgets a model."""
+"""`otel-mlmon state`: checks, repairs, exports and copies the processor's stored state, or deletes a model of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXIT_CODES: Final = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
+    """Declares the arguments of `otel-mlmon state`."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     def add_action(name: str, description: str) -> argparse.ArgumentParser:
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the action.
+    """Runs `otel-mlmon state` on the processor's stored state, and returns the exit code.
 
     Raises:
         ConfigurationError: The configuration is wrong.

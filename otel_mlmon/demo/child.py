@@ -23,12 +23,12 @@ POLL_S: Final = 0.02
 
 
 class ChildFailedError(MlmonError):
-    """A child process ended early, did not print an expected event, or does not answer."""
+    """Raised where a child process of the demo ended early, printed no expected line, or does not answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
-    """Represents a running child process; `start_child` starts one."""
+    """A running child process of the demo: the processor, or the application with the model."""
 
     name: str
     """The name in messages, and the stem of its files."""
@@ -37,18 +37,18 @@ class Child:
     """The folder of its output."""
 
     def send_line(self, line: str) -> None:
-        """Writes one line to its standard input, unless it has ended."""
+        """Writes one line to the standard input of the child process, unless that has ended."""
         if self.process.stdin:
             with suppress(BrokenPipeError):
                 self.process.stdin.write(f"{line}\n".encode())
 
     def close_input(self) -> None:
-        """Closes its standard input."""
+        """Closes the standard input of the child process."""
         if self.process.stdin:
             self.process.stdin.close()
 
     def wait_for(self, event: str, *, timeout_s: float) -> dict[str, Any]:
-        """Waits for a line of its standard output that is a JSON object with `"event": event`, and returns the object.
+        """Waits until the child process prints a JSON line whose `event` is the given one; returns the line's object.
 
         Raises:
             ChildFailedError: It ended without such a line, or the time is over.
@@ -66,7 +66,7 @@ class Child:
         raise ChildFailedError(f"The {self.name} did not print the event {event!r} within {timeout_s:g} s.")
 
     def check(self) -> None:
-        """Checks that the process is running.
+        """Checks that the child process is running, and raises `ChildFailedError` if it has ended.
 
         Raises:
             ChildFailedError: It has ended.
@@ -76,13 +76,13 @@ class Child:
             raise ChildFailedError(f"The {self.name} ended with exit code {code}.")
 
     def output(self, stream: str) -> str:
-        """Returns what it has written to `stdout` or `stderr` so far."""
+        """Returns what the child process has written to `stdout` or `stderr` so far."""
         return _open_output(self.folder, self.name, stream).read_text(errors="replace")
 
 
 @contextmanager
 def start_child(name: str, command: Sequence[str], *, folder: Path, environ: Mapping[str, str]) -> Iterator[Child]:
-    """Starts a child process, and ends it when the block ends.
+    """Starts a child process of the demo, and ends it when the `with` block ends.
 
     It gets a session of its own: Ctrl-C reaches the demo alone, which then ends its children in order.
 

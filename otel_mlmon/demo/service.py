@@ -31,7 +31,7 @@ SEED: Final = 20
 
 
 class ActReader:
-    """Holds the present act, which it reads line by line.
+    """Reads the names of the demo's acts from the standard input, and knows the current act.
 
     Runs on: `follow` on a thread of its own, everything else on any thread.
     """
@@ -42,7 +42,7 @@ class ActReader:
         """Set when the input has ended."""
 
     def follow(self, lines: Iterable[str]) -> None:
-        """Changes the act with every line until the lines end; a line that names no act is ignored."""
+        """Reads the name of the next act from each line until the lines end; ignores other lines."""
         try:
             for line in lines:
                 name = line.strip()
@@ -60,7 +60,7 @@ def serve(
     rate_per_s: float = RATE_PER_S,
     clock: Callable[[], float] = time.monotonic,
 ) -> int:
-    """Calls `predict` with one image at a time, shape (1, 1, 8, 8), at `rate_per_s`, until the acts are over.
+    """Calls the model with one image after another at a steady rate, until the last act of the demo is over.
 
     After a delay of the machine no burst follows.
 
@@ -79,7 +79,7 @@ def serve(
 
 
 def main(lines: TextIO = sys.stdin, output: TextIO = sys.stdout) -> None:
-    """Loads the model, serves until `lines` end, and prints an event after either."""
+    """Loads the demo's model, serves it until the input ends, and prints a JSON line at the start and the end."""
     handle = otel_mlmon.instrument()
     session = onnxruntime.InferenceSession(str(MODEL_FILE), providers=["CPUExecutionProvider"])
     traffic = Traffic(*load_images(), np.random.default_rng(SEED))

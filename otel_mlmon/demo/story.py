@@ -1,4 +1,4 @@
-"""The story of the demo: its acts, the alerts that are expected in each, and the check that they came.
+"""The acts of the demo, the alerts expected in each, and the check that these and no others came.
 
 Pure functions of `Moment`s, which hold the processor's API documents as they were read. A moment belongs to the act in
 which it was read.
@@ -23,7 +23,7 @@ CONFIDENCE_TOLERANCE: Final = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """Holds the documents of the processor's API at one time."""
+    """The JSON documents of model and alerts that the processor's API gave at one time of the demo."""
 
     at_ns: int
     """Unix nanoseconds."""
@@ -35,7 +35,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
-    """Describes one part of the story, which ends when it is done, between `min_s` and `max_s`."""
+    """Describes one act of the demo: its name, its shortest and longest time, and when it is over."""
 
     name: str
     headline: str
@@ -45,25 +45,25 @@ class Act:
     """Returns whether the act is done, from all moments so far."""
 
     def is_over(self, moments: Sequence[Moment], elapsed_s: float) -> bool:
-        """Returns whether the act is over `elapsed_s` after it began."""
+        """Returns whether an act of the demo is over, some seconds after it began."""
         return elapsed_s >= self.max_s or (elapsed_s >= self.min_s and self.is_done(moments))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
-    """Describes an expected alert: its rule, and a stream among its causes."""
+    """Describes an alert that the demo must raise: its rule, and a stream that it names as a cause."""
 
     rule: str
     stream: str
 
     def is_met_by(self, alert: Document) -> bool:
-        """Returns whether `alert` is the expected one."""
+        """Returns whether an alert is the expected one."""
         return alert["rule"] == self.rule and any(c["stream"] == self.stream for c in alert["causes"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectedAlert:
-    """Holds an expected alert as it came; times are seconds since the shift began."""
+    """Describes an expected alert of the demo that came: when it fired, and with which numbers."""
 
     rule: str
     stream: str
@@ -79,7 +79,7 @@ class ExpectedAlert:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOutcome:
-    """Says whether the expected alerts came, and no other."""
+    """The outcome of the demo: the expected alerts that came, and what went wrong."""
 
     problems: tuple[str, ...]
     """One sentence for each alert that was expected and did not come, or came and was not expected."""
@@ -87,11 +87,11 @@ class DemoOutcome:
 
     @property
     def passed(self) -> bool:
-        """Whether there is no problem."""
+        """Whether all expected alerts came, and no others."""
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns a JSON object."""
+        """Returns the outcome of the demo as a JSON object."""
         return {
             "passed": self.passed,
             "problems": list(self.problems),
@@ -109,7 +109,7 @@ CONFIDENCE: Final = Expectation(rule="confidence", stream="prediction.confidence
 
 
 def plan_acts(seconds_per_act: float) -> tuple[Act, ...]:
-    """Plans the acts in order; all four take at most 7 × `seconds_per_act`."""
+    """Returns the four acts of the demo in order, which together take at most 7 × `seconds_per_act`."""
     return (
         Act(
             name="learning",
@@ -152,7 +152,7 @@ def play(
     pause: Callable[[], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> list[Moment]:
-    """Plays the acts one after another.
+    """Plays the acts of the demo one after another; returns what the processor's API said all the while.
 
     Args:
         story: The acts in order.
@@ -176,7 +176,7 @@ def play(
 
 
 def is_watching(moment: Moment) -> bool:
-    """Returns whether every stream has its reference, and the expected streams are among them."""
+    """Returns whether every stream of the demo's model has learned its reference."""
     streams = moment.model["streams"] if moment.model else ()
     names = {stream["stream"] for stream in streams}
     return all(expectation.stream in names for expectation in (*SHIFTED_STREAMS, CONFIDENCE)) and not any(
@@ -185,7 +185,7 @@ def is_watching(moment: Moment) -> bool:
 
 
 def is_quiet(moment: Moment) -> bool:
-    """Returns whether the model is known, no rule is firing, and no stream drifts."""
+    """Returns whether no alert rule fires and no stream of the demo's model drifts."""
     return (
         moment.model is not None
         and not list_firing(moment)
@@ -194,7 +194,7 @@ def is_quiet(moment: Moment) -> bool:
 
 
 def list_firing(moment: Moment) -> frozenset[str]:
-    """Lists the rules that are firing, by the model's document or by its alerts."""
+    """Returns the names of the alert rules that are firing for the demo's model."""
     rules = moment.model["rules"] if moment.model else ()
     by_model = {rule["rule"] for rule in rules if rule["state"] == "firing"}
     by_alert = {rule for rule, alert in latest_alerts(moment.alerts).items() if alert["state"] == "firing"}
@@ -202,13 +202,13 @@ def list_firing(moment: Moment) -> frozenset[str]:
 
 
 class AlertFeed:
-    """Returns each change of an alert's state once, across moments."""
+    """Returns each new alert of the demo once, although the API lists it again and again."""
 
     def __init__(self) -> None:
         self._known: set[tuple[str, str, int]] = set()
 
     def take_new(self, moment: Moment) -> list[Document]:
-        """Returns the alerts of `moment` that no call has returned before, oldest first."""
+        """Returns the alerts that were not returned before, oldest first."""
         alerts = []
         for alert in sorted(moment.alerts, key=lambda alert: int(alert["time_ns"])):
             key = (alert["rule"], alert["state"], alert["time_ns"])
@@ -219,18 +219,18 @@ class AlertFeed:
 
 
 def latest_alerts(alerts: Iterable[Document]) -> dict[str, Document]:
-    """Returns the last alert of each rule."""
+    """Returns the latest alert of each rule, by rule."""
     return {alert["rule"]: alert for alert in sorted(alerts, key=lambda alert: int(alert["time_ns"]))}
 
 
 def list_expectations(moments: Sequence[Moment]) -> tuple[Expectation, ...]:
-    """Lists the alerts that must come; that on confidence only if the mean confidence fell."""
+    """Lists the alerts that must come in the demo; that on confidence only if the mean confidence fell."""
     has_fallen = _measure_confidence_drop(moments) >= CONFIDENCE_DROP
     return (*SHIFTED_STREAMS, CONFIDENCE) if has_fallen else SHIFTED_STREAMS
 
 
 def check(moments: Sequence[Moment]) -> DemoOutcome:
-    """Checks all moments, in order of time."""
+    """Checks that the demo raised the expected alerts in the expected acts, and no others."""
     before = [moment for moment in moments if moment.act in ("learning", "calm")]
     after = [moment for moment in moments if moment.act in ("shift", "recovery")]
     expectations = list_expectations(moments)
@@ -283,13 +283,13 @@ def _is_resolved(alerts: Mapping[str, Document], rule: str) -> bool:
 
 
 def _find_alert(moments: Sequence[Moment], expectation: Expectation) -> Document | None:
-    """Finds the expected alert as it first fired: later its numbers follow the traffic."""
+    """Returns an expected alert as it was when it first fired; None if it did not come."""
     alerts = (alert for moment in moments for alert in latest_alerts(moment.alerts).values())
     return next((alert for alert in alerts if alert["state"] == "firing" and expectation.is_met_by(alert)), None)
 
 
 def _measure_confidence_drop(moments: Sequence[Moment]) -> float:
-    """Returns the largest fall of the mean confidence of a rolling window below the reference, during the shift."""
+    """Returns by how much the mean confidence fell below its reference while the scene was changed."""
     means = [
         stream["mean"]
         for moment in moments

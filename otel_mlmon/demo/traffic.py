@@ -1,4 +1,4 @@
-"""The traffic of the demo: images as from a camera, and the scenes in front of it.
+"""The images that the demo sends to its model: handwritten digits, as a camera sees them in different light.
 
 Images are drawn independently and with replacement, so nothing but a change of scene makes the streams drift.
 """
@@ -21,7 +21,7 @@ COMMON_DIGIT: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """Describes the images of an act."""
+    """Describes the images of one act of the demo: how bright they are, and how often one digit shows."""
 
     brightness_ratio: float = 1.0
     """The factor for every pixel; (0, 1]."""
@@ -39,13 +39,13 @@ SCENES: Final[Mapping[str, Scene]] = MappingProxyType(
 
 
 def load_images(path: Path = IMAGES_FILE) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Loads the images, shape (M, 1, 8, 8), 0 … 16, and their digits, shape (M,)."""
+    """Loads the demo's images of digits, shape (M, 1, 8, 8), 0 … 16, and the digit of each, shape (M,)."""
     with np.load(path, allow_pickle=False) as archive:
         return archive["images"], archive["labels"]
 
 
 class Traffic:
-    """Draws an endless sequence of images.
+    """Draws an endless random sequence of images for the demo's model.
 
     Runs on: one thread.
 
@@ -61,7 +61,7 @@ class Traffic:
         self._rng = rng
 
     def draw(self, n: int, act: str) -> NDArray[np.float32]:
-        """Draws the next `n` images of an act, shape (n, 1, 8, 8), values in [0, 1].
+        """Draws the next `n` images of one act of the demo, shape (n, 1, 8, 8), values in [0, 1].
 
         Raises:
             KeyError: There is no such act.

@@ -32,14 +32,14 @@ IR_VERSION: Final = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """Holds the parameters of one dense layer: shape (inputs, outputs) and shape (outputs,)."""
+    """The weights and biases of one dense layer of a neural network."""
 
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
 
 
 def train(folder: Path) -> float:
-    """Writes `digits.onnx` and `digits.npz` to `folder`.
+    """Trains the demo's classifier of digits, writes model and images to a folder, and returns its accuracy.
 
     Returns:
         The accuracy of the model on the images of the traffic, [0, 1].
@@ -70,7 +70,7 @@ def train(folder: Path) -> float:
 
 
 def write_model(path: Path, layers: list[Layer], *, accuracy: float) -> None:
-    """Writes a perceptron as ONNX: `image` (N, 1, 8, 8) in [0, 1] to `probabilities` (N, 10)."""
+    """Writes a perceptron as an ONNX model from `image` (N, 1, 8, 8) in [0, 1] to `probabilities` (N, 10)."""
     from onnx import TensorProto, checker, helper, save_model
 
     first, second = layers

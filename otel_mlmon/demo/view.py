@@ -1,4 +1,4 @@
-"""The view of the demo: a moment as a screen of the terminal, or as one plain line.
+"""Shows the state of the demo as a screen of the terminal, or as one line of text.
 
 Pure functions: a `Moment` in, text out.
 """
@@ -27,7 +27,7 @@ STATE_STYLES: Final = {"firing": "bold red", "pending": "yellow", "ok": "green"}
 
 
 def render(moment: Moment, act: Act, elapsed_s: float) -> RenderableType:
-    """Renders the screen, 80 columns wide.
+    """Renders the current state of the demo as a screen of the terminal, 80 columns wide.
 
     Args:
         moment: The last moment.
@@ -49,7 +49,7 @@ def render(moment: Moment, act: Act, elapsed_s: float) -> RenderableType:
 
 
 def format_line(moment: Moment, act: Act, elapsed_s: float) -> str:
-    """Formats the moment as one plain line, for logs and pipes."""
+    """Formats the current state of the demo as one line of text, for logs and pipes."""
     start = f"{elapsed_s:5.1f} s  {act.name:<8}"
     if moment.model is None:
         return f"{start}  waiting for the first telemetry"
@@ -58,7 +58,7 @@ def format_line(moment: Moment, act: Act, elapsed_s: float) -> str:
 
 
 def format_outcome(outcome: DemoOutcome) -> str:
-    """Formats the outcome: the expected alerts, or the problems."""
+    """Formats the outcome of the demo as text: the alerts that were expected and came, or what went wrong."""
     alerts = [_format_alert(alert) for alert in outcome.alerts]
     if outcome.passed:
         return "\n".join(["As expected; no alert before the shift, and all are resolved:", *alerts])
@@ -66,14 +66,14 @@ def format_outcome(outcome: DemoOutcome) -> str:
 
 
 def draw_bar(ratio: float, cells: int = BAR_CELLS) -> str:
-    """Draws a bar of `cells` columns, filled to `ratio`, clipped to [0, 1], in steps of an eighth of a column."""
+    """Draws a horizontal bar of text, `cells` characters wide and filled to a ratio in [0, 1]."""
     eighths = round(min(max(ratio, 0.0), 1.0) * cells * 8)
     full, part = divmod(eighths, 8)
     return ("█" * full + (EIGHTHS[part] if part else "")).ljust(cells)
 
 
 def format_duration(seconds: float | None) -> str:
-    """Formats seconds with three digits and a unit: `21.4 µs`, `1.2 ms`, `3 s`; `?` while unknown."""
+    """Formats seconds with three digits and a unit: `21.4 µs`, `1.2 ms`, `3 s`; `?` for None."""
     if seconds is None:
         return UNKNOWN
     for factor, unit in ((1e6, "µs"), (1e3, "ms")):
@@ -83,7 +83,7 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_share(ratio: float | None) -> str:
-    """Formats a share in per cent: `10.2 %`; `?` while unknown."""
+    """Formats a share as a percentage: `10.2 %`; `?` for None."""
     return UNKNOWN if ratio is None else f"{100 * ratio:.1f} %"
 
 
@@ -94,7 +94,7 @@ def _format_performance(model: Document) -> str:
 
 
 def _format_progress(streams: Sequence[Document]) -> str:
-    """Formats the evidence of the most advanced stream, or the progress of its reference while it is learned."""
+    """Formats how far the reference is learned, or the evidence of the stream nearest to its alarm line."""
     watched = [stream for stream in streams if stream["state"] in ("ok", "weak", "drift")]
     if watched:
         top = max(watched, key=lambda stream: float(stream["log10_evidence"]))
@@ -113,7 +113,7 @@ def _render_performance(model: Document) -> RenderableType:
 
 
 def _render_distribution(stream: Document) -> RenderableType:
-    """Renders the reference and the current shares of the classes, side by side."""
+    """Renders the shares of the classes in the reference and now, side by side."""
     table = Table(box=None, title="Predicted classes", title_justify="left", padding=(0, 1))
     table.add_column("class")
     table.add_column("reference", style="dim")
@@ -129,7 +129,7 @@ def _render_distribution(stream: Document) -> RenderableType:
 
 
 def _render_evidence(streams: Sequence[Document]) -> RenderableType:
-    """Renders the evidence of each stream against the alarm line."""
+    """Renders a bar of the evidence of drift for each stream, up to its alarm line."""
     table = Table(box=None, title="Evidence of drift", title_justify="left", padding=(0, 1, 0, 0))
     for column in ("stream", "→ alarm line", "evidence 10^", "state", "mean"):
         table.add_column(column, no_wrap=True)
@@ -146,7 +146,7 @@ def _render_evidence(streams: Sequence[Document]) -> RenderableType:
 
 
 def _measure_progress(stream: Document) -> float:
-    """Returns the progress of learning the reference, then that of the evidence towards the alarm line."""
+    """Returns how far a stream's reference is learned, or then how near its evidence is to the alarm line."""
     if stream["state"] == "learning":
         return float(stream["learned_count"] / max(stream["required_count"], 1))
     return float(stream["log10_evidence"] / max(stream["log10_alarm_line"], 1e-9))
@@ -161,7 +161,7 @@ def _format_evidence(stream: Document) -> str:
 
 
 def _format_mean(stream: Document) -> str:
-    """Formats the means that are known, the reference's first; those of latencies with their unit."""
+    """Formats the mean of a stream in the reference and now, as far as they are known."""
     values = [value for value in (stream["mean"]["reference"], stream["mean"]["current"]) if value is not None]
     is_duration = stream["stream"] == "latency"
     return " → ".join(format_duration(value) if is_duration else f"{value:.2f}" for value in values)

@@ -1,4 +1,4 @@
-"""Runs a function at the end of a process, however that was started.
+"""Runs a function at the end of a process, however the process was started and ends.
 
 The interpreter's own end runs `atexit`. Children of multiprocessing and of billiard, Celery's fork of it, may end by
 `os._exit` without it, and run the finalizers of their package's `util` module instead; those registered before a child
@@ -23,7 +23,7 @@ _PACKAGES: Final = ("multiprocessing", "billiard")
 
 
 class ExitHook:
-    """Runs a function at the end of this process, once or twice.
+    """Runs a function at the end of this process, before the interpreter exits.
 
     Not where a process ends by `os._exit` of its own or by a signal: there no hook runs.
 
@@ -44,17 +44,17 @@ class ExitHook:
                 self._finalize(package)
 
     def renew(self) -> None:
-        """Registers the hook anew, so that it runs before all that are registered so far."""
+        """Registers the function again, so that it runs before other functions that were registered since."""
         atexit.unregister(self._run_at_exit)
         atexit.register(self._run_at_exit)
 
     def after_fork(self) -> None:
-        """Registers the hook anew in a forked child, once multiprocessing, if it forked, has cleared its finalizers."""
+        """Registers the function again in a forked child process, where multiprocessing removes it."""
         self._finalizers.clear()
         self._follow_children()
 
     def cancel(self) -> None:
-        """Removes the hook."""
+        """Unregisters the function, so that it does not run at the end of the process."""
         atexit.unregister(self._run_at_exit)
         self._work = _do_nothing
         for finalizer in self._finalizers.values():
@@ -88,7 +88,7 @@ class ExitHook:
         self._end(is_abrupt=True)
 
     def _end(self, *, is_abrupt: bool) -> None:
-        """Does the work once, whatever signals come; it has a time limit of its own.
+        """Runs the function once at the end of the process, even if signals arrive meanwhile.
 
         A handler that exits while the process ends (gunicorn's, at a second signal) interrupts the waiting, not the
         work, and takes effect once that is done; Ctrl-C ends the waiting.
@@ -116,4 +116,4 @@ class ExitHook:
 
 
 def _do_nothing(*_: object) -> None:
-    """Does nothing."""
+    """Does nothing at the end of the process, in place of a function that was unregistered."""

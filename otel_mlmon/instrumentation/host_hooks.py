@@ -1,4 +1,4 @@
-"""Hooks in the programs around the application: what ends a process, or its telemetry, without running `atexit`.
+"""Hooks into servers and pools that end a process, or its telemetry, without running `atexit`.
 
 | who | when | why |
 |---|---|---|
@@ -27,21 +27,21 @@ from otel_mlmon.guard import guard
 
 
 class EndOfHost(Protocol):
-    """What the hooks call. No method raises."""
+    """The Protocol of what the hooks call at the end of the application."""
 
     def flush_all(self) -> None:
-        """Exports everything, through the application's providers too."""
+        """Exports all signals, also those that the application's own providers hold."""
 
     def flush_into(self, provider: object) -> None:
-        """Writes what waits, if `provider` is one of those in use."""
+        """Writes all waiting signals to a provider that is about to be flushed, if it is one of those in use."""
 
     @property
     def timeout_s(self) -> float:
-        """Seconds that an end may take."""
+        """The time in seconds that exporting at the end of the application may take."""
 
 
 class MethodHook:
-    """A method replaced on its class, in place.
+    """A method of another library that is replaced on its class, and can be restored.
 
     Args:
         owner: The class that defines the method.
@@ -71,14 +71,14 @@ class MethodHook:
         setattr(owner, name, self._replacement)
 
     def undo(self) -> None:
-        """Restores the method, or, below another library's patch, makes the replacement call the original only."""
+        """Restores the method, or makes the replacement do nothing where another library has patched it too."""
         self._is_on = False
         if self._owner.__dict__.get(self._name) is self._replacement:
             setattr(self._owner, self._name, self._original)
 
 
 class HostHooks:
-    """Sets every hook whose module is loaded.
+    """Hooks the servers and pools that are imported into this process, so that signals are exported at the end.
 
     Runs on: any thread; `set_loaded` on one at a time.
 
@@ -94,7 +94,7 @@ class HostHooks:
         self._undo: list[Callable[[], None]] = []
 
     def set_loaded(self) -> None:
-        """Sets the hooks whose modules were loaded since the last time."""
+        """Hooks the server and pool modules that were imported since the last call."""
         for module_name in [name for name in self._waiting if name in sys.modules]:
             module = sys.modules[module_name]
             if getattr(getattr(module, "__spec__", None), "_initializing", False):
@@ -104,7 +104,7 @@ class HostHooks:
                 self._undo.append(hook(module, self._end))
 
     def undo(self) -> None:
-        """Takes every hook off."""
+        """Removes all hooks from servers and pools."""
         self._waiting.clear()
         while self._undo:
             with guard("host_hooks"):
@@ -135,7 +135,7 @@ def _hook_celery(module: Any, end: EndOfHost) -> Callable[[], None]:
 
 
 def _hook_pool(module: Any, end: EndOfHost) -> Callable[[], None]:
-    """Lets a pool's idle workers export before it terminates them; their exit codes stay those of the signal."""
+    """Makes the idle workers of a process pool export their signals before the pool terminates them."""
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(original)
@@ -153,7 +153,7 @@ def _hook_pool(module: Any, end: EndOfHost) -> Callable[[], None]:
 
 
 def end_pool_worker() -> None:
-    """Exports what a worker of a pool holds, then raises the signal that `Pool.terminate` is about to send it.
+    """Exports the signals of a pool's worker process, then ends it by the signal the pool would send.
 
     Runs on: the worker's main thread, as its last task. Source: CPython, multiprocessing/pool.py, `worker`.
     """

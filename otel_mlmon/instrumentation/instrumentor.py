@@ -1,4 +1,4 @@
-"""The entry point of `opentelemetry-instrument` and of OpenTelemetry's configuration file."""
+"""The entry point for `opentelemetry-instrument` and for OpenTelemetry's configuration file."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ Configuration: Final = configuration_type(InstrumentationSettings, "Configuratio
 
 
 class OnnxRuntimeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
-    """`otel_mlmon.instrument()` for `opentelemetry-instrument`, which finds it by its entry point."""
+    """Starts `otel_mlmon.instrument()` for `opentelemetry-instrument`, which finds it by an entry point."""
 
     configuration: ClassVar[type[Any]] = Configuration
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Returns the distributions of onnxruntime, any of which suffices."""
+        """Lists the PyPI distributions of onnxruntime, any of which suffices."""
         return DISTRIBUTIONS
 
     def _check_dependency_conflicts(self) -> None:
-        """Reports no conflict: a private build has any name, and `instrument` logs it if the module is missing."""
+        """Reports no conflict, since a private build of onnxruntime has any name."""
 
     def _instrument(self, **options: Any) -> None:
         # An exception here would keep every instrumentation after this one from being loaded.
@@ -63,7 +63,7 @@ class OnnxRuntimeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
 
 def _usable_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Leaves out what `instrument()` would refuse, with a warning each: a configuration file is the environment's."""
+    """Returns the options of a configuration file without invalid ones, each of which is logged as a warning."""
     known = {entry.name for entry in fields(InstrumentationSettings)}
     usable: dict[str, Any] = {}
     for name, value in options.items():
@@ -86,7 +86,7 @@ def _usable_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _describe_model(model: str, entry: Any) -> Any:
-    """Makes `ModelOptions` of a mapping, as a configuration file has it; None, with a warning, if it cannot."""
+    """Makes `ModelOptions` from a section of a configuration file; None, with a warning, if that is invalid."""
     if not isinstance(entry, Mapping):
         return entry
     try:

@@ -1,4 +1,4 @@
-"""Starts and ends the instrumentation: `instrument()`, `uninstrument()`, the handle, and the hooks of the process.
+"""Starts and ends the instrumentation of this process: `instrument()`, `uninstrument()` and the handle.
 
 A fork copies one thread and the locks of all. If another thread of otel_mlmon were importing a module, the child would
 inherit it half initialised, and its import lock held for ever. So a fork waits, with a limit, for the work under way.
@@ -37,7 +37,7 @@ _LOG: Final = logging.getLogger("otel_mlmon")
 
 
 class Handle:
-    """Controls the instrumentation that `instrument()` started; valid even if nothing could be instrumented.
+    """Controls the instrumentation that `instrument()` has started; usable even if nothing could be instrumented.
 
     Runs on: any thread of the application. No method raises.
 
@@ -51,30 +51,30 @@ class Handle:
         self._reason = reason
 
     def flush(self, timeout_s: float = 2.0) -> bool:
-        """Exports everything recorded so far; returns whether it was done within `timeout_s`."""
+        """Exports everything recorded so far; returns whether that was done within `timeout_s` seconds."""
         return self._running is None or self._running.pipeline.flush(timeout_s)
 
     def shutdown(self, timeout_s: float = 2.0) -> bool:
-        """Uninstruments and exports the remaining calls; returns whether it was done within `timeout_s`.
+        """Uninstruments and exports the remaining calls; returns whether that was done within `timeout_s` seconds.
 
         A second call does nothing.
         """
         return self._running is None or _stop(self._running, timeout_s)
 
     def uninstrument(self) -> None:
-        """Calls `shutdown` with the time that the option `shutdown_timeout_s` allows."""
+        """Uninstruments within the time that the option `shutdown_timeout_s` allows."""
         if self._running is not None:
             _stop(self._running, self._running.pipeline.settings.shutdown_timeout_s)
 
     def status(self) -> Status:
-        """Returns what the instrumentation is doing."""
+        """Returns what the instrumentation is doing, as one snapshot."""
         if self._running is None:
             return Status(is_active=False, inactive_reason=self._reason)
         return self._running.pipeline.status()
 
 
 class RunningInstrumentation:
-    """The pipeline of the process, with its hooks at forks, at the end, and in the programs around the application."""
+    """The running instrumentation of this process, with its hooks at forks and at the end."""
 
     def __init__(self, pipeline: InstrumentationPipeline) -> None:
         self.pipeline = pipeline
@@ -88,24 +88,24 @@ class RunningInstrumentation:
         pipeline.before_round = self._host_hooks.set_loaded
 
     def shutdown(self, timeout_s: float, *, is_exit: bool = False, with_host: bool = False) -> bool:
-        """Shuts the pipeline down and removes every hook; see `InstrumentationPipeline.shutdown`."""
+        """Ends the instrumentation and removes all hooks; returns whether all was exported in time."""
         is_done = self.pipeline.shutdown(timeout_s, is_exit=is_exit, with_host=with_host)
         self._exit_hook.cancel()
         self._host_hooks.undo()
         return is_done
 
     def flush_all(self) -> None:
-        """Exports everything, through the application's providers too, within the time that an end may take."""
+        """Exports all signals, also those that the application's own providers hold, within a time limit."""
         with guard("flush"):
             self.pipeline.flush(self.timeout_s, with_host=True)
 
     def flush_into(self, provider: object) -> None:
-        """Writes what waits, if `provider` is one of the application's that are in use."""
+        """Writes all waiting signals to one of the application's providers that is about to be flushed."""
         with guard("flush"):
             self.pipeline.flush_into(provider)
 
     def shutdown_at_exit(self, is_abrupt: bool) -> None:  # noqa: FBT001 - a callback's one argument
-        """Shuts down at the end of the process; `is_abrupt` where `atexit` will not run."""
+        """Ends the instrumentation at the end of the process, also where `atexit` will not run."""
         with guard("shutdown"):
             self.shutdown(self.timeout_s, is_exit=not is_abrupt, with_host=is_abrupt)
 
@@ -115,14 +115,14 @@ class RunningInstrumentation:
 
 
 class _Process:
-    """The instrumentation of this process."""
+    """The instrumentation of this process, or None."""
 
     running: RunningInstrumentation | None = None
     lock = threading.Lock()
 
 
 def _with_parameters_of(constructor: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:
-    """Gives a function that takes any keyword arguments the signature and documentation of the settings' fields."""
+    """Gives a function the signature and documentation of the fields of the settings."""
     parameters = [
         parameter.replace(default={}) if parameter.name == "models" else parameter
         for parameter in inspect.signature(constructor).parameters.values()
@@ -145,7 +145,7 @@ def _with_parameters_of(constructor: Callable[P, object]) -> Callable[[Callable[
 
 @_with_parameters_of(InstrumentationSettings)
 def instrument(**arguments: Any) -> Handle:  # noqa: D417 - the arguments are the settings' fields
-    """Measures every inference of onnxruntime in this process.
+    """Starts to measure every inference of onnxruntime, and all calls of `observe()`, in this process.
 
     An option that is not passed comes from its environment variable `OTEL_MLMON_<NAME>`, else from its default. A
     second call adds its `models` for sessions that have not run yet, and warns of the arguments it ignores.
@@ -172,28 +172,28 @@ def instrument(**arguments: Any) -> Handle:  # noqa: D417 - the arguments are th
 
 
 def uninstrument() -> None:
-    """Undoes `instrument()`; does nothing if it was not called."""
+    """Ends what `instrument()` has started; does nothing if it was not called."""
     running = _Process.running
     if running is not None:
         _stop(running, running.pipeline.settings.shutdown_timeout_s)
 
 
 def flush_all() -> None:
-    """Exports everything recorded, through the application's providers too; does nothing if not instrumented."""
+    """Exports all recorded signals, also those that the application's own providers hold."""
     running = _Process.running
     if running is not None:
         running.flush_all()
 
 
 def shutdown_abruptly() -> None:
-    """Exports everything, as at an end of the process that runs no `atexit`; does nothing if not instrumented."""
+    """Exports all signals at the end of a process that runs no `atexit` functions."""
     running = _Process.running
     if running is not None:
         running.shutdown_at_exit(is_abrupt=True)
 
 
 def is_instrumented() -> bool:
-    """Returns whether `instrument()` was called and not undone."""
+    """Returns whether this process is instrumented at present."""
     return _Process.running is not None
 
 
@@ -217,7 +217,7 @@ def _stop(running: RunningInstrumentation, timeout_s: float) -> bool:
 
 
 class ForkHooks:
-    """Holds a lock during every fork, and calls a function in the child.
+    """Holds a lock while the process forks, and calls a function in the forked child.
 
     Runs on: the thread that forks.
 

@@ -1,4 +1,4 @@
-"""Flushes when an ASGI server ends, for servers that leave a process without running `atexit`.
+"""Exports all signals when an ASGI server ends, for servers that leave a process without running `atexit`.
 
 Source: ASGI specification, lifespan protocol, version 2.0.
 """
@@ -19,7 +19,7 @@ AsgiApplication: TypeAlias = Callable[[Any, Receive, Send], Awaitable[None]]
 
 
 def flush_on_shutdown(application: AsgiApplication) -> AsgiApplication:
-    """Wraps an ASGI application so that everything recorded is exported before its server ends.
+    """Wraps an ASGI application so that all recorded signals are exported before its server ends.
 
     Needed only where docs/deploying.md says so. What the application does and answers stays as it is; one that has no
     lifespan gets none, and is flushed by nobody. Takes at most the option `shutdown_timeout_s`.

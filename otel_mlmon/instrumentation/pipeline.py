@@ -1,4 +1,4 @@
-"""Joins the five steps of the application half: capture, queue, decode, aggregate, export.
+"""Joins the five steps in the application: capture, queue, decode, aggregate and export of inference calls.
 
     application's thread     background thread, or that of a collection of metrics
     session.run
@@ -21,7 +21,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from otel_mlmon.guard import guard, guards
@@ -62,7 +62,7 @@ ROUND_WAIT_S: Final = 60.0
 
 
 class InstrumentationPipeline:
-    """Turns calls of the instrumented runtimes into signals.
+    """Turns the inference calls of instrumented runtimes into metrics, spans and events.
 
     Args:
         settings: The value of every option.
@@ -125,13 +125,13 @@ class InstrumentationPipeline:
         self._runtimes: dict[str, Instrumentation] = instrument_all(capture)
 
     def add_models(self, models: Mapping[str, ModelOptions]) -> None:
-        """Adds descriptions of models, for sessions that have not run yet."""
+        """Adds the developer's options of further models, before these run."""
         self.settings.models.update(models)
         self._options_for.cache_clear()
         self._model_of.cache_clear()
 
     def drain(self, timeout_s: float = COLLECT_WAIT_S, *, may_hold: bool = True) -> bool:
-        """Decodes the waiting calls and writes their metrics; returns whether another drain ended within the time."""
+        """Decodes the waiting inference calls and writes their metrics."""
         if not self.drain_lock.acquire(timeout=max(0.0, timeout_s)):
             return False
         try:
@@ -148,7 +148,7 @@ class InstrumentationPipeline:
         return True
 
     def flush(self, timeout_s: float, *, with_host: bool = False) -> bool:
-        """Exports everything recorded so far; returns whether it was done within the time.
+        """Exports everything recorded so far; returns whether that was done within the time.
 
         Args:
             timeout_s: Seconds.
@@ -164,19 +164,19 @@ class InstrumentationPipeline:
         return is_done and providers.flush(deadline_s - time.monotonic(), with_host=with_host)
 
     def flush_into(self, provider: object) -> None:
-        """Writes what waits before `provider` is flushed or shut down, if it is one of the application's in use."""
+        """Writes all waiting signals to one of the application's providers that is about to be flushed."""
         if self._is_closed or self._worker.is_current or not is_host_provider(provider, self.settings, self._providers):
             return
         self.drain(may_hold=False)
         self._send(COLLECT_WAIT_S)
 
     def uninstrument(self) -> bool:
-        """Restores every runtime; returns whether no patch had to stay below that of another library."""
+        """Restores the methods of every runtime; returns whether all of them could be restored."""
         runtimes, self._runtimes = self._runtimes, {}
         return undo_all(runtimes)
 
     def shutdown(self, timeout_s: float, *, is_exit: bool = False, with_host: bool = False) -> bool:
-        """Uninstruments, exports the remaining calls, and ends the thread and our own providers.
+        """Uninstruments, exports the remaining calls, and ends the worker thread and our own providers.
 
         Args:
             timeout_s: How long that may take.
@@ -201,7 +201,7 @@ class InstrumentationPipeline:
         return is_done
 
     def status(self) -> Status:
-        """Returns the state of the instrumentation."""
+        """Returns the state of the instrumentation, for the application to read."""
         writers = self._writers
         reasons = unavailable_reasons(writers, is_closed=self._is_closed)
         return Status(
@@ -224,7 +224,7 @@ class InstrumentationPipeline:
         )
 
     def after_fork(self) -> None:
-        """Resets a forked child: it counts no call of its parent, and takes no lock that a lost thread held."""
+        """Resets the instrumentation in a forked child, without the calls and locks of its parent."""
         if self._writers is not None:
             self._writers.close_metrics()
         self._queue.reset()
@@ -281,11 +281,11 @@ class InstrumentationPipeline:
         self._send(timeout_s=0.0)
 
     def _is_unused(self) -> bool:
-        """Whether no call or load was ever recorded: such a process gets no exporters, and does not wait for them."""
+        """Whether no inference call and no load of a model was recorded in this process."""
         return self._writers is None and not self._queue and not self._loads and not self._dropped_calls()
 
     def _catch_up(self, timeout_s: float, pause: Callable[[], object] = lambda: None) -> None:
-        """Decodes the calls queued at the start only, so that it ends in a busy application too."""
+        """Decodes the calls that were queued at the start, and no later ones, so that it ends in a busy process."""
         deadline_s = time.monotonic() + timeout_s
         for _ in range(max(1, -(-len(self._queue) // CHUNK_CALLS))):
             if not self._waiting.lock.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
@@ -295,7 +295,7 @@ class InstrumentationPipeline:
             finally:
                 self._waiting.lock.release()
 
-    def _decode_chunk(self, take: Callable[[int], Sequence[Any]], limit: int, pause: Callable[[], object]) -> None:
+    def _decode_chunk(self, take: Callable[[int], list[Any]], limit: int, pause: Callable[[], object]) -> None:
         # The loads first: the sessions were created before their calls.
         if self._loads:
             with guard("model_events"):
@@ -343,7 +343,7 @@ class InstrumentationPipeline:
                 JOURNAL.emit(RecordsDropped(reason=reason, count=count))
 
     def _send(self, timeout_s: float) -> bool:
-        """Writes the spans and events of decoded calls; returns whether another thread's sending ended in time.
+        """Writes the spans and events of decoded calls; returns whether that was done in time.
 
         Outside any lock that a collection of metrics waits for: the application's span processors may block.
         """
@@ -387,7 +387,7 @@ class InstrumentationPipeline:
         return map(self._model_of, self._sessions())
 
     def _find_model(self, source: object) -> ModelKey | None:
-        """Returns the model that a session object runs, or whose call raised an exception; None for other objects.
+        """Returns the model of a session object, or the one whose call raised an exception; else None.
 
         Runs on: the host's thread too, so that no file is read.
         """

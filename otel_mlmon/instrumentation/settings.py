@@ -1,4 +1,4 @@
-"""The settings of the application half: one field of `InstrumentationSettings` is one option.
+"""The settings of the instrumentation: one field of `InstrumentationSettings` is one option of `instrument()`.
 
 From these fields follow the signature and the documentation of `instrument()`, its environment variables,
 docs/settings.md, `otel-mlmon settings` and the section of OpenTelemetry's configuration file.
@@ -56,7 +56,7 @@ SENTRY_MODES: Final[tuple[SentryMode, ...]] = get_args(SentryMode)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
-    """Describes one model; what is left out is inferred from the model and its first calls.
+    """The options of one model; what the developer leaves out is inferred from the model and its first calls.
 
     Raises:
         ConfigurationError: A value is not one of those named here.
@@ -119,7 +119,7 @@ class ModelOptions:
             raise ConfigurationError(*faults)
 
     def _read_text_options(self) -> Iterable[str]:
-        """Reads the lists of categories by feature, and yields the faults of all that decides on texts."""
+        """Reads the options that decide how texts are exported, and yields their faults."""
         mapping, key = cast("object", self.categories), cast("object", self.text_key)
         if self.text not in (None, *TEXT_MODES):
             yield f"text must be one of {', '.join(TEXT_MODES)}, got {self.text!r}."
@@ -146,7 +146,7 @@ def _output_kind_faults(kind: Any) -> Iterable[str]:
 
 
 def _read_names(value: Any, *, is_unique: bool) -> tuple[tuple[str, ...], str]:
-    """Reads a list of names, which may be any iterable in order, once; returns them, and the fault or an empty text."""
+    """Reads a list of names that the developer gave, and returns it with its fault, or an empty text."""
     if isinstance(value, (str, bytes, Mapping, Set)) or not isinstance(value, Iterable):
         return (), f"must be a list of strings, got {value!r}."
     names: dict[int, str] = {}
@@ -304,7 +304,7 @@ class InstrumentationSettings:
     )
 
     def name_session(self, session: Any) -> str:
-        """Returns the name that the developer gave a session; empty if none, or if the function for it fails."""
+        """Returns the name that the developer gave the model of a session; empty if there is none."""
         if not callable(self.model_name):
             return self.model_name
         name: object = ""
@@ -330,7 +330,7 @@ OPTIONS: Final = options_of(InstrumentationSettings)
 def resolve_settings(
     settings_type: type[S], arguments: Mapping[str, Any], *, environ: Mapping[str, str]
 ) -> tuple[S, dict[str, Origin]]:
-    """Builds settings from arguments, the environment and defaults, in this order.
+    """Builds the settings from arguments, environment variables and defaults, in this order of precedence.
 
     Args:
         settings_type: `InstrumentationSettings`, or a dataclass with the same fields and further options.
@@ -379,12 +379,12 @@ def _read_models(models: Any) -> tuple[dict[str, ModelOptions], list[str]]:
 
 
 def differences(running: object, settings: object, arguments: Iterable[str]) -> list[str]:
-    """Lists the arguments, `models` aside, whose value in `settings` is another than in `running`."""
+    """Lists the arguments whose value differs between the running settings and new ones, `models` aside."""
     return [name for name in arguments if name != "models" and getattr(settings, name) != getattr(running, name)]
 
 
 def describe_arguments(settings_type: Any) -> str:
-    """Returns the lines of the docstring of `instrument()` that describe its options."""
+    """Returns the part of the docstring of `instrument()` that describes its options."""
     return "\n".join(
         textwrap.indent(textwrap.fill(f"{option.name}: {option.doc}", 112, subsequent_indent=" " * 4), " " * 8)
         for option in options_of(settings_type)
@@ -392,7 +392,7 @@ def describe_arguments(settings_type: Any) -> str:
 
 
 def configuration_type(settings_type: type[Any], name: str, module: str) -> type[Any]:
-    """Makes the dataclass of the section in OpenTelemetry's configuration file: the same options, None if not set."""
+    """Makes the dataclass of our section in OpenTelemetry's configuration file, with the same options."""
     models: tuple[str, Any, Any] = ("models", Mapping[str, ModelOptions], field(default_factory=dict))
     options = [(option.name, option.annotation | None, None) for option in options_of(settings_type)]
     configuration = make_dataclass(name, [models, *options], kw_only=True)

@@ -1,4 +1,4 @@
-"""The state of the instrumentation, for the application to read; docs/status.md explains the fields about metrics."""
+"""The state of the instrumentation, for the application to read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from otel_mlmon.internal_events import JOURNAL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """Represents what the instrumentation is doing at one moment."""
+    """Describes what the instrumentation is doing at one moment."""
 
     is_active: bool
     """Whether runtimes are instrumented."""
@@ -53,7 +53,7 @@ class Status:
 
 
 def count_failures() -> dict[str, int]:
-    """Counts the errors of otel_mlmon that were kept from the application, by stage."""
+    """Counts the internal errors of otel_mlmon that were kept from the application, by stage."""
     failures: dict[str, int] = {}
     for attributes, count in JOURNAL.totals(semconv.FAILURES.name).items():
         stage = dict(attributes)[semconv.STAGE]

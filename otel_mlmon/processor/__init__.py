@@ -1,1 +1,1 @@
-"""The processor half: runs beside the OpenTelemetry Collector, from received telemetry to alerts."""
+"""The half of otel_mlmon that runs beside the OpenTelemetry Collector: from received telemetry to alerts on drift."""

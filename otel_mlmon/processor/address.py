@@ -17,18 +17,18 @@ _LOG: Final = logging.getLogger("otel_mlmon.receiver")
 
 
 class Address(NamedTuple):
-    """Represents a host, without brackets, and a port; port 0 is any that is free."""
+    """A network address to listen on: a host, without brackets, and a port; port 0 is any that is free."""
 
     host: str
     port: int
 
     def __str__(self) -> str:
-        """Returns `host:port`, as `parse` reads it."""
+        """Returns the network address as `host:port`, which `parse` reads."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach it; a name other than `localhost` counts as reachable by others."""
+        """Whether only this machine can reach the address; names other than `localhost` count as reachable."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -36,7 +36,7 @@ class Address(NamedTuple):
 
 
 def parse(text: str, *, option: str) -> Address:
-    """Parses `host:port`, with an IPv6 host in brackets.
+    """Parses a network address `host:port`, with an IPv6 host in brackets.
 
     Raises:
         ConfigurationError: `text` is not a `host:port`.
@@ -49,7 +49,7 @@ def parse(text: str, *, option: str) -> Address:
 
 
 def listen(address: Address, *, option: str, backlog: int) -> tuple[socket.socket, Address]:
-    """Opens a listening TCP socket; returns it and the address with its real port.
+    """Opens a listening TCP socket; returns it with the address and its real port.
 
     Raises:
         PortUnavailableError: The address is in use or not one of this machine.
@@ -71,12 +71,12 @@ def listen(address: Address, *, option: str, backlog: int) -> tuple[socket.socke
 
 
 def port_unavailable_error(address: Address, *, option: str, why: str) -> PortUnavailableError:
-    """Returns the error for an address that cannot be listened on, with the reason and the option to change."""
+    """Returns the error that an address cannot be listened on, with the reason and the option to change."""
     return PortUnavailableError(f"cannot listen on {address} ({why}); set {option} to another address")
 
 
 def warn_if_exposed(address: Address, *, option: str, is_encrypted: bool, has_token: bool) -> None:
-    """Warns of an address that others can reach without TLS or without a token, and says what they can do there."""
+    """Warns of a listening address that others can reach without TLS or a token, and what they can do there."""
     if address.is_loopback or (is_encrypted and has_token):
         return
     missing = " and without ".join(

@@ -1,4 +1,4 @@
-"""Scores windows, and stores what the scores follow from: panes with each commit, evidence now and then.
+"""Scores windows of streams, and stores the evidence of drift: panes with each commit, evidence itself now and then.
 
 Evidence is a function of the panes before, and takes some kilobytes a stream; a pane takes some dozen bytes. So each
 commit stores the panes that were scored, as one entry of a log, and the evidence of a stream is stored with the
@@ -38,7 +38,7 @@ MIN_AGE_NS: Final = 20_000_000_000
 
 
 class ModelPanes(NamedTuple):
-    """Holds the panes of one model version that were scored together."""
+    """The panes of all streams of one model version that were scored together."""
 
     model: ModelKey
     start_ns: int
@@ -52,7 +52,7 @@ class ModelPanes(NamedTuple):
 
 
 class LogEntry(NamedTuple):
-    """Holds what was scored with one commit, after what was dropped."""
+    """An entry of the evidence log: the panes that were scored between two commits, and the streams dropped before."""
 
     number: int
     log10_alarm_line: float
@@ -63,7 +63,7 @@ class LogEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRecord:
-    """Holds the stored state of a stream: its last score, and its evidence if there is any."""
+    """The stored detection state of a stream: its last score, and its evidence of drift if there is any."""
 
     stream: StreamKey
     score: Score
@@ -74,7 +74,7 @@ class StreamRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CycleRecord:
-    """Holds the stored daily cycle of a stream."""
+    """The stored daily cycle of a stream."""
 
     stream: StreamKey
     state: CycleState
@@ -89,7 +89,7 @@ FindStream: TypeAlias = Callable[[StreamKey], StreamWindows | None]
 
 
 class EvidenceLog:
-    """Keeps the scores of all streams.
+    """Scores the windows of all streams, and stores the evidence of drift so that a restart loses none of it.
 
     Args:
         evaluator: Scores the windows.
@@ -124,7 +124,7 @@ class EvidenceLog:
         """Entries before this one are removed."""
 
     def score(self, windows: Sequence[Window]) -> list[tuple[Window, Score]]:
-        """Scores the windows of one turn; those of one stream come in the order of their time."""
+        """Scores windows of streams for drift; those of one stream are in the order of time."""
         scored = self.evaluator.evaluate(windows)
         for window, score in scored:
             stream = window.stream
@@ -137,7 +137,7 @@ class EvidenceLog:
         return scored
 
     def drop(self, streams: Iterable[StreamKey]) -> None:
-        """Drops the evidence of streams that are judged anew, or are gone."""
+        """Drops the evidence of streams that are judged anew, or that no longer exist."""
         for stream in streams:
             self.evaluator.remove_stream(stream)
             for known in (self.scores, self._lagging, self._references, self._unstored, self._cycles):
@@ -146,11 +146,11 @@ class EvidenceLog:
             self.changed.add(stream)
 
     def design_effect(self, stream: StreamKey) -> float:
-        """Returns φ of a stream, 1 where it is not known."""
+        """Returns the design effect φ of a stream, 1 where it is unknown."""
         return self.scores[stream].design_effect if stream in self.scores else 1.0
 
     def save(self, repository: Repository, *, now_ns: int, is_last: bool = False) -> None:
-        """Writes what changed since the last save; what a rollback takes back is written by the next one.
+        """Writes to the state store what has changed since the last save, or was rolled back since.
 
         Args:
             repository: Where it is stored.
@@ -177,7 +177,7 @@ class EvidenceLog:
         self._stored = streams
 
     def note_saved(self) -> None:
-        """Notes that the last save is durable."""
+        """Notes that what was last saved of the evidence is committed to the state store."""
         for stream in self._stored:
             for known in (self._lagging, self._unstored, self._cycles):
                 known.pop(stream, None)
@@ -186,7 +186,7 @@ class EvidenceLog:
         self._gone.clear()
 
     def load(self, repository: Repository, find_stream: FindStream, *, now_ns: int) -> None:
-        """Loads scores and evidence, and replays the panes since.
+        """Loads scores and evidence of all streams from the state store, and replays the panes scored since.
 
         Args:
             repository: Where they are stored.
@@ -216,7 +216,7 @@ class EvidenceLog:
                 self._references[stream] = reference
 
     def _replay(self, entry: LogEntry, numbers: Mapping[StreamKey, int], find_stream: FindStream, now_ns: int) -> None:
-        """Takes one entry of the log into the evidence of the streams that do not hold it yet."""
+        """Adds the panes of one log entry to the evidence of the streams that do not have them yet."""
         for stream in entry.dropped:
             if numbers.get(stream, 0) < entry.number:
                 self.evaluator.remove_stream(stream)
@@ -232,11 +232,11 @@ class EvidenceLog:
             self._lagging.setdefault(window.stream, (entry.number, now_ns))
 
     def _is_replayable(self, window: Window) -> bool:
-        """Whether the evidence is against the present reference and settings: else the next pane begins it anew."""
+        """Whether the stored evidence is against the present reference; else the next pane starts it anew."""
         return window.reference is not None and self.evaluator.is_against(window.stream, window.reference)
 
     def _append(self, now_ns: int) -> None:
-        """Makes an entry of what was scored and dropped since the last one."""
+        """Adds an entry to the evidence log: the panes scored, and the streams dropped, since the last entry."""
         scored, self._scored = self._scored, []
         judged = [(window, score) for window, score in scored if window.reference is not None]
         if not judged and not self._dropped:
@@ -252,7 +252,7 @@ class EvidenceLog:
         self._entries[_number_key(self._number)] = LogEntry(self._number, line, dropped, panes)
 
     def _choose_lagging(self, now_ns: int, *, is_last: bool) -> list[StreamKey]:
-        """Chooses the streams whose evidence is stored now: those that lag most, a part for the time that passed."""
+        """Chooses the streams whose evidence is stored now: those stored longest ago, a part at a time."""
         if is_last:
             return list(self._lagging)
 
@@ -266,7 +266,7 @@ class EvidenceLog:
         return list(dict.fromkeys(stream for stream, _ in (*late, *some)))
 
     def _prune(self, repository: Repository, stored: Iterable[StreamKey]) -> None:
-        """Removes the entries that all stored evidence holds."""
+        """Removes the entries of the evidence log that the stored evidence of all streams includes."""
         current = set(stored)
         lagging = (entry for stream, (entry, _) in self._lagging.items() if stream not in current)
         first = next(lagging, self._number + 1)
@@ -292,7 +292,7 @@ def _pack_panes(model: ModelKey, windows: Sequence[Window]) -> ModelPanes:
 
 
 def _unpack_windows(panes: ModelPanes, find_stream: FindStream) -> Iterator[Window]:
-    """Yields the windows of panes, with the present references and rolling windows."""
+    """Yields the windows of stored panes, with the present references and rolling windows."""
     counts = unpack_ints(panes.counts)
     for name, (start, end) in zip(panes.streams, pairwise(accumulate(panes.sizes, initial=0)), strict=True):
         key = StreamKey(panes.model, name)

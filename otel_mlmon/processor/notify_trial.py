@@ -1,4 +1,4 @@
-"""Makes the notifiers of a configuration, and sends a test alert through them as a real one is sent.
+"""Creates the notifiers of a configuration, and sends a test alert through them as a real one is sent.
 
 The alert says that it is a test, in its title, in its reason, and as `is_test` for programs. It is attempted as any
 alert is, for a shorter time, and nothing of it is stored.
@@ -35,7 +35,7 @@ _STREAMS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialOutcome:
-    """What became of a test alert at one notifier."""
+    """The outcome of a test alert at one notifier."""
 
     notifier: str
     is_delivered: bool
@@ -45,7 +45,7 @@ class TrialOutcome:
 
 
 def create_notifiers(config: Config, emit_event: EmitEvent | None) -> dict[str, Notifier]:
-    """Makes the notifiers of a configuration, by name; without those that have nowhere to send alerts to.
+    """Creates the notifiers of a configuration, by name, without those that have nowhere to send alerts to.
 
     Args:
         config: The checked configuration.
@@ -96,7 +96,7 @@ def build_test_alert(config: Config, *, rule: str, model: str, now_ns: int) -> A
 
 
 def send_test_alert(config: Config, alert: Alert, names: Iterable[str], *, timeout_s: float) -> Iterator[TrialOutcome]:
-    """Sends an alert through some notifiers; yields the outcome of each.
+    """Sends a test alert through some notifiers; yields the outcome of each.
 
     Args:
         config: The checked configuration.
@@ -136,7 +136,7 @@ def send_test_alert(config: Config, alert: Alert, names: Iterable[str], *, timeo
 
 
 class _Letters:
-    """Keeps why an alert was not delivered, by notifier."""
+    """Collects why a test alert was not delivered, by notifier."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Makes the metric values that the processor reports about itself at `/metrics`, from the counts of its parts.
+"""Collects the metric values that the processor reports about itself at `/metrics`, from the counts of its parts.
 
 Counters have a series from the start, at 0, for every value of their labels that is known: Prometheus sees no increase
 in a series that begins at 1, so a rule on the first refusal would not fire.
@@ -30,7 +30,7 @@ DELIVERY_OUTCOMES: Final = (
 
 
 def create_telemetry() -> SelfTelemetry:
-    """Returns the counters of windows, references and alerts, at 0."""
+    """Creates the processor's own counters of data points, references and alerts, all at 0."""
     telemetry = SelfTelemetry()
     for outcome in get_args(PointOutcome):
         telemetry.add(semconv.WINDOW_POINTS, 0, outcome=outcome)
@@ -43,13 +43,13 @@ def create_telemetry() -> SelfTelemetry:
 
 
 def failure_values() -> Iterator[MetricValue]:
-    """Yields how often the guard kept a fault of ours from doing harm; of which kind is known only when it happens."""
+    """Yields the number of internal errors that the guard has caught, by kind."""
     for failure, total in JOURNAL.totals(semconv.FAILURES.name).items():
         yield MetricValue(metric=semconv.FAILURES, value=total, attributes=dict(failure))
 
 
 def receiver_values(admission: Admission) -> Iterator[MetricValue]:
-    """Yields what was received, and what became of it."""
+    """Yields the metric values on received requests and data points, by their outcome."""
     counts = admission.counts
     yield MetricValue(metric=semconv.REQUESTS_PENDING, value=admission.pending_bytes)
     yield MetricValue(metric=semconv.QUEUE_DURATION, value=admission.queue_s)
@@ -74,7 +74,7 @@ def receiver_values(admission: Admission) -> Iterator[MetricValue]:
 
 
 def delivery_values(deliveries: Iterable[Delivery]) -> Iterator[MetricValue]:
-    """Yields what waits for each notifier, and what became of what it was given."""
+    """Yields the metric values on notifications: how many wait for each notifier, and the outcomes of others."""
     for delivery in deliveries:
         attributes = {semconv.NOTIFIER: delivery.name}
         yield MetricValue(metric=semconv.NOTIFICATIONS_PENDING, value=delivery.pending(), attributes=attributes)

@@ -77,7 +77,7 @@ REPLACED: Final = "The model came with another reference."
 
 
 class ProcessorPipeline:
-    """Runs the steps, and holds the state of all of them.
+    """Runs the steps of the processor on each request, and holds their state.
 
     Runs on: the state thread; `read`, `references`, `silences`, `gauges` and `publication` on any.
 
@@ -134,23 +134,23 @@ class ProcessorPipeline:
         self._unsent_changes: list[VersionChange] = []
 
     def read(self) -> documents.Document:
-        """Returns the documents of what is published; not to be changed."""
+        """Returns the published JSON document of all models, versions and alerts; not to be changed."""
         return self.publication.overview()
 
     def references(self) -> Mapping[str, Mapping[str, ModelReference]]:
-        """Returns the reference of each model, by id and version."""
+        """Returns the published reference of each model version, by the model's id and its version."""
         return self.publication.references()
 
     def silences(self) -> tuple[AlertSilence, ...]:
-        """Returns the silences that are active, to come, or over of late."""
+        """Returns the silences of alerts that are active, to come, or ended of late."""
         return self._silences
 
     def gauges(self) -> Iterable[MetricValue]:
-        """Returns the gauges of what is published."""
+        """Returns the published gauges of all models."""
         return self.publication.gauges()
 
     def open(self) -> None:
-        """Loads the state, and hands over again the alerts that some recipient may not have.
+        """Loads the stored state, and delivers again the alerts that some recipient may not have.
 
         Raises:
             ConfigurationError: There is no repository of the configured name.
@@ -164,7 +164,7 @@ class ProcessorPipeline:
             raise
 
     def apply(self, items: tuple[StateItem, ...], /) -> Rejections:
-        """Adds the points of one request to their panes, and what it reports of models that were loaded.
+        """Adds the data points of one request to their panes, and handles its events and administrator's requests.
 
         Returns the points that were not counted, by reason.
         """
@@ -184,7 +184,7 @@ class ProcessorPipeline:
         return {outcome: count for outcome, count in outcomes.items() if outcome in REJECTED_OUTCOMES}
 
     def advance(self) -> None:
-        """Closes the panes that the watermark has passed, scores them, and judges each by its model's rules."""
+        """Closes the panes that the watermark has passed, scores them, and judges each by its model's alert rules."""
         now_ns = self._clock_ns()
         replaced = self._windows.pop_replaced_streams()
         windows = self._windows.close_panes(now_ns)
@@ -226,7 +226,7 @@ class ProcessorPipeline:
         self._has_changed_alerts = False
 
     def publish(self, *, is_busy: bool) -> None:
-        """Hands committed alerts over, and publishes what changed; under load once in `REFRESH_NS`."""
+        """Hands committed alerts to the notifiers, and publishes the models that changed."""
         self._unpublished.update(stream.model for stream in self._evidence.changed)
         self._unpublished |= self._windows.pop_touched_models()
         is_changed = bool(self._unpublished or self._new_alerts)
@@ -250,7 +250,7 @@ class ProcessorPipeline:
             self._publish_models(now_ns)
 
     def close(self) -> None:
-        """Closes the repository; alerts that are settled are not repeated at the next start."""
+        """Commits the last changes and closes the state store; settled alerts are not repeated at the next start."""
         with guard("close"):
             self._dispatcher.shutdown()
             self._settle_alerts()
@@ -288,7 +288,7 @@ class ProcessorPipeline:
         self.publish(is_busy=False)
 
     def _write_changes(self, repository: Repository, *, is_last: bool) -> None:
-        """Writes everything that changed since the last commit; what counts as changed stays as it is."""
+        """Writes all changes since the last commit to the state store, and still counts them as changed."""
         self._windows.save(repository)
         changes = self._version_changes
         present = sorted(model for model in self._unstored_changes if model in changes)
@@ -305,7 +305,7 @@ class ProcessorPipeline:
         repository.delete(VERSION_CHANGES.name, sorted(json.dumps(model) for model in gone))
 
     def _settle_alerts(self) -> None:
-        """Removes from the outbox what recipients have."""
+        """Removes from the outbox the alerts that recipients have."""
         for name, key in self._dispatcher.pop_settled():
             entry = self._outbox.pop(key, None)
             if entry is None:
@@ -316,7 +316,7 @@ class ProcessorPipeline:
                 self._outbox[key] = replace(entry, notifiers=notifiers)
 
     def _compare_versions(self, pair: VersionPair, now_ns: int) -> list[Alert]:
-        """Notes how a new version differs from the one before, and returns the alert that its rules want of that."""
+        """Records how a new model version differs from the one before, and returns the alerts of that."""
         with guard("drift"):
             moves = find_moves(
                 pair.windows,
@@ -348,7 +348,7 @@ class ProcessorPipeline:
                 self._changed_alerts.add(alert.key)
 
     def _score_panes(self, windows: list[Window]) -> dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]]:
-        """Scores the windows, and groups the scores by pane and model, in the order of time."""
+        """Scores windows of streams, and groups the scores by pane and model, in the order of time."""
         panes: dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]] = {}
         for window, score in self._evidence.score(windows):
             detectable = self._evidence.evaluator.find_detectable(window.stream)
@@ -357,7 +357,7 @@ class ProcessorPipeline:
         return panes
 
     def _publish_models(self, now_ns: int) -> None:
-        """Publishes the models that changed, and now and then the rules of all, which time alone changes too."""
+        """Publishes the models that changed, and now and then all alert rules, which time alone changes too."""
         changed, self._unpublished = self._unpublished, set()
         is_due = now_ns >= self._refresh_ns
         if is_due:

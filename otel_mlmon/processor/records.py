@@ -1,4 +1,4 @@
-"""The kinds of record that the processor stores of its streams, alerts, model versions and pictures, beside windows."""
+"""Lists the kinds of record in the state store: of streams, alerts, model versions and charts, beside windows."""
 
 from __future__ import annotations
 

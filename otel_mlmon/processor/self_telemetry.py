@@ -15,7 +15,7 @@ _SeriesKey: TypeAlias = "tuple[Metric, tuple[tuple[str, str], ...]]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricValue:
-    """Represents the present value of one series of a metric."""
+    """The present value of one series of a metric."""
 
     metric: Metric
     value: float
@@ -23,7 +23,7 @@ class MetricValue:
 
 
 class SelfTelemetry:
-    """Counters of the processor itself, all metrics of `semconv.PROCESSOR_SELF_METRICS`.
+    """The counters of the processor's own work, all metrics of `semconv.PROCESSOR_SELF_METRICS`.
 
     Runs on: any thread. A lock is held for one update of a dictionary.
     """
@@ -33,13 +33,13 @@ class SelfTelemetry:
         self._totals: Counter[_SeriesKey] = Counter()
 
     def add(self, metric: Metric, count: int = 1, **attributes: str) -> None:
-        """Adds `count`, 0 or above, to the counter `metric`."""
+        """Adds a count, 0 or above, to one of the processor's own counters."""
         key = metric, tuple(sorted(attributes.items()))
         with self._lock:
             self._totals[key] += count
 
     def values(self) -> list[MetricValue]:
-        """Returns the totals so far, sorted by name and attributes."""
+        """Returns the totals of the processor's own counters, sorted by name and attributes."""
         with self._lock:
             totals = dict(self._totals)
         ranked = sorted(totals.items(), key=lambda item: (item[0][0].name, item[0][1]))

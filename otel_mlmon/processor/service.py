@@ -1,4 +1,4 @@
-"""Runs a whole processor: sockets, notifiers, exporter and web port around one pipeline.
+"""Runs a whole processor: receivers, notifiers, OTLP exporter and web port around one pipeline.
 
 It starts from the inside out, so that nothing arrives before it can be stored, and stops from the outside in, so that
 everything that arrived is stored: receivers, then the state, then notifiers and exporter, then the web port.
@@ -58,7 +58,7 @@ _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """The addresses that the processor listens on; None for a socket that is switched off."""
+    """The network addresses that the processor listens on; None for a port that is switched off."""
 
     grpc: str | None
     http: str | None
@@ -69,7 +69,7 @@ _StateThread: TypeAlias = "StateThread[tuple[StateItem, ...], Rejections]"
 
 
 class Service:
-    """A whole processor.
+    """A whole processor, from its receivers to its notifiers and its web port.
 
     Args:
         config: The configuration file.
@@ -121,7 +121,7 @@ class Service:
         """Resource attributes that tell this processor from others."""
 
     def start(self) -> Addresses:
-        """Loads the state, then listens.
+        """Starts the processor: loads the state, then listens on its ports.
 
         Raises:
             StoreError: The state cannot be used.
@@ -140,7 +140,7 @@ class Service:
         return self._addresses
 
     def reload(self, config: Config) -> tuple[str, ...]:
-        """Uses another configuration without closing a socket; returns the keys that keep their value until a start.
+        """Applies another configuration without closing a socket; returns the keys that only a restart changes.
 
         The state is stored and loaded again, as a restart does it: windows, references, evidence and alerts go on.
         Requests that come meanwhile are answered with "unavailable", and senders send them again.
@@ -174,7 +174,7 @@ class Service:
             return postponed
 
     def shutdown(self, timeout_s: float) -> bool:
-        """Stops in order, within `timeout_s` seconds; returns whether everything was stored, notified and exported."""
+        """Stops the processor within `timeout_s` seconds; returns whether all was stored, notified and exported."""
         ends_s = time.monotonic() + timeout_s
 
         def remaining_s() -> float:
@@ -192,7 +192,7 @@ class Service:
         return is_complete
 
     def _identify(self, instance_id: str) -> None:
-        """Starts the exporter under the id of the store. Runs on: the state thread, before any alert is handed over."""
+        """Starts the OTLP exporter under the id of the state store. Runs on: the state thread, before any alert."""
         if self._identity:
             return  # at a reload
         self._identity = {semconv.SERVICE_INSTANCE_ID: instance_id, semconv.HOST_NAME: socket.gethostname()}
@@ -258,7 +258,7 @@ class Service:
             _LOG.warning("Asked on the web port: %s %s: %s", silence.model, silence.rule, silence.describe())
 
     def _setup(self) -> dict[str, Any]:
-        """Returns the document of `/api/v1/setup`: how this processor is set up, what arrived, and who is told."""
+        """Returns the JSON document of `/api/v1/setup`: addresses, received points, limits and notifiers."""
         counts, config = self._admission.counts, self._config
         versions = [document for models in self._pipeline.read()["versions"].values() for document in models.values()]
         return {
@@ -292,6 +292,8 @@ class Service:
                 for delivery in self._dispatcher.deliveries.values()
             ],
             "pane_s": config.windows.pane_s,
+            "rolling_s": config.windows.rolling_s,
+            "alert_for_s": config.alerts.for_s,
         }
 
     def _metric_values(self) -> Iterator[MetricValue]:
@@ -318,7 +320,7 @@ FIXED_KEYS: Final = (
 
 
 def _keep_fixed_keys(present: Config, wanted: Config) -> tuple[tuple[str, ...], Config]:
-    """Returns the keys that differ and that a reload cannot change, and `wanted` with their old values."""
+    """Returns the changed keys that a reload cannot apply, and the configuration with their old values."""
     postponed: list[str] = []
     for section, key in FIXED_KEYS:
         before, after = getattr(present, section), getattr(wanted, section)

@@ -1,4 +1,4 @@
-"""Hands each step its sections of the configuration, and what has to be worked out of several of them."""
+"""Gives each step of the processor its part of the configuration, and what follows from several parts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CACHED_MODELS: Final = 1024
 
 
 class Settings:
-    """The settings of every step.
+    """The settings of every step of the processor, from the configuration file.
 
     Args:
         config: The checked configuration.
@@ -72,7 +72,7 @@ class Settings:
         )
 
     def model_settings(self, model: ModelKey) -> ModelWindowSettings:
-        """Returns the window step's settings of a model."""
+        """Returns the settings by which a model's data points are counted in windows and compared."""
         section = self._model(model.name)
         latency, errors = section.rule("latency"), section.rule("errors")
         return ModelWindowSettings(
@@ -93,13 +93,13 @@ class Settings:
         return self._rules_of_name(model.name)
 
     def policy(self, stream: StreamKey) -> DetectionPolicy | None:
-        """Returns how drift of a stream is detected; None if no rule judges it."""
+        """Returns how drift of a stream is detected; None if no alert rule judges it."""
         policy = self.rules(stream.model).policy(stream.stream)
         time_zone = self._model(stream.model.name).reference.time_zone
         return replace(policy, time_zone=time_zone) if policy is not None and time_zone else policy
 
     def alerts(self, record: AlertsRecord | None = None, *, now_ns: int = 0) -> Alerts:
-        """Returns the alert step, which goes on from `record` at `now_ns` if there is one."""
+        """Creates the alert step, which continues from a stored state of all alerts if there is one."""
         return Alerts(
             self._config.alerts,
             rules_of=self.rules,
@@ -110,7 +110,7 @@ class Settings:
         )
 
     def alarm_line(self, streams: int) -> float:
-        """Returns log10 of the alarm line while so many streams are monitored.
+        """Returns log10 of the evidence at which drift is declared while so many streams are monitored.
 
         Of several processors each divides the budget among the streams of all of them.
         """
@@ -132,7 +132,7 @@ class Settings:
 
 
 def build_addresses(config: Config) -> AlertAddresses:
-    """Builds what alerts point to."""
+    """Builds the web addresses that alerts point to from the configuration."""
     section = config.alerts
     return AlertAddresses(
         web=config.web.listen or "",

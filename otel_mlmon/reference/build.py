@@ -58,7 +58,7 @@ Feed = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltReference:
-    """A profile, and the number of rows it is made of."""
+    """A reference profile that was built by running a model, and the number of rows that it is built from."""
 
     profile: Profile
     rows: int
@@ -68,7 +68,7 @@ class BuiltReference:
 
 
 class OnnxModel:
-    """An ONNX model that is loaded and can be profiled.
+    """An ONNX model that can be run on data to build its reference profile.
 
     Args:
         path: The file of the model.
@@ -95,7 +95,7 @@ class OnnxModel:
 
     @property
     def inputs(self) -> list[Any]:
-        """The inputs, with name, type and shape."""
+        """The model's inputs, each with its name, type and shape."""
         return list(self._session.get_inputs())
 
     def profile(
@@ -109,7 +109,7 @@ class OnnxModel:
         progress: Callable[[int], None] = lambda _: None,
         now: Callable[[], datetime] = utc_now,
     ) -> BuiltReference:
-        """Runs the model on all rows and builds the profile of its streams.
+        """Runs the model on all rows of the data, and builds its reference profile from inputs and predictions.
 
         Args:
             feed: An array for each input, shape (n, …).
@@ -183,7 +183,7 @@ class OnnxModel:
             yield {name: values[start : start + size] for name, values in feed.items()}
 
     def _max_batch_rows(self, feed: Feed) -> int:
-        """Returns the largest number of rows that are copied in full."""
+        """Returns how many rows a batch may have at most so that all of its inputs are copied in full."""
         first = {name: values[:1] for name, values in feed.items()}
         outputs = self._run(first, 0)
         limits = [_max_input_rows(plan_input(node, first[node.name]), first[node.name]) for node in self.inputs]
@@ -191,7 +191,7 @@ class OnnxModel:
 
 
 def _admit_declared(max_labels: int, options: ModelOptions) -> Admit:
-    """Returns what names labels and categories as an application does where more are declared than it counts by name.
+    """Returns the function that decides which labels and categories of a model are counted by name.
 
     Undeclared ones are named once all are known.
     """
@@ -207,7 +207,7 @@ def _admit_declared(max_labels: int, options: ModelOptions) -> Admit:
 
 
 def _split_rows(outputs: Sequence[Any], rows: int) -> Iterator[slice]:
-    """Splits rows where an output begins or ends to be no number: such rows have no label to pair with a true one."""
+    """Splits a batch where its outputs begin or cease to be numbers, since other rows have no predicted label."""
     is_known = np.ones(rows, dtype=bool)
     for value in outputs:
         if isinstance(value, np.ndarray) and value.dtype.kind == "f" and len(value) == rows:
@@ -219,11 +219,11 @@ def _split_rows(outputs: Sequence[Any], rows: int) -> Iterator[slice]:
 
 
 def _no_context(_: None) -> None:
-    """Returns no trace context."""
+    """Returns no trace context, since building a reference profile is not traced."""
 
 
 class _CallList:
-    """Collects captured calls until they are decoded."""
+    """Collects the captured calls of a model in a list until they are decoded."""
 
     def __init__(self) -> None:
         self.queue: list[Any] = []
@@ -243,7 +243,7 @@ class _CallList:
 
 
 class _StreamCounts:
-    """Adds up the predictions of all batches."""
+    """Adds up the predictions and features of all batches, by stream of the reference profile."""
 
     def __init__(self, truth: Sequence[str | None] | None, *, text_key: str, admit: Admit) -> None:
         self._text_key = text_key
@@ -262,7 +262,7 @@ class _StreamCounts:
             self._compare(predictions, self._truth)
 
     def calibration(self) -> Calibration | None:
-        """Returns how often the model was right; None without true labels.
+        """Returns how often the model was right at each confidence; None without true labels.
 
         Raises:
             DataError: The model predicts none of the true labels.
@@ -295,7 +295,7 @@ class _StreamCounts:
 
 
 def _resolve_label(label: str | None, table: Sequence[str], buckets: TextBuckets) -> str | None:
-    """Returns the label as the model names it: a number that is no label is the position of one, a text its bucket."""
+    """Returns a true label as the model spells it: the class name at a position, or the hash bucket of a text."""
     if label is None or label in table:
         return label
     if label.isdecimal() and int(label) < len(table):
@@ -349,7 +349,7 @@ def _sketch_outputs(predictions: Predictions, admit: Admit) -> Iterator[tuple[st
 
 
 def _name_categories(sketch: StreamSketch, max_labels: int, buckets: TextBuckets) -> StreamSketch:
-    """Counts numbers that are declared nowhere as an application does: in buckets where they are many."""
+    """Counts undeclared numeric categories as an instrumented application does: in hash buckets if they are many."""
     counts = sketch.categories.counts
     if len(counts) <= max_labels or not all(name.lstrip("-").isdecimal() for name in counts):
         return sketch
@@ -367,7 +367,7 @@ def _name_input(feature: str) -> str:
 
 
 def _max_input_rows(tensor: Tensor, row: NDArray[Any]) -> int:
-    """Returns the number of rows of an input that are copied in full."""
+    """Returns how many rows of an input of a model are copied in full at most."""
     if tensor.layout == "text":
         return MAX_TEXTS // max(row.size, 1)
     if tensor.layout == "rows":
@@ -382,7 +382,7 @@ def _max_input_rows(tensor: Tensor, row: NDArray[Any]) -> int:
 
 
 def _max_output_rows(value: Any) -> int:
-    """Returns the number of rows of an output that are copied in full."""
+    """Returns how many rows of an output of a model are copied in full at most."""
     if isinstance(value, list):  # ZipMap's dictionaries
         return MAX_OUTPUT_BYTES // (4 * max(len(value[0]), 1)) if value and isinstance(value[0], dict) else MAX_TEXTS
     if not isinstance(value, np.ndarray) or value.dtype.kind in "OU":
@@ -391,7 +391,7 @@ def _max_output_rows(value: Any) -> int:
 
 
 def _list_errors(module: ModuleType) -> tuple[type[Exception], ...]:
-    """Lists the exceptions of onnxruntime, which have no common base; unknown names raise `ValueError`."""
+    """Lists the exception classes of onnxruntime, which have no common base class."""
     values = vars(module.capi.onnxruntime_pybind11_state).values()
     return (ValueError, *(value for value in values if isinstance(value, type) and issubclass(value, Exception)))
 

@@ -22,7 +22,7 @@ BINS: Final = len(streams.CONFIDENCE_EDGES) + 1
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Calibration:
-    """Holds the right predictions and all predictions with a known label, by bin of confidence."""
+    """Counts by bin of confidence how many labelled predictions there were, and how many of them were right."""
 
     right: Counts
     """Shape (10,), int64, never above `total`."""
@@ -31,7 +31,7 @@ class Calibration:
 
     @classmethod
     def from_predictions(cls, confidences: NDArray[np.floating[Any]], is_right: NDArray[np.bool_]) -> Calibration:
-        """Counts predictions, shape (n,) each, with confidences within [0, 1]."""
+        """Counts predictions by bin of their confidence, and those that were right; arrays of shape (n,)."""
         bins = np.searchsorted(streams.CONFIDENCE_EDGES, confidences, side="left")
         return cls(
             right=np.bincount(bins[is_right], minlength=BINS).astype(np.int64),
@@ -40,21 +40,21 @@ class Calibration:
 
     @property
     def accuracy(self) -> float:
-        """The share of right predictions; NaN without predictions."""
+        """The share of predictions that were right; NaN without predictions."""
         labelled = int(self.total.sum())
         return int(self.right.sum()) / labelled if labelled else float("nan")
 
     def merge(self, other: Calibration) -> Calibration:
-        """Returns the counts of both sets together."""
+        """Returns the calibration of two sets of labelled predictions together."""
         return Calibration(right=self.right + other.right, total=self.total + other.total)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns a JSON object; `from_dict` is the inverse."""
+        """Returns the calibration as a JSON object, which `from_dict` reads."""
         return {"right": self.right.tolist(), "total": self.total.tolist()}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Calibration:
-        """Parses the result of `to_dict`.
+        """Builds a calibration from the JSON object that its `to_dict` has made.
 
         Raises:
             KeyError: A key is missing.
@@ -72,7 +72,7 @@ class Calibration:
         return cls(right=right, total=total)
 
     def __eq__(self, other: object) -> bool:
-        """Returns whether the counts are equal."""
+        """Returns whether two calibrations have the same counts."""
         return (
             isinstance(other, Calibration)
             and bool(np.array_equal(self.right, other.right))

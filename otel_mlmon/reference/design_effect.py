@@ -25,7 +25,7 @@ MIN_PAIRS: Final = 8
 
 
 class DesignEffect(NamedTuple):
-    """A design effect, and how well it is known."""
+    """The design effect of a stream (how much more its shares vary than those of independent values), estimated."""
 
     estimate: float
     """φ, 1 or above."""
@@ -33,12 +33,12 @@ class DesignEffect(NamedTuple):
     """The pairs of blocks that it was estimated from; 0 where nothing can be known, of values that are all alike."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns a JSON object; `from_dict` is the inverse."""
+        """Returns the design effect as a JSON object, which `from_dict` reads."""
         return {"estimate": self.estimate, "differences": self.differences}
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> DesignEffect:
-        """Parses the result of `to_dict`.
+        """Builds a design effect from the JSON object that its `to_dict` has made.
 
         Raises:
             KeyError: A key is missing.
@@ -51,7 +51,7 @@ class DesignEffect(NamedTuple):
 
 
 def estimate_design_effect(blocks: Counts) -> DesignEffect | None:
-    """Estimates φ of blocks with values, shape (B, K); None of fewer than `MIN_PAIRS` + 1."""
+    """Estimates the design effect from counts of successive blocks of values, shape (B, K); None of too few."""
     if len(blocks) <= MIN_PAIRS:
         return None
     shares = blocks.sum(axis=0) / blocks.sum()
@@ -72,13 +72,13 @@ def estimate_design_effect(blocks: Counts) -> DesignEffect | None:
 
 
 def chi_squared_quantile(freedom: float, z: float) -> float:
-    """Computes the quantile of chi-squared where the standard normal has `z`, by Wilson and Hilferty."""
+    """Computes the quantile of the chi-squared distribution where the standard normal one has the quantile `z`."""
     tail = 2.0 / (9.0 * freedom)
     return freedom * max(0.0, 1.0 - tail + z * math.sqrt(tail)) ** 3
 
 
 def _median_ratio(shares: NDArray[np.float64]) -> float:
-    """Computes the median of χ²_ν/ν, ν of multinomial shares."""
+    """Computes the median of χ²_ν/ν, with as many degrees of freedom ν as the given multinomial shares have."""
     squares, cubes = float(shares @ shares), float(shares**2 @ shares)
     trace = squares - 2.0 * cubes + squares**2
     freedom = (1.0 - squares) ** 2 / trace if trace > 0.0 else 1.0

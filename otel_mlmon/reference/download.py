@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
@@ -10,7 +9,7 @@ import httpx
 
 from otel_mlmon.errors import ProcessorError, ProfileError
 from otel_mlmon.reference.profile import Profile
-from otel_mlmon.reference.web_port import connect, format_base, parse_json, read_document
+from otel_mlmon.reference.web_port import WebPort, connect, parse_json, read_document
 
 PATH: Final = "/api/v1/references/"
 
@@ -23,7 +22,7 @@ _ADVICE: Final = {
 
 
 class DownloadedReference(NamedTuple):
-    """A downloaded profile, and the streams it lacks."""
+    """A reference profile that was downloaded from a processor, and the streams that it lacks."""
 
     profile: Profile
     missing: str
@@ -36,35 +35,23 @@ class _Reply(NamedTuple):
     message: str
 
 
-def download_reference(
-    address: str,
-    model: str,
-    *,
-    version: str | None,
-    is_partial: bool,
-    timeout_s: float,
-    token: str = "",
-    trust: ssl.SSLContext | None = None,
-) -> DownloadedReference:
-    """Downloads the reference that a processor compares a model with.
+def download_reference(port: WebPort, model: str, *, version: str | None, is_partial: bool) -> DownloadedReference:
+    """Downloads the reference profile that a running processor compares a model with.
 
     Args:
-        address: The processor's web port, with or without `http://`.
+        port: The processor's web port.
         model: The name of the model in the application.
         version: Its version; None if the processor knows only one.
         is_partial: Whether streams that are still learning are left out; otherwise they are an error.
-        timeout_s: How long each step of a request may take, above 0.
-        token: The processor's `web.read_token`; empty sends none.
-        trust: Certificates that are trusted; None for those that the system trusts.
 
     Raises:
-        ConfigurationError: `address` is no address.
+        ConfigurationError: The address is none.
         ProcessorError: Nothing answers there, it is no processor, or it has no such reference; says which and why.
         ProfileError: What it answers is no profile that this release can read.
     """
-    base = format_base(address)
+    base = port.base
     query = {} if version is None else {"version": version}
-    with connect(address, option="--from", timeout_s=timeout_s, token=token, trust=trust) as client:
+    with connect(port) as client:
         reply = _request(client, base, model, query)
         missing = reply.message if reply.reason == "learning" and is_partial else ""
         if missing:

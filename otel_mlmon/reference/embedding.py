@@ -42,7 +42,7 @@ _FIXED_SIZES: Final = {_FIXED_64: 8, _FIXED_32: 4}
 
 
 def encode_profile(profile: Profile) -> str:
-    """Encodes a profile as one line of ASCII; `decode_profile` is the inverse."""
+    """Encodes a reference profile as one line of ASCII, which `decode_profile` reads."""
     plain = json.dumps(profile.to_dict(), separators=(",", ":"), allow_nan=False)
     if len(plain) <= MAX_PLAIN_CHARACTERS:
         return plain
@@ -50,7 +50,7 @@ def encode_profile(profile: Profile) -> str:
 
 
 def decode_profile(text: str) -> Profile:
-    """Decodes the text of a profile.
+    """Decodes a reference profile from the line of ASCII that `encode_profile` has made.
 
     Raises:
         ProfileError: The text is not a profile, or too large.
@@ -69,7 +69,7 @@ def decode_profile(text: str) -> Profile:
 
 
 def find_profile(metadata: Mapping[str, str]) -> Profile | None:
-    """Finds the profile in a model's metadata, onnxruntime's `custom_metadata_map`; None if there is none.
+    """Returns the reference profile in the metadata of an ONNX model; None if there is none.
 
     Raises:
         ProfileError: The entry is not a profile.
@@ -79,7 +79,7 @@ def find_profile(metadata: Mapping[str, str]) -> Profile | None:
 
 
 def read_metadata(model: bytes) -> dict[str, str]:
-    """Reads the metadata of a serialized `ModelProto`.
+    """Reads the metadata entries of an ONNX model, by key, from the bytes of its file.
 
     Raises:
         ProfileError: `model` is not a serialized model.
@@ -88,7 +88,7 @@ def read_metadata(model: bytes) -> dict[str, str]:
 
 
 def embed_profile(model: bytes, profile: Profile) -> bytes:
-    """Returns a model with `profile` in its metadata, in place of any other.
+    """Returns the bytes of an ONNX model with a reference profile in its metadata, in place of an older one.
 
     Args:
         model: A serialized `ModelProto`.
@@ -112,7 +112,7 @@ def embed_profile(model: bytes, profile: Profile) -> bytes:
 
 
 class _Field(NamedTuple):
-    """Holds the number of a field and the positions of its start, content and end."""
+    """Describes one protobuf field of an ONNX file: its number, and where it starts and ends."""
 
     number: int
     start: int
@@ -121,7 +121,7 @@ class _Field(NamedTuple):
 
 
 def _iterate_fields(message: bytes, start: int = 0, end: int | None = None) -> Iterator[_Field]:
-    """Yields the fields of a message without decoding their content."""
+    """Yields the fields of a protobuf message without decoding their contents."""
     position, end = start, len(message) if end is None else end
     while position < end:
         begin = position
@@ -141,7 +141,7 @@ def _iterate_fields(message: bytes, start: int = 0, end: int | None = None) -> I
 
 
 def _read_entry(model: bytes, field: _Field) -> tuple[str, str]:
-    """Returns the key and the value of one entry of the metadata."""
+    """Reads the key and the value of one metadata entry of an ONNX model."""
     parts = {part.number: model[part.content : part.end] for part in _iterate_fields(model, field.content, field.end)}
     return parts.get(_KEY, b"").decode("utf-8", "replace"), parts.get(_VALUE, b"").decode("utf-8", "replace")
 
@@ -165,7 +165,7 @@ def _encode_field(number: int, content: bytes) -> bytes:
 
 
 def _encode_varint(number: int) -> bytes:
-    """Encodes a number in base 128, the least significant group first; all but the last have the high bit set."""
+    """Encodes an integer as a protobuf varint: groups of seven bits, the least significant first."""
     groups = []
     while number > 127:
         groups.append(number & 127 | 128)
@@ -174,7 +174,7 @@ def _encode_varint(number: int) -> bytes:
 
 
 def _read_varint(message: bytes, position: int) -> tuple[int, int]:
-    """Returns the number at a position, and the position of its end."""
+    """Reads a protobuf varint at a position; returns the integer, and the position after it."""
     number = 0
     for shift in range(0, 70, 7):
         if position >= len(message):

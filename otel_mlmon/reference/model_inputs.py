@@ -1,4 +1,4 @@
-"""The inputs of a model from a file: columns of a table, or arrays by name (npz, npy).
+"""Reads a model's inputs from a file: the columns of a table, or arrays by name (npz, npy).
 
 Arrays go to the inputs of their names; an only array goes to an only input whatever it is called. A column of a table
 goes to the input of its name, and `<input>.f0`, `<input>.f1`, … make up a wider one; the remaining columns, in the
@@ -37,7 +37,7 @@ _DTYPES: Final = {
 
 
 class ModelInput(Protocol):
-    """An input of a model, as onnxruntime's `NodeArg` describes it."""
+    """The Protocol of one input of an ONNX model: its name, type and shape, as in onnxruntime's `NodeArg`."""
 
     name: str
     type: str
@@ -46,7 +46,7 @@ class ModelInput(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class InputData:
-    """The content of a file, by column or array."""
+    """Holds the input data that a file contains, by column or array."""
 
     name: str
     """The file, for messages."""
@@ -60,16 +60,16 @@ class InputData:
 
     @property
     def rows(self) -> int:
-        """The number of rows."""
+        """The number of rows in the input data."""
         return len(next(iter(self.columns.values()), ()))
 
     def drop(self, column: str) -> InputData:
-        """Returns all columns but one."""
+        """Returns the input data without one column."""
         columns = {name: values for name, values in self.columns.items() if name != column}
         return replace(self, columns=columns)
 
     def select(self, columns: Sequence[str]) -> InputData:
-        """Returns these columns, in this order.
+        """Returns the input data with only the given columns, in the given order.
 
         Raises:
             DataError: One does not exist.
@@ -81,7 +81,7 @@ class InputData:
 
 
 class ModelFeed(NamedTuple):
-    """The arrays that a model is run on."""
+    """Holds the arrays that a model is run on, by input name, and the columns they were made of."""
 
     arrays: dict[str, NDArray[Any]]
     """The arrays by input, shape (n, …) each."""
@@ -90,7 +90,7 @@ class ModelFeed(NamedTuple):
 
 
 def read_data(path: Path) -> InputData:
-    """Reads a file by its ending.
+    """Reads input data from a file, whose format is told by its name: a table, npz or npy.
 
     Raises:
         DataError: The file cannot be read, holds no rows, or its arrays are not of one length.
@@ -119,12 +119,12 @@ def read_data(path: Path) -> InputData:
 
 
 def read_labels(data: InputData, column: str) -> list[str | None]:
-    """Reads a column as texts; None where one is missing, and a whole number without a point."""
+    """Reads a column of the input data as labels; None where one is missing."""
     return [format_label(value) for value in data.columns[column].ravel().tolist()]
 
 
 def read_numbers(data: InputData, column: str) -> NDArray[np.float64]:
-    """Reads a column as numbers, shape (n,), NaN where one is missing; booleans of Parquet are 1 and 0.
+    """Reads a column of the input data as numbers, shape (n,), NaN where one is missing.
 
     Raises:
         DataError: A value is no number; names its place.
@@ -140,7 +140,7 @@ def read_numbers(data: InputData, column: str) -> NDArray[np.float64]:
 
 
 def arrange_inputs(inputs: Sequence[ModelInput], data: InputData, *, main: str = "") -> ModelFeed:
-    """Builds an array for every input of a model.
+    """Builds the array for every input of a model from the columns or arrays of the input data.
 
     Args:
         inputs: The model's inputs.
@@ -160,7 +160,7 @@ def arrange_inputs(inputs: Sequence[ModelInput], data: InputData, *, main: str =
 
 
 def _read_columns(table: Table) -> dict[str, NDArray[Any]]:
-    """Reads a table into memory; columns that no model takes, such as nested ones, are left out."""
+    """Reads the columns of a table into memory, without those that no model takes, such as nested ones."""
     columns = [column for column in table.columns.values() if column.kind != "unreadable"]
     parts: dict[str, list[NDArray[Any]]] = {column.name: [] for column in columns}
     for batch in table.scan(list(parts)):
@@ -170,7 +170,7 @@ def _read_columns(table: Table) -> dict[str, NDArray[Any]]:
 
 
 def _convert_cells(column: TableColumn, array: Any) -> NDArray[Any]:
-    """Converts cells to numbers, booleans or texts; a time is as it stands in the file, of whatever zone."""
+    """Converts the cells of a column to numbers, booleans or texts, by the column's type."""
     if column.kind == "number":
         return parse_numbers(array).values
     if column.kind == "time":
@@ -291,7 +291,7 @@ def _check_integers(node: ModelInput, data: InputData, column: str, numbers: NDA
 
 
 def _count_columns(node: ModelInput) -> int:
-    """Returns the number of columns that an input takes; 0 if any number."""
+    """Returns how many columns one input of a model takes; 0 if it takes any number."""
     sizes = node.shape[1:]
     if not all(isinstance(size, int) and size > 0 for size in sizes):
         return 0

@@ -46,13 +46,13 @@ _OPTIONAL_KEYS: Final = ("calibration", "unstationary", "design_effects")
 
 
 def utc_now() -> datetime:
-    """Returns the present time."""
+    """Returns the current time, with the time zone UTC."""
     return datetime.now(timezone.utc)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """Represents the distributions of the streams of one model version."""
+    """A reference profile: the distributions of all streams of one model version while it works as intended."""
 
     model: str
     version: str = ""
@@ -70,7 +70,7 @@ class Profile:
     """By stream: by how much its shares vary more than those of independent values; of streams that it is known of."""
 
     def __post_init__(self) -> None:
-        """Reduces inputs and values to their buckets, whatever the profile is made from."""
+        """Removes exact input values from a new profile, so that only bucket counts of them are stored."""
         hidden = {name: sketch.hide_values() for name, sketch in self.streams.items() if has_hidden_values(name)}
         object.__setattr__(self, "streams", {**self.streams, **hidden})
 
@@ -87,7 +87,7 @@ class Profile:
         calibration: Calibration | None = None,
         now: Callable[[], datetime] = utc_now,
     ) -> Profile:
-        """Builds a profile from the inputs and outputs of a model.
+        """Builds a reference profile from the predictions and features of a model on labelled or unlabelled data.
 
         Args:
             model: The name of the model.
@@ -117,7 +117,7 @@ class Profile:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Profile:
-        """Reads a profile from a file.
+        """Reads a reference profile from a JSON file.
 
         Raises:
             ProfileError: The file cannot be read, or is not a profile; names the fault and its place.
@@ -134,7 +134,7 @@ class Profile:
             raise ProfileError(f"{path}: {error}") from error
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes the profile to a file, atomically.
+        """Writes the reference profile to a JSON file, which is replaced atomically.
 
         Raises:
             OSError: The file cannot be written.
@@ -143,7 +143,7 @@ class Profile:
         replace_file(Path(path), text.encode())
 
     def merge(self, other: Profile) -> Profile:
-        """Returns the profile of both data sets together, with the name, version and time of this one."""
+        """Returns the reference profile of two data sets together; name, version and time stay those of this one."""
         streams = dict(self.streams)
         for name, sketch in other.streams.items():
             streams[name] = streams[name].merge(sketch) if name in streams else sketch
@@ -160,7 +160,7 @@ class Profile:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns a JSON object; `from_dict` is the inverse."""
+        """Returns the reference profile as a JSON object, which `from_dict` reads."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -178,7 +178,7 @@ class Profile:
 
     @classmethod
     def from_dict(cls, document: object) -> Profile:
-        """Parses the result of `to_dict`.
+        """Builds a reference profile from the JSON object that its `to_dict` has made.
 
         Raises:
             ProfileError: It is not a profile, or of a version this release does not know; names the fault and its
@@ -208,7 +208,7 @@ class Profile:
 
 
 def replace_file(target: Path, content: bytes) -> None:
-    """Replaces a file atomically: a reader sees the old content or the new, never a part.
+    """Replaces the content of a file atomically: a reader sees the old content or the new, never a part.
 
     Raises:
         OSError: The file cannot be written.
@@ -224,7 +224,7 @@ def replace_file(target: Path, content: bytes) -> None:
 
 
 def format_timestamp(moment: datetime) -> str:
-    """Formats a time as RFC 3339 in UTC, to the second, so that texts sort as their times do."""
+    """Formats a time as RFC 3339 in UTC, to the second, so that such texts sort as their times do."""
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

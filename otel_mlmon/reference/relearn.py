@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote
 
-from otel_mlmon.reference.web_port import request_document
+from otel_mlmon.reference.web_port import WebPort, request_document
 
 PATH: Final = "/api/v1/relearn/"
 
@@ -17,28 +17,24 @@ _ADVICE: Final = {
 """Advice to the user, by the reason for which the processor refuses."""
 
 
-def request_relearning(
-    address: str, model: str, *, version: str | None, streams: Sequence[str], token: str, timeout_s: float
-) -> tuple[str, ...]:
-    """Asks a processor to forget learned references and to learn them from what comes next.
+def request_relearning(port: WebPort, model: str, *, version: str | None, streams: Sequence[str]) -> tuple[str, ...]:
+    """Asks a running processor to forget learned references of a model, and to learn them again from now on.
 
     Args:
-        address: The processor's web port, with or without `http://`.
+        port: The processor's web port, with `web.admin_token` as its token.
         model: The name of the model in the application.
         version: Its version; None if the processor knows only one.
         streams: Whose references; all that can be learned if empty.
-        token: The processor's `web.admin_token`; empty sends none.
-        timeout_s: How long each step of the request may take, above 0.
 
     Returns:
         The streams that learn now.
 
     Raises:
-        ConfigurationError: `address` is no address.
+        ConfigurationError: The address is none.
         ProcessorError: Nothing answers there, it is no processor, or it refuses; says why.
     """
     query: dict[str, str | Sequence[str]] = {"stream": list(streams)}
     query |= {"version": version} if version is not None else {}
     path = f"{PATH}{quote(model, safe='')}"
-    document = request_document("POST", address, path, timeout_s=timeout_s, token=token, query=query, advice=_ADVICE)
+    document = request_document("POST", port, path, query=query, advice=_ADVICE)
     return tuple(map(str, document["streams"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -14,20 +15,34 @@ import httpx
 from otel_mlmon.errors import ConfigurationError, ProcessorError
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+OPTION: Final = "--url"
+"""The option of every command that sets the address, for messages."""
 
 
-def format_base(address: str) -> str:
-    """Returns the address of a web port with its scheme and without a slash at its end."""
-    return (address if "://" in address else f"http://{address}").rstrip("/")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebPort:
+    """The web port of a processor, and what a command shows and trusts there."""
+
+    address: str
+    """With or without `http://`."""
+    token: str = ""
+    """Sent with every request; empty sends none."""
+    trust: ssl.SSLContext | None = None
+    """Certificates of an https address that are trusted, and the own one; None for those that the system trusts."""
+    timeout_s: float
+    """How long each step of a request may take, above 0."""
+
+    @property
+    def base(self) -> str:
+        """The address with its scheme and without a slash at its end."""
+        return (self.address if "://" in self.address else f"http://{self.address}").rstrip("/")
 
 
 def request_document(
     method: str,
-    address: str,
+    port: WebPort,
     path: str,
     *,
-    timeout_s: float,
-    token: str = "",
     query: Mapping[str, Any] | None = None,
     body: Mapping[str, Any] | None = None,
     advice: Mapping[str, str] = MappingProxyType({}),
@@ -36,20 +51,18 @@ def request_document(
 
     Args:
         method: `GET`, `POST` or `DELETE`.
-        address: The web port, with or without `http://`, as the option `--url` of the command has it.
+        port: The web port.
         path: The path of the request, quoted.
-        timeout_s: How long each step of the request may take, above 0.
-        token: The token of the processor's configuration; empty sends none.
         query: The parameters of the path.
         body: What is sent as JSON; None sends nothing.
         advice: What to do, by the reason for which the processor refuses.
 
     Raises:
-        ConfigurationError: `address` is no address.
+        ConfigurationError: The address is none.
         ProcessorError: Nothing answers there, it is no processor, or it refuses; says why.
     """
-    base = format_base(address)
-    with connect(address, option="--url", timeout_s=timeout_s, token=token) as client:
+    base = port.base
+    with connect(port) as client:
         response = client.request(method, path, params=query, json=body)
     document = parse_json(response)
     if response.is_success and isinstance(document, dict):
@@ -59,65 +72,66 @@ def request_document(
 
 
 @contextmanager
-def connect(
-    address: str, *, option: str, timeout_s: float, token: str = "", trust: ssl.SSLContext | None = None
-) -> Iterator[httpx.Client]:
+def connect(port: WebPort) -> Iterator[httpx.Client]:
     """Opens a client of a processor's web port; no redirect is followed.
 
-    Args:
-        address: The web port, with or without `http://`.
-        option: The command's option that sets the address, for messages.
-        timeout_s: How long each step of a request may take, above 0.
-        token: Sent with every request; empty sends none.
-        trust: Certificates of an https address that are trusted; None for those that the system trusts.
-
     Raises:
-        ConfigurationError: `address` is no address.
+        ConfigurationError: The address is none.
         ProcessorError: Nothing answers there.
     """
-    base = format_base(address)
+    base = port.base
     try:
         host = httpx.URL(base).host
         # A proxy of the environment is for the world outside, and would be asked for 127.0.0.1 too.
         with httpx.Client(
             base_url=base if host else "",
-            headers={"Authorization": f"Bearer {token}"} if token else {},
-            timeout=timeout_s,
+            headers={"Authorization": f"Bearer {port.token}"} if port.token else {},
+            timeout=port.timeout_s,
             trust_env=host not in LOOPBACK,
-            verify=trust if trust is not None else True,
+            verify=port.trust if port.trust is not None else True,
         ) as client:
             yield client
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise ConfigurationError(f"{option}: {address!r} is no address of a web port: {error}") from error
+        raise ConfigurationError(f"{OPTION}: {port.address!r} is no address of a web port: {error}") from error
     except httpx.HTTPError as error:
         cause = str(error) or type(error).__name__
         raise ProcessorError(
-            f"{base}: no processor answers there: {cause}; give the address of one with {option}"
+            f"{base}: no processor answers there: {cause}; give the address of one with {OPTION}"
         ) from error
 
 
-def trust_authority(path: Path) -> ssl.SSLContext:
-    """Returns what trusts the certificates of one authority, for the names that they are made for.
+def build_trust(
+    authority: Path | None, *, server_certificate: Path | None, certificate: Path | None, key: Path | None
+) -> ssl.SSLContext | None:
+    """Returns what trusts the certificates of one authority, and shows a certificate of the client's own.
+
+    Args:
+        authority: A PEM file; None for the authorities that the system trusts.
+        server_certificate: A PEM file whose certificate is trusted without an authority, under whatever name: that of
+            a processor on this machine.
+        certificate: A PEM file, shown to a server that asks for one; None to show none.
+        key: Its key, in PEM; None if it is in the same file.
+
+    Returns:
+        None where none of the three is given.
 
     Raises:
-        ConfigurationError: The PEM file cannot be used.
+        ConfigurationError: A PEM file cannot be used, or there is a key without a certificate.
     """
-    try:
-        return ssl.create_default_context(cafile=path)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"{path}: cannot be used as a certificate authority: {error}") from error
-
-
-def trust_certificate(path: Path) -> ssl.SSLContext:
-    """Returns what trusts this very certificate, under whatever name: that of a processor on this machine.
-
-    Raises:
-        ConfigurationError: The PEM file cannot be used.
-    """
-    context = trust_authority(path)
-    context.check_hostname = False
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context
+    if key is not None and certificate is None:
+        raise ConfigurationError(f"{key}: is the key of no certificate; give that one with --cert")
+    if authority is None and server_certificate is None and certificate is None:
+        return None
+    trust = _load_authority(authority or server_certificate)
+    if authority is None and server_certificate is not None:
+        trust.check_hostname = False
+        trust.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if certificate is not None:
+        try:
+            trust.load_cert_chain(certificate, key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(f"{certificate}: cannot be used as a certificate with its key: {error}") from error
+    return trust
 
 
 def read_document(response: httpx.Response, base: str) -> dict[str, Any]:
@@ -138,3 +152,12 @@ def parse_json(response: httpx.Response) -> Any:
         return response.json()
     except (ValueError, RecursionError):
         return None
+
+
+def _load_authority(path: Path | None) -> ssl.SSLContext:
+    if path is None:
+        return httpx.create_ssl_context()
+    try:
+        return ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"{path}: cannot be used as a certificate authority: {error}") from error

@@ -1,4 +1,4 @@
-"""Counts over buckets that grow by a constant factor, the same buckets as those of OTLP's exponential histogram.
+"""Counts of values in buckets that grow by a constant factor, as in OpenTelemetry's exponential histogram.
 
 With base = 2^(2^-scale), bucket i counts values in (base^i, base^(i+1)]; the negative range mirrors the positive one,
 and zeros are counted apart. A scale that is smaller by 1 joins buckets 2j and 2j+1 into j (`index >> 1`), so two
@@ -39,7 +39,7 @@ a millionth."""
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ExponentialHistogram:
-    """Holds sparse counts by ordinal at one scale.
+    """Holds the counts of values in the buckets of OpenTelemetry's exponential histogram; empty buckets take no room.
 
     Memory: at most 2 × `MAX_BUCKETS` + 1 ordinals and counts of 8 bytes each.
     """
@@ -54,7 +54,7 @@ class ExponentialHistogram:
 
     @classmethod
     def from_values(cls, values: NDArray[np.floating[Any]]) -> ExponentialHistogram:
-        """Counts finite values, shape (n,), at the largest scale at which `MAX_BUCKETS` are enough."""
+        """Builds an exponential histogram of finite values, shape (n,), at the finest scale with few enough buckets."""
         numbers = np.asarray(values, dtype=np.float64)
         return cls._limit_buckets(
             scale=MAX_SCALE,
@@ -75,7 +75,7 @@ class ExponentialHistogram:
         negative_counts: Counts,
         moments: Moments,
     ) -> ExponentialHistogram:
-        """Builds a histogram from the dense buckets of an OTLP data point; each array of counts has any length."""
+        """Builds an exponential histogram from the bucket counts of an OTLP data point, arrays of any length."""
         filled = np.flatnonzero(positive_counts)
         ordinals, counts = filled + (positive_offset + BIAS), positive_counts[filled]
         if zero_count or negative_counts.size:
@@ -90,7 +90,7 @@ class ExponentialHistogram:
 
     @classmethod
     def _limit_buckets(cls, *, scale: int, ordinals: Counts, counts: Counts, moments: Moments) -> ExponentialHistogram:
-        """Sorts and sums buckets, drops empty ones, and reduces the scale until both ranges fit."""
+        """Builds a histogram from unsorted bucket counts, with buckets merged until they are few enough."""
         keep = counts > 0
         ordinals, counts = ordinals[keep], counts[keep]
         if (ordinals[1:] < ordinals[:-1]).any():
@@ -106,11 +106,11 @@ class ExponentialHistogram:
 
     @property
     def total(self) -> int:
-        """The number of values."""
+        """The number of values in the histogram."""
         return int(self.counts.sum())
 
     def at_scale(self, scale: int) -> ExponentialHistogram:
-        """Returns the same counts at a smaller or equal `scale`.
+        """Returns the same counts in wider buckets: those of a smaller or equal OTLP `scale`.
 
         Raises:
             ValueError: `scale` is finer than the histogram.
@@ -125,12 +125,12 @@ class ExponentialHistogram:
         return self._limit_buckets(scale=scale, ordinals=ordinals, counts=self.counts, moments=self.moments)
 
     def merge(self, other: ExponentialHistogram) -> ExponentialHistogram:
-        """Returns the histogram of both sets together, at the smaller of their scales or below."""
+        """Returns the histogram of the values of two exponential histograms together, at the coarser scale."""
         return self.merge_all((self, other))
 
     @classmethod
     def merge_all(cls, parts: Sequence[ExponentialHistogram]) -> ExponentialHistogram:
-        """Returns the histogram of all sets together, of which there is at least one; in any order it is the same.
+        """Returns the histogram of the values of one or more histograms together; their order does not matter.
 
         Its scale is the largest, not above that of any set with values, at which `MAX_BUCKETS` are enough.
         """
@@ -139,7 +139,7 @@ class ExponentialHistogram:
         filled = [part for part in parts if part.counts.size]
         moments = Moments.merge_all([part.moments for part in parts])
         if len(filled) < 2:
-            one = filled[0] if filled else parts[-1]
+            one = filled[0] if filled else min(parts, key=lambda part: part.scale)
             return cls(scale=one.scale, ordinals=one.ordinals, counts=one.counts, moments=moments)
         scale = min([part.scale for part in filled])
         while any(part.scale != scale for part in filled):  # a coarser scale may be needed on the way to another
@@ -153,7 +153,7 @@ class ExponentialHistogram:
         )
 
     def subtract(self, earlier: ExponentialHistogram) -> ExponentialHistogram | None:
-        """Returns what a running total counted after `earlier`, its former state; None if it was reset meanwhile."""
+        """Returns the values that a cumulative histogram gained since an earlier state of it; None if it was reset."""
         if not earlier.counts.size:
             return ExponentialHistogram(
                 scale=self.scale,
@@ -181,7 +181,7 @@ class ExponentialHistogram:
         )
 
     def hide_values(self) -> ExponentialHistogram:
-        """Returns the same counts with nothing but the buckets to tell the values.
+        """Returns the histogram without extremes and exact sum, so that only bucket counts tell of the values.
 
         No bucket is finer than `MAX_HIDDEN_SCALE`, no extremes are known, and the sum is that of the buckets' middles.
         """
@@ -191,7 +191,7 @@ class ExponentialHistogram:
         return replace(coarse, moments=Moments(count=coarse.total, exact_sum=ExactSum(total)))
 
     def rebin(self, cuts: Counts) -> Counts:
-        """Returns counts over bins of ordinals, shape (m,) -> (m + 1,): bin j is (cuts[j-1], cuts[j]]."""
+        """Adds the bucket counts up over wider bins (cuts[j-1], cuts[j]] of bucket ordinals, shape (m,) -> (m + 1,)."""
         ends = np.searchsorted(self.ordinals, cuts, side="right")
         cumulative = np.zeros(self.counts.size + 1, dtype=np.int64)
         np.cumsum(self.counts, out=cumulative[1:])
@@ -199,7 +199,7 @@ class ExponentialHistogram:
         return np.asarray(below[1:] - below[:-1])
 
     def quantile(self, q: float) -> float:
-        """Estimates the q-quantile, `q` in [0, 1], as the middle of its bucket; NaN without values.
+        """Estimates the q-quantile of the values, `q` in [0, 1], as the middle of its bucket; NaN without values.
 
         The estimate is never beyond the extremes if they are known.
         """
@@ -214,7 +214,7 @@ class ExponentialHistogram:
         return min(middle, self.moments.maximum) if math.isfinite(self.moments.maximum) else middle
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns a JSON object; `from_dict` is the inverse."""
+        """Returns the exponential histogram as a JSON object, which `from_dict` reads."""
         return {
             "scale": self.scale,
             "ordinals": self.ordinals.tolist(),
@@ -224,7 +224,7 @@ class ExponentialHistogram:
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> ExponentialHistogram:
-        """Parses the result of `to_dict`.
+        """Builds an exponential histogram from the JSON object that its `to_dict` has made.
 
         Raises:
             KeyError: A key is missing.
@@ -249,7 +249,7 @@ class ExponentialHistogram:
         )
 
     def __eq__(self, other: object) -> bool:
-        """Returns whether scale, buckets and moments are equal."""
+        """Returns whether two exponential histograms have the same scale, bucket counts and moments."""
         return (
             isinstance(other, ExponentialHistogram)
             and self.scale == other.scale
@@ -262,7 +262,7 @@ class ExponentialHistogram:
 
 
 def bucket_range(ordinal: int, scale: int) -> tuple[float, float]:
-    """Returns the lower and the upper bound of the values in a bucket; (0, 0) for zeros."""
+    """Returns the lower and upper bound of an exponential histogram's bucket; (0, 0) of that for zeros."""
     if ordinal == 0:
         return 0.0, 0.0
     index = abs(ordinal) - BIAS
@@ -271,7 +271,7 @@ def bucket_range(ordinal: int, scale: int) -> tuple[float, float]:
 
 
 def bucket_middles(ordinals: Counts, scale: int) -> Floats:
-    """Returns the middle of each bucket, shape (n,); of one that ends beyond all numbers its lower bound."""
+    """Returns the middle value of each exponential bucket, shape (n,); its lower bound if its upper one is infinite."""
     indices = (np.abs(ordinals) - BIAS).astype(np.float64)
     with np.errstate(over="ignore", under="ignore"):
         low, high = np.exp2(indices * 2.0**-scale), np.exp2((indices + 1) * 2.0**-scale)
@@ -281,7 +281,7 @@ def bucket_middles(ordinals: Counts, scale: int) -> Floats:
 
 
 def compute_indices(magnitudes: NDArray[np.float64], scale: int) -> Counts:
-    """Returns the bucket index of each magnitude, shape (n,), above 0: the i with base^i < magnitude <= base^(i+1)."""
+    """Returns the OTLP bucket index i of each magnitude above 0, shape (n,): base^i < magnitude <= base^(i+1)."""
     mantissa, exponent = np.frexp(magnitudes)  # magnitude = mantissa * 2^exponent, mantissa in [0.5, 1)
     if scale <= 0:
         # A power of two belongs to the bucket below it, since upper bounds are inclusive.
@@ -293,7 +293,7 @@ def compute_indices(magnitudes: NDArray[np.float64], scale: int) -> Counts:
 
 
 def compute_ordinals(values: NDArray[np.float64], scale: int) -> Counts:
-    """Returns the ordinal of each value, shape (n,), all finite."""
+    """Returns the bucket number of each finite value, shape (n,), counted upwards from negative to positive."""
     ordinals = np.zeros(values.size, dtype=np.int64)
     filled = values != 0
     magnitudes = np.abs(values[filled])
@@ -308,7 +308,7 @@ def _halve_ordinals(ordinals: Counts) -> Counts:
 
 
 def _measure_range(ordinals: Counts) -> int:
-    """Returns the number of buckets from the first to the last of the wider range; the ordinals are sorted."""
+    """Returns how many buckets OTLP would need for sorted bucket ordinals, on the side of zero with more."""
     negative, nonpositive = (int(position) for position in np.searchsorted(ordinals, (0, 1)))
     below = int(ordinals[negative - 1] - ordinals[0]) + 1 if negative else 0
     above = int(ordinals[-1] - ordinals[nonpositive]) + 1 if nonpositive < ordinals.size else 0

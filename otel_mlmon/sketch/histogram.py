@@ -1,4 +1,4 @@
-"""Counts over explicit bounds, the same buckets as those of OTLP's histogram.
+"""Counts of values in buckets between fixed bounds, as in OpenTelemetry's explicit-bucket histogram.
 
 Bucket i counts values in (bounds[i-1], bounds[i]]; the first bucket has no lower bound, the last no upper bound.
 Source: opentelemetry-proto, metrics.proto, HistogramDataPoint.explicit_bounds.
@@ -25,7 +25,7 @@ MAX_VALUES: Final = 1 << 62
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Histogram:
-    """Holds k bounds and k + 1 counts.
+    """Holds the counts of values in buckets between fixed bounds: k bounds and k + 1 counts.
 
     Memory: 8 bytes for each bound and each count.
     """
@@ -39,12 +39,12 @@ class Histogram:
 
     @classmethod
     def empty(cls, bounds: Sequence[float]) -> Histogram:
-        """Returns a histogram without values."""
+        """Returns a histogram with the given bucket bounds and no values."""
         return cls(bounds=tuple(bounds), counts=np.zeros(len(bounds) + 1, dtype=np.int64))
 
     @classmethod
     def from_values(cls, values: NDArray[np.floating[Any]], bounds: Sequence[float]) -> Histogram:
-        """Counts finite values, shape (n,)."""
+        """Builds a histogram of finite values, shape (n,), with the given bucket bounds."""
         where = np.searchsorted(np.asarray(bounds, dtype=np.float64), values, side="left")
         return cls(
             bounds=tuple(bounds),
@@ -54,11 +54,11 @@ class Histogram:
 
     @property
     def total(self) -> int:
-        """The number of values."""
+        """The number of values in the histogram."""
         return int(self.counts.sum())
 
     def merge(self, other: Histogram) -> Histogram:
-        """Returns the histogram of both sets together.
+        """Returns the histogram of the values of two histograms together, which have the same bounds.
 
         Raises:
             BinMismatchError: The bounds differ.
@@ -67,7 +67,7 @@ class Histogram:
 
     @classmethod
     def merge_all(cls, parts: Sequence[Histogram]) -> Histogram:
-        """Returns the histogram of all sets together, of which there is at least one.
+        """Returns the histogram of the values of one or more histograms together, which have the same bounds.
 
         Raises:
             BinMismatchError: The bounds differ.
@@ -83,7 +83,7 @@ class Histogram:
         )
 
     def subtract(self, earlier: Histogram) -> Histogram | None:
-        """Returns what a running total counted after `earlier`, its former state; None if it was reset meanwhile.
+        """Returns the values that a cumulative histogram gained since an earlier state of it; None if it was reset.
 
         Raises:
             BinMismatchError: The bounds differ.
@@ -95,13 +95,13 @@ class Histogram:
         return Histogram(bounds=self.bounds, counts=counts, moments=self.moments.subtract(earlier.moments))
 
     def hide_values(self) -> Histogram:
-        """Returns the same counts without extremes, and with the sum of the buckets' middles."""
+        """Returns the histogram without extremes and exact sum, so that only bucket counts tell of the values."""
         units = map(to_units, bucket_middles(np.asarray(self.bounds, dtype=np.float64)).tolist())
         total = sum(count * middle for count, middle in zip(self.counts.tolist(), units, strict=True))
         return replace(self, moments=Moments(count=self.total, exact_sum=ExactSum(total)))
 
     def rebin(self, edges: Sequence[float]) -> Counts:
-        """Returns counts over coarser `edges`, shape (m,) -> (m + 1,).
+        """Adds the bucket counts up over wider bins with the given edges, shape (m,) -> (m + 1,).
 
         A bucket is counted in the bin that holds its upper bound, which is exact if every edge is one of the bounds.
         The last bucket is counted in the last bin.
@@ -113,7 +113,7 @@ class Histogram:
         return counts
 
     def quantile(self, q: float) -> float:
-        """Estimates the q-quantile, `q` in [0, 1], by linear interpolation within its bucket; NaN without values.
+        """Estimates the q-quantile of the values, `q` in [0, 1], by interpolation in its bucket; NaN without values.
 
         A bucket without a bound ends at the extreme value if that is known, else at its other bound. With c the count
         of the bucket (low, high] and b that of the buckets below: low + (high - low) · (q · total - b) / c.
@@ -137,12 +137,12 @@ class Histogram:
         return float(min(high, low + (high - low) * share))  # rounding may exceed the upper end
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns a JSON object; `from_dict` is the inverse."""
+        """Returns the histogram as a JSON object, which `from_dict` reads."""
         return {"bounds": list(self.bounds), "counts": self.counts.tolist(), **self.moments.to_dict()}
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Histogram:
-        """Parses the result of `to_dict`.
+        """Builds a histogram from the JSON object that its `to_dict` has made.
 
         Raises:
             KeyError: A key is missing.
@@ -158,7 +158,7 @@ class Histogram:
         return cls(bounds=bounds, counts=counts, moments=Moments.from_dict(document, count=int(counts.sum())))
 
     def __eq__(self, other: object) -> bool:
-        """Returns whether bounds, counts and moments are equal."""
+        """Returns whether two histograms have the same bounds, counts and moments."""
         return (
             isinstance(other, Histogram)
             and self.bounds == other.bounds
@@ -174,14 +174,14 @@ class Histogram:
 
 
 def bucket_middles(bounds: Floats) -> Floats:
-    """Returns the middle of each bucket, shape (k,) -> (k + 1,); of an open bucket its one bound, 0 without any."""
+    """Returns the middle value of each histogram bucket, shape (k,) -> (k + 1,); of an open bucket its one bound."""
     if not bounds.size:
         return np.zeros(1)
     return np.concatenate([bounds[:1], bounds[:-1] / 2 + bounds[1:] / 2, bounds[-1:]])
 
 
 def parse_counts(numbers: Sequence[int]) -> Counts:
-    """Parses the counts of a JSON document, shape (n,).
+    """Checks and converts the bucket counts of a JSON document to an array, shape (n,).
 
     Raises:
         TypeError: A count is not a whole number.

@@ -1,4 +1,4 @@
-"""The count, the exact sum and the extremes of a set of numbers.
+"""The count, the exact sum, the minimum and the maximum of a set of numbers.
 
 Floating-point addition is not associative: two processors that add the same numbers in another order
 would differ in the last bit. Every finite float is an integer multiple of 2^-1074, so the sum is kept as
@@ -24,7 +24,7 @@ MANY: Final = 64
 
 
 class ExactSum(int):
-    """A sum of floats as a whole number of units of 2^-1074.
+    """A sum of floats without rounding errors, stored as a whole number of units of 2^-1074.
 
     A type of its own, so that the repository can distinguish it from a number that fits into 64 bits.
     """
@@ -32,18 +32,18 @@ class ExactSum(int):
     __slots__ = ()
 
     def __add__(self, other: int, /) -> ExactSum:
-        """Adds two sums, exactly."""
+        """Adds another sum of floats, without rounding."""
         return ExactSum(int.__add__(self, other))
 
     __radd__ = __add__
 
     def __sub__(self, other: int, /) -> ExactSum:
-        """Subtracts a sum, exactly."""
+        """Subtracts another sum of floats, without rounding."""
         return ExactSum(int.__sub__(self, other))
 
 
 def to_units(value: float) -> int:
-    """Returns `value` in units of 2^-1074.
+    """Converts a float to a whole number of units of 2^-1074, the smallest float, which is exact.
 
     Raises:
         ValueError: `value` is NaN or infinite.
@@ -54,8 +54,18 @@ def to_units(value: float) -> int:
     return numerator << (_UNIT_BITS - (denominator.bit_length() - 1))
 
 
+def list_units(values: NDArray[np.float64]) -> list[int]:
+    """Returns each value, shape (n,), in units of 2^-1074; 0 for one that is NaN or infinite."""
+    mantissa, exponent = np.frexp(np.where(np.isfinite(values), values, 0.0))
+    integers, shifts = np.ldexp(mantissa, 53).astype(np.int64).tolist(), (exponent + (_UNIT_BITS - 53)).tolist()
+    # Of subnormal numbers the last bits of the 53 are zeros.
+    return [
+        integer << shift if shift >= 0 else integer >> -shift for integer, shift in zip(integers, shifts, strict=True)
+    ]
+
+
 def sum_exactly(values: NDArray[np.float64]) -> int:
-    """Returns the sum of finite values, shape (n,), in units of 2^-1074, by array arithmetic that rounds nothing.
+    """Sums finite floats, shape (n,), without rounding, in units of 2^-1074.
 
     A float is a whole number of 53 bits times a power of two. Whole numbers of the same power are added in two
     halves of 27 and 26 bits, so that the sum of 2^20 of them stays below 2^53 and is exact in a float.
@@ -75,7 +85,7 @@ def sum_exactly(values: NDArray[np.float64]) -> int:
 
 
 def format_exact(units: int) -> str:
-    """Formats a whole number of units of 2^-1074 as a hexadecimal floating-point literal, such as `0x3p-1`."""
+    """Formats an exact sum, in units of 2^-1074, as a hexadecimal floating-point literal such as `0x3p-1`."""
     if not units:
         return "0x0p+0"
     shift = (units & -units).bit_length() - 1
@@ -83,7 +93,7 @@ def format_exact(units: int) -> str:
 
 
 def parse_exact(text: str) -> int:
-    """Parses the result of `format_exact`.
+    """Parses an exact sum from the hexadecimal literal that `format_exact` has made.
 
     Raises:
         ValueError: `text` is not such a literal, or beyond the range of sums.
@@ -101,7 +111,7 @@ _NO_SUM: Final = ExactSum(0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
-    """Holds the count, the sum and the extremes of numbers.
+    """Holds the count, the exact sum, the minimum and the maximum of a set of numbers.
 
     `minimum` is +inf and `maximum` is -inf if they are unknown or there are no numbers.
     """
@@ -114,7 +124,7 @@ class Moments:
 
     @classmethod
     def from_total(cls, *, count: int, total: float, minimum: float = math.inf, maximum: float = -math.inf) -> Moments:
-        """Builds the moments of numbers whose sum another program computed; a sum that is not finite counts as 0."""
+        """Builds the moments of numbers whose sum another program has computed; a sum that is not finite becomes 0."""
         return cls(
             count=count,
             exact_sum=ExactSum(to_units(total) if math.isfinite(total) else 0),
@@ -124,7 +134,7 @@ class Moments:
 
     @classmethod
     def from_values(cls, values: Iterable[float] | NDArray[np.floating[Any]]) -> Moments:
-        """Summarizes finite numbers; an array has shape (n,).
+        """Computes count, exact sum, minimum and maximum of finite numbers, shape (n,).
 
         Raises:
             ValueError: A number is NaN or infinite.
@@ -153,7 +163,7 @@ class Moments:
 
     @property
     def sum(self) -> float:
-        """The sum as a float, rounded once; ±inf beyond the range of a float."""
+        """The sum of the numbers as a float, rounded once; ±inf beyond the range of a float."""
         try:
             return self.exact_sum / (1 << _UNIT_BITS)
         except OverflowError:
@@ -161,7 +171,7 @@ class Moments:
 
     @property
     def mean(self) -> float:
-        """The mean as a float, rounded once; NaN without numbers."""
+        """The mean of the numbers as a float, rounded once; NaN without numbers."""
         if not self.count:
             return math.nan
         try:
@@ -170,7 +180,7 @@ class Moments:
             return math.inf if self.exact_sum > 0 else -math.inf
 
     def merge(self, other: Moments) -> Moments:
-        """Returns the moments of both sets together."""
+        """Returns the moments of two sets of numbers together."""
         return Moments(
             count=self.count + other.count,
             exact_sum=self.exact_sum + other.exact_sum,
@@ -180,7 +190,7 @@ class Moments:
 
     @classmethod
     def merge_all(cls, parts: Sequence[Moments]) -> Moments:
-        """Returns the moments of all sets together; those of no set are empty."""
+        """Returns the moments of any number of sets of numbers together."""
         return cls(
             count=sum([part.count for part in parts]),
             exact_sum=ExactSum(sum([int(part.exact_sum) for part in parts])),
@@ -189,7 +199,7 @@ class Moments:
         )
 
     def subtract(self, earlier: Moments) -> Moments:
-        """Returns what a running total added after `earlier`, its former state.
+        """Returns the count and sum of the numbers that were added since an earlier state of a running total.
 
         The extremes of the difference are unknown; those of the running total are kept as bounds.
         """
@@ -201,7 +211,7 @@ class Moments:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns a JSON object without the count; `from_dict` is the inverse. Unknown extremes are null."""
+        """Returns sum, minimum and maximum as a JSON object, without the count; null where an extreme is unknown."""
         return {
             "sum": format_exact(self.exact_sum),
             "minimum": self.minimum if math.isfinite(self.minimum) else None,
@@ -210,7 +220,7 @@ class Moments:
 
     @classmethod
     def from_dict(cls, document: dict[str, Any], *, count: int) -> Moments:
-        """Parses the result of `to_dict`.
+        """Builds moments from the JSON object that their `to_dict` has made, and a count.
 
         Raises:
             KeyError: A key is missing.

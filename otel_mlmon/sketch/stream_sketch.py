@@ -1,4 +1,4 @@
-"""The summary of one stream: numbers, classes and missing values side by side, so that any two can be merged.
+"""The mergeable summary of one stream of values: numbers, categories and missing values side by side.
 
 Senders may count one stream in different ways: explicit buckets of other bounds, or exponential buckets. A sketch for
 each way is kept, since a conversion of one into another would lose precision for good.
@@ -17,11 +17,12 @@ from otel_mlmon.semconv import OTHER
 from otel_mlmon.sketch.exponential import ExponentialHistogram, bucket_range
 from otel_mlmon.sketch.histogram import MAX_VALUES, Histogram, parse_counts
 from otel_mlmon.sketch.moments import Moments
+from otel_mlmon.sketch.table import AnyHistogram, Bounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Categories:
-    """Holds a count for each label.
+    """Holds the number of values of each label or category.
 
     Memory: one dictionary entry a label; `top` limits it.
     """
@@ -31,18 +32,18 @@ class Categories:
 
     @property
     def total(self) -> int:
-        """The number of values."""
+        """The number of values, over all labels."""
         return sum(self.counts.values())
 
     def merge(self, other: Categories) -> Categories:
-        """Returns the counts of both sets together."""
+        """Returns the counts of two sets of labels added up."""
         merged = dict(self.counts)
         for label, count in other.counts.items():
             merged[label] = merged.get(label, 0) + count
         return Categories(counts=merged)
 
     def top(self, limit: int) -> Categories:
-        """Returns the `limit` most frequent labels, ties by name, and the others added to `_OTHER`."""
+        """Returns the counts of the most frequent labels, at most `limit`, and those of all others as `_OTHER`."""
         named = [(label, count) for label, count in self.counts.items() if label != OTHER]
         named.sort(key=lambda entry: (-entry[1], entry[0]))
         counts = dict(named[:limit])
@@ -52,7 +53,7 @@ class Categories:
         return Categories(counts=counts)
 
     def counts_for(self, labels: Iterable[str]) -> list[int]:
-        """Returns the counts in the order of `labels`; the last, `_OTHER`, takes all labels that are not listed."""
+        """Returns the counts of the given labels in order; the last one takes those of all labels not listed."""
         order = list(labels)
         positions = {label: position for position, label in enumerate(order)}
         counts = [0] * len(order)
@@ -61,13 +62,9 @@ class Categories:
         return counts
 
 
-Bounds = tuple[float, ...]
-"""The upper bounds of explicit buckets."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSketch:
-    """Holds the mergeable counts of one stream."""
+    """Summarizes one stream by mergeable counts: of numbers in buckets, of categories, and of missing values."""
 
     exponential: ExponentialHistogram | None = None
     """Numbers in exponential buckets; None if no sender uses them."""
@@ -78,32 +75,44 @@ class StreamSketch:
     missing: int = 0
     """Values that are NaN, None or infinite."""
 
+    @classmethod
+    def from_parts(cls, histograms: Iterable[AnyHistogram], classes: Mapping[str, int], missing: int) -> StreamSketch:
+        """Builds the sketch of histograms of different bounds, at most one of them exponential, and other counts."""
+        exponential: ExponentialHistogram | None = None
+        explicit: dict[Bounds, Histogram] = {}
+        for histogram in histograms:
+            if isinstance(histogram, Histogram):
+                explicit[histogram.bounds] = histogram
+            else:
+                exponential = histogram
+        return cls(exponential=exponential, explicit=explicit, categories=Categories(counts=classes), missing=missing)
+
     @property
     def numbers(self) -> int:
-        """The number of numeric values."""
+        """The number of values that are numbers, neither categories nor missing."""
         explicit = sum(histogram.total for histogram in self.explicit.values())
         return explicit + (self.exponential.total if self.exponential is not None else 0)
 
     @property
     def total(self) -> int:
-        """The number of values, missing ones included."""
+        """The number of values in the stream, missing ones included."""
         return self.numbers + self.categories.total + self.missing
 
     @property
     def moments(self) -> Moments:
-        """Count, sum and extremes of the numeric values."""
+        """The count, sum and extremes of the values that are numbers."""
         moments = Moments() if self.exponential is None else self.exponential.moments
         for histogram in self.explicit.values():
             moments = moments.merge(histogram.moments)
         return moments
 
     def merge(self, other: StreamSketch) -> StreamSketch:
-        """Returns the sketch of both sets together."""
+        """Returns the sketch of the values of two sketches together."""
         return self.merge_all((self, other))
 
     @classmethod
     def merge_all(cls, parts: Sequence[StreamSketch]) -> StreamSketch:
-        """Returns the sketch of all sets together, of which there is at least one."""
+        """Returns the sketch of the values of one or more sketches together."""
         if len(parts) == 1:
             return parts[0]
         exponential = [part.exponential for part in parts if part.exponential is not None]
@@ -122,7 +131,7 @@ class StreamSketch:
         )
 
     def hide_values(self) -> StreamSketch:
-        """Returns the same counts with nothing but buckets to tell the numbers: no extremes, no exact sum."""
+        """Returns the sketch without extremes and exact sums, so that only bucket counts tell of the numbers."""
         return replace(
             self,
             exponential=None if self.exponential is None else self.exponential.hide_values(),
@@ -130,7 +139,7 @@ class StreamSketch:
         )
 
     def quantile(self, q: float) -> float:
-        """Estimates the q-quantile of the numbers, `q` in [0, 1]; NaN without numbers.
+        """Estimates the q-quantile of the values that are numbers, `q` in [0, 1]; NaN without numbers.
 
         If senders count in different ways it is the upper bound of a bucket, else the estimate of the one sketch.
         """
@@ -148,7 +157,7 @@ class StreamSketch:
         return math.nan
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns a JSON object without empty parts; `from_dict` is the inverse."""
+        """Returns the sketch as a JSON object without empty parts, which `from_dict` reads."""
         document: dict[str, Any] = {}
         if self.exponential is not None:
             document["exponential"] = self.exponential.to_dict()
@@ -162,7 +171,7 @@ class StreamSketch:
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> StreamSketch:
-        """Parses the result of `to_dict`.
+        """Builds a stream's sketch from the JSON object that its `to_dict` has made.
 
         Raises:
             KeyError: A key of a sketch is missing.
@@ -188,7 +197,7 @@ class StreamSketch:
 
 
 def _upper_bounds(sketch: Histogram | ExponentialHistogram) -> list[tuple[float, int]]:
-    """Returns the upper bound and the count of each bucket that is not empty."""
+    """Returns the upper bound and the count of each bucket of a histogram that is not empty."""
     if isinstance(sketch, ExponentialHistogram):
         return [
             (bucket_range(ordinal, sketch.scale)[1], count)

@@ -1,4 +1,4 @@
-"""The value of a cell: a number, a text, a point in time, or a missing value, row by row over Arrow arrays.
+"""Parses the cells of a table's column as numbers or labels; a cell may be missing.
 
 Every function depends on one cell and its column only, never on other rows, so that a table that is read in pieces, or
 on several machines, means the same. Source: RFC 4180, which counts space around a field as part of it; so a text keeps
@@ -33,7 +33,7 @@ MAX_WHOLE: Final = 2**53
 
 
 class Numbers(NamedTuple):
-    """The numbers in the cells of one column."""
+    """The cells of one column parsed as numbers, and the first cell that is none."""
 
     values: Floats
     """Shape (n,), NaN where missing; infinite numbers count as missing too."""
@@ -42,7 +42,7 @@ class Numbers(NamedTuple):
 
 
 class CellLabels(NamedTuple):
-    """The labels in the cells of one column."""
+    """The cells of one column as positions in a list of its distinct labels."""
 
     table: Sequence[str | None]
     """The distinct labels, None for a missing value."""
@@ -51,7 +51,7 @@ class CellLabels(NamedTuple):
 
 
 def parse_numbers(array: pa.Array, decimal: str = ".") -> Numbers:
-    """Parses cells as numbers.
+    """Parses the cells of an Arrow array as numbers, NaN where missing.
 
     Args:
         array: Numbers, decimals, booleans, texts, or nothing but missing values.
@@ -79,7 +79,7 @@ def parse_numbers(array: pa.Array, decimal: str = ".") -> Numbers:
 
 
 def parse_texts(cells: Sequence[str | None], decimal: str) -> Numbers:
-    """Parses texts as numbers; None and the texts for a missing value are NaN."""
+    """Parses texts as numbers; None and texts that mean a missing value, such as `NA`, become NaN."""
     numbers = {cell: _parse_cell(cell, decimal) for cell in set(cells)}
     faults = {cell for cell, number in numbers.items() if number is None}
     first = next((row for row, cell in enumerate(cells) if cell in faults), -1) if faults else -1
@@ -88,7 +88,7 @@ def parse_texts(cells: Sequence[str | None], decimal: str) -> Numbers:
 
 
 def read_labels(array: pa.Array) -> CellLabels:
-    """Reads cells as labels of a category, None where missing; texts stay as they are spelled."""
+    """Reads the cells of an Arrow array as labels of a category, None where missing."""
     import pyarrow as pa
 
     if is_text(array.type) or pa.types.is_dictionary(array.type) or pa.types.is_boolean(array.type):
@@ -104,24 +104,24 @@ def read_labels(array: pa.Array) -> CellLabels:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether an Arrow type is one of texts."""
+    """Returns whether an Arrow type is a type of texts."""
     import pyarrow as pa
 
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def is_padded(text: str) -> bool:
-    """Whether a text is a whole number with leading zeros, which make it an identifier."""
+    """Returns whether a text is a whole number with leading zeros, and so an identifier such as a postcode."""
     return _PADDED.fullmatch(text.strip()) is not None
 
 
 def is_missing(text: str) -> bool:
-    """Whether a text stands for a missing value."""
+    """Returns whether the text of a cell, such as `NA` or an empty one, stands for a missing value."""
     return text.strip().lower() in MISSING_TEXTS
 
 
 def format_label(value: object) -> str | None:
-    """Formats a value as the label of a category, as the application does: `6` for 6.0; None where it is missing."""
+    """Formats the value of a cell as a label, `6` for 6.0, as an instrumented application does; None if missing."""
     if isinstance(value, str):
         return None if is_missing(value) else value
     if isinstance(value, float):
@@ -133,14 +133,14 @@ def format_label(value: object) -> str | None:
 
 
 def normalize_label(text: str) -> str:
-    """Returns the label that `text` has in a column of numbers or booleans: `1` for `1.0`, `True` for `true`."""
+    """Returns a label as it is spelled in a column of numbers or booleans: `1` for `1.0`, `True` for `true`."""
     if is_number(text):
         return str(format_label(float(text)) or text)
     return _BOOLEANS.get(text.strip().lower(), text)
 
 
 def is_number(cell: str, decimal: str = ".") -> bool:
-    """Whether a text is a number; Python reads `1_0` as 10, which in data is a text."""
+    """Returns whether the text of a cell is a number; `1_0`, which Python reads as 10, is none."""
     if "_" in cell or (decimal == "," and "." in cell):
         return False
     try:
@@ -151,7 +151,7 @@ def is_number(cell: str, decimal: str = ".") -> bool:
 
 
 def _parse_cell(cell: str | None, decimal: str) -> float | None:
-    """Parses a cell, NaN where missing; None if it is not a number."""
+    """Parses the text of a cell as a number, NaN where missing; None if it is not a number."""
     if cell is None or is_missing(cell):
         return math.nan
     if not is_number(cell, decimal):
@@ -164,7 +164,7 @@ def _to_floats(array: Any) -> Floats:
 
 
 def _find_distinct(numbers: Floats) -> tuple[NDArray[Any], Indices]:
-    """Returns the distinct values and the position of each row among them; small whole numbers need no sorting."""
+    """Returns the distinct numbers of a column, and the position of each cell's number among them."""
     if numbers.size and np.isfinite(numbers).all():
         low, high = float(numbers.min()), float(numbers.max())
         is_dense = high - low < MAX_DENSE_RANGE and max(-low, high) < MAX_WHOLE

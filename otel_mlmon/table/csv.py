@@ -1,4 +1,4 @@
-"""The dialect of a CSV file, seen from its first rows, and the line that a fault stands on.
+"""Finds out how a CSV file is written from its first rows, and on which line a faulty row stands.
 
 The first record names the columns. Delimiters are a comma, a semicolon, a tab or a bar, as `sep=;` in a first line
 says, or else that under which the first rows have the same number of cells. DuckDB reads the rows; a file that it
@@ -42,7 +42,7 @@ _AMBIGUOUS: Final = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """How a CSV file is written."""
+    """Describes how a CSV file is written: its delimiter, quotes, header and types of columns."""
 
     encoding: str
     delimiter: str
@@ -60,7 +60,7 @@ class Dialect:
 
     @property
     def reader_options(self) -> dict[str, Any]:
-        """The arguments of `csv.reader`."""
+        """The arguments with which Python's `csv.reader` reads the file."""
         is_doubled = self.escape == self.quote
         return {
             "delimiter": self.delimiter,
@@ -72,7 +72,7 @@ class Dialect:
 
 
 def read_dialect(files: FileSet, file: TableFile, encoding: str | None) -> Dialect:
-    """Reads the beginning of a file and finds out how it is written.
+    """Finds out from the beginning of a CSV file how it is written, and the names and types of its columns.
 
     Raises:
         DataError: There are no column names, two are equal, or the text cannot be decoded; names the line.
@@ -128,7 +128,7 @@ def read_dialect(files: FileSet, file: TableFile, encoding: str | None) -> Diale
 
 
 def find_line(files: FileSet, file: TableFile, dialect: Dialect, row: int) -> int:
-    """Finds the line on which row `row`, from 0, of a file ends, from 1; quoted cells may hold several lines."""
+    """Returns the line, from 1, on which a row, from 0, of a CSV file ends: quoted cells may hold several lines."""
     with _open_text(files, file, dialect) as text:
         reader = csv.reader(text, **dialect.reader_options)
         width = len(next(reader))
@@ -141,7 +141,7 @@ def find_line(files: FileSet, file: TableFile, dialect: Dialect, row: int) -> in
 
 
 def explain_fault(files: FileSet, file: TableFile, dialect: Dialect, message: str) -> DataError:
-    """Says what is wrong with a file that could not be read: the line, and what stands there."""
+    """Returns the error that says what is wrong with a CSV file that could not be read, and on which line."""
     width = len(dialect.names)
     try:
         with _open_text(files, file, dialect) as text:
@@ -164,7 +164,7 @@ def explain_fault(files: FileSet, file: TableFile, dialect: Dialect, message: st
 
 
 def _read_records(sample: str, dialect: Dialect, delimiter: str) -> Iterator[list[str]]:
-    """Yields the records of a sample until one is faulty; the reader of the whole file says what is wrong."""
+    """Yields the rows of a sample of a CSV file, up to the first faulty one."""
     reader = csv.reader(io.StringIO(sample, newline=""), **{**dialect.reader_options, "delimiter": delimiter})
     try:
         for number, record in enumerate(reader):
@@ -190,7 +190,7 @@ def _find_quote(sample: str) -> str:
 
 
 def _find_delimiter(sample: str, dialect: Dialect) -> str:
-    """Returns the delimiter under which the most of the first rows are as wide as the names."""
+    """Returns the delimiter by which most of a CSV file's first rows have as many cells as its header."""
     best, best_score = ",", (0.0, 0)
     for delimiter in DELIMITERS:
         records = list(islice(_read_records(sample, dialect, delimiter), 50))
@@ -202,7 +202,7 @@ def _find_delimiter(sample: str, dialect: Dialect) -> str:
 
 
 def _describe_column(name: str, cells: Sequence[str], delimiter: str) -> TableColumn:
-    """Describes a column; beside a delimiter that is no comma, numbers may have a decimal comma."""
+    """Describes a column of a CSV file by its first cells: numbers or texts, and whether commas are decimal."""
     commas = [cell.strip() for cell in cells if "," in cell]
     present = [cell for cell in cells if not is_missing(cell)]
     has_commas = bool(commas) and all(is_number(cell.replace(",", "", 1)) for cell in present)
@@ -235,7 +235,7 @@ def _decode_sample(content: bytes, encoding: str, file: TableFile, files: FileSe
 
 
 def _explain_encoding(files: FileSet, file: TableFile, encoding: str) -> DataError:
-    """Says which line is not of an encoding; an error's own position counts from wherever its buffer began."""
+    """Returns the error that says which line of a file is not in the text encoding it should have."""
     with files.open(file.path) as raw, _decompress(raw, file) as stream:
         numbered = enumerate(io.BufferedReader(stream), start=1)
         line = next((number for number, content in numbered if not _is_text(content, encoding)), 1)

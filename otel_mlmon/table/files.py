@@ -39,7 +39,7 @@ _ADVICE: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableFile:
-    """One file of a table."""
+    """Describes one file of a table: its path, format, compression, and columns that its path names."""
 
     path: str
     format: FileFormat
@@ -50,14 +50,14 @@ class TableFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileSet:
-    """The files of one table, at least one, all of one format."""
+    """The files that together hold one table, at least one, all of one format."""
 
     files: tuple[TableFile, ...]
     filesystem: Any = None
     """The file system of `fsspec`; None for that of this machine."""
 
     def open(self, path: str) -> IO[bytes]:
-        """Opens a file for reading."""
+        """Opens one of the table's files for reading, on this machine or in the object store."""
         if self.filesystem is None:
             return Path(path).open("rb")
         stream: IO[bytes] = self.filesystem.open(path, "rb")
@@ -65,7 +65,7 @@ class FileSet:
 
 
 def find_files(location: str) -> FileSet:
-    """Finds the files of a table.
+    """Finds the files of a table from the path, pattern or address that the user gave.
 
     Args:
         location: A file, a folder, a pattern such as `2026-*.csv.gz`, or any of them as an address such as `s3://…`.
@@ -90,13 +90,13 @@ def find_files(location: str) -> FileSet:
 
 
 def find_suffix(path: str) -> str:
-    """Returns the ending of a path in lower case, without that of a compression."""
+    """Returns the file-name ending that tells the format, in lower case: `.csv` of `A.CSV.gz`."""
     pure = PurePosixPath(path.replace(os.sep, "/").lower())
     return PurePosixPath(pure.stem).suffix if pure.suffix in COMPRESSIONS else pure.suffix
 
 
 def _list_local(location: str) -> tuple[list[str], str]:
-    """Lists the paths of a location, and the folder above which nothing of a path is a column."""
+    """Lists the files on this machine that a path or pattern means, and the folder they are named relative to."""
     path = Path(location)
     if path.is_dir():
         return _list_folder(location, list(_walk(location)), lambda name: (path / name).exists()), location

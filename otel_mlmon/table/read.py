@@ -1,4 +1,4 @@
-"""Tables in files, read by DuckDB: CSV, Parquet and JSON lines, one file after the other, in bounded memory.
+"""Reads tables from CSV, Parquet and JSON-lines files with DuckDB, one file after the other, in bounded memory.
 
 Every file is a query of its own, so that a fault names its file, and files of one table may differ in the order of
 their columns. All cells of CSV and JSON are handed on as text: what they mean is decided by `cells`, which DuckDB's own
@@ -42,7 +42,7 @@ _INSTALL: Final = 'needs DuckDB and Arrow: pip install "otel-mlmon[backtest]"'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileReader:
-    """One file, opened far enough to know its columns."""
+    """Describes one opened file of a table: its columns, and the DuckDB query that reads it."""
 
     file: TableFile
     columns: tuple[TableColumn, ...]
@@ -56,13 +56,13 @@ class FileReader:
 
 @dataclass(slots=True)
 class RowCounts:
-    """Counts the rows of each file as they are read, to find the file of a row."""
+    """Counts the rows of each file of a table as they are read, to tell later which file a row is from."""
 
     by_file: list[int] = field(default_factory=list)
 
 
 def read_table(location: str, *, encoding: str | None = None, decimal: str | None = None) -> Table:
-    """Opens the table in a file, a folder or files that match a pattern.
+    """Opens a table whose rows are in one file, in all files of a folder, or in those that match a pattern.
 
     Args:
         location: As `find_files` has it.
@@ -109,7 +109,7 @@ def read_table(location: str, *, encoding: str | None = None, decimal: str | Non
 
 
 def connect(filesystem: Any = None) -> duckdb.DuckDBPyConnection:
-    """Opens a DuckDB in memory that installs nothing and keeps to `MEMORY_LIMIT`.
+    """Opens a DuckDB database in memory, which installs no extensions and limits its own memory.
 
     Raises:
         DependencyMissingError: DuckDB or Arrow is not installed.
@@ -134,7 +134,7 @@ def connect(filesystem: Any = None) -> duckdb.DuckDBPyConnection:
 
 
 def stream_batches(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBatch]:
-    """Runs a query and yields its rows, at most `ROWS_A_BATCH` at a time."""
+    """Runs a DuckDB query and yields its rows as Arrow batches, at most `ROWS_A_BATCH` rows at a time."""
     relation: Any = connection.sql(query)
     # DuckDB 2 has another name for it, and warns of the old one.
     read = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch
@@ -236,7 +236,7 @@ def _find_json_fault(line: bytes) -> str:
 
 
 def _join_columns(readers: Sequence[FileReader]) -> dict[str, TableColumn]:
-    """Joins the columns of all files by name; a type may differ, a name may not be missing.
+    """Returns the columns that all files of a table have, by name; their types may differ.
 
     Raises:
         DataError: A file has other columns than the first one.
@@ -271,7 +271,7 @@ def _choose_decimal(column: TableColumn, own: TableColumn, reader: FileReader) -
 def _scan_file(
     connection: duckdb.DuckDBPyConnection, files: FileSet, reader: FileReader, names: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
-    """Yields the columns `names` of one file; by position, since to DuckDB `a` and `A` are the same name."""
+    """Yields the rows of one file of a table as Arrow batches with the given columns, in order."""
     import duckdb
     import pyarrow as pa
 
@@ -304,7 +304,7 @@ def _explain_fault(files: FileSet, reader: FileReader, message: str) -> DataErro
 
 
 def _locate(files: FileSet, readers: Sequence[FileReader], counts: RowCounts, row: int) -> str:
-    """Returns the place of a row that was read: its file, and the line or the row in it."""
+    """Returns where a row of a table stands, as a file and a line or row number: `ref.csv:17`."""
     starts = [0, *accumulate(counts.by_file)]
     index = max(position for position, start in enumerate(starts[:-1] or [0]) if start <= row)
     reader, row = readers[index], row - starts[index]
@@ -327,5 +327,5 @@ def _quote_text(text: str) -> str:
 
 
 def _escape_magic(path: str) -> str:
-    """Writes a path so that DuckDB does not take parts of it for a pattern."""
+    """Escapes a path, so that DuckDB does not read `*`, `?` and `[` in it as a pattern."""
     return re.sub(r"([*?\[])", r"[\1]", path)

@@ -27,12 +27,12 @@ CellKind: TypeAlias = Literal["number", "text", "boolean", "time", "unreadable"]
 
 
 def ignore_progress(_part: str, _done: int, _total: int) -> None:
-    """Ignores the progress of the work."""
+    """Does nothing with a report of progress; the default where no progress bar is shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableColumn:
-    """The name and the declared type of a column."""
+    """Describes one column of a table: its name, its declared type, and how its numbers are written."""
 
     name: str
     kind: CellKind
@@ -48,7 +48,7 @@ class TableColumn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows that can be read several times, a batch at a time."""
+    """A table whose rows can be read several times, in batches of Arrow columns."""
 
     source: str
     """What the user named it: a file, a folder, or what kind of table it is."""
@@ -63,7 +63,7 @@ class Table:
     """Sentences that a reader of the results should know."""
 
     def with_decimal(self, decimal: str | None) -> Table:
-        """Returns the table with this separator of fractions where texts do not show a point; itself for None."""
+        """Returns the table with the decimal separator that the user states for its texts; None changes nothing."""
         if decimal is None:
             return self
         columns = {
@@ -74,7 +74,7 @@ class Table:
 
 
 def open_object(data: object, source: str) -> Table:
-    """Opens a table that is in memory: Arrow, pandas, polars, or anything that hands out an Arrow stream.
+    """Opens a table that is in memory: of Arrow, pandas or polars, or a mapping of names to columns.
 
     Args:
         data: The table, or a mapping of names to columns.
@@ -107,7 +107,7 @@ def open_object(data: object, source: str) -> Table:
 
 
 def describe_column(name: str, kind: pa.DataType) -> TableColumn:
-    """Describes a column of an Arrow type."""
+    """Describes a table's column by its name and its Arrow type."""
     import pyarrow as pa
 
     types = pa.types
@@ -125,7 +125,7 @@ def describe_column(name: str, kind: pa.DataType) -> TableColumn:
 
 
 def check_column_names(names: Sequence[str], place: str) -> None:
-    """Checks that the names of the columns in a file differ.
+    """Checks that no two columns of a file have the same name.
 
     Raises:
         DataError: Two are equal.
@@ -136,7 +136,7 @@ def check_column_names(names: Sequence[str], place: str) -> None:
 
 
 def _convert_pandas(data: Any, source: str) -> pa.Table:
-    """Converts a DataFrame of pandas; its index is no column."""
+    """Converts a pandas DataFrame to an Arrow table; its index does not become a column."""
     names = [str(name) for name in data.columns]
     check_column_names(names, source)
     return _build_table({name: data.iloc[:, position] for position, name in enumerate(names)}, source)
@@ -156,7 +156,7 @@ def _build_table(columns: Mapping[str, Any], source: str) -> pa.Table:
 
 
 def _build_array(values: Any) -> pa.Array:
-    """Builds a column; values of several types become texts."""
+    """Builds an Arrow array from Python values; values of several types become texts."""
     import pyarrow as pa
 
     try:

@@ -36,12 +36,12 @@ _MODULES: Final = {
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a public name when it is first used."""
+    """Imports a public name of `otel_mlmon.testing` when it is first used."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    """The public names."""
+    """Lists the public names of `otel_mlmon.testing`."""
     return sorted(__all__)

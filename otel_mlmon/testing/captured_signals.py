@@ -23,7 +23,7 @@ FLUSH_TIMEOUT_S: Final = 10.0
 
 
 class Captured:
-    """The signals of one `capture()`.
+    """The spans, events and metrics that an application has sent within one `with capture()` block of a test.
 
     Args:
         handle: Of the instrumentation.
@@ -45,21 +45,21 @@ class Captured:
         self._reader = reader
 
     def flush(self) -> None:
-        """Waits until every call so far is in `spans`, `events` and `metrics()`."""
+        """Waits until all calls made so far have their spans, events and metrics."""
         self.handle.flush(FLUSH_TIMEOUT_S)
 
     @property
     def spans(self) -> tuple[ReadableSpan, ...]:
-        """Spans ended so far, the test's own included."""
+        """The spans that ended so far, also those that the test itself has started."""
         return tuple(self._spans.get_finished_spans())
 
     @property
     def events(self) -> tuple[ReadableLogRecord, ...]:
-        """Log records so far."""
+        """The log records written so far; the events of predictions are among them."""
         return tuple(self._events.get_finished_logs())
 
     def metrics(self) -> dict[str, Metric]:
-        """The metrics of this package by name, collected now, with all labels of the calls so far."""
+        """Returns the metrics of otel_mlmon by name, with everything that was counted so far."""
         self.flush()
         data = self._reader.get_metrics_data()
         return {
@@ -73,7 +73,7 @@ class Captured:
 
 @contextmanager
 def capture(**options: Any) -> Iterator[Captured]:
-    """`instrument(**options)` into memory, undone at the end.
+    """Instruments the application in a `with` block of a test, and keeps its spans, events and metrics in memory.
 
     By default every call gets a span and an event, and values of features leave however few they are.
 

@@ -1,4 +1,4 @@
-"""Runs the processor's steps in this process, on a clock that the test moves: would my alerts fire?"""
+"""Runs the drift detection and the alert rules of the processor in a test, on a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Request = ExportMetricsServiceRequest | ExportLogsServiceRequest
 
 
 class SimulatedProcessor:
-    """A processor without sockets, threads or waiting: telemetry and time in; states, alerts and messages out.
+    """A processor for tests, without sockets and threads, to which a test sends telemetry and which it asks for alerts.
 
     What it decides is what a real processor with the same configuration decides of the same telemetry. Its state is
     in a temporary directory, which `close` removes.
@@ -71,11 +71,11 @@ class SimulatedProcessor:
 
     @property
     def messages(self) -> list[str]:
-        """The text of each alert, as a person would read it."""
+        """The text of each alert so far, as a recipient would read it."""
         return [format_alert(alert) for alert in self.alerts]
 
     def receive(self, request: Request) -> DecodedRequest:
-        """Receives one OTLP request; returns the counts of accepted and rejected points."""
+        """Receives one OTLP request, as if an application had sent it; returns how many points were accepted."""
         is_logs = isinstance(request, ExportLogsServiceRequest)
         decoded = decode_logs(request) if is_logs else decode_metrics(request)
         self._pipeline.apply(decoded.items)
@@ -97,7 +97,7 @@ class SimulatedProcessor:
         durations_s: Sequence[float] = (),
         failed_durations_s: Sequence[float] = (),
     ) -> None:
-        """Sends what one process counted of a model in the interval that ends now.
+        """Sends what one process counted of a model's predictions and inputs in the interval that ends now.
 
         Args:
             model: Its name.
@@ -141,44 +141,44 @@ class SimulatedProcessor:
         self.receive(telemetry.request)
 
     def advance(self, seconds: float = 0.0) -> None:
-        """Moves the clock, then closes the panes that are due, evaluates them, and notifies."""
+        """Moves the clock of the test on, and evaluates everything that is due by then."""
         self.now_ns += round(seconds * SECOND_NS)
         self._pipeline.advance()
         self._pipeline.commit()
         self._pipeline.publish(is_busy=False)
 
     def relearn(self, model: str, *, version: str = "1", environment: str = "", streams: Sequence[str]) -> None:
-        """Has the references of these streams learned again, as `otel-mlmon reference relearn` does."""
+        """Makes streams of a model learn their references again, as `otel-mlmon reference relearn` does."""
         request = RelearnRequest(model=ModelKey(model, version, environment), streams=tuple(streams))
         self._pipeline.apply((request,))
         self.advance()
 
     def restart(self) -> None:
-        """Ends the processor and starts another one on the same state."""
+        """Ends the processor, and starts another one on the same stored state."""
         self._pipeline.close()
         self._open()
 
     def document(self) -> dict[str, Any]:
-        """Returns the documents of `/api/v1/models` and `/api/v1/alerts`: `{"models": {…}, "alerts": […]}`."""
+        """Returns the JSON documents of `/api/v1/models` and `/api/v1/alerts`: `{"models": {…}, "alerts": […]}`."""
         self._pipeline.publish(is_busy=False)
         return dict(self._pipeline.read())
 
     def stream(self, model: str, stream: str) -> dict[str, Any] | None:
-        """The API's document of one stream, such as `prediction.label` or `input.age`; None if it is not there."""
+        """Returns the API's JSON document of one stream of a model, such as `input.age`; None if there is none."""
         return _first(self._model(model)["streams"], "stream", stream)
 
     def stream_state(self, model: str, stream: str) -> str | None:
-        """The state of a stream: `learning`, `ok`, `weak`, `drift`, `no_data` or `error`; None if it is not there."""
+        """Returns the state of a model's stream, such as `learning`, `ok` or `drift`; None if there is none."""
         document = self.stream(model, stream)
         return None if document is None else str(document["state"])
 
     def rule_state(self, model: str, rule: str) -> str | None:
-        """The state of a rule: `ok`, `pending`, `firing`, `no_data` or `error`; None if it was not evaluated yet."""
+        """Returns the state of a model's alert rule, such as `ok` or `firing`; None before its first evaluation."""
         document = _first(self._model(model)["rules"], "rule", rule)
         return None if document is None else str(document["state"])
 
     def find_alerts(self, *, rule: str | None = None, about: str | None = None) -> list[Alert]:
-        """The alerts of a rule, and those that name a stream anywhere."""
+        """Returns the alerts so far of one rule, or that name one stream among their causes."""
         return [
             alert
             for alert in self.alerts
@@ -186,7 +186,7 @@ class SimulatedProcessor:
         ]
 
     def close(self) -> None:
-        """Ends the processor and removes its state."""
+        """Ends the processor and deletes its stored state."""
         self._pipeline.close()
         self._directory.cleanup()
 
@@ -212,7 +212,7 @@ class SimulatedProcessor:
 
 
 class _AlertCollector:
-    """A dispatcher with one recipient, who has every alert at once."""
+    """Takes the alerts of the processor in a test, in place of the notifiers that would send them."""
 
     names = ("list",)
 

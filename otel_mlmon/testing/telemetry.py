@@ -1,4 +1,4 @@
-"""Builds the OTLP requests that an application would send, from counts and values, for tests of a processor."""
+"""Builds the OTLP metrics requests that an application would send, for tests of a processor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DELTA: Final = 1
 
 
 class Telemetry:
-    """One OTLP metrics request of one sender about one model, for one interval, with delta temporality.
+    """Builds the OTLP metrics request of one sender about one model, with the deltas of one interval.
 
     Args:
         model: Name, version and environment of the model.
@@ -36,13 +36,13 @@ class Telemetry:
         self._times = {"start_time_unix_nano": start_ns, "time_unix_nano": end_ns}
 
     def add_count(self, metric: semconv.Metric, count: int, attributes: Mapping[str, str]) -> None:
-        """Adds a data point of a counter; `count` is 0 or above."""
+        """Adds a data point of a counter to the request; `count` is 0 or above."""
         data = self._metric(metric).sum
         data.aggregation_temporality, data.is_monotonic = _DELTA, True
         data.data_points.add(as_int=count, attributes=self._attributes(attributes), **self._times)
 
     def add_values(self, metric: semconv.Metric, values: Sequence[float], attributes: Mapping[str, str]) -> None:
-        """Adds finite values to a histogram: one with the bounds of `metric`, or an exponential one if it has none."""
+        """Adds a histogram of finite values to the request, with the buckets that the metric has."""
         numbers: Floats = np.asarray(values, dtype=np.float64)
         fields = {
             "count": numbers.size,

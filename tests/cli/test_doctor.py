@@ -15,6 +15,7 @@ from otel_mlmon.processor.connections import TlsFiles
 from otel_mlmon.processor.serve.access import WebAccess
 from otel_mlmon.processor.serve.api import create_app
 from otel_mlmon.processor.serve.server import WebServer
+from otel_mlmon.reference.web_port import WebPort
 from otel_mlmon.testing import SimulatedProcessor
 from tests.support import ports
 from tests.support.certificates import make_certificate
@@ -198,7 +199,7 @@ def test_the_token_and_the_certificate_of_the_configuration_are_used(
 def test_every_version_is_looked_at(capsys: pytest.CaptureFixture[str], listener: str) -> None:
     seen: list[Any] = []
     with processor(panes=40, versions=("1", "2")) as url:
-        overview, reason = doctor._read_processor(url, "", None, None)
+        overview, reason = doctor._read_processor(WebPort(address=url, timeout_s=30.0))
         assert (overview is not None, reason) == (True, "")
         assert overview is not None
         seen += overview[0]["versions"]["fraud"]

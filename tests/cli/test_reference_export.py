@@ -102,7 +102,7 @@ def streams(addresses: Addresses, predictions: int) -> dict[str, dict[str, Any]]
 
 def export(addresses: Addresses, *words: str) -> int:
     assert addresses.web is not None
-    return cli.main(["reference", "export", "digits/small", "--from", addresses.web, *words])
+    return cli.main(["reference", "export", "digits/small", "--url", addresses.web, *words])
 
 
 def test_another_processor_with_it_judges_alike(

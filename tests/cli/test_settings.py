@@ -73,4 +73,8 @@ def test_a_model_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     path = tmp_path / "churn.onnx"
     path.write_bytes(b"encrypted" * 100)
     assert cli.main(["settings", "--model", str(path)]) == 0
-    assert capsys.readouterr().out.splitlines()[::2] == ["model    churn", "graph    unreadable"]
+    assert capsys.readouterr().out.splitlines()[::2] == [
+        "model    churn",
+        "graph    unreadable (no ONNX model, or an encrypted or damaged one; if a runtime loads it all the same, what "
+        "an output is shows in its name and in the values of the first calls)",
+    ]

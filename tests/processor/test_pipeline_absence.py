@@ -13,8 +13,8 @@ from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.testing.telemetry import Telemetry
 from otel_mlmon.types import ModelKey
 
-CONFIGURATION = {"models": {"*": {"reference": {"learn": 1000}}}, "windows": {"rolling": "10m"}}
-MINUTE_PANES = 6
+PANE, PANE_NS, MINUTE_PANES = "30s", 30 * 10**9, 2
+CONFIGURATION = {"models": {"*": {"reference": {"learn": 1000}}}, "windows": {"pane": PANE, "rolling": "10m"}}
 
 Features = Mapping[str, Sequence[float] | Mapping[str, int]]
 
@@ -38,7 +38,7 @@ class Traffic:
     ) -> None:
         for pane in range(round(minutes * MINUTE_PANES)):
             features = {name: values for name, values in everything(self.random).items() if name not in without}
-            self.processor.now_ns += 10 * 10**9
+            self.processor.now_ns += PANE_NS
             self.processor.send_counts("shop", labels={"a": 60, "b": 40}, features={**features, **more(pane)})
             self.processor.advance()
 
@@ -93,9 +93,9 @@ def test_all_features_gone_are_one_alert() -> None:
 
 
 def test_a_feature_that_is_gone_before_it_was_learned_is_told_and_learns_on() -> None:
-    with SimulatedProcessor({"models": {"*": {"reference": {"learn": 5000}}}}) as processor:
+    with SimulatedProcessor({**CONFIGURATION, "models": {"*": {"reference": {"learn": 5000}}}}) as processor:
         traffic = Traffic(processor)
-        traffic.send(4)
+        traffic.send(10)
         traffic.send(12, without=["age"])
         assert traffic.alerts() == [("data_drift", "firing", ("input.age",))]
         traffic.send(1)
@@ -106,8 +106,8 @@ def test_a_feature_that_is_gone_before_it_was_learned_is_told_and_learns_on() ->
 def test_a_head_that_is_gone_is_a_drift_of_the_predictions() -> None:
     with SimulatedProcessor(CONFIGURATION) as processor:
         for pane in range(40 * MINUTE_PANES):
-            processor.now_ns += 10 * 10**9
-            start_ns = processor.now_ns - 10 * 10**9
+            processor.now_ns += PANE_NS
+            start_ns = processor.now_ns - PANE_NS
             telemetry = Telemetry(ModelKey("shop", "1"), sender="w", start_ns=start_ns, end_ns=processor.now_ns)
             for head in ("size",) if pane >= 20 * MINUTE_PANES else ("size", "colour"):
                 for label, count in {"a": 60, "b": 40}.items():
@@ -127,7 +127,7 @@ def test_a_feature_of_which_all_values_are_missing_is_a_drift_and_not_gone() -> 
         traffic = Traffic(processor)
         traffic.send(20)
         for _ in range(12 * MINUTE_PANES):
-            processor.now_ns += 10 * 10**9
+            processor.now_ns += PANE_NS
             features = everything(traffic.random)
             del features["age"]
             processor.send_counts("shop", labels={"a": 60, "b": 40}, features=features, missing={"age": 100})
@@ -141,7 +141,7 @@ def test_a_feature_of_which_all_values_are_missing_is_a_drift_and_not_gone() -> 
 def test_a_feature_that_comes_once_an_hour_is_not_missed() -> None:
     with SimulatedProcessor({**CONFIGURATION, "windows": {"pane": "1m", "rolling": "1h"}}) as processor:
         random = np.random.default_rng(5)
-        for minute in range(16 * 60):
+        for minute in range(8 * 60):
             processor.now_ns += 60 * 10**9
             features = {"rare": random.normal(0, 1, 5).tolist()} if random.random() < 1 / 60 else {}
             processor.send_counts("shop", labels={"a": 60, "b": 40}, features=features)
@@ -155,14 +155,16 @@ def test_a_model_without_traffic_is_silent_and_its_features_are_not_gone(is_mode
         traffic = Traffic(processor)
         traffic.send(20)
         for _ in range(20 * MINUTE_PANES if is_model_gone else 0):
-            processor.advance(10)
+            processor.advance(30)
         expected = [("no_data", "no_data", ()), ("no_data", "ok", ())] if is_model_gone else []
         traffic.send(5)
         assert traffic.alerts() == expected
 
 
 def test_a_muted_feature_is_neither_missed_nor_counts_for_the_model() -> None:
-    configuration = {"models": {"*": {"reference": {"learn": 1000}, "data_drift": {"ignore": ["age"]}}}}
+    configuration = {
+        **CONFIGURATION, "models": {"*": {"reference": {"learn": 1000}, "data_drift": {"ignore": ["age"]}}}
+    }  # fmt: skip
     with SimulatedProcessor(configuration) as processor:
         traffic = Traffic(processor)
         traffic.send(8)

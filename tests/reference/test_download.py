@@ -11,6 +11,7 @@ import pytest
 
 from otel_mlmon.errors import ConfigurationError, ProcessorError, ProfileError
 from otel_mlmon.reference.download import PATH, download_reference
+from otel_mlmon.reference.web_port import WebPort
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -35,7 +36,7 @@ def elsewhere(tmp_path: Path) -> Iterator[str]:
 
 def refused(address: str) -> str:
     with pytest.raises((ProcessorError, ProfileError)) as caught:
-        download_reference(address, "digits", version=None, is_partial=False, timeout_s=5.0)
+        download_reference(WebPort(address=address, timeout_s=5.0), "digits", version=None, is_partial=False)
     return str(caught.value)
 
 
@@ -45,17 +46,16 @@ def test_where_nobody_listens_it_says_so_and_what_sets_the_address() -> None:
         address = f"http://127.0.0.1:{probe.getsockname()[1]}"
         message = refused(address)
     assert message.startswith(f"{address}: no processor answers there: ")
-    assert message.endswith("; give the address of one with --from")
+    assert message.endswith("; give the address of one with --url")
 
 
 def test_who_never_answers_is_given_up() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
+        port = WebPort(address=f"127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.05)
         with pytest.raises(ProcessorError, match="no processor answers there: timed out"):
-            download_reference(
-                f"127.0.0.1:{silent.getsockname()[1]}", "m", version=None, is_partial=False, timeout_s=0.05
-            )
+            download_reference(port, "m", version=None, is_partial=False)
 
 
 def test_another_server_is_no_processor(elsewhere: str, tmp_path: Path) -> None:
@@ -74,5 +74,5 @@ def test_another_server_is_no_processor(elsewhere: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["ftp://host", "http://", "http://host:port", "http://[::1"])
 def test_what_is_no_address_is_said(address: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"--from: .* is no address of a web port"):
-        download_reference(address, "m", version=None, is_partial=False, timeout_s=1.0)
+    with pytest.raises(ConfigurationError, match=r"--url: .* is no address of a web port"):
+        download_reference(WebPort(address=address, timeout_s=1.0), "m", version=None, is_partial=False)

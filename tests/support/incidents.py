@@ -8,10 +8,13 @@ from typing import Any, Final
 
 import numpy as np
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.serve.page.source import Source
 from otel_mlmon.testing import SimulatedProcessor
+from otel_mlmon.testing.telemetry import Telemetry
+from otel_mlmon.types import ModelKey
 
 PANE_S: Final = 10
 CALM_PANES: Final = 30
@@ -23,6 +26,8 @@ SETUP: Final[Mapping[str, Any]] = {
     "limits": [{"name": "streams", "key": "limits.max_streams", "used": 21, "most": 10_000}],
     "notifiers": [{"name": "webhook-0", "kind": "webhook", "pending": 0, "outcomes": {"delivered": 2}}],
     "pane_s": 10.0,
+    "rolling_s": 3_600.0,
+    "alert_for_s": 0.0,
 }
 
 
@@ -54,24 +59,24 @@ class Incident:
 
 CALM: Final = Traffic()
 INCIDENTS: Final[Mapping[str, Incident]] = {
-    "slow": Incident(model="credit-risk", trouble=Traffic(slowness=14.0), headline="slow", action="Open a slow trace"),
+    "slow": Incident(
+        model="credit-risk", trouble=Traffic(slowness=14.0), headline="latency", action="Open a trace of a slow call"
+    ),
     "failing": Incident(
-        model="churn", trouble=Traffic(failed_ratio=0.2), headline="failing", action="Open a trace of a failed call"
+        model="churn", trouble=Traffic(failed_ratio=0.2), headline="errors", action="Open a trace of a failed call"
     ),
     "class-gone": Incident(
         model="credit-risk",
         trouble=Traffic(labels={"approve": 0.8, "review": 0.2, "decline": 0.0}),
-        headline="predictions changed",
+        headline="prediction drift",
         action="No prediction is decline any more",
     ),
-    "unit": Incident(
-        model="churn", trouble=Traffic(age_factor=12.0), headline="inputs changed", action="months and years"
-    ),
+    "unit": Incident(model="churn", trouble=Traffic(age_factor=12.0), headline="data drift", action="months and years"),
     "fallback": Incident(
         model="image-search",
         trouble=Traffic(slowness=14.0, provider=("CUDAExecutionProvider", "CPUExecutionProvider")),
-        headline="slow",
-        action="Find out why CUDAExecutionProvider could not be used",
+        headline="latency",
+        action="Find out why CUDA (NVIDIA GPU) could not be used",
     ),
     "deploy": Incident(
         model="churn",
@@ -86,7 +91,9 @@ MODELS: Final = ("churn", "credit-risk", "image-search")
 def simulate(incident: Incident | None, *, start_ns: int) -> tuple[SimulatedProcessor, int]:
     """Simulates a fleet; returns its processor, to be closed, and when the trouble began (Unix nanoseconds)."""
     rng = np.random.default_rng(7)
-    processor = SimulatedProcessor({"models": {"*": {"reference": {"learn": 1500}}}}, start_ns=start_ns)
+    alerts = {"trace_url": "https://jaeger.example/trace/{trace_id}"}
+    models = {"*": {"reference": {"learn": 1500}}}
+    processor = SimulatedProcessor({"alerts": alerts, "models": models}, start_ns=start_ns)
     trouble_ns = start_ns + CALM_PANES * PANE_S * 10**9
     for pane in range(CALM_PANES + (incident.panes if incident is not None else TROUBLE_PANES)):
         processor.now_ns += PANE_S * 10**9
@@ -151,6 +158,23 @@ def send(
         durations_s=durations[~failed].tolist(),
         failed_durations_s=durations[failed].tolist(),
     )
+    if traffic.slowness > 1.0 or traffic.failed_ratio:
+        processor.receive(_traced_call(processor.now_ns, model, traffic, float(durations[0]), trace_id=rng.bytes(16)))
+
+
+def _traced_call(
+    now_ns: int, model: str, traffic: Traffic, duration_s: float, *, trace_id: bytes
+) -> ExportMetricsServiceRequest:
+    """Builds what another process of the model counted: one call, with its trace."""
+    telemetry = Telemetry(
+        ModelKey(model, traffic.version, ""), sender="sender-2", start_ns=now_ns - PANE_S * 10**9, end_ns=now_ns
+    )
+    error = {semconv.ERROR_TYPE: "RuntimeError"} if traffic.failed_ratio else {}
+    telemetry.add_values(semconv.DURATION, [duration_s], error)
+    (metric,) = telemetry.request.resource_metrics[0].scope_metrics[0].metrics
+    (point,) = metric.exponential_histogram.data_points or metric.histogram.data_points
+    point.exemplars.add(time_unix_nano=now_ns, as_double=duration_s, trace_id=trace_id, span_id=trace_id[:8])
+    return telemetry.request
 
 
 def loaded_model(model: str, version: str, requested: str, provider: str, *, time_ns: int) -> ExportLogsServiceRequest:

@@ -23,7 +23,7 @@ HOLD_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Snapshot:
-    """Holds counts and finite values of one model; a shape (n,) each."""
+    """The totals of one model's inference calls between two collections of metrics."""
 
     model: ModelKey
     durations_s: Mapping[str, Floats] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Snapshot:
 
 
 class Aggregator:
-    """Adds predictions up to one snapshot a model, by one array operation a batch and column.
+    """Adds up the predictions of inference calls, model by model, until metrics are collected.
 
     Runs on: one thread at a time.
 
@@ -72,12 +72,12 @@ class Aggregator:
         self._snapshots: dict[ModelKey, list[Snapshot]] = {}
 
     def add(self, predictions: Predictions) -> None:
-        """Adds the predictions of one batch."""
+        """Adds the predictions of one batch of inference calls to the totals of their model."""
         snapshot = self._summarize(predictions)
         self._snapshots.setdefault(snapshot.model, []).append(snapshot)
 
     def take(self, *, may_hold: bool = False) -> list[Snapshot]:
-        """Returns the snapshots of everything added since the last call.
+        """Returns the totals of each model since the last collection, and starts new ones.
 
         Args:
             may_hold: Whether labels and categories may be missing, of which it is not settled how they are counted.
@@ -126,7 +126,7 @@ class Aggregator:
     def _admit_or_hold(
         self, model: ModelKey, head: str, feature: str, counts: Mapping[str, int], declared: Sequence[str]
     ) -> Mapping[str, int]:
-        """Returns the counts that may leave, with those that were held before; none while they are held."""
+        """Returns the counts of labels that may be exported, and holds those back that are too few yet."""
         key = (model, head, feature)
         since_s, earlier = self._held.pop(key, (self._clock(), {}))
         counts = _add_counts([earlier, counts]) if earlier else counts
@@ -137,7 +137,7 @@ class Aggregator:
 
 
 def merge_snapshots(snapshots: Sequence[Snapshot]) -> Snapshot:
-    """Merges the snapshots, at least one, of one model."""
+    """Adds up several snapshots of one model."""
     if len(snapshots) == 1:
         return snapshots[0]
     inputs = [snapshot.inputs for snapshot in snapshots]
@@ -164,7 +164,7 @@ def merge_snapshots(snapshots: Sequence[Snapshot]) -> Snapshot:
 
 
 def label_counts(labels: Labels) -> dict[str, int]:
-    """Counts each label; two classes of one name are one label."""
+    """Counts how often each label was predicted, by its name."""
     counts: dict[str, int] = {}
     counts_by_code = np.bincount(labels.codes, minlength=1)
     for code in np.flatnonzero(counts_by_code).tolist():

@@ -1,4 +1,4 @@
-"""Batches of calls: takes them out of the queue by plan, joins the copies of a tensor, and counts rows and samples.
+"""Takes batches of inference calls out of the queue, joins the copies of each tensor, and counts rows.
 
 Calls are taken a few at a time, since this work holds the interpreter. They are freed at once, and the application's
 threads may run in between.
@@ -23,19 +23,19 @@ from otel_mlmon.types import Ints
 CHUNK_CALLS: Final = 16_384
 """Calls decoded at a time at most: the more, the larger numpy's share, which does not hold the interpreter."""
 
-PIECE_CALLS: Final = 128
-"""Calls taken at a time: some 0.1 ms of work."""
+PIECE_CALLS: Final = 256
+"""Calls taken at a time: some 0.15 ms of work, half of it whatever their number."""
 
 _IMAGE_CHANNELS: Final = frozenset({1, 3, 4})
 
 _CONTEXT: Final = Call._fields.index("context")
 
-CallColumns: TypeAlias = "Sequence[Sequence[Any]]"
-"""Calls by field: one sequence a field of `Call`, in order."""
+CallColumns: TypeAlias = "Sequence[list[Any]]"
+"""Calls by field: one list a field of `Call`, in order."""
 
 
 class PackedTensor(NamedTuple):
-    """Holds a tensor that was copied completely at each of n calls: rows of the plan's shape, in C order."""
+    """Holds the complete copies of one tensor at n inference calls, as bytes one after the other."""
 
     data: bytes
     """The copies, one after the other."""
@@ -49,7 +49,7 @@ Items: TypeAlias = "PackedTensor | Sequence[Item]"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CallBatch:
-    """Holds n calls of one plan, field by field, in the order of the queue."""
+    """Holds n inference calls of one model session, field by field, in the order of the queue."""
 
     plan: Plan
     started_ns: Ints
@@ -66,7 +66,7 @@ class CallBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TensorRows:
-    """Holds the rows of one tensor over a batch of calls, as far as they were copied."""
+    """Holds the copied rows of one tensor over a batch of inference calls, and the number of rows of each call."""
 
     rows: NDArray[Any]
     """Shape (m, k): one row a prediction or sample."""
@@ -79,7 +79,7 @@ class TensorRows:
 
 
 class _InputAxes(NamedTuple):
-    """Holds the lengths of the first axes of one input, call by call."""
+    """Holds how long those axes of an input are that may count its samples, call by call."""
 
     lengths: tuple[Ints, ...]
     """The axes that may be that of the samples, shape (n,) each; 0 where a length is unknown."""
@@ -88,7 +88,7 @@ class _InputAxes(NamedTuple):
 
 
 class SampleSizes:
-    """Knows how many samples each call of a batch was given, from the shapes of its inputs.
+    """Tells how many samples each inference call of a batch was given, from the shapes of its inputs.
 
     Args:
         tensors: The inputs that were copied.
@@ -100,7 +100,7 @@ class SampleSizes:
         self._axes: list[_InputAxes] = []
 
     def are_samples(self, sizes: Ints) -> bool | None:
-        """Returns whether outputs of `sizes` rows, shape (n,), have one row a sample; None if no input says.
+        """Returns whether an output has one row for each input sample; None if the inputs do not tell.
 
         Calls without rows are not asked: an output that was not copied has none either.
         """
@@ -119,7 +119,7 @@ class SampleSizes:
         return not has_samples and bool((sizes <= 1).all())
 
     def fill(self, sizes: Ints) -> Ints:
-        """Returns `sizes`, shape (n,), with the length of the inputs' first axis where they are 0."""
+        """Fills in unknown (zero) batch sizes, shape (n,), with the length of the inputs' first axis."""
         for position in range(len(self._inputs)):
             if sizes.all():
                 break
@@ -133,13 +133,13 @@ class SampleSizes:
 
 
 def take_batches(
-    take: Callable[[int], Sequence[Any]],
+    take: Callable[[int], list[Any]],
     limit: int,
     *,
     is_suppressed: Callable[[object], bool],
     pause: Callable[[], object],
 ) -> tuple[list[CallBatch], int]:
-    """Takes the oldest calls out of the queue, at most `limit`, as one batch a plan.
+    """Takes the oldest inference calls out of the queue, at most `limit`, as one batch for each session plan.
 
     Runs on: one thread at a time.
 
@@ -170,7 +170,7 @@ def take_batches(
 
 
 def split_calls(items: Items) -> Sequence[Item]:
-    """Returns the copies call by call."""
+    """Splits the copies of a tensor over a batch into one item for each inference call."""
     if not isinstance(items, PackedTensor):
         return items
     ends = np.cumsum(items.lengths).tolist()
@@ -178,7 +178,7 @@ def split_calls(items: Items) -> Sequence[Item]:
 
 
 def join_rows(tensor: Tensor, items: Items, *, width: int = 0) -> TensorRows:
-    """Joins the copies of a tensor of layout `rows` or `maps`; rows of another width than the first are left out.
+    """Joins the copied rows of a tensor over a batch of inference calls into one array.
 
     Args:
         tensor: The tensor.
@@ -191,7 +191,7 @@ def join_rows(tensor: Tensor, items: Items, *, width: int = 0) -> TensorRows:
 
 
 def batch_sizes(tensor: Tensor, items: Items) -> Ints:
-    """Returns the length of the first axis at each call; 0 if unknown."""
+    """Returns the length of a tensor's first axis at each inference call; 0 if unknown."""
     if isinstance(items, PackedTensor):
         return items.lengths // max(row_bytes(tensor), 1)
     if tensor.layout == "none":
@@ -205,7 +205,7 @@ def batch_sizes(tensor: Tensor, items: Items) -> Ints:
 
 
 def row_bytes(tensor: Tensor) -> int:
-    """Computes the bytes of one row of the plan's shape."""
+    """Computes how many bytes one row of a tensor takes."""
     return math.prod(tensor.row_shape or ()) * np.dtype(tensor.dtype).itemsize
 
 
@@ -224,7 +224,7 @@ def _read_axes(tensor: Tensor, items: Items) -> _InputAxes:
 
 
 class _BatchBuilder:
-    """Adds up the calls of one plan."""
+    """Collects the inference calls of one session plan, to build a batch of them."""
 
     def __init__(self) -> None:
         self._started = array("q")
@@ -236,8 +236,8 @@ class _BatchBuilder:
 
     def add(self, columns: CallColumns) -> None:
         _, started, ended, contexts, inputs, outputs, errors = columns
-        self._started.extend(started)
-        self._ended.extend(ended)
+        self._started.fromlist(started)  # a third of the time of `extend`
+        self._ended.fromlist(ended)
         self._contexts.extend(contexts)
         self._errors.extend(errors)
         self._inputs.add(inputs)
@@ -256,7 +256,7 @@ class _BatchBuilder:
 
 
 class _SideBuilder:
-    """Adds up the inputs or outputs of calls: packed as long as each is the bytes of one tensor."""
+    """Collects the copied inputs, or outputs, of inference calls: as packed bytes as long as that is possible."""
 
     def __init__(self) -> None:
         self._packed: list[bytes] = []
@@ -266,7 +266,7 @@ class _SideBuilder:
     def add(self, sides: Sequence[Side]) -> None:
         if not self._sides and set(map(type, sides)) == {bytes}:
             self._packed.append(b"".join(sides))  # type: ignore[arg-type]
-            self._lengths.extend(map(len, sides))
+            self._lengths.fromlist(list(map(len, sides)))
             return
         if self._packed:
             self._sides, self._packed = list(split_calls(self._tensor())), []  # type: ignore[arg-type]
@@ -282,7 +282,7 @@ class _SideBuilder:
 
 
 def _items_at(sides: Sequence[Side], position: int) -> Sequence[Item]:
-    """Returns the copy of the tensor at `position` of each call; None for a call that failed."""
+    """Returns each inference call's copy of the tensor at one position; None for a call that failed."""
     return [side if type(side) is bytes else (side[position] if side else None) for side in sides]  # type: ignore[misc]
 
 
@@ -308,11 +308,11 @@ def _group_by_plan(columns: CallColumns) -> Iterator[tuple[Plan, CallColumns]]:
     for call in zip(*columns, strict=True):
         groups.setdefault(call[0], []).append(call)
     for plan, group in groups.items():
-        yield plan, list(zip(*group, strict=True))
+        yield plan, list(map(list, zip(*group, strict=True)))
 
 
 def _packed_rows(tensor: Tensor, items: PackedTensor) -> TensorRows | None:
-    """Joins copies of complete rows; None if one is not: onnxruntime only warns of an output of an undeclared shape."""
+    """Joins complete copies of a tensor's rows; None if one is incomplete, of an undeclared output shape."""
     size_bytes, dtype = row_bytes(tensor), np.dtype(tensor.dtype)
     if not size_bytes:
         return None
@@ -328,7 +328,7 @@ def _packed_rows(tensor: Tensor, items: PackedTensor) -> TensorRows | None:
 
 
 def _equal_rows(dtype: np.dtype[Any], items: Sequence[Item], wanted_width: int) -> TensorRows | None:
-    """Joins copies of one shape and length, such as calls of one batch size; None for others."""
+    """Joins copies of a tensor that all have one shape, as at calls of one batch size; None for others."""
     if set(map(type, items)) != {tuple}:
         return None
     shapes, parts = zip(*items, strict=True)

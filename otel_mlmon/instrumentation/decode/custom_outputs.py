@@ -1,4 +1,4 @@
-"""Decodes outputs with the developer's own function, on the worker thread and on copies, call by call."""
+"""Decodes a model's outputs with a function of the developer's, call by call on copies, on the worker thread."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def decode_with_function(
     outputs_of_calls: Sequence[Sequence[Item]],
     class_names: Sequence[str],
 ) -> tuple[Labels, Confidences]:
-    """Decodes the outputs of each call; a call for which the function fails has no labels, and the error is counted.
+    """Decodes the outputs of each inference call with the developer's function; counts the calls where it fails.
 
     Args:
         function: The developer's.
@@ -59,7 +59,7 @@ def decode_with_function(
 
 
 def _arrays(tensors: Sequence[Tensor], items: Sequence[Item]) -> dict[str, NDArray[Any]] | None:
-    """Returns the outputs of one call, each an array of its own; None if one was too large to copy."""
+    """Returns the copied outputs of one inference call as arrays; None if one was too large to copy."""
     arrays: dict[str, NDArray[Any]] = {}
     for tensor, item in zip(tensors, items, strict=False):
         if isinstance(item, bytes) and tensor.row_shape is not None:

@@ -1,4 +1,4 @@
-"""Decodes batches of calls into predictions: which kind each output has, labels, confidences, values and features."""
+"""Decodes batches of inference calls into predictions: labels, confidences, values and features."""
 
 from __future__ import annotations
 
@@ -37,47 +37,47 @@ MAX_DECODERS: Final = 1024
 
 
 class DeclaredModel(Protocol):
-    """The Protocol of a model's declared options; empty or None where nothing was declared."""
+    """The Protocol of the options that the developer has declared for a model; empty or None where there are none."""
 
     @property
     def version(self) -> str:
-        """The version."""
+        """The version of the model that the developer has declared."""
 
     @property
     def output_kind(self) -> OutputKind | Mapping[str, OutputKind] | OutputFunction | None:
-        """The kind of the output of the scores, or of each output by name, or a function that reads them."""
+        """The declared kind of the model's outputs, one for all or by output, or a function that decodes them."""
 
     @property
     def labels(self) -> Sequence[str]:
-        """Class names."""
+        """The declared names of the model's classes."""
 
     @property
     def features(self) -> Sequence[str]:
-        """Names of the inputs' columns."""
+        """The declared names of the columns of the model's inputs."""
 
     @property
     def categories(self) -> Mapping[str, Sequence[str]]:
-        """Categories that may leave as they are, by feature."""
+        """The declared categories by feature, which may be exported as plain text."""
 
     @property
     def keep_text(self) -> Sequence[str]:
-        """Features whose texts leave as they are."""
+        """The features whose texts the developer allows to be exported as they are."""
 
     @property
     def text(self) -> str | None:
-        """Whether undeclared texts leave as buckets, `hash`, or as they are, `keep`."""
+        """How undeclared texts of the model are exported: `hash` as buckets, `keep` as they are, None as usual."""
 
     @property
     def text_key(self) -> str | None:
-        """The key of the buckets; empty or None for one that is made from the model's name."""
+        """The secret key of the hash buckets of texts; empty or None for one that is made from the model's name."""
 
     @property
     def categorical(self) -> Sequence[str] | None:
-        """Features that are categories although they are numbers; None to infer them."""
+        """The names of numeric features that are categories; None to infer them from their values."""
 
 
 class CallDecoder(Protocol):
-    """Decodes the calls of one plan.
+    """The Protocol of what decodes the inference calls of one session.
 
     Runs on: one thread at a time.
     """
@@ -85,14 +85,14 @@ class CallDecoder(Protocol):
     model: ModelIdentity
 
     def decode(self, batch: CallBatch) -> Predictions:
-        """Decodes at least one call of this decoder's plan."""
+        """Decodes a batch of one or more inference calls into predictions."""
 
     def read(self, inputs: Side, outputs: Side) -> CallSummary | None:
-        """Reads the copies of one call, and changes nothing; None if only a batch can be decoded."""
+        """Reads label and confidence of one inference call, without side effects; None if only a batch can be read."""
 
 
 class Decoder:
-    """Decodes the tensors of the calls of one plan.
+    """Decodes the copied tensors of the inference calls of one session into predictions and features.
 
     Runs on: one thread at a time.
 
@@ -135,7 +135,7 @@ class Decoder:
         )
 
     def decode(self, batch: CallBatch) -> Predictions:
-        """Decodes at least one call of this decoder's plan."""
+        """Decodes a batch of one or more inference calls into predictions and features."""
         calls = len(batch.errors)
         samples = SampleSizes(self._plan.inputs, batch.inputs)
         decoded = self._decode_outputs(batch.outputs, samples, calls)
@@ -157,7 +157,7 @@ class Decoder:
         )
 
     def read(self, inputs: Side, outputs: Side) -> CallSummary | None:
-        """Reads the copies of one call, and changes nothing; None if only a batch can be decoded."""
+        """Reads label and confidence of one inference call, without side effects; None if only a batch can be read."""
         return None if callable(self._declared.output_kind) else self._reader.read(inputs, outputs)
 
     def _decode_outputs(self, outputs: Sequence[Items], samples: SampleSizes, calls: int) -> DecodedOutputs:
@@ -170,7 +170,7 @@ class Decoder:
         return DecodedOutputs(heads={"": Head(labels=labels, confidences=confidences)}, sizes=sizes)
 
     def _check_output_names(self) -> None:
-        """Warns of names of outputs that the developer described and the model lacks."""
+        """Warns of output names in the developer's options that the model does not have."""
         kinds, names = self._declared.output_kind, self._plan.output_names
         if isinstance(kinds, Mapping) and names:
             for name in kinds.keys() - set(names):
@@ -186,7 +186,7 @@ class Decoder:
 
 
 def make_namer(plan: Plan, declared: DeclaredModel, model: str) -> TextNamer:
-    """Makes the namer of the texts of a model, from all that declares them: developer, graph, metadata, reference."""
+    """Makes the object that decides which labels and categories of a model may be exported as plain text."""
     session = plan.session
     keys = [key for tensor in plan.outputs for key in tensor.keys]
     graph_labels = [label for origin in session.graph().outputs.values() for label in origin.labels]
@@ -205,7 +205,7 @@ def make_namer(plan: Plan, declared: DeclaredModel, model: str) -> TextNamer:
 def make_vocabularies(
     limit: int, options: Callable[[str], DeclaredModel], *, on_full: Callable[[str, str], None] = lambda _, __: None
 ) -> Vocabularies:
-    """Makes the vocabularies of all models, of at most `limit` names each, from their options by name."""
+    """Makes the limits on how many labels and categories of each model are counted by name."""
     return Vocabularies(
         limit=limit,
         buckets_of=lambda model: TextBuckets(key=options(model).text_key or "", model=model),
@@ -215,7 +215,7 @@ def make_vocabularies(
 
 
 class Decoders:
-    """Keeps one decoder a plan, of the latest plans.
+    """Keeps a decoder for each session plan, of the plans that were used last.
 
     Runs on: one thread at a time.
 
@@ -230,11 +230,11 @@ class Decoders:
         self._decoders: dict[Plan, CallDecoder] = {}
 
     def find(self, plan: Plan) -> CallDecoder | None:
-        """Returns the decoder of a plan; None before its first batch."""
+        """Returns the decoder of a session plan; None before its first batch."""
         return self._decoders.get(plan)
 
     def decode_batch(self, batch: CallBatch) -> Predictions:
-        """Decodes a batch of captured calls into predictions."""
+        """Decodes a batch of inference calls into predictions with the decoder of its session plan."""
         decoder = self._decoders.get(batch.plan)
         if decoder is None:
             if len(self._decoders) >= MAX_DECODERS:

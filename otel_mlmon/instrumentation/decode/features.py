@@ -1,4 +1,4 @@
-"""Summarizes inputs: one column of numbers a feature, counts of categories, or of a wide input its mean and spread.
+"""Summarizes a model's inputs as features: columns of numbers, counts of categories, or mean and spread.
 
 Wide are inputs of one kind of value: sound, raw bytes, tokens, spectrograms. A feature a column would be a hundred
 streams that say nothing each; mean and standard deviation of a sample's values show when it gets louder or emptier.
@@ -44,7 +44,7 @@ _TOKENS: Final = re.compile(r"((input|token|position|segment|decoder|attention)_
 
 @dataclass(slots=True, kw_only=True)
 class InputPlan:
-    """Describes the features of one input; decided once a session."""
+    """Describes how the features of one model input are summarized; decided once a session."""
 
     position: int
     tensor: Tensor
@@ -65,7 +65,7 @@ class InputPlan:
 
 
 class FeatureProfiler:
-    """Summarizes the inputs of one plan.
+    """Summarizes the inputs of inference calls as features, for one session of a model.
 
     Runs on: one thread at a time.
 
@@ -101,7 +101,7 @@ class FeatureProfiler:
         self._plans: list[InputPlan] | None = None
 
     def summarize(self, inputs: Sequence[Items]) -> InputSummary:
-        """Summarizes the copies of each input; the summary is empty as long as none shows how wide an input is."""
+        """Summarizes the copied inputs of a batch of inference calls; the summary is empty while widths are unknown."""
         summary = InputSummary()
         if self._plans is None:
             if not any(any(split_calls(items)) for items in inputs):
@@ -170,7 +170,7 @@ class FeatureProfiler:
         return plan
 
     def _add_input(self, plan: InputPlan, items: Items, summary: InputSummary) -> int:
-        """Adds one input to the summary; returns its number of rows."""
+        """Adds one model input to the summary of features; returns the number of its rows."""
         if plan.tensor.layout == "text":
             return _add_texts(plan, split_calls(items), summary, self._namer)
         if not plan.names:
@@ -212,7 +212,7 @@ def _default_names(tensor_name: str, width: int, *, limit: int, is_only: bool) -
 
 
 def _width(tensor: Tensor, items: Items) -> int:
-    """Returns the columns of an input; 0 if nothing shows them yet."""
+    """Returns how many columns a model input has; 0 if no copy shows it yet."""
     if tensor.row_shape is not None:
         return math.prod(tensor.row_shape)
     shape = next((item[0] for item in split_calls(items) if isinstance(item, tuple)), None)
@@ -253,7 +253,7 @@ def _finite_values(values: NDArray[Any], name: str, summary: InputSummary, *, is
 
 
 def _category_of(value: float) -> str:
-    """Returns the name of a number as a category; -0.0 is 0."""
+    """Returns a number as the name of a category: `6` for 6.0, and `0` for -0.0."""
     return str(int(value)) if float(value).is_integer() else f"{value:g}"
 
 
@@ -280,7 +280,7 @@ def _add_texts(plan: InputPlan, items: Sequence[Item], summary: InputSummary, na
 
 
 def _add_wide(plan: InputPlan, items: Sequence[Item], summary: InputSummary) -> int:
-    """Adds mean and spread of each copied sample; values that are no numbers are left out of them."""
+    """Adds mean and standard deviation of each copied sample of a wide input, such as sound or tokens."""
     dtype = np.dtype(plan.tensor.dtype)
     tables: dict[int, list[NDArray[Any]]] = {}
     for item in items:
@@ -302,7 +302,7 @@ def _add_wide(plan: InputPlan, items: Sequence[Item], summary: InputSummary) -> 
 
 
 def _mean_and_spread(rows: NDArray[Any]) -> NDArray[Any]:
-    """Computes mean and standard deviation of each row, of its finite values; NaN of none. Shape (2, rows)."""
+    """Computes mean and standard deviation of the finite values of each row; NaN without any. Shape (2, rows)."""
     is_number = np.isfinite(rows) if rows.dtype.kind == "f" else np.ones(rows.shape, dtype=bool)
     counts = is_number.sum(axis=1)
     values = np.where(is_number, rows, 0).astype(np.float64)

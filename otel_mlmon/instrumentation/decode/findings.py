@@ -1,4 +1,4 @@
-"""Records facts inferred about each model: logged once, and reported by `status()`."""
+"""Collects what was inferred about each model: logged once, and listed by `status()`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LOG: Final = logging.getLogger("otel_mlmon")
 
 
 class Findings:
-    """Holds the latest sentence for each model and subject.
+    """Collects the facts that were inferred about each model, such as the kind of an output.
 
     Runs on: `note`, `note_model` and `warn_in_doubt` on one thread at a time, `note_file` likewise, beside them; `all`
     on any.
@@ -54,7 +54,7 @@ class Findings:
         self.outputs = OutputReports()
 
     def note_model(self, model: str) -> None:
-        """Notes that a model has run, and warns where only a name near to its own was described."""
+        """Notes that a model has run, and warns if options were given for a similar name only."""
         self._has_run = True
         if model in self._declared:  # others may be without number
             self._models.add(model)
@@ -77,7 +77,7 @@ class Findings:
         assumption: str = "",
         output: str = "",
     ) -> None:
-        """Records a finding, and logs it if it is new, however many sessions of the model have it.
+        """Records a fact inferred about a model, and logs it once, however many sessions of the model show it.
 
         Args:
             model: The model's name.
@@ -100,7 +100,7 @@ class Findings:
             _LOG.log(logging.WARNING if is_warning else logging.INFO, "Model %s, %s: %s.", model, subject, finding)
 
     def warn_in_doubt(self, model: str) -> None:
-        """Warns of all outputs whose kind was assumed, with the line that settles them; once a model."""
+        """Warns once a model of outputs whose kind was only assumed, with the option that settles it."""
         doubts = self._doubts.pop(model, None)
         if doubts:
             self._doubted.add(model)
@@ -112,7 +112,7 @@ class Findings:
             )  # fmt: skip
 
     def note_file(self, model: ModelKey, path: str, digest: str) -> None:
-        """Notes the file of a model, and warns, once a name, of a second file of other content with the same name.
+        """Notes the file of a model, and warns once of a file of the same name with other content.
 
         A file that is replaced in its place is a new version, and so is one with a version of its own.
 
@@ -143,7 +143,7 @@ class Findings:
         self.note(model.name, FILES, f"{finding}. {SETTLE_NAME}", is_warning=True)
 
     def separate_version(self, model: ModelKey, digest: str) -> str:
-        """Returns the version by which a model is reported, of a second content of one version with its digest.
+        """Returns the version to report, made distinct by a digest where one version has files of different content.
 
         Two files may have the same version in them: exporters write 1, and copies are changed by hand.
 
@@ -161,12 +161,12 @@ class Findings:
         return model.version if is_first else f"{model.version}+{digest[:DIGEST_CHARACTERS]}"
 
     def note_full_vocabulary(self, model: str, feature: str) -> None:
-        """Notes that there are more labels, or values of a feature, than are counted by name."""
+        """Notes that a model has more labels, or categories of a feature, than are counted by name."""
         subject = f"values of {feature}" if feature else "labels"
         self.note(model, subject, "more than max_labels, of which some or all are in buckets")
 
     def all(self) -> dict[str, dict[str, str]]:
-        """Returns the findings by model and subject."""
+        """Returns all inferred facts, by model and subject."""
         by_model: dict[str, dict[str, str]] = {}
         if self._has_run:
             by_model = {name: {DESCRIPTION: UNMATCHED} for name in list(self._declared) if name not in self._models}

@@ -1,4 +1,4 @@
-"""Decodes the rows of outputs into classes, and joins what outputs say of one classification into a head.
+"""Decodes model outputs into classes, and joins a label output and a score output of one classification (a head).
 
 An output belongs to another one because the model's file says so, or because their values do: the label is the class of
 the greatest score, row by row. What belongs together, and the names that heads are counted by, are decided at the
@@ -45,7 +45,7 @@ Note = Callable[..., None]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Classification:
-    """The classes that one output predicts for the rows of n calls, with their confidences."""
+    """The classes and confidences that one output predicts for the rows of a batch of inference calls."""
 
     output: str
     kind: OutputKind
@@ -67,19 +67,19 @@ class Classification:
 
 
 class DeclaredOutputs(Protocol):
-    """The Protocol of what the developer declared of a model's outputs; empty or None where nothing was declared."""
+    """The Protocol of what the developer has declared of a model's outputs; empty or None where nothing is."""
 
     @property
     def output_kind(self) -> object:
-        """The kind of the output of the scores, or of each output by name, or a function that reads them."""
+        """The declared kind of the model's outputs, one for all or by output, or a function that decodes them."""
 
     @property
     def labels(self) -> Sequence[str]:
-        """Class names."""
+        """The declared names of the model's classes."""
 
 
 class ClassDecoder:
-    """Decodes the outputs of one plan that hold classes.
+    """Decodes the outputs of a model session that hold classes, as labels or as scores.
 
     Runs on: one thread at a time.
 
@@ -101,20 +101,20 @@ class ClassDecoder:
 
     @functools.cached_property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the classes that are declared, or in the model's metadata."""
+        """The names of the model's classes, as declared or as in the metadata of its file; empty if unknown."""
         names = tuple(str(name)[:MAX_TEXT] for name in self._declared.labels)
         return names or class_names(self._plan.session.metadata)
 
     def name_number(self, value: object) -> str:
-        """Returns the label of a number, as it may leave the process."""
+        """Returns the label of a numeric class, as it may leave the process."""
         return self.namer.name_number_label(label_of(value, self.class_names))
 
     def origin_of(self, tensor: Tensor) -> OutputOrigin:
-        """Returns how the model's file says that an output is computed."""
+        """Returns how an output is computed, according to the model's file."""
         return self._origins.get(tensor.name, NO_ORIGIN)
 
     def decode(self, tensor: Tensor, kind: OutputKind, joined: TensorRows, *, earlier: int = 0) -> Classification:
-        """Decodes rows of `labels`, `top_k`, `multi_label`, or scores of classes.
+        """Decodes the rows of an output into labels and confidences, by the output's kind.
 
         Args:
             tensor: The output.
@@ -163,7 +163,7 @@ class ClassDecoder:
         )
 
     def decode_texts(self, tensor: Tensor, kind: OutputKind, items: Sequence[Item], sizes: Ints) -> Classification:
-        """Decodes strings of `labels` or `top_k`; `sizes`, shape (n,), are the rows of each call."""
+        """Decodes an output of strings into labels, with the number of rows of each inference call, shape (n,)."""
         texts, calls = texts_of(items, is_ranked=kind == "top_k")
         codes, table = encode_texts(texts)
         shapes = [item[0] for item in items if type(item) is tuple]
@@ -179,7 +179,7 @@ class ClassDecoder:
         )
 
     def decode_values(self, output: str, rows: Floats, limit: int) -> dict[str, Floats]:
-        """Decodes the finite numbers of a regression, shape (m, k), by target; at most `limit` targets."""
+        """Splits the finite numbers of a regression output, shape (m, k), by target; at most `limit` targets."""
         is_finite: Bools = np.asarray(np.isfinite(rows))
         if rows.shape[1] == 1:
             return {output: rows[is_finite]}
@@ -188,7 +188,7 @@ class ClassDecoder:
         return {f"{output}.{target}": rows[is_finite[:, index], index] for target, index in columns}
 
     def _best_scores(self, tensor: Tensor, rows: NDArray[Any], calls: Ints) -> Confidences:
-        """Returns the first score of each row, as long as all may be probabilities of different classes."""
+        """Returns the best score of each row of a top-k output; nothing if the scores are no probabilities."""
         origin = self.origin_of(tensor)
         if origin.role == "top_k_scores" and origin.source_role not in {"probabilities", "sigmoid"}:
             return Confidences()  # the greatest of votes, margins or distances
@@ -204,7 +204,7 @@ class ClassDecoder:
         return Confidences() if tensor.name in self._unlikely else Confidences(np.minimum(values[:, 0], 1.0), calls)
 
     def label_table(self, tensor: Tensor, classes: int) -> Sequence[str]:
-        """Returns the labels of so many classes of an output, in order."""
+        """Returns the labels of all classes of an output, in the order of its scores."""
         names = self.class_names
         is_only = sum(output.dtype.startswith("float") for output in self._plan.outputs) <= 1
         if self._declared.labels and len(names) != classes and is_only:
@@ -214,14 +214,14 @@ class ClassDecoder:
         return label_table(names, labels if len(labels) == classes else tensor.keys, classes)
 
     def _declared_labels(self, tensor: Tensor) -> Sequence[str]:
-        """Returns all labels of an output of labels, where graph, metadata or developer know them."""
+        """Returns all labels that an output of labels can have, as far as they are known; else nothing."""
         origin = self.origin_of(tensor)
         if self.class_names or origin.labels:
             return self.class_names or origin.labels
         return WHOLE_NUMBERS if origin.operator == "ArgMax" else ()
 
     def _number_labels(self, tensor: Tensor, values: NDArray[Any], calls: Ints) -> Labels:
-        """Returns labels that are numbers, shape (m,); one that is a position in the class names has that name."""
+        """Returns the labels of numeric classes, shape (m,), with class names where they are known."""
         if values.dtype.kind == "f":
             is_finite = np.isfinite(values)
             values, calls = values[is_finite], calls[is_finite]
@@ -232,7 +232,7 @@ class ClassDecoder:
 
 @dataclass(slots=True)
 class _Members:
-    """Names the outputs of one head."""
+    """Names the outputs that belong to one classification: the label, and the scores."""
 
     name: str
     """The output that the head is named after: the first one that had rows."""
@@ -241,7 +241,7 @@ class _Members:
 
 
 class HeadJoiner:
-    """Joins the classifications of the calls of one plan.
+    """Joins outputs that describe one classification, such as a label and its scores, for one session.
 
     Runs on: one thread at a time.
     """
@@ -252,7 +252,7 @@ class HeadJoiner:
         """Outputs of scores that give the classes of another head a second time."""
 
     def join(self, classifications: Sequence[Classification]) -> dict[str, Head]:
-        """Joins the classifications of a batch of calls, by the output that each head is named after."""
+        """Joins the label and score outputs of a batch of inference calls into classifications, by output name."""
         by_output = {part.output: part for part in classifications}
         placed = {name for head in self._heads for name in (head.label, head.scores)} | self._repeats
         added = [part for part in classifications if part.output not in placed and part.sizes.any()]
@@ -265,7 +265,7 @@ class HeadJoiner:
         return {name: _join(label, scores) for name, label, scores in present}
 
     def find_first(self, sizes: Mapping[str, int]) -> tuple[str, str, str] | None:
-        """Finds the first head of a call: the outputs that it is named after, of its label, and of its scores.
+        """Returns which outputs make up a model's first classification: its name, its label output, its score output.
 
         Args:
             sizes: Rows of each output of classes, in the model's order.
@@ -284,7 +284,7 @@ class HeadJoiner:
         return first.name, first.label, first.scores
 
     def _place(self, part: Classification, by_output: Mapping[str, Classification]) -> None:
-        """Adds an output to the head it belongs to, or to a new one."""
+        """Adds an output to the classification that it belongs to, or to a new one."""
         if part.has_scores and any(_is_repeat(by_output.get(head.scores), part) for head in self._heads if head.scores):
             self._repeats.add(part.output)
             return
@@ -300,7 +300,7 @@ class HeadJoiner:
             self._heads.append(members)
 
     def _are_one(self, part: Classification, partner: Classification, by_output: Mapping[str, Classification]) -> bool:
-        """Whether a label and scores are one classification."""
+        """Returns whether a label output and a score output belong to one classification."""
         for one, other in ((part, partner), (partner, part)):
             if one.companion in by_output:
                 return one.companion == other.output
@@ -325,7 +325,7 @@ def _join(label: Classification | None, scores: Classification | None) -> Head:
 
 
 def _agree(label: Classification, scores: Classification) -> bool:
-    """Whether each label that was copied is the class of its row's greatest score, where every score was copied.
+    """Returns whether each copied label is the class with its row's greatest score.
 
     Rows of a label are copied at the smallest constant step that gives as many.
     """
@@ -346,7 +346,7 @@ def _agree(label: Classification, scores: Classification) -> bool:
 
 
 def _are_paired(one: Labels, other: Labels) -> bool:
-    """Whether each label of one goes with one label of the other, row by row."""
+    """Returns whether two outputs of labels correspond one to one, row by row."""
     if not np.array_equal(one.calls, other.calls):
         return False
     pairs = set(zip(one.codes.tolist(), other.codes.tolist(), strict=True))
@@ -354,7 +354,7 @@ def _are_paired(one: Labels, other: Labels) -> bool:
 
 
 def _is_repeat(first: Classification | None, part: Classification) -> bool:
-    """Whether logits and probabilities are those of one classification."""
+    """Returns whether two score outputs are the logits and the probabilities of one classification."""
     return (
         first is not None
         and first.width == part.width
@@ -365,7 +365,7 @@ def _is_repeat(first: Classification | None, part: Classification) -> bool:
 
 
 class SeriesNames:
-    """Decides by what name each head and each regression of a model is counted: the only one of a model by none.
+    """Decides under which output name each classification and regression is counted; an only one has no name.
 
     Runs on: one thread at a time.
 
@@ -378,11 +378,11 @@ class SeriesNames:
         self._names: dict[str, str] = {}
 
     def find(self, output: str) -> str | None:
-        """Returns the name of an output; None if it has none yet."""
+        """Returns the name under which an output is counted; None if it has none yet."""
         return self._names.get(output)
 
     def assign(self, outputs: Sequence[str]) -> Mapping[str, str]:
-        """Returns the names of all outputs so far, these included; a name never changes."""
+        """Returns the name under which each output is counted, once given and never changed."""
         is_only = not self._names and not self._has_several and len(outputs) == 1
         for output in outputs:
             self._names.setdefault(output, "" if is_only else output)

@@ -1,4 +1,4 @@
-"""Summarizes images in eight numbers each: none of their pixels leave the process.
+"""Summarizes each input image in eight numbers, such as brightness; no pixels leave the process.
 
 Brightness is the mean and contrast the standard deviation of all copied pixels of all colour channels, without alpha.
 Where there are three, the mean of each is a feature too: red, green and blue only where the model says their order,
@@ -31,7 +31,7 @@ _ORDER_KEYS: Final = re.compile(
 
 
 def channel_names(input_name: str, metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Names the means of three colour channels: by colour where the model says which is which, else by position.
+    """Returns the feature names of an image's three colour channels, by colour if the model tells their order.
 
     Args:
         input_name: The name of the input, such as `rgb_image`.
@@ -47,7 +47,7 @@ def channel_names(input_name: str, metadata: Mapping[str, str]) -> tuple[str, ..
 def image_features(
     tensor: Tensor, items: Sequence[Item], channels: Sequence[str] = semconv.CHANNEL_FEATURES
 ) -> dict[str, Floats]:
-    """Computes the features of all copied images by name, each of shape (images,); NaN where a pixel is no number.
+    """Computes features such as brightness of all copied images, by name, shape (images,) each.
 
     Args:
         tensor: The input.
@@ -71,7 +71,7 @@ def _channels(tensor: Tensor, shape: Sequence[int]) -> int:
 
 
 def _feature_tables(tensor: Tensor, shape: Sequence[int], data: Sequence[bytes]) -> Iterator[Floats]:
-    """Yields tables of shape (8, images), of images of one shape."""
+    """Yields the features of copied images, shape (8, images), one table for each image shape."""
     height, width = shape[1:] if tensor.layout == "nchw" else shape[:2]
     channels = _channels(tensor, shape)
     if not height or not width or not channels:
@@ -89,7 +89,7 @@ def _feature_tables(tensor: Tensor, shape: Sequence[int], data: Sequence[bytes])
 
 
 def _channel_moments(images: NDArray[Any], *, axis: int) -> tuple[Floats, Floats]:
-    """Computes mean and variance of each channel, shape (images, channels)."""
+    """Computes mean and variance of each colour channel of images, shape (images, channels)."""
     images = images.astype(np.float64)
     with np.errstate(all="ignore"):  # an image of NaN or infinities is a missing one, not a warning
         means = images.mean(axis=axis)

@@ -1,4 +1,4 @@
-"""Decodes outputs that hold several boxes, tokens or frames a sample: how many each call gave, and their scores.
+"""Decodes outputs of detectors and sequence models: how many boxes, tokens or frames, and their confidences.
 
 A score is reported where the values leave no doubt: one column of a detector that lies within [0, 1] and is not whole,
 or a vector a token or frame that sums to 1. The first rows that contradict it end the scores of an output for good.
@@ -31,13 +31,13 @@ _SCORES: Final = re.compile(r"score|conf|prob")
 
 
 def choose_item_outputs(outputs: Mapping[int, Tensor]) -> set[int]:
-    """Chooses the outputs of a detector by which its boxes are counted: their scores, or the first one without any."""
+    """Chooses which outputs of an object detector its boxes are counted by: their scores, or the first output."""
     scores = {position for position, tensor in outputs.items() if _are_scores(tensor)}
     return scores or set(list(outputs)[:1])
 
 
 class ItemDecoder:
-    """Decodes the copies of one output of kind `detection` or `sequence`.
+    """Decodes one output of kind `detection` or `sequence`: counts its boxes, tokens or frames.
 
     Runs on: one thread at a time.
 
@@ -58,7 +58,7 @@ class ItemDecoder:
         self._has_no_scores = tensor.dtype[:5] != "float"
 
     def decode(self, items: Items) -> OutputItems:
-        """Decodes the copies of a batch of calls."""
+        """Counts the boxes, tokens or frames of each inference call of a batch, and reads their confidences."""
         counts: list[float] = []
         parts: list[NDArray[Any]] = []
         for item in split_calls(items):
@@ -77,7 +77,7 @@ class ItemDecoder:
         return int(np.dtype(self._tensor.dtype).itemsize)
 
     def _shape_of(self, item: Item) -> tuple[int, ...] | None:
-        """Returns the true shape of a copy; None of a call that failed."""
+        """Returns the shape that a copied output had; None for a call that failed."""
         if item is None:
             return None
         if isinstance(item, tuple):
@@ -114,7 +114,7 @@ class ItemDecoder:
         return rows.max(axis=1) if are_probabilities(rows) else None
 
     def _score_boxes(self, rows: Floats) -> Floats | None:
-        """Returns the score of each box; None if no column, or more than one, may hold it."""
+        """Returns the confidence of each detected box; None if it is not clear which column holds it."""
         width = rows.shape[1]
         if width != 1 and not BOX_COLUMNS < width <= MAX_COLUMNS:
             return None

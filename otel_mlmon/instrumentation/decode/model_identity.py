@@ -1,4 +1,4 @@
-"""Identifies a model: its name, its version and the names of its classes."""
+"""Finds out the name and version of a model, and the names of its classes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ MAX_NAMES_CHARACTERS: Final = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class ModelIdentity:
-    """Identifies one model as it runs, by the attributes that every signal carries."""
+    """Identifies a running model by name, version and runtime, which every signal carries as attributes."""
 
     name: str
     version: str
@@ -68,12 +68,12 @@ class ModelIdentity:
 
     @cached_property
     def key(self) -> ModelKey:
-        """The name and version by which metrics are aggregated."""
+        """The name and version of the model, by which metrics are aggregated."""
         return ModelKey(self.name, self.version)
 
     @cached_property
     def runtime_attributes(self) -> Mapping[str, str]:
-        """The attributes of spans and events that name the runtime, as far as they are known."""
+        """The attributes of spans and events that say which runtime executes the model."""
         attributes = {
             semconv.RUNTIME_NAME: self.runtime_name,
             semconv.RUNTIME_VERSION: self.runtime_version,
@@ -89,7 +89,7 @@ def identify(
     may_read: bool = True,
     separate: Callable[[ModelKey, str], str] = lambda model, _: model.version,
 ) -> ModelIdentity:
-    """Identifies the model of a session.
+    """Returns name and version of the model in a session, from the developer's options, its metadata and its file.
 
     Args:
         session: The session.
@@ -111,7 +111,7 @@ def identify(
 
 
 def model_name(session: SessionInfo, *, may_read: bool = True) -> str:
-    """Finds the name of a model, of 1 to 128 characters.
+    """Returns the name of a session's model, 1 to 128 characters, from its metadata or its file.
 
     The first of: the application's name, the metadata, the file's name. Where that is one like `model.onnx`, which
     many models have, the folder before it: `churn-model` of `churn/model.onnx`. Of bytes, or where folders say nothing
@@ -133,12 +133,12 @@ def model_name(session: SessionInfo, *, may_read: bool = True) -> str:
 
 
 def stem(path: str) -> str:
-    """Returns the file's name without directories and suffix: a path never leaves the process."""
+    """Returns a file's name without its directories and suffix, since a path never leaves the process."""
     return PurePath(path.replace("\\", "/")).stem
 
 
 def file_name(path: str) -> str:
-    """Names a model by its file, or where that says nothing, by its folder and file; empty if neither says anything."""
+    """Returns a model's name made from its file or folder; empty if these are as common as `model` or `best`."""
     name = stem(path)
     if not is_silent(name):
         return name
@@ -151,13 +151,13 @@ def file_name(path: str) -> str:
 
 
 def is_silent(name: str) -> bool:
-    """Whether a name of a file or folder is one that many models have, such as `model`, `best` or `1`."""
+    """Returns whether a file or folder name, such as `model`, `best` or `1`, is too common to identify a model."""
     words = [word for word in _WORD_BOUNDARY.split(name.lower()) if word]
     return all(word in _SILENT_WORDS or _SILENT_WORD.fullmatch(word) for word in words)
 
 
 def _nearest_folder_name(path: str) -> str:
-    """Names a model by the folder that its file is in, whatever that says, unless it was made for one run."""
+    """Returns the name of the folder that a model's file is in, unless that was made for one run."""
     folder = PurePath(path.replace("\\", "/")).parent.name
     return f"{folder}-{stem(path)}" if folder and not _SILENT_WORD.fullmatch(folder.lower()) else ""
 
@@ -182,7 +182,7 @@ def _metadata_value(session: SessionInfo, keys: Sequence[str]) -> str:
 
 
 def class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Reads class names from a model's metadata, in the order of the scores; empty if there are none.
+    """Returns the class names in a model's metadata, in the order of its scores; empty if there are none.
 
     A list or a mapping by index, JSON or Python; else text of several lines, one a name; else separated by commas.
     """
@@ -197,7 +197,7 @@ def class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def reference_words(metadata: Mapping[str, str]) -> tuple[Sequence[str], Mapping[str, Sequence[str]]]:
-    """Reads the labels, and the categories by feature, that the reference profile in a model's metadata names.
+    """Returns the labels, and the categories by feature, of the reference profile in a model's metadata.
 
     A profile that cannot be read names none: that is the processor's to report.
     """

@@ -1,4 +1,4 @@
-"""OUT ModelLoad: a model that was loaded into the process, as its event describes it; each session once.
+"""OUT ModelLoad: describes each model that was loaded into the process, once a session.
 
 A session is announced when it is created, else at its first call that is decoded.
 """
@@ -30,7 +30,7 @@ _LOG: Final = logging.getLogger("otel_mlmon")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLoad:
-    """Describes one model in one session, or one that could not be loaded."""
+    """Describes a model that was loaded into a session, or that could not be loaded."""
 
     model: ModelIdentity
     is_new: bool
@@ -55,12 +55,12 @@ class ModelLoad:
 
     @property
     def has_fallen_back(self) -> bool:
-        """Whether the first execution provider is not the one asked for first."""
+        """Whether the model runs on another execution provider than the one asked for first."""
         return bool(self.requested and self.providers) and self.requested[0] != self.providers[0]
 
 
 class LoadDuration(NamedTuple):
-    """Holds how long a model took to load."""
+    """How long the load of a model took, with the model's name and version, or the error that it ended in."""
 
     model: ModelIdentity
     duration_s: float
@@ -69,7 +69,7 @@ class LoadDuration(NamedTuple):
 
 
 class LoadTracker:
-    """Tracks model loads recorded on the application's threads, and returns them for metrics and events.
+    """Collects the loads of models that the application's threads recorded, for metrics and events.
 
     Runs on: `take`, `add_session` and `durations` on one thread at a time; `announcements` likewise, beside them.
 
@@ -99,7 +99,7 @@ class LoadTracker:
         """Loads whose event was not sent yet."""
 
     def take(self) -> None:
-        """Reads the queued loads; to be called before the calls that followed them are decoded."""
+        """Reads the queued loads of models; called before the inference calls that followed them are decoded."""
         for load in [self._loads.popleft() for _ in range(len(self._loads))]:
             if not self._is_suppressed(load.context):
                 _model_of(load, self._options, self._findings)  # of two contents of one version the first one has it
@@ -107,7 +107,7 @@ class LoadTracker:
                 self._announce(load)
 
     def add_session(self, session: SessionInfo) -> None:
-        """Announces the session of a call unless it was announced when it was created.
+        """Notes the model of a session at its first call, if its creation was not observed.
 
         It was created before the instrumentation, before a fork, or while instrumentation was suppressed.
         """
@@ -115,7 +115,7 @@ class LoadTracker:
             self._announce(Load(session, session.path, time.perf_counter_ns(), None))
 
     def durations(self) -> list[LoadDuration]:
-        """Returns the known durations of the loads since the last call."""
+        """Returns how long the loads since the last call took, as far as it was measured."""
         loads = [self.unmeasured.popleft() for _ in range(len(self.unmeasured))]
         return [
             LoadDuration(_model_of(load, self._options, self._findings), load.duration_s, load.error_type)
@@ -124,7 +124,7 @@ class LoadTracker:
         ]
 
     def announcements(self) -> Iterator[ModelLoad]:
-        """Yields the loads whose event was not sent yet, each once; reads files."""
+        """Yields each loaded model whose event was not sent yet; reads the model's file."""
         while self.unannounced:
             yield describe_load(self.unannounced.popleft(), options=self._options, findings=self._findings)
 
@@ -137,7 +137,7 @@ class LoadTracker:
 
 
 def describe_load(load: Load, *, options: Callable[[str], DeclaredModel], findings: Findings) -> ModelLoad:
-    """Describes a load, with the hash of the model's file.
+    """Describes the load of a model for its event, with a hash of the model's file.
 
     Runs on: the worker thread; reads a file.
 

@@ -1,4 +1,4 @@
-"""Decodes observed predictions: values that the host reported by `observe()`, instead of tensors.
+"""Decodes predictions that the application reported by `observe()`, instead of a model's tensors.
 
 Scores are decoded as the output of any model is. A label or confidence that was reported comes before theirs.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import numpy as np
 
+from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.batch import CallBatch, split_calls
 from otel_mlmon.instrumentation.decode.decoder import CallDecoder, DeclaredModel, Decoder, make_namer
 from otel_mlmon.instrumentation.decode.findings import Findings
@@ -28,7 +29,7 @@ from otel_mlmon.instrumentation.decode.predictions import (
     label_of,
 )
 from otel_mlmon.instrumentation.runtime.call import ObservedItem, Plan, Scalar, Side, ValueRows
-from otel_mlmon.internal_events import JOURNAL, ValuesDropped
+from otel_mlmon.internal_events import JOURNAL, ValuesDropped, ValuesUnreadable
 from otel_mlmon.types import Floats, Ints
 from otel_mlmon.vocabulary import Vocabulary
 
@@ -38,6 +39,18 @@ MAX_LABELS: Final = 50
 VALUE: Final = "value"
 """The name of the output that holds reported numbers."""
 
+EXPECTED: Final = {
+    "label": "a text or a number, or a sequence of one a row",
+    "confidence": "a number, or a sequence of one a row",
+    "value": "a number, or a sequence of one a row",
+    "scores": "numbers of shape (k,) or (n, k)",
+    "features": "a mapping of names to values",
+    "duration_s": "a number of seconds, 0 or above",
+    "version": "a text",
+    "runtime": "a text",
+}
+"""The values that can be read, by argument of `observe()`."""
+
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _ABSENT_TEXTS: Final = frozenset({"", "None", "nan"})
 
@@ -45,7 +58,7 @@ _ABSENT_TEXTS: Final = frozenset({"", "None", "nan"})
 def make_decoder(
     plan: Plan, *, options: Callable[[str], DeclaredModel], max_features: int, findings: Findings | None = None
 ) -> CallDecoder:
-    """Makes the decoder of a plan's calls.
+    """Makes the decoder of a session's calls: for tensors of a runtime, or for predictions of `observe()`.
 
     Args:
         plan: What was copied.
@@ -58,7 +71,7 @@ def make_decoder(
 
 
 class ObservationDecoder:
-    """Decodes observed predictions: see `CallDecoder`. The arguments are those of `make_decoder`."""
+    """Decodes predictions that were reported by `observe()`; its arguments are those of `make_decoder`."""
 
     def __init__(
         self,
@@ -82,11 +95,13 @@ class ObservationDecoder:
         self._are_categories: dict[str, bool | None] = {}
         """Whether each feature is a category, by name; None until a value shows it."""
         self._findings = findings or Findings()
+        self._unreadable: set[str] = set()
+        """Arguments that could not be read, of which was warned."""
 
     def decode(self, batch: CallBatch) -> Predictions:
-        """Decodes a batch of at least one call."""
+        """Decodes a batch of one or more calls of `observe()` into predictions and features."""
         labels, confidences, values, scores = map(split_calls, batch.outputs)
-        (features,) = map(split_calls, batch.inputs)
+        features, unreadable = map(split_calls, batch.inputs)
         predictions = self._scores.decode(dataclasses.replace(batch, inputs=(), outputs=(scores,)))
         inputs, input_sizes = self._summarize_features(cast("Sequence[Any]", features))
         rows_of_columns = [_flatten(cast("Sequence[Any]", column)) for column in (labels, confidences, values)]
@@ -95,12 +110,15 @@ class ObservationDecoder:
             sizes = np.where(sizes > 0, sizes, column_sizes)
         label_rows, confidence_rows, value_rows = rows_of_columns
         numbers = _numbers(value_rows.values)
+        texts = sum(isinstance(value, str) for value in value_rows.values)
+        self._report_unreadable([*cast("Sequence[Any]", unreadable), {"value": texts} if texts else None])
         derived = next(iter(predictions.heads.values()), Head())
         is_reported = label_rows.sizes > 0
+        unlabelled = label_rows.sizes - np.bincount(label_rows.calls, minlength=len(label_rows.sizes))
         head = Head(
             labels=_merge_labels(self._decode_labels(label_rows), derived.labels),
             confidences=_merge_confidences(_decode_confidences(confidence_rows), derived.confidences),
-            uncounted=np.where(is_reported, label_rows.thinned, derived.uncounted if derived.uncounted.size else 0),
+            uncounted=np.where(is_reported, unlabelled, derived.uncounted if derived.uncounted.size else 0),
         )
         return dataclasses.replace(
             predictions,
@@ -111,7 +129,7 @@ class ObservationDecoder:
         )
 
     def read(self, inputs: Side, outputs: Side) -> CallSummary | None:
-        """Reads one call of one row without scores; None of others, and of a label that is new."""
+        """Reads label and confidence of one call of `observe()` without side effects; None if only a batch can."""
         features: Any = inputs[0] if inputs else None
         label, confidence, value, scores = cast("Sequence[Any]", outputs) or (None,) * 4
         given = (label, confidence, value, *(features or {}).values())
@@ -130,6 +148,21 @@ class ObservationDecoder:
         ratio = number if 0 <= number <= 1 else None
         return CallSummary(int(has_rows), label=label, mean_confidence=ratio, min_confidence=ratio)
 
+    def _report_unreadable(self, items: Sequence[Mapping[str, int] | None]) -> None:
+        """Counts the values that could not be read, by argument, and warns of each argument once."""
+        counts: Counter[str] = Counter()
+        for item in items:
+            counts.update(item or {})
+        for argument, count in counts.items():
+            JOURNAL.emit(ValuesUnreadable(count=count))
+            if argument not in self._unreadable:
+                self._unreadable.add(argument)
+                finding = (
+                    f"cannot be read and is left out of calls, which are recorded without it; {EXPECTED[argument]} is "
+                    f"expected ({semconv.VALUES_DROPPED.name} counts what is left out)"
+                )
+                self._findings.note(self.model.name, f"{argument} of observe()", finding, is_warning=True)
+
     def _decode_labels(self, rows: _Rows) -> Labels:
         codes, table = encode_texts([self._name_label(value) for value in rows.values])
         names = [next(iter(self._vocabulary.admit({label: 1}))) for label in table]
@@ -141,7 +174,7 @@ class ObservationDecoder:
         return self._namer.name_number_label(label_of(value, self._class_names))
 
     def _summarize_features(self, items: Sequence[dict[str, Scalar | ValueRows] | None]) -> tuple[InputSummary, Ints]:
-        """Summarizes the features of all calls; returns the rows of each call that they show, too."""
+        """Summarizes the features that calls of `observe()` gave; also returns the rows of each call."""
         columns: dict[str, list[Scalar]] = {}
         sizes = np.zeros(len(items), dtype=np.int64)
         samples = 0
@@ -199,7 +232,7 @@ class ObservationDecoder:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Rows:
-    """Holds the values of one column over a batch of n calls, without those that are None."""
+    """Holds one argument of `observe()`, such as the labels, over a batch of calls, without calls that lack it."""
 
     values: list[Scalar]
     """m values."""
@@ -207,8 +240,6 @@ class _Rows:
     """Shape (m,): the call of each, not decreasing."""
     sizes: Ints
     """Shape (n,): true rows of each call; 0 if it has none."""
-    thinned: Ints
-    """Shape (n,): rows of each call that were not copied."""
 
 
 def _flatten(items: Sequence[ObservedItem]) -> _Rows:
@@ -226,12 +257,11 @@ def _flatten(items: Sequence[ObservedItem]) -> _Rows:
         is_present = [value is not None for value in values]
         calls, values = calls[is_present], [value for value in values if value is not None]
     sizes = np.array([rows.size for rows in batches], dtype=np.int64)
-    thinned = sizes - np.array([len(rows.values) for rows in batches], dtype=np.int64)
-    return _Rows(values=values, calls=calls, sizes=sizes, thinned=thinned)
+    return _Rows(values=values, calls=calls, sizes=sizes)
 
 
 def _numbers(values: Sequence[Scalar]) -> Floats:
-    """Converts values to numbers, NaN where they are none."""
+    """Converts values to floats, NaN where one is no number."""
     if _NUMBERS.issuperset(map(type, values)):
         try:
             return np.array(values, dtype=np.float64)
@@ -265,7 +295,7 @@ def _decode_confidences(rows: _Rows) -> Confidences:
 
 
 def _merge_labels(reported: Labels, derived: Labels) -> Labels:
-    """Returns the labels reported, and for the other calls those of their scores."""
+    """Returns the labels that were reported, and for calls without them those with the greatest score."""
     if not derived.calls.size or not reported.calls.size:
         return reported if reported.calls.size else derived
     is_other = ~np.isin(derived.calls, reported.calls)
@@ -276,7 +306,7 @@ def _merge_labels(reported: Labels, derived: Labels) -> Labels:
 
 
 def _merge_confidences(reported: Confidences, derived: Confidences) -> Confidences:
-    """Returns the confidences reported, and for the other calls those of their scores."""
+    """Returns the confidences that were reported, and for calls without them those of the scores."""
     if not derived.calls.size or not reported.calls.size:
         return reported if reported.calls.size else derived
     is_other = ~np.isin(derived.calls, reported.calls)

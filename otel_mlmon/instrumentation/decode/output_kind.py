@@ -1,4 +1,4 @@
-"""Decides the kind of an output: first by the model's file, then by its name, type, shape and values.
+"""Decides of which kind a model's output is, such as probabilities or logits, by its file, name, shape and values.
 
 The developer's `ModelOptions.output_kind` comes before all. What the file says of how an output is computed is never
 contradicted by values, only completed: a classifier whose last operator is a softmax is one, whatever its rows sum to.
@@ -76,7 +76,7 @@ _CERTAIN: Final[dict[OutputRole, tuple[OutputKind, str]]] = {
 
 
 class Decision(NamedTuple):
-    """The kind of an output."""
+    """The kind that an output was found to be of, such as `probabilities`, and why."""
 
     kind: OutputKind | None
     """None while no row showed it."""
@@ -90,7 +90,7 @@ DETECTOR: Final = Decision("none", "an output of a detector, by the names of the
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFacts:
-    """Holds what is known of an output before its first row."""
+    """What is known of a model's output before its first values: type, name, class names, the model's file."""
 
     tensor: Tensor
     class_names: Sequence[str] = ()
@@ -107,35 +107,35 @@ class OutputFacts:
 
     @property
     def name(self) -> str:
-        """The output's name in lower case."""
+        """The name of the output in lower case."""
         return self.tensor.name.lower()
 
     @property
     def may_have_margins(self) -> bool:
-        """Whether numbers that a label is the greatest of may be distances from a boundary, not logits."""
+        """Whether the output may hold distances from a decision boundary, and not logits."""
         return self.tensor.layout == "maps" or self.producer.lower() in _MARGIN_PRODUCERS
 
     @property
     def has_class_names(self) -> bool:
-        """Whether the developer, the metadata or the file names classes."""
+        """Whether the names of the model's classes are known."""
         return bool(self.class_names or self.origin.labels)
 
     def names_classes(self, width: int) -> bool:
-        """Whether as many classes are named as a row has numbers."""
+        """Returns whether exactly as many class names are known as the output has columns."""
         return width in {len(self.class_names), len(self.origin.labels)} - {0}
 
     def slack(self, width: int) -> float:
-        """Computes by how much the probabilities of a row may miss a sum of 1."""
+        """Computes by how much the sum of a row's probabilities may differ from 1."""
         return max(2 * TOLERANCE, width / GRID if self.origin.is_quantised else 0.0)
 
 
 def is_detection(output_names: Iterable[str]) -> bool:
-    """Whether a model detects objects: the rows of its outputs are then not one prediction a sample."""
+    """Returns whether a model is an object detector, by the names of its outputs."""
     return any(_DETECTION.search(name.lower()) for name in output_names)
 
 
 def holds_labels(tensor: Tensor) -> bool:
-    """Whether a tensor is, by its type, shape and name, the label of each row."""
+    """Returns whether an output holds a label for each row, by its type, shape and name."""
     if tensor.layout == "text":
         return True
     if "int" not in tensor.dtype or tensor.layout != "rows" or _SIZE_NAME.search(tensor.name.lower()):
@@ -144,7 +144,7 @@ def holds_labels(tensor: Tensor) -> bool:
 
 
 def decide_kind(facts: OutputFacts, rows: NDArray[Any], *, row_count: int = MIN_ROWS) -> Decision:
-    """Decides the kind of an output from rows, shape (m, k).
+    """Decides of which kind a model's output is from rows of its values, shape (m, k).
 
     Args:
         facts: What is known of the output.
@@ -182,7 +182,7 @@ def expect_kind(
     is_detector: bool = False,
     has_labels: bool = False,
 ) -> Decision:
-    """Decides the kind of an output before it has any row, from the model's file alone.
+    """Decides of which kind a model's output will be before any values, from the model's file alone.
 
     Args:
         name: The output's name.
@@ -209,26 +209,26 @@ def expect_kind(
 
 
 def informative_rows(rows: NDArray[Any]) -> Floats:
-    """Returns the rows that show what an output is: all numbers, not all of them 0."""
+    """Returns the rows of an output that tell its kind: all numbers, and not all of them 0."""
     values = rows.astype(np.float64)
     informative: Floats = values[np.isfinite(values).all(axis=1) & (values != 0).any(axis=1)]
     return informative
 
 
 def are_probabilities(values: Floats, slack: float = 2 * TOLERANCE) -> bool:
-    """Whether every row, shape (m, k), has no value below 0 and sums to 1, give or take `slack`; False of no rows."""
+    """Returns whether each row, shape (m, k), is not negative and sums to 1 within `slack`; False of no rows."""
     with np.errstate(over="ignore"):
         sums = values.sum(axis=1)
     return bool(values.size) and bool((values >= -TOLERANCE).all()) and _is_close_to_one(sums, slack)
 
 
 def are_within_unit(values: Floats) -> bool:
-    """Whether no value lies outside [0, 1]."""
+    """Returns whether all values lie within [0, 1]."""
     return not ((values < -TOLERANCE) | (values > 1 + TOLERANCE)).any()
 
 
 def vector_norms(rows: Floats) -> Floats:
-    """Computes the Euclidean norm of each row, shape (m, k); not finite where the row or its norm is not.
+    """Computes the Euclidean length of each row, shape (m, k).
 
     Numbers whose squares overflow or underflow are scaled by the largest of their row.
     """
@@ -253,7 +253,7 @@ def _positions(origin: OutputOrigin) -> Decision:
 
 
 def _decide_normalised(facts: OutputFacts, rows: NDArray[Any]) -> Decision:
-    """Decides on what the file says is normalised, by the axis along which it is."""
+    """Decides of which kind an output is that the model's file normalises along an axis, as softmax does."""
     origin, width = facts.origin, rows.shape[1]
     values = informative_rows(rows)
     if _NOT_SCORES.search(facts.name):
@@ -342,7 +342,7 @@ def _decide_vector(facts: OutputFacts, values: Floats, row_count: int) -> Decisi
 
 
 def _decide_shares(facts: OutputFacts, values: Floats, row_count: int) -> Decision:
-    """Decides on numbers that sum to 1, as probabilities do, but so do shares of anything."""
+    """Decides of which kind rows are that sum to 1, as probabilities do, but also shares of anything."""
     if (values.max(axis=1) == 1).all() and not facts.has_labels:  # a class, but no word on how sure it is
         kind: OutputKind | None = "none" if row_count >= MIN_ROWS else None
         return Decision(kind, "one of its numbers is 1 and all others are 0", is_certain=kind is None)

@@ -1,4 +1,4 @@
-"""Reports the kind of each output of each model, with the reason: expected from the file, then shown by the rows."""
+"""Reports of which kind each output of a model is and why: as its file says, then as its values show."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _INTEGERS: Final = frozenset({"label", "top_k_labels", "counts"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputReport:
-    """Represents the kind of one output, why it has it, and how far the model's file could be read."""
+    """Reports of which kind one output is, why, and how far the model's file could be read."""
 
     kind: str
     """A value of `ModelOptions.output_kind`; `none` if only the time is measured; `function` if a function of the
@@ -44,7 +44,7 @@ class OutputReport:
 
 
 class OutputReports:
-    """Holds the latest report of each output, by model.
+    """Holds the latest report on each output, by model.
 
     Runs on: any thread.
     """
@@ -53,7 +53,7 @@ class OutputReports:
         self._models: dict[ModelKey, dict[str, OutputReport]] = {}
 
     def note(self, model: ModelKey, output: str, report: OutputReport) -> None:
-        """Notes what the rows of an output showed, or what was declared of it."""
+        """Records of which kind an output is, as its values have shown or the developer has declared."""
         outputs = self._outputs_of(model)
         if output in outputs or len(outputs) < MAX_OUTPUTS:
             outputs[output] = report
@@ -64,7 +64,7 @@ class OutputReports:
         session: SessionInfo,
         declared_kind: OutputKind | Mapping[str, OutputKind] | OutputFunction | None,
     ) -> Mapping[str, OutputReport]:
-        """Returns what a model's file and its options say of its outputs; noted where its rows said nothing so far.
+        """Returns the reports on all outputs that a model's file and options allow before any values.
 
         Runs on: the worker thread; reads a file.
         """
@@ -75,7 +75,7 @@ class OutputReports:
         return expected
 
     def all(self) -> dict[str, dict[str, OutputReport]]:
-        """Returns the reports by `<model>/<version>`, or `<model>` where there is no version, and output."""
+        """Returns all reports on outputs, by `<model>/<version>` (or `<model>` without version) and output."""
         return {
             f"{model.name}/{model.version}" if model.version else model.name: dict(outputs)
             for model, outputs in list(self._models.items())
@@ -90,7 +90,7 @@ class OutputReports:
 def expect_outputs(
     session: SessionInfo, declared_kind: OutputKind | Mapping[str, OutputKind] | OutputFunction | None = None
 ) -> dict[str, OutputReport]:
-    """Reports the outputs of a model before it has run, from its file and its options; empty if the file names none.
+    """Reports on the outputs of a model before it has run, from its file and its options.
 
     Runs on: the worker thread; reads a file.
 
@@ -124,11 +124,11 @@ def expect_outputs(
 
 
 def report_output(decision: Decision, graph: GraphState) -> OutputReport:
-    """Reports a decision on the kind of an output."""
+    """Makes the report on one output from the decision on its kind."""
     kind = "function" if decision is BY_FUNCTION else decision.kind or UNDECIDED
     return OutputReport(kind=kind, reason=decision.reason, graph=graph)
 
 
 def format_outputs(reports: Mapping[str, OutputReport]) -> str:
-    """Formats the outputs of a model as the event `ml.model.loaded` carries them."""
+    """Formats the kinds of a model's outputs as the attribute of the event `ml.model.loaded`."""
     return "; ".join(f"{name}: {report}" for name, report in reports.items())

@@ -1,4 +1,4 @@
-"""Decodes the outputs of the calls of one plan: the kind of each, and by it heads, values, boxes, tokens and frames."""
+"""Decodes the outputs of a session's inference calls: finds the kind of each, then labels, values or boxes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _HEAD_ROLES: Final = frozenset({
 
 @dataclass(slots=True, kw_only=True)
 class DecodedOutputs:
-    """Holds what the outputs of n calls say."""
+    """Holds the predictions decoded from the outputs of a batch of inference calls."""
 
     heads: dict[str, Head] = field(default_factory=dict)
     values: dict[str, Floats] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class DecodedOutputs:
 
 
 class KindEvidence:
-    """Decides the kind of one output from the rows of its calls.
+    """Decides of which kind one output is from the rows of its first calls, and whether later rows contradict that.
 
     The first rows that contradict what was assumed of it make it timed only: what was counted before must not be mixed
     with what would be counted after.
@@ -93,11 +93,11 @@ class KindEvidence:
 
     @property
     def kind(self) -> OutputKind | None:
-        """The kind; None while no row showed it."""
+        """The kind of the output, such as `probabilities`; None while no row has shown it."""
         return self.decision.kind
 
     def update(self, rows: NDArray[Any]) -> OutputKind | None:
-        """Returns the kind after further rows, shape (m, k); None if no row showed it so far."""
+        """Returns the kind of the output after further rows, shape (m, k); None while no row has shown it."""
         if self._is_settled or self.kind == "none":
             return self.kind
         if self.kind is None:
@@ -109,7 +109,7 @@ class KindEvidence:
         return self.kind
 
     def is_contradicted(self, rows: NDArray[Any]) -> bool:
-        """Whether rows, shape (m, k), cannot be of the kind."""
+        """Returns whether rows, shape (m, k), cannot be of the kind that was decided on."""
         if rows.shape[1] != self.width:
             return True  # a sequence: no other kind would fit it
         if rows.dtype.kind != "f" or self.kind not in {"sigmoid", "multi_label", "probabilities"}:
@@ -122,7 +122,7 @@ class KindEvidence:
 
 
 class OutputDecoder:
-    """Decodes the outputs of the calls of one plan.
+    """Decodes the outputs of the inference calls of one session into predictions.
 
     Runs on: one thread at a time.
 
@@ -165,7 +165,7 @@ class OutputDecoder:
             report(plan.outputs[position].name, Decision(kind, "declared"))
 
     def decode(self, outputs: Sequence[Items], samples: SampleSizes, calls: int) -> DecodedOutputs:
-        """Decodes the copies of the outputs of so many calls."""
+        """Decodes the copied outputs of a batch of inference calls into labels, confidences, values and boxes."""
         self.batches += 1
         decoded = DecodedOutputs(sizes=np.zeros(calls, dtype=np.int64))
         parts: list[Classification] = []
@@ -186,7 +186,7 @@ class OutputDecoder:
         return decoded
 
     def find_kind(self, position: int) -> tuple[OutputKind | None, KindEvidence | None]:
-        """Returns the kind of an output, None while it is not decided, and the evidence that rows may contradict."""
+        """Returns the kind of an output, None while undecided, and the evidence that may still change it."""
         kind = self._declared_kinds.get(position) or self._overrides.get(position)
         evidence = self._evidence.get(position)
         if kind is not None or evidence is None:
@@ -245,7 +245,7 @@ class OutputDecoder:
             decoded.items[tensor.name] = decoder.decode(items)
 
     def _detection_positions(self) -> set[int]:
-        """Returns the outputs by which the boxes of a detector are counted, each box once."""
+        """Returns which outputs of an object detector its boxes are counted by, each box once."""
         kinds = {**self._overrides, **self._declared_kinds}
         positions = [position for position, kind in kinds.items() if kind == "detection"]
         return choose_item_outputs({position: self._plan.outputs[position] for position in positions})
@@ -288,7 +288,7 @@ class OutputDecoder:
         return kind
 
     def _tell(self, position: int, word: str, decision: Decision, *, assumption: str = "") -> None:
-        """Notes what an output was taken for, once; logged where its rows showed otherwise, or nothing is read."""
+        """Records of which kind an output was found to be, and logs that if it is a surprise."""
         if self._noted.get(position) != word:
             self._noted[position] = word
             is_logged = position in self._overrides or self._is_timed_only()
@@ -321,14 +321,14 @@ class OutputDecoder:
         return KindEvidence(facts, settled=DETECTOR if is_detector else None)
 
     def _join_rows(self, tensor: Tensor, items: Items) -> TensorRows:
-        """Joins the copies of an output; integers on a grid become the numbers that they stand for."""
+        """Joins the copied rows of an output, and converts quantised integers to the numbers they stand for."""
         joined, origin = join_rows(tensor, items), self.classes.origin_of(tensor)
         if origin.scale == 1.0:
             return joined
         return dataclasses.replace(joined, rows=(joined.rows.astype(np.float64) - origin.zero_point) * origin.scale)
 
     def _fold(self, position: int, tensor: Tensor, joined: TensorRows, samples: SampleSizes) -> TensorRows:
-        """Makes one row a call of an output of one axis that holds a vector, not one number a sample."""
+        """Reads an output with one axis as one vector a call, where it does not hold one number a sample."""
         if tensor.row_shape != () or not joined.rows.size:
             return joined
         sizes = joined.sizes[joined.sizes > 0]
@@ -356,7 +356,7 @@ class OutputDecoder:
 
     @functools.cached_property
     def _declared_kinds(self) -> dict[int, OutputKind]:
-        """The kinds that the developer declared, by position of the output."""
+        """The kinds that the developer has declared, by position of the output."""
         kind: Any = self._declared.output_kind
         outputs = list(enumerate(self._plan.outputs))
         if kind is None or callable(kind):
@@ -375,7 +375,7 @@ class OutputDecoder:
 
     @functools.cached_property
     def names(self) -> SeriesNames:
-        """The names that heads and regressions are counted by."""
+        """The names under which the classifications and regressions of this model are counted."""
         origins = self._plan.session.graph().outputs
         heads = {
             frozenset({name, origin.companion} - {""})

@@ -1,4 +1,4 @@
-"""OUT Predictions: what a batch of calls of one session predicted, as columns; and how rows of outputs become them."""
+"""OUT Predictions: the predictions of a batch of inference calls, as columns, and how to decode rows of scores."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NO_FLOATS: Final[Floats] = np.zeros(0)
 
 
 class Labels(NamedTuple):
-    """Holds m labels: one a row, or of independent labels none or several a row, the most probable first."""
+    """Holds the predicted labels of a batch of inference calls, and the call that each belongs to."""
 
     codes: Ints = _NO_INTS
     """Shape (m,): positions in `table`, 0 or above."""
@@ -39,7 +39,7 @@ class Labels(NamedTuple):
 
 
 class Confidences(NamedTuple):
-    """Holds the confidences of k rows, finite."""
+    """Holds the confidences of a batch of inference calls, and the call that each belongs to."""
 
     values: Floats = _NO_FLOATS
     """Shape (k,), within [0, 1]."""
@@ -52,7 +52,7 @@ _NO_CONFIDENCES: Final = Confidences()
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Head:
-    """Holds one classification of the rows of n calls."""
+    """Holds one classification (labels and confidences) of a batch of inference calls; a model may have several."""
 
     labels: Labels = _NO_LABELS
     confidences: Confidences = _NO_CONFIDENCES
@@ -63,7 +63,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OutputItems:
-    """Holds the boxes, tokens or frames of one output."""
+    """Holds how many boxes, tokens or frames each inference call gave, and their confidences."""
 
     counts: Floats = field(default_factory=lambda: _NO_FLOATS)
     """Shape (c,): how many each call gave that did not fail, zeros too."""
@@ -73,7 +73,7 @@ class OutputItems:
 
 @dataclass(slots=True, kw_only=True)
 class InputSummary:
-    """Holds the features of the inputs of a batch of calls, or of several batches."""
+    """Holds the features of the inputs of one or more batches of inference calls."""
 
     features: dict[str, Floats] = field(default_factory=dict)
     """Finite values by feature."""
@@ -87,7 +87,7 @@ class InputSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Predictions:
-    """Holds what n calls of one session predicted, in the order of the queue."""
+    """Holds everything that a batch of inference calls of one session predicted, call by call."""
 
     model: ModelIdentity
     operation: str
@@ -112,22 +112,22 @@ class Predictions:
 
     @property
     def head_name(self) -> str:
-        """The name of the first head, whose labels and confidences spans and events carry; empty of an only one."""
+        """The name of the output of the first classification, which spans and events show; empty for an only one."""
         return next(iter(self.heads), "")
 
     @property
     def labels(self) -> Labels:
-        """The labels of the first head."""
+        """The labels of the model's first classification."""
         return next((head.labels for head in self.heads.values()), _NO_LABELS)
 
     @property
     def confidences(self) -> Confidences:
-        """The confidences of the first head."""
+        """The confidences of the model's first classification."""
         return next((head.confidences for head in self.heads.values()), _NO_CONFIDENCES)
 
 
 class CallSummary(NamedTuple):
-    """Holds what spans and events say of the outputs of one call."""
+    """Holds what the outputs of one inference call tell for its span: batch size, label and confidence."""
 
     batch_size: int = 0
     """True rows; 0 if unknown."""
@@ -139,7 +139,7 @@ class CallSummary(NamedTuple):
 
 
 class CallDescription(NamedTuple):
-    """Describes one call as spans and events do."""
+    """Describes one inference call as its span and its event do."""
 
     model: ModelIdentity
     operation: str
@@ -154,7 +154,7 @@ class CallDescription(NamedTuple):
 
 
 def decode_classes(kind: OutputKind, rows: NDArray[Any]) -> tuple[Ints, Floats]:
-    """Decodes rows, shape (m, k), of `probabilities`, `logits` or a single `sigmoid`.
+    """Returns class and confidence of each row of `probabilities`, `logits` or `sigmoid`, shape (m, k).
 
     Of logits, the confidence is the largest value of their softmax, 1 / Σ exp(x - max x). Of a single probability p it
     is max(p, 1 - p), the label 1 from p = 0.5 on; a single logit is the logarithm of its odds.
@@ -171,7 +171,7 @@ def decode_classes(kind: OutputKind, rows: NDArray[Any]) -> tuple[Ints, Floats]:
 
 
 def decode_multi_labels(rows: NDArray[Any]) -> tuple[Ints, Ints, Floats]:
-    """Decodes rows, shape (m, k), of independent probabilities.
+    """Returns the classes above 0.5 in rows of independent probabilities, shape (m, k), and confidences.
 
     A row has all labels of a probability above 0.5. Its confidence is the mean certainty: of max(p, 1 - p) over all
     labels, since a label that is surely absent is as sure as one that is surely there.
@@ -193,7 +193,7 @@ def decode_multi_labels(rows: NDArray[Any]) -> tuple[Ints, Ints, Floats]:
 
 
 def label_of(value: object, names: Sequence[str]) -> str:
-    """Returns the label of a number: its name if it is a position in `names`, else its digits."""
+    """Returns the label of a numeric class: its name if `names` has one at that position, else its digits."""
     if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
         value = int(value)
     if isinstance(value, int) and 0 <= value < len(names):
@@ -202,14 +202,14 @@ def label_of(value: object, names: Sequence[str]) -> str:
 
 
 def label_table(names: Sequence[str], keys: Sequence[str], classes: int) -> Sequence[str]:
-    """Returns the labels of `classes` scores: names or a dictionary's keys where they are as many, else numbers."""
+    """Returns the labels of a number of classes: their names, or the keys of a ZipMap output, or numbers."""
     if len(names) == classes:
         return names
     return keys if len(keys) == classes else [str(index) for index in range(classes)]
 
 
 def texts_of(items: Sequence[Item], *, is_ranked: bool = False) -> tuple[list[str], Ints]:
-    """Returns the strings of an output, one a row, and the call of each.
+    """Returns the strings of an output, one a row, and the inference call that each is from.
 
     Args:
         items: The copies.
@@ -221,7 +221,7 @@ def texts_of(items: Sequence[Item], *, is_ranked: bool = False) -> tuple[list[st
 
 
 def row_texts(shape: Shape, texts: Any, *, is_ranked: bool) -> tuple[str, ...]:
-    """Returns the strings of the rows of one call; see `texts_of`."""
+    """Returns the strings of an output at one inference call, one a row."""
     width = math.prod(shape[1:])
     if width == 1 and isinstance(texts, tuple):
         return texts
@@ -230,7 +230,7 @@ def row_texts(shape: Shape, texts: Any, *, is_ranked: bool) -> tuple[str, ...]:
 
 
 def encode_texts(texts: Sequence[str]) -> tuple[Ints, list[str]]:
-    """Encodes strings as positions in a table of them."""
+    """Encodes strings as positions in a table of the distinct ones."""
     table: dict[str, int] = {}
     codes = [table.setdefault(text, len(table)) for text in texts]
     return np.array(codes, dtype=np.int64), list(table)
@@ -269,7 +269,7 @@ def _softmax_peaks(table: Floats, peaks: Floats) -> Floats:
 
 
 def _first_positions(table: Floats, peaks: Floats) -> Ints:
-    """Finds the position of each row's first largest value; shape (k, m)."""
+    """Returns the position of the first largest value of each row; shape (k, m)."""
     codes = np.full(table.shape[1], len(table) - 1, dtype=np.int64)
     for index in range(len(table) - 2, -1, -1):
         np.copyto(codes, index, where=table[index] == peaks)

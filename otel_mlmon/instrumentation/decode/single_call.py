@@ -1,4 +1,4 @@
-"""Reads one call by itself: what its span says, in a tenth of the time that a batch of one call takes.
+"""Reads one inference call by itself for its span, ten times as fast as a batch of one call.
 
 For a call that somebody waits for, at the end of a request. It changes nothing: it reads outputs whose kinds earlier
 batches have settled, as `OutputDecoder` would. Where that would decide something first, it reads nothing, and the call
@@ -42,7 +42,7 @@ _ReadRow = Callable[[Side, Side], "CallSummary | None"]
 
 
 class _CopiedRows(NamedTuple):
-    """Holds the copied rows of one output."""
+    """Holds the copied rows of one output of a single inference call."""
 
     size: int
     """Rows, copied or not."""
@@ -52,7 +52,7 @@ class _CopiedRows(NamedTuple):
 
 
 class _Reading(NamedTuple):
-    """Holds what one output says of the samples of a call."""
+    """Holds what one output tells of a single inference call: its size, label and confidence."""
 
     size: int = 0
     """Rows, copied or not; 0 of an output that does not say how many samples there are."""
@@ -71,7 +71,7 @@ _NOTHING: Final = _Reading()
 
 
 class SingleCallReader:
-    """Reads single calls of one plan.
+    """Reads label and confidence of single inference calls of one session.
 
     Runs on: one thread at a time, with the decoder of the plan's batches.
 
@@ -89,13 +89,13 @@ class SingleCallReader:
         self._read_row: _ReadRow = _read_none
 
     def read(self, inputs: Side, outputs: Side) -> CallSummary | None:
-        """Reads the copies of one call; None if its outputs show what is not settled yet."""
+        """Reads label and confidence of one inference call; None if the kinds of its outputs are not settled yet."""
         if self._batches != self._outputs.batches:
             self._batches, self._read_row = self._outputs.batches, self._make_row_reader()
         return self._read_row(inputs, outputs) or self._read_any(inputs, outputs)
 
     def _make_row_reader(self) -> _ReadRow:
-        """Makes the function that reads one row of an only output of scores, the common case, in the fewest steps."""
+        """Makes a fast function for the common call: one row, and one output of scores."""
         plan, outputs = self._plan, self._outputs
         if len(plan.outputs) != 1 or len(plan.inputs) != 1:
             return _read_none
@@ -134,7 +134,7 @@ class SingleCallReader:
         return read_row
 
     def _read_any(self, inputs: Side, outputs: Side) -> CallSummary | None:
-        """Reads a call of any outputs."""
+        """Reads label and confidence of an inference call with any outputs."""
         items = _items_of(outputs, len(self._plan.outputs))
         input_items = _items_of(inputs, len(self._plan.inputs))
         readings: dict[str, _Reading] = {}
@@ -164,7 +164,7 @@ class SingleCallReader:
         )
 
     def _batch_size(self, readings: Sequence[_Reading], inputs: Sequence[Item]) -> int:
-        """Returns the rows of a call: outputs of values come first, then labels, scores, and inputs."""
+        """Returns the number of rows of an inference call, from its outputs and inputs."""
         for wanted in ((False, False), (True, False), (True, True)):
             for reading in readings:
                 if reading.size and (reading.is_class, reading.has_scores) == wanted:
@@ -209,7 +209,7 @@ class SingleCallReader:
     def _read_plain(
         self, position: int, tensor: Tensor, kind: OutputKind, rows: _CopiedRows, evidence: KindEvidence | None
     ) -> _Reading | None:
-        """Reads a few rows of finite numbers without numpy; None of others."""
+        """Reads a few rows of finite numbers without numpy; None where numpy is needed."""
         classes, width = self._outputs.classes, rows.width
         origin = classes.origin_of(tensor)
         values: list[Any] = np.frombuffer(rows.data, dtype=tensor.dtype).tolist()
@@ -265,7 +265,7 @@ class SingleCallReader:
         )
 
     def _are_samples(self, size: int, inputs: Sequence[Item]) -> bool:
-        """Whether an output of `size` rows may have one row a sample."""
+        """Returns whether an output may have one row for each input sample."""
         tensors = self._plan.inputs
         if not size or any(_first_axis(tensor, item) == size for tensor, item in zip(tensors, inputs, strict=True)):
             return True
@@ -273,18 +273,18 @@ class SingleCallReader:
 
 
 def _read_none(_inputs: Side, _outputs: Side) -> None:
-    """Reads nothing."""
+    """Reads nothing of an inference call whose outputs are not decoded."""
 
 
 def _items_of(side: Side, count: int) -> Sequence[Item]:
-    """Returns the copies of the tensors of one call; None each of a call that failed."""
+    """Returns the copied tensors of one inference call; None for each if the call failed."""
     if type(side) is bytes:
         return (side,)
     return cast("Sequence[Item]", side) or (None,) * count
 
 
 def _first_axis(tensor: Tensor, item: Item) -> int:
-    """Returns the length of the first axis; 0 if unknown."""
+    """Returns the length of a copied tensor's first axis; 0 if unknown."""
     if item is None or tensor.layout == "none":
         return 0
     if isinstance(item, tuple):
@@ -293,7 +293,7 @@ def _first_axis(tensor: Tensor, item: Item) -> int:
 
 
 def _split_rows(tensor: Tensor, item: Item, *, is_folded: bool | None) -> _CopiedRows | None:
-    """Returns the rows of one output; None if they are of no even width, or how they are read is not settled."""
+    """Splits a copied output into rows; None if their width is not clear."""
     itemsize = np.dtype(tensor.dtype).itemsize
     if item is None:
         return _CopiedRows(0, 1, b"")
@@ -320,7 +320,7 @@ def _split_rows(tensor: Tensor, item: Item, *, is_folded: bool | None) -> _Copie
 
 
 def _are_of_kind(kind: OutputKind, table: Sequence[Row], evidence: KindEvidence) -> bool:
-    """Whether rows are of their kind for sure: see `KindEvidence.is_contradicted`, which has the last word."""
+    """Returns whether rows of an output are certainly of the kind that the output is taken for."""
     facts = evidence.facts
     if kind == "probabilities" and facts.origin.role != "probabilities":
         slack = facts.slack(evidence.width) - _MARGIN
@@ -331,7 +331,7 @@ def _are_of_kind(kind: OutputKind, table: Sequence[Row], evidence: KindEvidence)
 
 
 def _read_scores(kind: OutputKind, table: Sequence[Row]) -> tuple[int, list[float]]:
-    """Returns the class of the first row, and the confidence of each: see `predictions.decode_classes`."""
+    """Returns the class of the first row of scores, and the confidence of each row."""
     read = _read_single if len(table[0]) == 1 else _read_vector
     code, confidence = read(kind, table[0])
     return code, [min(max(value, 0.0), 1.0) for value in (confidence, *(read(kind, row)[1] for row in table[1:]))]

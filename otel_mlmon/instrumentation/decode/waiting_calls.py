@@ -1,4 +1,4 @@
-"""Reads calls of one request while they wait in the queue, for a span that cannot wait for the worker thread.
+"""Reads inference calls that wait in the queue, for a span that cannot wait for the worker thread.
 
 They stay in the queue: batches count them later, as if nobody had looked. Only those that no single reading settles,
 such as the first of a model, are taken out and decoded at once. The file of a model is not read then.
@@ -29,17 +29,17 @@ _CONTEXT: Final = Call._fields.index("context")
 
 
 class Queue(Protocol):
-    """A call queue, as far as it is read."""
+    """The Protocol of a queue of inference calls, as far as it is read here."""
 
     queue: list[Any]
     """See `Sink.queue`."""
 
     def take_at(self, positions: Sequence[int]) -> Sequence[Any]:
-        """Removes the calls at `positions`, increasing, and returns their fields."""
+        """Removes the calls at the given positions of the queue, and returns their fields."""
 
 
 class WaitingCalls:
-    """Reads waiting calls one by one.
+    """Reads inference calls that wait in the queue, one by one, before the worker thread does.
 
     Runs on: any thread.
 
@@ -57,7 +57,7 @@ class WaitingCalls:
         self,
         queue: Queue,
         *,
-        decode: Callable[[Callable[[int], Sequence[Any]], int, Callable[[], object]], object],
+        decode: Callable[[Callable[[int], list[Any]], int, Callable[[], object]], object],
         decoders: Decoders,
         options: Callable[[str], DeclaredModel],
         is_suppressed: Callable[[object], bool],
@@ -85,7 +85,7 @@ class WaitingCalls:
         count_wanted: Callable[[], tuple[int, int]],
         finish: Callable[[], object],
     ) -> Sequence[CallDescription]:
-        """Reads the waiting calls whose captured context is wanted.
+        """Reads the waiting inference calls that belong to a request, or another context that is wanted.
 
         Args:
             timeout_s: How long to wait for a batch that is being decoded, and for the worker thread to read the file
@@ -113,7 +113,7 @@ class WaitingCalls:
         return descriptions
 
     def read_graphs(self) -> None:
-        """Reads the files of the models of waiting calls, ahead of their decoding, which others may wait for.
+        """Reads the model files of waiting inference calls ahead of time, so that decoding them is fast.
 
         Runs on: the worker thread, without `lock`.
         """
@@ -132,7 +132,7 @@ class WaitingCalls:
             self.is_awaited = False
 
     def _find(self, is_wanted: Callable[[object], bool], count: int, limit: int) -> list[int]:
-        """Finds the positions of the wanted calls, the latest first: they end a request that ends now."""
+        """Returns the positions in the queue of the inference calls that are wanted, the latest first."""
         queue = self._queue.queue
         positions: list[int] = []
         for position in range(len(queue) // FIELDS - 1, -1, -1):
@@ -182,13 +182,13 @@ class WaitingCalls:
         return descriptions
 
     def _describe(self, call: Call) -> CallDescription | None:
-        """Describes a call; None if it has to be decoded as a batch."""
+        """Describes one inference call for its span; None if it can only be decoded in a batch."""
         decoder = self._decoders.find(call.plan)
         summary = decoder.read(call.inputs, call.outputs) if decoder is not None else None
         return None if decoder is None or summary is None else _describe_as(call, decoder.model, summary)
 
     def _describe_unread(self, call: Call) -> CallDescription:
-        """Describes a call whose outputs mean nothing before files were read."""
+        """Describes an inference call by its times only, while its model's file is not read yet."""
         session, decoder = call.plan.session, self._decoders.find(call.plan)
         version = self._options(model_name(session, may_read=False)).version
         model = decoder.model if decoder is not None else identify(session, version=version, may_read=False)

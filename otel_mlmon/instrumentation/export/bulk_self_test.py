@@ -1,4 +1,4 @@
-"""A test at start that `bulk` and `record` fill the histograms of this release of the SDK alike."""
+"""Tests at the start whether recording many values at once agrees with OpenTelemetry's SDK in this release."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OTHER_LAYOUT: Final = (ImportError, AttributeError, LookupError, TypeError, Val
 
 
 class UnavailableReasons(NamedTuple):
-    """Holds the reasons why a private part of the SDK is not used; each empty if it is used."""
+    """Says why a private part of OpenTelemetry's SDK is not used; each reason is empty if it is used."""
 
     bulk: str
     """The difference between `bulk.record_at_once` and `record`."""
@@ -40,7 +40,7 @@ class UnavailableReasons(NamedTuple):
 
 @functools.cache
 def self_test() -> UnavailableReasons:
-    """Tests the SDK once a process, and logs a warning if values must be recorded one by one."""
+    """Tests once a process whether values can be recorded at once with this release of OpenTelemetry's SDK."""
     reason = _compare(is_traced=False)
     if reason:
         _LOG.warning("Values are recorded in metrics one by one, which takes 500 times as long: %s.", reason)
@@ -48,7 +48,7 @@ def self_test() -> UnavailableReasons:
 
 
 def comparable(point: Any) -> tuple[Any, ...]:
-    """Reduces a data point to everything but its times; sums agree but for the order of addition."""
+    """Returns a metric data point without its times, rounded so that it can be compared with another one."""
     buckets = (
         (point.scale, point.zero_count, _nonzero(point.positive), _nonzero(point.negative))
         if hasattr(point, "scale")
@@ -59,13 +59,13 @@ def comparable(point: Any) -> tuple[Any, ...]:
 
 
 def consume_one_by_one(instrument: Any, values: Floats, attributes: bulk.Attributes) -> None:
-    """Does what `record` does, without its refusal of negative values, which the aggregations hold well."""
+    """Records values one by one, also negative ones, which the SDK's public method refuses."""
     for value in values.tolist():
         _consume(instrument, value, attributes, Context())
 
 
 def _compare(*, is_traced: bool) -> str:
-    """Compares both ways of recording; returns how they differ, or why they cannot be compared."""
+    """Records values both ways and compares the results; returns how they differ, or an empty text."""
     release = f"opentelemetry-sdk {sdk_version}"
     with guard("bulk_self_test"):
         try:
@@ -81,7 +81,7 @@ def _compare(*, is_traced: bool) -> str:
 
 
 def _find_unhidden(expected: dict[str, tuple[Any, ...]]) -> list[str]:
-    """Lists the kinds of histogram whose extremes show, or which lose values, where values are hidden."""
+    """Lists the kinds of histogram that would show the extremes of private values, or lose values."""
     hidden = _record(is_bulk=True, is_traced=False, are_hidden=True)
     return [
         f"hidden {name}"
@@ -91,7 +91,7 @@ def _find_unhidden(expected: dict[str, tuple[Any, ...]]) -> list[str]:
 
 
 def _record(*, is_bulk: bool, is_traced: bool, are_hidden: bool = False) -> dict[str, tuple[Any, ...]]:
-    """Records the same values in each kind of histogram, at once or one by one, and collects them."""
+    """Records the same values in a histogram of each kind, at once or one by one, and collects the data points."""
     values = np.concatenate([np.geomspace(1e-6, 1e3, 40), -np.geomspace(1e-3, 5.0, 10), np.zeros(3), np.ones(5)])
     reader = InMemoryMetricReader()
     view = View(instrument_name="exponential", aggregation=ExponentialBucketHistogramAggregation())
@@ -119,7 +119,7 @@ def _record(*, is_bulk: bool, is_traced: bool, are_hidden: bool = False) -> dict
 
 
 def _record_traced(instrument: Any, *, is_bulk: bool, is_traced: bool, are_hidden: bool) -> None:
-    """Records one value more, with a trace if `is_traced`."""
+    """Records one more value within a span, so that it becomes an exemplar."""
     span = NonRecordingSpan(SpanContext(1, 2, is_remote=False, trace_flags=TraceFlags(int(is_traced))))
     context = trace.set_span_in_context(span, Context())
     if not is_bulk:
@@ -138,5 +138,5 @@ def _consume(instrument: Any, value: float, attributes: bulk.Attributes, context
 
 
 def _nonzero(buckets: Any) -> dict[int, int]:
-    """Maps index to count; how many empty buckets follow the last depends on the order of the values."""
+    """Returns the counts of the buckets that are not empty, by their index."""
     return {buckets.offset + index: count for index, count in enumerate(buckets.bucket_counts) if count}

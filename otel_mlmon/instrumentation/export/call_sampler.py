@@ -1,4 +1,4 @@
-"""The choice of the calls of a round that get a span, an event or a transaction: failures first, every model its share.
+"""Chooses which inference calls get a span or event: failed ones first, and some of every model.
 
 A round is everything that was decoded since the last one. What is granted a second is divided: a reserve of one half
 for failed calls, of one quarter for slow and unsure ones, and what remains, with what the reserves cannot save up,
@@ -44,7 +44,7 @@ SamplingReason: TypeAlias = Literal["failed", "slow", "unsure", "share", "chance
 
 
 class Sample(NamedTuple):
-    """Says why a call was chosen, and with which probability."""
+    """Says why an inference call was chosen for a span or event, and with which probability."""
 
     reason: SamplingReason
     probability: float
@@ -57,7 +57,7 @@ Samples: TypeAlias = Mapping[int, Sample]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SamplingRound:
-    """Holds the calls of several batches, n in all, one after the other."""
+    """Holds all inference calls among which those with a span or event are chosen at one time."""
 
     starts: Sequence[int]
     """Position of the first call of each batch, and n at the end."""
@@ -74,7 +74,7 @@ class SamplingRound:
 def make_round(
     models: Sequence[ModelKey], priorities: Sequence[CallPriorities], durations_ns: Sequence[Ints]
 ) -> SamplingRound:
-    """Joins the calls of batches.
+    """Joins the inference calls of several batches, to choose among them.
 
     Args:
         models: The model of each batch.
@@ -99,14 +99,14 @@ def make_round(
 
 
 def sample_attributes(sample: Sample | None) -> dict[str, str | int | float]:
-    """Builds the attributes that tell why a call was chosen; none of a call that a parent's sampling chose."""
+    """Builds the attributes that say why a call got a span, and with which probability; none if its parent has one."""
     if sample is None:
         return {}
     return {semconv.SAMPLING_REASON: sample.reason, semconv.SAMPLING_PROBABILITY: sample.probability}
 
 
 class CallSampler:
-    """Chooses calls of one signal, at most so many a second on average.
+    """Chooses inference calls that get a span or event, on average at most a given number a second.
 
     A pause saves up two seconds' worth, and either reserve one second's worth of it beside that, at least one call.
 
@@ -129,7 +129,7 @@ class CallSampler:
         self._refilled_at_s = clock()
 
     def choose(self, calls: SamplingRound, candidates: Sequence[Bools]) -> list[dict[int, Sample]]:
-        """Chooses calls.
+        """Chooses the inference calls that get a span or event, among the candidates of one round.
 
         Args:
             calls: The round.
@@ -164,7 +164,7 @@ class CallSampler:
         priorities.tokens -= selection.draw_evenly("unsure", is_unsure, priorities.tokens)
         others.tokens += failures.take_excess() + priorities.take_excess()
         others.take_excess()
-        pools = selection.pools(np.ones_like(calls.failed))
+        pools = selection.pools(selection.is_candidate)
         share = others.tokens / max(1, len(pools))
         for pool in pools:
             others.tokens -= selection.draw("share", pool, share)
@@ -172,7 +172,7 @@ class CallSampler:
 
 
 class _Budget:
-    """Grants a number of calls a second, and saves up what is not spent, up to a limit."""
+    """Allows a number of samples a second, and saves those that are not used, up to a limit."""
 
     __slots__ = ("_limit", "_per_second", "tokens")
 
@@ -182,18 +182,18 @@ class _Budget:
         self.tokens = limit
 
     def refill(self, elapsed_s: float) -> None:
-        """Grants what the time since the last round brings."""
+        """Adds the samples that the time since the last round allows."""
         self.tokens += elapsed_s * self._per_second
 
     def take_excess(self) -> float:
-        """Removes and returns what is beyond the limit."""
+        """Removes and returns the number of samples beyond the limit."""
         excess = max(0.0, self.tokens - self._limit)
         self.tokens -= excess
         return excess
 
 
 class EvenDraws(Iterator[float]):
-    """Yields numbers of which every stretch is spread evenly over [0, 1): of any twenty in a row one is below 0.1.
+    """Yields numbers in [0, 1) that are spread evenly: of any twenty in a row at least one is below 0.1.
 
     Source: the golden rotation, an additive recurrence of low discrepancy (Niederreiter, Random Number Generation and
     Quasi-Monte Carlo Methods, 3.1). Unlike a fixed period it does not beat with one in the traffic.
@@ -206,13 +206,13 @@ class EvenDraws(Iterator[float]):
         self._last = rng.random()
 
     def __next__(self) -> float:
-        """Returns the next number."""
+        """Returns the next number in [0, 1) of the sequence."""
         self._last = (self._last + GOLDEN) % 1.0
         return self._last
 
 
 class _Draws:
-    """Rounds expected numbers of calls, and says which ranks of a pool are chosen; remembers where each pool was."""
+    """Chooses at which positions of a group of calls samples are taken, evenly spread over rounds."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -220,7 +220,7 @@ class _Draws:
         self._starts: dict[tuple[SamplingReason, ModelKey | None], EvenDraws] = {}
 
     def choose_ranks(self, pool: tuple[SamplingReason, ModelKey | None], expected: float, size: int) -> list[int]:
-        """Returns the ranks, ascending, of the calls chosen of a pool of `size` calls, `expected` on average."""
+        """Returns the positions, ascending, of the calls chosen from a group, `expected` of `size` on average."""
         if pool not in self._fractions:
             rng = random.Random(f"{self._seed} {pool}")  # noqa: S311 - a choice of samples, not a secret
             self._fractions[pool], self._starts[pool] = rng.random(), EvenDraws(rng)
@@ -236,7 +236,7 @@ class _Draws:
 
 
 class _Pool(NamedTuple):
-    """Holds calls that are drawn from with the same probability."""
+    """Holds a group of inference calls that are chosen with the same probability, such as one model's slow ones."""
 
     model: ModelKey | None
     """None of all models."""
@@ -247,7 +247,7 @@ class _Pool(NamedTuple):
 
 
 class _Selection:
-    """Draws calls out of pools, step by step: a call that one step does not choose takes part in the next."""
+    """Chooses inference calls in several steps; a call not chosen in one step takes part in the next."""
 
     def __init__(self, calls: SamplingRound, is_candidate: Bools, draws: _Draws) -> None:
         self.is_candidate = is_candidate
@@ -259,19 +259,21 @@ class _Selection:
         self._reasons: dict[int, SamplingReason] = {}
 
     def count(self, flags: Bools) -> int:
-        """Counts the calls with a flag that are not chosen yet."""
+        """Counts the calls of one kind, such as the failed ones, that are not chosen yet."""
         return int(np.count_nonzero(flags & self._is_left))
 
     def everything(self) -> _Pool:
-        """Returns all candidates as one pool."""
+        """Returns all candidates for a span or event as one group."""
         return _Pool(None, np.flatnonzero(self.is_candidate), np.flatnonzero(self._is_left))
 
     def pools(self, flags: Bools) -> list[_Pool]:
-        """Groups the candidates with a flag by model, the group with the fewest left first, none with none."""
+        """Groups the calls of one kind, such as the slow ones, by model, the smallest group first."""
         members = np.flatnonzero(flags & self.is_candidate)
+        if not members.size:
+            return []
         codes = self._calls.codes[members]
         pools = []
-        for code in np.unique(codes).tolist():
+        for code in np.unique(codes).tolist() if len(self._calls.models) > 1 else [0]:
             of_model = members[codes == code]
             left = of_model[self._is_left[of_model]]
             if left.size:
@@ -279,7 +281,7 @@ class _Selection:
         return sorted(pools, key=lambda pool: pool.left.size)
 
     def draw_evenly(self, reason: SamplingReason, flags: Bools, tokens: float) -> float:
-        """Draws among the candidates with a flag, the models with few of them in full before those with many.
+        """Chooses calls of one kind, such as the slow ones, so that each model gets its share of the samples.
 
         Returns:
             The expected number of calls drawn: at most `tokens`.
@@ -290,7 +292,7 @@ class _Selection:
         return spent
 
     def draw(self, reason: SamplingReason, pool: _Pool, tokens: float) -> float:
-        """Draws calls of a pool, each with the same probability; returns their expected number, at most `tokens`."""
+        """Chooses calls of a group with equal probability; returns how many are expected, at most `tokens`."""
         left = pool.left
         expected = min(float(left.size), max(0.0, tokens))
         if not expected:
@@ -304,6 +306,6 @@ class _Selection:
         return expected
 
     def samples(self) -> Iterator[tuple[int, Sample]]:
-        """Yields position, reason and probability of the chosen calls."""
+        """Yields the position of each chosen call, why it was chosen and with which probability."""
         for position, reason in sorted(self._reasons.items()):
             yield position, Sample(reason, 1.0 - float(self._miss_probability[position]))

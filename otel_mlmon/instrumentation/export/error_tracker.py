@@ -1,4 +1,4 @@
-"""The Protocol of an error tracker such as Sentry, and a null implementation."""
+"""The Protocol of an error tracker such as Sentry, and one that does nothing."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ RelatedSpans: TypeAlias = "Callable[[int], SpanIds | None]"
 
 
 class ErrorTracker(Protocol):
-    """Sends inference calls to an error tracker, beside OpenTelemetry, and links its errors to them.
+    """The Protocol of an error tracker, such as Sentry, that gets inference calls beside OpenTelemetry.
 
     Runs on: the function that `context_reader` returns on the host's threads; all else on the worker thread.
     """
 
     @property
     def mode(self) -> str:
-        """How calls reach the error tracker, shown by `status()`: `off`, `waiting`, or the name of a protocol."""
+        """How inference calls reach the error tracker: `off`, `waiting`, or the name of a protocol."""
 
     @property
     def is_active(self) -> bool:
-        """Whether it takes calls; as long as not, no method that takes or sends them needs to be called."""
+        """Whether the error tracker takes inference calls at present."""
 
     def context_reader(self) -> ContextReader:
-        """Returns the function that reads the host's context around each call."""
+        """Returns the function that reads the current trace context of the host around each inference call."""
 
     def adopt_client(self) -> None:
-        """Starts to use the client that the application has initialised since the last call."""
+        """Starts to use a client of the error tracker that the application has initialised meanwhile."""
 
     def store_child_spans(self, predictions: Predictions, contexts: Sequence[object]) -> None:
-        """Stores the calls that ran inside a transaction, until that transaction is sent."""
+        """Stores the inference calls that ran inside a transaction, until the transaction is sent."""
 
     def related_spans(self, predictions: Predictions, contexts: Sequence[object]) -> RelatedSpans | None:
-        """Finds the error tracker's span that each call of a batch belongs to; None if no call has one."""
+        """Returns the error tracker's span that each inference call was inside; None if no call was in one."""
 
     def find_candidates(self, predictions: Predictions, contexts: Sequence[object], /) -> Bools:
-        """Finds the calls of a batch, shape (n,), that may become transactions: those outside any."""
+        """Returns which inference calls of a batch may become transactions, being outside any; shape (n,)."""
 
     def emit(
         self,
@@ -63,7 +63,7 @@ class ErrorTracker(Protocol):
         *,
         offset_ns: int,
     ) -> None:
-        """Sends the chosen calls that ran outside any transaction.
+        """Sends the chosen inference calls that ran outside any transaction.
 
         Args:
             predictions: The calls.
@@ -76,13 +76,13 @@ class ErrorTracker(Protocol):
         """
 
     def export_spans(self, provider: Any, *, is_own: bool) -> None:
-        """Exports OpenTelemetry's spans of `provider` to the error tracker, where its mode asks for that."""
+        """Exports the OpenTelemetry spans of a tracer provider to the error tracker, if its mode asks for that."""
 
     def flush(self, timeout_s: float) -> None:
-        """Sends what is queued, within the time."""
+        """Sends all queued inference calls to the error tracker within a time limit."""
 
     def close(self, timeout_s: float, /, *, is_exit: bool = False) -> None:
-        """Sends what is queued and undoes every change made to the application's client.
+        """Sends what is queued, and undoes all changes made to the application's error-tracker client.
 
         Args:
             timeout_s: How long that may take.
@@ -90,11 +90,11 @@ class ErrorTracker(Protocol):
         """
 
     def reset(self) -> None:
-        """Discards all state of calls, in a forked child."""
+        """Discards the inference calls of the parent process, in a forked child."""
 
 
 class NullErrorTracker:
-    """Implements `ErrorTracker` where none is used: does nothing.
+    """An error tracker that does nothing, for applications without one.
 
     Args:
         read_context: Reads OpenTelemetry's context.
@@ -108,34 +108,34 @@ class NullErrorTracker:
         self._read_context = read_context
 
     def context_reader(self) -> ContextReader:
-        """Returns the reader of OpenTelemetry's context alone."""
+        """Returns the function that reads OpenTelemetry's context only."""
         return self._read_context
 
     def adopt_client(self) -> None:
-        """Does nothing."""
+        """Does nothing, since there is no client of an error tracker."""
 
     def store_child_spans(self, predictions: Predictions, contexts: Sequence[object]) -> None:
-        """Does nothing."""
+        """Does nothing, since there are no transactions."""
 
     def related_spans(self, *_: object) -> None:
-        """Relates no call to any span."""
+        """Returns None, since no inference call is inside an error tracker's span."""
 
     def find_candidates(self, predictions: Predictions, _contexts: Sequence[object]) -> Bools:
-        """Finds none."""
+        """Returns that no inference call may become a transaction."""
         return np.zeros(len(predictions.errors), dtype=bool)
 
     def emit(self, *_: object, **__: object) -> None:
-        """Does nothing."""
+        """Does nothing, since there is no error tracker to send calls to."""
 
     def export_spans(self, provider: Any, *, is_own: bool) -> None:
-        """Does nothing."""
+        """Does nothing, since there is no error tracker to export spans to."""
 
     def flush(self, timeout_s: float) -> None:
-        """Does nothing."""
+        """Does nothing, since nothing is queued for an error tracker."""
 
     def close(self, _timeout_s: float, /, **_: object) -> None:
-        """Does nothing but switch its mode to `off`."""
+        """Sets the mode to `off`, and does nothing else."""
         self.mode = "off"
 
     def reset(self) -> None:
-        """Does nothing."""
+        """Does nothing, since there is no state of inference calls."""

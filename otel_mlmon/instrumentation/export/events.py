@@ -1,4 +1,4 @@
-"""Events, which are log records with an event name: predictions, failed calls, loaded models. Never an input."""
+"""Writes OpenTelemetry events (named log records) of predictions, failed calls and loaded models; never inputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOG: Final = logging.getLogger("otel_mlmon")
 
 
 class EventWriter:
-    """Writes events.
+    """Writes OpenTelemetry events of predictions, failed inference calls and loaded models.
 
     Runs on: the worker thread.
 
@@ -55,7 +55,7 @@ class EventWriter:
         *,
         offset_ns: int,
     ) -> None:
-        """Writes the prediction log of a batch: `ml.prediction` events.
+        """Writes an event `ml.prediction` for each chosen inference call of a batch.
 
         Args:
             predictions: The calls.
@@ -80,7 +80,7 @@ class EventWriter:
         *,
         offset_ns: int,
     ) -> None:
-        """Writes an `ml.inference.exception` for each failed call of a batch that was chosen.
+        """Writes an event `ml.inference.exception` for each chosen inference call that failed.
 
         It carries the exception's type and not its message, which may hold the host's data.
         """
@@ -99,7 +99,7 @@ class EventWriter:
             self._write_call(semconv.EVENT_INFERENCE_EXCEPTION, predictions, call, attributes, span_contexts, offset_ns)
 
     def write_model(self, load: ModelLoad, *, offset_ns: int) -> None:
-        """Writes `ml.model.loaded`, and an event if the model runs on another execution provider than requested.
+        """Writes the event `ml.model.loaded`, and another one if a fallback execution provider runs the model.
 
         Args:
             load: A model in a session. One that failed to load has no event: its host has the exception.
@@ -164,7 +164,7 @@ def _loaded_attributes(load: ModelLoad) -> Attributes:
 
 
 def _provider_attributes(load: ModelLoad) -> Attributes:
-    """Builds the attributes of a model's execution providers: lists as text, since back-ends may not search arrays."""
+    """Builds the attributes with the names of a model's execution providers, as comma-separated text."""
     return _without_empty(
         {
             semconv.MODEL_NAME: load.model.name,

@@ -1,4 +1,4 @@
-"""The exporters that the environment names, as OpenTelemetry's own distribution resolves them.
+"""Makes the OpenTelemetry exporters that environment variables name, as OpenTelemetry's distribution does.
 
 OTEL_{TRACES,METRICS,LOGS}_EXPORTER is a list of names of entry points, `opentelemetry_{traces,metrics,logs}_exporter`;
 `none` is nothing, and `otlp`, the default, is that of the protocol in OTEL_EXPORTER_OTLP_PROTOCOL. Source:
@@ -54,7 +54,7 @@ _EXPORTER_LOGGERS: Final = (
 
 
 class ExporterFactory:
-    """Makes the exporters that the environment asks for; the failures of one signal are one warning instead of many.
+    """Makes the exporters that environment variables name, and warns once a signal if they cannot export.
 
     Args:
         environ: The environment.
@@ -69,7 +69,7 @@ class ExporterFactory:
         """Variables whose protocol has no exporter here."""
 
     def make(self, signal: Signal) -> list[Any]:
-        """Makes the exporters of a signal, each once; those that cannot be made are left out, with a warning."""
+        """Makes the exporters of one signal (metrics, traces or logs); warns of those that cannot be made."""
         variable = f"OTEL_{signal.upper()}_EXPORTER"
         setting = self._environ.get(variable, "").strip() or "otlp"
         names = dict.fromkeys(name.strip().lower() for name in setting.split(",") if name.strip())
@@ -147,7 +147,7 @@ class ExporterFactory:
         return export_silently
 
     def warn_once(self, signal: Signal) -> None:
-        """Logs once that no collector accepts a signal."""
+        """Logs once that no collector accepts the metrics, traces or logs."""
         with self._lock:
             if signal in self._warned:
                 return
@@ -163,7 +163,7 @@ class ExporterFactory:
 
 
 class _Silence(threading.local):
-    """Silences the exporters' loggers on a thread while one of our exporters exports there, and there only.
+    """Suppresses the log lines of OpenTelemetry's exporters while one of our exporters runs on the thread.
 
     The loggers are shared with the host's own exporters, so a level would silence those too.
     """

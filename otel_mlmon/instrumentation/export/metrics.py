@@ -1,4 +1,4 @@
-"""Writes snapshots into the instruments of `semconv.APPLICATION_METRICS`, with exemplars.
+"""Writes the totals of inference calls into OpenTelemetry metric instruments, with exemplars.
 
 The callback of an observable instrument runs before every collection of any reader: it drains what is buffered, so each
 collection holds every call that ended before it.
@@ -47,7 +47,7 @@ Totals = dict[str, dict[Attributes, int]]
 
 
 def exponential_views() -> list[View]:
-    """Makes the views that give a meter provider of our own exponential histograms where the contract has them.
+    """Makes the SDK views that turn some metrics into exponential histograms, for a meter provider of our own.
 
     None where values are recorded one by one: the SDK's own way can fail in later collections (see `bulk`).
     """
@@ -65,7 +65,7 @@ HIDDEN: Final = frozenset({semconv.FEATURE.name, semconv.VALUE.name})
 
 
 class MetricWriter:
-    """Writes metrics through one meter provider.
+    """Writes the metrics of all models through one OpenTelemetry meter provider.
 
     Runs on: one thread at a time; `close` on any. The callbacks run on the readers' threads.
 
@@ -103,7 +103,7 @@ class MetricWriter:
         instruments.drain, instruments.sessions = drain, sessions
 
     def write(self, snapshot: Snapshot) -> None:
-        """Adds the snapshot of one model over one interval to the instruments."""
+        """Adds the totals of one model over one interval to the metric instruments."""
         base = model_attributes(snapshot.model)
         for error, durations in snapshot.durations_s.items():
             attributes = {**base, semconv.ERROR_TYPE: error} if error else base
@@ -132,7 +132,7 @@ class MetricWriter:
             self._instruments.counters[semconv.SAMPLES.name].add(snapshot.inputs.samples, base, UNTRACED_CONTEXT)
 
     def write_loads(self, loads: Iterable[tuple[ModelKey, float, str | None]]) -> None:
-        """Adds the creation of sessions: model, seconds, and the error type of those that failed."""
+        """Adds how long loads of models took to the metric instruments, and which of them failed."""
         for model, duration_s, error in loads:
             attributes = model_attributes(model)
             if error:
@@ -147,7 +147,7 @@ class MetricWriter:
         *,
         offset_ns: int,
     ) -> None:
-        """Offers durations, lowest confidences and labels of the calls that have spans as exemplars.
+        """Offers durations, confidences and labels of calls that have spans as exemplars of the metrics.
 
         Args:
             predictions: Calls that were written before.
@@ -165,21 +165,21 @@ class MetricWriter:
                     bulk.offer_exemplar(instrument, value, attributes, span_contexts[call], int(ended_ns[call]))
 
     def describe_readers(self) -> dict[str, str]:
-        """Describes what each metric reader exports of the values of features; empty where that cannot be seen."""
+        """Describes what each metric reader exports of the values of features; empty if that cannot be found out."""
         with guard("status"):
             if not self.unavailable_reasons.bulk:
                 return bulk.describe_readers(self._instruments.histograms[semconv.FEATURE.name])
         return {}
 
     def drop_held_values(self) -> None:
-        """Drops and counts the values that are held, once no more will come."""
+        """Drops and counts values that were held back since they were too few, when no more will come."""
         count = sum(values.size for values in self._held_values.values())
         self._held_values.clear()
         if count:
             JOURNAL.emit(ValuesWithheld(count=count))
 
     def close(self) -> None:
-        """Makes the observable callbacks return nothing: OpenTelemetry cannot unregister them.
+        """Stops the callbacks of observable instruments, which OpenTelemetry cannot unregister.
 
         A successor that observes through the same provider by now goes on.
         """
@@ -206,7 +206,7 @@ class MetricWriter:
             JOURNAL.emit(ValuesDropped(reason="negative", count=refused))
 
     def _release(self, metric: str, values: Floats, attributes: MetricAttributes) -> Floats:
-        """Returns these values with those that were held before them, if they are enough together; else holds them."""
+        """Returns values that may be exported, with those held back before; holds them back if they are too few."""
         key = (metric, frozenset(attributes.items()))
         earlier = self._held_values.pop(key, None)
         values = values if earlier is None else np.concatenate([earlier, values])
@@ -222,7 +222,7 @@ class MetricWriter:
 
 
 def model_attributes(model: ModelKey) -> MetricAttributes:
-    """Builds the attributes that every metric of a model carries."""
+    """Builds the attributes that every metric of a model has: its name, version and so on."""
     attributes = {semconv.MODEL_NAME: model.name}
     if model.version:
         attributes[semconv.MODEL_VERSION] = model.version
@@ -230,14 +230,14 @@ def model_attributes(model: ModelKey) -> MetricAttributes:
 
 
 def output_attributes(base: MetricAttributes, output: str) -> MetricAttributes:
-    """Adds the name of an output; that of a model's only head is empty, and no attribute."""
+    """Adds the name of a model's output to metric attributes; the name of an only output is empty and left out."""
     return {**base, semconv.OUTPUT_NAME: output} if output else base
 
 
 def _exemplar_values(
     predictions: Predictions, priorities: CallPriorities, calls: Collection[int]
 ) -> Iterable[tuple[semconv.Metric, MetricAttributes, list[tuple[float, int]]]]:
-    """Yields metric, attributes, and the values of these calls, each with its call."""
+    """Yields metric, attributes and values of the calls whose spans are to become exemplars."""
     base = model_attributes(ModelKey(predictions.model.name, predictions.model.version))
     durations: dict[str, list[tuple[float, int]]] = {}
     for call in calls:
@@ -258,7 +258,7 @@ def _exemplar_values(
 
 
 def spread_over_ranks(values: list[tuple[float, int]]) -> list[tuple[float, int]]:
-    """Picks at most `MAX_EXEMPLARS` values, evenly over their ranks and with both extremes: in many buckets."""
+    """Picks a few values for exemplars, evenly over their ranks and with both extremes."""
     if len(values) <= MAX_EXEMPLARS:
         return values
     ordered = sorted(values)
@@ -277,12 +277,12 @@ def _unavailable_reasons(provider: MeterProvider, instruments: _Instruments) -> 
 
 
 def _unwrap(instrument: SdkInstrument) -> SdkInstrument:
-    """Returns the SDK's instrument from behind the API's proxy, which a provider set later leaves."""
+    """Returns the SDK's metric instrument behind a proxy of OpenTelemetry's API."""
     return getattr(instrument, "_real_instrument", None) or instrument
 
 
 class _Instruments:
-    """Holds the instruments of one meter provider, created once: the SDK warns of a second of the same name."""
+    """Holds the metric instruments of one meter provider, each created once."""
 
     def __init__(self, provider: MeterProvider) -> None:
         self.drain: Callable[[], object] | None = None
@@ -337,7 +337,7 @@ class _Instruments:
         return [Observation(total, dict(attributes), UNTRACED_CONTEXT) for attributes, total in totals.items()]
 
     def freeze(self) -> Totals:
-        """Observes nothing but the totals of now from now on; returns them, as of the whole process."""
+        """Makes observable instruments report the totals of now for ever; returns those totals."""
         totals = {
             metric.name: JOURNAL.totals(metric.name)
             for metric in semconv.APPLICATION_METRICS

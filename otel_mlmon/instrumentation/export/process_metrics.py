@@ -1,4 +1,4 @@
-"""Metrics of the process's CPU and memory, by OpenTelemetry's system-metrics instrumentation, if it is installed."""
+"""Exports the CPU and memory metrics of the process, if OpenTelemetry's system-metrics package is installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROCESS_METRICS: Final[dict[str, list[str] | None]] = {
 
 
 def start(meter_provider: Any) -> Any:
-    """Starts to observe the process; returns the instrumentor, for `uninstrument`, or None if it is not installed.
+    """Starts metrics of the process's CPU and memory; returns the instrumentor that stops them, or None.
 
     Its instrumentor is one a process: where the host uses it already, nothing is done.
     """

@@ -1,4 +1,4 @@
-"""The providers of each signal: those that the host has set, else our own, which export by OTLP.
+"""Finds the OpenTelemetry provider of each signal, set by the host, or creates one that exports by OTLP.
 
 Choice: providers of our own stay private. Set as the global ones, they would lock the host out of setting its own,
 since OpenTelemetry accepts only the first. A host that sets its providers before its first inference gets everything
@@ -43,7 +43,7 @@ alarm."""
 
 @dataclass(slots=True, kw_only=True)
 class Providers:
-    """Holds one provider a signal; None where the environment switched the signal off."""
+    """Holds the tracer, meter and logger provider in use; None for a signal that the environment switches off."""
 
     tracer: trace.TracerProvider | None = None
     meter: metrics.MeterProvider | None = None
@@ -62,7 +62,7 @@ class Providers:
     """The threads on which replaced providers of our own export what they hold."""
 
     def replace(self, signal: Signal, provider: Any) -> None:
-        """Uses the application's provider of a signal from now on; our own exports what it holds, and ends."""
+        """Replaces our own provider of a signal by one that the application has set; ours exports what it holds."""
         kind = _KINDS[signal]
         earlier = getattr(self, kind)
         setattr(self, kind, provider)
@@ -74,7 +74,7 @@ class Providers:
         _LOG.info("The application has set a %s provider: %s go through it from now on.", kind, signal)
 
     def flush(self, timeout_s: float, *, with_host: bool = False) -> bool:
-        """Exports what our own providers hold, and the application's if asked to; returns whether it was done in time.
+        """Exports what the providers hold; returns whether that was done in time.
 
         Args:
             timeout_s: Seconds.
@@ -87,7 +87,7 @@ class Providers:
         return not self._wait_for_ending(deadline_s) and is_done
 
     def shutdown(self, timeout_s: float, *, with_host: bool = False) -> bool:
-        """Exports what is left and ends our own providers; returns whether it was done in time.
+        """Exports what is left and ends our own providers; returns whether that was done in time.
 
         The application's providers are flushed only, if asked to.
 
@@ -107,7 +107,7 @@ class Providers:
         return not late and not unended
 
     def _wait_for_ending(self, deadline_s: float) -> list[Signal]:
-        """Waits for replaced providers; returns the signals of those that still export."""
+        """Waits until replaced providers have ended; returns the signals of those that still export."""
         for _, thread in self.ending:
             thread.join(max(0.0, deadline_s - time.monotonic()))
         self.ending = [entry for entry in self.ending if entry[1].is_alive()]
@@ -119,7 +119,7 @@ class Providers:
 
 
 def find_providers(settings: InstrumentationSettings, *, base: Any, environ: Mapping[str, str]) -> Providers:
-    """Finds the providers of the settings, else the global ones, else creates our own with the resource `base`."""
+    """Returns the providers from the settings, the application's global ones, or else new ones of our own."""
     resource = base and base.merge(_instance_resource(environ))
     exporters = ExporterFactory(environ)
     providers = Providers(
@@ -144,7 +144,7 @@ def find_providers(settings: InstrumentationSettings, *, base: Any, environ: Map
 
 
 def create_resource() -> Any:
-    """Creates the resource that `find_providers` needs to create providers.
+    """Creates the OpenTelemetry resource of providers of our own.
 
     Made early, with the SDK's modules loaded: its detectors run on threads, which the end of a process refuses, and a
     script may end before its first second.
@@ -157,14 +157,14 @@ def create_resource() -> Any:
 
 
 def has_host_providers() -> bool:
-    """Returns whether the host has set a provider for every signal."""
+    """Returns whether the application has set a provider for each of traces, metrics and logs."""
     return not any(
         map(_is_proxy, (trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider()))
     )
 
 
 def is_host_provider(provider: object, settings: InstrumentationSettings, providers: Providers | None) -> bool:
-    """Returns whether `provider` is one of the application's that are used, or will be once there is something."""
+    """Returns whether a provider is one of the application's that are in use, or will be."""
     if providers is not None:
         used = (providers.tracer, providers.meter, providers.logger)
         late = (find_late_provider(signal, settings, providers) for signal in _KINDS)
@@ -177,7 +177,7 @@ def is_host_provider(provider: object, settings: InstrumentationSettings, provid
 
 
 def find_late_provider(signal: Signal, settings: InstrumentationSettings, providers: Providers) -> Any:
-    """Returns the global provider of a signal that the application set after ours was made; None if there is none."""
+    """Returns a provider that the application has set after we created one of our own; None if there is none."""
     kind = _KINDS[signal]
     if getattr(settings, f"{kind}_provider") is not None:
         return None
@@ -190,7 +190,7 @@ def find_late_provider(signal: Signal, settings: InstrumentationSettings, provid
 
 
 def _instance_resource(environ: Mapping[str, str]) -> Any:
-    """Makes a new `service.instance.id`, so that a forked child is not its parent, unless the environment has one."""
+    """Makes a resource with a new `service.instance.id`, unless the environment sets one."""
     from opentelemetry.sdk.resources import Resource
 
     has_id = semconv.SERVICE_INSTANCE_ID in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
@@ -198,7 +198,7 @@ def _instance_resource(environ: Mapping[str, str]) -> Any:
 
 
 def _is_proxy(provider: object) -> bool:
-    """Returns whether no provider is set: it is then the API's proxy, whose class is private for metrics and logs."""
+    """Returns whether a global provider is only the placeholder of OpenTelemetry's API, with none set."""
     return type(provider).__name__.lstrip("_") in {
         "ProxyTracerProvider",
         "ProxyMeterProvider",
@@ -209,7 +209,7 @@ def _is_proxy(provider: object) -> bool:
 def _create(
     create: Callable[[Providers, ExporterFactory], P | None], providers: Providers, exporters: ExporterFactory
 ) -> P | None:
-    """Creates a provider; None if its exporter cannot be made, as by a variable that the SDK cannot read.
+    """Creates a provider with its exporters; None if an exporter cannot be made.
 
     Not tried again: each try leaves threads, and the other signals would wait for it.
     """
@@ -273,7 +273,7 @@ def _create_logger(providers: Providers, exporters: ExporterFactory) -> _logs.Lo
 
 
 def _run_within(timeout_s: float, functions: list[Callable[[], Any]]) -> list[Callable[[], Any]]:
-    """Runs functions at once on daemon threads; returns those that did not end in time, and keep running."""
+    """Runs functions in parallel within a time limit; returns those that have not ended by then."""
     deadline_s = time.monotonic() + timeout_s
     threads = list(map(_start, functions))
     for thread in threads:

@@ -1,4 +1,4 @@
-"""What is known of calls when spans and events are written: which failed, were unsure or slow, and their attributes."""
+"""Finds the inference calls that failed, were unsure or slow, and builds the attributes of spans and events."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Attributes = dict[str, "str | int | float"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CallPriorities:
-    """Holds for each of n calls the reasons why it is sampled before others."""
+    """Marks the inference calls of a batch that failed, were slow or unsure, and are sampled before others."""
 
     failed: Bools
     unsure: Bools
@@ -39,12 +39,12 @@ class CallPriorities:
 
     @property
     def is_priority(self) -> Bools:
-        """Whether the call failed, was unsure or was slow."""
+        """Whether each inference call failed, was slow or was unsure; shape (n,)."""
         return self.failed | self.unsure | self.slow
 
 
 def prioritize(predictions: Predictions, *, slow: Bools | None = None, confidence_floor: float = 0.0) -> CallPriorities:
-    """Decides which calls of a batch are sampled before others.
+    """Marks the inference calls of a batch that failed, were slow or unsure.
 
     Args:
         predictions: n calls.
@@ -65,13 +65,13 @@ def prioritize(predictions: Predictions, *, slow: Bools | None = None, confidenc
 
 
 class SlowCallDetector:
-    """Finds slow calls by a threshold and by the running 99th percentile of each model's durations."""
+    """Finds slow inference calls by a threshold, and by the 99th percentile of each model's durations."""
 
     def __init__(self) -> None:
         self._durations_ns: dict[str, Ints] = {}
 
     def detect(self, model: str, durations_ns: Ints, threshold_s: float | None) -> Bools:
-        """Marks the calls that took longer than the threshold, or than 99 % of the model's calls before them.
+        """Marks the inference calls slower than the threshold, or than 99 % of the model's calls before.
 
         Args:
             model: Name of the model.
@@ -91,7 +91,7 @@ class SlowCallDetector:
 
 
 def describe_call(predictions: Predictions, priorities: CallPriorities, call: int) -> CallDescription:
-    """Describes one call of a batch."""
+    """Describes one inference call of a batch for its span and event."""
     labels = predictions.labels
     batch_size = int(predictions.batch_sizes[call])
     row = int(np.searchsorted(labels.calls, call)) if batch_size == 1 else labels.calls.size
@@ -115,7 +115,7 @@ def describe_call(predictions: Predictions, priorities: CallPriorities, call: in
 
 
 def call_attributes(call: CallDescription) -> Attributes:
-    """Builds the attributes of a call for a span or an event: scalars, and nothing of its inputs or raw outputs."""
+    """Builds the attributes that spans and events of an inference call share, without inputs and raw outputs."""
     model, summary = call.model, call.summary
     attributes: Attributes = {semconv.MODEL_NAME: model.name}
     if model.version:
@@ -138,7 +138,7 @@ def call_attributes(call: CallDescription) -> Attributes:
 
 
 def span_attributes(call: CallDescription) -> Attributes:
-    """Builds the attributes of a call's span: those of `call_attributes`, and what ran it."""
+    """Builds the attributes of an inference call's span, those of the runtime among them."""
     attributes = call_attributes(call)
     attributes.update(call.model.runtime_attributes)
     attributes[semconv.OPERATION_NAME] = call.operation
@@ -146,7 +146,7 @@ def span_attributes(call: CallDescription) -> Attributes:
 
 
 def _are_unsure(predictions: Predictions, min_confidence: Floats, confidence_floor: float) -> Bools:
-    """Whether a call has a row of less confidence, of any head."""
+    """Marks the inference calls that have a row with a confidence below the limit."""
     is_unsure: Bools = np.asarray(min_confidence < confidence_floor)
     for head in list(predictions.heads.values())[1:]:
         low = head.confidences.calls[head.confidences.values < confidence_floor]
@@ -155,7 +155,7 @@ def _are_unsure(predictions: Predictions, min_confidence: Floats, confidence_flo
 
 
 def _confidence_by_call(confidences: Confidences, calls: int) -> tuple[Floats, Floats]:
-    """Computes mean and lowest of the rows of each call; NaN if it has none."""
+    """Computes the mean and the lowest confidence of each inference call; NaN if it has none."""
     rows = np.bincount(confidences.calls, minlength=calls)
     if (rows == 1).all():
         return confidences.values, confidences.values

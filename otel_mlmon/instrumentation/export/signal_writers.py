@@ -1,4 +1,4 @@
-"""Writes everything that leaves the process: metrics, spans, events, and what goes to an error tracker."""
+"""Writes everything that leaves the process: metrics, spans and events, and calls for an error tracker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from otel_mlmon.types import Bools, ModelKey
 
 
 class _ChosenCalls(NamedTuple):
-    """Holds a batch, and which of its calls were chosen."""
+    """Holds a batch of inference calls, and which of them were chosen for spans and events."""
 
     batch: SpanBatch
     priorities: CallPriorities
@@ -37,7 +37,7 @@ class _ChosenCalls(NamedTuple):
 
 
 class SignalWriters:
-    """Writes the signals of a process through one set of providers.
+    """Writes the metrics, spans and events of this process through its OpenTelemetry providers.
 
     Runs on: `write_metrics` on one thread at a time; `write_round` and `write_model` likewise, beside it.
 
@@ -97,7 +97,7 @@ class SignalWriters:
                 error_tracker.export_spans(providers.tracer, is_own=providers.tracer in providers.own)
 
     def adopt_meter(self) -> None:
-        """Goes on through the application's meter provider if it has set one since; nothing is counted twice.
+        """Changes to a meter provider that the application has set meanwhile; nothing is counted twice.
 
         Runs on: that of `write_metrics`.
         """
@@ -113,7 +113,7 @@ class SignalWriters:
             self.providers.replace("metrics", late)
 
     def adopt_senders(self) -> None:
-        """Goes on through the application's tracer and logger providers, where it has set them since.
+        """Changes to tracer and logger providers that the application has set meanwhile.
 
         Runs on: that of `write_round`.
         """
@@ -131,7 +131,7 @@ class SignalWriters:
                 self.providers.replace("logs", logger)
 
     def write_metrics(self, snapshots: Iterable[Snapshot], loads: Sequence[tuple[ModelKey, float, str | None]]) -> None:
-        """Adds what was aggregated to the metrics, and the model, seconds and error type of sessions created."""
+        """Adds the totals of inference calls and of loaded models to the metrics."""
         if self._metrics is None:
             return
         for snapshot in snapshots:
@@ -142,11 +142,11 @@ class SignalWriters:
                 self._metrics.write_loads(loads)
 
     def write_model(self, load: ModelLoad, *, offset_ns: int) -> None:
-        """Writes the events of a model that was loaded; `offset_ns` is Unix time minus `time.perf_counter_ns`."""
+        """Writes the events of a model that was loaded."""
         self._events.write_model(load, offset_ns=offset_ns)
 
     def write_round(self, batches: Sequence[SpanBatch], *, offset_ns: int) -> None:
-        """Writes the spans, exemplars and events of the chosen calls of batches, whose calls the metrics hold.
+        """Writes spans, exemplars and events of the chosen calls of batches that the metrics count already.
 
         The host's span processors run here, and may block.
 
@@ -223,7 +223,7 @@ class SignalWriters:
                 )
 
     def unavailable_reasons(self) -> UnavailableReasons:
-        """Why values are recorded one by one, and why metrics have no exemplars; each empty if not so."""
+        """Returns why values are recorded one by one, and why metrics have no exemplars; empty if not so."""
         if self._metrics is None:
             reason = _missing_provider("meter", "OTEL_METRICS_EXPORTER leaves metrics")
             return UnavailableReasons(reason, reason)
@@ -237,12 +237,12 @@ class SignalWriters:
         return self._metrics.describe_readers() if self._metrics is not None else {}
 
     def close_metrics(self) -> None:
-        """Stops the observable instruments; providers stay as they are."""
+        """Stops the observable metric instruments; the providers stay as they are."""
         if self._metrics is not None:
             self._metrics.close()
 
     def shutdown(self, timeout_s: float, *, with_host: bool) -> bool:
-        """Exports what is left and ends our own providers; returns whether it was done in time."""
+        """Exports what is left and ends our own providers; returns whether that was done in time."""
         if self._process_metrics is not None:
             self._process_metrics.uninstrument()
         if self._metrics is not None:
@@ -253,7 +253,7 @@ class SignalWriters:
 
 
 def unavailable_reasons(writers: SignalWriters | None, *, is_closed: bool) -> UnavailableReasons:
-    """Returns `SignalWriters.unavailable_reasons`, also before the first record and after the end."""
+    """Returns why values are recorded one by one, also before the first record and after the end."""
     if writers is not None:
         return writers.unavailable_reasons()
     reason = "it was shut down" if is_closed else "nothing was recorded yet"

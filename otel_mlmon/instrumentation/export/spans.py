@@ -1,4 +1,4 @@
-"""Spans of calls: the OpenTelemetry context they belong to, the queue they wait in, and how they are written.
+"""Writes the spans of inference calls, in the trace that each call belongs to.
 
 A span is made after the fact, with the context of the call and its true start and end. A span of a sampled parent is
 always made, of an unsampled one never. A call outside any trace may get one by ratio, and beyond it when it failed,
@@ -62,7 +62,7 @@ thread of the host's, within its spans."""
 
 
 class SpanBatch(NamedTuple):
-    """Holds calls whose spans and events are to be written."""
+    """Holds a batch of inference calls whose spans and events are yet to be written."""
 
     predictions: Predictions
     """The predictions of the calls, without values, items and inputs, which no span carries."""
@@ -71,7 +71,7 @@ class SpanBatch(NamedTuple):
 
 
 class SpanQueue:
-    """Queues batches until the metrics hold their calls, then until their spans are written.
+    """Queues batches of inference calls until the metrics count them and their spans can be written.
 
     In this order, since a span's exemplar goes to a metric that holds its call.
 
@@ -91,7 +91,7 @@ class SpanQueue:
         """Number of batches dropped, the oldest first, since too many waited."""
 
     def push(self, predictions: Predictions, tracker_contexts: Sequence[object]) -> None:
-        """Queues a batch that the metrics do not hold yet, and drops the oldest batches if too many calls wait."""
+        """Queues a batch that the metrics do not count yet; drops the oldest batches if too many calls wait."""
         batch = SpanBatch(
             dataclasses.replace(predictions, values={}, items={}, inputs=InputSummary()), tracker_contexts
         )
@@ -106,12 +106,12 @@ class SpanQueue:
             JOURNAL.emit(RecordsDropped(reason="exporter_blocked", count=len(oldest.predictions.errors)))
 
     def pop_unmeasured(self) -> Iterable[SpanBatch]:
-        """Removes and returns the batches pushed since the last call, for `push_ready` once the metrics hold them."""
+        """Removes and returns the batches queued since the last call, which the metrics do not count yet."""
         batches, self._unmeasured = self._unmeasured, deque()
         return batches
 
     def push_ready(self, batches: Iterable[SpanBatch]) -> None:
-        """Queues batches whose calls the metrics hold."""
+        """Queues batches of inference calls that the metrics count now, so that their spans can be written."""
         self._ready.extend(batches)
 
     def pop(self) -> SpanBatch | None:
@@ -123,7 +123,7 @@ class SpanQueue:
 
 
 class SpanCandidates(NamedTuple):
-    """Holds which calls of a batch may get a span."""
+    """Says which inference calls of a batch may get a span, and which always get one."""
 
     may_be_chosen: Bools
     """Shape (n,): calls outside any trace."""
@@ -132,7 +132,7 @@ class SpanCandidates(NamedTuple):
 
 
 class SpanWriter:
-    """Writes `predict {ml.model.name}` spans.
+    """Writes a span `predict {ml.model.name}` for inference calls.
 
     Runs on: the worker thread.
 
@@ -149,7 +149,7 @@ class SpanWriter:
         self._rng = rng
 
     def find_candidates(self, predictions: Predictions, priorities: CallPriorities) -> SpanCandidates:
-        """Finds the calls of a batch that may get a span: by ratio, and beyond it the failed, slow and unsure ones."""
+        """Returns which calls may get a span: a share of all, and all that failed, were slow or unsure."""
         sampled_calls: list[int] = []
         may_be_chosen = priorities.is_priority | self._draw_by_ratio(len(predictions.contexts))
         for call, context in enumerate(predictions.contexts if any(predictions.contexts) else ()):
@@ -172,7 +172,7 @@ class SpanWriter:
         offset_ns: int,
         related_spans: RelatedSpans | None = None,
     ) -> dict[int, Context]:
-        """Writes the spans of a batch.
+        """Writes the spans of a batch of inference calls, and returns their contexts by call.
 
         Args:
             predictions: The calls.
@@ -232,7 +232,7 @@ class SpanWriter:
         return trace.set_span_in_context(span, context)
 
     def _relate(self, context: Context, related_span: SpanIds, name: str) -> tuple[Context, list[Link]]:
-        """Makes another tracer's span the parent of a span in `context`, or a link where it has a parent."""
+        """Makes an error tracker's span the parent of a span, or a link if the span has a parent already."""
         trace_id, span_id = related_span
         parent = trace.get_current_span(context).get_span_context()
         if parent.is_valid:
@@ -251,7 +251,7 @@ class SpanWriter:
 
 
 def make_context_reader() -> Callable[[None], object]:
-    """Returns a function that reads the current context, or gives back its argument where none was ever attached.
+    """Returns a function that reads the current OpenTelemetry context, cheaply where none was ever attached.
 
     It is the bound `get` of the variable behind the API, 0.02 µs, where `get_current` takes 0.15. The variable is
     private, so it is used only if it gives the very context that was attached by the API.
@@ -272,7 +272,7 @@ def _holds_current(variable: ContextVar[object]) -> bool:
 
 
 def otel_context(captured: object) -> object:
-    """Returns OpenTelemetry's part of a captured context, `EMPTY_CONTEXT` if there is none.
+    """Returns OpenTelemetry's part of a captured context; `EMPTY_CONTEXT` if it has none.
 
     A captured context is OpenTelemetry's, which is never a tuple, or None, or a pair of it and an error tracker's own.
     """
@@ -280,7 +280,7 @@ def otel_context(captured: object) -> object:
 
 
 def is_suppressed(captured: object) -> bool:
-    """Whether the host had switched instrumentation off around the call."""
+    """Returns whether the application had suppressed instrumentation around an inference call."""
     captured = otel_context(captured)
     # Asked of every call of a host with Sentry: an isinstance check against an abstract class is slow.
     if captured is EMPTY_CONTEXT or not isinstance(captured, Mapping):
@@ -290,7 +290,7 @@ def is_suppressed(captured: object) -> bool:
 
 
 def split_contexts(captured: Sequence[object]) -> tuple[Sequence[object], Sequence[object]]:
-    """Splits captured contexts into OpenTelemetry's, one a call, and the error tracker's, empty if no call has one."""
+    """Splits the captured contexts of calls into OpenTelemetry's and the error tracker's."""
     if not any(captured):
         return [EMPTY_CONTEXT] * len(captured), ()
     kinds = set(map(type, captured))

@@ -1,4 +1,4 @@
-"""The bounded queue between the host's threads and the worker thread, and the worker, a daemon thread.
+"""The bounded queue of inference calls between the application's threads and the worker thread, and that thread.
 
 The queue takes no lock: a signal handler may run a model while the thread below it stands inside `offer`. `list.extend`
 with a tuple, a slice, its deletion and `next(itertools.count())` are single operations of the interpreter, and of its
@@ -27,9 +27,12 @@ PAUSE_S: Final = 0.0002
 """Longer than a thread takes to wake. With `time.sleep(0)`, 0.06 ms on Linux, the one that waited was often too late,
 and waited for several steps: the slowest of 40,000 calls took 4 ms instead of 0.6."""
 
+UNWEIGHED_SHARE: Final = 1 / 8
+"""Share of the bytes of a queue up to which its records are not weighed again: half of what wakes the thread."""
+
 
 class LockFreeCounter:
-    """A count that any thread may increment without a lock, and one thread at a time may read."""
+    """A counter that any thread may increment without a lock, and one thread at a time may read."""
 
     __slots__ = ("_count", "_reads")
 
@@ -38,18 +41,18 @@ class LockFreeCounter:
         self._reads = 0
 
     def add(self) -> None:
-        """Counts one more."""
+        """Increments the counter by one."""
         next(self._count)
 
     def value(self) -> int:
-        """Reads the count; reading counts too, and is taken off again."""
+        """Returns the value of the counter."""
         value = next(self._count) - self._reads
         self._reads += 1
         return value
 
 
 class CallQueue:
-    """Holds records, first in first out, each as a fixed number of fields in one flat list.
+    """A bounded first-in-first-out queue of inference calls.
 
     Flat, since a tuple that waits is one more object for the garbage collector to look at.
 
@@ -57,9 +60,9 @@ class CallQueue:
     threads that append at the same moment may each exceed it by one record. A runtime that extends `queue` itself does
     so only while it is so short that even the largest of its small records would weigh no more than that again.
 
-    The weight needs no lock either: `offer` adds to one total, and `take` sets another to what is no longer there, by
-    weighing the records that stay, once as many were taken. So what two threads that add at once may lose is corrected
-    soon.
+    The weight needs no lock either: `offer` adds to one total, and `take` sets another to what is no longer there: all
+    of it where nothing stays; else, where an eighth of the bytes may be taken, by weighing the records that stay, once
+    as many were taken. So what two threads that add at once may lose is corrected soon.
 
     Runs on: `offer` and `drop` on any thread, `take` and `dropped` on one at a time.
 
@@ -97,11 +100,11 @@ class CallQueue:
         return len(self.queue) // self._fields
 
     def is_long(self) -> bool:
-        """Whether the queue is so full that records may soon be dropped."""
+        """Whether the queue is so full that inference calls may soon be dropped."""
         return len(self) >= self.high_water
 
     def offer(self, record: Sequence[Any], size_bytes: int) -> None:
-        """Queues `record`, or drops and counts it."""
+        """Queues an inference call, or drops and counts it if there is no room."""
         length = len(self.queue) // self._fields
         weight_bytes = self._offered_bytes - self._taken_bytes + size_bytes
         if length >= self.max_records or (length and weight_bytes > self.max_bytes):
@@ -114,11 +117,11 @@ class CallQueue:
             self._attend(is_long)
 
     def drop(self, reason: str) -> None:
-        """Counts a record that is not queued."""
+        """Counts an inference call that is not queued, by the reason."""
         self._drops.setdefault(reason, LockFreeCounter()).add()
 
     def take(self, limit: int) -> list[Any]:
-        """Removes the oldest records, at most `limit`, and returns their fields, one record after the other."""
+        """Removes the oldest inference calls, at most `limit`, and returns their fields one call after the other."""
         # Others only add at the end, so the same fields are copied and deleted.
         offered_bytes = self._offered_bytes
         end = limit * self._fields
@@ -128,7 +131,7 @@ class CallQueue:
         return fields
 
     def take_at(self, positions: Sequence[int]) -> list[Any]:
-        """Removes the records at `positions`, increasing, and returns their fields, one record after the other."""
+        """Removes the calls at the given positions, increasing, and returns their fields one call after the other."""
         offered_bytes = self._offered_bytes
         fields: list[Any] = []
         for position in positions:
@@ -140,31 +143,32 @@ class CallQueue:
 
     def _update_weight(self, fields: Sequence[Any], offered_bytes: int) -> None:
         # Weighed again once as many were taken as stay, so that a record is weighed twice at most, however long the
-        # queue; until then the weight is an upper bound.
+        # queue; until then the weight is an upper bound, and as long as it is small a good one.
         self._unweighed_fields += len(fields)
-        if self._unweighed_fields >= len(self.queue):
+        is_heavy = offered_bytes - self._taken_bytes > self.max_bytes * UNWEIGHED_SHARE
+        if self._unweighed_fields >= len(self.queue) and (is_heavy or not self.queue):
             stay = self.queue[:]
             starts = range(0, len(stay), self._fields)
             self._taken_bytes = offered_bytes - sum(self._weigh(stay[start : start + self._fields]) for start in starts)
             self._unweighed_fields = 0
 
     def dropped(self) -> Mapping[str, int]:
-        """Counts the records dropped so far, by reason."""
+        """Returns how many inference calls were dropped so far, by reason."""
         return {reason: counter.value() for reason, counter in list(self._drops.items())}
 
     def close(self) -> None:
-        """Drops and counts every later record, since no worker will read it."""
+        """Makes the queue drop and count every later inference call, since no worker will read it."""
         self.max_records, self._full_reason = 0, "shut_down"
 
     def reset(self) -> None:
-        """Clears the queue in a forked child; references to the queue stay valid."""
+        """Empties the queue in a forked child; references to the queue stay valid."""
         self.queue.clear()
         self._drops.clear()
         self._offered_bytes = self._taken_bytes = self._unweighed_fields = 0
 
 
 class Worker:
-    """Does `work` at once, then every `interval_s`, or sooner when woken.
+    """A background thread that calls a function at regular times, or sooner when it is woken.
 
     Runs on: `attend` on any thread, never waiting; `stop` on any other than the worker's own.
 
@@ -179,7 +183,7 @@ class Worker:
         self.reset()
 
     def reset(self) -> None:
-        """Starts over as if never started: in a forked child the thread is gone and its locks may be held for ever."""
+        """Sets the state of a worker that was never started, in a forked child, which has no such thread."""
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -187,16 +191,16 @@ class Worker:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs."""
+        """Whether the worker thread is running."""
         return self._thread is not None and self._thread.is_alive()
 
     @property
     def is_current(self) -> bool:
-        """Whether this thread is the worker's."""
+        """Whether the code runs on the worker thread."""
         return self._thread is threading.current_thread()
 
     def attend(self, is_urgent: bool) -> None:  # noqa: FBT001 - a callback's one argument
-        """Starts the thread at the first record, and wakes it if the record is urgent."""
+        """Starts the worker thread at the first call, and wakes it if the call is urgent."""
         if self._thread is None and not self._is_stopping and self._starting.acquire(blocking=False):
             # Never released: the first caller starts it, and a process that cannot start it is not asked again.
             # Guarded: the record that this is for waits already, and is read by the next collection or flush.
@@ -208,12 +212,12 @@ class Worker:
             self._wake.put(None)
 
     def wake(self) -> bool:
-        """Wakes the thread; returns whether it runs."""
+        """Wakes the worker thread; returns whether it is running."""
         self.attend(is_urgent=True)
         return self.is_alive
 
     def stop(self, timeout_s: float) -> bool:
-        """Ends the thread after its current round; returns whether it ended in time."""
+        """Ends the worker thread after its current round; returns whether it ended in time."""
         self._is_stopping = True
         self._wake.put(None)
         thread = self._thread
@@ -231,12 +235,12 @@ class Worker:
 
 
 def give_way() -> None:
-    """Yields the interpreter to a thread that waits for it. Takes 0.26 ms on Linux, and hardly any CPU."""
+    """Lets another thread that waits for the interpreter run first; takes 0.26 ms on Linux, and hardly any CPU."""
     time.sleep(PAUSE_S)
 
 
 def give_way_unless(is_late: Callable[[], bool]) -> Callable[[], None]:
-    """Makes a function that yields the interpreter, except while `is_late` returns True."""
+    """Makes a function that lets other threads run first, except while time is short."""
 
     def give_way_in_time() -> None:
         if not is_late():

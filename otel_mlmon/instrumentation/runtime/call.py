@@ -1,4 +1,4 @@
-"""OUT Call and Load: one inference call, and one model loaded, as they were copied on the host's thread.
+"""OUT Call and Load: an inference call, and the load of a model, as copied on the application's thread.
 
 Callers reuse input buffers and post-process outputs in place, so an array is copied before the host gets it back; what
 the copies mean is decided on the worker thread, from the plan that all calls of a session share.
@@ -20,7 +20,7 @@ Scalar: TypeAlias = "str | float | bool | None"
 
 
 class ValueRows(NamedTuple):
-    """Values of a batch of observed predictions: one a row, of a large batch at a constant step."""
+    """The values of one argument of `observe()` for a batch of predictions, a sample of them if it is large."""
 
     size: int
     """Rows of the batch, copied or not."""
@@ -45,7 +45,7 @@ axes of three, an image by pixels, strings, ZipMap's dictionaries, all of it, it
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """Describes one input or output of a session."""
+    """Describes one input or output of a model session, and how it is copied."""
 
     name: str
     layout: Layout
@@ -65,7 +65,7 @@ UNKNOWN_VERSION: Final = 2**63 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SessionInfo:
-    """Describes one model in one session, read once; holds no reference to the session but a weak one."""
+    """Describes the model that a session runs: its name, file, metadata and execution providers."""
 
     model_name: str
     """The name that the user gave the model; empty if none."""
@@ -91,7 +91,7 @@ class SessionInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Plan:
-    """Describes what is copied of the calls of one session for one choice of outputs. Equal only to itself."""
+    """Describes which inputs and outputs are copied at the inference calls of one model session."""
 
     session: SessionInfo
     operation: str
@@ -104,8 +104,9 @@ class Plan:
     """Whether the calls hold predictions that the host reported itself, by the layout of `OBSERVED_OUTPUTS`."""
 
 
-OBSERVED_INPUTS: Final = (Tensor(name="features", layout="values"),)
-"""The inputs of an observed prediction: the mapping of its features, or None."""
+OBSERVED_INPUTS: Final = (Tensor(name="features", layout="values"), Tensor(name="unreadable", layout="values"))
+"""The inputs of an observed prediction: the mapping of its features, or None; and how many values of each argument
+could not be read, or None."""
 
 OBSERVED_OUTPUTS: Final = (
     Tensor(name="label", layout="values"),
@@ -117,7 +118,7 @@ OBSERVED_OUTPUTS: Final = (
 
 
 class Call(NamedTuple):
-    """Holds one inference call.
+    """One inference call of a model: its times, context, copied inputs and outputs, and error.
 
     On the host's thread it is written as a bare tuple of this layout, which costs 0.2 µs less than the constructor.
     """
@@ -149,7 +150,7 @@ NUMBER_BYTES: Final = 32
 
 
 def weigh_call(call: Sequence[Any]) -> int:
-    """Estimates how many bytes a call takes, from its fields."""
+    """Estimates how many bytes of memory a queued inference call takes."""
     return RECORD_BYTES + _weigh(call[4]) + _weigh(call[5])
 
 
@@ -172,7 +173,7 @@ Context = Callable[[None], object]
 
 
 class Sink(Protocol):
-    """A call queue: a flat list that the host's thread may extend while it is neither empty nor long."""
+    """The Protocol of a queue of inference calls, which the application's threads append to."""
 
     queue: list[Any]
     """The fields of the calls that wait, `FIELDS` a call. A tuple that is freed at once costs less than one that waits,
@@ -182,10 +183,10 @@ class Sink(Protocol):
     max_bytes: int
 
     def offer(self, record: CallTuple, size_bytes: int) -> None:
-        """Queues a record and wakes the worker if needed, or drops the record and counts it."""
+        """Queues an inference call and wakes the worker thread if needed, or drops and counts the call."""
 
     def drop(self, reason: str) -> None:
-        """Counts a call that is not recorded."""
+        """Counts an inference call that is not recorded, by the reason."""
 
 
 FileStamp: TypeAlias = tuple[int, int]
@@ -193,7 +194,7 @@ FileStamp: TypeAlias = tuple[int, int]
 
 
 class Load(NamedTuple):
-    """Describes a session created, or not, moved to other execution providers, or first seen at a call."""
+    """The load of a model into a session: how long it took, from where, and whether it failed."""
 
     session: SessionInfo | None
     """None if it failed."""
@@ -215,25 +216,25 @@ class Load(NamedTuple):
 
 
 def provider_names(providers: Any) -> tuple[str, ...]:
-    """Reads the argument `providers` of a session: a sequence of names, or of pairs of name and options."""
+    """Returns the names of execution providers in a session's `providers` argument, which may have options."""
     if not isinstance(providers, Sequence) or isinstance(providers, str):
         return ()
     return tuple(str(entry[0] if isinstance(entry, tuple) and entry else entry) for entry in providers)
 
 
 def names_key(output_names: Any) -> tuple[Any, ...] | None:
-    """Returns the names of a call's outputs, None for all; none of an iterator, which onnxruntime has read before."""
+    """Returns the names of outputs that an inference call asks for, as a tuple; None for all outputs."""
     return tuple(output_names) if output_names else None
 
 
 def path_of(source: object) -> str:
-    """Reads the argument `path_or_bytes` of a session as a path; empty if it is none."""
+    """Returns a session's `path_or_bytes` argument as a path; empty if the model came as bytes."""
     path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
     return path if isinstance(path, str) else ""
 
 
 def stamp_of(path: str) -> FileStamp | None:
-    """Reads the stamp of a file; None if there is no file."""
+    """Returns the size and the modification time of a file; None if there is no such file."""
     if not path:
         return None
     try:

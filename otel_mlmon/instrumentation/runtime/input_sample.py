@@ -1,4 +1,4 @@
-"""Chooses the values that stand for all of an input: pixels of an image, the same for every one of a size, or samples.
+"""Chooses a sample of an input's values, such as pixels of an image, that stands for all of them.
 
 A regular grid sees stripes of its own period as a plain colour. These positions are multi-jittered: one in each cell of
 a grid of 28 by 28, and at the same time one in each of 784 columns and one in each of 784 rows. Of stripes of 0 and 1,
@@ -34,7 +34,7 @@ Positions: TypeAlias = "NDArray[np.intp]"
 
 @functools.lru_cache(MAX_SIZES)
 def sample_positions(height: int, width: int) -> Positions | None:
-    """Returns the positions of the sampled pixels in row order, ascending, shape (784,); None for all pixels."""
+    """Returns the positions of the pixels that are sampled of an image, shape (784,); None for all pixels."""
     if height * width <= MAX_WHOLE_PIXELS:
         return None
     x, y = _unit_points()
@@ -42,14 +42,14 @@ def sample_positions(height: int, width: int) -> Positions | None:
 
 
 def count_sample(height: int, width: int) -> int:
-    """Counts the pixels that are sampled of an image."""
+    """Returns how many pixels are sampled of an image of a given size."""
     pixels = height * width
     return pixels if pixels <= MAX_WHOLE_PIXELS else CELLS * CELLS
 
 
 @functools.lru_cache(MAX_SIZES)
 def sample_interval(width: int) -> int:
-    """Returns the step at which the values of a wide row are sampled: a prime, so that it is no period of theirs."""
+    """Returns the step between sampled values of a wide row: a prime, to match no period in the values."""
     interval = width // WIDE_VALUES
     if interval < 2:
         return 1
@@ -60,7 +60,7 @@ def sample_interval(width: int) -> int:
 
 @functools.lru_cache(1)
 def _unit_points() -> tuple[Floats, Floats]:
-    """Makes the points in the unit square: x and y, each of shape (784,) within [0, 1)."""
+    """Computes the sampling points in the unit square, x and y of shape (784,) each."""
     generator = np.random.default_rng(7)  # not the host's, and the same everywhere
     places, cells = np.tile(np.arange(CELLS), (CELLS, 1)), np.arange(CELLS)
     jitter = generator.random((2, CELLS, CELLS))

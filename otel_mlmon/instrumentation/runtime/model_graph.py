@@ -1,4 +1,4 @@
-"""OUT ModelGraph: how the file of a model says that each of its outputs is computed, and the digest of its content.
+"""OUT ModelGraph: how a model computes each of its outputs, as its file says, and a digest of the file.
 
 A runtime that can read its models' files gives it to the worker thread through `SessionInfo.graph`. What a runtime
 cannot read is a graph without outputs, with a word that says why: then names, shapes and values have to do.
@@ -57,7 +57,7 @@ GraphState = Literal["read", "ort_format", "unreadable", "missing", "too_large",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputOrigin:
-    """Describes how one output of a model is computed, after changes of type, shape and order are looked through."""
+    """Describes how a model computes one output, for example by a softmax, as its file says."""
 
     role: OutputRole = "unknown"
     operator: str = ""
@@ -85,7 +85,7 @@ class OutputOrigin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelGraph:
-    """Describes the outputs of a model as its file defines them."""
+    """Describes how a model computes its outputs, as its file says."""
 
     state: GraphState
     outputs: Mapping[str, OutputOrigin] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class ModelGraph:
 
 
 class LazyGraph:
-    """The graph of one model, read once.
+    """The description of a model's graph, which is read from its file at the first use.
 
     Args:
         read: Reads it. Runs on: the worker thread.
@@ -111,7 +111,7 @@ class LazyGraph:
         """The graph, once it was read; never read by this, so that the host's thread may ask."""
 
     def __call__(self) -> ModelGraph:
-        """Returns the graph; reads files, at the first call."""
+        """Returns the description of the model's graph; reads the model's file at the first call."""
         if self.known is None:
             graph = ModelGraph(state="unreadable")
             with guard(STAGE):

@@ -1,4 +1,4 @@
-"""The Protocol of a runtime, and the registry of all runtimes.
+"""The Protocol of a runtime, such as onnxruntime, that can be instrumented, and the registry of all of them.
 
 A runtime is a library that runs models, such as onnxruntime. To add one, write a class that implements `Runtime`, and
 name it in an entry point of your package; nothing here changes:
@@ -27,7 +27,7 @@ MAX_LOADS: Final = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Capture:
-    """Holds the sinks that a runtime records into, and the options it may read."""
+    """What a runtime plug-in is given: the queues for calls and loads, and the options that it may read."""
 
     sink: Sink
     """Takes calls, from any thread of the host's."""
@@ -46,33 +46,33 @@ class Capture:
 
 
 class Instrumentation(Protocol):
-    """A runtime that is instrumented.
+    """The Protocol of a runtime that is instrumented, and can be restored.
 
     Runs on: `undo`, `sessions` and `renew_context` on any thread; none of them raises because it is called twice.
     """
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Names of the methods that are patched; empty if none is."""
+        """The names of the runtime's methods that are patched; empty if none is."""
 
     def sessions(self) -> Iterable[SessionInfo]:
-        """Lists the sessions, or models, that are alive now; cheap, since it is asked at every collection."""
+        """Lists the sessions, or models, of the runtime that are alive now."""
 
     def session_of(self, source: Any) -> SessionInfo | None:
-        """Describes a session object of the host's, or the model that an exception was raised by; None if unknown."""
+        """Returns the description of a session, or of the model that raised an exception; None if unknown."""
 
     def renew_context(self) -> None:
-        """Replaces the function that reads contexts by what `Capture.context_reader` returns now."""
+        """Changes to the function that reads the trace context at present."""
 
     def undo(self) -> bool:
         """Restores the runtime and releases every session; returns whether no patch is left in it."""
 
 
 class Runtime(Protocol):
-    """A library that runs models."""
+    """The Protocol of the plug-in for a library that runs models, such as onnxruntime."""
 
     def instrument(self, capture: Capture) -> Instrumentation | None:
-        """Imports the library and patches it, so that its calls are recorded; None if it is not installed.
+        """Imports the library and patches it, so that its inference calls are recorded; None if not installed.
 
         Every call is recorded into `capture.sink`, or dropped there by a reason; no result, exception or signature of
         the host's changes, and nothing waits. The calls name the runtime in `SessionInfo.runtime_name`.
@@ -90,7 +90,7 @@ RUNTIMES: Final[Registry[Runtime]] = Registry(
 
 
 def instrument_all(capture: Capture, *, runtimes: Registry[Runtime] = RUNTIMES) -> dict[str, Instrumentation]:
-    """Instruments every runtime that is installed, by name; one that fails is left out, and the fault is counted."""
+    """Instruments every runtime that is installed; leaves out one that fails, and counts the error."""
     instrumentations: dict[str, Instrumentation] = {}
     for name in runtimes.names():
         with guard("runtime"):
@@ -103,7 +103,7 @@ def instrument_all(capture: Capture, *, runtimes: Registry[Runtime] = RUNTIMES) 
 
 
 def undo_all(instrumentations: Mapping[str, Instrumentation]) -> bool:
-    """Undoes every instrumentation, the last first; returns whether no patch is left in any runtime."""
+    """Restores every instrumented runtime, the last one first; returns whether no patch is left in any."""
     is_restored = True
     for instrumentation in reversed(list(instrumentations.values())):
         is_undone = False

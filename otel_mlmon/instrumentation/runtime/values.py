@@ -1,4 +1,4 @@
-"""Copies the Python values of observed predictions: numbers, texts, sequences of them, tables of scores.
+"""Copies the arguments of `observe()`: numbers, texts, sequences of them, and tables of scores.
 
 A text or number is kept, since it cannot change; of a sequence the values are copied, as many as the bounds here allow.
 """
@@ -38,12 +38,18 @@ Features: TypeAlias = Mapping[str, Any]
 Outcome: TypeAlias = tuple[Any, Any, Any, Any]
 """Label, confidence, value and scores."""
 
+UNREADABLE: Final = (TypeError, ValueError, OverflowError, RuntimeError)
+"""What values raise that cannot be read: a RuntimeError is PyTorch's, of a tensor that requires its gradient."""
+
+_UNREADABLE: Final = object()
+"""Stands for an entry that cannot be read, where None is an entry."""
+
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _SCALARS: Final = frozenset({str, *_NUMBERS})
 
 
 def is_small_outcome(outcome: Outcome) -> bool:
-    """Returns whether an outcome is of one row and needs no copy: a number or a short text as label, and numbers."""
+    """Returns whether a prediction given to `observe()` is of one row and needs no copy."""
     label = outcome[0]
     return (
         (len(label) <= MAX_CHARACTERS if type(label) is str else type(label) in _NUMBERS)
@@ -53,18 +59,52 @@ def is_small_outcome(outcome: Outcome) -> bool:
 
 
 def copy_outcome(outcome: Outcome) -> Outcome:
-    """Copies label, confidence, value and scores.
+    """Copies the label, confidence, value and scores given to `observe()`.
 
     Raises:
-        TypeError: One is neither a number nor a text, nor a sequence of them.
+        TypeError: One is neither a number nor a text, nor a sequence of them; or another one of `UNREADABLE`.
         ValueError: One has too many dimensions.
     """
     label, confidence, value, scores = outcome
     return _copy_value(label), _copy_value(confidence), _copy_value(value), _copy_scores(scores)
 
 
+def copy_readable(
+    features: Features | None, outcome: Outcome
+) -> tuple[Mapping[str, Scalar | ValueRows] | None, Outcome, dict[str, int]]:
+    """Copies what can be read of the features, label, confidence, value and scores given to `observe()`.
+
+    Returns:
+        Features and outcome, None where nothing can be read; and how many values of each argument could not be read,
+        but for those of features, which are missing.
+    """
+    counts: dict[str, int] = {}
+    copies: list[Any] = []
+    for name, value in zip(("label", "confidence", "value"), outcome, strict=False):
+        copy, count = _copy_entries(value)
+        copies.append(copy)
+        if count:
+            counts[name] = count
+    try:
+        copies.append(_copy_scores(outcome[3]))
+    except UNREADABLE:
+        copies.append(None)
+        counts["scores"] = 1
+    readable: Mapping[str, Scalar | ValueRows] | None = None
+    try:
+        readable = copy_features(features)[0]
+    except UNREADABLE:
+        counts["features"] = 1
+    label, confidence, value, scores = copies
+    return readable, (label, confidence, value, scores), counts
+
+
 def copy_features(features: Features | None) -> tuple[Mapping[str, Scalar | ValueRows] | None, bool]:
-    """Copies features by name, the unreadable ones as missing; also whether they are few, of one row, and short."""
+    """Copies the features given to `observe()`, by name, and returns whether they are small.
+
+    Raises:
+        TypeError: They are no mapping; or another one of `UNREADABLE`.
+    """
     if features is None:
         return None, True
     if type(features) is dict and len(features) <= SMALL_FEATURES:
@@ -76,18 +116,37 @@ def copy_features(features: Features | None) -> tuple[Mapping[str, Scalar | Valu
             if characters <= MAX_CHARACTERS:
                 return features.copy(), True
     items = itertools.islice(dict(features).items(), MAX_FEATURES)
-    return {str(name)[:MAX_CHARACTERS]: _copy_feature(value) for name, value in items}, False
+    return {str(name)[:MAX_CHARACTERS]: _copy_entries(value)[0] for name, value in items}, False
 
 
-def _copy_feature(value: Any) -> Scalar | ValueRows:
+def _copy_entries(value: Any) -> tuple[Scalar | ValueRows, int]:
+    """Copies a value or a sequence, with None in the place of what cannot be read; returns how many could not."""
     try:
-        return _copy_value(value)
-    except (TypeError, ValueError):
-        return None
+        return _copy_value(value), 0
+    except UNREADABLE:
+        pass
+    try:
+        entries = np.asarray(value)
+    except UNREADABLE:
+        return None, 1
+    if entries.ndim != 1:
+        return None, 1
+    copies = list(map(_copy_entry, entries[:: -(-len(entries) // MAX_ROWS)].tolist()))
+    count = copies.count(_UNREADABLE)
+    if count == len(copies):
+        return None, 1
+    return ValueRows(len(entries), tuple(None if copy is _UNREADABLE else copy for copy in copies)), count
+
+
+def _copy_entry(value: Any) -> Any:
+    try:
+        return _copy_scalar(value)
+    except UNREADABLE:
+        return _UNREADABLE
 
 
 def _copy_value(value: Any) -> Scalar | ValueRows:
-    """Copies a text or number, or a sequence of them.
+    """Copies one feature given to `observe()`: a text, a number, or a sequence of them.
 
     Raises:
         TypeError: It is neither.
@@ -120,8 +179,20 @@ def _copy_scalar(value: Any) -> Scalar:
     raise TypeError(f"a number or a text is expected, not {type(value).__name__}")
 
 
+def to_nanoseconds(duration_s: float) -> int:
+    """Converts a duration in seconds to whole nanoseconds.
+
+    Raises:
+        ValueError: It is negative or no number; or another one of `UNREADABLE`.
+    """
+    duration_ns = int(duration_s * 1e9)
+    if duration_ns < 0:
+        raise ValueError("duration_s must be 0 or above")
+    return duration_ns
+
+
 def _copy_scores(scores: Any) -> Item:
-    """Copies scores as a table of rows, as many of them as fit."""
+    """Copies scores given to `observe()` as a table of rows, as many as fit."""
     if scores is None:
         return None
     table = np.atleast_2d(np.asarray(scores))
@@ -135,7 +206,7 @@ def _copy_scores(scores: Any) -> Item:
 
 
 def weight_of(features: Mapping[str, Scalar | ValueRows] | None, outcome: Sequence[Any]) -> int:
-    """Estimates how many bytes a call takes."""
+    """Estimates how many bytes of memory a call of `observe()` takes in the queue."""
     weight = RECORD_BYTES
     for item in (*(features or {}).values(), *outcome):
         if isinstance(item, ValueRows):

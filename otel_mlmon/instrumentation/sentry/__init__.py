@@ -1,1 +1,1 @@
-"""Sentry: inference calls as its spans and transactions, errors linked to the calls that raised them."""
+"""Sends inference calls to Sentry as spans and transactions, and tags errors with the model that raised them."""

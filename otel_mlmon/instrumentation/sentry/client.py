@@ -1,4 +1,4 @@
-"""Sentry's client: looked up or created, and a trace sample rate of zero raised, and restored at the end.
+"""Finds or creates Sentry's client, raises a trace sample rate of zero, and restores it at the end.
 
 What the application chose is never touched: a rate above zero, a `traces_sampler`, `enable_tracing=False`. Each client
 is examined once; where an application initialises Sentry again, its new client is.
@@ -27,7 +27,7 @@ INSTALL: Final = "sentry-sdk is not installed: pip install 'otel-mlmon[sentry]'.
 
 
 def active_client() -> Any:
-    """Returns the application's client if it sends somewhere; None while there is none. Imports nothing."""
+    """Returns the Sentry client of the application, if it sends anywhere; None if there is none."""
     get_client = getattr(sys.modules.get("sentry_sdk"), "get_client", None)
     client = get_client() if get_client else None
     if client is None or not client.is_active():
@@ -36,21 +36,21 @@ def active_client() -> Any:
 
 
 def has_tracing(client: Any) -> bool:
-    """Returns whether the client makes transactions at all."""
+    """Returns whether tracing is enabled in a Sentry client."""
     from sentry_sdk.tracing_utils import has_tracing_enabled
 
     return bool(has_tracing_enabled(client.options))
 
 
 def is_streaming(client: Any) -> bool:
-    """Whether the client sends every span by itself, `trace_lifecycle="stream"`."""
+    """Returns whether a Sentry client sends each span by itself (`trace_lifecycle="stream"`)."""
     options = client.options
     lifecycle = options.get("trace_lifecycle") or (options.get("_experiments") or {}).get("trace_lifecycle")
     return bool(lifecycle == "stream")
 
 
 def has_rate_choice(client: Any) -> bool:
-    """Whether the application chose how much Sentry traces."""
+    """Returns whether the application has configured how much of its traffic Sentry traces."""
     options = client.options
     return (
         bool(options.get(_RATE)) or options.get("traces_sampler") is not None or options.get("enable_tracing") is False
@@ -58,23 +58,23 @@ def has_rate_choice(client: Any) -> bool:
 
 
 def is_converted(client: Any) -> bool:
-    """Whether Sentry's own span processor makes its spans of OpenTelemetry's, instead of its API."""
+    """Returns whether the Sentry client makes its spans from OpenTelemetry's, and not by its own API."""
     return client.options.get("instrumenter") == "otel" and not is_streaming(client)
 
 
 def flushes_at_exit(client: Any) -> bool:
-    """Whether Sentry flushes the client at the end of the process."""
+    """Returns whether Sentry flushes the client at the end of the process."""
     return "atexit" in client.integrations
 
 
 def shorten_exit(client: Any, *, by_s: float) -> None:
-    """Takes time that was waited at the end of the process off what Sentry may wait there."""
+    """Shortens the time that Sentry may wait at the end of the process by the time waited already."""
     timeout_s = float(client.options["shutdown_timeout"])
     client.options["shutdown_timeout"] = max(timeout_s - max(0.0, by_s), min(timeout_s, MIN_EXIT_S))
 
 
 class SentryClients:
-    """Adjusts Sentry's clients in this process, each once.
+    """Adjusts the settings of Sentry's clients in this process, and restores them at the end.
 
     Runs on: one thread at a time.
 
@@ -92,7 +92,7 @@ class SentryClients:
         self._own: Any = None
 
     def initialise(self, dsn: str, rate: float | None) -> None:
-        """Initialises Sentry, where the application did not."""
+        """Initialises Sentry, where the application has not done so."""
         import sentry_sdk
 
         sentry_sdk.init(dsn=dsn, traces_sample_rate=rate)
@@ -101,14 +101,14 @@ class SentryClients:
         _LOG.info("otel_mlmon initialised Sentry, since the application did not: %s is %s.", _RATE, rate)
 
     def is_new(self, client: Any) -> bool:
-        """Returns whether `client` differs from that of the last call."""
+        """Returns whether a Sentry client is another one than at the last call."""
         if self._latest is not None and self._latest() is client:
             return False
         self._latest = weakref.ref(client)
         return True
 
     def raise_rate(self, client: Any) -> None:
-        """Raises the rate of a client that traces nothing, unless the application chose that."""
+        """Raises the trace sample rate of a Sentry client that traces nothing, unless the application chose so."""
         if not self._rate or has_rate_choice(client):
             return
         old = client.options.get(_RATE)
@@ -126,7 +126,7 @@ class SentryClients:
             self._restore_headers = defer_decisions()
 
     def restore(self, timeout_s: float, *, is_exit: bool = False) -> None:
-        """Restores every raised rate that nobody changed since, and closes our own client if it is still current.
+        """Restores every raised trace sample rate, and closes the client that we have created.
 
         Args:
             timeout_s: How long the client may send before it is closed.
@@ -149,4 +149,4 @@ class SentryClients:
 
 
 def _do_nothing() -> None:
-    """Undoes nothing."""
+    """Undoes nothing, since nothing was changed in Sentry's headers."""

@@ -1,4 +1,4 @@
-"""Adds to Sentry's error events which model was running, and which trace of OpenTelemetry's the error is in.
+"""Adds to Sentry's error events which model was running, and which OpenTelemetry trace the error is in.
 
 An exception that went through a patched method carries our frame in its traceback, and with it the session. One out of
 a block of `observe()` is known to that runtime.
@@ -27,7 +27,7 @@ _RUNTIME_MODULES: Final = "otel_mlmon.instrumentation.runtime."
 
 
 def find_model(error: BaseException | None, model_of: Callable[[object], ModelKey | None]) -> ModelKey | None:
-    """Finds the model whose call raised `error` or one of its causes; None if there is none.
+    """Returns the model whose call raised an error, or one of the error's causes; None if there is none.
 
     Args:
         error: The exception.
@@ -42,7 +42,7 @@ def find_model(error: BaseException | None, model_of: Callable[[object], ModelKe
 
 
 def tag_model(event: Any, error: BaseException | None, model_of: Callable[[object], ModelKey | None]) -> bool:
-    """Removes inputs from an event, and tags it with the model whose call raised the error; returns if there is one.
+    """Tags a Sentry event with the model whose call raised its error, and removes inputs; returns whether it did.
 
     Args:
         event: Sentry's error event, changed in place.
@@ -62,7 +62,7 @@ def tag_model(event: Any, error: BaseException | None, model_of: Callable[[objec
 
 
 def link_trace(event: Any, *, is_in_span: bool) -> None:
-    """Puts an error into the trace of OpenTelemetry's current span, or, inside a span of Sentry's, notes that trace.
+    """Adds the current OpenTelemetry trace to a Sentry error event.
 
     Choice: not `register_external_propagation_context`, which also ends Sentry's own headers on outgoing requests.
     """
@@ -86,7 +86,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _session_of(error: BaseException) -> object:
-    """Returns the session in the frame of the patched method that `error` went through; None if there is none."""
+    """Returns the model session in whose call an error was raised; None if there is none."""
     traceback = error.__traceback__
     while traceback is not None:
         frame = traceback.tb_frame
@@ -97,7 +97,7 @@ def _session_of(error: BaseException) -> object:
 
 
 def _remove_inputs(event: Any) -> None:
-    """Removes the variables of our frames and of onnxruntime's, wherever an event has a stack trace."""
+    """Removes local variables of our and of onnxruntime's frames from a Sentry event's stack traces."""
     holders = [event]
     for key in ("exception", "threads"):
         part = event.get(key) or {}

@@ -1,4 +1,4 @@
-"""Sentry's events before they are sent: one processor for good, and transactions that say how they were chosen."""
+"""Processes Sentry's events before they are sent, and weighs transactions by their sampling probability."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ ProcessEvent: TypeAlias = Callable[[Any, Any], None]
 
 
 class _Processing:
-    """Holds the method that processes events: Sentry cannot remove a processor, so one is registered for good."""
+    """Holds the method that processes Sentry's events, since a processor cannot be unregistered there."""
 
     process: weakref.WeakMethod[ProcessEvent] | None = None
     is_registered = False
 
 
 def process_events_for(process: ProcessEvent) -> None:
-    """Calls a bound method, referred to weakly, with each of Sentry's events and their hints from now on."""
+    """Makes Sentry call a method with each event before it is sent, as long as the method's object lives."""
     from sentry_sdk.scope import add_global_event_processor
 
     _Processing.process = weakref.WeakMethod(process)
@@ -30,13 +30,13 @@ def process_events_for(process: ProcessEvent) -> None:
 
 
 def stop_processing_events(process: ProcessEvent) -> None:
-    """Stops calling a bound method."""
+    """Makes Sentry no longer call a method with its events."""
     if _Processing.process is not None and _Processing.process() == process:
         _Processing.process = None
 
 
 def weight_transaction(event: Any) -> None:
-    """Multiplies the sample rate of an inference's transaction by the probability with which the call was chosen.
+    """Multiplies the sample rate in a Sentry transaction by the probability with which its call was chosen.
 
     Source: develop.sentry.dev, SDK, Dynamic Sampling Context: Sentry weights by the `sample_rate` of the envelope's
     trace header, which is the event's dynamic sampling context.

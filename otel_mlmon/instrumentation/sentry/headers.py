@@ -1,4 +1,4 @@
-"""Sentry's headers on outgoing requests without its sampling decision, as an application without tracing sends them.
+"""Removes Sentry's sampling decision from outgoing requests, so that other services decide for themselves.
 
 Source: develop.sentry.dev, SDK, Traces: a `sentry-trace` header without a flag defers the decision, and a service that
 gets one decides by itself. The trace id stays, so that errors of both services are in one trace.
@@ -19,7 +19,7 @@ _METHODS: Final = ("to_traceparent", "_to_traceparent", "iter_headers", "_iter_h
 
 
 def defer_decisions() -> Callable[[], None]:
-    """Removes decisions made here from the headers of spans; returns the undo."""
+    """Removes sampling decisions made here from Sentry's trace headers; returns the function that undoes this."""
     import sentry_sdk.tracing
 
     streamed = sys.modules.get("sentry_sdk.traces")
@@ -61,7 +61,7 @@ def _replace(owner: Any, name: str) -> Callable[[], None]:
 
 
 def _follows_upstream(span: Any) -> bool:
-    """Whether the decision came with the request, from a service before this one."""
+    """Returns whether a service before this one has decided on the sampling of a Sentry span."""
     root = getattr(span, "containing_transaction", None) or getattr(span, "_segment", None)
     parent_sampled = getattr(root, "parent_sampled", None)
     return (getattr(root, "_parent_sampled", None) if parent_sampled is None else parent_sampled) is not None

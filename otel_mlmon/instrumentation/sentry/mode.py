@@ -1,4 +1,4 @@
-"""The mode in which inferences reach Sentry, by what the application has set up: nothing twice, and its links stay."""
+"""Decides how inference calls reach Sentry, by what the application has set up, so that none arrives twice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LOG: Final = logging.getLogger("otel_mlmon")
 
 
 def choose_mode(choice: SentryMode, client: Any) -> Mode:
-    """Chooses the mode for a client; a choice of the developer's that it makes impossible is refused with a warning.
+    """Returns the mode in which inference calls reach a Sentry client; warns if the developer's choice is impossible.
 
     Args:
         choice: The option `sentry`, other than `off`.

@@ -19,7 +19,7 @@ TOO_OLD: Final = "sentry='otlp' needs a newer sentry-sdk, with its OTLP integrat
 
 
 def is_available() -> bool:
-    """Whether this version of Sentry's SDK has the integration."""
+    """Returns whether this version of Sentry's SDK has the OTLP integration."""
     try:
         from sentry_sdk.integrations import DidNotEnable
     except ImportError:
@@ -32,7 +32,7 @@ def is_available() -> bool:
 
 
 def link_errors() -> Callable[[], None]:
-    """Links errors to OpenTelemetry's spans, touching no propagator, provider or client; returns the undo."""
+    """Links Sentry's errors to OpenTelemetry's spans; returns the function that undoes this."""
     from sentry_sdk.integrations.otlp import OTLPIntegration
     from sentry_sdk.scope import has_external_propagation_context, remove_external_propagation_context
 
@@ -43,18 +43,18 @@ def link_errors() -> Callable[[], None]:
 
 
 def has_integration(client: Any) -> bool:
-    """Whether the application has set Sentry's integration up itself, with its exporter."""
+    """Returns whether the application has set up Sentry's OTLP integration itself."""
     return "otlp" in client.integrations
 
 
 def has_rate(client: Any) -> bool:
-    """Whether the application has set Sentry's own tracing up, which breaks the linking."""
+    """Returns whether the application has set up Sentry's own tracing, which prevents linking errors."""
     options = client.options
     return options.get("traces_sample_rate") is not None or options.get("traces_sampler") is not None
 
 
 class SentrySpanProcessor(SpanProcessor):
-    """Sends spans to Sentry.
+    """An OpenTelemetry span processor that sends spans to Sentry by OTLP.
 
     Args:
         dsn: Where to.
@@ -74,14 +74,14 @@ class SentrySpanProcessor(SpanProcessor):
         self._is_sampled = is_sampled
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Queues the span."""
+        """Queues a span that has ended, to be sent to Sentry."""
         if self._is_sampled():
             self._batch.on_end(span)
 
     def shutdown(self) -> None:
-        """Sends what is queued and ends the exporter."""
+        """Sends the queued spans to Sentry and ends the exporter."""
         self._batch.shutdown()  # type: ignore[no-untyped-call]
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Sends what is queued."""
+        """Sends the queued spans to Sentry."""
         return bool(self._batch.force_flush(timeout_millis))

@@ -1,4 +1,4 @@
-"""Sentry's span or trace around a call: read on the host's thread at minimal cost, interpreted on the worker thread."""
+"""Reads Sentry's span or trace around an inference call, at little cost on the application's thread."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make_context_reader(
     has_spans: Callable[[], bool],
     is_open: Callable[[Any], bool],
 ) -> ContextReader:
-    """Returns a function that reads OpenTelemetry's context, or a pair of it and Sentry's: a span, or `HexIds`.
+    """Returns a function that reads the current OpenTelemetry context together with Sentry's span or trace.
 
     Sentry's own `get_current_span` costs 1 µs; its context variables cost a tenth. They are private to it, so they are
     used only if they are there, and only OpenTelemetry's context is read otherwise.
@@ -91,11 +91,11 @@ def make_context_reader(
 
 
 def _no_scope(_: None) -> None:
-    """Replaces a context variable that holds no scope."""
+    """Replaces the function that reads Sentry's scope where there is none."""
 
 
 class _SentryScopes:
-    """Looks up where Sentry keeps its scopes and its client."""
+    """Finds where Sentry's SDK keeps its scopes and its client."""
 
     def __init__(self, on_client: Callable[[], None]) -> None:
         self._on_client = on_client
@@ -108,7 +108,7 @@ class _SentryScopes:
         """The client of `root` at the last `refresh`."""
 
     def refresh(self) -> bool:
-        """Examines Sentry, which is imported, and reports another client; returns whether its scopes can be read."""
+        """Examines Sentry's SDK, and reports a new client; returns whether its scopes can be read."""
         if not self._is_bound:
             module = sys.modules[MODULE]
             # One that is being imported on another thread is not complete yet.
@@ -126,7 +126,7 @@ class _SentryScopes:
         return True
 
     def create_ids(self) -> bool:
-        """Creates scopes and ids on a thread that Sentry knew nothing of; returns whether it has some now."""
+        """Creates Sentry's scopes and trace ids on a new thread; returns whether it has some now."""
         scope = type(self.root)
         scope.get_current_scope()
         outer = scope.get_isolation_scope()
@@ -165,7 +165,7 @@ def _make_cache() -> Callable[[Any], _IdsOnly]:
 
 
 class ParentSpan(NamedTuple):
-    """Holds the span of Sentry's that was active at a call."""
+    """The Sentry span that an inference call ran in, and the ids of its trace and transaction."""
 
     span: Any
     trace_id: str
@@ -177,13 +177,13 @@ class ParentSpan(NamedTuple):
 
 
 def is_streamed(span: Any) -> bool:
-    """Whether it is one of Sentry's streamed spans."""
+    """Returns whether a Sentry span is one that is sent by itself, without a transaction."""
     traces = sys.modules.get("sentry_sdk.traces")
     return traces is not None and isinstance(span, traces.StreamedSpan)
 
 
 def parent_span(context: Any) -> ParentSpan | None:
-    """Reads the span from Sentry's context around a call; None if it holds none."""
+    """Returns the Sentry span in a captured context; None if it holds none."""
     if not hasattr(context, "sampled"):
         return None
     if is_streamed(context):
@@ -197,7 +197,7 @@ def parent_span(context: Any) -> ParentSpan | None:
 
 
 def parent_spans(contexts: Sequence[object]) -> dict[int, ParentSpan]:
-    """Reads the span that each call was inside; calls of one request share it, so it is read once."""
+    """Returns the Sentry span that each inference call ran in, by position of the call."""
     if set(map(type, contexts)) <= _OUTSIDE:
         return {}
     parents: dict[int, ParentSpan] = {}
@@ -212,7 +212,7 @@ def parent_spans(contexts: Sequence[object]) -> dict[int, ParentSpan]:
 
 
 def sent_parents(contexts: Sequence[object]) -> dict[int, ParentSpan]:
-    """Reads the span of each call inside one that Sentry sends.
+    """Returns the Sentry span that each inference call ran in, if Sentry sends that span.
 
     It never sends a span without a transaction: such a call gets a transaction in its trace.
     """
@@ -220,7 +220,7 @@ def sent_parents(contexts: Sequence[object]) -> dict[int, ParentSpan]:
 
 
 def span_ids(context: Any) -> SpanIds | None:
-    """Reads the ids from Sentry's context around a call; None if it holds no valid ids."""
+    """Returns Sentry's trace and span id in a captured context; None if it holds no valid ids."""
     if not isinstance(context, tuple):
         context = getattr(context, "trace_id", None), getattr(context, "span_id", None)
     try:

@@ -1,4 +1,4 @@
-"""Sentry's spans and transactions of inference calls, made on the worker thread.
+"""Makes Sentry's spans and transactions of inference calls, on the worker thread.
 
 A call inside a sampled transaction becomes a child span: stored here, and put into the transaction's event when that is
 captured, since a finished transaction takes no more children. The host's thread pays for a look at the active span, not
@@ -44,7 +44,7 @@ MAX_TRANSACTIONS: Final = 256
 
 
 class ChildSpans:
-    """Stores the child spans of transactions that are not captured yet.
+    """Stores the spans of inference calls until the Sentry transaction that they belong to is sent.
 
     Runs on: any thread.
     """
@@ -56,7 +56,7 @@ class ChildSpans:
         """Counts the calls in each transaction that is not captured yet; `next` is one step of the interpreter."""
 
     def expect(self, root_id: str) -> None:
-        """Notes that a call was inside a transaction. Takes no lock: a signal handler may run a model."""
+        """Notes that an inference call ran inside a Sentry transaction; takes no lock."""
         calls = self._calls.get(root_id)
         if calls is None:
             if len(self._calls) >= 16 * MAX_TRANSACTIONS:
@@ -65,11 +65,11 @@ class ChildSpans:
         next(calls)
 
     def is_expected(self, root_id: str) -> bool:
-        """Whether calls were inside a transaction that is not captured yet."""
+        """Returns whether inference calls ran inside a Sentry transaction that was not sent yet."""
         return root_id in self._calls
 
     def count_waiting(self, root_id: str) -> tuple[int, int]:
-        """Counts the calls in a transaction that have no span here, at most, and those that may get one.
+        """Returns how many calls in a Sentry transaction have no span yet, and how many spans still fit in it.
 
         Asked when it is captured: asking counts as a call.
         """
@@ -77,11 +77,11 @@ class ChildSpans:
         return next(calls) - spans if calls is not None else 0, MAX_CHILD_SPANS - spans
 
     def has_room(self, root_id: str) -> bool:
-        """Whether a transaction, which is not captured yet, takes another span."""
+        """Returns whether a Sentry transaction that was not sent yet takes another span."""
         return root_id in self._calls and len(self._spans.get(root_id, ())) < MAX_CHILD_SPANS
 
     def add(self, root_id: str, span: dict[str, Any]) -> None:
-        """Stores a span for the transaction whose span id is `root_id`."""
+        """Stores the span of an inference call for the Sentry transaction that it belongs to."""
         with self._lock:
             if self.has_room(root_id):
                 self._spans.setdefault(root_id, []).append(span)
@@ -89,14 +89,14 @@ class ChildSpans:
                 self._spans.popitem(last=False)
 
     def pop(self, root_id: str) -> list[dict[str, Any]]:
-        """Takes out the spans of a transaction, which takes no more from here on."""
+        """Removes and returns the spans stored for a Sentry transaction."""
         self._calls.pop(root_id, None)
         with self._lock:
             return self._spans.pop(root_id, [])
 
 
 def child_span(call: CallDescription, trace_id: str, parent_id: str, offset_ns: int) -> dict[str, Any]:
-    """Builds the span of one call as Sentry's protocol has it.
+    """Builds the span of one inference call in Sentry's protocol.
 
     Args:
         call: The call.
@@ -121,7 +121,7 @@ def child_span(call: CallDescription, trace_id: str, parent_id: str, offset_ns: 
 
 
 def _times(call: CallDescription, offset_ns: int) -> tuple[datetime, datetime]:
-    """Computes when a call began and ended."""
+    """Returns when an inference call began and ended, as datetimes."""
     start_ns = call.started_ns + offset_ns
     end_ns = start_ns + call.duration_ns
     return datetime.fromtimestamp(start_ns / 1e9, timezone.utc), datetime.fromtimestamp(end_ns / 1e9, timezone.utc)
@@ -136,7 +136,7 @@ def send_transactions(
     *,
     offset_ns: int,
 ) -> None:
-    """Sends a transaction of its own for each chosen call, sampled by the rate of Sentry's client.
+    """Sends a Sentry transaction for each chosen inference call.
 
     Runs on: the worker thread.
 
@@ -189,7 +189,7 @@ def send_streamed_spans(
     *,
     offset_ns: int,
 ) -> None:
-    """Sends a streamed span for each call of `parents`.
+    """Sends a streamed Sentry span for each chosen inference call.
 
     Runs on: the worker thread.
 
@@ -236,21 +236,21 @@ def send_streamed_spans(
 
 
 def _baggage(rand: float) -> Any:
-    """Makes the baggage of a new trace whose sampling goes by `rand`."""
+    """Makes Sentry's baggage of a new trace, whose sampling is decided by a given random number."""
     from sentry_sdk.tracing_utils import Baggage
 
     return Baggage({"sample_rand": f"{min(rand, MAX_RAND):.6f}"})
 
 
 def _weight_segment(span: Any, probability: float) -> None:
-    """Multiplies the sample rate that Sentry weights a streamed span by; see `events.weight_transaction`."""
+    """Multiplies the sample rate in a streamed Sentry span by the probability with which its call was chosen."""
     span._sample_rate *= probability  # no public way, as for its time
     if span._baggage is not None:
         span._baggage.sentry_items["sample_rate"] = str(span._sample_rate)
 
 
 def _clean_scope() -> ExitStack:
-    """Enters scopes without a request's user and tags, which the worker inherits from its starting thread."""
+    """Enters Sentry scopes without the user and tags of a request, which the worker thread has inherited."""
     import sentry_sdk
 
     stack = ExitStack()

@@ -1,4 +1,4 @@
-"""Sentry: inference calls as its spans and transactions, and errors linked to their model and their trace.
+"""Sends inference calls to Sentry as spans and transactions, and links errors to models and traces.
 
 In mode `native` calls go through Sentry's own tracing; in `otlp` OpenTelemetry's spans are exported to it, and in
 `otel` Sentry's own span processor makes its spans of OpenTelemetry's, so that nothing is sent from here. Until an
@@ -90,7 +90,7 @@ def make_error_tracker(
     rng: random.Random,
     on_client: Callable[[], object],
 ) -> ErrorTracker:
-    """Makes the tracker that the settings ask for: Sentry's, or one that does nothing.
+    """Makes the error tracker that the settings ask for: Sentry's, or one that does nothing.
 
     Args:
         settings: Those that begin with `sentry`, and `spans_per_second`.
@@ -118,7 +118,7 @@ def make_error_tracker(
 
 
 class SentryTracker:
-    """Sends inference calls to Sentry; the arguments are those of `make_error_tracker`.
+    """Sends inference calls to Sentry; its arguments are those of `make_error_tracker`.
 
     Runs on: the function of `context_reader` and `process_event` on the host's threads; all else on the worker thread.
     """
@@ -152,14 +152,14 @@ class SentryTracker:
             self._start()
 
     def reset(self) -> None:
-        """Discards all state of calls, in a forked child."""
+        """Discards the inference calls of the parent process, in a forked child."""
         self._adopting = threading.Lock()
         self._child_spans = ChildSpans()
         self._joined_calls: OrderedDict[str, int] = OrderedDict()
         self._has_unflushed = False
 
     def context_reader(self) -> ContextReader:
-        """Returns what reads the context of a call; with Sentry's, once Sentry is imported."""
+        """Returns the function that reads the trace context of a call, Sentry's too once that is imported."""
         if self._read_both_contexts is None and MODULE in sys.modules:
             self._read_both_contexts = make_context_reader(
                 self._read_context,
@@ -171,7 +171,7 @@ class SentryTracker:
         return self._read_both_contexts or self._read_context
 
     def adopt_client(self) -> None:
-        """Starts to use Sentry's client, if there is one that was not examined."""
+        """Starts to use a Sentry client that the application has initialised meanwhile."""
         # No waiting: a signal handler may run a model, and the thread that holds the lock adopts the same client.
         if not self._adopting.acquire(blocking=False):
             return
@@ -184,7 +184,7 @@ class SentryTracker:
             self._adopting.release()
 
     def store_child_spans(self, predictions: Predictions, contexts: Sequence[object]) -> None:
-        """Stores the spans of calls that ran inside sampled transactions, for the events of these."""
+        """Stores the spans of calls in sampled Sentry transactions, until these are sent."""
         if not contexts or self.mode != "native":
             return
         with guard("sentry"):
@@ -199,7 +199,7 @@ class SentryTracker:
                     self._child_spans.add(parent.root_id, span)
 
     def related_spans(self, predictions: Predictions, contexts: Sequence[object]) -> RelatedSpans | None:
-        """Finds Sentry's span that each call belongs to, for OpenTelemetry's span to join."""
+        """Returns the Sentry span that each inference call was inside; None if no call was in one."""
         if not contexts or not self.is_active:
             return None
         parents = parent_spans(contexts)
@@ -212,7 +212,7 @@ class SentryTracker:
         return related_span
 
     def find_candidates(self, predictions: Predictions, contexts: Sequence[object]) -> Bools:
-        """Finds the calls outside any transaction; see `ErrorTracker.find_candidates`."""
+        """Returns which inference calls of a batch may become Sentry transactions, being outside any."""
         client = self._client
         is_candidate = np.zeros(len(predictions.errors), dtype=bool)
         if self.mode == "native" and client is not None and has_tracing(client):
@@ -231,7 +231,7 @@ class SentryTracker:
         *,
         offset_ns: int,
     ) -> None:
-        """Sends the transactions of calls outside any, and streamed spans; see `ErrorTracker.emit`."""
+        """Sends the chosen calls outside any Sentry transaction, as transactions or streamed spans."""
         client = self._client
         if self.mode != "native" or client is None or not has_tracing(client):
             return
@@ -251,7 +251,7 @@ class SentryTracker:
             self._has_unflushed = True
 
     def export_spans(self, provider: Any, *, is_own: bool) -> None:
-        """Exports the spans of `provider` to Sentry in mode `otlp`; of a host's own provider all that it samples."""
+        """Exports the OpenTelemetry spans of a tracer provider to Sentry, in mode `otlp` only."""
         client = self._client
         if self.mode != "otlp" or sentry_otlp.has_integration(client) or not hasattr(provider, "add_span_processor"):
             return
@@ -262,7 +262,7 @@ class SentryTracker:
         provider.add_span_processor(self._span_processor)
 
     def flush(self, timeout_s: float) -> None:
-        """Sends the calls that Sentry's client still holds."""
+        """Makes Sentry's client send the inference calls that it still holds."""
         with guard("sentry"):
             if self._span_processor is not None:
                 self._span_processor.force_flush(max(0, int(timeout_s * 1000)))
@@ -271,7 +271,7 @@ class SentryTracker:
                 self._client.flush(timeout=timeout_s)
 
     def close(self, timeout_s: float, /, *, is_exit: bool = False) -> None:
-        """Sends what is queued and restores the application's client; see `ErrorTracker.close`."""
+        """Sends what is queued, and undoes all changes made to the application's Sentry client."""
         with guard("sentry"):
             if is_exit and self._client is not None and flushes_at_exit(self._client):
                 shorten_exit(self._client, by_s=self._settings.shutdown_timeout_s - timeout_s)
@@ -286,7 +286,7 @@ class SentryTracker:
             self._client = None
 
     def process_event(self, event: Any, hint: Any) -> None:
-        """Adds child spans to a transaction, and model and trace to an error, before Sentry sends the event.
+        """Adds spans to a Sentry transaction, or model and trace to an error, before the event is sent.
 
         Args:
             event: Sentry's event, changed in place.
@@ -324,7 +324,7 @@ class SentryTracker:
         self.mode, self.is_active = mode, True
 
     def _joins_trace(self, predictions: Predictions, call: int, context: object) -> bool:
-        """Whether a call outside any span joins the trace that Sentry has for its thread."""
+        """Returns whether a call outside any span belongs to the trace that Sentry has for its thread."""
         if not isinstance(context, tuple) or _otel_span_ids(predictions.contexts[call]):
             return False
         trace_id = context[0]
@@ -363,13 +363,13 @@ class SentryTracker:
             spans.extend(child_spans)
 
     def _has_spans(self) -> bool:
-        """Whether errors link to Sentry's spans, so that a call in one belongs to it."""
+        """Returns whether a call inside a Sentry span belongs to that span."""
         if self.mode == "otlp":
             return self._client is not None and has_tracing(self._client)
         return self.mode == "native"
 
     def _is_open(self, span: Any) -> bool:
-        """Whether a call with `span` active is inside it; a sampled transaction of that then waits for the call.
+        """Returns whether a Sentry span has not ended; its sampled transaction then waits for the call.
 
         A thread of a pool keeps the span of its starting thread. Asked at the call: clocks compared later differ.
         """
@@ -390,7 +390,7 @@ class SentryTracker:
 
 
 def _do_nothing() -> None:
-    """Undoes nothing."""
+    """Undoes nothing, since nothing was changed."""
 
 
 def _otel_span_ids(context: Any) -> SpanIds | None:

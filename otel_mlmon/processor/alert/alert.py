@@ -1,4 +1,4 @@
-"""OUT Alert: one change of state of one rule of one model, with everything a person needs to act on it."""
+"""The `Alert` that this step hands on: one change of state of one alert rule of one model, and what to do about it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SILENCE_FOR: Final = "2h"
 
 
 class RuleState(str, Enum):
-    """The state of a rule; the values are those of the API and of `semconv.ALERT_STATES`."""
+    """The state of an alert rule, with the values that the API and `semconv.ALERT_STATES` have."""
 
     OK = "ok"
     PENDING = "pending"
@@ -40,7 +40,7 @@ class RuleState(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """One stream that breaches a rule: how much it moved, in numbers and in words."""
+    """A stream that breaches an alert rule, with how much its distribution moved in numbers and in words."""
 
     stream: str
     value: float
@@ -78,7 +78,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """An address to open for more: a dashboard, a runbook."""
+    """A web address that an alert points people to, such as a dashboard or a runbook."""
 
     name: str
     url: str
@@ -86,7 +86,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExampleTrace:
-    """A trace of a call that an alert is about."""
+    """A distributed trace of a model call that an alert is about."""
 
     trace_id: str
     url: str
@@ -95,7 +95,7 @@ class ExampleTrace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertAddresses:
-    """The addresses that alerts point to. In all but `web`, names in braces such as `{model}` are filled in."""
+    """The web addresses that alerts point to. In all but `web`, names in braces such as `{model}` are filled in."""
 
     web: str = ""
     """The `host:port` of the processor's web port; empty if it has none."""
@@ -114,7 +114,7 @@ NO_ADDRESSES: Final = AlertAddresses()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelatedRule:
-    """Another rule of the same model that fires since about the same time: probably of the same cause."""
+    """Another alert rule of the same model that fires since about the same time, probably of the same cause."""
 
     rule: str
     title: str
@@ -126,7 +126,7 @@ class RelatedRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """One change of state of one rule. Those that fire or end are notified; pending is seen in the API only."""
+    """One change of state of one alert rule. Firing and ending are notified; `pending` is seen in the API only."""
 
     model: str
     version: str
@@ -171,43 +171,43 @@ class Alert:
 
     @property
     def model_key(self) -> ModelKey:
-        """The model version."""
+        """The name, version and environment of the model that the alert is about."""
         return ModelKey(self.model, self.version, self.environment)
 
     @property
     def key(self) -> str:
-        """Identifies this notification: the same for every attempt, and that of no other."""
+        """The text that identifies this notification: the same for every attempt to send it, and unique to it."""
         return f"{self.fingerprint}-{self.time_ns}-{self.sequence}"
 
     @property
     def is_update(self) -> bool:
-        """Whether it was notified of before, and is not over."""
+        """Whether the alert was notified of before and goes on: this notification only tells news of it."""
         return self.state is self.previous and not self.is_resolved
 
     @property
     def is_beginning(self) -> bool:
-        """Whether it was not notified of before."""
+        """Whether this notification is the first one of the alert."""
         return self.previous in (RuleState.OK, RuleState.PENDING) and not self.is_resolved
 
     @property
     def fingerprint(self) -> str:
-        """Identifies every alert of this model, version, environment and rule: 16 hex digits, no values in them."""
+        """The 16 hex digits that all alerts of this model, version, environment and rule share."""
         text = "\0".join((self.model, self.version, self.environment, self.rule))
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     @property
     def is_resolved(self) -> bool:
-        """Whether this change ends what was firing."""
+        """Whether this change of state ends an alert that was firing."""
         return self.state is RuleState.OK
 
     @property
     def model_id(self) -> str:
-        """The text that identifies the model in the API and to commands."""
+        """The text that identifies the model in the API and on the command line."""
         return self.model_key.id
 
     @property
     def web_url(self) -> str:
-        """The address of the processor's pages from its own machine; empty if it has none, or a port that is not known.
+        """The URL of the processor's web pages on its own machine; empty if it has none or its port is unknown.
 
         Of port 0 the operating system chose another one.
         """
@@ -216,7 +216,7 @@ class Alert:
 
     @property
     def links(self) -> tuple[Link, ...]:
-        """The dashboard, the runbook and what else was configured, as far as there is an address."""
+        """The links to the dashboard, the runbook and other configured addresses, as far as each has an address."""
         web, runbook = self.web_url, self.addresses.runbook
         dashboard = self.addresses.dashboard or (f"{web}/alerts/{self.fingerprint}" if web else "")
         base = runbook.rstrip("/") or (f"{web}/runbooks" if web else "")
@@ -233,7 +233,7 @@ class Alert:
 
     @property
     def traces(self) -> tuple[ExampleTrace, ...]:
-        """Traces to look at, the newest first."""
+        """The example traces of model calls that the alert is about, the newest first."""
         address = self.addresses.trace
         return tuple(
             ExampleTrace(trace_id=trace_id, url=self._fill(address, trace_id=trace_id) if address else "")
@@ -242,7 +242,7 @@ class Alert:
 
     @property
     def silence_command(self) -> str:
-        """The command that withholds notifications of this rule and model for two hours; empty if it is over."""
+        """The shell command that silences this rule and model for two hours; empty if the alert has ended."""
         if self.is_resolved or not self.web_url:
             return ""
         options = ["--rule", glob.escape(self.rule), "--for", SILENCE_FOR, *self._web_options()]
@@ -250,7 +250,7 @@ class Alert:
 
     @property
     def relearn_command(self) -> str:
-        """The command that accepts the drift as the new normal, to be run on the processor's machine.
+        """The shell command that accepts the drift as the new normal, to be run on the processor's machine.
 
         It names the streams that drift, or none of them, which means all, if they are more than `MAX_NAMED_STREAMS`.
         Empty if no cause is against a learned reference, or the web port is not known.
@@ -266,7 +266,7 @@ class Alert:
         return ["--url", self.web_url] if self.web_url != DEFAULT_URL else []
 
     def _fill(self, address: str, **values: str) -> str:
-        """Returns an address with every name in braces replaced by what it names, as a part of an address."""
+        """Returns a URL in which every name in braces is replaced by its value, escaped as a part of a URL."""
         values |= {"model": self.model, "version": self.version, "environment": self.environment, "rule": self.rule}
         return re.sub(
             r"\{(\w+)\}",
@@ -275,8 +275,26 @@ class Alert:
         )
 
 
+_PROVIDER_NAMES: Final = {
+    "CUDAExecutionProvider": "CUDA (NVIDIA GPU)",
+    "TensorrtExecutionProvider": "TensorRT (NVIDIA GPU)",
+    "NvTensorRTRTXExecutionProvider": "TensorRT RTX (NVIDIA GPU)",
+    "ROCMExecutionProvider": "ROCm (AMD GPU)",
+    "MIGraphXExecutionProvider": "MIGraphX (AMD GPU)",
+    "DmlExecutionProvider": "DirectML (GPU)",
+    "WebGpuExecutionProvider": "WebGPU",
+    "CoreMLExecutionProvider": "Core ML (Apple)",
+    "OpenVINOExecutionProvider": "OpenVINO (Intel)",
+}
+
+
+def name_provider(provider: str) -> str:
+    """Names an execution provider of onnxruntime as people call it: `CPU`, `CUDA (NVIDIA GPU)`."""
+    return _PROVIDER_NAMES.get(provider) or provider.removesuffix("ExecutionProvider") or provider
+
+
 def quote_shell(text: str) -> str:
-    """Quotes text for a POSIX shell; characters that do not print are spelled as the shell's `$'…'` has them."""
+    """Quotes a text for a POSIX shell; characters that do not print are spelled in the shell's `$'…'` form."""
     if text and all((char.isalnum() and char.isascii()) or char in "._-/@:" for char in text):
         return text
     if text.isprintable():
@@ -291,6 +309,6 @@ def _spell(char: str) -> str:
 
 
 def _join_command(command: list[str], name: str, options: list[str]) -> str:
-    """Joins a command of ours for a shell; a name that looks like an option comes last, after `--`."""
+    """Joins an `otel-mlmon` command for a shell; a name that looks like an option comes last, after `--`."""
     words = [*command, *options, "--", name] if name.startswith("-") else [*command, name, *options]
     return " ".join(["otel-mlmon", *map(quote_shell, words)])

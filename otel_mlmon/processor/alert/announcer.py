@@ -1,4 +1,4 @@
-"""Decides what recipients are told of the states of rules: once each beginning, what is new, and the end.
+"""Decides when recipients are notified of an alert: once when it begins, when there is news of it, and when it ends.
 
 News of an alert that fires (streams that join, a severity that rises) are gathered until nothing was added for a
 minute, and told as one update. A silence withholds the beginning until it is over; an end is told to whoever knows the
@@ -27,7 +27,7 @@ SEVERITY: Final = "severity"
 
 
 class Announcer:
-    """Numbers the notifications of one processor, and withholds those that are silenced.
+    """Decides which changes of alerts are notified, numbers the notifications, and withholds silenced ones.
 
     Runs on: the thread that owns the state.
 
@@ -50,7 +50,7 @@ class Announcer:
         self.sequence = sequence
 
     def apply_silence(self, request: silencing.SilenceRequest, now_ns: int) -> tuple[silencing.AlertSilence, ...]:
-        """Adds a silence, or ends one now; returns all."""
+        """Adds a silence of alerts, or ends one now; returns all silences."""
         self.silences = [
             replace(silence, end_ns=min(silence.end_ns, now_ns)) if silence.id == request.expired_id else silence
             for silence in self.silences
@@ -60,17 +60,17 @@ class Announcer:
         return tuple(self.silences)
 
     def forget_silences(self, now_ns: int) -> None:
-        """Forgets silences that are over for long."""
+        """Forgets silences of alerts that ended more than a week ago."""
         self.silences = [silence for silence in self.silences if silence.end_ns + silencing.RETENTION_NS > now_ns]
 
     def find_silence(self, model: ModelKey, rule: str, now_ns: int) -> str:
-        """Returns why notifications of a rule are withheld now; empty if they are not."""
+        """Returns why notifications of an alert rule are withheld now; empty if they are not."""
         if not self.silences and not self._maintenance:
             return ""
         return silencing.find_silence(self.silences, self._maintenance, model=model, rule=rule, now_ns=now_ns)
 
     def announce(self, entry: RuleRecord, alert: Alert, now_ns: int) -> list[Alert]:
-        """Stores the alert of a rule; returns it if recipients are to be told what they do not know."""
+        """Stores the alert of a rule, and returns it in a list if recipients are to be notified of it, else nothing."""
         is_silent = not alert.is_resolved and bool(self.find_silence(alert.model_key, alert.rule, now_ns))
         if entry.is_notified:
             alert = replace(alert, previous=entry.notified_state)
@@ -91,7 +91,7 @@ class Announcer:
         return []
 
     def has_due_news(self, entry: RuleRecord, rule: Rule, now_ns: int) -> bool:
-        """Gathers what recipients of a rule that fires were not told yet; returns whether it is time to tell them."""
+        """Gathers news of a firing alert (new streams, a higher severity); returns whether to notify of it now."""
         if not entry.is_notified or entry.is_withheld or entry.alert is None:
             return False
         news = [stream for stream in entry.causes if stream not in entry.notified_streams]
@@ -106,7 +106,7 @@ class Announcer:
         return bool(news) and (is_complete or is_late)
 
     def announce_news(self, entry: RuleRecord, alert: Alert, now_ns: int) -> list[Alert]:
-        """Returns the update that tells what `has_due_news` gathered, with the onset of what joined.
+        """Returns the update that notifies of the news of a firing alert, with the onset of the streams that joined.
 
         Args:
             entry: The rule's record; `entry.alert` is the last notification.
@@ -129,5 +129,5 @@ class Announcer:
 
 
 def _join(streams: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Appends the streams that are not there yet."""
+    """Appends stream names to a list, without those that it has already."""
     return list(dict.fromkeys((*streams, *others)))

@@ -1,4 +1,4 @@
-"""Describes what moved in a stream: counts since the onset of its drift, compared with its reference.
+"""Describes the drift of a stream for an alert: its values since the onset of the drift, compared with its reference.
 
 An alert fires within seconds or minutes of the onset, when a rolling window of an hour still holds mostly the
 time before: its shares would say that next to nothing moved. So the panes since the onset are added up too.
@@ -46,7 +46,7 @@ _FRACTION_DIGITS: Final = 9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BinCounts:
-    """Holds counts over bins, and the mean of what was counted."""
+    """The number of values counted in every bin of a stream, and the mean of these values."""
 
     counts: tuple[int, ...]
     """Shape (K,)."""
@@ -57,12 +57,12 @@ class BinCounts:
 
     @property
     def total(self) -> int:
-        """How many values were counted."""
+        """The number of values counted in all bins."""
         return sum(self.counts)
 
 
 class OnsetCounts:
-    """Adds up the panes of each stream of one model for as long as there is evidence of drift.
+    """Adds up the values that the streams of one model have had since the onset of their drift.
 
     Args:
         counts: By stream, as `by_stream` had them when they were stored.
@@ -72,7 +72,7 @@ class OnsetCounts:
         self.by_stream: dict[str, BinCounts] = counts if counts is not None else {}
 
     def add(self, window: Window, score: Score) -> None:
-        """Counts a pane; starts again when the onset moves, and forgets the stream when there is no evidence."""
+        """Adds a pane of a stream; starts again when the onset of its drift moves, and stops when the drift is over."""
         stream, reference = window.stream.stream, window.reference
         if not score.since_ns or reference is None:
             self.by_stream.pop(stream, None)
@@ -84,19 +84,19 @@ class OnsetCounts:
         self.by_stream[stream] = pane
 
     def since_onset(self, window: Window) -> BinCounts:
-        """Returns the counts since the onset, or of the rolling window if that holds fewer or the onset is unknown."""
+        """Returns a stream's counts since the onset of its drift, or of the rolling window if that has fewer."""
         rolling = rolling_counts(window)
         counts = self.by_stream.get(window.stream.stream)
         return counts if counts is not None and 0 < counts.total < rolling.total else rolling
 
 
 def rolling_counts(window: Window) -> BinCounts:
-    """Returns the counts of the rolling window."""
+    """Returns the number of values of a stream in each bin of the rolling window."""
     return BinCounts(counts=_as_tuple(window.rolling), mean=window.rolling_mean)
 
 
 def rank_causes(causes: Iterable[Cause]) -> tuple[Cause, ...]:
-    """Sorts causes, the strongest evidence first; evidence is capped, so among equals the largest move.
+    """Sorts the causes of an alert, the strongest evidence first; of equal evidence the largest move first.
 
     Margins are compared to a hundredth of a decade: below that the order would be noise.
     """
@@ -104,7 +104,7 @@ def rank_causes(causes: Iterable[Cause]) -> tuple[Cause, ...]:
 
 
 def compute_shares(counts: Counts | tuple[int, ...]) -> tuple[float, ...]:
-    """Divides counts by their sum; zeros if there are none."""
+    """Divides counts by their sum, so that they add up to 1; all are 0 if nothing was counted."""
     numbers = [int(count) for count in counts]
     total = sum(numbers)
     return tuple(number / total if total else 0.0 for number in numbers)
@@ -113,7 +113,7 @@ def compute_shares(counts: Counts | tuple[int, ...]) -> tuple[float, ...]:
 def ratio_cause(
     window: Window, reference: Reference, score: Score, onset_counts: OnsetCounts, *, bound: float, of: str
 ) -> Cause:
-    """Describes a stream whose last bin is what must stay rare: slow or failed calls.
+    """Describes for an alert a stream of calls of which too many are slow or have failed.
 
     Args:
         window: The stream's window.
@@ -132,8 +132,8 @@ def ratio_cause(
         stream=window.stream.stream,
         value=current_shares[-1],
         bound=bound,
-        reference=f"{format_percent(reference_shares[-1])} {of}",
-        current=value,
+        reference=f"{format_percent(reference_shares[-1])} allowed",
+        current=f"{value} {of}",
         current_count=counts.total,
         reference_count=reference.total,
         onset_ns=score.since_ns,
@@ -142,13 +142,14 @@ def ratio_cause(
         current_shares=current_shares,
         details=tuple(_describe_burn_rate(current_shares[-1] / bound)),
         summary=f"share {value}, tolerated {format_percent(bound)} (n = {format_count(counts.total)})",
+        origin="budget",
         budget_spent=since_onset[-1] / bound * max(lasted_s, 0.0) / BUDGET_S,
         margin=score.margin,
     )
 
 
 def shift_cause(window: Window, reference: Reference, score: Score, counts: BinCounts, *, bound: float) -> Cause:
-    """Describes a stream whose distribution moved, by its total variation from the reference.
+    """Describes for an alert a stream whose distribution moved, by its total variation from the reference.
 
     Args:
         window: The stream's window.
@@ -183,7 +184,7 @@ def shift_cause(window: Window, reference: Reference, score: Score, counts: BinC
 
 
 def _describe_burn_rate(rate: float) -> Iterator[str]:
-    """Describes how fast a budget is spent, where that is faster than allowed."""
+    """Yields a text on how fast a budget of slow or failed calls is spent, if that is faster than allowed."""
     if rate > 1.05:
         days = BUDGET_S / 86400 / rate
         spent = f"{days:.1f} days" if days >= 2 else f"{24 * days:.0f} hours"
@@ -191,7 +192,7 @@ def _describe_burn_rate(rate: float) -> Iterator[str]:
 
 
 def format_utc(time_ns: int) -> str:
-    """Formats Unix nanoseconds to the second: `2026-01-31 12:00:00 UTC`."""
+    """Formats a time in Unix nanoseconds to the second: `2026-01-31 12:00:00 UTC`."""
     return f"{datetime.fromtimestamp(time_ns / 1e9, tz=timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
@@ -202,7 +203,7 @@ def _describe_largest_move(
     reference_shares: tuple[float, ...],
     current_shares: tuple[float, ...],
 ) -> tuple[str, str]:
-    """Returns reference and current data by what tells most of the move; of classes by the one that moved most."""
+    """Returns reference and current data as two texts about the part of the distribution that moved most."""
     bins, means = reference.bins, (reference.mean, counts.mean)
     if bins.is_ordered:
         return _describe_number_move(bins, reference_shares, current_shares, means)
@@ -218,7 +219,7 @@ def _describe_largest_move(
 def _describe_number_move(
     bins: Bins, reference_shares: Sequence[float], current_shares: Sequence[float], means: tuple[float, float]
 ) -> tuple[str, str]:
-    """Describes the move of numbers by missing values, the mean, the middle half, or a stretch of the axis."""
+    """Describes how a distribution of numbers moved: missing values, mean, middle half, or a range of values."""
     growth = [current - share for share, current in zip(reference_shares, current_shares, strict=True)]
     if move.is_told_by_missing(bins, growth):
         index = bins.names.index(semconv.MISSING)
@@ -256,7 +257,7 @@ def _merge_counts(first: BinCounts, second: BinCounts, bins: Bins) -> BinCounts:
 
 
 def _count_values(counts: BinCounts, bins: Bins) -> int:
-    """Counts the values that the mean is of: missing ones have none."""
+    """Counts the values of all bins without the missing ones, which have no part in the mean."""
     named = zip(bins.names, counts.counts, strict=False)
     return sum(count for name, count in named if name != semconv.MISSING)
 
@@ -269,7 +270,7 @@ def describe_change(
     *,
     means: tuple[float, float],
 ) -> tuple[str, ...]:
-    """Describes how a distribution moved: mean, middle half, missing values, classes, images.
+    """Describes in short texts how a distribution moved: mean, middle half, missing values, classes, images.
 
     Args:
         stream: Its name.
@@ -290,7 +291,7 @@ def describe_change(
 
 
 def describe_bin(stream: str, name: str, bins: Bins) -> str:
-    """Names a bin as people call it: `class 3`, `missing`, `all others`, `0.4 … 0.5`."""
+    """Names a bin of a distribution as people call it: `class 3`, `missing`, `all others`, `0.4 … 0.5`."""
     if name == semconv.MISSING:
         return "missing"
     if name == semconv.OTHER:
@@ -301,7 +302,7 @@ def describe_bin(stream: str, name: str, bins: Bins) -> str:
 
 
 def format_percent(share: float) -> str:
-    """Formats a share in per cent, to two digits: `0.4 %`, `10 %`."""
+    """Formats a share in [0, 1] in per cent, to two digits: `0.4 %`, `10 %`."""
     value = 100 * share
     if 0 < value < 0.01:
         return "< 0.01 %"
@@ -309,17 +310,17 @@ def format_percent(share: float) -> str:
 
 
 def format_accuracy(accuracy: float) -> str:
-    """Formats a share of right predictions in per cent, to a tenth: `92.4 %`."""
+    """Formats an accuracy in [0, 1] in per cent, to a tenth: `92.4 %`."""
     return f"{100.0 * accuracy:.1f} %"
 
 
 def format_count(number: int) -> str:
-    """Formats a whole number with its thousands apart: `4 210`."""
+    """Formats a whole number with its thousands set apart: `4 210`."""
     return f"{number:,}".replace(",", " ")
 
 
 def estimate_quantile(bins: Bins, shares: Sequence[float], q: float) -> float:
-    """Estimates the value below which a share `q` of the values lies, linear within its bin.
+    """Estimates a quantile of a distribution from the shares of its bins, linear within a bin.
 
     Returns:
         Minus or plus infinity in the open first and last bin; NaN if there are no values, or no edges.
@@ -387,7 +388,7 @@ def _class_changes(
 
 
 def _middle_half(bins: Bins, shares: Sequence[float]) -> str:
-    """Formats the lower to the upper quartile; empty if neither is known."""
+    """Formats the lower and the upper quartile of a distribution; empty if they are unknown."""
     low, high = (estimate_quantile(bins, shares, q) for q in (0.25, 0.75))
     if math.isnan(low):
         return ""

@@ -1,4 +1,4 @@
-"""The section `alerts` of the configuration file, without its notifiers."""
+"""Defines the section `alerts` of the configuration file, without its notifiers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ClockTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 
 
 class MaintenanceSection(Section):
-    """A time of the week in which nobody is notified."""
+    """A time of the week in which nobody is notified of alerts."""
 
     model: str = Field(default="*", min_length=1, description="Which models, a name or pattern.")
     rule: str = Field(default="*", min_length=1, description="Which rules, a name or pattern.")

@@ -1,4 +1,4 @@
-"""The machine form of an alert: the JSON that webhooks, programs, dead letters and the API have.
+"""Defines the JSON document of an alert, which webhooks, programs, dead letters and the API are given.
 
 Its JSON Schema is `docs/alert.schema.json`, made from the types here. `schema_version` grows when a field is removed or
 means something else; a new field may come without that, so readers ignore what they do not know.
@@ -87,17 +87,17 @@ _SHARED: Final = frozenset(AlertDocument.__dataclass_fields__) - {"schema_versio
 
 
 def build_document(alert: Alert) -> dict[str, Any]:
-    """Builds the machine form as values that JSON can hold."""
+    """Builds the document of an alert as plain values that JSON can hold."""
     return cast("dict[str, Any]", msgspec.to_builtins(_describe(alert)))
 
 
 def encode_document(alert: Alert) -> bytes:
-    """Encodes the machine form as JSON in UTF-8; always the same bytes for the same alert."""
+    """Encodes an alert as JSON in UTF-8: the same alert always gives the same bytes."""
     return msgspec.json.encode(_describe(alert), order="deterministic")
 
 
 def build_schema() -> dict[str, Any]:
-    """Builds the JSON Schema (draft 2020-12) of the machine form."""
+    """Builds the JSON Schema (draft 2020-12) of the document of an alert."""
     return msgspec.json.schema(AlertDocument)
 
 

@@ -1,4 +1,4 @@
-"""The states of alert rules: ok → pending (`for`) → firing → (`keep_firing_for`) → ok, and no data and error.
+"""Moves the alert rules of all models through their states: ok, pending, firing, no data, error, and back to ok.
 
 A rule fires once and is resolved once, however long the breach lasts and however often the processor restarts. What
 grows meanwhile is an update (`announcer.py`). What was long in breach must be long ok to end, and longer each time that
@@ -40,7 +40,7 @@ _ACTIVE: Final = frozenset({RuleState.FIRING, RuleState.NO_DATA, RuleState.ERROR
 
 
 class Alerts:
-    """The rules of all models, and the state of each.
+    """The alert rules of all models with the state of each, from which alerts begin and end.
 
     Runs on: the thread that owns the state. Time never runs back: an earlier `now_ns` counts as the last one.
 
@@ -80,7 +80,7 @@ class Alerts:
                 rule.judged_ns = {stream: judged_ns + down_ns for stream, judged_ns in rule.judged_ns.items()}
 
     def record(self) -> AlertsRecord:
-        """Returns everything that must survive a restart; valid until the next call changes it."""
+        """Returns the state of all alert rules and silences to be stored; the next call of a method may change it."""
         return AlertsRecord(
             time_ns=self._now_ns,
             models=list(self._models.values()),
@@ -97,7 +97,7 @@ class Alerts:
         *,
         event_ns: int | None = None,
     ) -> list[Alert]:
-        """Judges one closed pane of `model`; returns the new alerts; streams without a score keep their state.
+        """Judges one pane of a model's streams by its alert rules, and returns the alerts that begin, change or end.
 
         Args:
             model: The model version.
@@ -127,7 +127,7 @@ class Alerts:
         return [self._relate(record, alert) if alert.is_beginning else alert for alert in changes]
 
     def advance_clock(self, now_ns: int) -> list[Alert]:
-        """Returns the alerts that time alone causes: no data, news, ends of silences, models no longer monitored."""
+        """Returns the alerts that time alone causes: no data, due news, ends of silences, models without traffic."""
         self._now_ns = max(self._now_ns, now_ns)
         self.announcer.forget_silences(self._now_ns)
         changes: list[Alert] = []
@@ -164,7 +164,7 @@ class Alerts:
         return changes
 
     def add_version_change(self, change: VersionChange, now_ns: int) -> list[Alert]:
-        """Returns the alert about a version that moved, if its model's rules ask for one."""
+        """Returns the alert that a new model version differs from the one before, if the rule is on."""
         self._now_ns = max(self._now_ns, now_ns)
         rule = self._rules_of(change.model).active.get(VERSION_DRIFT)
         if rule is None or not change.causes:
@@ -176,7 +176,7 @@ class Alerts:
         return self._enter_state(record, VERSION_DRIFT, rule, RuleState.FIRING)
 
     def judge_providers(self, model: ModelKey, uses: tuple[ProviderUse, ...], now_ns: int) -> list[Alert]:
-        """Judges what was reported of a model version's execution providers; returns the alerts that this causes."""
+        """Judges the execution providers that a model version runs on, and returns the alerts that begin or end."""
         self._now_ns = max(self._now_ns, now_ns)
         record = self._models.get(model)
         if record is None:  # without predictions there is nothing to warn of
@@ -190,18 +190,18 @@ class Alerts:
         return changes
 
     def remove_model(self, model: ModelKey, now_ns: int) -> list[Alert]:
-        """Removes a model that was silent for longer than its data is stored, and returns the alerts that this ends."""
+        """Removes a model whose stored data has expired, and returns the alerts that end with it."""
         self._now_ns = max(self._now_ns, now_ns)
         reason = "It was silent for so long that it is forgotten."
         return self._forget_model(model, reason) if model in self._models else []
 
     def notified(self) -> list[Alert]:
-        """Returns the alerts that recipients were told of and that are not over."""
+        """Returns the alerts that recipients were notified of and that have not ended."""
         entries = (entry for record in self._models.values() for entry in record.rules.values())
         return [entry.alert for entry in entries if entry.is_notified and entry.alert is not None]
 
     def remove_streams(self, streams: Iterable[StreamKey], now_ns: int, reason: str) -> list[Alert]:
-        """Forgets what is known of streams that are judged anew from now on; returns the alerts that this ends."""
+        """Forgets the breaches of streams that are judged anew, and returns the alerts that end by that."""
         self._now_ns = max(self._now_ns, now_ns)
         changes: list[Alert] = []
         for model, stream in streams:
@@ -215,7 +215,7 @@ class Alerts:
         return changes
 
     def current(self, models: Iterable[ModelKey] | None = None) -> list[RuleStatus]:
-        """Returns the states of the active rules of these models, or all; a silent one has quiet rules in `no_data`."""
+        """Returns the state of every active alert rule of some models, or of all models."""
         statuses = []
         for model in sorted(self._models if models is None else self._models.keys() & set(models)):
             is_silent = self._is_silent(record := self._models[model])
@@ -240,7 +240,7 @@ class Alerts:
         return statuses
 
     def alerts(self) -> list[Alert]:
-        """Returns active alerts, with their causes as they are now, and those resolved of late; newest first."""
+        """Returns the active alerts with their present causes, and the recently resolved ones, the newest first."""
         active = [
             self._refresh(record, name, entry.alert)
             for record in self._models.values()
@@ -250,7 +250,7 @@ class Alerts:
         return sorted([*active, *self._resolved], key=lambda alert: alert.time_ns, reverse=True)
 
     def _advance_state(self, record: ModelRecord, name: str, rule: Rule) -> Iterator[Alert]:
-        """Takes one step of the state machine, by whether any stream is in breach."""
+        """Moves an alert rule to its next state, by whether any stream is in breach of it."""
         entry = record.rule(name)
         if entry.causes:
             entry.quiet_ns = 0
@@ -276,7 +276,7 @@ class Alerts:
             yield from self._enter_state(record, name, rule, state, reason=reason)
 
     def _list_over(self, record: ModelRecord) -> dict[str, RuleRecord]:
-        """The rules of a silent version that have not fired again and again, as those of a canary with few calls do."""
+        """Returns the rules of a retired version whose alerts may end, by how often they have fired again before."""
         age_s, keep_s = self._age_s(record.data_ns), self._section.keep_firing_for_s or 0.0
         rules = record.rules.items()
         return {name: entry for name, entry in rules if age_s >= max(keep_s, records.repeat_hold_s(entry.repeats))}
@@ -284,7 +284,7 @@ class Alerts:
     def _enter_state(
         self, record: ModelRecord, name: str, rule: Rule | None, state: RuleState, *, reason: str = ""
     ) -> list[Alert]:
-        """Changes the state; returns its alert, unless only `pending` was left or entered, which is not notified."""
+        """Sets the state of a rule and returns the alert of that; none if only `pending` was left or entered."""
         entry = record.rule(name)
         previous, entry.state, entry.changed_ns, entry.quiet_ns = entry.state, state, self._now_ns, 0
         last = entry.alert
@@ -336,7 +336,7 @@ class Alerts:
         )
 
     def _refresh(self, record: ModelRecord, name: str, alert: Alert) -> Alert:
-        """Returns the alert with its causes as they are now."""
+        """Returns an alert with its present causes, severity, traces, silence and related rules."""
         entry, rule = record.rule(name), self._rules_of(record.model).active.get(name)
         causes = rank_causes(entry.causes.values()) or alert.causes
         severity = alert.severity if rule is None else rule.severity(causes)
@@ -345,7 +345,7 @@ class Alerts:
         return replace(current, related=self._find_related(record, current))
 
     def _relate(self, record: ModelRecord, alert: Alert) -> Alert:
-        """Returns the alert with the rules that fire since about the same time, and stores it so."""
+        """Adds to an alert the rules that fire since about the same time, stores it, and returns it."""
         alert = replace(alert, related=self._find_related(record, alert))
         record.rule(alert.rule).alert = alert
         return alert
@@ -363,7 +363,7 @@ class Alerts:
         return tuple(related)
 
     def _end_silence(self, model: ModelKey) -> Iterator[Alert]:
-        """Ends the silence of a model's name: data of any version does."""
+        """Ends the `no_data` alerts of a model, of which any version has sent data again."""
         for other, record in self._models.items():
             if (other.name, other.environment) == (model.name, model.environment) and NO_DATA in record.rules:
                 yield from self._resolve_rules(record, {NO_DATA: record.rules[NO_DATA]}, "")
@@ -378,7 +378,7 @@ class Alerts:
                 yield from self._enter_state(record, name, None, RuleState.OK, reason=reason)
 
     def _forget_stale_streams(self, record: ModelRecord, entry: RuleRecord) -> None:
-        """Drops streams of a live model that have not been judged for long."""
+        """Drops the breaches of streams that have not been judged for long although their model sends data."""
         stale_ns = record.data_ns - round(self._stale_after_s * 1e9)
         for stream in [stream for stream, judged_ns in entry.judged_ns.items() if judged_ns <= stale_ns]:
             entry.remove_stream(stream)

@@ -1,4 +1,4 @@
-"""An alert for people as Markdown, for chats, and as HTML, for mail. The content is that of `message.py`.
+"""Formats an alert for people as Markdown, for chats, and as HTML, for mail, with the content that `message.py` gives.
 
 Names come from outside, so nothing of them is read as markup. In HTML all is escaped by Jinja2. In Markdown every text
 with a name in it is code: chats disagree on how else a character is escaped, and code neither links nor mentions.
@@ -29,7 +29,7 @@ def format_markdown(alert: Alert) -> str:
 
 
 def format_html(alert: Alert) -> str:
-    """Formats an alert as a whole HTML document: inline styles only, no script, and nothing to be loaded."""
+    """Formats an alert as a whole HTML document for mail: inline styles, no script, nothing to be loaded."""
     return _load_template().render(alert=alert, message=build_message(alert))
 
 
@@ -40,19 +40,19 @@ def _list_rows(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def _code(text: str) -> str:
-    """Formats text of one line as code; there is no spelling of a backtick in it that all chats read."""
+    """Formats one line of text as Markdown code, with backticks replaced: chats have no common way to escape them."""
     return f"`{text.replace('`', 'ˋ')}`" if text.strip() else ""
 
 
 def _fence(text: str) -> list[str]:
-    """Returns a block of code, fenced by more backticks than it holds."""
+    """Returns a Markdown code block, fenced by more backticks than its text has in a row."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return [fence, text, fence]
 
 
 def _label(text: str) -> str:
-    """Returns the text of a link, without what could end it or make more of it."""
+    """Returns the text of a Markdown link without the characters that could end it or make markup of it."""
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])|[^\w .,:-]", "·", text)
 
 

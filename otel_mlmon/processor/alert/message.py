@@ -1,4 +1,4 @@
-"""Explains alerts to people: what happened, how much, since when, and what to do, as plain text of 32 lines at most.
+"""Explains alerts to people as plain text of 32 lines at most: what happened, how much, since when, and what to do.
 
 Plain text of fixed width reads the same in a terminal, a log, a mail and a chat's code block. Markdown and HTML are
 made of the same content in `markup.py`. Names come from outside: a character that does not print, such as a line break
@@ -31,7 +31,7 @@ _ASCII: Final = str.maketrans({"…": "~", "→": ">", "·": "-", "µ": "u", "�
 
 
 class Row(NamedTuple):
-    """One thing that a message says, under its heading."""
+    """One line of an alert's message: a heading, a text, and the address that the text links to."""
 
     head: str
     text: str
@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
 
 class BinRow(NamedTuple):
-    """One bin of a histogram: its name, and its share in the reference and now."""
+    """One bin in the histogram of an alert's message: its name, and its share in the reference and now."""
 
     name: str
     reference: str
@@ -51,7 +51,7 @@ class BinRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """The content of an alert for people; every text is one line, in which every character prints."""
+    """The content of an alert as people read it, in lines of printable text."""
 
     title: str
     facts: tuple[Row, ...]
@@ -89,7 +89,7 @@ def format_alert(alert: Alert, *, is_unicode: bool = True) -> str:
 
 
 def build_message(alert: Alert, *, is_unicode: bool = True) -> Message:
-    """Builds what a message about an alert says.
+    """Builds the content of the message that people get of an alert.
 
     Args:
         alert: What changed.
@@ -97,7 +97,8 @@ def build_message(alert: Alert, *, is_unicode: bool = True) -> Message:
     """
     cause = alert.causes[0] if alert.causes else None
     rows: list[tuple[str, float, float]] = []
-    if cause is not None and alert.state in (RuleState.PENDING, RuleState.FIRING):
+    is_allowance = cause is not None and cause.origin == "budget"  # two bins, which the first line has said
+    if cause is not None and alert.state in (RuleState.PENDING, RuleState.FIRING) and not is_allowance:
         rows = list(zip(cause.bins, cause.reference_shares, cause.current_shares, strict=True))
     return Message(
         title=format_title(alert),
@@ -112,7 +113,7 @@ def build_message(alert: Alert, *, is_unicode: bool = True) -> Message:
 
 
 def format_bins(message: Message) -> Iterator[str]:
-    """Formats the histogram of a message as lines of fixed width; it has one."""
+    """Formats the histogram of an alert's message as lines of fixed width."""
     width = min(NAME_WIDTH, max(len(message.stream), *(len(row.name) for row in message.bins), 1))
     column = BAR_WIDTH + 9
     yield f"{_truncate(message.stream, width)}  {'reference':<{column}}now"
@@ -124,7 +125,7 @@ def format_bins(message: Message) -> Iterator[str]:
 
 
 def clean(text: str, limit: int = MAX_TEXT) -> str:
-    """Returns text of one line of at most `limit` characters, in which every character prints."""
+    """Shortens a text to at most `limit` characters, and escapes line breaks and all that does not print."""
     shown = text if len(text) <= limit else text[: limit - 1] + "…"
     if shown.isprintable():
         return shown
@@ -218,14 +219,16 @@ def _describe_event(alert: Alert) -> str:
     cause = alert.causes[0]
     if cause.is_absent:
         return f"{cause.stream} was not sent" if alert.is_resolved else f"{cause.stream} is {cause.current}"
-    if not cause.origin:  # the first of the two is what is allowed, and nothing that was learned
+    if cause.origin == "budget":  # what is allowed was never so: no arrow leads from it
+        return f"{cause.stream}: {cause.current}, {cause.reference}"
+    if not cause.origin:
         return f"{cause.stream}: {cause.reference} → {cause.current}"
     verb = "had moved" if alert.is_resolved else "moved"
     return f"{cause.stream} {verb}: {cause.reference} → {cause.current}"
 
 
 def _is_repetition(detail: str, cause: Cause) -> bool:
-    """Returns whether the line above says the same."""
+    """Returns whether a text about a cause says the same as the first line of the alert's message."""
     return detail in (
         f"{cause.reference} → {cause.current}",
         f"{cause.reference} → {cause.current.removeprefix('mean ')}",
@@ -242,7 +245,7 @@ def _list_other_causes(alert: Alert) -> Iterator[Row]:
 
 
 def _draw_bins(rows: list[tuple[str, float, float]], *, is_unicode: bool) -> Iterator[BinRow]:
-    """Draws the bins that moved most, in their own order, reference and current data side by side."""
+    """Yields the bins that moved most, in their own order, with bars of reference and current data."""
     order = sorted(range(len(rows)), key=lambda index: -abs(rows[index][1] - rows[index][2]))
     shown = [rows[index] for index in sorted(order[:MAX_BINS])]
     largest = max((max(share, current) for _, share, current in shown), default=0.0) or 1.0
@@ -252,7 +255,7 @@ def _draw_bins(rows: list[tuple[str, float, float]], *, is_unicode: bool) -> Ite
 
 
 def _draw_bar(ratio: float, *, is_unicode: bool) -> str:
-    """Draws up to `BAR_WIDTH` characters, to an eighth of one if there are blocks for it."""
+    """Draws a horizontal bar of up to `BAR_WIDTH` characters, to an eighth of a character in Unicode."""
     if not is_unicode:
         return "#" * round(ratio * BAR_WIDTH)
     full, eighths = divmod(round(ratio * BAR_WIDTH * 8), 8)

@@ -1,4 +1,4 @@
-"""Finds the words that tell most of how a distribution of numbers moved: the effect, and not one fixed summary of it.
+"""Decides which property of a distribution of numbers tells most of its move: missing values, mean, spread or a range.
 
 The move is the total variation, half of the sum of all changes of shares. A stretch of neighbouring bins whose share
 changed by d explains d of it; the one that explains most is sought. If a stretch that reaches to an end of the axis
@@ -29,7 +29,7 @@ MISSING_SHARE: Final = 0.5
 
 
 class Stretch(NamedTuple):
-    """Names neighbouring bins, the first and the last, and by how much their share grew."""
+    """A range of neighbouring bins of a histogram, and by how much their share of all values grew."""
 
     first: int
     last: int
@@ -37,7 +37,7 @@ class Stretch(NamedTuple):
 
 
 def find_stretch(growth: Sequence[float]) -> Stretch:
-    """Finds the neighbouring bins, not all of several, whose share changed most; of equals the fewest, then what grew.
+    """Finds the range of neighbouring bins whose share of all values changed most; of equals the shortest.
 
     Args:
         growth: By how much the share of each bin grew, shape (K,), K of 1 or above.
@@ -57,7 +57,7 @@ def find_stretch(growth: Sequence[float]) -> Stretch:
 
 
 def is_told_by_missing(bins: Bins, growth: Sequence[float]) -> bool:
-    """Whether missing values are half or more of what moved."""
+    """Returns whether at least half of a distribution's move is a change in the share of missing values."""
     moved = math.fsum(map(abs, growth)) / 2
     return semconv.MISSING in bins.names and abs(growth[bins.names.index(semconv.MISSING)]) >= MISSING_SHARE * moved
 
@@ -65,7 +65,7 @@ def is_told_by_missing(bins: Bins, growth: Sequence[float]) -> bool:
 def is_told_by_mean(
     stretch: Stretch, growth: Sequence[float], means: tuple[float, float], quartiles: tuple[float, float]
 ) -> bool:
-    """Whether the mean tells the move: to one side, and by enough.
+    """Returns whether a distribution moved to one side by so much that its mean describes the move.
 
     Args:
         stretch: What moved most.
@@ -83,7 +83,7 @@ def is_told_by_mean(
 
 
 def is_told_by_spread(stretch: Stretch, shares: Sequence[float]) -> bool:
-    """Whether the distribution grew wider or narrower: the stretch lies around the median of the reference.
+    """Returns whether a distribution grew wider or narrower around its median rather than moved to one side.
 
     Args:
         stretch: What moved most.
@@ -95,7 +95,7 @@ def is_told_by_spread(stretch: Stretch, shares: Sequence[float]) -> bool:
 
 
 def name_stretch(stretch: Stretch, bins: Bins) -> str:
-    """Names the values of a stretch: a bin as it is called, more by their range, `0.2 … 0.7`."""
+    """Names the values of a range of bins, such as `0.2 … 0.7`."""
     if stretch.first == stretch.last:
         return bins.names[stretch.first]
     if not bins.edges:

@@ -1,4 +1,4 @@
-"""What is stored of the alerts, and how: the state of every rule, what recipients were told of it, and silences.
+"""Stores the alerts of all models: the state of every rule, what recipients were notified of, and silences.
 
 A model is stored when it was judged, and all that ended when an alert began or ended.
 """
@@ -41,13 +41,13 @@ RETIRED: Final = "This version is retired: it had no traffic for {} while anothe
 
 
 def repeat_hold_s(repeats: int) -> float:
-    """Returns for how many seconds what fired again `repeats` times must be ok until its alert ends."""
+    """Returns how many seconds an alert that fired again `repeats` times must be ok before it ends."""
     return min(REPEAT_HOLD_S * 2.0 ** (repeats - 1), MAX_HOLD_S) if repeats else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleStatus:
-    """The state of one rule of one model."""
+    """The state of one alert rule of one model at a moment."""
 
     model: ModelKey
     rule: str
@@ -60,7 +60,7 @@ class RuleStatus:
 
 @dataclass(slots=True, kw_only=True)
 class RuleRecord:
-    """The state of one rule of one model, and what led to it, as it is stored."""
+    """The stored state of one alert rule of one model, and what led to it."""
 
     state: RuleState = RuleState.OK
     changed_ns: int = 0
@@ -96,11 +96,11 @@ class RuleRecord:
 
     @property
     def is_notified(self) -> bool:
-        """Whether recipients were told of what is not over."""
+        """Whether recipients were notified of an alert of this rule that has not ended."""
         return self.notified_state is not RuleState.OK
 
     def hold_s(self, keep_firing_for_s: float | None) -> float:
-        """Returns for how many seconds every stream must be ok, since `quiet_ns`, until the alert ends.
+        """Returns how many seconds all streams must be within the rule's bounds before its alert ends.
 
         Args:
             keep_firing_for_s: The configured time; None for one in proportion to the breach.
@@ -110,19 +110,19 @@ class RuleRecord:
         return max(hold_s, repeat_hold_s(self.repeats))
 
     def add_failure(self, stream: str, now_ns: int) -> None:
-        """Notes that the rule failed to judge a stream."""
+        """Records that the rule failed with an error when it judged a stream."""
         if stream not in self.failed:
             self.failed.append(stream)
         self.judged_ns[stream] = now_ns
 
     def add_cause(self, stream: str, cause: Cause, exemplars: Iterable[str], now_ns: int) -> None:
-        """Notes that a stream is in breach, with traces of it: the newest first, an old one may be gone."""
+        """Records that a stream breaches the rule, with ids of example traces."""
         self.causes[stream] = cause
         self.judged_ns[stream] = now_ns
         self.exemplars = tuple(dict.fromkeys((*exemplars, *self.exemplars)))[:MAX_EXEMPLARS]
 
     def judge(self, rule: Rule, window: Window, score: Score, counts: OnsetCounts, now_ns: int) -> bool:
-        """Judges one stream and stores the outcome; returns whether there was one. The guard counts a failure."""
+        """Judges one stream by the rule and stores the outcome; returns whether the rule gave one or failed."""
         stream = window.stream.stream
         outcome: Judgement = None
         has_failed = True
@@ -144,7 +144,7 @@ class RuleRecord:
         return True
 
     def judge_providers(self, rule: ProviderRule, uses: tuple[ProviderUse, ...]) -> bool:
-        """Judges the execution providers of a model version, likewise; what is found is not forgotten with time."""
+        """Judges a model version's execution providers and stores the outcome; returns whether there was one."""
         outcome: Judgement = None
         with guard("alert"):
             outcome = rule.judge_providers(uses)
@@ -153,7 +153,7 @@ class RuleRecord:
         return outcome is not None
 
     def remove_stream(self, stream: str) -> None:
-        """Forgets what is known of one stream."""
+        """Forgets that a stream breached the rule, or that the rule failed to judge it."""
         self.causes.pop(stream, None)
         self.judged_ns.pop(stream, None)
         if stream in self.failed:
@@ -162,7 +162,7 @@ class RuleRecord:
 
 @dataclass(slots=True, kw_only=True)
 class ModelRecord:
-    """Holds the stored state of one model: the states of its rules, and the counts since each stream's onset."""
+    """The stored alert state of one model version: its rules, and its streams' counts since the onset of drift."""
 
     model: ModelKey
     data_ns: int = 0
@@ -173,13 +173,13 @@ class ModelRecord:
     rules: dict[str, RuleRecord] = field(default_factory=dict)
 
     def rule(self, name: str) -> RuleRecord:
-        """Returns the record of a rule, a new one if there is none."""
+        """Returns the stored state of an alert rule of the model, a new one if there is none."""
         return self.rules.setdefault(name, RuleRecord())
 
 
 @dataclass(slots=True, kw_only=True)
 class AlertsRecord:
-    """Holds the stored state of all alerts."""
+    """The stored state of the alerts of all models."""
 
     time_ns: int = 0
     """The latest time that was seen, Unix nanoseconds."""
@@ -200,7 +200,7 @@ _COMMON, _RESOLVED = "", "resolved"
 
 
 class AlertStore:
-    """Keeps what is stored of the alerts.
+    """Loads and saves the state of all alerts in the state store.
 
     Args:
         repository: Where it is stored.
@@ -215,7 +215,7 @@ class AlertStore:
         self._all_due_ns = 0
 
     def load(self, now_ns: int) -> AlertsRecord | None:
-        """Returns what is stored; None if nothing is.
+        """Loads the state of all alerts from the state store; None if it has none.
 
         Raises:
             StoreError: It cannot be read.
@@ -230,7 +230,7 @@ class AlertStore:
         return replace(common, models=list(models.values()), resolved=resolved)
 
     def save(self, record: AlertsRecord, changed: Set[ModelKey], now_ns: int, *, has_news: bool) -> None:
-        """Writes what changed.
+        """Writes the changed state of the alerts to the state store.
 
         Args:
             record: The state of all alerts.
@@ -258,12 +258,12 @@ class AlertStore:
             self._saved &= present
 
     def note_saved(self) -> None:
-        """Notes that the last save is durable."""
+        """Notes that what was last saved of the alerts is committed to the state store."""
         self._stored = self._saved
 
 
 def is_retired(data_ns: int, newest_ns: int, now_ns: int, *, after_s: float) -> bool:
-    """Returns whether a version is retired.
+    """Returns whether a model version has had no traffic for long while another version has some.
 
     Args:
         data_ns: When it last had data, Unix nanoseconds.

@@ -1,4 +1,4 @@
-"""Silences and maintenance windows: times in which alerts are decided and shown, but nobody is notified.
+"""Silences and maintenance windows: times in which alerts are decided and shown, but nobody is notified of them.
 
 What still fires when its silence ends is notified then. What recipients were told before is still ended for them.
 Source: Prometheus Alertmanager, silences.
@@ -22,7 +22,7 @@ RETENTION_NS = 7 * 86400 * 10**9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertSilence:
-    """Withholds the notifications of some models and rules for a time."""
+    """A time in which nobody is notified of the alerts of some models and rules."""
 
     id: str
     model: str = "*"
@@ -36,31 +36,31 @@ class AlertSilence:
     reason: str = ""
 
     def is_active(self, now_ns: int) -> bool:
-        """Whether it withholds anything now."""
+        """Returns whether the silence withholds notifications at a time."""
         return self.start_ns <= now_ns < self.end_ns
 
     def matches_model(self, model: ModelKey) -> bool:
-        """Whether it is about this model."""
+        """Returns whether the silence applies to a model."""
         return _matches(model.name, self.model) or _matches(model.id, self.model)
 
     def matches_rule(self, rule: str) -> bool:
-        """Whether it is about this rule."""
+        """Returns whether the silence applies to an alert rule."""
         return _matches(rule, self.rule)
 
     def describe(self) -> str:
-        """Describes who silenced it until when, and why."""
+        """Describes who silenced alerts until when, and why."""
         end = datetime.fromtimestamp(self.end_ns / 1e9, tz=timezone.utc)
         reason = f": {self.reason}" if self.reason else ""
         return f"silenced by {self.author} until {end:%Y-%m-%d %H:%M} UTC{reason} ({self.id})"
 
     def to_dict(self, now_ns: int) -> dict[str, Any]:
-        """Returns the fields as the API has them; JSON can hold them."""
+        """Returns a silence of alerts as plain values for JSON, with the fields that the API has."""
         return {**asdict(self), "is_active": self.is_active(now_ns)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SilenceRequest:
-    """What an administrator asks for: a new silence, or the end of one."""
+    """A request of an administrator to add a silence of alerts, or to end one."""
 
     silence: AlertSilence | None = None
     expired_id: str = ""
@@ -74,7 +74,7 @@ def find_silence(
     rule: str,
     now_ns: int,
 ) -> str:
-    """Returns why notifications of a rule are withheld now; empty if they are not."""
+    """Returns why notifications of an alert rule are withheld now; empty if they are not."""
     for silence in silences:
         if silence.is_active(now_ns) and silence.matches_model(model) and silence.matches_rule(rule):
             return silence.describe()

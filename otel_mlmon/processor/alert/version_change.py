@@ -1,4 +1,4 @@
-"""Describes how a new model version differs from the one before, in the words of alerts."""
+"""Describes for people how the first predictions of a new model version differ from those of the version before."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from otel_mlmon.types import ModelKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionChange:
-    """The difference between the first predictions of a model version and the version before."""
+    """The difference between the first predictions of a model version and those of the version before."""
 
     model: ModelKey
     before: str
@@ -35,12 +35,12 @@ class VersionChange:
 
     @property
     def severity(self) -> Literal["INFO", "WARN"]:
-        """INFO if there is no difference."""
+        """The severity of the difference between two model versions: INFO if there is none, otherwise WARN."""
         return "WARN" if self.causes or self.absent or self.added else "INFO"
 
     @property
     def text(self) -> str:
-        """A line for people; `no difference found` if there is none."""
+        """The difference between two model versions in one line for people; `no difference found` if there is none."""
         parts = [
             f"{cause.stream}: {cause.reference} → {cause.current} (total variation {format_percent(cause.value)})"
             for cause in self.causes
@@ -52,7 +52,7 @@ class VersionChange:
         return "; ".join(parts) or "no difference found"
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as the API has them; JSON can hold them."""
+        """Returns the difference between two model versions as plain values for JSON, as the API has it."""
         return {
             "before": self.before,
             "time_ns": self.time_ns,
@@ -66,17 +66,17 @@ class VersionChange:
 
     @property
     def sentence(self) -> str:
-        """The comparison in one line, with what was compared."""
+        """The difference between two model versions in one line, with the number of predictions that were compared."""
         count, name = format_count(self.predictions), self.before or "without a name"
         return f"the first {count} predictions, held against version {name}: {self.text}"
 
     def event(self) -> tuple[str, Literal["INFO", "WARN"], str, dict[str, str | int | float | bool], int]:
-        """Returns the event `ml.model.version_changed`: name, severity, body, attributes, time."""
+        """Returns name, severity, body, attributes and time of the log event `ml.model.version_changed`."""
         body = f"{self.model.name} {self.model.version}: {self.sentence}"
         return semconv.EVENT_VERSION_CHANGED, self.severity, body, self._event_attributes(), self.time_ns
 
     def _event_attributes(self) -> dict[str, str | int | float | bool]:
-        """Returns the attributes of the event: scalars, the largest move spelled out."""
+        """Returns the attributes of `ml.model.version_changed`: plain values, with the largest move in full."""
         attributes: dict[str, str | int | float | bool] = {
             semconv.MODEL_NAME: self.model.name,
             semconv.MODEL_VERSION: self.model.version,
@@ -96,7 +96,7 @@ class VersionChange:
 
 
 def describe_version_change(pair: VersionPair, moves: Iterable[tuple[Window, float]]) -> VersionChange:
-    """Describes a comparison of two versions.
+    """Describes how a new model version differs from the one before.
 
     Args:
         pair: What was compared.

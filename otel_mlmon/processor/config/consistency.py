@@ -1,4 +1,4 @@
-"""Finds what is wrong with a configuration although each key by itself is right.
+"""Finds contradictions between the keys of a configuration whose keys are all valid by themselves.
 
 Equal ports, files that are missing, results that are sent to the processor itself, notifiers that reach nobody: the
 processor would start and then fail, or do nothing, without a word at the place of the mistake.
@@ -19,7 +19,7 @@ _ANY = ("0.0.0.0", "::")  # noqa: S104 (recognised, not listened on)
 
 
 def find_inconsistencies(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """Yields the key and the mistake of everything that does not fit."""
+    """Yields the key and the mistake of everything in a configuration that does not fit together."""
     yield from _find_equal_ports(config)
     yield from _find_missing_files(config)
     yield from _find_loops(config)

@@ -1,4 +1,4 @@
-"""Reads YAML into plain values with the line of each, and replaces `${env:NAME}`.
+"""Reads a YAML file into plain values with the line of each, and replaces `${env:NAME}` by environment variables.
 
 Nodes are walked by hand because a constructed mapping has lost where its keys stood, and silently keeps the
 last of two equal ones. The value of an environment variable is text and never parsed as YAML: it may be `0123`.
@@ -29,7 +29,7 @@ _REFERENCE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """A mistake in the file, and where it is."""
+    """A mistake in a configuration file, with its line and key."""
 
     line: int
     """From 1."""
@@ -39,7 +39,7 @@ class Fault:
 
 @dataclass(slots=True, kw_only=True)
 class Document:
-    """The values of a file, and the line of each."""
+    """The values of a configuration file, and the line that each stands in."""
 
     value: Any = None
     """Mappings, lists and scalars; None for an empty file."""
@@ -50,14 +50,14 @@ class Document:
     faults: list[Fault] = field(default_factory=list)
 
     def line(self, path: KeyPath) -> int:
-        """Returns the line of `path`, or of the nearest section that has one."""
+        """Returns the line of the configuration file that a key stands in, or the nearest section around it."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
 
 
 def read_document(text: str, environ: Mapping[str, str]) -> Document:
-    """Reads one YAML document. What is wrong with it is in `faults`, never raised."""
+    """Reads the YAML text of a configuration file; mistakes in it are returned with the values, never raised."""
     document = Document()
     if len(text) > MAX_BYTES:
         document.faults.append(Fault(line=1, path=(), text=f"is larger than {MAX_BYTES} characters"))
@@ -88,7 +88,7 @@ def read_document(text: str, environ: Mapping[str, str]) -> Document:
 
 
 class _TooLargeError(Exception):
-    """The document stands for more than anybody configures."""
+    """The aliases of a YAML file stand for more values than anybody configures."""
 
     def __init__(self, text: str, *, line: int) -> None:
         super().__init__(text)
@@ -96,7 +96,7 @@ class _TooLargeError(Exception):
 
 
 class _Reader:
-    """Reads the nodes of one document."""
+    """Reads the nodes of a YAML file into plain values."""
 
     def __init__(self, loader: yaml.SafeLoader, environ: Mapping[str, str], document: Document) -> None:
         self._loader = loader

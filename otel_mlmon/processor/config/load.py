@@ -1,4 +1,4 @@
-"""Reads a configuration file into a `Config`, or lists everything that is wrong with it."""
+"""Loads and checks a configuration file, or lists everything that is wrong with it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _MESSAGES: Final = {
 
 
 def load_config(path: Path | str | None = None, environ: Mapping[str, str] = os.environ) -> Config:
-    """Reads and checks a configuration file.
+    """Loads and checks a configuration file.
 
     Args:
         path: The file; None is the defaults.
@@ -115,7 +115,7 @@ def _describe(detail: ErrorDetails, document: Document) -> str:
 
 
 def _list_keys(path: KeyPath) -> list[str]:
-    """Returns the keys that are known at `path`."""
+    """Returns the keys that the section at a path of the configuration file may have."""
     annotation: Any = Config
     for step in path:
         section = _section_in(annotation)
@@ -129,7 +129,7 @@ def _list_keys(path: KeyPath) -> list[str]:
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """Returns the section that `annotation` is, or may be besides None."""
+    """Returns the section class of a field's type annotation, also of an optional one; None without any."""
     if get_origin(annotation) in (dict, tuple):
         return None
     parts = (annotation, *get_args(annotation))

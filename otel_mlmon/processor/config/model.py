@@ -1,4 +1,4 @@
-"""Joins the sections of all steps, rules and notifiers to the whole configuration file."""
+"""Defines the whole configuration file from the sections of all steps, alert rules and notifiers."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ class NotifierEntryBase(Section):
 
     @property
     def name(self) -> str:
-        """The name of the notifier."""
+        """The name of the notifier that an entry of `alerts.notify` configures."""
         return next(iter(self.model_fields_set))
 
     @property
     def section(self) -> Section:
-        """The notifier's section."""
+        """The configuration section of the notifier that an entry of `alerts.notify` names."""
         section: Section = getattr(self, self.name)
         return section
 
 
 class ModelSectionBase(Section):
-    """The section of one model, without its rules."""
+    """The configuration section of one model, without its alert rules."""
 
     reference: ReferenceSection = Field(default=ReferenceSection(), description="What drift is measured against.")
     max_labels: Count = Field(
@@ -55,17 +55,17 @@ class ModelSectionBase(Section):
     max_features: Count = Field(default=100, ge=0, description="Input features that are monitored.")
 
     def rule(self, name: str) -> Any:
-        """Returns the section of a rule."""
+        """Returns the configuration section of one of the model's alert rules."""
         return getattr(self, name)
 
 
 if TYPE_CHECKING:
 
     class NotifierEntry(NotifierEntryBase):
-        """With a field for every notifier."""
+        """One entry of `alerts.notify`, with an optional field for every notifier."""
 
     class ModelSection(ModelSectionBase):
-        """With a field for every rule."""
+        """The configuration section of one model, with a field for every alert rule."""
 
 else:
     NotifierEntry = create_model(
@@ -92,7 +92,7 @@ def _build_example(name: str, section_type: type[Section]) -> str:
 
 
 class AlertsSection(AlertSection):
-    """The section `alerts`: when people are alerted, and how."""
+    """The section `alerts` of the configuration file: when people are alerted, and how."""
 
     notify: tuple[NotifierEntry, ...] = Field(
         default=tuple(NotifierEntry.model_validate({name: {}}) for name in ("log", "otlp")),
@@ -102,7 +102,7 @@ class AlertsSection(AlertSection):
     )
 
     def named_notifiers(self) -> dict[str, NotifierEntry]:
-        """Returns the entries of `notify` by name: that of the notifier, and from the second of a kind on a number."""
+        """Returns the configured notifiers by name: `webhook`, and `webhook-2` where there is a second one."""
         entries: dict[str, NotifierEntry] = {}
         for entry in self.notify:
             number = sum(other.name == entry.name for other in entries.values()) + 1
@@ -111,7 +111,7 @@ class AlertsSection(AlertSection):
 
 
 class Config(Section):
-    """The whole file."""
+    """The whole configuration file of the processor."""
 
     receiver: ReceiverSection = Field(default=ReceiverSection(), description="Where telemetry comes in.")
     forward: ForwardSection = Field(
@@ -132,7 +132,7 @@ class Config(Section):
     )
 
     def model(self, name: str) -> ModelSection:
-        """Returns the section of the model called `name`: all entries that match, the more specific on top.
+        """Returns the configuration section of a model: all entries that match its name, the more specific on top.
 
         Patterns are ordered by how many characters they spell out; this very name is the most specific.
         """
@@ -145,7 +145,7 @@ class Config(Section):
 
 
 def _overlay(base: SectionT, over: BaseModel) -> SectionT:
-    """Returns `base` with the keys that were written in `over`, sections key by key."""
+    """Returns a configuration section with the keys that another one sets explicitly, nested sections key by key."""
     update: dict[str, Any] = {}
     for name in over.model_fields_set:
         value, other = getattr(base, name), getattr(over, name)

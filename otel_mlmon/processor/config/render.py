@@ -19,7 +19,7 @@ HEAD: Final = """\
 
 
 def default_yaml() -> str:
-    """Returns a commented file that loads back to the defaults."""
+    """Returns the default configuration as YAML with comments, which loads back to the defaults."""
     return HEAD + "\n".join(_render_lines(Config(), indent="")) + "\n"
 
 

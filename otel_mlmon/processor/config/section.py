@@ -1,4 +1,4 @@
-"""The base of all configuration sections, and the types of their values.
+"""Defines the base class of all configuration sections, and the types of their values.
 
 A section is a frozen pydantic model. Its fields are the keys of the YAML file: the alias is the key, the attribute has
 the unit in its name, and the description is the comment that `otel-mlmon check-config --print-defaults` writes.
@@ -28,14 +28,14 @@ MIN_TOKEN: Final = 16
 
 
 class Section(BaseModel):
-    """A part of the configuration file: frozen, with a default for every key, unknown keys refused."""
+    """A section of the configuration file: immutable, with a default for every key, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
     def _default_if_empty(cls, data: Any) -> Any:
-        """Reads a section whose keys are all commented out, which is None in YAML, as the defaults."""
+        """Reads a section without keys, which YAML reads as None, as one with all defaults."""
         return {} if data is None else data
 
 
@@ -76,7 +76,7 @@ Token = Annotated[Annotated[SecretStr, AfterValidator(_check_token)] | None, Bef
 
 
 class TlsSection(Section):
-    """Certificates of a port; read again at SIGHUP."""
+    """The TLS certificates of a server port; read again at SIGHUP."""
 
     certificate: Path | None = Field(
         default=None, description="The server's certificate chain, a PEM file; null for no TLS."

@@ -42,7 +42,7 @@ _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FalseAlarms:
-    """How many false alarms are accepted in which time, over everything that is monitored."""
+    """An accepted rate of false alarms: how many in which time, over everything that is monitored."""
 
     count: float
     """Above 0."""
@@ -51,7 +51,7 @@ class FalseAlarms:
 
 
 def parse_duration(value: object) -> float:
-    """Parses `10s`, `200ms`, `1h30m` into seconds; a bare number only if it is 0.
+    """Parses a duration such as `10s`, `200ms` or `1h30m` into seconds; without a unit only 0 is valid.
 
     Raises:
         ValueError: `value` is not a duration.
@@ -64,7 +64,7 @@ def parse_duration(value: object) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """Formats seconds in the largest unit that needs no fraction; exact to a nanosecond."""
+    """Formats seconds as a duration in the largest unit that needs no fraction; exact to a nanosecond."""
     nanoseconds = round(Decimal(repr(seconds)) * 10**9)
     if nanoseconds == 0:
         return "0s"
@@ -76,7 +76,7 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_size(value: object) -> int:
-    """Parses `64MiB`, `10MB`, `512B` into bytes; a bare whole number is bytes.
+    """Parses a size such as `64MiB`, `10MB` or `512B` into a number of bytes; without a unit it is bytes.
 
     Raises:
         ValueError: `value` is not a size.
@@ -99,7 +99,7 @@ def format_size(count: int) -> str:
 
 
 def parse_ratio(value: object) -> float:
-    """Parses `2%` or `0.02` into a ratio in [0, 1].
+    """Parses a ratio such as `2%` or `0.02` into a number in [0, 1].
 
     Raises:
         ValueError: `value` is not a ratio, or outside [0, 1].
@@ -118,12 +118,12 @@ def parse_ratio(value: object) -> float:
 
 
 def format_ratio(value: float) -> str:
-    """Formats a ratio in per cent."""
+    """Formats a ratio in [0, 1] in per cent."""
     return f"{(Decimal(repr(value)) * 100).normalize():f}%"
 
 
 def parse_false_alarms(value: object) -> FalseAlarms:
-    """Parses a rate such as `1 per 30d`.
+    """Parses an accepted rate of false alarms such as `1 per 30d`.
 
     Raises:
         ValueError: `value` is not such a rate, or not above 0.
@@ -140,12 +140,12 @@ def parse_false_alarms(value: object) -> FalseAlarms:
 
 
 def format_false_alarms(rate: FalseAlarms) -> str:
-    """Formats a rate as `parse_false_alarms` reads it."""
+    """Formats an accepted rate of false alarms, such as `1 per 30d`."""
     return f"{rate.count:g} per {format_duration(rate.per_s)}"
 
 
 def parse_address(value: object) -> str:
-    """Parses a `host:port` with a port within 0 and 65535; an IPv6 host is in brackets.
+    """Parses a network address `host:port` with a port within 0 and 65535; an IPv6 host is in brackets.
 
     Raises:
         ValueError: `value` is not such an address.
@@ -158,7 +158,7 @@ def parse_address(value: object) -> str:
 
 
 def parse_http_url(value: object) -> str:
-    """Checks that an address begins with http:// or https:// and names a host, and returns it.
+    """Checks that a URL begins with http:// or https:// and names a host, and returns it unchanged.
 
     Raises:
         ValueError: `value` is not such an address.

@@ -1,4 +1,4 @@
-"""Drift detection: how sure it is that a stream has left its reference, and by how much.
+"""Detects drift: how sure it is that a stream's distribution has left its reference, and by how much.
 
 The decision is an evidence process on counts that may be looked at after every pane (`evidence.py`); the drift
 statistics people know are reported beside it, one a file (`statistics/`). No sample is too small, and none so large

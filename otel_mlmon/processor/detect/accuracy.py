@@ -1,4 +1,4 @@
-"""Estimates the accuracy of a window of unlabelled predictions, from its confidences and a calibration.
+"""Estimates the accuracy of unlabelled predictions in a window, from their confidences and a calibration.
 
 With n_b of n predictions in confidence bin b, and r_b of t_b right there on labelled data, the share that is right in a
 bin is θ_b ~ Beta(r_b + ½ + c_b, t_b - r_b + 1½ - c_b): Jeffreys' prior, and one pseudo-observation that the model is as
@@ -72,7 +72,7 @@ MIN_SUPPORT: Final = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """The estimated accuracy of a window and its interval, [0, 1] each."""
+    """The estimated accuracy of a window's predictions and its interval, [0, 1] each."""
 
     estimated: float
     low: float
@@ -88,7 +88,9 @@ class Accuracy:
 
 
 def estimate(right: Counts, total: Counts, window: Counts, *, design_effect: float = 1.0) -> Accuracy | None:
-    """Estimates the accuracy of a window from counts of shape (K,) each, over equal bins of confidence in [0, 1].
+    """Estimates the accuracy of a window's predictions from their counts by confidence and a calibration.
+
+    Counts have the shape (K,) each, over equal bins of confidence in [0, 1].
 
     Returns None for an empty window, or if no label is known.
 
@@ -136,7 +138,7 @@ def estimate(right: Counts, total: Counts, window: Counts, *, design_effect: flo
 
 
 def find_lowest(labelled: float, lowest: float | None, max_drop: float | None) -> float:
-    """Returns the lowest accuracy that is tolerated, the stricter of two bounds.
+    """Returns the lowest accuracy of a model that is tolerated, the stricter of two bounds.
 
     Args:
         labelled: The accuracy on labelled data.
@@ -147,7 +149,7 @@ def find_lowest(labelled: float, lowest: float | None, max_drop: float | None) -
 
 
 def _shifts(total: Counts, window: Counts, means: Floats) -> Floats:
-    """Computes how much higher the accuracy of each bin is, since confidence moved up inside it."""
+    """Computes how much higher the accuracy in each bin is, since confidences moved up inside the bin."""
     bins = total.size
     if bins < 2:
         return np.zeros(bins)

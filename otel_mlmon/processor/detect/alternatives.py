@@ -1,4 +1,4 @@
-"""Alternatives that the evidence bets on: a dictionary of simple ones, and those that are learned from the counts.
+"""The alternatives that evidence of drift bets on: a dictionary of simple ones, and some learned from the counts.
 
 1. A fixed dictionary of simple alternatives to the reference, each a bet of its own against every law in the ball
 
@@ -80,7 +80,7 @@ MAX_BINS_OF_PAIRS: Final = 10
 
 
 class Alternatives:
-    """The pairs (U, D) for K bins and a direction, each with every tilt.
+    """The dictionary of simple drifts: mass that moves from one set of bins to another, by several strengths.
 
     Args:
         bins: K.
@@ -98,13 +98,13 @@ class Alternatives:
 
     @property
     def count(self) -> int:
-        """How many bets there are: M pairs with every tilt."""
+        """The number of bets in the dictionary: M pairs of sets of bins, with every strength."""
         return len(self.gain_sets) * TILTS.size
 
     def log_factors(
         self, pane: Floats, bounds: tuple[Floats, Floats], idle_log_factors: Floats, *, out: Floats
     ) -> None:
-        """Computes ln Π L^c of each bet over a pane: c (ln Z + θ) over U and c ln Z over D.
+        """Computes the log of every bet's gain or loss on a pane: c (ln Z + θ) over U and c ln Z over D.
 
         Args:
             pane: Counts, shape (S, K).
@@ -132,7 +132,10 @@ class Alternatives:
                 np.copyto(factors, idle_log_factors[:, None], where=~is_open)
 
     def log_ratios(self, bets: Indices, bounds: tuple[Floats, Floats]) -> Floats:
-        """Computes ln L of one bet a row, shape (S, K); `bets` index the last axis of `log_factors`."""
+        """Computes the log-likelihood ratio of one bet a row, shape (S, K), where `bets` are their positions.
+
+        `bets` index the last axis of `log_factors`.
+        """
         tilt, pair = np.divmod(bets, len(self.gain_sets))
         rows = np.arange(len(bets))
         upper, lower = bounds
@@ -144,12 +147,12 @@ class Alternatives:
 
 @lru_cache(maxsize=256)
 def alternatives_of(bins: int, direction: Direction) -> Alternatives:
-    """Returns the dictionary for so many bins and a direction, built once."""
+    """Returns the dictionary of simple drifts for a number of bins and a direction, built once."""
     return Alternatives(bins, direction)
 
 
 def set_sums(rows: Floats) -> Floats:
-    """Sums each row over every set of bins that an alternative may name, shape (S, 4K).
+    """Sums each row over every set of bins that a simple drift may move mass from or to, shape (S, 4K).
 
     The sets are each bin, all bins but it, the first bins up to it, and all bins beyond it.
     """
@@ -175,7 +178,9 @@ def _pairs(bins: int, direction: Direction) -> list[tuple[Bools, Bools]]:
 
 
 def set_bounds(highest: Floats, lowest: Floats, radius: Floats) -> tuple[Floats, Floats]:
-    """Returns A and B by set, shape (S, 4K); B is infinite where the null can empty the set.
+    """Returns the largest and the smallest mass that each set of bins may have without drift, shape (S, 4K).
+
+    They are A and B; B is infinite where the null can empty the set.
 
     Args:
         highest: The largest `set_sums` of any reference, shape (S, 4K).
@@ -188,7 +193,7 @@ def set_bounds(highest: Floats, lowest: Floats, radius: Floats) -> tuple[Floats,
 
 
 def _gain_share(upper: Floats, lower: Floats) -> Floats:
-    """Returns A/(A + B), of which Z = 1/(1 + (e^θ - 1) A/(A + B)); 0 where there is nothing to bet on."""
+    """Returns A/(A + B), of which Z = 1/(1 + (e^θ - 1) A/(A + B)); 0 where a bet cannot gain."""
     return upper / (upper + lower)
 
 
@@ -203,7 +208,7 @@ def _set_index(bins_: Bools) -> int:
 
 
 def two_sided(alternatives: Floats, reference: Floats, radius: Floats) -> Floats:
-    """Computes L of each alternative against the ball of total variation `radius` around `reference`.
+    """Computes likelihood ratios of alternatives against all distributions within a distance of the reference.
 
     Args:
         alternatives: Shape (S, m, K), each row 0 or above, sums to 1.
@@ -246,7 +251,9 @@ def _clipped_ratios(alternatives: Floats, reference: Floats, radius: Floats) -> 
 
 
 def lowest_member(reference: Floats, radius: Floats) -> Floats:
-    """Returns the ball's lowest member g, shape (S, K): `radius` of mass moved from the last bins to the first.
+    """Returns the stochastically lowest distribution within a total variation of the reference, shape (S, K).
+
+    It is the reference with `radius` of mass moved from the last bins to the first.
 
     Every p with TV(p, r) <= d has cumulative sums of at most min(1, R_k + d), which are those of g.
     """
@@ -259,7 +266,7 @@ def lowest_member(reference: Floats, radius: Floats) -> Floats:
 
 
 def one_sided(alternatives: Floats, lowest: Floats) -> Floats:
-    """Computes L of each alternative against everything that lies no lower than `lowest`; it falls from bin to bin.
+    """Computes likelihood ratios of alternatives against all distributions stochastically not below `lowest`.
 
     Args:
         alternatives: Shape (S, m, K), each row 0 or above, sums to 1.
@@ -319,7 +326,7 @@ def log_likelihood_ratios(
     direction: Direction,
     expected: Floats | None = None,
 ) -> Floats:
-    """Computes ln L of each plug-in and, last, of the pane's own shares.
+    """Computes the log-likelihood ratios, against no drift, of past counts and of the pane's own shares.
 
     Args:
         history: Exponentially weighted counts by half-life, shape (S, 3, K).
@@ -352,13 +359,15 @@ def log_likelihood_ratios(
 
 
 def add_pane(history: Floats, panes: Floats, items: Floats) -> Floats:
-    """Returns the exponentially weighted counts, shape (S, 3, K), after panes of shape (S, K) of so many items."""
+    """Adds panes to exponentially weighted past counts of three half-lives, shape (S, 3, K)."""
     decayed: Floats = history * np.exp2(_DECAY * items[:, None, None])
     return decayed + panes[:, None]
 
 
 def dirichlet_regret(panes: Floats, shares: Floats, items: Floats) -> Floats:
-    """Computes by how many nats the Dirichlet(½) marginal likelihood is below the largest one; 0 or above.
+    """Computes by how many nats the Dirichlet(½) marginal likelihood is below the largest likelihood.
+
+    It is 0 or above.
 
     Σ c ln(c/n) - ln Γ(c + ½) + K ln Γ(½) - ln Γ(K/2) + ln Γ(n + K/2), shape (S,).
     """

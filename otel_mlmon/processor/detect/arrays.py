@@ -1,4 +1,4 @@
-"""Arrays with one row a stream: those that grow, and counts that are checked and stacked."""
+"""Growing arrays with one row a stream, and counts that are checked and stacked to arrays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RowIndex = slice | Indices
 
 
 class RowArrays:
-    """Named arrays over the same rows; a row that was never written is zero.
+    """Several named arrays that grow together, with one row a stream; a row never written is zero.
 
     Args:
         columns: Shape of a row and its type, by name.
@@ -36,11 +36,11 @@ class RowArrays:
         self._capacity = INITIAL_CAPACITY
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """Returns all rows of one array; valid until the next `clear`."""
+        """Returns all rows of a named array; valid until the next `clear`."""
         return self._arrays[name]
 
     def clear(self, row: int) -> None:
-        """Sets `row` of every array to zero, growing them if it is beyond their end."""
+        """Sets one row of every array to zero, after growing them where the row is beyond their end."""
         if row >= self._capacity:
             self._grow(max(row + 1, 2 * self._capacity))
         for array in self._arrays.values():
@@ -55,14 +55,14 @@ class RowArrays:
 
 
 def as_slice(rows: Indices) -> RowIndex:
-    """Returns `rows` as a slice if they follow each other, so that reading them copies nothing."""
+    """Returns row numbers as a slice if they follow each other, so that reading them copies nothing."""
     if rows.size and rows[-1] - rows[0] == rows.size - 1 and (rows[1:] > rows[:-1]).all():
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows
 
 
 def check_counts(counts: NDArray[Any], bins: int) -> Floats:
-    """Returns `counts` as float64, shape (S, K).
+    """Returns counts as float64, shape (S, K), after checking that they are finite and not negative.
 
     Raises:
         BinMismatchError: They are not rows of K counts.
@@ -77,12 +77,12 @@ def check_counts(counts: NDArray[Any], bins: int) -> Floats:
 
 
 def are_counts(rows: NDArray[Any]) -> Bools:
-    """Checks for each row whether all its numbers are finite and 0 or above, shape (S,)."""
+    """Returns for each row whether all its numbers are finite and 0 or above, shape (S,)."""
     return np.asarray((rows.min(-1) >= 0.0) & np.isfinite(rows.sum(-1)))
 
 
 def stack_counts(name: str, counts: Sequence[NDArray[Any]], bins: int) -> tuple[Indices, NDArray[Any]]:
-    """Stacks the arrays that are counts of K bins, after their positions; reports the others to the guard."""
+    """Stacks valid arrays of K counts to one array, after their positions; reports invalid ones to the guard."""
     fitting = []
     for position, row in enumerate(counts):
         if row.shape == (bins,):
@@ -103,7 +103,7 @@ def stack_counts(name: str, counts: Sequence[NDArray[Any]], bins: int) -> tuple[
 
 
 def split_into_rounds(streams: Sequence[Hashable]) -> Sequence[Sequence[int]]:
-    """Splits the positions of `streams` so that no stream is twice in a round, and its panes keep their order."""
+    """Splits positions into rounds so that no stream is twice in a round and its panes keep their order."""
     if len(set(streams)) == len(streams):
         return [range(len(streams))]
     counts: dict[Hashable, int] = {}

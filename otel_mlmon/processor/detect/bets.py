@@ -1,4 +1,4 @@
-"""The bets of all components on one pane: their factors, which of them leads, and what each bin adds to it.
+"""The bets of the evidence of drift on one pane: their gains, which of them leads, and what each bin adds to it.
 
 `evidence.py` says what the components are, and keeps what they won.
 """
@@ -38,7 +38,7 @@ _MIN_LOG_RATIO: Final = 1e-12
 
 
 class CycleNull(NamedTuple):
-    """What a cycle adds to what is no drift."""
+    """The variation of a stream's distribution in its daily cycle, which is no drift."""
 
     width: Floats
     """The largest total variation between the reference and a neighbour, shape (S,)."""
@@ -51,7 +51,7 @@ class CycleNull(NamedTuple):
 
 
 class Null(NamedTuple):
-    """What is no drift: every law within a ball around the reference of each stream, S of them with K bins."""
+    """The distributions that are no drift: all within a radius of the references of S streams with K bins."""
 
     shares: Floats
     """The reference, shape (S, K), every share above 0."""
@@ -66,7 +66,7 @@ class Null(NamedTuple):
 
 
 class PaneBets(NamedTuple):
-    """The bets of all components of S streams on a pane of each."""
+    """The wealth of all bets on drift of S streams, after a pane of each."""
 
     weighted: Floats
     """ln of the weighted W_j, shape (S, C)."""
@@ -80,7 +80,7 @@ class PaneBets(NamedTuple):
 
 
 class Bets:
-    """The components for K bins and a direction.
+    """The weighted bets on drift for K bins and a direction, on which the evidence is built.
 
     Args:
         bins: K.
@@ -100,7 +100,7 @@ class Bets:
     def weigh(
         self, index: RowIndex, panes: Floats, items: Floats, effect: Floats, null: Null, history: Floats, won: Floats
     ) -> PaneBets:
-        """Multiplies the CUSUM of every component by its factor for a pane.
+        """Multiplies the wealth (CUSUM) of every bet on drift by its factor for a pane.
 
         Args:
             index: The rows of the bank.
@@ -144,7 +144,7 @@ class Bets:
         return self._rare.weigh(index, panes, items, effect, limits)
 
     def contributions(self, rows: Indices, panes: Floats, null: Null, bets: PaneBets) -> Floats:
-        """Computes what each bin of a pane adds to the leading component where there is evidence, shape (S, K)."""
+        """Computes how much each bin of a pane adds to the leading bet where there is evidence, shape (S, K)."""
         added = np.zeros(panes.shape)
         has_evidence, leader = bets.maximum > 0.0, bets.leader
         learned = np.flatnonzero(has_evidence & (leader >= 0) & (leader < FIRST_ALTERNATIVE))
@@ -160,7 +160,7 @@ class Bets:
 
 
 class SlotNull(NamedTuple):
-    """What is no drift at one time of the day, of K bins."""
+    """The distributions that are no drift at one time of the day, for K bins."""
 
     shares: Floats
     """r_s, shape (K,), above 0."""
@@ -183,7 +183,7 @@ class SlotNull(NamedTuple):
 
 
 class DayNull(NamedTuple):
-    """What is no drift on a day as the present one, as the mean of its slots."""
+    """The distributions that are no drift on a kind of day, as the mean over its times of day."""
 
     null: SlotNull
     size: float
@@ -195,7 +195,7 @@ class DayNull(NamedTuple):
 
 
 class SlotArrays(NamedTuple):
-    """Stacks what is no drift for S streams, as `SlotNull` has it, and which of them have a cycle."""
+    """The distributions that are no drift at one time of the day, stacked for S streams."""
 
     shares: Floats
     highest: Floats
@@ -209,7 +209,7 @@ class SlotArrays(NamedTuple):
     has_cycle: Bools
 
     def select(self, rows: Bools | slice) -> SlotArrays:
-        """Returns some of the streams."""
+        """Returns the rows of some of the streams."""
         columns: list[Any] = [column[rows] for column in self]
         return SlotArrays(*columns)
 
@@ -217,7 +217,7 @@ class SlotArrays(NamedTuple):
 def stack_slots(
     rows: Indices, nulls: Sequence[SlotNull | None], default: Callable[[int], SlotNull]
 ) -> SlotArrays | None:
-    """Stacks what is no drift for some streams, `default` of the row for one without a cycle; None if none has one."""
+    """Stacks what is no drift for some streams now; None if none of them has a daily cycle."""
     has_cycle = np.array([null is not None for null in nulls])
     if not has_cycle.any():
         return None
@@ -226,7 +226,7 @@ def stack_slots(
 
 
 def compute_reference_variance(shares: Floats, total: float) -> float:
-    """Computes the square of what is not known of shares, shape (K,), of N items, over φ: K²v/4(K-1)N, v = Σ p(1-p).
+    """Computes the squared uncertainty of a reference's shares, over φ: K²v/4(K-1)N, v = Σ p(1-p).
 
     It is K/4N where all shares are alike, and infinite for an empty reference, which knows nothing.
     """

@@ -1,4 +1,4 @@
-"""Pairs of count vectors, with the quantities that several drift statistics need of them."""
+"""Pairs of count vectors, reference and window, with the quantities that several drift statistics share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIN_EXPECTED: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """Two samples over the same bins, a pair for each stream, with the quantities that several statistics need.
+    """Two samples over the same bins for each stream, with the quantities that several drift statistics share.
 
     A pair with an empty sample cannot be compared: its counts are taken as zeros, and every statistic is 0.
     """
@@ -42,7 +42,7 @@ class Samples:
 
 
 def samples_of(reference: NDArray[Any], current: NDArray[Any]) -> Samples:
-    """Pairs the counts of references and windows: shape (S, K) with (S, K) row by row, or (K,) with (K,).
+    """Pairs the counts of references and windows, shape (S, K) with (S, K) or (K,) with (K,), for drift statistics.
 
     Raises:
         BinMismatchError: The shapes differ, or there are no bins.
@@ -76,7 +76,7 @@ def samples_of(reference: NDArray[Any], current: NDArray[Any]) -> Samples:
 
 
 def pearson_chi_squared(samples: Samples) -> Floats:
-    """Computes Pearson's X² of two samples, in the form that needs no table: N n/(N + n) Σ (q - p)² / expected."""
+    """Computes Pearson's X² of two samples: N n/(N + n) Σ (q - p)² / expected."""
     return np.asarray((samples.moved**2 / samples.expected).sum(-1) * samples.size)
 
 

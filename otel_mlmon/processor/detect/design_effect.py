@@ -1,4 +1,4 @@
-"""The design effect φ: by how much the shares of a stream vary more than those of independent items would.
+"""Estimates the design effect φ: by how much a stream's shares vary more than those of independent items would.
 
 Items come in bursts (sessions, video frames, batches). n items of design effect φ tell as much as n/φ
 independent ones, so the evidence counts in those. φ is estimated from the live counts themselves: for a block of
@@ -68,7 +68,7 @@ _AGES: Final = np.arange(MAX_DIFFERENCES, 0, -1)
 
 
 class DesignEffects:
-    """The design effects of many streams of K bins, estimated from their past.
+    """The design effects of many streams of K bins, one stream a row, estimated from their past panes.
 
     Memory: 70 numbers and two count vectors a level and stream.
 
@@ -103,29 +103,38 @@ class DesignEffects:
 
     @property
     def divisor(self) -> Floats:
-        """The divisor of the counts, by row: φ with a margin for its own uncertainty; 1 or above."""
+        """The number by which each stream's counts are divided: φ with a margin for its uncertainty, 1 or above."""
         return self._arrays["divisor"]
 
     @property
     def estimate(self) -> Floats:
-        """φ by row, 1 or above, never above `divisor`."""
+        """The design effect φ of each stream, 1 or above, never above `divisor`."""
         return self._arrays["estimate"]
 
     @property
     def is_calibrated(self) -> Bools:
-        """Whether φ has been estimated from enough items, by row; once true, it stays true."""
+        """Whether each stream's φ is estimated from enough items; once true, it stays true."""
         return self._arrays["is_calibrated"]
+
+    def measure_progress(self, rows: Indices) -> Floats:
+        """Measures how much of what φ is estimated from is there, [0, 1]: items, and blocks of the fullest level."""
+        arrays = self._arrays
+        needed = np.maximum(MIN_DIFFERENCES, np.ceil(MIN_FREEDOM / (EFFICIENCY * arrays["freedom"][rows])))
+        blocks = arrays["difference_counts"][rows].max(-1) / needed
+        items = arrays["items"][rows] / np.maximum(CALIBRATION_ITEMS, MIN_EFFECTIVE_ITEMS * arrays["estimate"][rows])
+        ratios: Floats = np.minimum(np.minimum(blocks, items), 1.0)
+        return ratios
 
     @property
     def level_estimates(self) -> Floats:
-        """φ by row as each level has it, shape (rows, 6); NaN while it has too few differences."""
+        """The design effect of each stream by block size, shape (rows, 6); NaN with too few differences."""
         has_estimate = self._arrays["difference_counts"] >= MIN_DIFFERENCES
         return np.where(has_estimate, self._arrays["level_estimates"], np.nan)
 
     def start(
         self, row: int, reference: Floats, prior: tuple[float, int] | None = None, *, is_enough: bool = True
     ) -> None:
-        """Begins anew in `row`.
+        """Starts to estimate the design effect of a stream in a row.
 
         Args:
             row: The row.
@@ -156,14 +165,14 @@ class DesignEffects:
         arrays["is_calibrated"][row] = is_enough
 
     def raise_prior(self, row: int, estimate: float) -> None:
-        """Takes a φ that was known before for at least so large, until enough is known of the live items."""
+        """Takes an earlier estimate of φ as a lower bound until enough live items are counted."""
         arrays = self._arrays
         if arrays["items"][row] or estimate <= arrays["prior_estimate"][row]:
             return
         self._set_prior(row, estimate, max(estimate, float(arrays["prior_divisor"][row])))
 
     def add(self, rows: Indices, counts: Floats, items: Floats) -> None:
-        """Adds one pane to each of `rows`: counts of shape (S, K) and their sums, above 0."""
+        """Adds one pane to the estimates of some streams: counts of shape (S, K) and their sums, above 0."""
         arrays, index = self._arrays, as_slice(rows)
         block = np.empty((len(rows), self._bins + 2))
         block[:, : self._bins] = counts
@@ -186,7 +195,7 @@ class DesignEffects:
                 self._combine(released)
 
     def forget_transitions(self, rows: Indices, is_stable: Bools, has_changed: Bools) -> None:
-        """Discards the differences across the start or the end of a drift: they are no bursts, but two distributions.
+        """Discards differences across the start or end of a drift, which are no natural variation.
 
         Args:
             rows: Those that `add` was called with, or more.
@@ -207,7 +216,7 @@ class DesignEffects:
         arrays["pending_counts"][rows[is_stable | has_changed]] = 0
 
     def relearn(self, rows: Sequence[int], shares: Floats, residuals: Sequence[Sequence[tuple[Ints, Floats]]]) -> None:
-        """Estimates some rows anew from what a cycle leaves of counts that were added before.
+        """Estimates some streams' design effects again, without the part that a daily cycle explains.
 
         A row of which too little is left keeps its estimate.
 
@@ -229,14 +238,14 @@ class DesignEffects:
                 self.restore(row, shares[row], states[row])
 
     def continue_from(self, row: int, previous: DesignEffects, previous_row: int) -> None:
-        """Copies into `row` the estimate of the same stream over other bins: φ is of the items, not of the bins."""
+        """Copies into a row the estimate of the same stream over other bins, as φ belongs to the items."""
         names = ("items", "is_calibrated", "prior_estimate", "prior_divisor")
         for name in (*names, "differences", "difference_counts", "pending_counts"):
             self._arrays[name][row] = previous._arrays[name][previous_row]
         self._estimate_row(row)
 
     def state(self, row: int) -> DesignEffectState:
-        """Returns everything of a row that does not follow from its reference; `restore` puts it back bit for bit."""
+        """Returns the state of one stream's estimate for storage; `restore` restores it bit for bit."""
         arrays = self._arrays
         counts = arrays["difference_counts"][row].copy()
         return DesignEffectState(
@@ -253,7 +262,7 @@ class DesignEffects:
         )
 
     def restore(self, row: int, reference: Floats, state: DesignEffectState) -> None:
-        """Puts a state into `row`, with the same reference shares."""
+        """Restores the stored estimate of a stream in a row, with the same reference shares."""
         self.start(row, reference)
         arrays = self._arrays
         arrays["items"][row] = state.items
@@ -269,7 +278,7 @@ class DesignEffects:
         self._estimate_row(row)
 
     def _fill_blocks(self, rows: Indices, index: RowIndex, block: Floats) -> None:
-        """Adds panes to the blocks of the lowest level, and each block that is full to the level above it."""
+        """Adds panes to the blocks of the lowest level, and each full block to the level above it."""
         blocks, has_grown, concluded = self._arrays["blocks"], False, rows[:0]
         lowest = self._first_level(index, float(block[:, -1].min()))
         for level in range(lowest, _LEVELS):
@@ -290,7 +299,7 @@ class DesignEffects:
             self._combine(as_slice(concluded))
 
     def _first_level(self, index: RowIndex, min_items: float) -> int:
-        """Returns the lowest level that panes of so many items do not just pass through."""
+        """Returns the lowest level at which panes of so many items do not fill more than a block."""
         level = 0
         while min_items >= _NEXT_SIZES[level]:
             level += 1
@@ -315,7 +324,7 @@ class DesignEffects:
         return has_grown
 
     def _add_differences(self, rows: Indices, index: RowIndex, level: int, block: Floats, mean: Floats) -> bool:
-        """Remembers the differences of blocks to the means before; returns whether any row has more of them now."""
+        """Records differences of blocks from the mean before; returns whether any row has more of them."""
         arrays = self._arrays
         items, mean_items = block[:, -2:-1], mean[:, -2:-1]
         difference = block[:, :-2] / items
@@ -339,7 +348,7 @@ class DesignEffects:
         return has_grown
 
     def _estimate_row(self, row: int) -> None:
-        """Estimates a row anew, after its differences have been changed."""
+        """Estimates one stream's design effect again, after its differences have been changed."""
         rows = np.array([row])
         for level in range(_LEVELS):
             self._estimate_level(rows, rows, level)

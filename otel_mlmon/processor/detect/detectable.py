@@ -1,4 +1,4 @@
-"""The detectable shift: how small a drift of a stream would be found within a day, with probability .9.
+"""Computes the detectable shift of streams: how small a drift would be found within a day, with probability .9.
 
 A share u moves to u + δ, as half of the bins gains what the other half loses. With m = n/φ effective values a day,
 N/φ effective values of the reference, radius d and h nats to the alarm line, the evidence is about m times the
@@ -50,7 +50,7 @@ are not known yet, or this day of the week is not. The others: what makes its de
 
 
 class Detectable(NamedTuple):
-    """States how small a drift of one stream would be found within a day with probability `PROBABILITY`."""
+    """How small a drift of one stream would be found within a day with probability `PROBABILITY`."""
 
     shift: float
     """As total variation; NaN where not even the largest would be."""
@@ -68,7 +68,7 @@ class Detectable(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What the detectable shift of S streams depends on."""
+    """The quantities on which the detectable shift of S streams depends."""
 
     share: Floats
     """u, the share nearest to one half that bins have together, shape (S,)."""
@@ -87,7 +87,7 @@ class Setting(NamedTuple):
 
 
 class RareShares(NamedTuple):
-    """What the detectable shares of the rare bins of S streams depend on, R bins each at most."""
+    """The quantities on which the detectable shares of the rare bins of S streams depend, R bins each at most."""
 
     limit: Floats
     """The largest share that is no drift, shape (S, R)."""
@@ -102,7 +102,7 @@ class RareShares(NamedTuple):
 
 
 def find_even_share(shares: Floats, direction: Direction) -> float:
-    """Finds the share nearest to one half, from below, that a set of bins has, of shares of shape (K,).
+    """Finds the share nearest to one half, from below, that any set of bins has, of shares of shape (K,).
 
     One-sided evidence sees moves across an edge only, so a set is a run of bins from one end.
     """
@@ -120,7 +120,7 @@ def find_even_share(shares: Floats, direction: Direction) -> float:
 
 
 def compute_shifts(setting: Setting) -> Floats:
-    """Computes the detectable shift of each stream, shape (S,); NaN where there is none."""
+    """Computes the detectable shift of each stream, shape (S,); NaN where no shift would be found in a day."""
     effective = setting.items / setting.effect
     radius = setting.tolerance + np.sqrt(setting.variance * setting.effect)
     border = setting.share + radius
@@ -140,7 +140,7 @@ def compute_shifts(setting: Setting) -> Floats:
 
 
 def compute_rare_shares(rare: RareShares, setting: Setting) -> tuple[Floats, Floats]:
-    """Computes by how much any rare bin of the reference has to grow, and what share a new one has to reach.
+    """Computes the growth of a rare bin, and the share of a new one, that would be found within a day.
 
     Returns:
         The factor and the share of the bin that is the hardest to find, shape (S,) each; NaN where there is none.
@@ -162,7 +162,7 @@ def compute_rare_shares(rare: RareShares, setting: Setting) -> tuple[Floats, Flo
 def find_weaknesses(
     shifts: Floats, setting: Setting, maximum: Floats, *, is_one_value: Bools, is_unknown_day: Bools
 ) -> list[Weakness | None]:
-    """Finds why each stream is weak; None where its detectable shift is at or below the largest that is allowed.
+    """Finds why each stream is weak; None where its detectable shift is not above the largest allowed.
 
     Args:
         shifts: The detectable shifts, shape (S,).
@@ -191,7 +191,7 @@ def find_weaknesses(
 
 
 def describe_detectable(detectable: Detectable, *, span: str = "within a day") -> str:
-    """Says in one sentence what would be found.
+    """Describes in one sentence the smallest drift of a stream that would be found within a day.
 
     Args:
         detectable: The detectable shift.
@@ -215,7 +215,7 @@ def describe_weakness(
     span: str = "within a day",
     supply: str = "come a day",
 ) -> tuple[str, str]:
-    """Says why a stream is weak and what helps; two empty texts for one that is not.
+    """Describes why a stream is weak and what helps; two empty texts for one that is not weak.
 
     Args:
         detectable: The detectable shift, and why it is too large.
@@ -275,17 +275,17 @@ DAY_NS: Final = HOURS * HOUR_NS
 
 
 class DailyTraffic:
-    """The values of many streams in the last 24 hours, one stream a row."""
+    """The number of values of many streams in the last 24 hours, one stream a row."""
 
     def __init__(self) -> None:
         self._arrays = RowArrays(hours=((HOURS,), np.float64), first_ns=((), np.int64), last_ns=((), np.int64))
 
     def start(self, row: int) -> None:
-        """Begins anew in `row`."""
+        """Starts to count the values of a stream in a row."""
         self._arrays.clear(row)
 
     def add(self, rows: Indices, items: Floats, end_ns: Ints) -> None:
-        """Adds one pane to each of `rows`, in the order of time.
+        """Adds the number of values in one pane of some streams, in the order of time.
 
         Args:
             rows: Shape (S,).
@@ -303,7 +303,7 @@ class DailyTraffic:
         arrays["last_ns"][index] = end_ns
 
     def items_per_day(self, rows: Indices, *, is_over: bool) -> Floats:
-        """Returns the values of the last 24 hours, shape (S,); what is younger is taken to go on as in its first hours.
+        """Returns the values of the last 24 hours, shape (S,), projected for streams younger than a day.
 
         Args:
             rows: Shape (S,).
@@ -318,7 +318,7 @@ class DailyTraffic:
         return scaled
 
     def state(self, row: int) -> TrafficState:
-        """Returns everything of a row; `restore` puts it back."""
+        """Returns the traffic of one stream for storage; `restore` restores it."""
         arrays = self._arrays
         return TrafficState(
             first_ns=int(arrays["first_ns"][row]),
@@ -327,7 +327,7 @@ class DailyTraffic:
         )
 
     def restore(self, row: int, state: TrafficState) -> None:
-        """Puts a state into `row`."""
+        """Restores the stored traffic of a stream in a row."""
         arrays = self._arrays
         arrays["first_ns"][row], arrays["last_ns"][row] = state.first_ns, state.last_ns
         arrays["hours"][row] = state.hours

@@ -1,4 +1,4 @@
-"""The design effect from differences between blocks: its formulas, apart from how the blocks are kept.
+"""The formulas by which a design effect is estimated from the differences between blocks of items.
 
 A level is a size of blocks. Its estimate x is the trimmed mean of its differences, divided by what the trimming leaves
 of the mean of a chi-squared variable with ν = (Σλ)²/Σλ² degrees of freedom, λ the eigenvalues of diag(r) - r rᵀ.
@@ -65,7 +65,7 @@ def degrees_of_freedom(shares: Floats) -> float:
 
 
 def trimmed_divisors(freedom: float) -> Floats:
-    """Returns by what the sum of the averaged differences is divided, by how many differences there are.
+    """Returns the divisor of a trimmed mean of differences, by the number of differences.
 
     Shape (`MAX_DIFFERENCES` + 1,); meaningful from `MIN_DIFFERENCES` on.
     """
@@ -76,14 +76,14 @@ def trimmed_divisors(freedom: float) -> Floats:
 
 
 def trimmed_mean_of_chi_squared(freedom: float, share: Floats) -> Floats:
-    """Computes the mean of the smallest `share`, in (0, 1), of a chi-squared variable over its degrees of freedom."""
+    """Computes the mean of the smallest `share` of a chi-squared variable over its degrees of freedom."""
     cut = gammaincinv(freedom / 2.0, share)
     mean: Floats = gammainc(freedom / 2.0 + 1.0, cut) / share
     return mean
 
 
 def trimmed_means(differences: Floats, counts: Ints, divisors: Floats) -> Floats:
-    """Computes the estimate of one level in each row.
+    """Computes a robust estimate of the design effect from the differences at one block size, by row.
 
     Args:
         differences: Shape (S, `MAX_DIFFERENCES`); infinite where there is none.
@@ -97,7 +97,7 @@ def trimmed_means(differences: Floats, counts: Ints, divisors: Floats) -> Floats
 
 
 def level_coefficients(counts: Ints, freedom: Floats) -> Floats:
-    """Computes what `combine_levels` needs of each level, from how many differences it has and not from their values.
+    """Computes the weights with which `combine_levels` uses each block size, from its number of differences.
 
     Args:
         counts: Shape (S, L).
@@ -122,7 +122,7 @@ def level_coefficients(counts: Ints, freedom: Floats) -> Floats:
 
 
 def combine_levels(estimates: Floats, coefficients: Floats) -> tuple[Floats, Floats]:
-    """Combines the estimates of all levels into φ, and into what counts are divided by.
+    """Combines the design effects of all block sizes into φ, and into the divisor of the counts.
 
     Args:
         estimates: Shape (S, L); a level without one is left out by its coefficients.

@@ -1,4 +1,4 @@
-"""Evaluates windows: from the panes of many streams to their scores, in the processor and in the backtest alike.
+"""Scores the panes of many streams for drift, in the processor and in the backtest alike.
 
 Of each stream it looks up the policy, counts the streams that share the false-alarm budget, takes the pane into the
 stream's evidence, and judges the rolling window by the thresholds of its policy, if it has any.
@@ -32,7 +32,7 @@ from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
 from otel_mlmon.processor.detect.threshold import judge_thresholds
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
-from otel_mlmon.types import Counts
+from otel_mlmon.types import Counts, Indices
 
 _GUARD: Final = guard(STAGE)
 _LN_10: Final = math.log(10.0)
@@ -40,7 +40,7 @@ _LN_10: Final = math.log(10.0)
 
 @dataclass(slots=True)
 class PaneBatch:
-    """Collects one pane of each of several streams of one bank, whose bins are all ordered or all not."""
+    """One pane of each of several streams whose evidence is in the same bank, to be scored together."""
 
     bank: BankKey
     is_ordered: bool
@@ -53,7 +53,7 @@ class PaneBatch:
 
 
 class Evaluator:
-    """Keeps the evidence of every stream.
+    """Holds the evidence of drift of all streams, and scores their panes.
 
     Runs on: one thread at a time.
 
@@ -92,7 +92,7 @@ class Evaluator:
     def evaluate(
         self, windows: Iterable[Window], *, log10_alarm_line: float | None = None
     ) -> list[tuple[Window, Score]]:
-        """Evaluates the panes of many streams; those of one stream come in the order of their time, each once.
+        """Scores the panes of many streams; those of one stream come in the order of their time, each once.
 
         A score depends on the other windows by the alarm line, and on those of the version before. The same reference
         over other bins keeps a stream's evidence; another reference, tolerance or direction starts it anew.
@@ -119,7 +119,7 @@ class Evaluator:
         ]
 
     def policy(self, stream: StreamKey) -> DetectionPolicy | None:
-        """Returns how a stream is judged; None if it is not."""
+        """Returns how drift of a stream is detected; None if the stream is not judged."""
         if stream not in self._policies:
             self._policies[stream] = self._policy_for(stream)
         return self._policies[stream]
@@ -129,16 +129,16 @@ class Evaluator:
         return "" if policy is None else policy.time_zone
 
     def is_against(self, stream: StreamKey, reference: Reference) -> bool:
-        """Returns whether the stream's evidence is against this reference, judged as it is now."""
+        """Returns whether a stream's evidence was gathered against this reference, under the present policy."""
         entry, policy = self._entries.get(stream), self.policy(stream)
         return entry is not None and policy is not None and entry.is_against(reference, policy)
 
     def streams(self) -> KeysView[StreamKey]:
-        """Returns the streams that have evidence, and so a `state`."""
+        """Returns the streams that have evidence of drift, be it small, and so a `state`."""
         return self._entries.keys()
 
     def state(self, stream: StreamKey) -> StreamState:
-        """Returns the stream's evidence to be stored; `restore` is its inverse.
+        """Returns a stream's evidence for storage; `restore` is its inverse.
 
         Raises:
             KeyError: There is none.
@@ -149,27 +149,30 @@ class Evaluator:
         )
 
     def restore_cycle(self, stream: StreamKey, state: CycleState) -> None:
-        """Puts back the stored daily cycle of a stream."""
+        """Restores the stored daily cycle of a stream."""
         if self._cycles is not None:
             self._cycles.restore(stream, state)
 
     def changed_cycles(self) -> list[tuple[StreamKey, CycleState]]:
-        """Returns the daily cycles that are to be stored: those that began, or went on to another hour."""
+        """Returns the daily cycles that have to be stored: those that began, or went on to another hour."""
         return [] if self._cycles is None else self._cycles.changed()
 
     def clear_changed_cycles(self) -> None:
-        """Notes that all daily cycles are stored."""
+        """Notes that the daily cycles of all streams are stored."""
         if self._cycles is not None:
             self._cycles.clear_changed()
 
     def measure(self, windows: Sequence[tuple[Reference, Counts]]) -> list[Statistics]:
-        """Measures rolling windows, each a reference and counts of shape (K,); one that fails has no statistics."""
+        """Computes the drift statistics of rolling windows, each a reference and counts of shape (K,).
+
+        One that fails has no statistics.
+        """
         return measure_windows(windows, self._statistics)
 
     def measure_detectable(
         self, references: Mapping[StreamKey, Reference | None], *, is_over: bool = False
     ) -> dict[StreamKey, Detectable]:
-        """Measures how small a drift of each stream would be found within a day; of those that have evidence.
+        """Computes how small a drift of each stream with evidence would be found within a day.
 
         Args:
             references: The present reference by stream; None of one that learns it.
@@ -194,7 +197,7 @@ class Evaluator:
         return results
 
     def find_detectable(self, stream: StreamKey) -> Detectable | None:
-        """Returns what was measured last of a stream; None before."""
+        """Returns the last computed detectable shift of a stream; None if it was never computed."""
         return self._sensitivities.find(stream)
 
     def _stream_row(self, stream: StreamKey, reference: Reference | None) -> StreamRow:
@@ -208,7 +211,7 @@ class Evaluator:
         )
 
     def restore(self, stream: StreamKey, state: StreamState) -> None:
-        """Puts back a stored state; the next pane goes on from there as if nothing had been in between.
+        """Restores the stored evidence of a stream, so that the next pane continues it.
 
         Raises:
             BinMismatchError: The state does not fit together.
@@ -227,7 +230,7 @@ class Evaluator:
         )
 
     def remove_stream(self, stream: StreamKey) -> None:
-        """Drops the stream's evidence and policy, if there are any."""
+        """Drops the evidence and the policy of a stream, if there are any."""
         self._policies.pop(stream, None)
         self._drop_evidence(stream)
         if self._cycles is not None:
@@ -241,14 +244,14 @@ class Evaluator:
             self._sensitivities.remove(stream)
 
     def _count_watched(self, windows: Iterable[Window]) -> int:
-        """Counts the streams that the false-alarm budget is over: those with a reference and a policy."""
+        """Counts the streams that share the false-alarm budget: those with a reference and a policy."""
         new = {window.stream for window in windows if window.reference is not None} - self._entries.keys()
         return len(self._entries) + len(new)
 
     def _batches(
         self, judged: Sequence[tuple[Window, DetectionPolicy]], positions: Iterable[int]
     ) -> Iterable[PaneBatch]:
-        """Groups the windows that are evaluated together; a stream without a reference has no evidence."""
+        """Groups the windows that are scored together; a stream without a reference has no evidence."""
         batches: dict[tuple[BankKey, bool], PaneBatch] = {}
         for position in positions:
             window, policy = judged[position]
@@ -269,7 +272,7 @@ class Evaluator:
         return batches.values()
 
     def _entry(self, stream: StreamKey, reference: Reference, policy: DetectionPolicy) -> StreamEntry:
-        """Returns where the stream's evidence is, begun anew if it was against something else."""
+        """Returns where a stream's evidence is; new evidence if its reference or policy has changed."""
         previous = self._entries.get(stream)
         if previous is not None and previous.is_against(reference, policy):
             return previous
@@ -304,7 +307,7 @@ class Evaluator:
         return entry
 
     def _inherit(self, stream: StreamKey, bank: EvidenceBank, row: int) -> None:
-        """Takes over the design effect and the daily cycle of the version before, until its own data refute them."""
+        """Takes over design effect and daily cycle from the model version before, until new data refute them."""
         before = self._lineage.find_before(stream, self._measure_traffic)
         if before is None:
             return
@@ -325,7 +328,7 @@ class Evaluator:
         return self._banks[key]
 
     def _scores(self, batch: PaneBatch, log10_alarm_line: float) -> Iterator[Score]:
-        """Evaluates the panes of a batch and yields the score of each stream."""
+        """Adds the panes of a batch to the evidence, and yields the score of each stream."""
         bank, rows, bins = self._banks[batch.bank], np.array(batch.rows), batch.bank[0]
         positions, panes = stack_counts("pane", [window.pane for window in batch.windows], bins)
         end_ns = np.array([window.end_ns for window in batch.windows], dtype=np.int64)
@@ -345,18 +348,20 @@ class Evaluator:
             bank.effects.estimate[rows].tolist(),
             map(tuple, bank.column("contributions")[rows].tolist()),
             bank.column("total")[rows].tolist(),
+            self._measure_calibration(bank, rows),
             strict=True,
         )
-        for policy, window, statistics, status, log_e, since_ns, effect, contributions, reference_count in columns:
+        for policy, window, statistics, status, log_e, since_ns, effect, contributions, total, calibrated in columns:
             count = int(window.rolling.sum())
             yield Score(
                 state="drift" if status == DRIFT else "learning" if status == CALIBRATING else "ok",
                 is_calibrating=status == CALIBRATING,
+                calibrated_ratio=calibrated,
                 log10_evidence=log_e / _LN_10,
                 log10_alarm_line=log10_alarm_line,
                 design_effect=effect,
                 since_ns=since_ns if log_e else 0,
-                reference_count=int(reference_count),
+                reference_count=int(total),
                 current_count=count,
                 statistics=statistics,
                 thresholds=judge_thresholds(policy.thresholds, statistics, count=count, bins=bins)
@@ -365,8 +370,16 @@ class Evaluator:
                 contributions=contributions,
             )
 
+    def _measure_calibration(self, bank: EvidenceBank, rows: Indices) -> list[float]:
+        """Measures how much of what their design effects are estimated from is there; 1 where it is enough."""
+        is_open = bank.status[rows] == CALIBRATING
+        ratios = np.ones(len(rows))
+        if is_open.any():
+            ratios[is_open] = bank.effects.measure_progress(rows[is_open])
+        return ratios.tolist()
+
     def _measure_judged(self, batch: PaneBatch) -> list[Statistics | None]:
-        """Measures the rolling windows that a threshold judges; None for the others."""
+        """Computes the drift statistics of the windows that have thresholds; None for the others."""
         results: list[Statistics | None] = [None] * len(batch.windows)
         positions = [position for position, policy in enumerate(batch.policies) if policy.thresholds]
         windows = [batch.windows[position] for position in positions]
@@ -377,5 +390,5 @@ class Evaluator:
 
 
 def _mark_absence(window: Window, score: Score) -> Score:
-    """Returns the score of a stream that is no longer sent as `no_data`: its evidence stays as it was."""
+    """Returns the score of a stream, as `no_data` with its evidence unchanged where the stream is no longer sent."""
     return score if window.absence is None else replace(score, state="no_data", since_ns=0)

@@ -81,7 +81,7 @@ _CHUNK_NUMBERS: Final = 100_000
 
 
 class EvidenceBank:
-    """Holds the evidence of many streams of K bins and one direction, one stream a row.
+    """The evidence of drift of many streams of K bins and one direction, one stream a row.
 
     The result of a row does not depend, to the last bit, on the rows it is updated with.
 
@@ -123,22 +123,22 @@ class EvidenceBank:
         )
 
     def column(self, name: str) -> NDArray[Any]:
-        """Returns one of the arrays by row, such as `reference` (counts), `total` (N) and `since_ns` (the onset)."""
+        """Returns an array by row, such as `reference` (counts), `total` (N) or `since_ns` (the onset of drift)."""
         return self._arrays[name]
 
     @property
     def least_log_weight(self) -> float:
-        """Ln of the weight of one bet of the dictionary."""
+        """The logarithm of the weight of one bet of the dictionary of simple drifts."""
         return float(self._bets.log_weights[-1])
 
     @property
     def log_e(self) -> Floats:
-        """The evidence by row: ln W, 0 or above."""
+        """The evidence of drift by row: ln W, 0 or above."""
         return self._arrays["log_e"]
 
     @property
     def status(self) -> NDArray[np.int8]:
-        """By row, one of `CALIBRATING`, `OK` and `DRIFT`."""
+        """The status of each row's stream, one of `CALIBRATING`, `OK` and `DRIFT`."""
         return self._arrays["status"]
 
     def add(
@@ -150,7 +150,7 @@ class EvidenceBank:
         design_effect: tuple[float, int] | None = None,
         is_effect_enough: bool = True,
     ) -> int:
-        """Adds a stream, in a free row.
+        """Adds a stream with its reference, in a free row; returns the row.
 
         Args:
             reference_counts: Shape (K,), 0 or above.
@@ -189,7 +189,7 @@ class EvidenceBank:
         return row
 
     def continue_from(self, row: int, previous: EvidenceBank, previous_row: int) -> None:
-        """Copies into `row` the evidence that a stream had over other bins of the same reference.
+        """Copies into a row the evidence that a stream had over other bins of the same reference.
 
         The evidence stays, each factor being an e-value of its own pane; the bets begin anew from it, since what the
         components had learned is in the former bins.
@@ -203,7 +203,7 @@ class EvidenceBank:
         self.traffic.restore(row, previous.traffic.state(previous_row))
 
     def remove(self, row: int) -> None:
-        """Removes a stream; its row is reused."""
+        """Removes a stream's evidence, whose row is used again."""
         self._free_rows.append(row)
 
     def update(
@@ -214,7 +214,7 @@ class EvidenceBank:
         log_alarm_line: float,
         nulls: Sequence[SlotNull | None] | None = None,
     ) -> None:
-        """Adds one pane to each of `rows`, of any size.
+        """Updates the evidence of some streams with one pane each.
 
         Args:
             rows: Shape (S,), each row once.
@@ -236,7 +236,7 @@ class EvidenceBank:
             self._update_chunk(rows[chunk], panes[chunk], end_ns[chunk], log_alarm_line, slots)
 
     def state(self, row: int) -> EvidenceState:
-        """Returns everything of a row; `restore` puts it back bit for bit."""
+        """Returns the evidence of one stream for storage; `restore` restores it bit for bit."""
         arrays = self._arrays
         components = np.flatnonzero(arrays["log_cusums"][row])
         return EvidenceState(
@@ -258,7 +258,7 @@ class EvidenceBank:
         )
 
     def restore(self, state: EvidenceState) -> int:
-        """Adds a stream from a stored state.
+        """Adds a stream with its stored evidence.
 
         Returns:
             Its row.
@@ -286,11 +286,11 @@ class EvidenceBank:
         return row
 
     def relearn_effects(self, rows: Sequence[int], residuals: Sequence[Sequence[tuple[Ints, Floats]]]) -> None:
-        """Estimates φ of some rows anew, as `DesignEffects.relearn` has it."""
+        """Estimates the design effects of some streams again, as `DesignEffects.relearn` does."""
         self.effects.relearn(rows, self._arrays["shares"], residuals)
 
     def slot_of_reference(self, row: int) -> SlotNull:
-        """Returns what is no drift of a stream without a cycle."""
+        """Returns the distributions that are no drift of a stream without a daily cycle."""
         arrays = self._arrays
         sums, variance, total = arrays["set_shares"][row], arrays["variance"][row], arrays["total"][row]
         return SlotNull(arrays["shares"][row], sums, sums, 0.0, variance, total, 1.0, 0.0, is_known=True)
@@ -323,7 +323,7 @@ class EvidenceBank:
     def _bet(
         self, rows: Indices, panes: Floats, items: Floats, log_alarm_line: float, slots: SlotArrays | None
     ) -> None:
-        """Multiplies the CUSUM of every component by its factor for a pane, and learns the pane for the next."""
+        """Multiplies the wealth of every bet by its factor for a pane, and learns from the pane for the next."""
         arrays, index = self._arrays, as_slice(rows)
         effect = self.effects.divisor[index]
         scale = np.maximum(effect, items / MAX_PANE_ITEMS)
@@ -336,7 +336,7 @@ class EvidenceBank:
         arrays["history"][index] = add_pane(history, panes, items)
 
     def _null(self, index: RowIndex, items: Floats, effect: Floats, history: Floats, slots: SlotArrays | None) -> Null:
-        """Returns what is no drift in a pane, and adds to a cycle's history what is to be expected of it."""
+        """Returns the distributions that are no drift in a pane, and adds to a cycle's history what it expects."""
         arrays = self._arrays
         tolerance, shares = arrays["tolerance"][index], arrays["shares"][index]
         if slots is None:
@@ -353,7 +353,7 @@ class EvidenceBank:
         return Null(slots.shares, slots.highest, slots.lowest, radius, cycle)
 
     def _store_cusums(self, rows: Indices, index: RowIndex, bets: PaneBets, cap: float) -> None:
-        """Stores ln W_j of each component, 0 or above, and the last pane at which it was at 1."""
+        """Stores ln W_j of each bet, 0 or above, and the end of the last pane at which it was at 1."""
         arrays, log_weights = self._arrays, self._bets.log_weights
         maximum, leader = bets.maximum, bets.leader
         log_cusums = bets.weighted
@@ -379,7 +379,7 @@ class EvidenceBank:
         arrays["log_e"][index] = np.minimum(np.maximum(maximum, 0.0), cap)
 
     def _add_contributions(self, rows: Indices, panes: Floats, null: Null, bets: PaneBets) -> None:
-        """Adds each bin's contribution to the leading component where there is evidence; from 0 if new."""
+        """Adds each bin's contribution to the leading bet where there is evidence; from 0 where it begins."""
         contributions, log_e = self._arrays["contributions"], self._arrays["log_e"][rows]
         has_evidence = bets.maximum > 0.0
         if not has_evidence.any() and not log_e.any():

@@ -1,4 +1,4 @@
-"""Measures what is published of streams: the drift statistics that people know, and how small a drift would be found.
+"""Computes what is published of streams: familiar drift statistics, and the smallest drift that would be found.
 
 The evidence needs none of them. Where a rule sets a threshold on one, a window is measured when it is evaluated; of all
 others only the window that is published is.
@@ -42,7 +42,9 @@ _GUARD: Final = guard(STAGE)
 def measure_windows(
     windows: Sequence[tuple[Reference, Counts]], statistics: Mapping[str, Statistic]
 ) -> list[Statistics]:
-    """Measures the counts of each window, shape (K,), against its reference; one that fails has no statistics.
+    """Computes the drift statistics of each window, counts of shape (K,), against its reference.
+
+    One that fails has no statistics.
 
     No result depends on the other windows.
     """
@@ -64,7 +66,7 @@ def measure_windows(
 def _measure(
     references: NDArray[Any], current: NDArray[Any], statistics: Mapping[str, Statistic], *, is_ordered: bool
 ) -> Iterable[Statistics]:
-    """Yields the statistics row by row."""
+    """Yields the drift statistics of a stream row by row."""
     samples = samples_of(references, current)
     measurements: dict[str, Measurement] = {}
     for name, statistic in statistics.items():
@@ -105,7 +107,7 @@ BankKey = tuple[int, Direction]
 
 @dataclass(slots=True, kw_only=True)
 class StreamEntry:
-    """Locates the evidence of one stream, and names the reference, tolerance and direction it is measured against."""
+    """Where the evidence of one stream is, and the reference, tolerance and direction that it is against."""
 
     bank: BankKey
     row: int
@@ -116,7 +118,7 @@ class StreamEntry:
     """The reference object that last compared equal: most panes come with the same one."""
 
     def is_against(self, reference: Reference, policy: DetectionPolicy) -> bool:
-        """Checks whether the evidence is against this very reference, tolerance and direction."""
+        """Returns whether the evidence is against this very reference, tolerance and direction."""
         if self.tolerance != policy.tolerance or self.bank[1] != policy.direction:
             return False
         if self.reference is not reference:
@@ -126,7 +128,7 @@ class StreamEntry:
         return True
 
     def is_rebinned(self, reference: Reference, policy: DetectionPolicy) -> bool:
-        """Checks whether this reference is the same values in other bins, and judged the same way."""
+        """Returns whether a reference holds the same values in other bins, and is judged the same way."""
         return (
             self.tolerance == policy.tolerance
             and self.bank[1] == policy.direction
@@ -137,7 +139,7 @@ class StreamEntry:
 
 
 class StreamRow(NamedTuple):
-    """One stream of a bank."""
+    """One stream in a bank of evidence, with what its detectable shift depends on."""
 
     row: int
     maximum: float
@@ -149,7 +151,7 @@ class StreamRow(NamedTuple):
 
 
 class Sensitivities:
-    """Keeps what was measured of each stream.
+    """The last computed detectable shift of each stream.
 
     It is measured anew on another day, at another alarm line, and where traffic or design effect changed by more than
     `SLACK`; so it follows from the present alone, and is the same after a restart.
@@ -159,11 +161,11 @@ class Sensitivities:
         self._measured: dict[StreamKey, tuple[tuple[float, float, int, float], Detectable]] = {}
 
     def find(self, stream: StreamKey) -> Detectable | None:
-        """Returns what was measured last of a stream; None before."""
+        """Returns the last computed detectable shift of a stream; None if it was never computed."""
         return self._measured[stream][1] if stream in self._measured else None
 
     def remove(self, stream: StreamKey) -> None:
-        """Forgets what was measured of a stream."""
+        """Forgets the detectable shift of a stream."""
         self._measured.pop(stream, None)
 
     def measure(
@@ -175,7 +177,7 @@ class Sensitivities:
         *,
         is_over: bool,
     ) -> Iterator[tuple[StreamKey, Detectable]]:
-        """Yields how small a drift of each stream would be found within a day.
+        """Yields how small a drift of each stream would be found within a day, computed anew where needed.
 
         Args:
             bank: The bank.
@@ -203,7 +205,7 @@ class Sensitivities:
 def measure_detectable(
     bank: EvidenceBank, streams: Sequence[StreamRow], log_alarm_line: float, *, is_over: bool
 ) -> list[Detectable]:
-    """Measures how small a drift of each stream would be found within a day.
+    """Computes how small a drift of each stream would be found within a day.
 
     Args:
         bank: The bank.
@@ -259,6 +261,6 @@ def _build_setting(
 
 
 def _measure_supply(bank: EvidenceBank, rows: Indices, *, is_over: bool) -> tuple[Floats, Floats]:
-    """Measures φ and the values a day, on the grid of `SLACK`, shape (S,) each."""
+    """Returns φ and the values a day of some streams, on the grid of `SLACK`, shape (S,) each."""
     effect, items = bank.effects.divisor[rows], bank.traffic.items_per_day(rows, is_over=is_over)
     return np.exp(np.rint(np.log(effect) / SLACK) * SLACK), np.expm1(np.rint(np.log1p(items) / SLACK) * SLACK)

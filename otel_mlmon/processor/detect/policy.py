@@ -1,4 +1,4 @@
-"""How one stream is judged."""
+"""Defines the policy by which drift of one stream is detected."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from otel_mlmon.processor.detect.threshold import Threshold
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectionPolicy:
-    """States what is tolerated of one stream, and in which direction a move is drift."""
+    """How drift of one stream is detected: its tolerance, its direction, and thresholds on statistics."""
 
     tolerance: float
     """The total variation that is tolerated, [0, 1]."""

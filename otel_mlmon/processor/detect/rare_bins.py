@@ -1,4 +1,4 @@
-"""Bets on single bins that are too rare for a tolerance in total variation: missing values, new classes, frauds.
+"""Bets on single bins that are too rare to move a total variation: missing values, new classes, frauds.
 
 A class of half a percent may grow to two percent within a tolerance of .02. So a bin k whose share is below the
 tolerance has an interval of its own: from half of its share to twice its share, with what the reference does not know
@@ -80,7 +80,7 @@ _GAINS: Final = np.expm1(_SIGNED_TILTS)
 
 
 class RareLimits(NamedTuple):
-    """Shares of S streams at one time of the day, and N of them."""
+    """The shares of S streams that are no drift at one time of the day, and their number of values N."""
 
     highest: Floats
     """Shape (S, K)."""
@@ -93,7 +93,7 @@ class RareLimits(NamedTuple):
 
 
 class RareBets(NamedTuple):
-    """The weighted bets of some streams on their rare bins, after a pane."""
+    """The wealth of the bets of some streams on their rare bins, after a pane."""
 
     log_cusums: Floats
     """ln W_j, may be below 0; shape (S, R, 6)."""
@@ -106,7 +106,7 @@ class RareBets(NamedTuple):
 
 
 class RareBins:
-    """The rare bins of many streams of K bins, one stream a row, with the bets on them.
+    """The rare bins of many streams of K bins, one stream a row, with the bets on a change of their share.
 
     Args:
         bins: K.
@@ -118,7 +118,7 @@ class RareBins:
         self._arrays = _build_arrays(0)
 
     def start(self, row: int, counts: Floats, tolerance: float, always: Bools | None) -> None:
-        """Begins anew in `row`.
+        """Chooses the rare bins of a stream from its reference, and starts to bet on them in a row.
 
         Args:
             row: Of the bank.
@@ -149,7 +149,7 @@ class RareBins:
     def weigh(
         self, index: RowIndex, panes: Floats, items: Floats, effect: Floats, limits: RareLimits | None = None
     ) -> RareBets | None:
-        """Multiplies the bets by their factors for a pane; None if no stream has a rare bin.
+        """Multiplies the bets on rare bins by their factors for a pane; None if no stream has a rare bin.
 
         Args:
             index: The rows.
@@ -178,7 +178,7 @@ class RareBins:
     def shares(
         self, rows: Indices, effect: Floats, limits: RareLimits | None, log_alarm_line: float
     ) -> RareShares | None:
-        """Returns what the detectable shares of the rare bins of some rows depend on; None if no stream has any.
+        """Returns what the detectable shares of some streams' rare bins depend on; None if there are none.
 
         Args:
             rows: Shape (S,).
@@ -200,7 +200,7 @@ class RareBins:
         )
 
     def _bounds(self, index: RowIndex, effect: Floats, limits: RareLimits | None) -> tuple[Floats, Floats]:
-        """Returns the largest and the smallest shares that are no drift, shape (S, R)."""
+        """Returns the largest and the smallest shares of rare bins that are no drift, shape (S, R)."""
         arrays = self._arrays
         if limits is None:
             high, low = bounds(arrays["counts"][index], arrays["totals"][index][:, None], effect[:, None])
@@ -215,7 +215,7 @@ class RareBins:
     def store(
         self, index: RowIndex, bets: RareBets, is_capped: Bools, is_reset: Bools, cap: float, last_ns: Ints
     ) -> None:
-        """Stores the bets of a pane, 0 or above, and learns the peaks of bins whose evidence healed.
+        """Stores the bets on rare bins after a pane, and raises the alarm line of bins whose evidence healed.
 
         Args:
             index: The rows.
@@ -255,13 +255,13 @@ class RareBins:
         arrays["log_cusums"][index] = log_cusums
 
     def onsets_ns(self, rows: Indices, leader: Indices) -> Ints:
-        """Returns the last pane end at which the leading bets were at 1, shape (S,)."""
+        """Returns the ends of the last panes at which the leading bets were at 1, shape (S,)."""
         slot, bet = np.divmod(leader, _BETS)
         onsets: Ints = self._arrays["onsets_ns"][rows, slot, bet]
         return onsets
 
     def contributions(self, rows: Indices, panes: Floats, bets: RareBets, positions: Indices) -> Floats:
-        """Computes ln of the factors of the leading bets at `positions` of `rows`, all of it on their bins.
+        """Computes the log factors of the leading bets on rare bins for a pane, all on the bins they bet on.
 
         Shape (P, K).
         """
@@ -273,7 +273,7 @@ class RareBins:
         return added
 
     def state(self, row: int) -> RareBinState:
-        """Returns everything of a row; `restore` puts it back bit for bit."""
+        """Returns the bets of one stream on rare bins for storage; `restore` restores them bit for bit."""
         arrays = self._arrays
         used = np.isfinite(arrays["log_weights"][row])
         flat = arrays["log_cusums"][row].reshape(-1)
@@ -289,7 +289,7 @@ class RareBins:
         )
 
     def restore(self, row: int, counts: Floats, tolerance: float, state: RareBinState) -> None:
-        """Puts a state into `row`, with the same reference counts and tolerance."""
+        """Restores the stored bets on rare bins in a row, with the same reference counts and tolerance."""
         self._start(row, state.bins, counts, tolerance)
         arrays, used = self._arrays, slice(state.bins.size)
         arrays["lifts"][row, used] = state.lifts
@@ -299,7 +299,7 @@ class RareBins:
         arrays["onsets_ns"][row].reshape(-1)[state.bets] = state.onsets_ns
 
     def _widen(self, slots: int) -> None:
-        """Makes room for more rare bins a row."""
+        """Makes room for more rare bins of a stream."""
         previous, self._arrays = self._arrays, _build_arrays(slots)
         capacity = previous["totals"].shape[0]
         self._arrays.clear(capacity - 1)
@@ -312,12 +312,12 @@ class RareBins:
 
 
 def find_rare_names(names: Sequence[str]) -> Bools:
-    """Returns which bins have a tolerance of their own whatever their share: missing values, and unnamed classes."""
+    """Returns which bins count as rare whatever their share: missing values, and classes without a name."""
     return np.array([name in (MISSING, OTHER) for name in names])
 
 
 def bounds(counts: Floats, totals: Floats, effect: Floats) -> tuple[Floats, Floats]:
-    """Computes the largest and the smallest share that rare bins may have.
+    """Computes the largest and the smallest share that rare bins may have without drift.
 
     Args:
         counts: Of the reference in these bins, 0 or above.

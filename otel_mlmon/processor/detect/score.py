@@ -1,4 +1,4 @@
-"""OUT Score: what one stream's counts say about drift, before any rule decides; and the alarm line it is compared with.
+"""Defines what this step hands on, `Score`: a stream's evidence of drift, before any alert rule judges it.
 
 The alarm line is how large the evidence must be, from how many false alarms the operator accepts: an
 e-detector that alarms at W >= A has without drift an average run length to a false alarm of A panes or more. With
@@ -29,7 +29,7 @@ have been; it is judged all the same. `error`: it could not be evaluated."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """Holds the drift statistics of one stream's rolling window against its reference, as columns.
+    """The drift statistics of one stream's rolling window against its reference, as columns.
 
     Tuples of numbers and no object a statistic: of many streams the objects would cost more than the statistics do,
     and Python's garbage collector would look at each again and again.
@@ -44,18 +44,18 @@ class Statistics:
 
     @staticmethod
     def from_rows(rows: dict[str, tuple[float, float | None, float | None]]) -> Statistics:
-        """Builds the columns from value, p-value and noise by name."""
+        """Builds the table of a stream's drift statistics from value, p-value and noise by name."""
         values, p_values, noises = zip(*rows.values(), strict=True) if rows else ((), (), ())
         return Statistics(names=tuple(rows), values=values, p_values=p_values, noises=noises)
 
     def rows(self) -> Iterator[tuple[str, float, float | None, float | None]]:
-        """Yields name, value, p-value and noise of every statistic, in their order."""
+        """Yields name, value, p-value and noise of every drift statistic, in their order."""
         yield from zip(self.names, self.values, self.p_values, self.noises, strict=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdVerdict:
-    """The result of comparing one statistic of the rolling window with an operator's threshold."""
+    """The result of comparing one drift statistic of a rolling window with an operator's threshold."""
 
     statistic: str
     is_p_value: bool
@@ -69,11 +69,13 @@ class ThresholdVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One stream after one pane."""
+    """How sure it is, after a pane, that a stream has drifted: evidence, state and statistics."""
 
     state: State
     is_calibrating: bool = False
     """Whether it is `learning` although it has a reference: its design effect is not known yet."""
+    calibrated_ratio: float = 1.0
+    """How much of what its design effect is estimated from is there, [0, 1]."""
     log10_evidence: float
     """log10 of the e-value W; 0 is no evidence."""
     log10_alarm_line: float
@@ -101,7 +103,7 @@ class Score:
 
     @property
     def margin(self) -> float:
-        """log10 of the evidence over the alarm line: 0 and above is an alarm; -inf while none is possible."""
+        """The log10 of the evidence over the alarm line: 0 and above is drift; -inf where drift cannot be found yet."""
         if self.state == "learning":
             return -math.inf
         return self.log10_evidence - self.log10_alarm_line
@@ -123,7 +125,7 @@ MIN_LOG10: Final = 1.0
 
 
 def log10_alarm_line(*, false_alarms: float, per_s: float, pane_s: float, streams: int) -> float:
-    """Computes log10 of A·m, with A the panes in which one false alarm is accepted and m = `streams`.
+    """Computes log10 of the evidence at which drift is declared, from the accepted rate of false alarms.
 
     One false alarm in 30 days, panes of 10 s and 26 streams make 6.8 (a line of 6.7·10⁶).
 

@@ -1,4 +1,4 @@
-"""Thresholds on drift statistics, for operators who want a rule such as `psi > 0.2`.
+"""Thresholds on drift statistics, for operators who want an alert rule such as `psi > 0.2`.
 
 They judge the rolling window pane after pane and carry no promise about false alarms: that is what the evidence is
 for. What they do promise is not to judge noise. A fixed threshold is passed by chance alone where the window is small,
@@ -21,7 +21,7 @@ from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
-    """A rule about one statistic, with exactly one of `above` and `p_below`."""
+    """A threshold on one drift statistic, with exactly one of `above` and `p_below`."""
 
     statistic: str
     """Its name in the registry."""
@@ -33,17 +33,17 @@ class Threshold:
     """The p-value must not be below this; in (0, 1)."""
 
     def is_about(self, stream: str) -> bool:
-        """Tells whether `stream` is judged by this rule."""
+        """Returns whether the threshold applies to a stream."""
         return fnmatchcase(stream, self.stream)
 
     def min_count(self, bins: int) -> int:
-        """Returns how many values a window of K bins must hold before it is judged."""
+        """Returns the number of values that a window of K bins must hold before the threshold judges it."""
         if self.above is None:
             return MIN_EXPECTED * bins
         return STATISTICS.load(self.statistic).min_count(bins=bins, threshold=self.above)
 
     def judge(self, statistics: Statistics, *, count: int, bins: int) -> ThresholdVerdict | None:
-        """Judges a window of `count` values in K bins; None if the stream has no such statistic or p-value."""
+        """Compares a drift statistic of a window with the threshold; None if the stream has no such statistic."""
         if self.statistic not in statistics.names:
             return None
         column = statistics.p_values if self.above is None else statistics.values
@@ -66,6 +66,6 @@ class Threshold:
 def judge_thresholds(
     thresholds: tuple[Threshold, ...], statistics: Statistics, *, count: int, bins: int
 ) -> tuple[ThresholdVerdict, ...]:
-    """Judges a window of `count` values in K bins by each threshold that its statistics have a value for."""
+    """Compares the drift statistics of a window with all thresholds on them."""
     verdicts = (threshold.judge(statistics, count=count, bins=bins) for threshold in thresholds)
     return tuple(verdict for verdict in verdicts if verdict is not None)

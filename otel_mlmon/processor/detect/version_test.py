@@ -1,4 +1,4 @@
-"""Tests whether two model versions see or predict other things: two samples of counts over the same bins.
+"""Tests whether two model versions get or predict different data: two samples of counts over the same bins.
 
 The statistic is Pearson's X² of the homogeneity of two samples, divided by φ, the design effect of the stream, since
 predictions that come in bursts vary more than independent ones (Rao & Scott, 1981, first-order correction). A stream
@@ -29,7 +29,7 @@ def find_moves(
     policy_of: Callable[[StreamKey], DetectionPolicy | None],
     design_effect_of: Callable[[StreamKey], float],
 ) -> Iterator[tuple[Window, float]]:
-    """Yields the windows whose rolling counts differ from their reference, each with the total variation tolerated.
+    """Yields the windows whose counts differ from those of the version before, with the tolerated total variation.
 
     Args:
         windows: One of each stream of a version.
@@ -49,7 +49,7 @@ def find_moves(
 
 
 def has_moved(first: Counts, second: Counts, *, design_effect: float, tolerance: float, level: float) -> bool:
-    """Decides whether two samples, counts of shape (K,) each, are of distributions further apart than tolerated.
+    """Tests whether two samples, counts of shape (K,), are of distributions further apart than tolerated.
 
     Args:
         first: One sample.

@@ -1,4 +1,4 @@
-"""Posts alerts to every member of an Alertmanager cluster, and repeats them while they are not over.
+"""Posts alerts to every member of a Prometheus Alertmanager cluster, and repeats them until they end.
 
 Alertmanager knows an alert by its labels alone and tells nothing of annotations that change. So the severity is a
 label, of which the new one is posted and the old one resolved, and a stream that joins is an alert of its own with a
@@ -60,7 +60,7 @@ class AlertmanagerSection(Section):
 
 
 class AlertmanagerNotifier:
-    """Posts alerts to all members; one that takes them is enough, since renewals reach the others.
+    """Posts alerts to all members of an Alertmanager cluster, of which one must accept them.
 
     Args:
         section: Its section of the configuration.
@@ -79,15 +79,15 @@ class AlertmanagerNotifier:
 
     @classmethod
     def create(cls, section: AlertmanagerSection, emit_event: Any) -> AlertmanagerNotifier:  # noqa: ARG003
-        """Makes the notifier."""
+        """Makes the Alertmanager notifier from its configuration section."""
         return cls(section)
 
     def notify(self, alert: Alert) -> None:
-        """Posts what begins, grows or ends."""
+        """Posts an alert that begins, has news or ends to Alertmanager."""
         self._post(list(build_alerts(alert, self._section, now_s=self._clock())))
 
     def renew(self, alerts: Sequence[Alert]) -> None:
-        """Repeats what is not over."""
+        """Posts the alerts that have not ended to Alertmanager again, before it forgets them."""
         now_s = self._clock()
         self._post([document for alert in alerts for document in build_alerts(alert, self._section, now_s=now_s)])
 
@@ -112,7 +112,7 @@ class AlertmanagerNotifier:
 
 
 def build_alerts(alert: Alert, section: AlertmanagerSection, *, now_s: float) -> Iterator[dict[str, Any]]:
-    """Yields the alerts of API v2 that stand for one of ours.
+    """Yields the Alertmanager alerts (API v2) that stand for one alert of the processor.
 
     Args:
         alert: What changed, or is not over.

@@ -53,7 +53,7 @@ class AppriseSection(Section):
 
 
 class AppriseNotifier:
-    """Sends an alert as text to every URL.
+    """Sends alerts as text to the chats, pagers and mailboxes that Apprise URLs name.
 
     Args:
         section: Its section of the configuration.
@@ -69,11 +69,11 @@ class AppriseNotifier:
 
     @classmethod
     def create(cls, section: AppriseSection, emit_event: Any) -> AppriseNotifier:  # noqa: ARG003 (the Protocol's)
-        """Makes the notifier."""
+        """Makes the Apprise notifier from its configuration section."""
         return cls(section)
 
     def notify(self, alert: Alert) -> None:
-        """Sends `alert` to the services that do not have it yet."""
+        """Sends an alert to those of the Apprise services that do not have it yet."""
         delivered = self._delivered.setdefault(alert.key, set())
         while len(self._delivered) > MAX_REMEMBERED:
             self._delivered.popitem(last=False)
@@ -95,7 +95,7 @@ class AppriseNotifier:
 
 
 def _send(service: Any, alert: Alert, number: int) -> TransientError | PermanentError | None:
-    """Sends to one service; returns the failure if it did not take it."""
+    """Sends an alert to one Apprise service; returns the failure if the service did not accept it."""
     kinds = {"warning": "warning", "critical": "failure"}
     kind = "success" if alert.is_resolved else kinds[alert.severity]
     with _read_log() as messages:
@@ -114,7 +114,7 @@ def _send(service: Any, alert: Alert, number: int) -> TransientError | Permanent
 
 
 def _create_service(url: SecretStr, *, timeout_s: float) -> Any:
-    """Makes the service of a URL; None if Apprise knows none."""
+    """Makes the Apprise service of a URL; None if Apprise knows none."""
     import apprise
 
     logging.getLogger(_LIBRARY).propagate = False
@@ -127,12 +127,12 @@ def _create_service(url: SecretStr, *, timeout_s: float) -> Any:
 
 @contextmanager
 def _read_log() -> Iterator[list[str]]:
-    """Yields the messages that the library logs on this thread."""
+    """Yields the messages that Apprise logs on this thread."""
     messages: list[str] = []
     thread_id = threading.get_ident()
 
     class ThreadHandler(logging.Handler):
-        """Keeps the messages of one thread."""
+        """A log handler that collects the messages of one thread."""
 
         def handle(self, record: logging.LogRecord) -> bool:
             if record.thread == thread_id:

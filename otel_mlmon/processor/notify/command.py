@@ -1,4 +1,4 @@
-"""Runs a program for each alert: to roll back, to retrain, or to tell whoever has no other notifier.
+"""Runs a program for each alert: to roll back, to retrain, or to notify people in a way that no notifier offers.
 
 The program is run without a shell. It reads the alert as JSON from its standard input, the same document that a webhook
 gets, and must know `key` to do a thing once: it may be run again for the same alert. Exit code 0 is success, 75 asks
@@ -46,7 +46,7 @@ class CommandSection(Section):
 
 
 class CommandNotifier:
-    """Runs a program.
+    """Runs a program for each alert, with the alert as JSON on its standard input.
 
     Args:
         run: The program and its arguments.
@@ -61,11 +61,11 @@ class CommandNotifier:
 
     @classmethod
     def create(cls, section: CommandSection, emit_event: Any) -> CommandNotifier:  # noqa: ARG003 (the Protocol's)
-        """Makes the notifier."""
+        """Makes the notifier that runs a program, from its configuration section."""
         return cls(section.run, timeout_s=section.timeout_s)
 
     def notify(self, alert: Alert) -> None:
-        """Runs the program and waits for its end."""
+        """Runs the program for an alert and waits for its end."""
         with tempfile.TemporaryFile() as document:
             document.write(encode_document(alert))
             document.seek(0)
@@ -86,7 +86,7 @@ class CommandNotifier:
             raise PermanentError(f"exit code {process.returncode}")
 
     def _read_output(self, process: subprocess.Popen[bytes]) -> bytes:
-        """Reads until the program ends, and returns the last of what it wrote.
+        """Reads the output of a program until it ends, and returns the last part of it.
 
         What it started may hold its output open for ever: its own end is what counts.
         """
@@ -113,7 +113,7 @@ class CommandNotifier:
 
 
 def _read(descriptor: int) -> bytes | None:
-    """Reads what is there; None if nothing is by now, and no bytes at the end."""
+    """Reads the bytes that a program has written so far; None if there are none yet, empty at the end."""
     try:
         return os.read(descriptor, READ_BYTES)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Writes alerts that could not be sent as JSON lines for a person to read: two files that cannot fill the disk."""
+"""Writes alerts that could not be sent as JSON lines for a person to read, into two files of bounded size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOG: Final = logging.getLogger("otel_mlmon.alerts")
 
 
 class AlertDeadLetters:
-    """A file of JSON lines; when it is full it becomes `<name>.1`, and the earlier `<name>.1` is deleted.
+    """A file of alerts that could not be sent; when it is full it becomes `<name>.1`, in place of the last one.
 
     Runs on: any thread; writes one line at a time.
 
@@ -37,7 +37,7 @@ class AlertDeadLetters:
         self._lock = threading.Lock()
 
     def write(self, alert: Alert, *, notifier: str, reason: str, detail: str) -> None:
-        """Appends `alert`, and why it was not sent. A disk that takes nothing is logged, never raised."""
+        """Appends an alert that could not be sent, with the reason. A full disk is logged, never raised."""
         time_utc = datetime.fromtimestamp(self._clock(), tz=timezone.utc).isoformat(timespec="seconds")
         letter = {
             "time": time_utc,

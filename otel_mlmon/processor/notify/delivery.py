@@ -32,7 +32,7 @@ MAX_DOUBLINGS: Final = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliverySettings:
-    """Holds the time-outs and limits of a delivery."""
+    """The time-outs, retries and limits with which alerts are delivered to a notifier."""
 
     timeout_s: float = 10.0
     """Time-out of one attempt."""
@@ -52,10 +52,10 @@ class DeliverySettings:
 
 
 class AlertSink(Protocol):
-    """Takes alerts that could not be sent."""
+    """Stores alerts that could not be sent."""
 
     def write(self, alert: Alert, *, notifier: str, reason: str, detail: str) -> None:
-        """Stores `alert`; never raises."""
+        """Stores an alert that could not be sent, with the reason; never raises."""
 
 
 AttemptOutcome = Literal["delivered", "transient", "timeout", "permanent", "error"]
@@ -64,7 +64,7 @@ AttemptOutcome = Literal["delivered", "transient", "timeout", "permanent", "erro
 
 @dataclass(slots=True)
 class Attempt:
-    """One call of a notifier, on a thread that may never come back."""
+    """One attempt to send an alert through a notifier, on a thread that may hang for ever."""
 
     outcome: AttemptOutcome = "error"
     detail: str = "the notifier failed; see the log"
@@ -73,7 +73,7 @@ class Attempt:
     """Whether it may have arrived although it failed."""
 
     def run(self, call: Callable[[], None]) -> None:
-        """Calls, and stores the outcome."""
+        """Calls the notifier, and stores whether the attempt to send an alert succeeded."""
         with guard("notify"):
             try:
                 call()
@@ -87,7 +87,7 @@ class Attempt:
 
 
 class Delivery:
-    """Delivers alerts to one notifier.
+    """Delivers alerts to one notifier: queues them, retries failed ones, and gives up what nobody accepts.
 
     Runs on: `submit` on any thread; everything else on daemon threads of its own, the first made by `start`.
 
@@ -139,7 +139,7 @@ class Delivery:
         self._thread = threading.Thread(target=self._work, name=f"otel_mlmon-notify-{name}", daemon=True)
 
     def start(self, active: Iterable[Alert] = ()) -> None:
-        """Starts to deliver.
+        """Starts the thread that delivers alerts to the notifier.
 
         Args:
             active: What the recipient was told before a restart and is not over; renewed at once where it must be.
@@ -149,7 +149,7 @@ class Delivery:
         self._thread.start()
 
     def submit(self, alert: Alert, *, age_s: float = 0.0) -> None:
-        """Queues `alert`, which has waited for `age_s` seconds already. Never waits for the notifier, never raises."""
+        """Queues an alert for the notifier, after `age_s` seconds of waiting elsewhere. Never waits, never raises."""
         now_s = self._clock()
         expires_s = now_s + self._settings.give_up_after_s - age_s
         refused: QueuedAlert | None = None
@@ -164,7 +164,7 @@ class Delivery:
             self._give_up(refused, "overflow", "")
 
     def shutdown(self, timeout_s: float) -> bool:
-        """Attempts the queued alerts once more, then stops, within `timeout_s` seconds.
+        """Tries once more to send the queued alerts, then stops, within `timeout_s` seconds.
 
         Returns:
             Whether every alert is settled; the others are to be handed over again.
@@ -180,12 +180,12 @@ class Delivery:
         return self.pending() == 0
 
     def outcomes(self) -> dict[str, int]:
-        """Returns the counts so far: attempts by outcome, `superseded`, and dead letters as `dead_letter.<reason>`."""
+        """Returns the number of attempts to send alerts by outcome, and of superseded alerts and dead letters."""
         with self._changed:
             return dict(self._outcomes)
 
     def pending(self) -> int:
-        """Returns how many alerts wait, the one in delivery included."""
+        """Returns the number of alerts that are not sent yet, with the one that is being sent."""
         with self._changed:
             return len(self._queue) + (self._current is not None)
 
@@ -210,7 +210,7 @@ class Delivery:
                     self._changed.wait_for(lambda: self._changes != changes, timeout_s)  # noqa: B023 (called here)
 
     def _take_entry(self, now_s: float) -> QueuedAlert | None:
-        """Removes and returns the alert to attempt now: of those that are the first of their rule, the first due."""
+        """Removes and returns the queued alert to send now; later alerts of the same rule wait for earlier ones."""
         if self._closed_s > now_s:
             return None
         heads = [entry for entry in self._heads() if entry.due_s <= now_s]
@@ -233,13 +233,13 @@ class Delivery:
         return list(heads.values())
 
     def _delay_s(self, now_s: float) -> float:
-        """Returns the seconds until something is due."""
+        """Returns the seconds until an alert is to be sent or repeated."""
         due_s = min((max(entry.due_s, self._closed_s) for entry in self._heads()), default=math.inf)
         renewal_s = self._renewal_s if self._renewing is not None and self._active else math.inf
         return max(0.0, min(due_s, renewal_s) - now_s)
 
     def _deliver(self, entry: QueuedAlert) -> None:
-        """Makes one attempt; settles the alert, or queues it again where it was."""
+        """Tries once to send an alert; settles it, or queues it again in its place."""
         attempt = self._attempt(lambda: self._notifier.notify(entry.alert))
         entry.attempts += 1
         entry.is_ambiguous |= attempt.is_ambiguous
@@ -263,7 +263,7 @@ class Delivery:
             self._give_up(entry, reason, attempt.detail)
 
     def _queue_again(self, entry: QueuedAlert, attempt: Attempt) -> str:
-        """Queues the alert for another attempt; returns the reason if none will be made."""
+        """Queues an alert for another attempt; returns the reason if no more attempt will be made."""
         backoff_s = min(
             self._settings.backoff_s * 2.0 ** min(entry.attempts - 1, MAX_DOUBLINGS), self._settings.max_backoff_s
         )

@@ -1,4 +1,4 @@
-"""Hands every alert to the deliveries of all notifiers, and collects which of them need it no longer."""
+"""Hands every alert to the deliveries of all notifiers, and collects which alerts each of them has settled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from otel_mlmon.processor.notify.notifier import Notifier, SlowNotifier
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxEntry:
-    """Holds an alert, and the notifiers whose recipients may not have it yet, as it is stored."""
+    """An alert in the outbox, with the notifiers whose recipients may not have it yet."""
 
     alert: Alert
     notifiers: tuple[str, ...]
@@ -25,27 +25,27 @@ class OutboxEntry:
 
 
 class AlertDispatcher(Protocol):
-    """Takes alerts to recipients; no method waits but `shutdown`."""
+    """Hands alerts to the notifiers; no method but `shutdown` waits."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all notifiers."""
 
     def start(self, active: Iterable[Alert]) -> None:
-        """Starts; `active` is what recipients were told before a restart and is not over."""
+        """Starts to deliver alerts; `active` are those that recipients were notified of and that have not ended."""
 
     def submit(self, entry: OutboxEntry) -> None:
-        """Takes an alert for the notifiers that the entry names."""
+        """Hands an alert of the outbox to the notifiers that its entry names."""
 
     def pop_settled(self) -> list[tuple[str, str]]:
-        """Returns the notifier and the key of each alert that is settled since the last call."""
+        """Returns the notifier and the key of each alert that was sent or given up since the last call."""
 
     def shutdown(self) -> None:
-        """Attempts what waits once more, and stops, within a few seconds."""
+        """Tries once more to send the queued alerts, then stops, within a few seconds."""
 
 
 class Dispatcher:
-    """Dispatches alerts to notifiers, by name.
+    """Hands alerts to the deliveries of all notifiers, by the notifiers' names.
 
     Runs on: any thread; no method waits but `shutdown`.
 
@@ -89,13 +89,13 @@ class Dispatcher:
         return tuple(self.deliveries)
 
     def start(self, active: Iterable[Alert]) -> None:
-        """Starts every delivery; `active` is what recipients were told before a restart and is not over."""
+        """Starts all deliveries; `active` are the alerts that recipients were notified of and that have not ended."""
         alerts = list(active)
         for delivery in self.deliveries.values():
             delivery.start(alerts)
 
     def submit(self, entry: OutboxEntry) -> None:
-        """Hands an alert to the notifiers that need it; one that is not configured any more gives it up."""
+        """Hands an alert of the outbox to its notifiers; for one that is no longer configured it is a dead letter."""
         age_s = max(0.0, (self._clock_ns() - entry.queued_ns) / 1e9)
         for name in entry.notifiers:
             if name in self.deliveries:
@@ -107,7 +107,7 @@ class Dispatcher:
                 self._settle(name, entry.alert.key)
 
     def shutdown(self) -> None:
-        """Attempts what waits once more, and stops; waits a few seconds at most."""
+        """Tries once more to send the queued alerts of all notifiers, then stops, within a few seconds."""
         ends_s = time.monotonic() + self._shutdown_s
         for delivery in self.deliveries.values():
             delivery.shutdown(0.0)
@@ -115,7 +115,7 @@ class Dispatcher:
             self.is_complete &= delivery.shutdown(max(0.0, ends_s - time.monotonic()))
 
     def pop_settled(self) -> list[tuple[str, str]]:
-        """Returns the notifier and the key of each alert that was settled since the last call."""
+        """Returns the notifier and the key of each alert that was sent or given up since the last call."""
         settled = []
         while not self._settled.empty():
             settled.append(self._settled.get())

@@ -1,4 +1,4 @@
-"""Posts JSON for notifiers, and says of a failure whether another attempt may help.
+"""Posts JSON over HTTP for notifiers, and decides of a failure whether another attempt may help.
 
 Sources: RFC 9110 (names of headers, Retry-After, status codes).
 """
@@ -42,7 +42,7 @@ def post(
     certificates: ssl.SSLContext,
     now_s: float,
 ) -> None:
-    """Posts `body`; redirects are not followed, and the body of the response is not read.
+    """Posts a body over HTTP for a notifier; redirects are not followed, and the response's body is not read.
 
     Args:
         url: http or https. It and the headers may hold secrets: no error names them.
@@ -80,7 +80,7 @@ def _check(response: httpx.Response, now_s: float) -> None:
 
 
 def _parse_retry_after(value: str | None, now_s: float) -> float | None:
-    """Parses a number of seconds or a date into seconds; None if it is neither."""
+    """Parses a `Retry-After` header, a number of seconds or a date, into seconds; None if it is neither."""
     if value is None:
         return None
     if value.strip().isascii() and value.strip().isdigit():

@@ -19,7 +19,7 @@ class LogSection(Section):
 
 
 class LogNotifier:
-    """Writes an alert as text.
+    """Writes alerts as text to the processor's log.
 
     Args:
         is_unicode: Whether the log's readers can show blocks and arrows.
@@ -33,10 +33,10 @@ class LogNotifier:
 
     @classmethod
     def create(cls, section: LogSection, emit_event: Any) -> LogNotifier:  # noqa: ARG003 (the Protocol's)
-        """Makes the notifier."""
+        """Makes the notifier that writes alerts to the processor's log."""
         return cls()
 
     def notify(self, alert: Alert) -> None:
-        """Logs `alert`; cannot fail."""
+        """Logs an alert as text; cannot fail."""
         level = logging.INFO if alert.is_resolved else _LEVELS[alert.severity]
         self._log.log(level, "%s", format_alert(alert, is_unicode=self._is_unicode))

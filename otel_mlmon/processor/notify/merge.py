@@ -16,7 +16,7 @@ from otel_mlmon.processor.alert.alert import Alert
 
 @dataclass(slots=True, kw_only=True)
 class QueuedAlert:
-    """An alert that waits for its recipient. Times are seconds of the delivery's clock."""
+    """An alert that waits to be sent to its recipient. Times are seconds of the delivery's clock."""
 
     alert: Alert
     queued_s: float
@@ -32,7 +32,7 @@ class QueuedAlert:
 
 
 def merge_queue(queue: Iterable[QueuedAlert]) -> list[QueuedAlert]:
-    """Merges the alerts of each model and rule, and those that came and went; returns the queue in its order."""
+    """Merges queued alerts of the same model and rule, and all that began and ended unsent, into fewer ones."""
     chains: dict[str, list[QueuedAlert]] = {}
     for entry in queue:
         chains.setdefault(entry.alert.fingerprint, []).append(entry)

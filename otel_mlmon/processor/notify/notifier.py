@@ -1,4 +1,4 @@
-"""The Protocol of a notifier, its two kinds of failure, and the registry of all notifiers.
+"""Defines the Protocol of a notifier, its two kinds of failure, and the registry of all notifiers.
 
 A notifier is a class that is made from its own section of the configuration. To add one from another package, write it
 and name it in an entry point; its name is the key of its section under `alerts.notify`:
@@ -24,13 +24,13 @@ EmitEvent: TypeAlias = Callable[[str, LogSeverity, str, dict[str, str | int | fl
 
 
 class Notifier(Protocol):
-    """Sends one alert to one recipient."""
+    """A back end that sends alerts to one recipient."""
 
     section_type: ClassVar[type[Section]]
 
     @classmethod
     def create(cls, section: Any, emit_event: EmitEvent | None) -> Notifier | None:
-        """Makes the notifier.
+        """Makes the notifier from its configuration section.
 
         Args:
             section: An instance of `section_type`.
@@ -41,7 +41,7 @@ class Notifier(Protocol):
         """
 
     def notify(self, alert: Alert) -> None:
-        """Sends `alert`; may block, and may be called again with the same alert.
+        """Sends an alert to the recipient; may block, and may be called again with the same alert.
 
         Runs on: a thread of its delivery.
 
@@ -59,19 +59,19 @@ class RenewingNotifier(Protocol):
     """How often what is not over is repeated."""
 
     def renew(self, alerts: Sequence[Alert]) -> None:
-        """Repeats `alerts`, at least one; may block. Errors as those of `Notifier.notify`."""
+        """Sends alerts that have not ended again, at least one; may block. Errors as those of `Notifier.notify`."""
 
 
 @runtime_checkable
 class SlowNotifier(Protocol):
-    """A notifier whose attempts may take longer than those of others."""
+    """A notifier that may take longer to send an alert than others."""
 
     attempt_timeout_s: float
     """After this time an attempt ends by itself."""
 
 
 class TransientError(MlmonError):
-    """An alert was not sent; another attempt may succeed.
+    """An error of a notifier: an alert was not sent, but another attempt may succeed.
 
     Args:
         reason: What happened, with no secret in it.
@@ -86,7 +86,7 @@ class TransientError(MlmonError):
 
 
 class PermanentError(MlmonError):
-    """An alert was not sent, and no attempt will succeed."""
+    """An error of a notifier: an alert was not sent, and no other attempt will succeed."""
 
 
 _FOLDER: Final = "otel_mlmon.processor.notify"

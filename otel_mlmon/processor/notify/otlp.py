@@ -20,7 +20,7 @@ class OtlpSection(Section):
 
 
 class OtlpNotifier:
-    """Sends an alert as one event.
+    """Sends alerts as OTLP log records with the event name `ml.alert`.
 
     Args:
         emit_event: Sends an event; returns at once.
@@ -33,17 +33,17 @@ class OtlpNotifier:
 
     @classmethod
     def create(cls, section: OtlpSection, emit_event: EmitEvent | None) -> OtlpNotifier | None:  # noqa: ARG003
-        """Makes the notifier; None while there is no endpoint."""
+        """Makes the notifier that sends alerts over OTLP; None where no OTLP endpoint is configured."""
         return None if emit_event is None else cls(emit_event)
 
     def notify(self, alert: Alert) -> None:
-        """Sends `alert`."""
+        """Sends an alert as an OTLP event."""
         severity: LogSeverity = "INFO" if alert.is_resolved else _SEVERITIES[alert.severity]
         self._emit_event(semconv.EVENT_ALERT, severity, format_title(alert), event_attributes(alert), alert.time_ns)
 
 
 def event_attributes(alert: Alert) -> dict[str, str | int | float | bool]:
-    """Returns the attributes of the event: scalars, the first cause spelled out."""
+    """Returns the attributes of the OTLP event of an alert: plain values, with the first cause in full."""
     attributes: dict[str, str | int | float | bool] = {
         semconv.MODEL_NAME: alert.model,
         semconv.ALERT_RULE: alert.rule,

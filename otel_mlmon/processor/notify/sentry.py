@@ -1,4 +1,4 @@
-"""Sends alerts to Sentry: one issue a model and rule, and a monitor that says whether it still fires.
+"""Sends alerts to Sentry: one issue a model and rule, and a monitor that shows whether the rule still fires.
 
 Sentry groups events by their fingerprint, and an event after a resolution opens the issue again. So what begins, grows
 or changes is an event, and the end is none: it is a check-in `ok` of a monitor, whose check-in `error` came with the
@@ -67,7 +67,7 @@ class SentrySection(Section):
 
 
 class SentryNotifier:
-    """Sends events and check-ins.
+    """Sends alerts to Sentry as events and as check-ins of a monitor.
 
     Args:
         section: Its section of the configuration.
@@ -84,7 +84,7 @@ class SentryNotifier:
         )  # reading the certificates costs 20 ms: once, not each alert
 
         class EnvelopeTransport(Transport):
-            """Posts at once, so that the outcome is known."""
+            """A transport of the Sentry SDK that posts at once, so that the outcome is known."""
 
             def capture_envelope(self, envelope: Envelope) -> None:
                 if self.parsed_dsn is not None:
@@ -98,17 +98,17 @@ class SentryNotifier:
 
     @classmethod
     def create(cls, section: SentrySection, emit_event: Any) -> SentryNotifier:  # noqa: ARG003 (the Protocol's)
-        """Makes the notifier."""
+        """Makes the Sentry notifier from its configuration section."""
         return cls(section)
 
     def notify(self, alert: Alert) -> None:
-        """Sends an event of what begins or changes, and a check-in of what begins or ends."""
+        """Sends Sentry an event of an alert that begins or has news, and a check-in of one that begins or ends."""
         for payload in build_payloads(alert, self._section):
             self._client.capture_event(payload)
 
 
 def build_payloads(alert: Alert, section: SentrySection) -> Iterator[dict[str, Any]]:
-    """Yields the event and the check-in that an alert is to Sentry; either may be missing."""
+    """Yields the Sentry event and the check-in that stand for an alert; either may be missing."""
     if not alert.is_resolved:
         yield _build_event(alert, section)
     if section.monitors and not alert.is_update:
@@ -123,7 +123,7 @@ def build_payloads(alert: Alert, section: SentrySection) -> Iterator[dict[str, A
 
 
 def monitor_slug(alert: Alert) -> str:
-    """Returns the slug of the monitor of a model and rule, of all versions: `mlmon-fraud-data-drift-3f0a91c2`."""
+    """Returns the slug of the Sentry monitor of a model and rule: `mlmon-fraud-data-drift-3f0a91c2`."""
     name = re.sub(r"[^a-z0-9]+", "-", f"{alert.model}-{alert.rule}".lower()).strip("-")[:MAX_SLUG_NAME].strip("-")
     return f"mlmon-{name}-{_derive_id(*_fingerprint(alert))[:8]}"
 
@@ -159,12 +159,12 @@ def _fingerprint(alert: Alert) -> list[str]:
 
 
 def _derive_id(*texts: str) -> str:
-    """Derives an id of 32 hex digits: the same of the same texts."""
+    """Derives an id of 32 hex digits from texts: the same texts always give the same id."""
     return hashlib.blake2b("\0".join(texts).encode(), digest_size=16).hexdigest()
 
 
 def _create_client(section: SentrySection, transport: Any) -> Any:
-    """Makes a client that changes nothing of the process and sends nothing by itself."""
+    """Makes a Sentry client that changes nothing of the process and sends nothing by itself."""
     from sentry_sdk import Client
 
     return Client(

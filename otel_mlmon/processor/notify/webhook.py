@@ -1,4 +1,4 @@
-"""Posts alerts as JSON to an address.
+"""Posts alerts as JSON to an HTTP address, signed where a secret is configured.
 
 The body is the machine form of the alert (`alert/document.py`, docs/alert.schema.json). Headers: `Idempotency-Key`, the
 same for every attempt of one change of state; with a secret also `X-Mlmon-Timestamp` (Unix seconds) and
@@ -35,7 +35,7 @@ class WebhookSection(Section):
 
 
 class WebhookNotifier:
-    """Posts an alert.
+    """Posts alerts as JSON to an HTTP address.
 
     Args:
         url: http or https. It and the headers may hold secrets: no error names them.
@@ -66,7 +66,7 @@ class WebhookNotifier:
 
     @classmethod
     def create(cls, section: WebhookSection, emit_event: Any) -> WebhookNotifier:  # noqa: ARG003 (the Protocol's)
-        """Makes the notifier."""
+        """Makes the webhook notifier from its configuration section."""
         return cls(
             section.url,
             headers={name: value.get_secret_value() for name, value in section.headers.items()},
@@ -75,7 +75,7 @@ class WebhookNotifier:
         )
 
     def notify(self, alert: Alert) -> None:
-        """Posts `alert`; redirects are not followed, and the body of the response is not read."""
+        """Posts an alert as JSON; redirects are not followed, and the response's body is not read."""
         body = encode_document(alert)
         headers = {**self._headers, **self._standard_headers(alert, body)}
         post(
@@ -101,5 +101,5 @@ class WebhookNotifier:
 
 
 def signature(secret: bytes, timestamp: str, body: bytes) -> str:
-    """Computes `v1=` and 64 hex digits; a receiver computes the same and compares in constant time."""
+    """Computes the signature of a webhook request: `v1=` and the 64 hex digits of an HMAC-SHA256."""
     return "v1=" + hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()

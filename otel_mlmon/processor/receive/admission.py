@@ -28,7 +28,7 @@ from otel_mlmon.processor.receive.codec import CODECS, BodyFormat, Signal, Signa
 from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
 from otel_mlmon.processor.receive.dead_letters import DeadLetterDirectory
 from otel_mlmon.processor.receive.decode import DecodedRequest
-from otel_mlmon.processor.receive.events import PointsRejected, RequestRefused
+from otel_mlmon.processor.receive.events import PointsRejected, RequestMalformed, RequestRefused
 from otel_mlmon.processor.receive.load import WorkMeter
 from otel_mlmon.processor.receive.outcomes import DEAD_LETTER, ExportResult, ReceivedCounts, RefusalReason
 from otel_mlmon.processor.receive.sender_versions import SenderVersions
@@ -57,7 +57,7 @@ _FAULT: Final = RuntimeError("an internal error, which the guard has reported")
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Place:
-    """The place of a request among those in progress."""
+    """The place that an admitted OTLP request takes among those in progress, with its size."""
 
     size_bytes: int
     """After decompression, estimated before it."""
@@ -67,7 +67,7 @@ class Place:
 
 
 class _PendingRequest(NamedTuple):
-    """A request that is not answered yet."""
+    """An OTLP request that is not answered yet."""
 
     signal: Signal
     body: bytes
@@ -77,7 +77,7 @@ class _PendingRequest(NamedTuple):
 
 
 class Admission:
-    """Takes requests from any number of receivers and delivers their items.
+    """Admits or refuses OTLP requests of any number of receivers, decodes them, and hands on their data points.
 
     Runs on: the receivers' threads; a delivery may be acknowledged on any thread. Its lock guards integers only.
 
@@ -133,7 +133,7 @@ class Admission:
 
     @property
     def counts(self) -> ReceivedCounts:
-        """The counts of everything so far, all of one moment."""
+        """The counts of all received data points and requests by their outcome, all of one moment."""
         with self._lock:
             return ReceivedCounts(
                 accepted=self._totals["accepted"],
@@ -150,29 +150,30 @@ class Admission:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes of requests that are not answered yet."""
+        """The number of bytes of OTLP requests that are not answered yet."""
         return self._pending_bytes
 
     @property
     def queue_s(self) -> float:
-        """Seconds that the requests in progress are estimated to take."""
+        """The estimated seconds that the OTLP requests in progress will take."""
         with self._lock:
             return self._meter.estimate_s(len(self._places), self._pending_bytes)
 
     def count_unread(self, reason: RefusalReason, explanation: str, read_bytes: int) -> None:
-        """Counts and logs a request that is refused before it is parsed; `explanation` is a sentence."""
+        """Counts and logs an OTLP request that is refused before it is parsed; `explanation` is a sentence."""
         with self._lock:
             self._unread_requests[reason] += 1
             self._unread_bytes[reason] += read_bytes
         self._journal.emit(RequestRefused(reason=reason, explanation=explanation))
 
-    def count_malformed(self) -> None:
-        """Counts a request that is not valid in its encoding."""
+    def count_malformed(self, explanation: str) -> None:
+        """Counts and logs a request that is not valid in its encoding; `explanation` is a sentence."""
         with self._lock:
             self._totals["malformed"] += 1
+        self._journal.emit(RequestMalformed(explanation=explanation))
 
     def admit(self, size_bytes: int, *, sent_bytes: int | None = None) -> Place:
-        """Admits a request before it is decompressed and parsed; `release` or `consume` must follow.
+        """Admits an OTLP request before it is decompressed and parsed; `release` or `consume` must follow.
 
         Args:
             size_bytes: Its size after decompression, estimated.
@@ -195,7 +196,7 @@ class Admission:
         raise OverloadedError(f"{explanation} Send the request again later.", retry_after_s=delay_s)
 
     def release(self, place: Place) -> None:
-        """Gives the place of a request back that was not consumed. Safe twice."""
+        """Gives back the place of an admitted OTLP request that was not consumed. Safe twice."""
         with self._lock:
             if self._places.pop(id(place), None) is not None:
                 self._pending_bytes -= place.size_bytes
@@ -203,7 +204,7 @@ class Admission:
     def consume(
         self, signal: Signal, body: bytes, *, body_format: BodyFormat = "protobuf", place: Place | None = None
     ) -> Future[ExportResult]:
-        """Takes a request; the future is done when its items are stored, or were not taken.
+        """Decodes an OTLP request and hands on its data points; returns a future that is done when they are stored.
 
         The future ends with `OverloadedError` if the next step has no room, with `UnavailableError` if a fault of
         ours kept the request from being taken; after both it may be sent again. It cannot be cancelled.
@@ -243,7 +244,7 @@ class Admission:
         return request.result
 
     def _refusal(self, size_bytes: int) -> tuple[RefusalReason, str, float] | None:
-        """Returns reason, explanation and delay in seconds for which a request is refused. Called under the lock."""
+        """Returns why a request is refused, as reason, explanation and delay; None if not. Called under the lock."""
         if not self._places:
             return None
         if self._pending_bytes + size_bytes > self.max_pending_bytes:
@@ -258,7 +259,7 @@ class Admission:
         return None
 
     def _check_wait(self, place: Place) -> None:
-        """Refuses a request whose turn to be parsed did not come in time."""
+        """Refuses an OTLP request whose turn to be parsed did not come in time."""
         if self._clock() - place.arrived_s > self._max_queue_s:
             self.release(place)
             explanation = f"The processor could not begin with it within {self._max_queue_s:g} s."
@@ -268,13 +269,13 @@ class Admission:
     def _parse(self, request: _PendingRequest) -> Any:
         try:
             return parse_request(request.signal, request.body, request.body_format)
-        except MalformedError:
-            self.count_malformed()
+        except MalformedError as error:
+            self.count_malformed(str(error))
             self.release(request.place)
             raise
 
     def _decode(self, codec: SignalCodec, message: Any) -> DecodedRequest | None:
-        """Decodes a request; None after an internal error."""
+        """Decodes an OTLP request into data points and events; None after an internal error."""
         decoded: DecodedRequest | None = None
         malformed: MalformedError | None = None
         with guard("receive.decode"):
@@ -284,8 +285,7 @@ class Admission:
                 malformed = error
             self._versions.check(message)
         if malformed is not None:
-            with self._lock:
-                self._totals["malformed"] += 1
+            self.count_malformed(str(malformed))
             raise malformed
         return decoded
 
@@ -371,7 +371,7 @@ class Admission:
 
 
 def _run_step(step: Callable[[], T]) -> T | Exception:
-    """Runs one step of a delivery; returns its result, why it refuses the request, or `_FAULT`."""
+    """Runs one step of handing on a request; returns its result, why it refuses the request, or `_FAULT`."""
     outcome: T | Exception = _FAULT
     with guard("receive.deliver"):
         try:
@@ -386,6 +386,6 @@ def _hash_body(body: bytes) -> bytes:
 
 
 def _list_rejections(faults: Mapping[str, int]) -> str:
-    """Lists the reasons for which points were rejected, the most frequent first; empty if there are none."""
+    """Lists for a sender why data points were rejected, the most frequent reason first; empty if none were."""
     ranked = sorted(faults.items(), key=lambda fault: (-fault[1], fault[0]))
     return ", ".join(f"{reason}: {count}" for reason, count in ranked)

@@ -1,4 +1,4 @@
-"""Bounds the bodies that arrive at a time where their size is not known before they are whole, as over gRPC.
+"""Bounds how many request bodies of unknown size are received at a time, as over gRPC.
 
 Each may be as large as the largest request, so only so many arrive as have room together; the others wait unread in
 their connections, where HTTP/2 holds them back. A body that arrives slowly while others wait is given up, so that a few
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, eq=False)
 class _Arrival:
-    """A body that arrives."""
+    """A request body that is being received."""
 
     began_s: float
     give_up: Callable[[], object]
@@ -24,7 +24,7 @@ class _Arrival:
 
 
 class ArrivingBodies:
-    """Lets a limited number of bodies arrive at a time.
+    """A limit on the number of request bodies that are received at a time.
 
     Runs on: any thread; each waits for `patience_s` at most.
 
@@ -44,7 +44,7 @@ class ArrivingBodies:
 
     @contextmanager
     def arrive(self, give_up: Callable[[], object]) -> Iterator[bool]:
-        """Waits for the turn of a body, which is received inside; gives False if its turn did not come in time.
+        """Waits until a request body may be received inside; gives False if its turn did not come in time.
 
         Args:
             give_up: Ends the receiving from another thread; returns at once.
@@ -71,7 +71,7 @@ class ArrivingBodies:
             return arrival
 
     def _end_slow(self, now_s: float) -> float:
-        """Gives up the bodies that take too long; returns when the next does. Called under the lock."""
+        """Gives up bodies that arrive too slowly; returns when to look again. Called under the lock."""
         for arrival in self._arrivals:
             if arrival.began_s + self._patience_s > now_s:
                 return arrival.began_s + self._patience_s

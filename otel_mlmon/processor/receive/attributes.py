@@ -35,11 +35,11 @@ _LABELS: Final = frozenset({semconv.PREDICTION_LABEL, semconv.FEATURE_VALUE})
 
 
 class PointError(Exception):
-    """A point is rejected; the text is the reason, a few fixed words joined by underscores."""
+    """A data point is rejected; the text is the reason, a few fixed words joined by underscores."""
 
 
 def attributes_of(pairs: Iterable[KeyValue]) -> Attributes:
-    """Converts attributes to a dictionary; of a repeated key, which the protocol forbids, the last value counts."""
+    """Converts OTLP attributes to a dictionary; of a repeated key, which OTLP forbids, the last value counts."""
     return {pair.key: pair.value.string_value or _value(pair.value) for pair in pairs}
 
 
@@ -65,12 +65,12 @@ def canonical_text(attributes: Attributes) -> str:
 
 
 def hash_text(text: str) -> str:
-    """Returns the 32 hex digits by which a text of any length is told from others."""
+    """Returns a hash of a text of any length, as 32 hex digits."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def first_text(key: str, *levels: Attributes) -> str:
-    """Returns the first text of `key` that is not empty."""
+    """Returns the text of an attribute from the first of several levels on which it is not empty."""
     for level in levels:
         text = text_of(level.get(key))
         if text:
@@ -79,14 +79,14 @@ def first_text(key: str, *levels: Attributes) -> str:
 
 
 def name_of(attributes: Attributes, name: str) -> str:
-    """Returns the text of an attribute; of a bucket of texts with the fingerprint of its key."""
+    """Returns the text of an attribute; of a bucket of hashed texts with the fingerprint of its hash key."""
     text = text_of(attributes.get(name))
     key_id = attributes.get(semconv.TEXT_KEY_ID) if name in _LABELS else None
     return text if key_id is None else join_bucket(text, text_of(key_id))
 
 
 def check_names(*names: str) -> None:
-    """Checks the length of names that are stored.
+    """Checks that names which are to be stored are not too long.
 
     Raises:
         PointError: One is longer than `MAX_NAME_CHARACTERS`.
@@ -96,7 +96,7 @@ def check_names(*names: str) -> None:
 
 
 def text_of(value: Value) -> str:
-    """Returns the text of a value: a string unchanged, empty for None, bytes in base64, other values as JSON.
+    """Returns the text of an attribute value: strings unchanged, empty for None, bytes in base64, others as JSON.
 
     Source: opentelemetry-specification, common/README.md, AnyValue representation for non-OTLP protocols.
     """

@@ -1,4 +1,4 @@
-"""Parses requests of each signal, in protobuf or JSON, and decodes them into items."""
+"""Parses OTLP requests of each signal, in protobuf or JSON, and decodes them into data points and events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BodyFormat: TypeAlias = Literal["protobuf", "json"]
 
 
 class SignalCodec(NamedTuple):
-    """Holds how the requests of one signal are parsed, decoded, and counted where decoding fails."""
+    """How the OTLP requests of one signal are parsed and decoded, and counted where decoding fails."""
 
     request: Any
     """The class of a request in protobuf."""
@@ -31,7 +31,7 @@ class SignalCodec(NamedTuple):
 
 
 def parse_request(signal: Signal, body: bytes, body_format: BodyFormat) -> Any:
-    """Parses a request into the message of its signal.
+    """Parses the body of an OTLP request into the protobuf message of its signal.
 
     Raises:
         MalformedError: `body` is not a request of this signal.

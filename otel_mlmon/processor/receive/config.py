@@ -1,4 +1,4 @@
-"""The section `receiver` of the configuration file."""
+"""Defines the section `receiver` of the configuration file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from otel_mlmon.processor.config.section import OptionalAddress, Section, Size, 
 
 
 class ReceiverSection(Section):
-    """Where telemetry comes in."""
+    """Where telemetry is received over OTLP."""
 
     grpc: OptionalAddress = Field(default="127.0.0.1:4317", description='OTLP over gRPC; "" switches it off.')
     http: OptionalAddress = Field(default="127.0.0.1:4318", description='OTLP over HTTP; "" switches it off.')

@@ -1,4 +1,4 @@
-"""Stores requests that failed, for a person to look at, in a directory that cannot fill the disk."""
+"""Stores OTLP requests that failed, for a person to look at, in a directory of bounded size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_BYTES: Final = 256 * 2**20
 
 
 class DeadLetterDirectory:
-    """A directory of bounded size, in which the oldest files make room for new ones.
+    """A directory of failed OTLP requests of bounded size, in which the oldest make room for new ones.
 
     Runs on: any thread; writes one file at a time.
 
@@ -29,7 +29,7 @@ class DeadLetterDirectory:
         self._lock = threading.Lock()
 
     def write(self, body: bytes, *, name: str, suffix: str = ".pb") -> Path | None:
-        """Writes `body` to `<name><suffix>`, readable by its owner only; returns None if it is too large.
+        """Writes the body of a failed request to `<name><suffix>`; returns None if it is too large.
 
         Raises:
             OSError: The directory cannot be written to.

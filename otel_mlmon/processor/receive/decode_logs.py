@@ -1,4 +1,4 @@
-"""Decodes OTLP logs requests into the events about loaded models; all other records are taken and not used.
+"""Decodes OTLP logs requests into the events about loaded models; all other log records are counted and ignored.
 
 Source: opentelemetry-proto, logs.proto, `LogRecord.event_name`.
 Choice: senders older than that field put the event's name into the attribute `event.name`; both are read.
@@ -29,7 +29,7 @@ _EVENTS: Final = (semconv.EVENT_MODEL_LOADED, semconv.EVENT_PROVIDER_FALLBACK)
 
 
 def decode_logs(request: ExportLogsServiceRequest) -> DecodedRequest:
-    """Decodes every record of `request`.
+    """Decodes every log record of an OTLP logs request into an event about a loaded model, or counts it.
 
     Runs on: any thread.
     """
@@ -52,12 +52,12 @@ def decode_logs(request: ExportLogsServiceRequest) -> DecodedRequest:
 
 
 def count_records(request: ExportLogsServiceRequest) -> int:
-    """Counts the records of `request` without looking at them."""
+    """Counts the log records of an OTLP logs request without looking at them."""
     return sum(len(scope.log_records) for resource in request.resource_logs for scope in resource.scope_logs)
 
 
 def _decode_record(record: LogRecord, resource: Attributes) -> ModelLoaded | ProviderFallback | str | None:
-    """Returns the event of a record, the reason if it is rejected, or None if it is another event."""
+    """Returns the event of a log record, the reason if it is rejected, or None if it is another event."""
     if record.event_name not in ("", *_EVENTS):
         return None
     attributes = attributes_of(record.attributes)

@@ -1,4 +1,4 @@
-"""Internal events of the receivers: each a log line once a minute and reason, whatever comes."""
+"""Defines the receivers' own log messages, of which each is logged once a minute and reason at most."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from otel_mlmon import semconv
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointsRejected:
-    """Reports data points that were not counted; their sender was answered so and does not send them again."""
+    """The log message that data points were rejected; their sender was answered so and does not send them again."""
 
     metric: ClassVar[str] = semconv.REJECTED_POINTS.name
     level: ClassVar[int] = logging.WARNING
@@ -21,11 +21,11 @@ class PointsRejected:
     count: int
 
     def attributes(self) -> Mapping[str, str]:
-        """Returns the reason."""
+        """Returns the attributes of a rejection of data points: its reason."""
         return {semconv.REASON: self.reason}
 
     def message(self) -> str:
-        """Returns the log line: how many, and why."""
+        """Returns the log line on rejected data points: how many, and why."""
         return (
             f"{self.count} points of a {self.signal} request were rejected: {self.reason}. "
             f"Their sender was told; {self.metric} counts all, and more of this reason are logged once a minute."
@@ -33,8 +33,29 @@ class PointsRejected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestMalformed:
+    """Reports a request that is not valid in its encoding; its sender drops it."""
+
+    metric: ClassVar[str] = semconv.REQUESTS_MALFORMED.name
+    level: ClassVar[int] = logging.WARNING
+    explanation: str
+    count: int = 1
+
+    def attributes(self) -> Mapping[str, str]:
+        """Returns nothing: there is one kind."""
+        return {}
+
+    def message(self) -> str:
+        """Returns the log line: what is wrong, and where all are counted."""
+        return (
+            f"A request is lost, since it is malformed: {self.explanation} {self.metric} counts all; "
+            "logged once a minute."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRefused:
-    """Reports a request that was not accepted, and why."""
+    """The log message that an OTLP request was refused, and why."""
 
     metric: ClassVar[str] = semconv.REQUESTS_REFUSED.name
     level: ClassVar[int] = logging.WARNING
@@ -43,9 +64,9 @@ class RequestRefused:
     count: int = 1
 
     def attributes(self) -> Mapping[str, str]:
-        """Returns the reason."""
+        """Returns the attributes of a refused OTLP request: its reason."""
         return {semconv.REASON: self.reason}
 
     def message(self) -> str:
-        """Returns the log line: what is wrong, and where all refusals are counted."""
+        """Returns the log line on a refused OTLP request: what is wrong, and where all refusals are counted."""
         return f"A request was refused: {self.explanation} {self.metric} counts all; logged once a minute."

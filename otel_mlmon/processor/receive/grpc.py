@@ -23,7 +23,7 @@ from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
 from otel_mlmon.processor.address import Address
-from otel_mlmon.processor.connections import TlsFiles
+from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, TlsFiles, limit_connections
 from otel_mlmon.processor.receive.admission import MAX_PENDING_REQUESTS, MAX_QUEUE_S, Admission, Place
 from otel_mlmon.processor.receive.arrivals import ArrivingBodies
 from otel_mlmon.processor.receive.codec import Signal
@@ -40,8 +40,14 @@ MAX_CONCURRENT_STREAMS: Final = 100
 MAX_CONCURRENT_CALLS: Final = 4096
 """Requests of all connections at a time; gRPC itself refuses the others. Each holds 64 KiB before it is received."""
 
+MAX_ARRIVING_BODIES: Final = 4
+"""Bodies that are received at a time, unless the largest requests leave room for fewer."""
+
 MAX_CONNECTION_AGE_S: Final = 1800.0
 """After this time clients are asked to connect again, so that load balancers can move them."""
+
+IDLE_TIMEOUT_S: Final = 600.0
+"""A connection without a request in so long is closed in good order; its client connects again when it has one."""
 
 ANSWER_TIMEOUT_S: Final = 30.0
 """A request whose points are not stored after this time is answered with "unavailable"."""
@@ -55,7 +61,7 @@ SERVICES: Final[Mapping[Signal, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Refusal:
-    """A status that a call ends with."""
+    """A gRPC status with which a call is refused."""
 
     code: grpc.StatusCode
     message: str
@@ -100,14 +106,13 @@ class GrpcReceiver:
         self._answer_timeout_s = answer_timeout_s
         self._tls = tls
         self._threads = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="otlp-grpc")
-        self._bodies = ArrivingBodies(
-            max(1, admission.max_pending_bytes // admission.max_request_bytes),
-            patience_s=patience_s,
-        )
+        self._max_body_bytes = max(2 * admission.max_request_bytes, admission.max_pending_bytes // MAX_ARRIVING_BODIES)
+        arriving = max(1, admission.max_pending_bytes // self._max_body_bytes)
+        self._bodies = ArrivingBodies(arriving, patience_s=patience_s)
         self._health = health.HealthServicer()
         self._server = grpc.server(
             self._threads,
-            options=_options(admission, max_connection_age_s),
+            options=_options(self._max_body_bytes, max_connection_age_s),
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -116,7 +121,7 @@ class GrpcReceiver:
         )
 
     def start(self) -> str:
-        """Starts to listen; returns the bound `host:port`.
+        """Starts the OTLP/gRPC server; returns the bound `host:port`.
 
         Raises:
             ConfigurationError: The certificate cannot be used.
@@ -140,13 +145,13 @@ class GrpcReceiver:
         return str(Address(self._address.host, port))
 
     def stop(self, grace_s: float) -> None:
-        """Accepts no new requests, lets those in progress end within `grace_s` seconds, then cuts them off."""
+        """Stops the OTLP/gRPC server: refuses new requests, and cuts off those in progress after `grace_s` seconds."""
         self._health.enter_graceful_shutdown()
         self._server.stop(grace_s).wait()
         self._threads.shutdown(wait=False)
 
     def reload(self, *, token: str | None, tls: TlsFiles | None) -> None:
-        """Uses another token, and certificates as they are on disk now for connections to come.
+        """Replaces the token of the OTLP/gRPC server, and reads its certificates anew for new connections.
 
         Whether TLS is spoken does not change.
         """
@@ -195,7 +200,7 @@ class GrpcReceiver:
         return answer
 
     def _receive(self, bodies: Iterator[bytes], context: Any) -> tuple[bytes, Place] | _Refusal:
-        """Receives the body of a request when its turn comes, and admits it.
+        """Receives the body of a gRPC request when its turn comes, and admits it.
 
         Raises:
             OverloadedError: It was not admitted.
@@ -209,16 +214,19 @@ class GrpcReceiver:
                 return _Refusal(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message=message, retry_after_s=delay_s)
             try:
                 body = next(bodies, None)
-            except grpc.RpcError:  # the call has ended, and nobody is there to be answered
-                explanation = "It ended before its body was whole, or is too large when decompressed."
+            except grpc.RpcError:
+                body = None
+            if body is None:  # the call has ended, and nobody is there to be answered
+                explanation = (
+                    f"It ended before its body was whole, or that is larger than {self._max_body_bytes} bytes."
+                )
                 self._admission.count_unread("incomplete", explanation, 0)
                 return _Refusal(code=grpc.StatusCode.CANCELLED, message=explanation)
-            if body is not None:
+            if len(body) <= self._admission.max_request_bytes:
                 return body, self._admission.admit(len(body))
-        # gRPC has answered it, where there was a body.
-        explanation = f"The body is larger than {self._admission.max_request_bytes} bytes, or there is none."
-        self._admission.count_unread("too_large", explanation, 0)
-        return _Refusal(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message=f"{explanation} Send smaller batches.")
+            explanation = f"The body is larger than {self._admission.max_request_bytes} bytes when decompressed."
+            self._admission.count_unread("too_large", explanation, len(body))
+            return _Refusal(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message=f"{explanation} Send smaller batches.")
 
     def _answer(self, signal: Signal, bodies: Iterator[bytes], context: Any) -> bytes | _Refusal:
         timeout_s = self._remaining_s(context)
@@ -250,7 +258,7 @@ class GrpcReceiver:
             )
 
     def _remaining_s(self, context: Any) -> float:
-        """Returns how long the sender, and we, wait for the answer; below 0 where its deadline is over."""
+        """Returns the seconds that a call may still take; negative where its deadline is over."""
         remaining_s: float | None = context.time_remaining()
         return self._answer_timeout_s if remaining_s is None else min(remaining_s, self._answer_timeout_s)
 
@@ -262,13 +270,13 @@ class GrpcReceiver:
 
 
 class _UnknownMethods(grpc.GenericRpcHandler):  # type: ignore[misc] # the library asks for it
-    """Refuses calls of other services, and counts them."""
+    """Refuses gRPC calls of unknown services, and counts them."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
 
     def service(self, _: Any) -> Any:
-        """Returns the handler of a call that no other handler has taken."""
+        """Returns the handler that refuses a gRPC call of an unknown service."""
 
         def refuse(_: Iterator[bytes], context: Any) -> NoReturn:
             message = "There is no such method; send OTLP metrics, logs or traces."
@@ -279,7 +287,7 @@ class _UnknownMethods(grpc.GenericRpcHandler):  # type: ignore[misc] # the libra
 
 
 def _abort(context: Any, refusal: _Refusal) -> NoReturn:
-    """Ends the call with a status; gRPC does that by an exception."""
+    """Ends a gRPC call with an error status; gRPC does that by an exception."""
     trailers: list[tuple[str, bytes]] = [
         (
             "grpc-status-details-bin",
@@ -293,11 +301,19 @@ def _abort(context: Any, refusal: _Refusal) -> NoReturn:
     raise AssertionError("abort raises")
 
 
-def _options(admission: Admission, max_connection_age_s: float) -> list[tuple[str, int]]:
+def _options(max_body_bytes: int, max_connection_age_s: float) -> list[tuple[str, int]]:
+    """Returns the options of the server.
+
+    Above `max_body_bytes` gRPC ends a call by itself, and nobody here learns why. So that is twice as much as a request
+    may have: what is a little too large is received, counted, and refused in words.
+    """
     return [
         ("grpc.so_reuseport", 0),  # else a second server on the port would silently get half of the requests
         ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
-        ("grpc.max_receive_message_length", admission.max_request_bytes),  # enforced after decompression
+        ("grpc.max_receive_message_length", max_body_bytes),  # enforced after decompression
+        ("grpc.max_allowed_incoming_connections", limit_connections()),
+        ("grpc.server_handshake_timeout_ms", round(HEAD_TIMEOUT_S * 1000)),  # also of those that send nothing
+        ("grpc.max_connection_idle_ms", round(IDLE_TIMEOUT_S * 1000)),
         ("grpc.max_connection_age_ms", round(max_connection_age_s * 1000)),
         ("grpc.max_connection_age_grace_ms", 60_000),
         ("grpc.keepalive_time_ms", 60_000),

@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
-from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, AsgiServer, TlsFiles
+from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, AsgiServer, TlsFiles, limit_connections
 from otel_mlmon.processor.receive.admission import Admission, Place
 from otel_mlmon.processor.receive.codec import BodyFormat, Signal
 from otel_mlmon.processor.receive.inflate import ENCODINGS, TooLargeError, inflate
@@ -34,7 +34,6 @@ OPTION: Final = "receiver.http"
 TLS_OPTION: Final = "receiver.tls"
 BACKLOG: Final = 2048
 WORKERS: Final = 4
-MAX_CONNECTIONS: Final = 4096
 BODY_TIMEOUT_S: Final = 10.0
 WHOLE_BODY_TIMEOUT_S: Final = 120.0
 ANSWER_TIMEOUT_S: Final = 30.0
@@ -57,7 +56,7 @@ _RPC_CODES: Final = {400: 3, 401: 16, 404: 12, 405: 12, 408: 4, 413: 8, 415: 3, 
 
 
 class RequestRefusedError(Exception):
-    """A request that is answered with an error status.
+    """An HTTP request is answered with an error status.
 
     Args:
         status_code: The HTTP status.
@@ -88,7 +87,7 @@ class RequestRefusedError(Exception):
             self.headers["retry-after"] = str(max(1, math.ceil(retry_after_s)))
 
     def response(self, request: Request) -> Response:
-        """Returns a `google.rpc.Status`, in the encoding of the request where that is JSON."""
+        """Returns the error response, a `google.rpc.Status`, in JSON where the request is JSON."""
         media_type = _content_type(request)
         media_type = media_type if media_type in BODY_FORMATS else PROTOBUF
         code, body_format = _RPC_CODES[self.status_code], BODY_FORMATS[media_type]
@@ -141,12 +140,12 @@ class HttpReceiver:
             name="otlp-http",
             tls=tls,
             keep_alive_s=KEEP_ALIVE_S,
-            max_connections=MAX_CONNECTIONS,
+            max_connections=limit_connections(),
             head_timeout_s=head_timeout_s,
         )
 
     def start(self) -> str:
-        """Starts to listen; returns the bound `host:port`.
+        """Starts the OTLP/HTTP server; returns the bound `host:port`.
 
         Raises:
             ConfigurationError: The certificate cannot be used.
@@ -162,7 +161,7 @@ class HttpReceiver:
         return str(bound)
 
     def reload(self, *, token: str | None, tls: TlsFiles | None) -> None:
-        """Uses another token, and certificates as they are on disk now; requests in progress end as they began.
+        """Replaces the token of the OTLP/HTTP server, and reads its certificates anew for new connections.
 
         Whether TLS is spoken does not change.
         """
@@ -170,7 +169,7 @@ class HttpReceiver:
         self._server.reload(tls)
 
     def stop(self, grace_s: float) -> None:
-        """Accepts no new requests, lets those in progress end within `grace_s` seconds, then cuts them off."""
+        """Stops the OTLP/HTTP server: refuses new requests, and cuts off those in progress after `grace_s` seconds."""
         self._server.stop(grace_s, grace_s + 5)
         self._workers.shutdown(wait=False)
 
@@ -179,7 +178,7 @@ class HttpReceiver:
         return Router(routes, redirect_slashes=False, default=_Endpoint(self._export))
 
     async def _export(self, request: Request) -> Response:
-        """Answers one request. An internal error is never answered with 500, at which senders drop the batch."""
+        """Answers one OTLP request. An internal error is never answered with 500, at which senders drop the batch."""
         refusal = self._unavailable("The processor failed to answer the request; send it again.")
         with guard("receive.http"):
             try:
@@ -217,7 +216,7 @@ class HttpReceiver:
         raise RequestRefusedError(401, message, reason="unauthorized", headers={"www-authenticate": "Bearer"})
 
     async def _read_body(self, request: Request) -> bytes:
-        """Reads the body as it was sent; the bodies of all requests that arrive together are bounded too."""
+        """Reads the body of a request as it was sent; the bytes of all bodies that arrive together are bounded."""
         chunks: list[bytes] = []
         size_bytes = 0
         ends_s = asyncio.get_running_loop().time() + WHOLE_BODY_TIMEOUT_S
@@ -277,13 +276,13 @@ class HttpReceiver:
     def _inflate_and_consume(
         self, signal: Signal, body: bytes, body_format: BodyFormat, encoding: str, place: Place
     ) -> Future[ExportResult]:
-        """Runs on: a worker's thread."""
+        """Decompresses an admitted request and hands on its data points. Runs on: a worker's thread."""
         is_consumed = False
         try:
             inflated = inflate(body, encoding, max_bytes=self._admission.max_request_bytes)
             is_consumed = True
-        except MalformedError:
-            self._admission.count_malformed()
+        except MalformedError as error:
+            self._admission.count_malformed(str(error))
             raise
         finally:
             if not is_consumed:
@@ -300,7 +299,7 @@ class HttpReceiver:
 
 
 class _Endpoint:
-    """An ASGI application of one handler, without the wrappers for exceptions that a function as endpoint gets.
+    """An ASGI application of one handler, without Starlette's wrappers for exceptions.
 
     They cost a tenth of a small request, and the handlers here do not raise.
     """
@@ -314,7 +313,7 @@ class _Endpoint:
 
 
 def _check_encoding(request: Request) -> tuple[BodyFormat, str]:
-    """Returns the format and the content encoding of the body."""
+    """Returns the format and the content encoding of a request's body."""
     content_type = _content_type(request)
     if content_type not in BODY_FORMATS:
         message = f"Content type {content_type or 'none'} is not supported; send one of {', '.join(BODY_FORMATS)}."

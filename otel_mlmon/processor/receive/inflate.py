@@ -30,11 +30,11 @@ _RAW: Final = -15
 
 
 class TooLargeError(Exception):
-    """A body is larger than the limit."""
+    """A request body is larger than the limit."""
 
 
 def inflate(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
-    """Decompresses a body whose `encoding` is one of `ENCODINGS`; gzip members or zstd frames in a row are one body.
+    """Decompresses a request body up to a limit; gzip members or zstd frames in a row are one body.
 
     Choice: `deflate` is the zlib format (RFC 9110, 8.4.1.2), or the raw one that some senders use for it.
 

@@ -32,7 +32,7 @@ HEX_KEYS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
 
 
 def decode_points_json(line: str | bytes) -> list[DataPoint]:
-    """Decodes the points of one metrics request in OTLP JSON, as the Collector's file exporter writes it.
+    """Decodes the data points of one OTLP JSON metrics request, as the Collector's file exporter writes it.
 
     Points that break the data model are left out; requests of other signals have no points.
 
@@ -44,7 +44,7 @@ def decode_points_json(line: str | bytes) -> list[DataPoint]:
 
 
 def read_json(message: AnyMessage, text: str | bytes) -> AnyMessage:
-    """Fills `message` from a JSON object and returns it.
+    """Fills an OTLP protobuf message from a JSON object and returns it.
 
     Raises:
         MalformedError: The text is not JSON, or a value is not of its key's type; the message says which.

@@ -1,4 +1,4 @@
-"""Measures how fast requests are worked off, so that admission can refuse by time instead of by size.
+"""Measures how fast requests are processed, so that admission can refuse by waiting time instead of by size.
 
 The work of a request is decoding it and adding its points to the state, on several threads that share one interpreter.
 The rate is the bytes of the requests that were worked off per second in which any thread worked: it holds for an idle
@@ -27,7 +27,7 @@ _MEMORY_S: Final = 4.0
 
 
 class WorkMeter:
-    """Measures the rate at which work is done, and estimates how long more of it will take.
+    """Measures how many bytes of requests are processed a second, and estimates how long more of them will take.
 
     Runs on: any thread. Its lock guards a few numbers.
 
@@ -45,7 +45,7 @@ class WorkMeter:
 
     @contextmanager
     def measure(self) -> Iterator[None]:
-        """Measures the time inside as work; overlapping work of several threads counts once."""
+        """Measures the time inside as time of processing; overlapping work of several threads counts once."""
         with self._lock:
             self._note_time()
             self._threads += 1
@@ -57,7 +57,7 @@ class WorkMeter:
                 self._threads -= 1
 
     def complete(self, size_bytes: int) -> None:
-        """Notes that a request of this size is worked off."""
+        """Records that a request of this size is processed."""
         with self._lock:
             self._note_time()
             self._bytes += size_bytes + REQUEST_BYTES
@@ -66,7 +66,7 @@ class WorkMeter:
                 self._bytes /= 2
 
     def estimate_s(self, requests: int, size_bytes: int) -> float:
-        """Estimates the seconds that so many requests of this size together will take."""
+        """Estimates the seconds that it takes to process some requests of this size in total."""
         with self._lock:
             return (size_bytes + requests * REQUEST_BYTES) * self._busy_s / self._bytes
 

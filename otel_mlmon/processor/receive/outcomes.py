@@ -1,4 +1,4 @@
-"""Outcomes of receiving: the answer to one request, and the counts of all."""
+"""Defines the outcomes of receiving: the answer to one OTLP request, and the counts of all."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ RefusalReason: TypeAlias = Literal[
 ]
 """The reason for which a request was refused before it was parsed. Those that are sent again: `queue` and `memory`, no
 room for now; `timeout`, it arrived too slowly or too late; `incomplete`, its sender gave up, or gRPC ended the call
-since the body was too large. Those that are not: `too_large`; `unauthorized`; `not_found`, another path or service than
-OTLP's; `bad_method`, not POST; `unsupported`, another content type or encoding."""
+by itself, at more than twice the limit. Those that are not: `too_large`; `unauthorized`; `not_found`, another path or
+service than OTLP's; `bad_method`, not POST; `unsupported`, another content type or encoding."""
 
 REFUSAL_REASONS: Final[tuple[str, ...]] = get_args(RefusalReason)
 
@@ -38,7 +38,7 @@ FAULTS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
-    """The answer to an accepted request; without rejected points and message it is full success."""
+    """The answer to an accepted OTLP request; without rejected points and message it is full success."""
 
     rejected: int = 0
     """Points that were rejected and must not be sent again."""
@@ -47,7 +47,7 @@ class ExportResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedCounts:
-    """Counts of what was received so far.
+    """The counts of all received data points and requests by their outcome.
 
     Accepted, rejected, refused, ignored and loop-dropped points add up to all points of the requests that were parsed.
     A log record about a loaded model counts as a point.
@@ -76,5 +76,5 @@ class ReceivedCounts:
 
     @property
     def rejected_total(self) -> int:
-        """The rejected points over all reasons."""
+        """The number of rejected data points, over all reasons."""
         return sum(self.rejected.values())

@@ -1,4 +1,4 @@
-"""Encodes what OTLP answers: export responses, and statuses with the delay after which to try again."""
+"""Encodes OTLP responses: of success, and of failure with the delay after which to try again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RESPONSES: Final[Mapping[str, tuple[Any, str]]] = {
 
 
 def encode_response(signal: Signal, result: ExportResult, body_format: BodyFormat = "protobuf") -> bytes:
-    """Encodes the export response of `signal`; full success has no `partial_success`."""
+    """Encodes the OTLP export response of a signal; full success has no `partial_success`."""
     kind, rejected = _RESPONSES[signal]
     is_partial = bool(result.rejected or result.message)
     if body_format == "json":
@@ -45,7 +45,7 @@ def encode_response(signal: Signal, result: ExportResult, body_format: BodyForma
 
 
 def encode_retry_info(delay_s: float) -> bytes:
-    """Encodes a `google.rpc.RetryInfo`, which says after how many seconds to try again."""
+    """Encodes a `google.rpc.RetryInfo`, the delay after which a sender may try again."""
     serialized: bytes = _retry_info(delay_s).SerializeToString()
     return serialized
 
@@ -53,7 +53,7 @@ def encode_retry_info(delay_s: float) -> bytes:
 def encode_status(
     code: int, message: str, *, retry_after_s: float | None = None, body_format: BodyFormat = "protobuf"
 ) -> bytes:
-    """Encodes a `google.rpc.Status`, with a RetryInfo among its details where the request may be sent again."""
+    """Encodes a `google.rpc.Status`, with a RetryInfo where the request may be sent again."""
     if body_format == "json":
         status: dict[str, Any] = {"code": code, "message": message}
         if retry_after_s is not None:

@@ -1,4 +1,4 @@
-"""Says once when an application of a later release than the processor sends telemetry.
+"""Warns once of each version of otel_mlmon, later than the processor's, with which an application sends telemetry.
 
 Names of metrics and attributes only come to be more, so releases may differ either way: what this release does not know
 is ignored and counted, and what an earlier one does not send is not there. The release is the version of the
@@ -26,7 +26,7 @@ _RELEASE: Final = re.compile(r"(\d{1,6})\.(\d{1,6})(?:\.\d{1,6})?(?:[.a-z+-]|$)"
 
 
 class SenderVersions:
-    """Remembers the versions that were said.
+    """Warns of senders whose otel_mlmon is of a later release than the processor's, once a version.
 
     Runs on: any thread; two threads that meet a version at the same moment may both say it.
 
@@ -40,7 +40,7 @@ class SenderVersions:
         self._checked: set[str] = set()
 
     def check(self, request: Any) -> None:
-        """Looks at the scopes of a parsed metrics or logs request."""
+        """Checks the versions of the instrumentation scopes in a parsed metrics or logs request."""
         for scope in _list_scopes(request):
             version = "".join(c if c.isprintable() else "?" for c in scope.version[:MAX_VERSION_CHARACTERS])
             if scope.name != semconv.SCOPE or version in self._checked or len(self._checked) >= MAX_VERSIONS:
@@ -57,7 +57,7 @@ class SenderVersions:
 
 
 def parse_release(version: str) -> tuple[int, int] | None:
-    """Returns major and minor version, by which what is sent may differ; None of a text that is no version."""
+    """Parses the major and minor number of a version such as `1.2.3`; None if the text is no version."""
     match = _RELEASE.match(version)
     return (int(match[1]), int(match[2])) if match is not None else None
 

@@ -27,7 +27,7 @@ _LOOPBACK_NAMES: Final = ("localhost", "*.localhost")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebAccess:
-    """What a request to the web port must bring."""
+    """The host names and tokens with which requests may use the web port."""
 
     hosts: tuple[str, ...] = ()
     """Names and patterns by which the port may be addressed, besides loopback names and IP addresses."""
@@ -37,7 +37,7 @@ class WebAccess:
     """The token of the administrator, who may read too; None if nothing may be changed."""
 
     def allows_host(self, header: str) -> bool:
-        """Returns whether a `Host` header names this port."""
+        """Returns whether the `Host` header of a request names the web port."""
         host = _host_name(header)
         try:
             ipaddress.ip_address(host)
@@ -47,7 +47,7 @@ class WebAccess:
         return True
 
     def allows_reading(self, authorization: str) -> bool:
-        """Returns whether an `Authorization` header may read; Basic has the token as its password."""
+        """Returns whether an `Authorization` header carries a token that may read the web port."""
         if self.read_token is None:
             return True
         tokens = [token for token in (self.read_token, self.admin_token) if token is not None]
@@ -56,7 +56,7 @@ class WebAccess:
 
 
 class AccessControl:
-    """Refuses requests that the present `WebAccess` does not allow; whoever changes something is checked later.
+    """An ASGI middleware that refuses requests to the web port without a valid host name or read token.
 
     Args:
         app: What is behind it.
@@ -68,7 +68,7 @@ class AccessControl:
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuses a request, or passes it on."""
+        """Refuses a request to the web port, or passes it on to the application."""
         refusal = self._refusal(Request(scope)) if scope["type"] == "http" else None
         await (refusal or self._app)(scope, receive, send)
 
@@ -99,7 +99,7 @@ def _credentials(authorization: str) -> bytes:
 
 
 def _host_name(header: str) -> str:
-    """Returns the host of a `Host` header, without port, brackets and the dot of a full name."""
+    """Returns the host that a `Host` header names, without port, brackets and a final dot."""
     text = header.strip().lower()
     if text.startswith("["):
         return text[1:].partition("]")[0]

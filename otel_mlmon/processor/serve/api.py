@@ -58,7 +58,7 @@ def create_app(
     setup: Callable[[], dict[str, Any]] = dict,
     history: History | None = None,
 ) -> Starlette:
-    """Creates the application.
+    """Creates the ASGI application of the web port: JSON API, Prometheus metrics, health checks and web pages.
 
     Args:
         read: Returns the present overview. Like the others it runs on a thread of the server's pool and may wait.
@@ -136,7 +136,7 @@ def create_app(
 
 
 def _find_model(overview: Overview, model_id: str, version: str | None) -> dict[str, Any] | None:
-    """Returns the document of a model: of the version that was updated last, or of the one that is named."""
+    """Returns the JSON document of a model: of the named version, or of the one that was updated last."""
     latest: dict[str, Any] | None = overview["models"].get(model_id)
     if latest is None or version is None:
         return latest
@@ -174,7 +174,7 @@ def _replace_infinite(value: Any) -> Any:
 
 
 class _SecurityHeaders:
-    """Adds `SECURITY_HEADERS` to every answer, including errors."""
+    """An ASGI middleware that adds `SECURITY_HEADERS` to every response, including errors."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Checks the token of requests that change something, `Authorization: Bearer …` (RFC 6750)."""
+"""Checks the administrator's token of requests that change something, `Authorization: Bearer …` (RFC 6750)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 
 
 def refuse_unauthorized(request: Request, token: str | None) -> JSONResponse | None:
-    """Returns the refusal of a request without the administrator's token; None if it carries it.
+    """Returns the error response to a request without the administrator's token; None if it has the token.
 
     The tokens are compared in constant time, and no answer repeats either.
 

@@ -1,4 +1,4 @@
-"""The sections `forward` and `web` of the configuration file."""
+"""Defines the sections `forward` and `web` of the configuration file."""
 
 from __future__ import annotations
 

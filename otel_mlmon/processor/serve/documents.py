@@ -1,4 +1,4 @@
-"""Builds the JSON documents of the web port, and the gauges of `/metrics` and OTLP, from the results of the steps.
+"""Builds the JSON documents of the web port, and the gauges of `/metrics` and OTLP, from the state of all models.
 
 Pure functions; nothing here decides anything.
 """
@@ -39,7 +39,7 @@ _UNSCORED: Final = Score(state="learning", log10_evidence=0.0, log10_alarm_line=
 def overview(
     entries: Mapping[ModelKey, Document], alerts: Iterable[Alert], changes: Mapping[ModelKey, VersionChange]
 ) -> Document:
-    """Builds `{"models": {id: document}, "versions": {id: {version: document}}, "alerts": [document]}`.
+    """Builds the JSON document of all models, all their versions, and all alerts.
 
     A model's document is of the version that was updated last; `versions` lists all versions, each with its difference
     from the version before; null of one that was not new, or has not enough predictions yet.
@@ -65,7 +65,7 @@ def overview(
 
 
 def model_document(summary: ModelSummary, scores: Mapping[str, Score], rules: Iterable[RuleStatus]) -> Document:
-    """Builds the document of one model version, from its scores by stream."""
+    """Builds the JSON document of one model version from the scores of its streams."""
     streams = [stream_document(stream, scores.get(stream.stream, _UNSCORED)) for stream in summary.streams]
     return {
         "name": summary.model.name,
@@ -101,7 +101,7 @@ def model_document(summary: ModelSummary, scores: Mapping[str, Score], rules: It
 
 
 def history_values(summary: ModelSummary, scores: Mapping[str, Score]) -> tuple[list[float], dict[str, float]]:
-    """Returns what the history takes of a model version: its columns, and the evidence of streams that have any."""
+    """Returns what the history of a model version records now: its columns, and the evidence by stream."""
     accuracy_values = accuracy_document(summary, scores) or {}
     values = [
         summary.calls_per_s,
@@ -120,7 +120,7 @@ def history_values(summary: ModelSummary, scores: Mapping[str, Score]) -> tuple[
 
 
 def accuracy_document(summary: ModelSummary, scores: Mapping[str, Score]) -> Document | None:
-    """Builds the estimated accuracy of the rolling window; None without labelled data or confidences."""
+    """Builds the JSON document of a model's estimated accuracy; None without labelled data or confidences."""
     calibration = summary.calibration
     stream = next((stream for stream in summary.streams if stream.stream == semconv.STREAM_CONFIDENCE), None)
     if calibration is None or stream is None or len(stream.current_counts) != calibration.total.size:
@@ -143,12 +143,13 @@ def accuracy_document(summary: ModelSummary, scores: Mapping[str, Score]) -> Doc
 
 
 def stream_document(stream: StreamSummary, score: Score) -> Document:
-    """Builds the document of one stream."""
+    """Builds the JSON document of one stream: its state, evidence, statistics and distribution."""
     return {
         "stream": stream.stream,
         "state": "error" if stream.fault else score.state,
         "fault": stream.fault,
         "calibrating": score.is_calibrating,
+        "calibrated_ratio": score.calibrated_ratio,
         "learned_count": stream.learned,
         "required_count": stream.learn,
         "origin": stream.origin,
@@ -187,7 +188,7 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
 
 
 def detectable_document(score: Score) -> Document | None:
-    """Builds how small a drift of a stream would be found within a day; None while it is not judged."""
+    """Builds the JSON document on how small a drift of a stream would be found; None if it is not judged."""
     detectable = score.detectable
     if detectable is None:
         return None
@@ -214,7 +215,7 @@ def _known(number: float) -> float | None:
 
 
 def model_gauges(document: Document, scores: Mapping[str, Score], admitted: Container[str]) -> Iterator[MetricValue]:
-    """Yields the gauges of a model's document: states, evidence, statistics and window counts.
+    """Yields the gauges of a model version's document: states, evidence, statistics and window counts.
 
     Args:
         document: Of one model version.
@@ -248,7 +249,7 @@ def model_gauges(document: Document, scores: Mapping[str, Score], admitted: Cont
 
 
 def rule_gauges(rules: Iterable[RuleStatus]) -> Iterator[MetricValue]:
-    """Yields the states of rules."""
+    """Yields the gauges that show the state of every alert rule."""
     for status in rules:
         attributes = {**_model_attributes(status.model), semconv.ALERT_RULE: status.rule}
         yield MetricValue(
@@ -273,11 +274,11 @@ def _describe_changes(stream: StreamSummary) -> tuple[str, ...]:
 
 
 def _drift_rank(stream: Document) -> tuple[float, str]:
-    """Returns the rank by evidence, the strongest first; capped evidence is equal."""
+    """Returns the sort key of a stream's document: the strongest evidence first, and capped evidence as equal."""
     return -round(stream["log10_evidence"] - stream["log10_alarm_line"], 2), stream["stream"]
 
 
 def _model_state(statuses: Iterable[str]) -> str:
-    """Returns the first state of `_MODEL_STATES` that any stream is in; `learning` without one that is judged."""
+    """Returns the state of a model: the first of `_MODEL_STATES` that any of its streams is in, else `learning`."""
     distinct = set(statuses)
     return next((state for state in _MODEL_STATES if state in distinct), "learning")

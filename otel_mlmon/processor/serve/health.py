@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 
 def routes(is_ready: Callable[[], bool]) -> list[Route]:
-    """Returns both routes.
+    """Returns the routes of the health checks `/healthz` and `/readyz`.
 
     Args:
         is_ready: Returns whether telemetry is accepted.

@@ -1,4 +1,4 @@
-"""Makes the OpenAPI document of the web port, `/api/v1/openapi.json`, from its routes and the types of its answers.
+"""Builds the OpenAPI document of the web port, `/api/v1/openapi.json`, from its routes and response types.
 
 Source: OpenAPI Specification 3.1.0; https://jcristharif.com/msgspec/jsonschema.html.
 """
@@ -41,7 +41,7 @@ _STATUSES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One method of one path."""
+    """The documentation of one HTTP method of one path of the web port."""
 
     summary: str
     answer: Any = None
@@ -112,7 +112,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
 
 
 def create_document(routes: Iterable[BaseRoute], *, version: str) -> dict[str, Any]:
-    """Returns the OpenAPI document of those routes that are no pages.
+    """Builds the OpenAPI document of the web port's routes, without its web pages.
 
     Args:
         routes: The routes of the web port.
@@ -187,7 +187,7 @@ def _describe_parameters(path: str, operation: Operation) -> list[dict[str, Any]
 
 
 def _allow_null(component: Any) -> Any:
-    """Returns a schema in which every number may be null: those that are not finite are."""
+    """Returns a JSON Schema in which every number may be null, as numbers that are not finite are written."""
     if isinstance(component, list):
         return [_allow_null(part) for part in component]
     if not isinstance(component, dict):

@@ -1,4 +1,4 @@
-"""Exports results as OTLP with the SDK's exporters: gauges at an interval, and events.
+"""Exports the processor's results as OTLP with the SDK's exporters: gauges at an interval, and events.
 
 In: `MetricValue` and events of the processor. Out: OTLP under the scope `otel_mlmon.processor`, which the receiver
 drops, so that a Collector that sends it back makes no loop.
@@ -42,7 +42,7 @@ _SEVERITIES: Final = {
 
 
 class Exporter:
-    """Sends gauges every `interval_s` seconds, and events soon after they happen.
+    """Sends the processor's gauges over OTLP at an interval, and its events soon after they happen.
 
     Runs on: two threads of the SDK. While an endpoint is down data is lost, but callers never wait.
 
@@ -104,7 +104,7 @@ class Exporter:
         attributes: Mapping[str, str | int | float | bool],
         time_ns: int,
     ) -> None:
-        """Queues an event, a log record with an event name; the oldest is dropped where the queue is full.
+        """Queues an event to be sent over OTLP; the oldest one is dropped where the queue is full.
 
         Runs on: any thread; does not wait.
         """
@@ -122,7 +122,7 @@ class Exporter:
             )
 
     def shutdown(self, timeout_s: float) -> bool:
-        """Sends the remaining data and stops, within `timeout_s` seconds; returns whether it ended in time.
+        """Sends the remaining gauges and events, and stops; returns whether that ended within `timeout_s` seconds.
 
         The SDK's own time-outs do not bound a call to a dead endpoint, so such a call is left behind on its thread.
         """
@@ -154,7 +154,7 @@ class Exporter:
         return result
 
     def _stop_retries(self) -> None:
-        """Ends the retries of a call that hangs."""
+        """Ends the retries of an OTLP export that hangs."""
         self._log_exporter.shutdown()
         self._metric_exporter.shutdown()
 
@@ -165,7 +165,7 @@ def _run_guarded(step: Callable[[], Any]) -> None:
 
 
 def _exporters(endpoint: str, protocol: OtlpProtocol) -> tuple[Any, Any]:
-    """Creates the exporters of metrics and of logs."""
+    """Creates the SDK's OTLP exporters of metrics and of logs."""
     url = endpoint if "://" in endpoint else f"http://{endpoint}"
     if protocol == "grpc":
         is_insecure = not url.startswith("https://")

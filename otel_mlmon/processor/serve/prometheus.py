@@ -27,7 +27,7 @@ _Family = CounterMetricFamily | GaugeMetricFamily
 
 
 def create_page(read: Callable[[], Iterable[MetricValue]]) -> Callable[[], bytes]:
-    """Returns a function that renders the page, with the values that `read` returns at that moment.
+    """Returns a function that renders the Prometheus page of the metric values that `read` returns at that moment.
 
     A metric's series are listed together; metrics are in the order of their first value.
     """
@@ -37,7 +37,7 @@ def create_page(read: Callable[[], Iterable[MetricValue]]) -> Callable[[], bytes
 
 
 def prometheus_name(metric: Metric) -> str:
-    """Returns the name of a metric's samples: `ml.inference.duration` in s is `ml_inference_duration_seconds`."""
+    """Returns the Prometheus name of a metric: `ml_inference_duration_seconds` for `ml.inference.duration` in s."""
     name = _sanitize(metric.name)
     suffix = _UNIT_SUFFIXES.get(metric.unit)
     if suffix == "ratio" and _is_counter(metric):

@@ -1,4 +1,4 @@
-"""What the web port and the exporter show: documents, gauges and references of each model version, as of a moment.
+"""Holds a snapshot of each model version's documents, gauges and references for the web port and the OTLP exporter.
 
 The state thread hands over what changed, as values that never change again. Documents and gauges are made of them when
 they are asked for, and remembered until their model changes: a processor that nobody looks at makes none, and the cost
@@ -31,7 +31,7 @@ MeasureWindows = Callable[[Sequence[tuple[Reference, Counts]]], list[Statistics]
 
 @dataclass(slots=True, kw_only=True)
 class ModelView:
-    """Holds what is known of one model version as of a moment, and what was made of it."""
+    """The snapshot of one model version, with the document and the gauges that were built from it."""
 
     summary: ModelSummary
     scores: Mapping[str, Score]
@@ -46,14 +46,14 @@ class ModelView:
 
 @dataclass(slots=True)
 class AdmittedStreams:
-    """The streams that have gauges: the first that came, each for as long as it is there."""
+    """The limited number of streams that have gauges: the first that came, each for as long as it exists."""
 
     maximum: int
     models: dict[ModelKey, dict[str, None]] = field(default_factory=dict)
     count: int = 0
 
     def update(self, model: ModelKey, streams: Iterable[str]) -> None:
-        """Admits new streams of a model while there is room, and gives up the places of those that are gone."""
+        """Admits new streams of a model to gauges while there is room, and removes those that are gone."""
         present = dict.fromkeys(streams)
         before = self.models.get(model, {})
         admitted = {stream: None for stream in before if stream in present}
@@ -65,12 +65,12 @@ class AdmittedStreams:
         self.models[model] = admitted
 
     def remove(self, model: ModelKey) -> None:
-        """Gives up the places of a model's streams."""
+        """Removes all streams of a model from those that have gauges."""
         self.count -= len(self.models.pop(model, {}))
 
 
 class Publication:
-    """Documents, gauges and references of all model versions.
+    """The published snapshots of all model versions, from which documents, gauges and references are read.
 
     Runs on: `publish` on the state thread, everything else on any.
 
@@ -96,7 +96,7 @@ class Publication:
         alerts: list[Alert],
         changes: Mapping[ModelKey, VersionChange],
     ) -> None:
-        """Replaces what changed.
+        """Replaces the published snapshots of model versions, rule states, alerts and version changes.
 
         Args:
             views: By model version that changed; None for one that was removed.
@@ -122,7 +122,7 @@ class Publication:
             self._alerts, self._changes, self._overview = alerts, dict(changes), None
 
     def overview(self) -> documents.Document:
-        """Returns `{"models": …, "versions": …, "alerts": …}`; not to be changed."""
+        """Returns the JSON document of all models, versions and alerts; not to be changed."""
         with self._lock:
             if self._overview is None:
                 self._measure_windows()
@@ -131,7 +131,7 @@ class Publication:
             return self._overview
 
     def gauges(self) -> Iterator[MetricValue]:
-        """Yields the gauges of the admitted streams and of the rules.
+        """Yields the gauges of all models' streams, as far as they are admitted, and of all alert rules.
 
         Of each model those of the version that was updated last.
         """
@@ -149,12 +149,12 @@ class Publication:
 
     @property
     def omitted_streams(self) -> int:
-        """How many streams have no gauges, since others came first."""
+        """The number of streams without gauges, since others came first."""
         with self._lock:
             return sum(len(view.summary.streams) for view in self._views.values()) - self._admitted.count
 
     def references(self) -> dict[str, dict[str, ModelReference]]:
-        """Returns the reference of each model, by id and version."""
+        """Returns the present reference of each model version, by the model's id and its version."""
         with self._lock:
             references: dict[str, dict[str, ModelReference]] = {}
             for model, view in self._views.items():
@@ -173,7 +173,7 @@ class Publication:
         return view.gauges
 
     def _measure_windows(self) -> None:
-        """Measures the rolling windows that no threshold had measured, those of many streams at once."""
+        """Computes the statistics of the rolling windows that have none yet, those of many streams at once."""
         unmeasured = [view for view in self._views.values() if not view.is_measured]
         windows = [
             (view, stream.stream, (stream.reference, stream.current))

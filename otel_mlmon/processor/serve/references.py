@@ -1,4 +1,4 @@
-"""Finds the reference of a model: its profile for `/api/v1/references/{id}`, or the streams that can learn it again.
+"""Returns the reference profile of a model for `/api/v1/references/{id}`, and has references learned again.
 
 An answer other than the profile is `{"error": message, "reason": one of REASONS}`, with `versions` where there are
 several.
@@ -23,26 +23,26 @@ MAX_LISTED: Final = 5
 
 
 class Exportable(Protocol):
-    """The present reference of one model version."""
+    """The present reference of one model version, as the web port can export it."""
 
     @property
     def model(self) -> ModelKey:
-        """The model version."""
+        """The model version that the reference belongs to."""
 
     @property
     def relearnable(self) -> Sequence[str]:
-        """The streams whose reference can be learned again."""
+        """The streams of the model version whose reference can be learned again."""
 
     @property
     def learning(self) -> Mapping[str, tuple[int, int]]:
-        """The values counted and the values required, by stream, of streams without a reference."""
+        """The number of values counted and of values required, by stream, of streams that have no reference yet."""
 
     @property
     def moving(self) -> Sequence[str]:
-        """The streams whose reference moves with time."""
+        """The streams of the model version whose reference moves with time."""
 
     def document(self) -> dict[str, Any] | None:
-        """Returns the profile as a JSON document; None if no stream has a reference."""
+        """Returns the references of a model version as a JSON profile; None if no stream has one."""
 
 
 References = Mapping[str, Mapping[str, Exportable]]
@@ -52,7 +52,7 @@ References = Mapping[str, Mapping[str, Exportable]]
 def find_reference(
     references: References, model: str, version: str | None, *, is_partial: bool
 ) -> tuple[int, dict[str, Any]]:
-    """Returns the HTTP status and the document of a model's reference.
+    """Returns the HTTP status and the JSON document of a model's reference.
 
     Args:
         references: The references of all models.
@@ -73,7 +73,7 @@ def relearn_references(
     streams: Sequence[str],
     relearn: Callable[[ModelKey, tuple[str, ...]], None],
 ) -> tuple[int, dict[str, Any]]:
-    """Has references learned again, and returns the HTTP status and the document that says of which streams.
+    """Has references of a model learned again; returns the HTTP status and a JSON document of their streams.
 
     Args:
         references: The references of all models.
@@ -100,7 +100,7 @@ def relearn_references(
 
 
 def _find_version(references: References, model: str, version: str | None) -> Exportable | tuple[int, dict[str, Any]]:
-    """Returns the reference of a model's version, or why there is none."""
+    """Returns the reference of a model version, or the error response that there is none."""
     versions = references.get(model)
     if versions is None:
         hint = f"Known models: {_join_names(sorted(references))}." if references else "No telemetry has arrived yet."

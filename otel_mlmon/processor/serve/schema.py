@@ -1,4 +1,4 @@
-"""Types of the JSON documents of `/api/v1`, from which the OpenAPI document is made.
+"""Defines the types of the JSON documents of `/api/v1`, from which the OpenAPI document is built.
 
 The documents themselves are built by `documents.py`; a test holds them against these types, key by key. Numbers that
 are not finite are null.
@@ -15,7 +15,7 @@ from otel_mlmon.processor.alert.document import AlertDocument
 
 
 class Latency(Struct):
-    """Latency of a model in its rolling window, in seconds."""
+    """Latency of a model's calls in its rolling window, in seconds."""
 
     p50_s: float
     p95_s: float
@@ -25,14 +25,14 @@ class Latency(Struct):
 
 
 class LabelledData(Struct):
-    """Accuracy of the labelled rows that a reference was made of."""
+    """Accuracy of a model on the labelled rows that its reference was built from."""
 
     accuracy: float
     n: int
 
 
 class EstimatedAccuracy(Struct):
-    """Accuracy to expect of the rolling window, without labels."""
+    """Accuracy of a model that is to be expected in its rolling window, estimated without labels."""
 
     estimated: float
     low: float
@@ -44,7 +44,7 @@ class EstimatedAccuracy(Struct):
 
 
 class ProviderReport(Struct):
-    """An execution provider that processes said they run a model on."""
+    """An execution provider that processes report a model to run on."""
 
     provider: str
     first_ns: int
@@ -52,7 +52,7 @@ class ProviderReport(Struct):
 
 
 class FallbackReport(Struct):
-    """An execution provider that processes were given instead of the one that they asked for."""
+    """An execution provider that processes got for a model instead of the one that they asked for."""
 
     requested: str
     provider: str
@@ -61,14 +61,14 @@ class FallbackReport(Struct):
 
 
 class MeanPair(Struct):
-    """Means of the reference and of the rolling window, in the stream's own unit."""
+    """Means of a stream in its reference and in its rolling window, in the stream's own unit."""
 
     reference: float | None
     current: float | None
 
 
 class ThresholdDocument(Struct):
-    """A statistic that a rule is set on, and how it stands."""
+    """A drift statistic of a stream with the threshold of an alert rule, and whether it is breached."""
 
     statistic: str
     is_p_value: bool
@@ -79,7 +79,7 @@ class ThresholdDocument(Struct):
 
 
 class StatisticValue(Struct):
-    """A familiar statistic of a stream."""
+    """The value of a drift statistic of a stream, such as PSI."""
 
     value: float
     p_value: float | None
@@ -87,7 +87,7 @@ class StatisticValue(Struct):
 
 
 class DetectableDocument(Struct):
-    """How small a drift of a stream would be found within a day, and why it is weak if it is."""
+    """How small a drift of a stream would be found within a day, and why the stream is weak if it is."""
 
     shift: float | None
     ratio: float | None
@@ -103,12 +103,13 @@ class DetectableDocument(Struct):
 
 
 class StreamDocument(Struct):
-    """What drift is looked for in: one distribution of a model version."""
+    """One monitored distribution of a model version, such as that of an input feature, and its drift."""
 
     stream: str
     state: Literal["learning", "ok", "weak", "drift", "no_data", "error"]
     fault: str
     calibrating: bool
+    calibrated_ratio: float
     learned_count: int
     required_count: int
     origin: str
@@ -131,7 +132,7 @@ class StreamDocument(Struct):
 
 
 class RuleDocument(Struct):
-    """A rule and its state."""
+    """An alert rule and its state."""
 
     rule: str
     state: Literal["ok", "pending", "firing", "no_data", "error"]
@@ -139,7 +140,7 @@ class RuleDocument(Struct):
 
 
 class VersionDifference(Struct):
-    """How the first predictions of a version differ from the version before."""
+    """How the first predictions of a model version differ from those of the version before."""
 
     before: str
     time_ns: int
@@ -159,7 +160,7 @@ class VersionDocument(Struct):
 
 
 class ModelDocument(Struct):
-    """A model version."""
+    """A model version: its state, streams, alert rules and latency."""
 
     name: str
     version: str
@@ -182,7 +183,7 @@ class ModelDocument(Struct):
 
 
 class ModelsDocument(Struct):
-    """Every model, by its id: its name, and its environment after an @ where that is known."""
+    """Every model by its id: its name, and its environment after an @ where that is known."""
 
     models: dict[str, ModelDocument]
 
@@ -194,7 +195,7 @@ class AlertsDocument(Struct):
 
 
 class SilenceDocument(Struct):
-    """A silence of alerts."""
+    """A silence: a time in which nobody is notified of some alerts."""
 
     id: str
     model: str
@@ -207,19 +208,19 @@ class SilenceDocument(Struct):
 
 
 class AddedSilenceDocument(SilenceDocument):
-    """A silence that was added, and the known models that it is about."""
+    """A silence that was added, and the known models that it applies to."""
 
     models: list[str]
 
 
 class SilencesDocument(Struct):
-    """Silences that are active, and those that were over of late."""
+    """Silences that are active or to come, and those that ended of late."""
 
     silences: list[SilenceDocument]
 
 
 class SilenceBody(Struct):
-    """A silence that is asked for."""
+    """A silence that is requested."""
 
     model: str
     duration_s: float
@@ -229,7 +230,7 @@ class SilenceBody(Struct):
 
 
 class ErrorDocument(Struct, omit_defaults=True):
-    """Why a request was not answered."""
+    """Why a request was refused or failed."""
 
     error: str
     reason: str = ""
@@ -237,7 +238,7 @@ class ErrorDocument(Struct, omit_defaults=True):
 
 
 class RelearnedDocument(Struct):
-    """Streams whose references are learned again."""
+    """The streams of a model whose references are learned again."""
 
     model: str
     version: str
@@ -251,7 +252,7 @@ class HealthDocument(Struct):
 
 
 class ReferenceDocument(Struct):
-    """A reference profile, as `otel-mlmon reference build` writes it."""
+    """A reference profile of a model, as `otel-mlmon reference build` writes it."""
 
     format: str
     version: int
@@ -272,3 +273,5 @@ class SetupDocument(Struct):
     limits: list[dict[str, str | int]]
     notifiers: list[dict[str, Any]]
     pane_s: float
+    rolling_s: float
+    alert_for_s: float

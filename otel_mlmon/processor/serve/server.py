@@ -1,4 +1,4 @@
-"""Serves an ASGI application with uvicorn on a thread of its own."""
+"""Serves the ASGI application of the web port with uvicorn on a thread of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GRACE_S: Final = 1
 
 
 class WebServer:
-    """Serves `app` until it is stopped; installs no signal handler and prints nothing.
+    """The HTTP server of the web port; installs no signal handler and prints nothing.
 
     The socket is bound here rather than by uvicorn, so that port 0 works, its number is known at once, and a port in
     use raises our error instead of ending the process.
@@ -57,7 +57,7 @@ class WebServer:
         )
 
     def start(self) -> str:
-        """Starts to listen; returns the bound `host:port`.
+        """Opens the web port and serves it; returns the bound `host:port`.
 
         Raises:
             ConfigurationError: The certificate cannot be used.
@@ -73,11 +73,11 @@ class WebServer:
         return str(bound)
 
     def reload(self, tls: TlsFiles | None) -> None:
-        """Uses certificates as they are on disk now; whether TLS is spoken does not change."""
+        """Reads the TLS certificates of the web port anew; whether it uses TLS does not change."""
         self._server.reload(tls)
 
     def stop(self, timeout_s: float = 5.0) -> bool:
-        """Completes the requests in progress, then closes; returns whether it did so in time.
+        """Completes the requests in progress, then closes the web port; returns whether it did so in time.
 
         Safe before `start`, and twice.
         """

@@ -36,7 +36,7 @@ Answer = tuple[int, dict[str, Any]]
 
 
 class SilenceControl:
-    """Answers what is asked about silences.
+    """Answers requests of the web port that list, add or end silences of alerts.
 
     Runs on: threads of the web server.
 
@@ -64,7 +64,7 @@ class SilenceControl:
         self._clock_ns = clock_ns
 
     def routes(self, access: Callable[[], WebAccess]) -> list[Route]:
-        """Returns the routes; whoever changes something must bring the administrator's token."""
+        """Returns the routes on silences, of which the changing ones need the administrator's token."""
 
         def answer(call: Callable[[], Answer]) -> Response:
             with guard("serve.api"):
@@ -98,13 +98,13 @@ class SilenceControl:
         ]
 
     def list(self) -> Answer:
-        """Lists the silences, those that end last first."""
+        """Returns the HTTP status and a JSON document of all silences of alerts, those that end last first."""
         now_ns = self._clock_ns()
         silences = sorted(self._read(), key=lambda silence: (-silence.end_ns, silence.id))
         return 200, {"silences": [silence.to_dict(now_ns) for silence in silences]}
 
     def add(self, body: bytes) -> Answer:
-        """Adds the silence that a request describes; answers with it, and the models that it is about by now."""
+        """Adds the silence of a request; returns the HTTP status and a JSON document with the models it applies to."""
         fields, fault = _read_fields(body)
         if fault:
             return _refuse(fault)
@@ -130,7 +130,7 @@ class SilenceControl:
         return 201, {**silence.to_dict(now_ns), "is_active": True, "models": models}
 
     def end(self, silence_id: str) -> Answer:
-        """Ends a silence now; what still fires is notified at once."""
+        """Ends a silence of alerts now, so that what still fires is notified at once."""
         now_ns = self._clock_ns()
         silence = next((silence for silence in self._read() if silence.id == silence_id), None)
         if silence is None:
@@ -142,7 +142,7 @@ class SilenceControl:
 
 
 def _read_fields(body: bytes) -> tuple[dict[str, Any], str]:
-    """Reads the body of a request; returns its fields, and what is wrong with it, empty if nothing is."""
+    """Reads the body of a request for a silence; returns its fields, and its mistake or an empty text."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The section `storage` of the configuration file."""
+"""Defines the section `storage` of the configuration file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from otel_mlmon.processor.config.section import Duration, Section
 
 
 class StorageSection(Section):
-    """Where state is stored that survives a restart."""
+    """Where the processor stores the state that survives a restart."""
 
     path: Path = Field(
         default=Path("mlmon-data"), description="A directory for this processor alone, created if it is missing."

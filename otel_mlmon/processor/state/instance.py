@@ -1,4 +1,4 @@
-"""Keeps the id by which a processor is told from others, over all its restarts."""
+"""Keeps the id by which a processor is told from others (`service.instance.id`), over all its restarts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from otel_mlmon.processor.state.repository import RecordKind, Repository, load_r
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRecord:
-    """Identifies the processor that a store belongs to."""
+    """The id of the processor that a state store belongs to."""
 
     id: str
     """Its `service.instance.id`."""
@@ -22,7 +22,7 @@ INSTANCE: Final = RecordKind("instance", InstanceRecord)
 
 
 def load_instance_id(repository: Repository, create_id: Callable[[], str] = lambda: str(uuid.uuid4())) -> str:
-    """Returns the id that the store has; a new one, which is stored at once, if it has none.
+    """Returns the processor's id from its state store; a new one, which is stored at once, if it has none.
 
     Raises:
         StoreError: It cannot be read or written.

@@ -1,4 +1,4 @@
-"""Looks after a stored state from outside: checks, repairs, exports and copies it, and forgets a model.
+"""Maintains a processor's state store from outside: checks, repairs and exports it, and deletes a model's data.
 
 Checking, exporting and copying read only, also while a processor runs on the directory. Repairing and forgetting need
 it alone.
@@ -35,7 +35,7 @@ DAMAGED_FILE_NAME: Final = "mlmon-damaged.sqlite3"
 
 
 class CheckResult(NamedTuple):
-    """Holds what a check found."""
+    """The result of checking a state store: its number of records by kind, and its faults."""
 
     counts: Mapping[str, int]
     """Records by kind, those that were set aside among them as `damaged`."""
@@ -44,7 +44,7 @@ class CheckResult(NamedTuple):
 
 
 def check_state(directory: Path, kinds: RecordKinds) -> CheckResult:
-    """Reads a whole state, and changes nothing.
+    """Checks that every record of a state store can be read; changes nothing.
 
     Raises:
         StoreError: There is no state in the directory, or it is another program's.
@@ -67,7 +67,7 @@ def check_state(directory: Path, kinds: RecordKinds) -> CheckResult:
 
 
 def export_state(directory: Path, kinds: RecordKinds) -> Iterator[str]:
-    """Yields every record that can be read as a line of JSON: `{"kind": …, "key": …, "value": …}`.
+    """Yields every readable record of a state store as a line of JSON: `{"kind": …, "key": …, "value": …}`.
 
     Raises:
         StoreError: There is no state in the directory, or it is another program's.
@@ -81,7 +81,7 @@ def export_state(directory: Path, kinds: RecordKinds) -> Iterator[str]:
 
 
 def repair_state(directory: Path, kinds: RecordKinds) -> CheckResult:
-    """Sets aside every record that cannot be used; of a damaged database it first saves what can be read.
+    """Repairs a state store: saves what can be read of a damaged database, and sets unusable records aside.
 
     The damaged database stays beside the new one, as `mlmon-damaged.sqlite3`.
 
@@ -109,7 +109,7 @@ def repair_state(directory: Path, kinds: RecordKinds) -> CheckResult:
 
 
 def forget_model(directory: Path, kinds: RecordKinds, name: str) -> Counter[str]:
-    """Removes everything that is stored of all versions of a model; returns the removed records by kind.
+    """Deletes everything that a state store holds of all versions of a model; returns the records by kind.
 
     Records that were set aside go too, unless their keys name other models: what they hold cannot be read any more.
     What was removed is not left behind in the file either.
@@ -143,13 +143,13 @@ def forget_model(directory: Path, kinds: RecordKinds, name: str) -> Counter[str]
 
 
 def list_copies(directory: Path) -> list[Path]:
-    """Returns the files beside the state that may hold more of what was forgotten: copies, and dead letters."""
+    """Returns the files beside a state store that may still hold data of a deleted model: copies, dead letters."""
     patterns = (DAMAGED_FILE_NAME, "mlmon-format-*.sqlite3", "dead-letters/**/*")
     return sorted(path for pattern in patterns for path in directory.glob(pattern) if path.is_file())
 
 
 def _names_other_model(key: str, name: str) -> bool:
-    """Returns whether the key of a record that was set aside names models, and this one is not among them.
+    """Returns whether the key of an unreadable record names models, and a given one is not among them.
 
     A key is a kind, for panes, hours and points a number, and a JSON document that has the model in it; or it has no
     such document.
@@ -182,7 +182,7 @@ def _find_fault(kinds: RecordKinds, kind: str, blob: bytes) -> Iterator[str]:
 
 
 def _models_of(value: Any) -> set[str]:
-    """Returns the names of the models that a whole record is about."""
+    """Returns the names of the models that a stored record is about."""
     for owner in (value, getattr(value, "stream", None), getattr(value, "alert", None)):
         model = getattr(owner, "model", None)
         if model is not None:
@@ -191,7 +191,7 @@ def _models_of(value: Any) -> set[str]:
 
 
 def _drop_model(value: Any, name: str) -> bool:
-    """Drops a model from a record that is about several; returns whether it was in there."""
+    """Drops a model from a stored record that is about several; returns whether it was in there."""
     is_changed = False
     for field in ("models", "resolved", "dropped"):
         entries = getattr(value, field, None)
@@ -221,7 +221,7 @@ def _open_readonly(directory: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _rebuild_database(directory: Path) -> None:
-    """Copies the rows that can be read, from both ends of the table, to a new database in the place of the old one."""
+    """Replaces a damaged database by a new one with all rows that can be read from either end of its table."""
     path, aside = directory / FILE_NAME, directory / DAMAGED_FILE_NAME
     lock = connect_private(directory / LOCK_NAME)
     try:
@@ -257,7 +257,7 @@ _ROWS: Final[Mapping[str, str]] = {
 
 
 def _read_rows(path: Path, order: str) -> Iterator[tuple[str, str, bytes]]:
-    """Yields rows until the first that cannot be read."""
+    """Yields the rows of a damaged database until the first that cannot be read."""
     database = connect_private(path)
     try:
         rows: Callable[[], Any] = database.execute(_ROWS[order]).fetchone

@@ -1,4 +1,4 @@
-"""Migrations of stored records from one format to the next, since the format that the first release writes.
+"""Migrates stored records from one format to the next, since the format that the first release writes.
 
 A change that old records cannot be read with raises `FORMAT_VERSION` and adds a function here that rewrites the records
 of the version before. All of them run in one transaction with the new version number, after a copy of the database was

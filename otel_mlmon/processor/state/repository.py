@@ -1,4 +1,4 @@
-"""Repositories: where the state of the processor is kept between two runs, as records by kind and key.
+"""Defines repositories, which keep the state of the processor between two runs as records by kind and key.
 
 A package adds one by an entry point in the group `otel_mlmon.repositories`: a class or function that is called with the
 directory of `storage.path` and returns a `Repository`; `storage.engine` in the configuration names it. The suite
@@ -42,41 +42,41 @@ FORMAT_VERSION: Final = 7
 
 
 class Repository(Protocol):
-    """Keeps records of bytes by kind and key; changes become durable together at the next commit.
+    """A store of records (bytes) by kind and key, whose changes become durable together at the next commit.
 
     Runs on: the thread that opened it, and no other.
     """
 
     def put(self, kind: str, records: Iterable[tuple[str, bytes]], /) -> None:
-        """Adds records of one kind, each a key and a value, or replaces those of the same keys.
+        """Adds records of one kind to the store, each a key and a value, or replaces those of the same keys.
 
         Raises:
             StoreError: They cannot be written; all changes since the last commit are rolled back.
         """
 
     def delete(self, kind: str, keys: Iterable[str], /) -> None:
-        """Removes the records of these keys; keys without a record are ignored.
+        """Removes records by their keys from the store; keys without a record are ignored.
 
         Raises:
             StoreError: They cannot be removed.
         """
 
     def prune(self, kind: str, before: str, /) -> int:
-        """Removes the records of a kind whose keys sort before `before`, and returns how many they were.
+        """Removes the records of a kind whose keys sort before `before`; returns the number of removed records.
 
         Raises:
             StoreError: They cannot be removed.
         """
 
     def load(self, kind: str, since: str = "", until: str | None = None, /) -> dict[str, bytes]:
-        """Returns the records of a kind by key, in the order of their keys, from `since` to before `until`.
+        """Returns the stored records of a kind by key, in the order of their keys, from `since` to before `until`.
 
         Raises:
             StoreError: They cannot be read.
         """
 
     def on_rollback(self, undo: Callable[[], None], /) -> None:
-        """Calls `undo` if the changes since the last commit are rolled back, so that they can be written again."""
+        """Has `undo` called if the changes since the last commit are rolled back, so that they are written again."""
 
     def commit(self) -> None:
         """Makes all changes since the last commit durable: after it returns, a killed process loses none of them.
@@ -89,7 +89,7 @@ class Repository(Protocol):
         """Drops the changes since the last commit, and calls what `on_rollback` was given since, the last first."""
 
     def close(self) -> None:
-        """Drops the changes since the last commit, and releases the directory; a second call does nothing."""
+        """Drops the changes since the last commit, and releases the store's directory; a second call does nothing."""
 
 
 REPOSITORIES: Final[Registry[Callable[[Path], Repository]]] = Registry(
@@ -98,7 +98,7 @@ REPOSITORIES: Final[Registry[Callable[[Path], Repository]]] = Registry(
 
 
 def open_repository(engine: str, directory: Path) -> Repository:
-    """Opens the repository of that engine in a directory.
+    """Opens the state store of a storage engine, such as `sqlite`, in a directory.
 
     Raises:
         ConfigurationError: There is no such engine.
@@ -109,7 +109,7 @@ def open_repository(engine: str, directory: Path) -> Repository:
 
 @contextmanager
 def transaction(repository: Repository) -> Iterator[None]:
-    """Commits what is changed inside; any exception, of whatever kind, drops all of it.
+    """Commits the changes that are made to a repository inside; any exception drops all of them.
 
     Raises:
         StoreError: The repository refused a change, or the commit.
@@ -123,7 +123,7 @@ def transaction(repository: Repository) -> Iterator[None]:
 
 
 def put_records(repository: Repository, kind: RecordKind[T], records: Iterable[tuple[str, T]]) -> None:
-    """Encodes values and puts them into the repository.
+    """Encodes values of one kind, and puts them into a repository as records.
 
     Raises:
         StoreError: They cannot be written.
@@ -136,7 +136,7 @@ def put_records(repository: Repository, kind: RecordKind[T], records: Iterable[t
 def load_records(
     repository: Repository, kind: RecordKind[T], since: str = "", until: str | None = None
 ) -> dict[str, T]:
-    """Loads the values of a kind by key, in the order of their keys, from `since` to before `until`.
+    """Loads the values of one kind from a repository by key, from `since` to before `until`, in order.
 
     A damaged record is set aside and reported.
 
@@ -153,7 +153,7 @@ def load_records(
 
 
 def load_each(repository: Repository, kind: RecordKind[T], restore: Callable[[T], None]) -> None:
-    """Calls `restore` with each value of a kind, in the order of their keys; what it refuses is set aside and reported.
+    """Calls `restore` with each stored value of a kind, in the order of keys, and sets aside what it refuses.
 
     Args:
         repository: Where they are stored.
@@ -172,7 +172,7 @@ def load_each(repository: Repository, kind: RecordKind[T], restore: Callable[[T]
 
 
 def set_aside(repository: Repository, kind: str, key: str, blob: bytes, reason: str) -> None:
-    """Moves a record that cannot be used to the kind `damaged`, and reports it.
+    """Moves a stored record that cannot be used to the kind `damaged`, and logs that.
 
     Raises:
         StoreError: The repository refused it.
@@ -193,7 +193,7 @@ _COMPRESSED: Final = b"\xc1"
 
 @dataclass(frozen=True, slots=True)
 class RecordKind(Generic[T]):
-    """Names one kind of records and the type of their values."""
+    """A kind of stored records: its name and the type of its values."""
 
     name: str
     type: type[T]
@@ -202,7 +202,7 @@ class RecordKind(Generic[T]):
 
 
 def encode(value: object, *, is_compressed: bool = False) -> bytes:
-    """Encodes a value as bytes; `decode` with the value's type is the inverse.
+    """Encodes a value as bytes for the state store, of which `decode` with the value's type is the inverse.
 
     Args:
         value: A dataclass or NamedTuple value.
@@ -216,7 +216,7 @@ def encode(value: object, *, is_compressed: bool = False) -> bytes:
 
 
 def decode(blob: bytes, kind: type[T]) -> T:
-    """Decodes a value of type `kind` from the bytes that `encode` gave; its arrays are writable.
+    """Decodes a value of a type from its bytes in the state store; its arrays are writable.
 
     Raises:
         StoreError: The bytes are damaged, or are those of a value of another type.

@@ -1,4 +1,4 @@
-"""The repository in one SQLite database, one transaction a commit.
+"""Stores the processor's state in one SQLite database, one transaction a commit.
 
 SQLite runs in write-ahead mode. After `commit` returns, `kill -9` loses nothing under any `synchronous`; a power cut
 loses nothing under `FULL` only, which waits for the disk once a commit. Whoever acknowledges requests commits many at
@@ -32,7 +32,7 @@ Synchronous = Literal["FULL", "NORMAL", "OFF"]
 
 
 class SqliteRepository:
-    """Keeps records in a directory that one process owns.
+    """A state store in an SQLite database, in a directory that one process owns.
 
     Runs on: the thread that opened it, and no other.
 
@@ -76,7 +76,7 @@ class SqliteRepository:
             raise
 
     def put(self, kind: str, records: Iterable[tuple[str, bytes]], /) -> None:
-        """Adds or replaces records of one kind.
+        """Adds records of one kind to the database, or replaces those of the same keys.
 
         Raises:
             StoreError: The disk refused one; all changes since the last commit are rolled back.
@@ -87,7 +87,7 @@ class SqliteRepository:
             self._database.executemany("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", rows)
 
     def delete(self, kind: str, keys: Iterable[str], /) -> None:
-        """Removes the records of these keys.
+        """Removes records by their keys from the database; keys without a record are ignored.
 
         Raises:
             StoreError: The disk refused it; all changes since the last commit are rolled back.
@@ -98,7 +98,7 @@ class SqliteRepository:
             self._database.executemany("DELETE FROM state WHERE kind = ? AND key = ?", rows)
 
     def prune(self, kind: str, before: str, /) -> int:
-        """Removes the records whose keys sort before `before`, and returns how many they were.
+        """Removes the records of a kind whose keys sort before `before`; returns the number of removed ones.
 
         Raises:
             StoreError: The disk refused it; all changes since the last commit are rolled back.
@@ -109,7 +109,7 @@ class SqliteRepository:
             return self._database.execute(statement, (kind, before)).rowcount
 
     def load(self, kind: str, since: str = "", until: str | None = None, /) -> dict[str, bytes]:
-        """Returns the records of a kind by key, in the order of their keys, from `since` to before `until`.
+        """Returns the stored records of a kind by key, in their order, from `since` to before `until`.
 
         Raises:
             StoreError: The disk refused it, or the database is damaged.
@@ -122,11 +122,11 @@ class SqliteRepository:
             return dict(self._database.execute(statement, (kind, since, until)))
 
     def on_rollback(self, undo: Callable[[], None], /) -> None:
-        """Calls `undo` if the changes since the last commit are rolled back."""
+        """Has `undo` called if the changes since the last commit are rolled back."""
         self._undo.append(undo)
 
     def commit(self) -> None:
-        """Makes all changes since the last commit durable, or none of them.
+        """Makes all changes to the database since the last commit durable, or none of them.
 
         Raises:
             StoreError: The disk refused it; all changes are rolled back.
@@ -137,7 +137,7 @@ class SqliteRepository:
         self._undo = []
 
     def rollback(self) -> None:
-        """Drops the changes since the last commit."""
+        """Drops the changes to the database since the last commit."""
         with suppress(sqlite3.Error):
             self._database.execute("ROLLBACK")
         undos, self._undo = self._undo, []
@@ -145,7 +145,7 @@ class SqliteRepository:
             undo()
 
     def erase_deleted(self) -> None:
-        """Writes the file anew without the remains of records that were deleted and committed.
+        """Rewrites the database file without the remains of records that were deleted and committed.
 
         Raises:
             StoreError: The disk refused it; it takes as much room again for a while.
@@ -155,7 +155,7 @@ class SqliteRepository:
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
-        """Drops the changes since the last commit, and releases the directory."""
+        """Drops the changes since the last commit, and releases the database's directory."""
         self._database.close()
         self._lock.close()
 
@@ -197,7 +197,7 @@ class SqliteRepository:
 
     @contextmanager
     def _write_errors(self) -> Iterator[None]:
-        """Rolls everything back where a write fails: SQLite itself does so on some errors and not on others."""
+        """Rolls all changes back where a write fails, as SQLite itself does on some errors only."""
         try:
             with self._store_errors("cannot be written"):
                 yield
@@ -217,7 +217,7 @@ class SqliteRepository:
 
 
 def backup_database(source: Path, target: Path) -> None:
-    """Copies a database as it is at one moment, while others read and write it.
+    """Copies an SQLite database as it is at one moment, while others read and write it.
 
     Raises:
         StoreError: One of the two cannot be used, or `target` exists.
@@ -238,7 +238,7 @@ def backup_database(source: Path, target: Path) -> None:
 
 
 def _replace_backup(source: Path, target: Path) -> None:
-    """Copies a database; a copy of an attempt that failed, or that began and was killed, is replaced whole."""
+    """Copies an SQLite database whole or not at all, over what a failed or killed attempt has left."""
     draft = target.with_suffix(".part")
     draft.unlink(missing_ok=True)
     try:
@@ -249,7 +249,7 @@ def _replace_backup(source: Path, target: Path) -> None:
 
 
 def connect_private(path: Path) -> sqlite3.Connection:
-    """Opens a database that only its owner may read: SQLite gives the files beside it the permissions of this one."""
+    """Opens an SQLite database that only its owner may read, and so the files that SQLite puts beside it."""
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     path.chmod(0o600)
     return sqlite3.connect(path, timeout=0.0, isolation_level=None)

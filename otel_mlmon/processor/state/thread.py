@@ -1,4 +1,4 @@
-"""Runs the one thread that owns the state: it applies a batch of items and answers after one commit for all of them.
+"""Runs the thread that owns the processor's state: applies items in batches, and answers each batch after one commit.
 
 Group commit: the caller of `submit` gets a future that is done when its item is durable. An internal error fails the
 one item that raised it; a commit that fails fails the items of its batch and those that come until one succeeds, whose
@@ -41,37 +41,37 @@ _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 
 class StateHandler(Protocol[T_contra, R_co]):
-    """Loads, changes and commits the state. Runs on: the state thread, all of it."""
+    """Loads, changes and commits the processor's state. Runs on: the state thread, all of it."""
 
     def open(self) -> None:
-        """Loads the state.
+        """Loads the processor's state from the store.
 
         Raises:
             MlmonError: It cannot be used.
         """
 
     def apply(self, item: T_contra, /) -> R_co:
-        """Applies one item, and returns what became of it, which its sender learns after the commit."""
+        """Applies one item to the state, and returns its outcome, which its sender gets after the commit."""
 
     def advance(self) -> None:
-        """Does the work that depends on the clock."""
+        """Does the work on the state that depends on the clock, such as closing time windows."""
 
     def commit(self) -> None:
-        """Makes all changes since the last commit durable.
+        """Makes all changes to the state since the last commit durable.
 
         Raises:
             StoreError: They are not durable; the next commit tries again.
         """
 
     def publish(self, *, is_busy: bool) -> None:
-        """Publishes what is durable now; `is_busy` if items were applied."""
+        """Publishes the committed state; `is_busy` if items were applied since the last call."""
 
     def close(self) -> None:
-        """Releases the resources of `open`."""
+        """Closes the state store."""
 
 
 class _Entry(NamedTuple, Generic[T, R]):
-    """Holds an item that waits."""
+    """An item that waits to be applied to the state."""
 
     item: T
     future: Future[R]
@@ -80,7 +80,7 @@ class _Entry(NamedTuple, Generic[T, R]):
 
 
 class StateThread(Generic[T, R]):
-    """Runs a handler on a thread of its own.
+    """The one thread that owns the processor's state, and runs a handler on it.
 
     Args:
         handler: Owns the state.
@@ -121,7 +121,7 @@ class StateThread(Generic[T, R]):
         self._thread = threading.Thread(target=self._run, name="otel_mlmon-state", daemon=True)
 
     def start(self) -> None:
-        """Starts the thread, and waits until the state is loaded.
+        """Starts the state thread, and waits until the state is loaded.
 
         Raises:
             MlmonError: The state cannot be used.
@@ -130,7 +130,7 @@ class StateThread(Generic[T, R]):
         self._load.result()
 
     def submit(self, item: T, *, max_wait_s: float = math.inf) -> Future[R]:
-        """Queues an item, and returns a future that is done after its commit, with what the handler made of it.
+        """Queues an item for the state thread; returns a future of the handler's result, done after the commit.
 
         It ends with `StoreError` if the state could not be stored, with `ApplyError` if the item could not be applied,
         and with `OverloadedError` if its turn did not come within `max_wait_s` seconds.
@@ -149,12 +149,12 @@ class StateThread(Generic[T, R]):
 
     @property
     def is_ready(self) -> bool:
-        """Whether the state is loaded and stored, and items are accepted."""
+        """Whether the state is loaded, can be stored, and items are accepted."""
         is_running = self._load.done() and not self._is_closed and not self._stop.is_set()
         return is_running and self._failure is None
 
     def shutdown(self, timeout_s: float) -> bool:
-        """Applies and commits the queued items, then stops; whether that was done in time.
+        """Applies and commits the queued items, then stops the state thread; returns whether it ended in time.
 
         Safe before `start`, and twice.
         """
@@ -175,7 +175,7 @@ class StateThread(Generic[T, R]):
                 entry.future.set_exception(StoreError("the processor is stopping"))
 
     def _open(self) -> bool:
-        """Loads the state; returns whether that worked."""
+        """Loads the state; returns whether that succeeded."""
         try:
             self._handler.open()
             self._load.set_result(None)
@@ -195,7 +195,7 @@ class StateThread(Generic[T, R]):
             self._handler.close()
 
     def _wait_for_batch(self) -> list[_Entry[T, R]]:
-        """Waits a tick for the first item, then a commit interval for more."""
+        """Waits one tick for the first item to apply, then one commit interval for more."""
         batch: list[_Entry[T, R]] = []
         deadline_s = time.monotonic() + self._tick_s
         while (timeout_s := deadline_s - time.monotonic()) > 0:
@@ -218,7 +218,7 @@ class StateThread(Generic[T, R]):
         return batch
 
     def _process(self, batch: list[_Entry[T, R]]) -> None:
-        """Works off a batch, with as many commits as it takes to answer in time; one without items too."""
+        """Applies a batch of items, which may be empty, with as many commits as it takes to answer in time."""
         waiting = deque(batch)
         with self._measure() if waiting and self._failure is None else nullcontext():
             self._process_some(waiting)
@@ -226,7 +226,7 @@ class StateThread(Generic[T, R]):
                 self._process_some(waiting)
 
     def _process_some(self, waiting: deque[_Entry[T, R]]) -> None:
-        """Applies items for a while, commits and answers them, and publishes; refuses all while nothing is stored."""
+        """Applies items for a while, commits, answers and publishes; refuses all after a failed commit."""
         applied: list[tuple[Future[R], R]] = []
         refusal = self._failure
         ends_s = self._clock() + max(self._min_apply_s, self._overhead_s)
@@ -256,7 +256,7 @@ class StateThread(Generic[T, R]):
         self._overhead_s = self._clock() - began_s
 
     def _commit(self) -> StoreError | None:
-        """Commits, and returns the error if that failed."""
+        """Commits the state, and returns the error if that failed."""
         try:
             self._handler.commit()
         except StoreError as error:
@@ -270,7 +270,7 @@ class StateThread(Generic[T, R]):
         return None
 
     def _apply(self, entry: _Entry[T, R]) -> list[R]:
-        """Returns what became of the item; nothing if it was not applied."""
+        """Returns the outcome of an item in a list; an empty one if the item was not applied."""
         if self._clock() > entry.expires_s:
             message = "The processor has more work than it can do in time."
             entry.future.set_exception(OverloadedError(message, retry_after_s=RETRY_AFTER_S))

@@ -1,4 +1,4 @@
-"""Collects points into panes of event time, and compares each pane with a reference: windows, and their stored state.
+"""Collects data points into panes of event time, and compares the values of each pane with a stream's reference.
 
 In: `DataPoint`. Out: `Window`, the counts of one stream in one closed pane, beside its rolling window and its
 reference.

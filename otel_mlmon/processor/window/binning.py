@@ -1,4 +1,4 @@
-"""Chooses the bins of a stream from its reference; then they are fixed, so that an outlier cannot move an edge.
+"""Chooses the bins of a stream's histogram from its reference, and then keeps them, so that no outlier moves an edge.
 
 Classes: the most frequent of the reference, and `_OTHER`. Numbers: up to 10 bins between quantiles of the
 reference, with underflow, overflow and missing as real bins, so that they count as drift. Edges stand on
@@ -18,7 +18,8 @@ import numpy as np
 from otel_mlmon.processor.window.window import Bins
 from otel_mlmon.semconv import MISSING, OTHER
 from otel_mlmon.sketch.exponential import ExponentialHistogram, bucket_range, compute_ordinals
-from otel_mlmon.sketch.stream_sketch import Bounds, StreamSketch
+from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.sketch.table import Bounds
 from otel_mlmon.types import Counts
 
 QUANTILES: Final = 10
@@ -29,22 +30,22 @@ Grid: TypeAlias = int | Bounds | None
 
 
 class Binning(Protocol):
-    """Counts the sketches of one stream over bins."""
+    """A division of a stream's values into bins."""
 
     @property
     def bins(self) -> Bins:
-        """The K bins."""
+        """The K bins of the stream."""
 
     def count(self, sketch: StreamSketch) -> Counts:
-        """Counts every value of `sketch` in exactly one bin; shape (K,)."""
+        """Counts every value of a sketch in exactly one bin; returns counts of shape (K,)."""
 
     def find_required_grid(self, sketch: StreamSketch) -> Grid:
-        """Returns the grid that the edges must be moved to before `sketch` can be counted; None if it can be."""
+        """Returns the grid to which the bins' edges must move before a sketch can be counted; None if it can be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassBins:
-    """Bins of classes, one each; the last of `labels` holds every class that is not named."""
+    """Bins of a categorical stream, one a class; the last one holds every class that is not named."""
 
     labels: tuple[str, ...]
     has_missing: bool = False
@@ -52,17 +53,17 @@ class ClassBins:
 
     @classmethod
     def choose(cls, sketch: StreamSketch, *, limit: int, has_missing: bool) -> ClassBins:
-        """Chooses a bin for each of the `limit` most frequent classes of `sketch`, and `_OTHER`."""
+        """Chooses a bin for each of the `limit` most frequent classes of a sketch, and one for all others."""
         named = [label for label in sketch.categories.top(limit).counts if label != OTHER]
         return cls(labels=(*named, OTHER), has_missing=has_missing)
 
     @property
     def bins(self) -> Bins:
-        """The classes, the most frequent first."""
+        """The bins of the classes, the most frequent first."""
         return Bins(names=self.labels + ((MISSING,) if self.has_missing else ()), is_ordered=False)
 
     def count(self, sketch: StreamSketch) -> Counts:
-        """Counts the classes; numbers, where classes are expected, are `_OTHER`."""
+        """Counts the values of a sketch by class; numbers count as a class that is not named."""
         counts = sketch.categories.counts_for(self.labels)
         counts[-1] += sketch.numbers
         return np.array(counts + ([sketch.missing] if self.has_missing else []), dtype=np.int64)
@@ -74,7 +75,7 @@ class ClassBins:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberBins:
-    """Bins of numbers between edges, and one for missing values."""
+    """Bins of a numeric stream: ranges between edges, and one for missing values."""
 
     edges: tuple[float, ...]
     """Upper bounds, not decreasing (zeros may be a bin of their own)."""
@@ -87,12 +88,12 @@ class NumberBins:
 
     @property
     def bins(self) -> Bins:
-        """The ranges in order, then missing."""
+        """The bins of the ranges in order, then that of missing values."""
         names = name_ranges(self.edges) + ((MISSING,) if self.has_missing else ())
         return Bins(names=names, is_ordered=True, edges=self.edges)
 
     def count(self, sketch: StreamSketch) -> Counts:
-        """Counts the numbers; classes, where numbers are expected, are missing values, if there is such a bin."""
+        """Counts the numbers of a sketch by range; classes count as missing values, if there is such a bin."""
         counts = np.zeros(len(self.edges) + 1, dtype=np.int64)
         for histogram in sketch.explicit.values():
             counts += histogram.rebin(self.edges)
@@ -103,7 +104,7 @@ class NumberBins:
         return np.append(counts, np.int64(sketch.missing + sketch.categories.total))
 
     def find_required_grid(self, sketch: StreamSketch) -> Grid:
-        """Returns a coarser scale, or bounds that the edges do not all stand on; None if `sketch` can be counted."""
+        """Returns a coarser grid that the bins' edges must move to; None if the sketch can be counted."""
         if self.is_fixed:
             return None
         for bounds in sketch.explicit:
@@ -121,7 +122,7 @@ class NumberBins:
 
 
 def count_over_threshold(sketch: StreamSketch, threshold_s: float) -> Counts:
-    """Counts the calls within and over a latency threshold, shape (2,); the bucket that holds it counts as within."""
+    """Counts the calls within and over a latency threshold, shape (2,); its own bucket counts as within."""
     over = 0
     for bounds, histogram in sketch.explicit.items():
         over += int(histogram.counts[int(np.searchsorted(bounds, threshold_s, side="left")) + 1 :].sum())
@@ -134,26 +135,26 @@ def count_over_threshold(sketch: StreamSketch, threshold_s: float) -> Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdBins:
-    """Two bins: calls within and over a latency threshold."""
+    """Two bins of call durations: within and over a latency threshold."""
 
     threshold_s: float
 
     @property
     def bins(self) -> Bins:
-        """The bins within and over."""
+        """The two bins: within and over the latency threshold."""
         return Bins(names=("within", "over"), is_ordered=True, edges=(self.threshold_s,))
 
     def count(self, sketch: StreamSketch) -> Counts:
-        """Counts the calls; shape (2,)."""
+        """Counts the calls within and over the latency threshold, shape (2,)."""
         return count_over_threshold(sketch, self.threshold_s)
 
     def find_required_grid(self, sketch: StreamSketch) -> Grid:  # noqa: ARG002 - the Protocol's
-        """Returns None: a threshold is not moved."""
+        """Returns None: a latency threshold needs no grid."""
         return None
 
 
 def choose_quantile_bins(sketch: StreamSketch, *, grid: Grid, has_missing: bool) -> NumberBins:
-    """Chooses up to `QUANTILES` bins of about equal counts, underflow and overflow; equal numbers get one bin.
+    """Chooses bins of about equal counts for numbers, up to `QUANTILES`, with underflow and overflow bins.
 
     Args:
         sketch: The reference.
@@ -174,7 +175,7 @@ def choose_quantile_bins(sketch: StreamSketch, *, grid: Grid, has_missing: bool)
 
 
 def compute_cuts(edges: Sequence[float], scale: int) -> Counts:
-    """Computes the ordinal at or below each edge, shape (m,) of finite values.
+    """Computes the ordinal of the exponential bucket at or below each bin edge, shape (m,) of finite values.
 
     The bucket that holds an edge counts whole on the side of zero: below a positive edge, above a negative.
     """
@@ -209,7 +210,7 @@ def _explicit_bins(sketch: StreamSketch, *, grid: Bounds | None, has_missing: bo
 
 
 def _choose_positions(cumulative: Counts) -> list[int]:
-    """Chooses the positions with cumulative counts nearest to the quantiles, and the first that holds all values."""
+    """Chooses the positions whose cumulative counts are nearest to the quantiles, and the first with all values."""
     total = int(cumulative[-1])
     last = int(np.searchsorted(cumulative, total, side="left"))
     targets = total * np.arange(1, QUANTILES) / QUANTILES

@@ -1,4 +1,4 @@
-"""The sections `windows` and `limits` of the configuration file, and `reference` of a model."""
+"""Defines the sections `windows` and `limits` of the configuration file, and `reference` of a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from otel_mlmon.processor.config.section import Count, Duration, Section
 
 
 class WindowsSection(Section):
-    """How time is divided."""
+    """How event time is divided into panes and windows."""
 
     pane_s: Duration = Field(default=10.0, alias="pane", gt=0, description="Length of a pane, the unit of evidence.")
     lateness_s: Duration = Field(

@@ -1,4 +1,4 @@
-"""Reads the reference that a model carries."""
+"""Reads the reference profile that a model file carries in itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 
 def decode_reference(loaded: ModelLoaded) -> Profile | None:
-    """Decodes the profile that a model carries; None, and a warning, if it is invalid or of another version."""
+    """Decodes the reference profile that a model carries; None, and a warning, if it cannot be used."""
     model = loaded.model
     try:
         profile = decode_profile(loaded.reference)

@@ -1,4 +1,4 @@
-"""Removes what has ended: models, versions that were replaced, streams, senders and their series.
+"""Removes ended models, replaced versions, streams without values, and the series of silent senders.
 
 Time without a processor is no silence: after a start everything counts as just received.
 """
@@ -18,7 +18,7 @@ MIN_SILENT_PANES: Final = 60
 
 
 def remove_stale(state: WindowState, now_ns: int, *, resumed_ns: int, removed_streams: list[StreamKey]) -> None:
-    """Removes what had no points for too long.
+    """Removes models, versions, streams and series that have had no data points for too long.
 
     Args:
         state: What it is removed from.
@@ -47,7 +47,7 @@ def remove_stale(state: WindowState, now_ns: int, *, resumed_ns: int, removed_st
 
 
 def remove_ended_series(state: WindowState, now_ns: int, *, after_ns: int, resumed_ns: int) -> None:
-    """Removes the series of totals of senders that sent nothing for `after_ns`."""
+    """Removes the cumulative series of senders that sent nothing for `after_ns`."""
     if resumed_ns > now_ns - after_ns:
         return
     by_sender: dict[str, list[Series]] = {}
@@ -77,7 +77,7 @@ def _remove_models(state: WindowState, now_ns: int, resumed_ns: int) -> list[Str
 
 
 def _remove_streams(state: WindowState) -> list[StreamKey]:
-    """Removes streams without values for `stale_after` of models that go on."""
+    """Removes streams without values for `stale_after` of models that still send data."""
     removed: list[StreamKey] = []
     for model in state.models.values():
         stale_ns = model.progress.last_ns - state.windows.stale_after_ns

@@ -1,4 +1,4 @@
-"""Decides whether the values learned so far can be a reference: are there enough, and are they homogeneous.
+"""Decides whether a stream has enough and homogeneous values to learn its reference from.
 
 The first tenth of the values chooses bins; what comes after is counted over them in blocks of successive panes. The
 blocks answer two questions when the required values are there:
@@ -50,7 +50,7 @@ LEVEL: Final = 1e-4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockStatistics:
-    """Holds measures of how successive blocks differ; None where there are too few blocks."""
+    """Measures of how much successive blocks of a stream's values differ; None where there are too few blocks."""
 
     design_effect: float | None = None
     differences: int = 0
@@ -60,7 +60,7 @@ class BlockStatistics:
 
 @dataclass(slots=True, kw_only=True)
 class LearningBlocks:
-    """Counts blocks of successive panes while one stream learns its reference.
+    """Counts of a stream's values by successive blocks of panes, while its reference is learned.
 
     Memory: `MAX_BLOCKS` count vectors.
     """
@@ -78,11 +78,11 @@ class LearningBlocks:
 
     @property
     def binning(self) -> ClassBins | NumberBins | None:
-        """The bins that the blocks are counted over; None before they are chosen."""
+        """The bins by which values are counted while a reference is learned; None before they are chosen."""
         return self.class_bins if self.class_bins is not None else self.number_bins
 
     def needs_bins(self, sketch: StreamSketch, count: int, *, required: int) -> bool:
-        """Whether the bins are to be chosen now: there are none, they cannot hold a pane, or they were chosen early.
+        """Returns whether bins must be chosen now: there are none, a pane does not fit, or it was too early.
 
         Args:
             sketch: The values of the pane.
@@ -95,14 +95,14 @@ class LearningBlocks:
         return self.chosen_count < enough <= count
 
     def start(self, binning: ClassBins | NumberBins | None, count: int, *, required: int) -> None:
-        """Counts over other bins from the next pane on, chosen from `count` values; None for no bins."""
+        """Begins to count over other bins, which were chosen from `count` values; None for no bins."""
         self.class_bins = binning if isinstance(binning, ClassBins) else None
         self.number_bins = binning if isinstance(binning, NumberBins) else None
         self.chosen_count = count
         self.blocks, self.block_items = [], MIN_BLOCK if count >= CHOOSING_SHARE * required else EARLY_BLOCK
 
     def add(self, sketch: StreamSketch) -> None:
-        """Counts a pane over the present bins, which hold it; nothing while there are none."""
+        """Counts the values of a pane over the present bins; nothing while there are none."""
         if self.binning is None:
             return
         counts = self.binning.count(sketch).tolist()
@@ -116,7 +116,7 @@ class LearningBlocks:
             self.block_items *= 2
 
     def statistics(self) -> BlockStatistics:
-        """Computes the statistics of the full blocks."""
+        """Computes from the full blocks the design effect, and whether the stream is stationary."""
         table = np.array([block for block in self.blocks if sum(block) >= self.block_items], dtype=np.int64)
         effect = estimate_design_effect(table)
         if effect is None:
@@ -129,7 +129,7 @@ class LearningBlocks:
 
 
 def is_learned(count: int, statistics: BlockStatistics, *, required: int) -> bool:
-    """Whether `count` values are enough for a reference of which `required` values are asked."""
+    """Returns whether `count` homogeneous values are enough for a reference that needs `required` of them."""
     if count < required:
         return False
     if statistics.is_stationary is False and count < MAX_UNSTATIONARY * required:
@@ -139,7 +139,7 @@ def is_learned(count: int, statistics: BlockStatistics, *, required: int) -> boo
 
 
 def are_halves_alike(blocks: Counts, phi: float) -> bool:
-    """Whether the first half of the blocks, shape (B, K), is like the second, at `LEVEL`."""
+    """Tests whether the first half of the blocks, shape (B, K), is distributed like the second, at `LEVEL`."""
     middle = int(np.searchsorted(np.cumsum(blocks.sum(axis=1)), blocks.sum() / 2)) + 1
     halves = np.stack([blocks[:middle].sum(axis=0), blocks[middle:].sum(axis=0)]).astype(np.float64)
     halves = halves[:, halves.sum(axis=0) > 0]

@@ -1,4 +1,4 @@
-"""One model version: its open panes, its streams, and its last panes for latency and throughput."""
+"""The windows of one model version: its open panes, its streams, and recent panes for latency and throughput."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from otel_mlmon.processor.window.series import (
     CompletenessCheck,
     Point,
     PointKey,
-    PointValue,
     Series,
     SeriesKey,
     add_increments,
-    merge_streams,
+    consume_points,
 )
 from otel_mlmon.processor.window.stream import StreamWindows
 from otel_mlmon.processor.window.summary import ModelSummary, StreamSummary, summarize_overflow
@@ -37,6 +36,7 @@ from otel_mlmon.processor.window.window import (
     add_pane,
 )
 from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.sketch.table import PointValue
 from otel_mlmon.types import ModelKey
 
 OVERFLOW_SHOWN_NS: Final = 600_000_000_000
@@ -49,7 +49,7 @@ MAX_EXEMPLARS: Final = 4
 
 
 class ClosedPane(NamedTuple):
-    """Holds the result of closing one pane."""
+    """The result of closing one pane: its counts, and a window for each stream."""
 
     windows: list[Window]
     """The windows by stream: one for each stream with values in the pane or in its rolling window."""
@@ -97,26 +97,26 @@ class ModelWindows:
         """The model version."""
         return self.progress.model
 
-    def add_point(self, series: Series, end_ns: int, time_ns: int, now_ns: int, *, sender: str) -> None:
-        """Notes that a point of `series` is pending for the pane that ends at `end_ns`."""
+    def add_points(self, end_ns: int, time_ns: int, now_ns: int, *, sender: str) -> dict[SeriesKey, Series]:
+        """Notes that points are pending for the pane that ends at `end_ns`, and returns the pane, which takes them."""
         self.has_points = True
-        self.open_panes.setdefault(end_ns, {})[series.state.key] = series
         self.senders.add_point(sender, time_ns, now_ns)
         self.progress.watermark_ns = max(self.progress.watermark_ns, time_ns)
         self.progress.received_ns = now_ns
+        return self.open_panes.setdefault(end_ns, {})
 
     def note_overflow(self, now_ns: int) -> None:
-        """Notes a point that found no room for its stream or series."""
+        """Records a data point for whose stream or series there was no room."""
         self.overflow_points += 1
         self.closed_summary = None
         self.overflow_ns = self.progress.received_ns = now_ns
 
     def is_due(self, now_ns: int) -> bool:
-        """Whether any pane may close now."""
+        """Returns whether any pane of the model may close now."""
         return self.has_points or now_ns >= self.due_ns
 
     def note_closed(self) -> None:
-        """Notes that the panes that are due were closed, and when time alone may close others."""
+        """Records that all due panes are closed, and when time alone may close others."""
         self.has_points = False
         silent_ns = self.windows.pane_ns + self.windows.lateness_ns
         dues = [max(self.progress.received_ns, self.resumed_ns) + silent_ns] if self.open_panes else []
@@ -126,11 +126,11 @@ class ModelWindows:
         self.due_ns = min(dues, default=NEVER_NS)
 
     def find_late_panes(self) -> list[int]:
-        """Returns the ends of the closed panes that late points are pending for, in the order of time."""
+        """Returns the ends of the closed panes that late data points are pending for, in the order of time."""
         return sorted(end_ns for end_ns in self.open_panes if end_ns <= self.progress.closed_ns)
 
     def advance_watermark(self, now_ns: int) -> list[int]:
-        """Returns the ends of the open panes that close now: the watermark has passed them by the allowed lateness.
+        """Returns the ends of the panes that close now, as the watermark has passed them and their lateness.
 
         All of them close when this process ran and received no point for as long as a pane and the allowed lateness.
         """
@@ -143,7 +143,7 @@ class ModelWindows:
         return ends
 
     def ensure_stream(self, name: str, state: ReferenceState | None = None) -> StreamWindows:
-        """Returns the stream of that name, added if it is not there yet.
+        """Returns the model's stream of a name, which is added if it does not exist yet.
 
         Args:
             name: Of the stream.
@@ -164,23 +164,23 @@ class ModelWindows:
         return stream
 
     def apply_settings(self, settings: ModelWindowSettings) -> list[StreamKey]:
-        """Applies other settings, and returns the streams whose reference is another one now."""
+        """Applies other settings to the model, and returns the streams that get another reference by that."""
         self.settings, self.closed_summary, self.exported_reference = settings, None, None
         return [stream.key for stream in self.streams.values() if stream.apply_settings(settings)]
 
     def relearn(self, names: Iterable[str]) -> list[StreamKey]:
-        """Starts to learn the references of these streams again, and returns the streams that do."""
+        """Starts to learn the references of streams again, and returns those that can learn."""
         self.closed_summary = self.exported_reference = None
         present = [self.streams[name] for name in names if name in self.streams]
         return [stream.key for stream in present if stream.relearn()]
 
     def remove_stream(self, name: str) -> None:
-        """Removes a stream."""
+        """Removes a stream of the model."""
         del self.streams[name]
         self.closed_summary = self.exported_reference = None
 
     def close_pane(self, end_ns: int, *, is_complete: CompletenessCheck) -> ClosedPane:
-        """Closes one pane; panes close in the order of time.
+        """Closes one pane of the model; panes close in the order of time.
 
         Args:
             end_ns: End of the pane.
@@ -223,7 +223,7 @@ class ModelWindows:
         return ClosedPane(windows, pane, consumed, changed)
 
     def amend_pane(self, end_ns: int, *, is_complete: CompletenessCheck) -> ClosedPane:
-        """Adds late points to a closed pane: to its counts and all that is reported, and to no evidence or reference.
+        """Adds late data points to the counts of a closed pane, but to no evidence and no reference.
 
         Args:
             end_ns: End of the pane.
@@ -248,21 +248,21 @@ class ModelWindows:
         return ClosedPane([], pane, consumed, [])
 
     def restore_pane(self, pane: ModelPane) -> None:
-        """Adds a stored pane to the rolling windows and to the summary; panes come in the order of time."""
+        """Adds a stored pane to the rolling windows and the summary; panes come in the order of time."""
         self._add_pane(pane)
         for name, counts in pane.streams.items():
             if name in self.streams:
                 self.streams[name].restore_pane(counts)
 
     def finish_restore(self) -> None:
-        """Brings rolling windows and moving references to the time of the last closed pane."""
+        """Advances rolling windows and moving references to the time of the last closed pane."""
         self.closed_summary = self.exported_reference = None
         for stream in self.streams.values():
             stream.rolling.evict(self.progress.last_ns)
             stream.update_reference(self.progress.last_ns)
 
     def summary(self, *, is_complete: CompletenessCheck) -> ModelSummary:
-        """Summarises the model for people; `is_complete` as `Series.consume` has it."""
+        """Returns a summary of the model version for people; `is_complete` as `Series.consume` has it."""
         if self.closed_summary is None:
             self.closed_summary = self._summarize_closed()
         open_predictions, progress = self._count_open_predictions(is_complete), self.progress
@@ -274,13 +274,13 @@ class ModelWindows:
         )
 
     def reference(self) -> ModelReference:
-        """Returns the references that the model is judged by."""
+        """Returns the references that the streams of the model version are compared with."""
         if self.exported_reference is None:
             self.exported_reference = model_reference(self.key, self.settings, self.streams)
         return self.exported_reference
 
     def _summarize_closed(self) -> ModelSummary:
-        duration = merge_streams({"": pane.duration} for pane in self.last_panes).get("", StreamSketch())
+        duration = StreamSketch.merge_all([StreamSketch(), *(pane.duration for pane in self.last_panes)])
         calls, progress = duration.numbers, self.progress
         covered_ns = min(self.windows.short_panes * self.windows.pane_ns, progress.last_ns - progress.first_ns)
         over = int(count_over_threshold(duration, self.settings.latency_threshold_s)[1])
@@ -318,7 +318,7 @@ class ModelWindows:
     def _update_presences(
         self, sketches: Mapping[str, StreamSketch], activity: int, end_ns: int
     ) -> Mapping[str, Absence]:
-        """Adds a pane to the presence of every stream, and returns those that are no longer sent.
+        """Records of every stream whether a pane has values of it; returns the streams no longer sent.
 
         Args:
             sketches: Of the pane, by stream.
@@ -337,14 +337,14 @@ class ModelWindows:
         return {name: absence for name, absence in absences.items() if absence is not None}
 
     def _add_pane(self, pane: ModelPane) -> None:
-        """Adds a pane, or what came late for one, to those that latency and throughput are read from."""
+        """Adds a pane, or late points of one, to the panes from which latency and throughput are computed."""
         add_pane(self.last_panes, pane)
         oldest_ns = self.progress.last_ns - self.windows.short_panes * self.windows.pane_ns
         while self.last_panes and self.last_panes[0].end_ns <= oldest_ns:
             self.last_panes.popleft()
 
     def _count_open_predictions(self, is_complete: CompletenessCheck) -> int:
-        """Counts the labels in open panes, or without any the values; of several heads the most."""
+        """Counts the predictions in open panes: labels, or else values; of several outputs the most."""
         totals: dict[tuple[str, str], int] = {}
         for series in {id(series): series for pane in self.open_panes.values() for series in pane.values()}.values():
             state = series.state
@@ -364,23 +364,21 @@ class ModelWindows:
     def _consume_points(
         self, end_ns: int, is_complete: CompletenessCheck
     ) -> tuple[dict[str, StreamSketch], dict[str, set[str]], list[tuple[Series, PointKey, Point]]]:
-        """Consumes the points of a pane; returns sketch and trace ids of each stream, and the points they came from."""
+        """Takes the points of a pane; returns each stream's sketch and trace ids, and the points' origins."""
         increments: list[tuple[Series, PointValue]] = []
         exemplars: dict[str, set[str]] = {}
-        consumed: list[tuple[Series, PointKey, Point]] = []
-        for series in self.open_panes.pop(end_ns).values():
-            for key, point, increment in series.consume(end_ns, is_complete=is_complete):
-                consumed.append((series, key, point))
-                if increment is None or not increment.total:
-                    continue
-                increments.append((series, increment))
-                for stream in series.streams if point.exemplars else ():
-                    exemplars.setdefault(stream, set()).update(point.exemplars)
-        return add_increments(increments), exemplars, consumed
+        consumed = consume_points(self.open_panes.pop(end_ns).values(), end_ns, is_complete=is_complete)
+        for series, _, point, increment in consumed:
+            if increment is None or not increment.total:
+                continue
+            increments.append((series, increment))
+            for stream in series.streams if point.exemplars else ():
+                exemplars.setdefault(stream, set()).update(point.exemplars)
+        return add_increments(increments), exemplars, [(series, key, point) for series, key, point, _ in consumed]
 
 
 def _count_predictions(sketches: Mapping[str, StreamSketch]) -> int:
-    """Counts the labels of a pane, or without any its values; of several heads the most, since a row is in each."""
+    """Counts the predictions of a pane: labels, or else values; of several outputs the most."""
     for family in (semconv.STREAM_LABEL, semconv.STREAM_VALUE):
         totals = [sketch.total for name, sketch in sketches.items() if streams.stream_family(name) == family]
         if totals:

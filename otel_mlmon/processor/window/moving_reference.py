@@ -1,4 +1,4 @@
-"""References that move with time: the last days, or the same hour of the weeks before; both from stored hours.
+"""References that move with time: the last days, or the same hour of the week in earlier weeks.
 
 A stream's first reference gives the bins, and they stay. What it counts is kept by the hour, and a reference is made of
 the hours of `rolling` that end `lag` before the present epoch. Epochs are as long as `lag` and begin at its multiples
@@ -42,7 +42,7 @@ SHRINKAGE: Final = 200.0
 
 
 class EpochReference(NamedTuple):
-    """Holds the reference of one epoch."""
+    """A reference that moves with time, as it is for one epoch."""
 
     epoch: int
     reference: Reference | None
@@ -53,7 +53,7 @@ class EpochReference(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class MovingReference:
-    """Makes the references of one stream from the counts of its hours.
+    """The moving reference of one stream, which is built from the stored counts of its hours.
 
     Memory: a count vector an hour of `rolling` + 2 `lag`.
     """
@@ -68,7 +68,7 @@ class MovingReference:
     epoch_reference: EpochReference | None = None
 
     def add(self, pane: PaneCounts) -> None:
-        """Counts a pane, as it was seen, into its hour."""
+        """Adds the counts of a pane to the hour that it is in."""
         hour = hour_of(pane.end_ns)
         if hour in self.hours:
             self.hours[hour] = self.hours[hour].merge(pane)
@@ -78,11 +78,11 @@ class MovingReference:
         self.hours[hour] = pane
 
     def clear(self) -> None:
-        """Removes all hours: their bins are no longer those of the reference."""
+        """Removes the counts of all hours, as their bins are no longer those of the reference."""
         self.hours, self.epoch_reference = {}, None
 
     def reference(self, end_ns: int, bins: Bins) -> Reference | None:
-        """Returns the reference of the epoch that `end_ns` is in; None while the first one goes on."""
+        """Returns the reference of the epoch that `end_ns` is in; None during the first epoch."""
         lag_ns = self.settings.lag_hours * HOUR_NS
         epoch = (end_ns - 1) // lag_ns
         if self.epoch_reference is None or self.epoch_reference.epoch != epoch:
@@ -90,7 +90,7 @@ class MovingReference:
         return self.epoch_reference.reference
 
     def adjust(self, end_ns: int, counts: Counts) -> Counts:
-        """Adjusts a pane's counts, shape (K,), to those of an average hour; the sum stays."""
+        """Adjusts a pane's counts, shape (K,), to those of an average hour of the week, with the same sum."""
         if self.epoch_reference is None or self.epoch_reference.reference is None:
             return counts
         shares = self.epoch_reference.hours.get(hour_of_week(hour_of(end_ns)))
@@ -122,17 +122,17 @@ class MovingReference:
 
 
 def hour_of(end_ns: int) -> int:
-    """Returns the hour of a pane that ends at `end_ns`, counted from the Unix epoch."""
+    """Returns the hour, counted from the Unix epoch, of a pane that ends at `end_ns`."""
     return (end_ns - 1) // HOUR_NS
 
 
 def hour_of_week(hour: int) -> int:
-    """Returns the hour of the week, where 0 is the hour from Monday 00:00 UTC on."""
+    """Returns the hour of the week of an hour counted from the Unix epoch; 0 is Monday, 00:00 to 01:00 UTC."""
     return (hour + EPOCH_HOUR_OF_WEEK) % WEEK_HOURS
 
 
 def draw_coupled_counts(counts: Counts, before: Floats, after: Floats, rng: np.random.Generator) -> Counts:
-    """Draws counts of values with shares `after` from those of values with shares `before`, shape (K,) each.
+    """Draws counts with shares `after` from counts with shares `before`, changing as few values as possible.
 
     Args:
         counts: Of values with shares `before`.
@@ -150,7 +150,7 @@ def draw_coupled_counts(counts: Counts, before: Floats, after: Floats, rng: np.r
 
 
 def _compute_weekly_shares(epoch_hours: Mapping[int, PaneCounts], overall: Floats) -> tuple[dict[int, Floats], float]:
-    """Computes shares by hour of the week, shrunk to `overall`, and the N of an hour, on average over the traffic."""
+    """Computes shares by hour of the week, shrunk to `overall`, and the average number of values an hour."""
     totals: dict[int, Counts] = {}
     for number, hour in epoch_hours.items():
         key = hour_of_week(number)

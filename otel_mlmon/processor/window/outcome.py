@@ -1,4 +1,4 @@
-"""Outcomes of what a request delivers to the window step, and the limits that make some of them."""
+"""Defines the outcomes of received data points and references, and the limits on models, streams and series."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ WARNING_SHARE: Final = 0.8
 
 
 class Limit:
-    """One limit of the section `limits`, which warns at 80 % and at 100 %, once each until there is room again.
+    """One limit of the section `limits`, with a warning at 80 % and at 100 % until there is room again.
 
     Args:
         option: The key in the configuration file.
@@ -69,7 +69,7 @@ class Limit:
         self._warned_share = 0.0
 
     def has_room(self, count: int, added: int = 1) -> bool:
-        """Returns whether `added` more fit beside `count`."""
+        """Returns whether `added` more fit under the limit beside `count`."""
         return count + added <= self.maximum
 
     def report(self, count: int) -> None:

@@ -1,4 +1,4 @@
-"""Stores closed panes: one by one at first, then merged to 5 minutes, then to hours.
+"""Stores closed panes: one by one at first, later merged to panes of 5 minutes, then of an hour.
 
 Panes merge exactly, so nothing is lost but the time of day within 5 minutes or an hour. What comes late for a pane is
 merged into its record, in whatever form that is by then.
@@ -35,7 +35,7 @@ _DAY_NS: Final = 1440 * _MINUTE_NS
 
 
 class _Tier(NamedTuple):
-    """Holds how panes of one age are stored."""
+    """How panes of one age are stored."""
 
     kind: RecordKind[PaneRecord]
     length_ns: int
@@ -45,7 +45,7 @@ class _Tier(NamedTuple):
 
 
 class PaneRecord(NamedTuple):
-    """Holds a pane with its streams packed, number beside number."""
+    """A stored pane of a model version, with the counts of all streams packed side by side."""
 
     model: ModelKey
     start_ns: int
@@ -68,7 +68,7 @@ PANE_HOURS: Final = RecordKind("pane1h", PaneRecord, is_compressed=True)
 
 
 def put_panes(repository: Repository, panes: Iterable[ModelPane]) -> None:
-    """Puts panes that have just closed.
+    """Stores panes that have just closed.
 
     Raises:
         StoreError: The repository refused it.
@@ -77,7 +77,7 @@ def put_panes(repository: Repository, panes: Iterable[ModelPane]) -> None:
 
 
 def merge_panes(repository: Repository, panes: Iterable[ModelPane], kind: RecordKind[PaneRecord] = PANE) -> None:
-    """Merges panes into the stored ones of their time and model; those without one are put.
+    """Merges panes into the stored panes of the same time and model, or stores them if there are none.
 
     Raises:
         StoreError: The repository refused it.
@@ -92,7 +92,7 @@ def merge_panes(repository: Repository, panes: Iterable[ModelPane], kind: Record
 
 
 def load_panes(repository: Repository, since_ns: int) -> Iterator[ModelPane]:
-    """Loads the panes that are stored one by one and end at `since_ns` or later, in the order of time.
+    """Loads the stored panes, not merged ones, that end at `since_ns` or later, in the order of time.
 
     Raises:
         StoreError: The repository cannot be read.
@@ -103,7 +103,7 @@ def load_panes(repository: Repository, since_ns: int) -> Iterator[ModelPane]:
 def compact_panes(
     repository: Repository, windows: WindowSettings, now_ns: int, *, rolling_since_ns: Mapping[ModelKey, int]
 ) -> None:
-    """Merges the panes that are old enough to longer ones, and removes those that are older than the retention.
+    """Merges old stored panes to longer ones, and deletes those older than the retention.
 
     Args:
         repository: Where they are stored.
@@ -136,7 +136,7 @@ def compact_panes(
 
 
 def _lengthen(pane: ModelPane, length_ns: int) -> ModelPane:
-    """Returns the pane as a part of the period of `length_ns` that it ends in."""
+    """Returns a pane as a part of the period of `length_ns` that it ends in."""
     end_ns = -(-pane.end_ns // length_ns) * length_ns
     return ModelPane(
         model=pane.model,
@@ -153,7 +153,7 @@ def _lengthen(pane: ModelPane, length_ns: int) -> ModelPane:
 def _load(
     repository: Repository, kind: RecordKind[PaneRecord], since: str = "", until: str | None = None
 ) -> dict[str, ModelPane]:
-    """Loads panes by key, in the order of time; one that contradicts itself is set aside and reported."""
+    """Loads stored panes by key, in the order of time; one that contradicts itself is set aside and reported."""
     panes: dict[str, ModelPane] = {}
     for key, record in load_records(repository, kind, since, until).items():
         try:
@@ -182,7 +182,7 @@ def _pack(pane: ModelPane) -> PaneRecord:
 
 
 def _unpack(record: PaneRecord) -> ModelPane:
-    """Returns the pane of a record.
+    """Returns the pane of a stored record.
 
     Raises:
         ValueError: The record contradicts itself.

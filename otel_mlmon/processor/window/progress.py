@@ -1,4 +1,4 @@
-"""How far a model version is: up to when its senders are expected to have sent everything, and which streams come.
+"""Tracks how far a model version is: up to when its senders have sent everything, and which streams they send.
 
 **Watermark.** Each sender has a watermark of its own, the largest event time of its points, since each has its own
 clock and its own backlog. A pane waits for the sender that is furthest behind, unless that is more than `idle_after`
@@ -47,7 +47,7 @@ INTRODUCTION: Final = 1_000
 
 @dataclass(slots=True, kw_only=True)
 class Introduction:
-    """Adds up the first panes of a version by stream. Memory: one sketch a stream, as that of a reference."""
+    """The values of a new model version's first panes by stream, to be compared with the version before."""
 
     before: ModelKey
     """The version before."""
@@ -56,30 +56,30 @@ class Introduction:
 
     @property
     def is_complete(self) -> bool:
-        """Whether there are predictions enough to compare."""
+        """Whether there are enough first predictions of a new version to compare it with the version before."""
         return self.predictions >= INTRODUCTION
 
     def add(self, sketches: Mapping[str, StreamSketch], predictions: int) -> None:
-        """Adds a closed pane."""
+        """Adds the values of a closed pane to the first ones of a new model version."""
         self.predictions += predictions
         for name, sketch in sketches.items():
             self.sketches[name] = self.sketches.get(name, StreamSketch()).merge(sketch)
 
 
 class Silence(NamedTuple):
-    """Counts how much a model did while one of its streams had no values."""
+    """The panes and predictions of a model during which one of its streams had no values."""
 
     panes: int = 0
     """Panes in which the model was active."""
     predictions: int = 0
 
     def reaches(self, other: Silence, factor: int) -> bool:
-        """Whether it is at least `factor` times as long as another one, by either count."""
+        """Returns whether a stream's silence is at least `factor` times as long as another one."""
         return self.panes >= factor * other.panes and self.predictions >= factor * other.predictions
 
 
 class Absence(NamedTuple):
-    """Describes a stream that is no longer sent."""
+    """The absence of a stream that is no longer sent although its model has predictions."""
 
     since_ns: int
     """End of the last pane with values, Unix nanoseconds."""
@@ -90,7 +90,7 @@ class Absence(NamedTuple):
 
 
 class StreamPresence(NamedTuple):
-    """Holds when and how often a stream was sent while its model was active."""
+    """When, and how regularly, a stream was sent while its model had predictions."""
 
     last_ns: int
     """End of the last pane with values, Unix nanoseconds."""
@@ -107,7 +107,7 @@ class StreamPresence(NamedTuple):
     """The longest absence."""
 
     def add(self, values: int, predictions: int, end_ns: int) -> StreamPresence:
-        """Adds a pane.
+        """Records whether a pane has values of the stream.
 
         Args:
             values: Of the stream.
@@ -126,7 +126,7 @@ class StreamPresence(NamedTuple):
         return StreamPresence(end_ns, self.values + values, self.panes + 1, active, Silence(), longest, outage)
 
     def absence(self, end_ns: int) -> Absence | None:
-        """Returns the absence that lasts until `end_ns`; None if the stream is sent, or its silence means nothing."""
+        """Returns the stream's absence up to `end_ns`; None if it is sent, or its silence means nothing."""
         is_long = end_ns - self.last_ns >= ABSENT_AFTER_S * 1e9 and self.silence.reaches(self.longest, LONGER)
         if not is_long or self.panes < MIN_PANES:
             return None
@@ -139,7 +139,7 @@ class StreamPresence(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class ModelProgress:
-    """Holds the stored progress of one model version: how far its panes are closed."""
+    """The stored progress of one model version: up to which time its panes are closed."""
 
     model: ModelKey
     received_ns: int
@@ -161,7 +161,7 @@ class ModelProgress:
 
 @dataclass(slots=True, kw_only=True)
 class SenderProgress:
-    """Holds the stored progress of one sender of one model version."""
+    """The stored progress of one sender of one model version: the latest event time of its data points."""
 
     model: ModelKey
     sender: str
@@ -173,7 +173,7 @@ class SenderProgress:
 
 @dataclass(slots=True)
 class SenderWatermarks:
-    """The watermarks of the senders of one model that sent something of late.
+    """The watermarks of the active senders of one model version.
 
     Memory: one record a sender, for `idle_after`.
     """
@@ -183,7 +183,7 @@ class SenderWatermarks:
     senders: dict[str, SenderProgress] = field(default_factory=dict)
 
     def add_point(self, sender: str, time_ns: int, now_ns: int) -> None:
-        """Notes a point of a sender, of an event time, that was received now."""
+        """Records the event time of a sender's data point that was received now."""
         progress = self.senders.get(sender)
         if progress is None:
             self.senders[sender] = SenderProgress(
@@ -203,11 +203,11 @@ class SenderWatermarks:
             yield sender
 
     def oldest_received_ns(self) -> int | None:
-        """Returns when the sender that is silent longest last sent, by our clock; None if all are idle."""
+        """Returns when the longest silent active sender sent last, by our clock; None without any."""
         return min([progress.received_ns for progress in self.senders.values()], default=None)
 
     def watermark(self, default_ns: int) -> int:
-        """Returns the watermark of all senders together, Unix nanoseconds; `default_ns` where all of them are idle."""
+        """Returns the common watermark of all senders, Unix nanoseconds; `default_ns` where all are idle."""
         if not self.senders:
             return default_ns
         times = [progress.watermark_ns for progress in self.senders.values()]
@@ -219,7 +219,7 @@ MAX_STEP_NS: Final = 60_000_000_000
 
 
 class SteadyClock:
-    """Reads a clock, and goes on from the latest time where that is set back.
+    """A clock that never goes back, even where the clock that it reads is set back.
 
     A correction of the machine's clock must not change what is judged: data seems to come from the future, nothing
     seems to be silent. The time since the last reading is all that a step back costs; a later step forward ends it.
@@ -234,7 +234,7 @@ class SteadyClock:
         """By how much it is ahead of the clock that it reads."""
 
     def __call__(self) -> int:
-        """Returns Unix nanoseconds, never fewer than the last time."""
+        """Returns the time in Unix nanoseconds, never less than the last time."""
         now_ns = self._clock_ns() + self._offset_ns
         step_ns = now_ns - self._last_ns
         if step_ns < 0:

@@ -1,4 +1,4 @@
-"""Execution providers that the processes of one model version reported, and when."""
+"""The execution providers on which processes have reported to run one model version, and when."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_PROVIDERS: Final = 16
 
 
 class ProviderUse(NamedTuple):
-    """The execution provider that processes run a model on, and the time between the first and the last report."""
+    """An execution provider that processes run a model on, with the time of the first and the last report."""
 
     requested: str
     """The execution provider that was asked for first, where the model fell back from it; else empty."""
@@ -23,7 +23,7 @@ class ProviderUse(NamedTuple):
 
 
 class ModelProviders(NamedTuple):
-    """What was reported of one model version. A report that comes twice, or late, changes nothing that is known."""
+    """All reports on the execution providers of one model version; repeated and late ones change nothing."""
 
     model: ModelKey
     uses: tuple[ProviderUse, ...] = ()
@@ -31,11 +31,11 @@ class ModelProviders(NamedTuple):
 
     @property
     def last_ns(self) -> int:
-        """When anything was reported last, Unix nanoseconds; 0 if nothing was."""
+        """The time of the latest report on an execution provider, Unix nanoseconds; 0 if there is none."""
         return max((use.last_ns for use in self.uses), default=0)
 
     def add(self, *, requested: str, provider: str, time_ns: int) -> ModelProviders:
-        """Returns this with one report added."""
+        """Returns the reports on execution providers with one report added."""
         times_ns = {(use.requested, use.provider): (use.first_ns, use.last_ns) for use in self.uses}
         first_ns, last_ns = times_ns.get((requested, provider), (time_ns, time_ns))
         times_ns[requested, provider] = (min(first_ns, time_ns), max(last_ns, time_ns))

@@ -1,4 +1,4 @@
-"""The records of the window step: how its state is saved, and loaded again.
+"""Saves the state of the window step as records in the state store, and loads it again.
 
 Records by kind: `started` (when counting began), `embedded` (references that models carry), `providers` (execution
 providers of models), `model` (how far panes are closed), `presence` (how often streams are sent), `sender` (how far
@@ -89,7 +89,7 @@ RECORD_KINDS: Final[tuple[RecordKind[Any], ...]] = (
 
 
 def save_state(state: WindowState, repository: Repository, *, now_ns: int) -> None:
-    """Writes what changed since the last save; if the repository rolls that back it counts as changed again.
+    """Writes the changes of the window step's state since the last save; after a rollback they count as changed again.
 
     Whatever this raises, the caller rolls back: a part of a save must not be committed.
 
@@ -120,7 +120,7 @@ def save_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
 
 
 def load_state(state: WindowState, repository: Repository, *, now_ns: int) -> None:
-    """Fills an empty state with the records of the last save; leaves it as it is without any.
+    """Fills the empty state of the window step with the stored records, if there are any.
 
     A record that is damaged, or belongs to nothing that is there, is set aside and reported.
 
@@ -187,7 +187,7 @@ def _save(
     record: Callable[[K], T | None],
     name: Callable[[K], str] = json.dumps,
 ) -> None:
-    """Puts the records of these keys, and deletes those of keys that are no longer in the state."""
+    """Stores the records of these keys, and deletes those of keys that are no longer in the state."""
     records = {name(key): record(key) for key in keys}
     put_records(repository, kind, [(key, value) for key, value in records.items() if value is not None])
     removed = sorted(key for key, value in records.items() if value is None)
@@ -249,7 +249,7 @@ def _load_panes(state: WindowState, repository: Repository, rebuilt: set[ModelKe
 
 
 def _load_points(state: WindowState, record: PointsRecord) -> None:
-    """Restores the points of a request; fails if one is of no series, after it restored all others."""
+    """Restores the data points of a request; fails if one is of no series, after it restored all others."""
     model, request = state.models[record.model], (record.request, record.model)
     state.request = max(state.request, record.request)
     missing = 0

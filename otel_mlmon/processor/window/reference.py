@@ -1,4 +1,4 @@
-"""The reference of one stream: learned and then frozen, fixed by a profile, or an allowance for latency and errors.
+"""The reference of one stream: learned and then frozen, from a profile, or an allowed ratio of slow or failed calls.
 
 It never learns what it judges. A reference keeps the sketch it was made from. Where later numbers come in coarser
 buckets than its edges stand on, it is binned anew from that sketch on the coarser grid: another reference, for which
@@ -33,7 +33,7 @@ from otel_mlmon.sketch.stream_sketch import StreamSketch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MovingReferenceSettings:
-    """Settings of a reference that moves with time."""
+    """The settings of a reference that moves with time."""
 
     rolling_hours: int
     """How much of the past it holds; 1 or above."""
@@ -44,13 +44,13 @@ class MovingReferenceSettings:
 
     @property
     def retained_hours(self) -> int:
-        """How long hours are retained."""
+        """The number of hours whose counts are kept for the moving reference."""
         return self.rolling_hours + 2 * self.lag_hours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelWindowSettings:
-    """Settings of one model."""
+    """The settings by which a model's data points are counted and its references are chosen."""
 
     learn: int = 5000
     """Values after which a stream's learned reference is frozen, if they are homogeneous; 1 or above."""
@@ -75,7 +75,7 @@ class ModelWindowSettings:
     """Input features that are watched."""
 
     def find_profile(self, stream: str) -> tuple[StreamSketch, ReferenceOrigin] | None:
-        """Returns the counts of a stream in the operator's reference, or else in the model's own; None without any."""
+        """Returns a stream's counts in the operator's profile, or else in the model's own; None without any."""
         profiles: tuple[tuple[Profile | None, ReferenceOrigin], ...] = (
             (self.profile, "file"),
             (self.embedded_profile, "model"),
@@ -87,13 +87,13 @@ class ModelWindowSettings:
         return None
 
     def find_design_effect(self, stream: str, origin: ReferenceOrigin) -> DesignEffect | None:
-        """Returns the design effect that the reference of that origin has of a stream; None if it is not known."""
+        """Returns a stream's design effect in the reference of an origin; None if it is unknown."""
         profile = self.profile if origin == "file" else self.embedded_profile
         return profile.design_effects.get(stream) if profile is not None else None
 
     @property
     def calibration(self) -> Calibration | None:
-        """The calibration of the model on labelled data, if either reference has one."""
+        """The calibration of the model on labelled data, if either reference profile has one."""
         profiles = (self.profile, self.embedded_profile)
         calibrations = (profile.calibration for profile in profiles if profile is not None)
         return next((calibration for calibration in calibrations if calibration is not None), None)
@@ -107,7 +107,7 @@ _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 @dataclass(slots=True, kw_only=True)
 class ReferenceState:
-    """Holds the stored state of one stream's reference."""
+    """The stored state of one stream's reference."""
 
     sketch: StreamSketch = field(default_factory=StreamSketch)
     """The counts that were learned, or those of the profile."""
@@ -126,7 +126,7 @@ class ReferenceState:
 
 @dataclass(slots=True, kw_only=True)
 class StreamReference:
-    """The reference of one stream, or what was learned towards it so far."""
+    """The reference of one stream, or the values that it has been learned from so far."""
 
     stream: str
     settings: ModelWindowSettings
@@ -150,7 +150,7 @@ class StreamReference:
             self._bin("learned")
 
     def learn(self, sketch: StreamSketch, *, end_ns: int) -> None:
-        """Learns a pane, and freezes the reference if there are enough values and they are homogeneous.
+        """Learns from a pane, and freezes the reference once there are enough and homogeneous values.
 
         When the time for it is over it is frozen in any case, from `MIN_VALUES` values on.
 
@@ -180,7 +180,7 @@ class StreamReference:
         self._bin("learned")
 
     def replace(self, settings: ModelWindowSettings) -> StreamReference | None:
-        """Applies other settings, and returns the reference that they require; None if this one stays.
+        """Applies other settings; returns the new reference that they require, or None if this one stays.
 
         Bins go on to stand where the writers can tell numbers apart.
         """
@@ -193,17 +193,17 @@ class StreamReference:
         return self.relearn()
 
     def relearn(self) -> StreamReference:
-        """Returns a reference that learns from the beginning, on the grid where the writers can tell numbers apart."""
+        """Returns a reference that is learned from the beginning, with bins that all senders' histograms allow."""
         state = ReferenceState(grid=self.state.grid, generation=self.state.generation + 1)
         return StreamReference(stream=self.stream, settings=self.settings, state=state)
 
     @property
     def is_relearnable(self) -> bool:
-        """Whether it is learned, or being learned: a profile's counts and an allowance stay."""
+        """Whether the reference is learned, or being learned, rather than fixed by a profile or a bound."""
         return self.reference is None or self.reference.origin == "learned"
 
     def fit(self, sketch: StreamSketch) -> bool:
-        """Bins the reference anew if its edges do not lie on the buckets of `sketch`; returns whether it did."""
+        """Chooses the reference's bins anew if a sketch does not fit them; returns whether it did."""
         grid = self.binning.find_required_grid(sketch) if self.binning is not None else None
         if grid is None:
             return False
@@ -216,7 +216,7 @@ class StreamReference:
         return True
 
     def stored_state(self) -> ReferenceState:
-        """Returns the state that `StreamReference` is made of again: without counts that a profile has."""
+        """Returns the reference's state to be stored, without the counts that a profile has."""
         if self.reference is None or self.reference.origin == "learned":
             return self.state
         return ReferenceState(grid=self.state.grid, generation=self.state.generation)
@@ -263,7 +263,7 @@ def _allowance_binning(stream: str, settings: ModelWindowSettings) -> Binning:
 def choose_binning(
     stream: str, sketch: StreamSketch, *, grid: Grid, settings: ModelWindowSettings
 ) -> ClassBins | NumberBins:
-    """Chooses the bins of a stream from the counts of its reference.
+    """Chooses the bins of a stream from the values of its reference.
 
     Args:
         stream: Its name.

@@ -1,4 +1,4 @@
-"""Exports the reference that a model version is judged by as a profile, for a file, the model or another processor.
+"""Exports the references of a model version as a profile, for a file, a model or another processor.
 
 A stream's learned sketch is exported on the grid that its edges stand on by now, so that whoever bins it gets the same
 bins and counts. Profiles (a file, the model's own) are exported as they came, streams that never had a value too.
@@ -23,7 +23,7 @@ from otel_mlmon.types import ModelKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelearnRequest:
-    """Asks for references of one model version to be learned again, from the panes that close next."""
+    """A request to learn references of one model version again, from the panes that close next."""
 
     model: ModelKey
     streams: tuple[str, ...]
@@ -31,7 +31,7 @@ class RelearnRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReference:
-    """Holds one model version's reference as it stood at some moment.
+    """The references of all streams of one model version at one moment.
 
     Runs on: any thread; nothing in it changes.
     """
@@ -53,7 +53,7 @@ class ModelReference:
     """Streams whose reference is learned, is being learned or moves, so that it can be learned again."""
 
     def document(self, now: Callable[[], datetime] = utc_now) -> dict[str, Any] | None:
-        """Exports a profile as JSON, of the streams with a reference that does not move; None if there are none.
+        """Returns the fixed and learned references of a model version as a JSON profile; None if there are none.
 
         Args:
             now: The time that the export carries, unless it equals a profile of the settings, which keeps its own.
@@ -84,14 +84,14 @@ class ModelReference:
 
     @property
     def _profiles(self) -> tuple[Profile | None, Profile | None]:
-        """The operator's counts before the model's own."""
+        """The counts of the operator's profile before those of the model's own."""
         return self.settings.profile, self.settings.embedded_profile
 
 
 def model_reference(
     model: ModelKey, settings: ModelWindowSettings, streams: Mapping[str, StreamWindows]
 ) -> ModelReference:
-    """Returns the reference of a model version as it stands now.
+    """Returns the references of a model version as they are now.
 
     Args:
         model: Its key.

@@ -1,8 +1,8 @@
-"""The state of the window step: models, series and references, and which of it changed since it was saved."""
+"""The state of the window step: models, series and references, and which of them changed since the last save."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
@@ -13,6 +13,7 @@ from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.series import Point, PointKey, Series, SeriesKey
 from otel_mlmon.processor.window.window import ModelPane, StreamKey, WindowSettings
 from otel_mlmon.reference.profile import Profile
+from otel_mlmon.sketch.table import PointValue, SketchTable
 from otel_mlmon.types import ModelKey
 
 MAX_EMBEDDED_REFERENCES: Final = 1_000
@@ -28,7 +29,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class EmbeddedReference(NamedTuple):
-    """The reference that a model version carries, as a process that loaded it reported it."""
+    """The reference profile that a model version carries, as a process that loaded the model reported it."""
 
     model: ModelKey
     text: str
@@ -48,7 +49,7 @@ class EndedSender(NamedTuple):
 
 @dataclass(slots=True)
 class Changes:
-    """Names what changed since the last save: what is no longer in the state is removed from the repository.
+    """The keys of the window step's state that changed since the last save to the state store.
 
     Memory: bounded by the state itself, also without any save.
     """
@@ -70,7 +71,7 @@ class Changes:
     """Whether the time when counting began is not saved yet."""
 
     def merge_earlier(self, earlier: Changes) -> None:
-        """Adds the changes of a save that was rolled back."""
+        """Adds the changes of a save that was rolled back, so that they are saved again."""
         self.embedded |= earlier.embedded
         self.providers |= earlier.providers
         self.models |= earlier.models
@@ -87,7 +88,7 @@ class Changes:
 
 @dataclass(slots=True, kw_only=True)
 class WindowState:
-    """Holds models, series and the references that models carry, and what changed in them."""
+    """The state of the window step: all models, series and references that models carry, and their changes."""
 
     settings_for: Callable[[ModelKey], ModelWindowSettings]
     windows: WindowSettings
@@ -115,13 +116,18 @@ class WindowState:
     """When panes were last merged to longer ones, by our clock."""
     changes: Changes = field(default_factory=lambda: Changes(is_started=True))
 
+    @property
+    def stream_count(self) -> int:
+        """How many drift streams are watched."""
+        return sum(len(model.streams) for model in self.models.values())
+
     def settings_of(self, key: ModelKey) -> ModelWindowSettings:
-        """Returns the settings of a model, with the reference that it carries."""
+        """Returns the settings of a model, with the reference profile that it carries."""
         settings = self.settings_for(key)
         return replace(settings, embedded_profile=self.embedded[key][1]) if key in self.embedded else settings
 
     def add_embedded(self, reference: EmbeddedReference, profile: Profile) -> list[StreamKey]:
-        """Adds the reference that a model carries, and returns the streams that are judged by it from now on."""
+        """Adds the reference profile that a model carries, and returns the streams that get it as reference."""
         self.embedded[reference.model] = (reference, profile)
         self.changes.embedded.add(reference.model)
         self.touched.add(reference.model)
@@ -131,7 +137,7 @@ class WindowState:
         return streams
 
     def add_series(self, series: Series) -> bool:
-        """Adds a series; returns whether its counting began anew."""
+        """Adds a series; returns whether it is a restart of one that was counted before."""
         name, start_ns = series.state.key
         newest_ns = self.starts.get(name, start_ns)
         self.series[series.state.key] = series
@@ -139,37 +145,40 @@ class WindowState:
         self.starts[name] = max(newest_ns, start_ns)
         return newest_ns < start_ns
 
-    def add_point(self, series: Series, key: PointKey, point: Point, *, sender: str) -> None:
-        """Adds a pending point."""
-        series.pending[key] = point
-        state, model = series.state, series.state.model
-        state.newest_ns = max(state.newest_ns, key[1])
-        request = point.request, model
-        self.points.setdefault(request, {})[state.key, key] = series
+    def add_request(self, model: ModelKey, sender: str) -> dict[tuple[SeriesKey, PointKey], Series]:
+        """Returns where the pending points of the present request about a model are noted."""
+        request = self.request, model
         changes = self.changes
         changes.points.add(request)
         changes.senders.add((model, sender))
         changes.models.add(model)
         self.touched.add(model)
+        return self.points.setdefault(request, {})
 
-    def note_consumed(self, series: Series, key: PointKey, point: Point) -> None:
-        """Notes that a point is no longer pending."""
-        state = series.state
-        request = point.request, state.model
-        self.changes.series.add((state.model, state.sender))
-        pending = self.points[request]
-        del pending[state.key, key]
-        if pending:
-            self.changes.points.add(request)
-        else:
-            del self.points[request]
-            self._note_removed(self.changes.points, request)
+    def note_consumed(self, model: ModelKey, consumed: Sequence[tuple[Series, PointKey, Point]]) -> None:
+        """Notes that points of a model are no longer pending."""
+        self.changes.series.update((model, sender) for sender in {series.state.sender for series, _, _ in consumed})
+        for sender in {series.state.sender for series, _, _ in consumed if series.state.total is not None}:
+            _gather_totals(self.owners[model, sender].values())
+        requests: dict[int, list[tuple[SeriesKey, PointKey]]] = {}
+        for series, key, point in consumed:
+            requests.setdefault(point.request, []).append((series.state.key, key))
+        for number, keys in requests.items():
+            request = number, model
+            pending = self.points[request]
+            if len(keys) < len(pending):
+                for entry in keys:
+                    del pending[entry]
+                self.changes.points.add(request)
+            else:
+                del self.points[request]
+                self._note_removed(self.changes.points, request)
 
     def remove_series(self, key: SeriesKey, now_ns: int) -> None:
-        """Removes a stale series, and notes up to where its sender was counted."""
+        """Removes a stale series, and records up to which time its sender was counted."""
         state = self.series.pop(key).state
         owner = state.model, state.sender
-        if state.consumed:
+        if state.counted.keys:
             present = self.ended.get(state.sender)
             newest_ns = max(state.newest_ns, present.newest_ns if present is not None else 0)
             self.ended[state.sender] = EndedSender(state.sender, newest_ns, now_ns)
@@ -190,23 +199,23 @@ class WindowState:
             self._note_removed(self.changes.ended, sender)
 
     def remove_idle_senders(self, model: ModelWindows, now_ns: int) -> None:
-        """Removes the senders of a model that hold up its panes no longer."""
+        """Removes the idle senders of a model, for which its panes no longer wait."""
         for sender in model.senders.remove_idle(now_ns, model.resumed_ns):
             self._note_removed(self.changes.senders, (model.key, sender))
 
     def remove_stream(self, key: StreamKey) -> None:
-        """Removes a stale stream of a model that goes on."""
+        """Removes a stale stream of a model that still sends data."""
         self.models[key.model].remove_stream(key.stream)
         self.touched.add(key.model)
         self._note_removed(self.changes.streams, key)
 
     def remove_embedded(self, key: ModelKey) -> None:
-        """Removes the reference that a model carries."""
+        """Removes the reference profile that a model carries."""
         del self.embedded[key]
         self._note_removed(self.changes.embedded, key)
 
     def add_provider(self, event: ModelLoaded | ProviderFallback, now_ns: int) -> None:
-        """Adds a report of the execution provider that a process runs a model on; the same twice changes nothing."""
+        """Adds a report of the execution provider that a process runs a model on; a repeated one changes nothing."""
         providers, model = self.providers, event.model
         is_full = model not in self.models and len(providers) >= MAX_EMBEDDED_REFERENCES
         if not event.provider or (is_full and model not in providers):
@@ -220,7 +229,7 @@ class WindowState:
             self.touched.add(model)
 
     def provider_uses(self, key: ModelKey) -> tuple[ProviderUse, ...]:
-        """Returns the execution providers that were reported of a model version."""
+        """Returns the reported execution providers of a model version."""
         return self.providers[key].uses if key in self.providers else ()
 
     def reported_models(self) -> list[ModelKey]:
@@ -228,7 +237,7 @@ class WindowState:
         return sorted(self.changes.providers & self.providers.keys())
 
     def remove_providers(self, key: ModelKey) -> None:
-        """Removes what was reported of a model's execution providers."""
+        """Removes all reports on a model's execution providers."""
         del self.providers[key]
         self._note_removed(self.changes.providers, key)
 
@@ -250,7 +259,7 @@ class WindowState:
         return streams
 
     def prune_panes(self) -> None:
-        """Drops unsaved panes that no rolling window holds any more, where there is no repository."""
+        """Drops unsaved panes that no rolling window contains any more, where there is no state store."""
         if self.is_stored:
             return
         rolling_ns = self.windows.rolling_ns
@@ -263,3 +272,12 @@ class WindowState:
             keys.add(key)
         else:
             keys.discard(key)
+
+
+def _gather_totals(group: Iterable[Series]) -> None:
+    """Brings the last totals of the series of a sender into one table, so that they hold no request in memory."""
+    states = [series.state for series in group]
+    rows = [(state, state.total.table, state.total.row) for state in states if state.total and state.total.table]
+    table = SketchTable.gather([(table, row) for _, table, row in rows])
+    for position, (state, _, _) in enumerate(rows):
+        state.total = PointValue(None, table, position)

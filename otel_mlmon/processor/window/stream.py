@@ -1,4 +1,4 @@
-"""One stream of one model: its reference, its rolling window, and the window that each closed pane makes of them."""
+"""One stream of a model version: its reference, its rolling window, and the window for each pane that closes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EMPTY: Final = StreamSketch()
 
 @dataclass(slots=True, kw_only=True)
 class StreamWindows:
-    """Makes the windows of one stream, from its reference and its rolling window."""
+    """Makes the windows of one stream from its panes, its rolling window and its reference."""
 
     key: StreamKey
     learned: StreamReference
@@ -37,7 +37,7 @@ class StreamWindows:
 
     @property
     def reference(self) -> Reference | None:
-        """The reference that panes are judged by at present."""
+        """The reference that the stream's panes are compared with at present."""
         epoch = self.moving.epoch_reference if self.moving is not None else None
         reference = epoch.reference if epoch is not None else None
         return reference if reference is not None else self.learned.reference
@@ -51,7 +51,7 @@ class StreamWindows:
         exemplars: tuple[str, ...] = (),
         absence: Absence | None = None,
     ) -> tuple[Window | None, bool]:
-        """Makes the window of a pane; returns it and whether the reference changed.
+        """Makes the window of a closed pane of the stream; returns it and whether the reference changed.
 
         A pane without values makes a window of zeros while the rolling window still holds any, and for as long as
         there is an `absence`; else it makes none.
@@ -87,7 +87,7 @@ class StreamWindows:
         return self._window(moments, pane.counts, start_ns, end_ns, exemplars, absence), is_changed
 
     def amend_pane(self, sketch: StreamSketch, *, start_ns: int, end_ns: int, last_ns: int) -> PaneCounts | None:
-        """Adds what came late for a closed pane to the rolling window; returns its counts.
+        """Adds late values of a closed pane to the rolling window; returns their counts.
 
         None where it cannot be counted over the present bins: while there are none, or where texts or buckets do not
         fit. Nothing is learned from it.
@@ -111,7 +111,7 @@ class StreamWindows:
         return pane
 
     def apply_settings(self, settings: ModelWindowSettings) -> bool:
-        """Applies other settings; returns whether the reference is another one now."""
+        """Applies other settings to the stream; returns whether it gets another reference by that."""
         reference = self.learned.replace(settings)
         if reference is None:
             return False
@@ -120,7 +120,7 @@ class StreamWindows:
         return True
 
     def relearn(self) -> bool:
-        """Starts to learn the reference from the beginning; returns False if it is not a learned one."""
+        """Starts to learn the stream's reference again; returns False if the reference is not a learned one."""
         if not self.is_relearnable:
             return False
         self.learned = self.learned.relearn()
@@ -129,11 +129,11 @@ class StreamWindows:
 
     @property
     def is_relearnable(self) -> bool:
-        """Whether its reference is learned, or moves with time: a fixed profile and an allowance stay."""
+        """Whether the stream's reference is learned or moves with time, rather than fixed."""
         return self.learned.is_relearnable or self.moving is not None
 
     def update_reference(self, end_ns: int) -> None:
-        """Moves a reference that moves with time to the epoch of a pane that ends at `end_ns`."""
+        """Advances a reference that moves with time to the epoch of a pane that ends at `end_ns`."""
         if self.moving is not None and self.learned.reference is not None:
             self.moving.reference(end_ns, self.learned.reference.bins)
 
@@ -148,7 +148,7 @@ class StreamWindows:
             self.moving.hours[hour] = counts
 
     def summary(self) -> StreamSummary:
-        """Summarises the stream for people."""
+        """Returns a summary of the stream for people."""
         return StreamSummary(
             stream=self.key.stream,
             learn=self.learned.settings.learn,
@@ -161,18 +161,18 @@ class StreamWindows:
 
     @property
     def _is_learned(self) -> bool:
-        """Whether the reference comes, or will come, from the same senders as the panes."""
+        """Whether the reference is, or will be, learned from the stream's own values."""
         reference = self.learned.reference
         return reference is None or reference.origin == "learned"
 
     def _has_bins_of(self, pane: PaneCounts) -> bool:
-        """Whether the counts are over the present bins: the reference or the settings may have changed since."""
+        """Returns whether counts are over the present bins, as reference and settings may have changed since."""
         reference = self.learned.reference
         has_same_size = reference is not None and pane.counts.size == reference.bins.count
         return has_same_size and pane.generation == self.learned.state.generation
 
     def _clear(self) -> None:
-        """Removes all counts: the bins are others now."""
+        """Removes all counts, as the stream has other bins now."""
         self.rolling.clear()
         if self.moving is not None:
             self.moving.clear()
@@ -220,7 +220,7 @@ class StreamWindows:
 
 
 def find_text_fault(reference: StreamSketch, pane: StreamSketch, *, is_learned: bool) -> str:
-    """Returns why the texts of a pane cannot be compared with those of a reference; empty if they can be.
+    """Returns why the hashed texts of a pane cannot be compared with those of a reference; empty if they can be.
 
     Buckets under another key hold other texts, and texts as they are cannot be found among buckets.
 
@@ -247,7 +247,7 @@ def find_text_fault(reference: StreamSketch, pane: StreamSketch, *, is_learned: 
 
 
 def _count_keys(sketch: StreamSketch) -> dict[str, int]:
-    """Counts the values in buckets of texts by the fingerprint of their key."""
+    """Counts the values in buckets of hashed texts by the fingerprint of the hash key."""
     counts: dict[str, int] = {}
     for label, count in sketch.categories.counts.items():
         key_id = split_bucket(label)[1]

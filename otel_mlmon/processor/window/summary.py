@@ -1,4 +1,4 @@
-"""Summaries of model versions and streams for people: values that never change again, for any thread."""
+"""Immutable summaries of model versions and streams for people, which any thread may read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_BINS: Final = Bins(names=(), is_ordered=False)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StreamSummary:
-    """Summarises one stream for people: it holds what never changes again, and computes what is asked for.
+    """A summary of one stream for people: its reference, its rolling window, and its bins.
 
     Runs on: any thread.
     """
@@ -43,52 +43,52 @@ class StreamSummary:
 
     @property
     def learned(self) -> int:
-        """Values that the reference is learned from so far, or was learned from."""
+        """The number of values from which the stream's reference was learned, or is being learned so far."""
         return self.sketch.total
 
     @property
     def origin(self) -> ReferenceOrigin | Literal[""]:
-        """The origin of the reference; empty while it is learned."""
+        """The origin of the stream's reference; empty while it is learned."""
         return self.reference.origin if self.reference is not None else ""
 
     @property
     def is_stationary(self) -> bool | None:
-        """Whether the halves of a learned reference are alike; None where that is not known."""
+        """Whether both halves of the learned reference are distributed alike; None where that is unknown."""
         return self.reference.is_stationary if self.reference is not None else None
 
     @property
     def reference_count(self) -> int:
-        """Values in the reference; 0 while it is learned."""
+        """The number of values in the stream's reference; 0 while it is learned."""
         return self.reference.total if self.reference is not None else 0
 
     @property
     def current_count(self) -> int:
-        """Values in the rolling window."""
+        """The number of values in the stream's rolling window."""
         return int(self.current.sum())
 
     @property
     def bins(self) -> Bins:
-        """No bins while the reference is learned."""
+        """The bins of the stream's histogram; none while the reference is learned."""
         return self.reference.bins if self.reference is not None else _NO_BINS
 
     @property
     def reference_shares(self) -> tuple[float, ...]:
-        """The shares of the reference, by bin."""
+        """The share of the reference's values in each bin."""
         return _shares(self.reference.counts) if self.reference is not None else ()
 
     @property
     def current_counts(self) -> tuple[int, ...]:
-        """The counts of the rolling window, by bin: zeros while it is empty, none while there are no bins."""
+        """The number of the rolling window's values in each bin; none while there are no bins."""
         return tuple(self._binned.tolist())
 
     @property
     def current_shares(self) -> tuple[float, ...]:
-        """The shares of the rolling window, by bin: zeros while it is empty."""
+        """The share of the rolling window's values in each bin; zeros while the window is empty."""
         return _shares(self._binned)
 
     @property
     def reference_mean(self) -> float:
-        """In the stream's own unit, NaN if unknown."""
+        """The mean of the reference's values in the stream's own unit; NaN if unknown."""
         return self.reference.mean if self.reference is not None else float("nan")
 
     @property
@@ -100,7 +100,7 @@ class StreamSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSummary:
-    """Summarises one model version for people."""
+    """A summary of one model version for people: its streams, latency, throughput and lost data points."""
 
     model: ModelKey
     updated_ns: int
@@ -133,7 +133,7 @@ class ModelSummary:
 
 
 def summarize_overflow(points: int) -> StreamSummary:
-    """Summarises what found no room among a model's streams, as a stream that cannot be judged."""
+    """Returns a summary of the data points for which a model had no room, as a stream that cannot be judged."""
     return StreamSummary(
         stream=OVERFLOW,
         learn=0,

@@ -1,4 +1,4 @@
-"""Sets the first predictions of a new model version beside those of the version before, stream by stream.
+"""Compares the first predictions of a new model version with those of the version before, stream by stream.
 
 A version is new if another version of its model had predictions before its first point came. The version before is the
 one with the most predictions of those that had some in the last five minutes: so of two versions at once, a canary
@@ -33,7 +33,7 @@ _ALLOWANCES: Final = frozenset({semconv.STREAM_LATENCY, semconv.STREAM_ERRORS})
 
 
 def begin_introduction(models: Mapping[ModelKey, ModelWindows], key: ModelKey) -> Introduction | None:
-    """Returns where the first predictions of a version are collected; None if there is no version before it."""
+    """Starts to collect the first predictions of a version; None if there is no version before it."""
     others = [
         model.progress
         for other, model in models.items()
@@ -48,7 +48,7 @@ def begin_introduction(models: Mapping[ModelKey, ModelWindows], key: ModelKey) -
 def pair_versions(
     models: Mapping[ModelKey, ModelWindows], model: ModelWindows, introduction: Introduction
 ) -> Iterator[VersionPair]:
-    """Yields the first predictions of a version beside the version before; nothing if that was removed meanwhile."""
+    """Yields the first predictions of a new version paired with the version before, if that still exists."""
     before = models.get(introduction.before)
     if before is None:
         return
@@ -77,7 +77,7 @@ def pair_versions(
 
 
 def _pair_stream(before: StreamWindows, model: ModelWindows, sketch: StreamSketch) -> Window | None:
-    """Returns the first predictions as a window whose reference is the version before; None if they do not compare."""
+    """Returns a stream's first values as a window with the version before as reference; None if not comparable."""
     learned = before.learned
     binning, mean, counts = learned.binning, before.rolling.mean, before.rolling.counts
     if binning is None:
@@ -110,7 +110,7 @@ def _pair_stream(before: StreamWindows, model: ModelWindows, sketch: StreamSketc
 def _split_new_classes(
     binning: ClassBins, counts: Counts, current: Counts, sketch: StreamSketch
 ) -> tuple[Bins, Counts, Counts]:
-    """Gives bins of their own to frequent classes that the version before never had."""
+    """Gives frequent classes that the version before never had bins of their own."""
     position = len(binning.labels) - 1
     unknown = {label: count for label, count in sketch.categories.counts.items() if label not in binning.labels}
     if counts[position] or not unknown:

@@ -1,4 +1,4 @@
-"""OUT Window: the counts of one stream in one closed pane, beside its reference.
+"""Defines what this step hands on, `Window`: the counts of one stream in one closed pane, and its reference.
 
 A rolling window is a running sum over closed panes, from which old panes are subtracted.
 """
@@ -26,7 +26,7 @@ latency and errors), the panes of a time that moves, or those of the same hour i
 
 
 class StreamKey(NamedTuple):
-    """Identifies one stream of one model version."""
+    """The identity of one stream of one model version."""
 
     model: ModelKey
     stream: str
@@ -35,7 +35,7 @@ class StreamKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bins:
-    """The K bins of a stream, in order."""
+    """The K bins of a stream's histogram, in order."""
 
     names: tuple[str, ...]
     """Names for people: a label, or a range such as `0.4 … 0.5`."""
@@ -46,13 +46,13 @@ class Bins:
 
     @property
     def count(self) -> int:
-        """K."""
+        """The number of bins, K."""
         return len(self.names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """Holds the counts that a stream is judged by."""
+    """The counts that a stream had when all was well, which it is compared with."""
 
     bins: Bins
     counts: Counts
@@ -69,13 +69,13 @@ class Reference:
 
     @property
     def total(self) -> int:
-        """N."""
+        """The number of values in the reference, N."""
         return int(self.counts.sum())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """Holds the counts of one stream in one closed pane and in the rolling window that ends with it."""
+    """The counts of one stream in a closed pane and in the rolling window that ends with it, and the reference."""
 
     stream: StreamKey
     start_ns: int
@@ -103,7 +103,7 @@ class Window:
 
 
 class VersionPair(NamedTuple):
-    """Holds the first predictions of a model version beside those of the version before."""
+    """The first predictions of a new model version, with those of the version before as reference."""
 
     model: ModelKey
     before: ModelKey
@@ -120,7 +120,7 @@ class VersionPair(NamedTuple):
 
 
 class PaneCounts(NamedTuple):
-    """Holds the counts of one stream over its bins in one interval: a pane, or the panes of one hour."""
+    """The counts of one stream over its bins in one interval of time, such as a pane or an hour."""
 
     start_ns: int
     end_ns: int
@@ -147,7 +147,7 @@ class PaneCounts(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPane:
-    """Holds one closed pane of one model, from which its summary and its rolling windows are made."""
+    """The counts of all streams of one model version in one closed pane."""
 
     model: ModelKey
     start_ns: int
@@ -160,7 +160,7 @@ class ModelPane:
     """Counts by stream, for the streams that have a reference."""
 
     def merge(self, other: ModelPane) -> ModelPane:
-        """Adds another pane, or what came late for this one; of counts over other bins the later bins stay."""
+        """Adds the counts of another pane, or late ones of this pane; of different bins the later ones stay."""
         streams = dict(self.streams)
         for name, counts in other.streams.items():
             present = streams.get(name)
@@ -182,7 +182,7 @@ AnyPane = TypeVar("AnyPane", PaneCounts, ModelPane)
 
 
 def add_pane(panes: deque[AnyPane], pane: AnyPane) -> None:
-    """Adds a pane to others in the order of time, or merges it with the one of its time."""
+    """Adds a model's pane to others in the order of time, or merges it with the one of the same time."""
     index = len(panes)
     while index and panes[index - 1].end_ns > pane.end_ns:
         index -= 1
@@ -194,7 +194,7 @@ def add_pane(panes: deque[AnyPane], pane: AnyPane) -> None:
 
 @dataclass(slots=True)
 class RollingWindow:
-    """The counts of one stream in the last panes.
+    """The counts of one stream in the panes of the rolling window.
 
     Memory: 8 K bytes and about 300 more a pane.
     """
@@ -208,20 +208,20 @@ class RollingWindow:
     _sum: ExactSum = field(default_factory=ExactSum)
 
     def clear(self) -> None:
-        """Removes all panes: their bins are no longer those of the reference."""
+        """Removes all panes, as their bins are no longer those of the reference."""
         self.panes.clear()
         self.counts = np.zeros(0, dtype=np.int64)
         self._number_count, self._sum = 0, ExactSum()
 
     def add(self, pane: PaneCounts) -> None:
-        """Adds a pane, or what came late for one; panes have the same bins until `clear`."""
+        """Adds a pane, or late counts of one; all panes have the same bins until `clear`."""
         add_pane(self.panes, pane)
         self.counts = self.counts + pane.counts if self.counts.size else pane.counts
         self._number_count += pane.number_count
         self._sum += pane.exact_sum
 
     def evict(self, now_ns: int) -> None:
-        """Removes panes whose end is one length before `now_ns`, or earlier."""
+        """Removes the panes that are older than the rolling window is long."""
         while self.panes and self.panes[0].end_ns <= now_ns - self.length_ns:
             pane = self.panes.popleft()
             self.counts = self.counts - pane.counts
@@ -230,22 +230,22 @@ class RollingWindow:
 
     @property
     def total(self) -> int:
-        """How many values it holds."""
+        """The number of values in the rolling window."""
         return int(self.counts.sum())
 
     @property
     def mean(self) -> float:
-        """The mean of the numbers; NaN of none."""
+        """The mean of the numbers in the rolling window; NaN without any."""
         return Moments(count=self._number_count, exact_sum=self._sum).mean
 
     def start_ns(self, default_ns: int) -> int:
-        """Start of the oldest pane, or `default_ns` if there is none."""
+        """Returns the start of the oldest pane, or `default_ns` if there is none."""
         return self.panes[0].start_ns if self.panes else default_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowSettings:
-    """Lengths of time, the same for all models."""
+    """The lengths of panes, windows and waiting times, which are the same for all models."""
 
     pane_s: float = 10.0
     """Length of a pane, the unit of evidence; above 0."""
@@ -271,42 +271,42 @@ class WindowSettings:
 
     @property
     def pane_ns(self) -> int:
-        """Length of a pane, nanoseconds."""
+        """The length of a pane, nanoseconds."""
         return _ns(self.pane_s)
 
     @property
     def lateness_ns(self) -> int:
-        """Allowed lateness, nanoseconds."""
+        """The time for which a pane accepts data points after its end, nanoseconds."""
         return _ns(self.lateness_s)
 
     @property
     def idle_after_ns(self) -> int:
-        """Silence after which a sender is idle, nanoseconds."""
+        """The silence after which panes no longer wait for a sender, nanoseconds."""
         return _ns(self.idle_after_s)
 
     @property
     def amend_for_ns(self) -> int:
-        """How long closed panes take late points, nanoseconds."""
+        """The time for which closed panes accept late data points, nanoseconds."""
         return _ns(self.amend_for_s)
 
     @property
     def rolling_ns(self) -> int:
-        """Length of the rolling window, nanoseconds."""
+        """The length of the rolling window, nanoseconds."""
         return _ns(self.rolling_s)
 
     @property
     def stale_after_ns(self) -> int:
-        """Age at which a series is stale, nanoseconds."""
+        """The age at which a series without data points is stale, nanoseconds."""
         return _ns(self.stale_after_s)
 
     @property
     def stored_ns(self) -> int:
-        """How long closed panes stay stored, nanoseconds."""
+        """The time for which closed panes stay stored, nanoseconds."""
         return max(_ns(self.stored_s), self.rolling_ns)
 
     @property
     def retention_ns(self) -> int:
-        """Age at which a silent model is removed, nanoseconds."""
+        """The age at which a silent model is removed, nanoseconds."""
         return _ns(self.retention_s)
 
 

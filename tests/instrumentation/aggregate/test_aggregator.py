@@ -56,8 +56,8 @@ def test_two_classes_of_one_name_are_one_label(codes: list[int]) -> None:
     )
 
 
-def test_memory_is_flat_over_a_million_labels_and_categories() -> None:
-    """A thousand calls of a thousand rows, every label and every category another one."""
+def test_memory_is_flat_over_three_hundred_thousand_labels_and_categories() -> None:
+    """Three hundred calls of a thousand rows, every label and every category another one."""
     rows, limit = 1000, 50
     options = ModelOptions(categorical=["f0"], output_kind="labels")
     first = copy_calls([({"x": np.arange(500).reshape(-1, 1)}, {"y": np.arange(rows)})])
@@ -66,16 +66,16 @@ def test_memory_is_flat_over_a_million_labels_and_categories() -> None:
     blocks: list[int] = []
     names: set[str] = set()
     total = 0
-    for call in range(1000):
+    for call in range(300):
         numbers = np.arange(call * rows, (call + 1) * rows)
         record = (*first[0][:4], numbers[:500].tobytes(), numbers.tobytes(), None)
         aggregator.add(decoder.decode(batch_of([record])))
-        if call % 100 == 99:
+        if call % 30 == 29:
             (snapshot,) = aggregator.take()
             total += sum(labels_of(snapshot).values())
             names |= set(labels_of(snapshot)) | set(snapshot.inputs.categories["f0"])
             blocks.append(sys.getallocatedblocks())
-    assert total == 1_000_000
+    assert total == 300_000
     # Numbers above 10,000 are a customer's, or the like: one of 64 buckets.
     assert (len(names), semconv.OTHER in names) == (limit + 1 + BUCKETS, True)
     assert blocks[-1] - blocks[1] < 1000

@@ -1,1 +1,1 @@
-"""The runtime onnxruntime: patches the methods of its sessions, and copies every call."""
+"""Instruments onnxruntime: patches the methods of its sessions, and copies every inference call."""

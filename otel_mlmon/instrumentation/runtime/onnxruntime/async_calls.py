@@ -1,4 +1,4 @@
-"""Copies the calls of `run_async`, which begin on the host's thread and end in a callback on one of onnxruntime's.
+"""Copies the inference calls of `run_async`, which end in a callback on a thread of onnxruntime's.
 
 Inputs and context are copied at the start: when the call ends, the host may have filled its buffers anew, and the other
 thread has no context.
@@ -34,7 +34,7 @@ RecordCall: TypeAlias = "Callable[..., None]"
 
 
 class AsyncCopier:
-    """Copies the calls of one session by `run_async` with one choice of outputs.
+    """Copies the inference calls of one session that are made by `run_async`.
 
     Runs on: `copy_inputs` on the host's threads, the others on onnxruntime's, any number at once.
 
@@ -77,7 +77,7 @@ class AsyncCopier:
         _user_data: object = None,
         error: str = "",
     ) -> None:
-        """Records a call; the first result decides what is copied of all."""
+        """Records the first call of `run_async`, whose results decide what is copied of all calls."""
         if error:
             self._record_failure(started_ns, ended_ns, context)
             return
@@ -124,7 +124,7 @@ class AsyncCopier:
 
 
 def _make_single(plan: Plan, position: int, sink: Sink, general: RecordCall) -> RecordCall:
-    """Records calls with one table in and one vector a row out: see `copies._single`."""
+    """Makes the function that records calls of `run_async` with one small input and output, quickly."""
     queue, extend, limit, small = sink.queue, sink.queue.extend, length_limit(sink), SMALL_BYTES
     axes, row = len(plan.outputs[0].row_shape or ()) + 1, row_bytes(plan.outputs[0])
 

@@ -1,4 +1,4 @@
-"""Describes sessions at their first call, and makes the closures that copy their calls.
+"""Describes the sessions of onnxruntime at their first call, and makes the functions that copy their calls.
 
 They hang on the session itself in a dictionary, which the patched method finds in 0.03 µs, and hold its description,
 never the session: it is freed when its owner releases it.
@@ -51,7 +51,7 @@ MAX_PLANS: Final = 64
 
 
 class CallRecorder:
-    """Records the calls of all sessions.
+    """Records the inference calls of all sessions of onnxruntime.
 
     Runs on: the host's threads. Nothing waits, nothing raises to the host; what fails is counted and dropped.
 
@@ -78,7 +78,7 @@ class CallRecorder:
     def attach_copier(
         self, session: Any, output_names: Any, feed: Mapping[str, Any], outputs: Sequence[Any]
     ) -> CopyCall:
-        """Makes the closure that copies the calls of `session` with these outputs, at the first of them."""
+        """Makes the function that copies a session's calls of `run`, at the first call."""
         self.renew_context()
         context, copiers, key = self._context, self._copiers_of(session), names_key(output_names)
         info = copiers["session"]
@@ -106,7 +106,7 @@ class CallRecorder:
     def attach_value_copier(
         self, session: Any, operation: str, output_names: Any, feed: Mapping[str, Any], values: Any
     ) -> CopyValues:
-        """Makes the closure that copies the calls of `session` by a method that takes and returns `OrtValue`s.
+        """Makes the function that copies a session's calls with `OrtValue`s, at the first call.
 
         Args:
             session: The session.
@@ -159,7 +159,7 @@ class CallRecorder:
         values: Any,
         inputs: Sequence[Tensor],
     ) -> dict[int, Tensor]:
-        """Plans the outputs by their position; where nothing else is read, one shape still shows the batch size."""
+        """Plans which `OrtValue` outputs are copied; if nothing else is, one shape that tells the batch size."""
         described = {
             position: (nodes[name], shape_placeholder(values[position]))
             for position, name in enumerate(names)
@@ -172,14 +172,14 @@ class CallRecorder:
         return dict([(position, tensor) for position, tensor in tensors.items() if tensor.layout == "shape"][:1])
 
     def _sampler_of(self, copiers: dict[Any, Any], info: SessionInfo) -> DeviceSampler | None:
-        """Returns the one sampler of a session that may run on a device, if the developer asked for it."""
+        """Returns the sampler of a session's outputs on a GPU, if the developer asked for such samples."""
         if info.providers == (CPU_PROVIDER,) or not self._capture.samples_device_outputs(info):
             return None
         sampler: DeviceSampler = copiers.setdefault("sampler", DeviceSampler())
         return sampler
 
     def attach_async_copier(self, session: Any, output_names: Any, feed: Mapping[str, Any]) -> AsyncCopier:
-        """Makes what copies the calls of `session` by `run_async` with these outputs, at the first of them."""
+        """Makes the object that copies a session's calls of `run_async`, at the first call."""
         self.renew_context()
         context, copiers = self._context, self._copiers_of(session)
         info = copiers["session"]
@@ -205,7 +205,7 @@ class CallRecorder:
     def record_failure(
         self, session: Any, started_ns: int, ended_ns: int, error: BaseException, operation: str = "run"
     ) -> None:
-        """Records a call that raised: when, how long, what class of error; nothing of its inputs."""
+        """Records an inference call that raised an exception: when, how long it took, the exception's class."""
         with self.stage:
             if self.stage.is_open:
                 self.sink.drop(DROP_OFF)
@@ -224,12 +224,12 @@ class CallRecorder:
             raise
 
     def context(self) -> object:
-        """Reads the OpenTelemetry context of this thread; None if there is none."""
+        """Returns the OpenTelemetry context of the current thread; None if there is none."""
         self.renew_context()
         return self._context(None)
 
     def renew_context(self) -> None:
-        """Replaces the function that reads contexts if there is another one now; all sessions then get new closures."""
+        """Changes to another function that reads the trace context, if there is one, for all sessions."""
         reader = self._capture.context_reader()
         if reader is not self._context:
             self._context = reader
@@ -237,7 +237,7 @@ class CallRecorder:
                 _detach(session.__dict__.get(ATTRIBUTE, {}))
 
     def swallow(self, error: BaseException, session: Any, operation: str, started_ns: int, ended_ns: int) -> bool:
-        """Records no more than the times of a call that our code could not copy, since it raised `error`.
+        """Records only the times of an inference call that could not be copied, because of an internal error.
 
         Returns:
             Whether the error is kept from the host; else the call is dropped.
@@ -259,7 +259,7 @@ class CallRecorder:
         error: BaseException | None,
         stamp: FileStamp | None = None,
     ) -> None:
-        """Records that a session was created in `duration_s`, or that it could not be."""
+        """Records that a session was created, or could not be, and how long that took."""
         with self.stage:
             copiers = {} if error else self._copiers_of(session, stamp)
             requested = copiers["requested"] = provider_names(providers)
@@ -277,7 +277,7 @@ class CallRecorder:
             )
 
     def record_providers(self, session: Any, requested: tuple[str, ...]) -> None:
-        """Records that a session moved to other execution providers; its next calls are described anew."""
+        """Records that a session changed to other execution providers."""
         with self.stage:
             is_new = ATTRIBUTE not in session.__dict__
             copiers = self._copiers_of(session)
@@ -291,17 +291,17 @@ class CallRecorder:
             )
 
     def requested_providers(self, session: Any) -> tuple[str, ...]:
-        """The execution providers that `session` was created with; empty if its creation was not observed."""
+        """Returns the execution providers that a session was created with; empty if not observed."""
         names: tuple[str, ...] = session.__dict__.get(ATTRIBUTE, {}).get("requested", ())
         return names
 
     def session_of(self, session: Any) -> SessionInfo | None:
-        """Describes a session that ran or was created before; None of any other object."""
+        """Returns the description of a session that was seen before; None for any other object."""
         info: SessionInfo | None = getattr(session, ATTRIBUTE, {}).get("session")
         return info
 
     def close(self) -> None:
-        """Releases every session, and the copies that `copy.copy` made of it, which share its dictionary.
+        """Releases every session, and removes what was attached to it.
 
         A call that began before and ends later is still put into the sink, and nothing is attached to its session.
         """
@@ -315,7 +315,7 @@ class CallRecorder:
         return [session for reference in list(self._references.values()) if (session := reference()) is not None]
 
     def _copiers_of(self, session: Any, stamp: FileStamp | None = None) -> dict[Any, Any]:
-        """Returns everything attached to a session: description, requested providers, a closure a choice of outputs."""
+        """Returns what is attached to a session: its description, and a function for each choice of outputs."""
         if self._is_closed:
             # From now on everything attached to the session belongs to another recorder, or to none.
             return {"session": self._describe(session)}
@@ -329,7 +329,7 @@ class CallRecorder:
         return copiers
 
     def _keep(self, copiers: dict[Any, Any], key: object, copier: object, info: SessionInfo, context: Context) -> None:
-        """Attaches a closure made of `info` and `context` to its session, unless it is out of date.
+        """Attaches a copying function to its session, unless it is out of date already.
 
         Another thread that renewed, changed or closed meanwhile has not removed it.
         """
@@ -358,7 +358,7 @@ class CallRecorder:
 
 
 def _detach(copiers: dict[Any, Any]) -> None:
-    """Removes the closures of a session, not its description."""
+    """Removes the copying functions from a session, but not its description."""
     for key in [key for key in list(copiers) if key not in {"session", "requested", "sampler"}]:
         copiers.pop(key, None)
 
@@ -369,14 +369,14 @@ def _forget(
     identity: int,
     reference: weakref.ref[Any],
 ) -> None:
-    """Removes a session that was freed, unless another one has its address by now."""
+    """Forgets a session that was freed, unless another one has its memory address by now."""
     if references.get(identity) is reference:
         del references[identity]
         sessions.pop(identity, None)
 
 
 def _make_graph(session: Any, path: str, stamp: FileStamp | None) -> LazyGraph:
-    """Makes what reads the graph of a session's model later, on the worker thread."""
+    """Makes the object that reads a session's model file later, on the worker thread."""
     names = tuple(node.name for node in session.get_outputs())
     content = getattr(session, "_model_bytes", None)
     if not isinstance(content, bytes):

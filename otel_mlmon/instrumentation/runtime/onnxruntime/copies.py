@@ -1,4 +1,4 @@
-"""Makes the closure that copies the calls of a session, as `plans` has it.
+"""Makes the functions that copy the inputs and outputs of a session's inference calls.
 
 Copying a small array costs 0.04 µs; a large one is thinned. Whole rows are kept at a constant step, since a row is one
 prediction and half of one is none; of an image a sample of its pixels, which keeps its mean and contrast.
@@ -54,7 +54,7 @@ CopyCall = Callable[[Mapping[str, Any], Sequence[Any], int, int], None]
 
 
 def make_copier(plan: Plan, positions: Sequence[int], *, sink: Sink, context: Context) -> CopyCall:
-    """Makes the closure that copies the calls of `plan`; `positions` are the planned outputs among the host's."""
+    """Makes the function that copies the inference calls of a session, as its plan says."""
     general = _general(plan, positions, sink, context)
     if len(plan.inputs) == len(plan.outputs) == 1 and is_small(plan.inputs[0], plan.outputs[0]):
         return _single(plan, positions[0], sink, context, general)
@@ -62,7 +62,7 @@ def make_copier(plan: Plan, positions: Sequence[int], *, sink: Sink, context: Co
 
 
 def is_small(source: Tensor, result: Tensor) -> bool:
-    """Returns whether an output is never large where the input is small: it is copied before its size is known.
+    """Returns whether an output is small whenever the input is, so that it may be copied without checking its size.
 
     Neither may be absent: what is looked up in a dictionary of the host's with defaults would be added to it.
     """
@@ -79,12 +79,12 @@ def is_small(source: Tensor, result: Tensor) -> bool:
 
 
 def row_bytes(tensor: Tensor) -> int:
-    """Computes the bytes of one row of the plan's shape."""
+    """Computes how many bytes one row of a tensor takes."""
     return int(np.dtype(tensor.dtype).itemsize * np.prod(tensor.row_shape or (1,), dtype=np.int64))
 
 
 def length_limit(sink: Sink) -> int:
-    """Computes the length below which records of small tensors cannot fill the bytes of the sink's queue.
+    """Computes up to which length the call queue may be extended without counting bytes.
 
     Up to it, a closure may extend the queue without counting bytes.
     """
@@ -92,7 +92,7 @@ def length_limit(sink: Sink) -> int:
 
 
 def _single(plan: Plan, position: int, sink: Sink, context: Context, general: CopyCall) -> CopyCall:
-    """Copies calls with one table in and one vector a row out, the common small model: no loop, no function call.
+    """Makes a fast copying function for calls with one small table as input and one vector a row as output.
 
     onnxruntime holds an input against the shape that the model declares, an output not.
     """
@@ -106,7 +106,7 @@ def _single(plan: Plan, position: int, sink: Sink, context: Context, general: Co
         if type(array) is ndarray and array.nbytes <= small and 0 < len(queue) < limit:
             result = outputs[position]
             output = result.tobytes()
-            if len(output) <= small and result.ndim == axes and len(output) == len(result) * row:
+            if result.ndim == axes and len(output) == len(result) * row <= small:
                 extend((plan, started_ns, ended_ns, context(None), array.tobytes(), output, None))
                 return
         general(feed, outputs, started_ns, ended_ns)
@@ -131,7 +131,7 @@ def _general(plan: Plan, positions: Sequence[int], sink: Sink, context: Context)
 
 
 def copier_of(tensor: Tensor, *, is_input: bool) -> Copy:
-    """Makes the function that copies one input or output as planned."""
+    """Makes the function that copies one input or output as the plan says."""
     if tensor.layout == "rows":
         limits = (MAX_INPUT_BYTES, SAMPLE_BYTES) if is_input else (MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES)
         return _rows_copier(np.dtype(tensor.dtype), *limits, row_shape=tensor.row_shape)
@@ -163,7 +163,7 @@ def _rows_copier(dtype: np.dtype[Any], limit_bytes: int, sample_bytes: int, *, r
 
 
 def _items(value: Any, *, dtype: np.dtype[Any]) -> Item:
-    """Copies boxes, tokens or frames, the last axis of three, at a constant step."""
+    """Copies a sample of the boxes, tokens or frames in an output of three axes, at a constant step."""
     if not isinstance(value, ndarray) or value.ndim != 3 or value.dtype != dtype:
         return None
     row_bytes = value.shape[2] * value.itemsize
@@ -200,7 +200,7 @@ def _image_interval(value: ndarray[Any, Any], *, channels_first: bool) -> int:
 
 
 def _wide(value: Any, *, dtype: np.dtype[Any]) -> Item:
-    """Copies values of some rows, at a step within each: as many of every row."""
+    """Copies a sample of the values in a wide input, at a constant step within some of its rows."""
     if not isinstance(value, ndarray) or value.dtype != dtype or not value.ndim:
         return None
     if not value.size or not (value.flags.c_contiguous or value.nbytes <= MAX_WIDE_BYTES):
@@ -245,14 +245,14 @@ def _nothing(value: Any) -> Item:  # noqa: ARG001
 
 
 def side_of(items: Sequence[Item]) -> Side:
-    """Joins the copies of a call, one a tensor, into its inputs or outputs."""
+    """Joins the copied inputs, or outputs, of one call in the form in which they are queued."""
     if len(items) == 1 and type(items[0]) is bytes:
         return items[0]
     return tuple(items)
 
 
 def weight_of(items: Sequence[Item]) -> int:
-    """Estimates how many bytes a record of these items takes."""
+    """Estimates how many bytes of memory an inference call with these copies takes in the queue."""
     weight = RECORD_BYTES
     for item in items:
         if isinstance(item, bytes):

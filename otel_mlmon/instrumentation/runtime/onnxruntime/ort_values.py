@@ -1,4 +1,4 @@
-"""Makes the closures that copy the calls of the methods besides `run`.
+"""Makes the functions that copy inference calls with `OrtValue`s, by other methods than `run`.
 
 Those methods take and return other objects than arrays: `OrtValue`s, perhaps in a device's memory, or nothing at all.
 What lies in host memory is copied as for `run`; of what lies on a device only the shape is read, since bringing it to
@@ -47,7 +47,7 @@ include/onnxruntime/core/session/onnxruntime_run_options_config_keys.h."""
 
 
 class DeviceSampler:
-    """Chooses the calls of one session whose small outputs are copied from a device: at most ten a second.
+    """Chooses the calls whose outputs are copied from a GPU: at most ten a second, small ones only.
 
     Copying waits for the device, so no call is chosen whose run options left it at work. Where a copy fails, such as in
     a build of onnxruntime that cannot read the device, no other one is tried.
@@ -63,7 +63,7 @@ class DeviceSampler:
         self._stage: Guard = guard("device_outputs")
 
     def choose(self, run_options: Any, ended_ns: int) -> bool:
-        """Returns whether outputs of a call that ended now may be copied from the device."""
+        """Returns whether the outputs of a call that has just ended may be copied from the GPU."""
         if ended_ns < self._next_ns or not self._lock.acquire(blocking=False):
             return False
         try:
@@ -75,7 +75,7 @@ class DeviceSampler:
         return run_options is None or is_synchronized(run_options)
 
     def copy(self, value: Any, copy: Copy, item_bytes: int) -> Item:
-        """Copies an output from the device by `copy`; its shape only if it is large, or cannot be copied."""
+        """Copies an output from the GPU, or its shape only if it is large, or cannot be copied."""
         shape = tuple(value.shape())
         with self._stage:
             if prod(shape) * item_bytes <= MAX_DEVICE_BYTES:
@@ -89,7 +89,7 @@ class DeviceSampler:
 
 
 def is_synchronized(run_options: Any) -> bool:
-    """Returns whether a call with these run options waits for the device; False where a release does not say."""
+    """Returns whether a call with these run options waits until the GPU has finished."""
     read = getattr(run_options, "get_run_config_entry", None)
     if read is None:
         return False
@@ -110,7 +110,7 @@ def make_value_copier(
     are_views: bool,
     sampler: DeviceSampler | None = None,
 ) -> CopyValues:
-    """Makes the closure that copies the calls of `plan`, whose inputs and outputs are `OrtValue`s.
+    """Makes the function that copies a session's calls whose inputs and outputs are `OrtValue`s.
 
     Args:
         plan: Describes what is copied.
@@ -133,7 +133,7 @@ def make_value_copier(
 def _single(
     plan: Plan, position: int, sink: Sink, context: Context, general: CopyValues, *, is_host_only: bool
 ) -> CopyValues:
-    """Copies calls with one table in and one vector a row out: see `copies._single`."""
+    """Makes a fast copying function for calls with one small `OrtValue` as input and one as output."""
     name, small, queue, extend = plan.inputs[0].name, SMALL_BYTES, sink.queue, sink.queue.extend
     limit, host = length_limit(sink), HOST_NAMES
     axes, row = len(plan.outputs[0].row_shape or ()) + 1, row_bytes(plan.outputs[0])
@@ -163,7 +163,7 @@ def _single(
 def _single_output(
     plan: Plan, position: int, sink: Sink, context: Context, general: CopyValues, *, is_host_only: bool
 ) -> CopyValues:
-    """Copies calls of which one vector a row is read and no input."""
+    """Makes a fast copying function for calls of which one small output is read, and no input."""
     small, queue, extend, limit, host = SMALL_BYTES, sink.queue, sink.queue.extend, length_limit(sink), HOST_NAMES
     axes, row = len(plan.outputs[0].row_shape or ()) + 1, row_bytes(plan.outputs[0])
 
@@ -224,7 +224,7 @@ def _general(
 
 
 def value_copier(tensor: Tensor, copy: Copy, *, are_views: bool, sampler: DeviceSampler | None = None) -> Copy:
-    """Makes a function that copies an `OrtValue`: by `copy` if it lies in host memory, else its shape."""
+    """Makes the function that copies an `OrtValue` in host memory, or the shape of one on a GPU."""
     is_shape, is_text = tensor.layout == "shape", tensor.layout == "text"
     item_bytes = np.dtype(tensor.dtype).itemsize if tensor.dtype else 0
 
@@ -249,7 +249,7 @@ def value_copier(tensor: Tensor, copy: Copy, *, are_views: bool, sampler: Device
 
 
 def shape_placeholder(value: Any) -> object:
-    """Makes an array of the shape of an `OrtValue` that takes no memory; None if it is no tensor."""
+    """Returns an array with the shape of an `OrtValue` that takes no memory; None if it is no tensor."""
     if value is None or not value.has_value() or not value.is_tensor():
         return None
     return np.broadcast_to(np.float32(0), tuple(value.shape()))

@@ -1,4 +1,4 @@
-"""Patches the methods of onnxruntime that run a model. The only import of onnxruntime.
+"""Patches the methods of onnxruntime that run a model; the only module that imports onnxruntime.
 
 `run` and its kin live on `Session`, the base of `InferenceSession`; patched there in place, they cover sessions made
 earlier, names imported earlier, subclasses and `onnxruntime.backend`.
@@ -30,10 +30,10 @@ _RUN_PARAMETERS: Final = ("self", "output_names", "input_feed", "run_options")
 
 
 class OnnxRuntime:
-    """The runtime onnxruntime: see `runtime.Runtime`."""
+    """The runtime plug-in that instruments onnxruntime."""
 
     def instrument(self, capture: Capture) -> OnnxRuntimeInstrumentation | None:
-        """Imports onnxruntime and patches it; None if it is not installed."""
+        """Imports onnxruntime and patches its sessions, so that calls are recorded; None if not installed."""
         module = load()
         if module is None:
             return None
@@ -45,7 +45,7 @@ class OnnxRuntime:
 
 
 class OnnxRuntimeInstrumentation:
-    """The patches of onnxruntime: see `runtime.Instrumentation`.
+    """The patched methods of onnxruntime, which can be restored.
 
     Args:
         recorder: Records the calls.
@@ -61,11 +61,11 @@ class OnnxRuntimeInstrumentation:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Names of the methods that are patched."""
+        """The names of the patched methods of onnxruntime."""
         return tuple(self._patches)
 
     def undo(self) -> bool:
-        """Removes the patches; returns whether none had to stay as a pass-through below that of another library.
+        """Restores the methods of onnxruntime; returns whether all could be restored.
 
         The sessions are released at once: the next instrumentation must not find closures of this one.
         """
@@ -75,7 +75,7 @@ class OnnxRuntimeInstrumentation:
 
 
 class Patch:
-    """One method of one class, replaced in place, so that it can be undone in any order with the patches of others.
+    """A method of onnxruntime that is replaced on its class, and can be restored.
 
     Args:
         owner: The class; the method is replaced where its method resolution order defines it, so that patches of others
@@ -92,7 +92,7 @@ class Patch:
         setattr(self._owner, name, self._replacement.function)
 
     def undo(self) -> bool:
-        """Removes the patch; returns whether the former method is back, without a pass-through."""
+        """Restores the method; returns whether that was possible, with no other library's patch above ours."""
         self._replacement.switch_off()
         if self._owner.__dict__.get(self._name) is not self._replacement.function:
             return False
@@ -101,7 +101,7 @@ class Patch:
 
 
 def load() -> ModuleType | None:
-    """Imports onnxruntime; None if it is not installed, or only an empty folder of it is left."""
+    """Imports onnxruntime; None if it is not installed."""
     try:
         import onnxruntime
     except ImportError:
@@ -111,20 +111,20 @@ def load() -> ModuleType | None:
 
 
 def has_views(module: ModuleType) -> bool:
-    """Returns whether the array of an `OrtValue` in host memory is a view of it, as in newer releases, not a copy."""
+    """Returns whether this release gives the memory of an `OrtValue` as a view, and not as a copy."""
     value = module.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32))
     return bool(np.shares_memory(value.numpy(), value.numpy()))
 
 
 def stop_telemetry(module: ModuleType) -> None:
-    """Switches off the runtime's own telemetry; does nothing in a release without any."""
+    """Switches off the telemetry that onnxruntime itself sends."""
     stop = getattr(module, "disable_telemetry_events", None)
     if stop is not None:
         stop()
 
 
 def patch(module: ModuleType, recorder: CallRecorder) -> dict[str, Patch]:
-    """Patches every method of `METHODS` that this release has, and returns the patches by name."""
+    """Patches the methods that run a model, as far as this release has them; returns the patches by name."""
     session = module.InferenceSession
     return {
         name: Patch(session, name, functools.partial(_replace, replace, recorder))
@@ -183,7 +183,7 @@ def _exact_run(original: Method, recorder: CallRecorder) -> Replacement:
 
 
 def _any_run(original: Method, recorder: CallRecorder) -> Replacement:
-    """Replaces a `run` that another library replaced by one of other parameters, and passes these on unchanged."""
+    """Makes a replacement of `run` for any parameters, where another library has replaced it before."""
 
     def call_original(self: Any, _names: Any, _feed: Any, run_options: Any = None) -> Any:
         arguments, keywords = run_options

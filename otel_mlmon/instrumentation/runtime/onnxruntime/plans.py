@@ -1,4 +1,4 @@
-"""Plans what is copied of a session's calls, once, from its description and the arrays of its first call."""
+"""Plans which inputs and outputs of a session are copied, once, from the arrays of its first call."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MAP: Final = re.compile(r"seq\(map\((?:int64|string),tensor\(float\)\)\)")
 
 
 class Node(Protocol):
-    """Describes one input or output of a session, as onnxruntime's `NodeArg` has it."""
+    """The Protocol of an input or output of a session, as onnxruntime's `NodeArg` describes it."""
 
     name: str
     type: str
@@ -37,19 +37,19 @@ class Node(Protocol):
 
 
 def plan_input(node: Node, value: Any) -> Tensor:
-    """Plans how an input is copied, from its first value: images, tables, columns of strings, else its shape."""
+    """Plans how one input of a model is copied, from its first value: as image, table, strings, or its shape."""
     return _plan(node, value, is_input=True)
 
 
 def plan_output(node: Node, value: Any) -> Tensor:
-    """Plans how an output is copied, from its first value: one value or vector a row, else its shape."""
+    """Plans how one output of a model is copied, from its first value: as rows, or its shape."""
     if _MAP.fullmatch(node.type) and isinstance(value, list) and value and isinstance(value[0], dict):
         return Tensor(name=node.name, layout="maps", dtype="float32", keys=tuple(map(str, value[0])))
     return _plan(node, value, is_input=False)
 
 
 def plan_outputs(values: Mapping[int, tuple[Node, Any]], *, is_whole: bool) -> dict[int, Tensor]:
-    """Plans the outputs that are worth copying, by their position among the host's.
+    """Plans which outputs of a model are copied, and how, by their position.
 
     Args:
         values: The description and the first value of each output.
@@ -99,7 +99,7 @@ def _layout(shape: Sequence[int | None], *, is_input: bool) -> Layout:
 
 
 def plan_inputs(session: Any, feed: Mapping[str, Any]) -> tuple[Tensor, ...]:
-    """Plans the inputs that are worth copying, from the first feed; recurrent states are none."""
+    """Plans which inputs of a model are copied, and how, without those that hold recurrent states."""
     outputs, nodes = list(session.get_outputs()), session.get_inputs()
     states = {node.name for node in nodes if len(nodes) > 1 and is_state(node, outputs)}
     inputs = [plan_input(node, feed.get(node.name)) for node in nodes if node.name not in states]
@@ -122,7 +122,7 @@ _STATE_NAME: Final = re.compile(
 
 
 def is_state(node: Node, outputs: Sequence[Node]) -> bool:
-    """Returns whether an input is a recurrent state, by what the host feeds back from an output of the same type.
+    """Returns whether an input of a model holds a recurrent state that the host feeds back from an output.
 
     The output has almost the same name; or the input is named like a state and has three axes or more, as the output.
     """

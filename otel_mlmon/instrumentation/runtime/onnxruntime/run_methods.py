@@ -1,4 +1,4 @@
-"""Replaces the methods that run a model besides `run`, and the one that changes what it runs on.
+"""Replaces the methods of onnxruntime, other than `run`, that run a model, and `set_providers`.
 
 A method is replaced by one of its exact signature, as in onnxruntime 1.17 to 1.31. Where another library put one of
 other parameters in its place, the arguments are passed on unchanged and the call is timed only.
@@ -25,7 +25,7 @@ _NO_FEED: Final[dict[str, Any]] = {}
 
 
 class Replacement(NamedTuple):
-    """Holds the function that replaces a method."""
+    """A function that replaces a method of onnxruntime, and the function that makes it do nothing."""
 
     function: Method
     switch_off: Callable[[], None]
@@ -33,7 +33,7 @@ class Replacement(NamedTuple):
 
 
 class Switch:
-    """Whether a replacement still does anything of its own."""
+    """Says whether the replacement of a method still records calls, or only passes them on."""
 
     __slots__ = ("is_on",)
 
@@ -41,12 +41,12 @@ class Switch:
         self.is_on = True
 
     def off(self) -> None:
-        """Switches the replacement off, for good."""
+        """Makes the replacement of a method pass calls on without recording them, for good."""
         self.is_on = False
 
 
 def replace_run_async(original: Method, recorder: CallRecorder) -> Replacement:
-    """Replaces `run_async`, whose call ends in its callback, on a thread of onnxruntime's without any context."""
+    """Makes the replacement of `run_async`, whose calls end in a callback on another thread."""
     switch = Switch()
     names = ("self", "output_names", "input_feed", "callback", "user_data", "run_options")
     if parameters_of(original) == names:
@@ -94,7 +94,7 @@ def _exact_async(original: Method, recorder: CallRecorder, switch: Switch) -> Me
 
 
 def _callback_wrapper(recorder: CallRecorder, switch: Switch) -> Callable[[Any, Any, Any, Any], Any]:
-    """Makes a function that wraps the callback of a call: it records the call, then calls the host's callback."""
+    """Makes a function that wraps the callback of a `run_async` call, so that the call is recorded first."""
     clock, stage, swallow = time.perf_counter_ns, recorder.stage, recorder.swallow
     attach, drop = recorder.attach_async_copier, recorder.sink.drop
 
@@ -135,7 +135,7 @@ def _copy_start(attach: Method, session: Any, output_names: Any, feed: Any) -> t
 
 
 class _FailedCopier:
-    """Stands for the copier of a call whose inputs could not be copied."""
+    """Stands in for the copier of a `run_async` call whose inputs could not be copied."""
 
     __slots__ = ("_error",)
 
@@ -143,12 +143,12 @@ class _FailedCopier:
         self._error = error
 
     def record(self, *_: object) -> None:
-        """Raises the error, now that the call has ended."""
+        """Raises the error that copying has caused, after the call has ended."""
         raise self._error
 
 
 def replace_run_with_ort_values(original: Method, recorder: CallRecorder) -> Replacement:
-    """Replaces `run_with_ort_values`: what lies in host memory is read, of the rest the shape."""
+    """Makes the replacement of `run_with_ort_values`, which records what lies in host memory."""
     operation = "run_with_ort_values"
     if parameters_of(original) != ("self", "output_names", "input_dict_ort_values", "run_options"):
         return _timed_only(original, recorder, operation)
@@ -184,7 +184,7 @@ def replace_run_with_ort_values(original: Method, recorder: CallRecorder) -> Rep
 
 
 def replace_run_with_iobinding(original: Method, recorder: CallRecorder) -> Replacement:
-    """Replaces `run_with_iobinding`, which returns None; its inputs may have changed since: none is read."""
+    """Makes the replacement of `run_with_iobinding`, which records the outputs and no inputs."""
     operation = "run_with_iobinding"
     if parameters_of(original) != ("self", "iobinding", "run_options"):
         return _timed_only(original, recorder, operation)
@@ -222,7 +222,7 @@ def replace_run_with_iobinding(original: Method, recorder: CallRecorder) -> Repl
 
 
 def replace_run_with_ortvaluevector(original: Method, recorder: CallRecorder) -> Replacement:
-    """Replaces `run_with_ortvaluevector`, which training uses; its feeds hold the weights too, so none is read."""
+    """Makes the replacement of `run_with_ortvaluevector`, used in training, which records no inputs."""
     operation = "run_with_ortvaluevector"
     expected = ("self", "run_options", "feed_names", "feeds", "fetch_names", "fetches", "fetch_devices")
     if parameters_of(original) != expected:
@@ -259,7 +259,7 @@ def replace_run_with_ortvaluevector(original: Method, recorder: CallRecorder) ->
 
 
 def replace_set_providers(original: Method, recorder: CallRecorder) -> Replacement:
-    """Replaces `set_providers`, which onnxruntime calls itself to try again where a provider fails within `run`."""
+    """Makes the replacement of `set_providers`, which records that a session changed execution providers."""
     switch = Switch()
 
     @functools.wraps(original)
@@ -278,7 +278,7 @@ def replace_set_providers(original: Method, recorder: CallRecorder) -> Replaceme
 
 
 def parameters_of(method: Method) -> tuple[str, ...]:
-    """Lists the names of a method's parameters; empty if it has no signature."""
+    """Returns the names of a method's parameters; empty if it has no signature."""
     try:
         return tuple(inspect.signature(method).parameters)
     except (TypeError, ValueError):
@@ -286,7 +286,7 @@ def parameters_of(method: Method) -> tuple[str, ...]:
 
 
 def _requested_providers(recorder: CallRecorder, session: Any, providers: Any) -> tuple[str, ...]:
-    """Finds the providers that the host requested: onnxruntime's own second attempt passes this very list again."""
+    """Returns the execution providers that the host asked for, also in onnxruntime's own second attempt."""
     if providers is not None and providers is getattr(session, "_fallback_providers", None):
         return recorder.requested_providers(session) or tuple(session.get_providers())
     return provider_names(providers)
@@ -324,7 +324,7 @@ def _timed_only(original: Method, recorder: CallRecorder, operation: str) -> Rep
 
 
 def _bound_names(session: Any, iobinding: Any, values: Sequence[Any]) -> tuple[str, ...]:
-    """Returns the names of the outputs bound; empty ones where an older release does not show which they are."""
+    """Returns the names of the outputs that an IOBinding has bound; empty ones if the release does not tell."""
     names = tuple(getattr(iobinding, "_bound_outputs", ()))
     if len(names) == len(values):
         return names

@@ -1,1 +1,1 @@
-"""The alert rules, one a file, found by name in the registry of `rule.py`."""
+"""The alert rules, one a module, found by name in the registry of `rule.py`."""

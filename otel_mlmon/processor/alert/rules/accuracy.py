@@ -1,4 +1,4 @@
-"""Rule `accuracy`: the accuracy that confidences let expect is too low.
+"""Rule `accuracy`: alerts when the accuracy of a model, as estimated from its confidences, is too low.
 
 It is estimated from the confidences of the rolling window and from how often the model was right at each confidence on
 labelled data (`detect/accuracy.py`). A stream breaches the rule where the whole interval of the estimate is below the
@@ -36,7 +36,7 @@ POLICY: Final = DetectionPolicy(tolerance=0.02, direction="down")
 
 
 class AccuracySection(RuleSection):
-    """The estimated accuracy is too low; needs min or drop, and a reference with labels. It is no measurement."""
+    """Alerts when the estimated accuracy is too low; needs min or drop, and a reference with labels."""
 
     min_accuracy: Ratio | None = Field(
         default=None, alias="min", gt=0, lt=1, description="The lowest accuracy, such as 90%; null is any."
@@ -51,24 +51,24 @@ class AccuracySection(RuleSection):
 
     @property
     def is_active(self) -> bool:
-        """Whether the rule is switched on and has a bound."""
+        """Whether the rule `accuracy` is switched on and has a bound."""
         return self.enabled and (self.min_accuracy is not None or self.max_drop is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class AccuracyRule:
-    """Judges the accuracy that the confidences of the rolling window let expect."""
+    """Judges the accuracy of a model, as estimated from the confidences of its predictions."""
 
     section: AccuracySection
     section_type: ClassVar = AccuracySection
     title: ClassVar = "estimated accuracy"
 
     def policy(self, stream: str) -> DetectionPolicy | None:
-        """Returns the policy of the confidences of predictions; those of further outputs have no labelled data."""
+        """Returns how drift of the confidences is detected; None for every stream but `prediction.confidence`."""
         return POLICY if stream == semconv.STREAM_CONFIDENCE else None
 
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:  # noqa: ARG002 (the Protocol's)
-        """Judges by the interval of the estimate; `unknown` without labelled data."""
+        """Judges the estimated accuracy by its interval; `unknown` where the reference has no labelled data."""
         calibration, reference = window.calibration, window.reference
         if calibration is None or not calibration.total.any():
             return "unknown"
@@ -93,18 +93,18 @@ class AccuracyRule:
         )
 
     def severity(self, causes: Iterable[Cause]) -> Severity:
-        """Returns critical if the estimate is a tenth of all predictions below the bound."""
+        """Returns `critical` where the estimated accuracy is at least 0.1 below its bound, otherwise `warning`."""
         is_critical = any(cause.value - cause.bound >= CRITICAL_SHORTFALL for cause in causes)
         return "critical" if is_critical else "warning"
 
 
 def is_below(accuracy: Accuracy, lowest: float) -> bool:
-    """Whether an estimate is surely below a bound."""
+    """Returns whether an estimated accuracy is surely below a bound."""
     return accuracy.high < lowest and accuracy.estimated + DEVIATIONS * accuracy.sampling_deviation < lowest
 
 
 def describe_estimate(accuracy: Accuracy, lowest: float) -> str:
-    """Says what was estimated, how well it is known, and what it is no measurement of."""
+    """Describes an estimated accuracy for people: the estimate, its interval, and that it is no measurement."""
     interval = f"{100.0 * LEVEL:.0f} % interval {format_accuracy(accuracy.low)} to {format_accuracy(accuracy.high)}"
     return (
         f"estimated accuracy {format_accuracy(accuracy.estimated)}, {interval}, demanded {format_accuracy(lowest)} "

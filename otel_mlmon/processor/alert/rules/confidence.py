@@ -1,4 +1,4 @@
-"""Rule `confidence`: the confidence of predictions falls."""
+"""Rule `confidence`: alerts when the confidence of a model's predictions falls."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from otel_mlmon.processor.window.window import Window
 
 
 class ConfidenceSection(RuleSection):
-    """The confidence of predictions falls."""
+    """Alerts when the confidence of predictions falls."""
 
     tolerance: Ratio = Field(default=0.02, lt=1, description="The total variation that is tolerated.")
     max_detectable: Ratio = MAX_DETECTABLE_FIELD
@@ -33,23 +33,23 @@ class ConfidenceSection(RuleSection):
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceRule:
-    """Judges the confidence of predictions."""
+    """Judges whether the confidence of a model's predictions has fallen."""
 
     section: ConfidenceSection
     section_type: ClassVar = ConfidenceSection
     title: ClassVar = "confidence"
 
     def policy(self, stream: str) -> DetectionPolicy | None:
-        """Returns the policy of confidences, of which only a fall is a breach."""
+        """Returns how a fall of confidences is detected; None for every other stream."""
         if streams.stream_family(stream) != semconv.STREAM_CONFIDENCE:
             return None
         section = self.section
         return DetectionPolicy(tolerance=section.tolerance, direction="down", max_detectable=section.max_detectable)
 
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
-        """Judges by the evidence that the confidence fell."""
+        """Judges a stream of confidences by the evidence that they fell."""
         return judge_shift(window, score, counts, bound=self.section.tolerance)
 
     def severity(self, causes: Iterable[Cause]) -> Severity:
-        """Returns the severity by how much of the data moved."""
+        """Returns the severity of a fall of confidences, by how much of the distribution moved."""
         return drift_severity(causes)

@@ -1,4 +1,4 @@
-"""Rule `data_drift`: inputs are distributed differently from the reference."""
+"""Rule `data_drift`: alerts when inputs of a model are distributed differently from their reference."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _OUTPUT_STREAMS: Final = frozenset({
 
 
 class FeatureSection(Section):
-    """How a single feature is judged."""
+    """How drift of a single input feature is judged."""
 
     tolerance: Ratio = Field(lt=1, description="The total variation that is tolerated.")
 
 
 class DataDriftSection(RuleSection):
-    """Inputs are distributed differently."""
+    """Alerts when inputs are distributed differently from their reference."""
 
     tolerance: Ratio = Field(default=0.05, lt=1, description="The total variation that is tolerated, of every feature.")
     max_detectable: Ratio = MAX_DETECTABLE_FIELD
@@ -50,7 +50,7 @@ class DataDriftSection(RuleSection):
     )
 
     def feature_tolerance(self, stream: str) -> float | None:
-        """Returns the total variation that is tolerated of an input's stream; None if it is not judged."""
+        """Returns how much of an input feature's distribution may move; None if the feature is ignored."""
         name = stream.removeprefix(semconv.STREAM_INPUT_PREFIX)
         if any(fnmatchcase(name, pattern) for pattern in self.ignore):
             return None
@@ -62,14 +62,14 @@ class DataDriftSection(RuleSection):
 
 @dataclass(frozen=True, slots=True)
 class DataDriftRule:
-    """Judges the distribution of every input feature."""
+    """Judges whether the distribution of any input feature of a model has moved."""
 
     section: DataDriftSection
     section_type: ClassVar = DataDriftSection
     title: ClassVar = "data drift"
 
     def policy(self, stream: str) -> DetectionPolicy | None:
-        """Returns the policy of every stream that is not one of the model's outputs or calls, and is not ignored."""
+        """Returns how drift of an input feature is detected; None for other streams and ignored features."""
         if streams.stream_family(stream) in _OUTPUT_STREAMS:
             return None
         tolerance = self.section.feature_tolerance(stream)
@@ -78,10 +78,10 @@ class DataDriftRule:
         return DetectionPolicy(tolerance=tolerance, direction="both", max_detectable=self.section.max_detectable)
 
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
-        """Judges by the evidence that the distribution moved."""
+        """Judges an input feature by the evidence that its distribution moved."""
         tolerance = self.section.feature_tolerance(window.stream.stream)
         return None if tolerance is None else judge_shift(window, score, counts, bound=tolerance)
 
     def severity(self, causes: Iterable[Cause]) -> Severity:
-        """Returns the severity by how much of the data moved."""
+        """Returns the severity of input drift, by how much of the distribution moved."""
         return drift_severity(causes)

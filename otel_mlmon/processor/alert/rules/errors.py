@@ -1,4 +1,4 @@
-"""Rule `errors`: too many calls fail."""
+"""Rule `errors`: alerts when too many calls of a model fail."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ POLICY: Final = DetectionPolicy(tolerance=0.0, direction="up")
 
 
 class ErrorsSection(RuleSection):
-    """Too many failed calls."""
+    """Alerts when too many calls fail."""
 
     max_ratio: Ratio = Field(default=0.01, gt=0, lt=1, description="The ratio of calls that may fail.")
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorsRule:
-    """Judges the ratio of failed calls."""
+    """Judges whether too many calls of a model fail."""
 
     section: ErrorsSection
     section_type: ClassVar = ErrorsSection
     title: ClassVar = "errors"
 
     def policy(self, stream: str) -> DetectionPolicy | None:
-        """Returns the policy of the stream `errors`."""
+        """Returns how growth of the ratio of failed calls is detected; None for every stream but `errors`."""
         return POLICY if stream == semconv.STREAM_ERRORS else None
 
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
-        """Judges by the evidence that the ratio has grown."""
+        """Judges the stream of failed calls by the evidence that too many calls fail."""
         bound = self.section.max_ratio
         return judge_evidence(
             window,
@@ -49,5 +49,5 @@ class ErrorsRule:
         )
 
     def severity(self, causes: Iterable[Cause]) -> Severity:
-        """Returns the severity by how fast the budget is spent."""
+        """Returns the severity of failed calls, by how fast they spend the budget of failures."""
         return burn_rate_severity(causes)

@@ -1,4 +1,4 @@
-"""Rule `execution_provider`: a model version that ran on an accelerator runs on a lesser execution provider now.
+"""Rule `execution_provider`: alerts when a model that ran on an accelerator runs on a lesser execution provider.
 
 Processes report the execution provider when they load a model. What they report within ten minutes is one rollout: a
 model that is on an accelerator and on the CPU side by side from the start is meant so. A lesser provider that comes
@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 
 from pydantic import Field
 
-from otel_mlmon.processor.alert.alert import Cause, Severity
+from otel_mlmon.processor.alert.alert import Cause, Severity, name_provider
 from otel_mlmon.processor.alert.cause import OnsetCounts, format_utc
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
 from otel_mlmon.processor.detect.policy import DetectionPolicy
@@ -44,7 +44,7 @@ _RANKS: Final = {
 
 
 class ExecutionProviderSection(RuleSection):
-    """The model lost its accelerator: it runs on a lesser execution provider than before."""
+    """Alerts when a model lost its accelerator: it runs on a lesser execution provider than before."""
 
     accept: tuple[str, ...] = Field(
         default=(), description="Execution providers that are good enough, such as CPUExecutionProvider."
@@ -53,20 +53,20 @@ class ExecutionProviderSection(RuleSection):
 
 @dataclass(frozen=True, slots=True)
 class ExecutionProviderRule:
-    """Judges what processes report of a model version's execution providers, and no stream."""
+    """Judges by the reports of processes whether a model version lost its accelerator."""
 
     section: ExecutionProviderSection
     section_type: ClassVar = ExecutionProviderSection
     title: ClassVar = "execution provider"
 
     def policy(self, stream: str) -> DetectionPolicy | None:
-        """Returns None: no stream is judged."""
+        """Returns None for every stream, since this rule judges execution providers only."""
 
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
-        """Returns None: no stream is judged."""
+        """Returns None for every stream, since this rule judges execution providers only."""
 
     def judge_providers(self, uses: Iterable[ProviderUse]) -> Judgement:
-        """Judges whether a model version lost its accelerator.
+        """Judges whether a model version that ran on an accelerator runs on a lesser execution provider now.
 
         Args:
             uses: What was reported of it.
@@ -89,20 +89,21 @@ class ExecutionProviderRule:
         if not losses:
             return "ok"
         *_, first_ns, better, lesser = min(losses)
-        used = f"{better} was reported from {format_utc(spans[better][0])} to {format_utc(spans[better][1])}"
+        before, now = name_provider(better), name_provider(lesser)
+        used = f"{before} was reported from {format_utc(spans[better][0])} to {format_utc(spans[better][1])}"
         return Cause(
             stream=STREAM,
             value=float(_RANKS[better] - _RANKS[lesser]),
             bound=0.0,
-            reference=better,
-            current=lesser,
+            reference=before,
+            current=now,
             current_count=0,
             reference_count=0,
             onset_ns=first_ns,
-            details=(f"{requested[lesser]} was asked for",) if requested[lesser] else (),
-            summary=f"{used}, {lesser} since",
+            details=(f"{name_provider(requested[lesser])} was asked for",) if requested[lesser] else (),
+            summary=f"{used}, {now} since",
         )
 
     def severity(self, causes: Iterable[Cause]) -> Severity:
-        """Returns critical if it runs on the CPU: calls usually take many times as long."""
-        return "critical" if any(cause.current == CPU for cause in causes) else "warning"
+        """Returns `critical` where a model runs on the CPU now, which usually takes many times as long."""
+        return "critical" if any(cause.current == name_provider(CPU) for cause in causes) else "warning"

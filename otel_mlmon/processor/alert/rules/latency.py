@@ -1,4 +1,4 @@
-"""Rule `latency`: too many calls are slow."""
+"""Rule `latency`: alerts when too many calls of a model are slow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POLICY: Final = DetectionPolicy(tolerance=0.0, direction="up")
 
 
 class LatencySection(RuleSection):
-    """Too many slow calls."""
+    """Alerts when too many calls are slow."""
 
     threshold_s: Duration = Field(default=0.2, alias="threshold", gt=0, description="A call that takes longer is slow.")
     max_ratio: Ratio = Field(default=0.01, gt=0, lt=1, description="The ratio of calls that may be slow.")
@@ -30,18 +30,18 @@ class LatencySection(RuleSection):
 
 @dataclass(frozen=True, slots=True)
 class LatencyRule:
-    """Judges the ratio of slow calls."""
+    """Judges whether too many calls of a model are slow."""
 
     section: LatencySection
     section_type: ClassVar = LatencySection
     title: ClassVar = "latency"
 
     def policy(self, stream: str) -> DetectionPolicy | None:
-        """Returns the policy of the stream `latency`."""
+        """Returns how growth of the ratio of slow calls is detected; None for every stream but `latency`."""
         return POLICY if stream == semconv.STREAM_LATENCY else None
 
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
-        """Judges by the evidence that the ratio has grown."""
+        """Judges the stream of call durations by the evidence that too many calls are slow."""
         bound, of = self.section.max_ratio, f"over {_format_seconds(self.section.threshold_s)}"
         return judge_evidence(
             window,
@@ -50,7 +50,7 @@ class LatencyRule:
         )
 
     def severity(self, causes: Iterable[Cause]) -> Severity:
-        """Returns the severity by how fast the budget is spent."""
+        """Returns the severity of slow calls, by how fast they spend the budget of slow calls."""
         return burn_rate_severity(causes)
 
 

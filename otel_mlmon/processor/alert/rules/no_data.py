@@ -1,4 +1,4 @@
-"""Rule `no_data`: a model has sent no predictions for a while."""
+"""Rule `no_data`: alerts when a model has sent no predictions for a while."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from otel_mlmon.processor.window.window import Window
 
 
 class NoDataSection(RuleSection):
-    """The model has sent no predictions for a while."""
+    """Alerts when a model has sent no predictions for a while."""
 
     after_s: Duration = Field(default=600.0, alias="after", gt=0, description="How long without predictions.")
 
 
 @dataclass(frozen=True, slots=True)
 class NoDataRule:
-    """Alerts when a model falls silent: time alone breaches it (`lifecycle.py`), and no stream."""
+    """Alerts when a model has sent no predictions for a while, which `lifecycle.py` decides by the clock."""
 
     section: NoDataSection
     section_type: ClassVar = NoDataSection
     title: ClassVar = "no predictions"
 
     def policy(self, stream: str) -> DetectionPolicy | None:
-        """Returns None: no stream is judged."""
+        """Returns None for every stream, since time alone breaches this rule."""
 
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
-        """Returns None: no stream is judged."""
+        """Returns None for every stream, since time alone breaches this rule."""
 
     def severity(self, causes: Iterable[Cause]) -> Severity:  # noqa: ARG002 (the Protocol's)
-        """Returns warning: how much a silence matters is unknown."""
+        """Returns `warning`, since how much missing predictions matter is unknown."""
         return "warning"

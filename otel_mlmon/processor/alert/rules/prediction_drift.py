@@ -1,4 +1,4 @@
-"""Rule `prediction_drift`: predicted labels or values are distributed differently from the reference."""
+"""Rule `prediction_drift`: alerts when predicted labels or values are distributed differently from the reference."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from otel_mlmon.processor.window.window import Window
 
 
 class PredictionDriftSection(RuleSection):
-    """Predicted labels or values are distributed differently."""
+    """Alerts when predicted labels or values are distributed differently from their reference."""
 
     tolerance: Ratio = Field(default=0.02, lt=1, description="The total variation that is tolerated.")
     max_detectable: Ratio = MAX_DETECTABLE_FIELD
@@ -33,23 +33,23 @@ class PredictionDriftSection(RuleSection):
 
 @dataclass(frozen=True, slots=True)
 class PredictionDriftRule:
-    """Judges the distribution of predicted labels and of predicted values."""
+    """Judges whether the distribution of a model's predicted labels or values has moved."""
 
     section: PredictionDriftSection
     section_type: ClassVar = PredictionDriftSection
     title: ClassVar = "prediction drift"
 
     def policy(self, stream: str) -> DetectionPolicy | None:
-        """Returns the policy of predicted labels and values."""
+        """Returns how drift of predicted labels and values is detected; None for every other stream."""
         if streams.stream_family(stream) not in (semconv.STREAM_LABEL, semconv.STREAM_VALUE):
             return None
         section = self.section
         return DetectionPolicy(tolerance=section.tolerance, direction="both", max_detectable=section.max_detectable)
 
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
-        """Judges by the evidence that the distribution moved."""
+        """Judges predicted labels or values by the evidence that their distribution moved."""
         return judge_shift(window, score, counts, bound=self.section.tolerance)
 
     def severity(self, causes: Iterable[Cause]) -> Severity:
-        """Returns the severity by how much of the data moved."""
+        """Returns the severity of prediction drift, by how much of the distribution moved."""
         return drift_severity(causes)

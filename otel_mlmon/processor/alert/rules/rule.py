@@ -1,4 +1,4 @@
-"""The Protocol of an alert rule, the registry of all rules, and the rules of one model.
+"""Defines the Protocol of an alert rule, the registry of all alert rules, and the rules of one model.
 
 A rule is a class that is made from its own section of the configuration. To add one from another package, write it and
 name it in an entry point; its name is the key of its section, under `models`, and the `ml.alert.rule` of its alerts:
@@ -63,18 +63,18 @@ MAX_DETECTABLE_FIELD: Final[Any] = Field(
 
 
 class RuleSection(Section):
-    """The section of one rule in the configuration; its docstring is the comment above it in the file."""
+    """The configuration section of one alert rule; its docstring is the comment above it in the default file."""
 
     enabled: bool = Field(default=True, description="Whether the rule is evaluated.")
 
     @property
     def is_active(self) -> bool:
-        """Whether the rule is evaluated at all."""
+        """Whether the alert rule is evaluated at all."""
         return self.enabled
 
 
 class Rule(Protocol):
-    """Decides for one model which streams breach it. Made from its section: `rule_type(section)`.
+    """An alert rule, which decides for one model which of its streams breach it. Made by `rule_type(section)`.
 
     Runs on: the thread that owns the state.
     """
@@ -88,10 +88,10 @@ class Rule(Protocol):
     def __init__(self, section: Any) -> None: ...
 
     def policy(self, stream: str) -> DetectionPolicy | None:
-        """Returns the detection policy of `stream`; None if the rule does not judge it."""
+        """Returns how drift of a stream is detected for this rule; None if the rule does not judge the stream."""
 
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
-        """Judges one stream after one pane.
+        """Judges by this rule one stream of a model after one pane.
 
         Args:
             window: The pane, the rolling window and the reference.
@@ -103,19 +103,19 @@ class Rule(Protocol):
         """
 
     def severity(self, causes: Iterable[Cause]) -> Severity:
-        """Returns how severe a breach is, by the size of its effect and never by the amount of evidence."""
+        """Returns the severity of a breach of this rule by the size of its effect, never by the amount of evidence."""
 
 
 @runtime_checkable
 class ProviderRule(Protocol):
-    """A rule that judges the execution providers that processes report of a model version."""
+    """An alert rule that judges the execution providers on which processes run a model version."""
 
     def judge_providers(self, uses: Iterable[ProviderUse]) -> Judgement:
-        """Judges all that was reported of a model version."""
+        """Judges by this rule everything that processes reported of a model version's execution providers."""
 
 
 class ModelRules:
-    """The rules of one model.
+    """The alert rules of one model.
 
     Args:
         rules: Every rule by name, those that are switched off too.
@@ -131,11 +131,11 @@ class ModelRules:
 
     @classmethod
     def from_section(cls, section: object) -> ModelRules:
-        """Makes every rule of the registry from its part of a model's section."""
+        """Makes every registered alert rule from its part of a model's configuration section."""
         return cls({name: rule_type(getattr(section, name)) for name, rule_type in RULES.load_all().items()})
 
     def policy(self, stream: str) -> DetectionPolicy | None:
-        """Returns the detection policy of `stream`; None if no active rule judges it.
+        """Returns how drift of a stream of the model is detected; None if no active rule judges the stream.
 
         One stream has one policy: that of its first active rule. A rule that only sets thresholds adds them to it; if
         no other is active, the evidence is collected, though no alert comes of it.
@@ -149,19 +149,19 @@ class ModelRules:
         return replace(first, thresholds=tuple(threshold for policy in active for threshold in policy.thresholds))
 
     def _find_rules(self, stream: str) -> tuple[tuple[str, Rule], ...]:
-        """Returns name and rule of the active rules that judge `stream`."""
+        """Returns the active alert rules that judge a stream, with their names."""
         return tuple((name, rule) for name, rule in self.active.items() if rule.policy(stream) is not None)
 
 
 def judge_evidence(window: Window, score: Score, describe: Callable[[Reference], Cause]) -> Judgement:
-    """Judges by the evidence alone: in breach from the alarm line on until the evidence has fallen back to 1."""
+    """Judges a stream by its evidence alone: in breach from the alarm line until the evidence is back at 1."""
     if score.state == "drift" and window.reference is not None:
         return describe(window.reference)
     return "ok" if score.state in ("ok", "weak") else None
 
 
 def judge_shift(window: Window, score: Score, counts: OnsetCounts, *, bound: float) -> Judgement:
-    """Judges by the evidence that a distribution moved, or by its absence.
+    """Judges a stream by the evidence that its distribution moved, or as absent if it is no longer sent.
 
     Args:
         window: The stream's window.
@@ -178,7 +178,7 @@ def judge_shift(window: Window, score: Score, counts: OnsetCounts, *, bound: flo
 
 
 def absence_cause(window: Window, absence: Absence, score: Score, *, bound: float) -> Cause:
-    """Describes a stream that is no longer sent although its model has predictions.
+    """Describes for an alert a stream that is no longer sent although its model has predictions.
 
     Args:
         window: The stream's window.
@@ -203,23 +203,23 @@ def absence_cause(window: Window, absence: Absence, score: Score, *, bound: floa
 
 
 def has_data(window: Window) -> bool:
-    """Whether anything was counted; while there are no bins, a window exists because something was."""
+    """Returns whether a pane of a stream holds any values."""
     return window.pane.size == 0 or bool(window.pane.any())
 
 
 def is_back(cause: Cause | None, window: Window) -> bool:
-    """Whether a stream that was no longer sent is sent again."""
+    """Returns whether a stream that an alert calls absent is sent again."""
     return cause is not None and cause.is_absent and has_data(window)
 
 
 def drift_severity(causes: Iterable[Cause]) -> Severity:
-    """Returns how severe a drift is: critical from a total variation of a quarter on."""
+    """Returns the severity of drift: `critical` where a quarter or more of the distribution moved."""
     is_critical = any(cause.value >= CRITICAL_TOTAL_VARIATION for cause in causes)
     return "critical" if is_critical else "warning"
 
 
 def burn_rate_severity(causes: Iterable[Cause]) -> Severity:
-    """Returns how severe slow or failed calls are, by how fast they spend a month's budget.
+    """Returns the severity of slow or failed calls, by how fast they spend a month's budget.
 
     Critical is a fast burn over the last hour (or since the onset, if that is shorter), and a slow one that has lasted.
     Of a large budget, which a fast burn could never reach, it is critical to be halfway to no call that is good.

@@ -1,4 +1,4 @@
-"""Rule `statistic`: a drift statistic of the rolling window is over a threshold that the operator set.
+"""Rule `statistic`: alerts when a drift statistic of the rolling window is over a threshold that the operator set.
 
 The thresholds carry no false-alarm budget; which samples are too small to judge is decided in `detect/threshold.py`.
 """
@@ -35,7 +35,7 @@ def _check_statistic(name: str) -> str:
 
 
 class ThresholdSection(Section):
-    """A threshold on one statistic."""
+    """A threshold on one drift statistic of the streams that match a pattern."""
 
     statistic: Annotated[str, AfterValidator(_check_statistic)] = Field(description="Its name, such as psi.")
     stream: str = Field(default="*", min_length=1, description="Which streams, a pattern as in `input.*`.")
@@ -53,7 +53,7 @@ class ThresholdSection(Section):
 
 
 class StatisticSection(RuleSection):
-    """A statistic is over its threshold; needs thresholds."""
+    """Alerts when a drift statistic is over its threshold; needs thresholds."""
 
     thresholds: tuple[ThresholdSection, ...] = Field(
         default=(),
@@ -65,20 +65,20 @@ class StatisticSection(RuleSection):
 
     @property
     def is_active(self) -> bool:
-        """Whether the rule is switched on and has a threshold."""
+        """Whether the rule `statistic` is switched on and has a threshold."""
         return self.enabled and bool(self.thresholds)
 
 
 @dataclass(frozen=True, slots=True)
 class StatisticRule:
-    """Judges the rolling window by the operator's thresholds; the cause is the worst breach of a stream."""
+    """Judges the drift statistics of a model's streams by the operator's thresholds."""
 
     section: StatisticSection
     section_type: ClassVar = StatisticSection
     title: ClassVar = "statistic over its threshold"
 
     def policy(self, stream: str) -> DetectionPolicy | None:
-        """Returns a policy with the thresholds of `stream`; None without any."""
+        """Returns a detection policy with the thresholds on a stream's statistics; None if it has no threshold."""
         if stream in _RATIO_STREAMS:
             return None
         thresholds = tuple(
@@ -89,7 +89,7 @@ class StatisticRule:
         return DetectionPolicy(tolerance=0.0, direction="both", thresholds=matching) if matching else None
 
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:  # noqa: ARG002 (the Protocol's)
-        """Judges by the thresholds; `ok` only if the window holds enough values for all of them."""
+        """Judges a stream's drift statistics by their thresholds; `ok` only if there are enough values for all."""
         breaches = [verdict for verdict in score.thresholds if verdict.verdict == "breached"]
         if breaches and window.reference is not None:
             worst = max(breaches, key=_excess)
@@ -103,11 +103,11 @@ class StatisticRule:
         return "ok" if is_ok else None
 
     def severity(self, causes: Iterable[Cause]) -> Severity:  # noqa: ARG002 (the Protocol's)
-        """Returns warning: what a value means is known to whoever chose the threshold."""
+        """Returns `warning`, since only the person who chose a threshold knows what a value over it means."""
         return "warning"
 
 
 def _excess(verdict: ThresholdVerdict) -> float:
-    """Computes by how many powers of ten a value exceeds its threshold."""
+    """Computes by how many powers of ten the value of a drift statistic exceeds its threshold."""
     larger, smaller = (verdict.bound, verdict.value) if verdict.is_p_value else (verdict.value, verdict.bound)
     return math.log10(larger / max(smaller, _SMALLEST))

@@ -1,4 +1,4 @@
-"""Rule `version_drift`: the first predictions of a new version differ from those of the version before."""
+"""Rule `version_drift`: alerts when the first predictions of a new model version differ from the version before."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from otel_mlmon.processor.window.window import Window
 
 
 class VersionDriftSection(RuleSection):
-    """The first predictions of a new version differ from the version before; the API has it in any case."""
+    """Alerts when a new version's first predictions differ from the version before; the API shows it anyway."""
 
     enabled: bool = Field(
         default=False,
@@ -27,18 +27,18 @@ class VersionDriftSection(RuleSection):
 
 @dataclass(frozen=True, slots=True)
 class VersionDriftRule:
-    """Alerts once a version; the comparison of two versions breaches it (`lifecycle.py`), and no pane."""
+    """Alerts once a model version, when its first predictions differ from those of the version before."""
 
     section: VersionDriftSection
     section_type: ClassVar = VersionDriftSection
     title: ClassVar = "version drift"
 
     def policy(self, stream: str) -> DetectionPolicy | None:
-        """Returns None: no stream is judged by its panes."""
+        """Returns None for every stream, since only the comparison of two model versions breaches this rule."""
 
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
-        """Returns None: no stream is judged by its panes."""
+        """Returns None for every stream, since only the comparison of two model versions breaches this rule."""
 
     def severity(self, causes: Iterable[Cause]) -> Severity:
-        """Returns the severity by how much of the data moved."""
+        """Returns the severity of a difference between model versions, by how much of the distribution moved."""
         return drift_severity(causes)

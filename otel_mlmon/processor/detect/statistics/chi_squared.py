@@ -18,19 +18,22 @@ from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
 class ChiSquared:
-    """Measures X², 0 or above; its p-value; and its mean without drift, which is the degrees of freedom."""
+    """Pearson's X², 0 or above, as a drift statistic; its p-value; and its mean without drift.
+
+    Its mean without drift is the degrees of freedom.
+    """
 
     needs_ordered_bins = False
     has_p_value = True
 
     def measure(self, samples: Samples, /) -> Measurement:
-        """Measures each stream, one a row."""
+        """Computes Pearson's X² of each stream's reference and window, one stream a row."""
         value = pearson_chi_squared(samples)
         p_value = chi_squared_tail(value, samples.freedom)
         return Measurement(value=value, p_value=p_value, noise=samples.freedom.astype(np.float64))
 
     def min_count(self, *, bins: int, threshold: float) -> int:  # noqa: ARG002 (part of the Protocol)
-        """Returns five values a bin, whatever the threshold."""
+        """Returns the number of values that a window needs for Pearson's X²: five a bin, whatever the threshold."""
         return MIN_EXPECTED * bins
 
 

@@ -17,13 +17,13 @@ from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
 class CramersV:
-    """Measures V in [0, 1]; 0 where fewer than two bins are seen."""
+    """Cramér's V in [0, 1] as a drift statistic; 0 where fewer than two bins have values."""
 
     needs_ordered_bins = False
     has_p_value = False
 
     def measure(self, samples: Samples, /) -> Measurement:
-        """Measures each stream, one a row."""
+        """Computes Cramér's V of each stream's reference and window, one stream a row."""
         total = (samples.totals[0] + samples.totals[1])[..., 0]
         freedom = samples.freedom
         is_table = (total > 1.0) & (freedom > 0)
@@ -36,7 +36,7 @@ class CramersV:
         return Measurement(value=np.where(is_table, np.minimum(value, 1.0), 0.0))
 
     def min_count(self, *, bins: int, threshold: float) -> int:
-        """Returns the n from which V without drift, √((K-1)/n) at most, is at most half of the threshold."""
+        """Returns the number of values that keep V without drift, at most √((K-1)/n), to half of the threshold."""
         return math.ceil(4.0 * (bins - 1) / threshold**2)
 
 

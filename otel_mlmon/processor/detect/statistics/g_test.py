@@ -17,20 +17,23 @@ from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
 class GTest:
-    """Measures G, 0 or above; its p-value; and its mean without drift, which is the degrees of freedom."""
+    """The G statistic, 0 or above, as a drift statistic; its p-value; and its mean without drift.
+
+    Its mean without drift is the degrees of freedom.
+    """
 
     needs_ordered_bins = False
     has_p_value = True
 
     def measure(self, samples: Samples, /) -> Measurement:
-        """Measures each stream, one a row."""
+        """Computes the G statistic of each stream's reference and window, one stream a row."""
         log_likelihoods = xlogy(samples.counts, samples.shares / samples.expected).sum(-1)
         value = np.maximum(2.0 * (log_likelihoods[0] + log_likelihoods[1]), 0.0)
         p_value = chi_squared_tail(value, samples.freedom)
         return Measurement(value=value, p_value=p_value, noise=samples.freedom.astype(np.float64))
 
     def min_count(self, *, bins: int, threshold: float) -> int:  # noqa: ARG002 (part of the Protocol)
-        """Returns five values a bin, whatever the threshold."""
+        """Returns the number of values that a window needs for the G test: five a bin, whatever the threshold."""
         return MIN_EXPECTED * bins
 
 

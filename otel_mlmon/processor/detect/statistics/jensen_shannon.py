@@ -20,20 +20,20 @@ from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
 class JensenShannon:
-    """Measures the distance in [0, 1]."""
+    """The Jensen-Shannon distance, base 2, in [0, 1] as a drift statistic."""
 
     needs_ordered_bins = False
     has_p_value = False
 
     def measure(self, samples: Samples, /) -> Measurement:
-        """Measures each stream, one a row."""
+        """Computes the Jensen-Shannon distance between each stream's reference and window, one stream a row."""
         p, q = samples.shares
         entropies = rel_entr(samples.shares, (p + q) / 2.0)
         divergence_bits = (entropies[0] + entropies[1]).sum(-1) / (2.0 * math.log(2.0))
         return Measurement(value=np.sqrt(np.minimum(np.maximum(divergence_bits, 0.0), 1.0)))
 
     def min_count(self, *, bins: int, threshold: float) -> int:
-        """Returns the n from which the noise √((K-1)/8n ln 2) is at most half of the threshold."""
+        """Returns the number of values from which the noise √((K-1)/8n ln 2) is at most half of the threshold."""
         return math.ceil((bins - 1) / (2.0 * math.log(2.0) * threshold**2))
 
 

@@ -15,17 +15,17 @@ from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
 class LInfinity:
-    """Measures the distance in [0, 1]."""
+    """The L∞ distance in [0, 1] as a drift statistic."""
 
     needs_ordered_bins = False
     has_p_value = False
 
     def measure(self, samples: Samples, /) -> Measurement:
-        """Measures each stream, one a row."""
+        """Computes the L∞ distance between each stream's reference and window, one stream a row."""
         return Measurement(value=np.minimum(np.abs(samples.moved).max(-1, initial=0.0), 1.0))
 
     def min_count(self, *, bins: int, threshold: float) -> int:  # noqa: ARG002 (part of the Protocol)
-        """Returns the n from which the noise, at most 1/√n, is at most half of the threshold."""
+        """Returns the number of values from which the noise, at most 1/√n, is at most half of the threshold."""
         return math.ceil(4.0 / threshold**2)
 
 

@@ -22,13 +22,16 @@ from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
 class Psi:
-    """Measures PSI, 0 or above, in nats; its p-value; and its mean without drift, (K - 1)(1/N + 1/n)."""
+    """The population stability index (PSI), 0 or above, in nats; its p-value; and its mean without drift.
+
+    Its mean without drift is (K - 1)(1/N + 1/n).
+    """
 
     needs_ordered_bins = False
     has_p_value = True
 
     def measure(self, samples: Samples, /) -> Measurement:
-        """Measures each stream, one a row."""
+        """Computes the population stability index of each stream's reference and window, one stream a row."""
         bins = samples.counts.shape[-1]
         p, q = (samples.counts + 0.5) / (samples.totals + bins / 2.0)
         value = ((q - p) * np.log(q / p)).sum(-1)
@@ -36,7 +39,7 @@ class Psi:
         return Measurement(value=value, p_value=p_value, noise=(bins - 1) * samples.unit)
 
     def min_count(self, *, bins: int, threshold: float) -> int:
-        """Returns the n from which the noise (K-1)/n is at most a quarter of the threshold."""
+        """Returns the number of values from which the noise (K-1)/n is at most a quarter of the threshold."""
         return math.ceil(4 * (bins - 1) / threshold)
 
 

@@ -1,4 +1,4 @@
-"""The registry of drift statistics: what is reported beside the evidence, and what rules may be about.
+"""The registry of drift statistics, which are reported beside the evidence and may be used in alert rules.
 
 A package adds one by an entry point that names an object which implements `Statistic`:
 

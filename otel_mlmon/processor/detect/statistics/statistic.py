@@ -1,4 +1,4 @@
-"""The Protocol of a drift statistic, which each file of this folder implements, and so may any package."""
+"""Defines the Protocol of a drift statistic, which each module of this folder implements, and so may any package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from otel_mlmon.types import Floats
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """Holds the values of one statistic for many streams at once: arrays of shape (S,), or scalars for one stream."""
+    """The values of one drift statistic for many streams: arrays of shape (S,), or scalars for one stream."""
 
     value: Floats
     p_value: Floats | None = None
@@ -21,18 +21,18 @@ class Measurement:
 
 
 class Statistic(Protocol):
-    """Compares two samples over the same bins; a pure function of the counts, one stream a row."""
+    """A drift statistic: compares two samples over the same bins, one stream a row; a pure function of counts."""
 
     @property
     def needs_ordered_bins(self) -> bool:
-        """Whether it is meaningful for ordered bins only, and so not reported for classes."""
+        """Whether the statistic is meaningful for ordered bins only, and so not reported for classes."""
 
     @property
     def has_p_value(self) -> bool:
-        """Whether it is a test with a p-value, on which a rule `p_below` may be set."""
+        """Whether the statistic has a p-value, on which an alert rule `p_below` may be set."""
 
     def measure(self, samples: Samples, /) -> Measurement:
-        """Measures each row by itself: no value may depend on the other rows."""
+        """Computes the statistic of each row by itself: no value may depend on the other rows."""
 
     def min_count(self, *, bins: int, threshold: float) -> int:
-        """Returns how many values a window of K bins must hold before a rule `above: threshold` may judge it."""
+        """Returns the number of values that a window of K bins needs before a rule `above: threshold` judges it."""

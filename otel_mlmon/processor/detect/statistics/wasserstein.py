@@ -18,17 +18,17 @@ from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
 class Wasserstein:
-    """Measures the distance in [0, K - 1], in bins."""
+    """The Wasserstein-1 distance in [0, K - 1], in bins, as a drift statistic."""
 
     needs_ordered_bins = True
     has_p_value = False
 
     def measure(self, samples: Samples, /) -> Measurement:
-        """Measures each stream, one a row."""
+        """Computes the Wasserstein-1 distance between each stream's reference and window, one stream a row."""
         return Measurement(value=np.abs(np.add.accumulate(samples.moved, -1)[..., :-1]).sum(-1))
 
     def min_count(self, *, bins: int, threshold: float) -> int:
-        """Returns the n from which the noise, at most 0.4 (K-1)/√n, is less than half of the threshold."""
+        """Returns the number of values from which the noise, at most 0.4 (K-1)/√n, is less than half the threshold."""
         return math.ceil(((bins - 1) / threshold) ** 2)
 
 

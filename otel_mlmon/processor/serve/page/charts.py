@@ -23,9 +23,14 @@ BAR_NAMES: Final = 156
 STRIP_ROW: Final = 22
 STRIP_NAMES: Final = 190
 STRIP_WIDTH: Final = 980
+SPARK_WIDTH: Final = 220
+SPARK_HEIGHT: Final = 68
+SPARK_LEFT: Final = 54
+MAX_SHARES: Final = 8
+"""Classes with a colour of their own."""
 SHADES: Final = 4
 """Shades for evidence below the alarm line."""
-_TIME_STEPS_S: Final = (60, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400, 172_800, 604_800)
+_TIME_STEPS_S: Final = (60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400, 172_800, 604_800)
 _NS: Final = 1e9
 
 Point = tuple[int, float]
@@ -174,35 +179,70 @@ def _draw_tick(x: float, y: float, text: str, width: float) -> str:
     return draw_text(x, y, text, "end", "tick") if x > width - 24 else draw_text(x, y, text, "middle", "tick")
 
 
-def draw_sparkline(points: Sequence[Point], *, label: str, limit: float | None = None) -> str:
-    """Draws one small line, with a threshold if that is near."""
+def draw_sparkline(
+    points: Sequence[Point],
+    *,
+    label: str,
+    format_value: Callable[[float], str],
+    begin: str,
+    limit: float | None = None,
+    moment_ns: int = 0,
+) -> str:
+    """Draws one small line with its least axes: 0, the top or the threshold, the begin and now.
+
+    Args:
+        points: Times and values; fewer than two finite ones are no picture.
+        label: For screen readers.
+        format_value: Formats a number of the vertical axis.
+        begin: What the left end is called.
+        limit: A threshold, drawn dashed and labelled.
+        moment_ns: A moment to mark, such as the onset; 0 for none.
+    """
     finite = [(time_ns, value) for time_ns, value in points if math.isfinite(value)]
     if len(finite) < 2:
         return ""
     top = max(value for _, value in finite)
-    shown_limit = limit if limit is not None and limit <= 4 * top else None
-    horizontal = PixelScale(low=finite[0][0] / _NS, high=finite[-1][0] / _NS, start=1, end=119)
-    vertical = PixelScale(low=0.0, high=max(top, shown_limit or 0.0) * 1.05 or 1.0, start=27, end=1)
+    horizontal = PixelScale(low=finite[0][0] / _NS, high=finite[-1][0] / _NS, start=SPARK_LEFT, end=SPARK_WIDTH - 2)
+    vertical = PixelScale(low=0.0, high=max(top, limit or 0.0) or 1.0, start=SPARK_HEIGHT - 16, end=8)
     path = "L".join(f"{horizontal.map(time_ns / _NS):.1f},{vertical.map(value):.1f}" for time_ns, value in finite)
-    parts = [f'<path class="line p95" d="M{path}"/>']
-    if shown_limit is not None:
-        parts.append(f'<path class="limit" d="M0,{vertical.map(shown_limit):.1f}H120"/>')
-    return draw_svg(120, 28, label, parts)
+    parts = [f'<path class="grid" d="M{SPARK_LEFT},{SPARK_HEIGHT - 16}H{SPARK_WIDTH - 2}"/>']
+    named = {top, limit} if limit is not None else {top}
+    if limit is not None and abs(vertical.map(top) - vertical.map(limit)) < 11:
+        named = {limit}
+    parts += [
+        draw_text(SPARK_LEFT - 4, vertical.map(value) + 4, format_value(value), "end", "tick")
+        for value in sorted({0.0, *named})
+        if value == 0.0 or vertical.map(value) < SPARK_HEIGHT - 25
+    ]
+    if limit is not None:
+        parts.append(f'<path class="limit" d="M{SPARK_LEFT},{vertical.map(limit):.1f}H{SPARK_WIDTH - 2}"/>')
+    if finite[0][0] < moment_ns <= finite[-1][0]:
+        x = horizontal.map(moment_ns / _NS)
+        parts.append(f'<path class="moment" d="M{x:.1f},4V{SPARK_HEIGHT - 16}"/>')
+        if SPARK_LEFT + 84 < x < SPARK_WIDTH - 44:
+            parts.append(draw_text(x, SPARK_HEIGHT - 4, "onset", "middle", "tick"))
+    parts.append(f'<path class="line p95" d="M{path}"/>')
+    parts.append(draw_text(SPARK_LEFT, SPARK_HEIGHT - 4, begin, "start", "tick"))
+    parts.append(draw_text(SPARK_WIDTH - 2, SPARK_HEIGHT - 4, "now", "end", "tick"))
+    return draw_svg(SPARK_WIDTH, SPARK_HEIGHT, label, parts)
 
 
 def draw_shares(names: Sequence[str], shares: Sequence[float], *, label: str) -> str:
-    """Draws shares as one stacked bar; the first eight have colours of their own, the others share one."""
+    """Draws shares as one stacked bar; the first eight have colours of their own, the others share one.
+
+    A name is written into its part where the whole of it finds room; a legend beside the bar has all.
+    """
     parts, x = [], 0.0
     for index, (name, share) in enumerate(zip(names, shares, strict=False)):
         width = 300.0 * share
         if width > 0:
-            css_class = f"share{index}" if index < 8 else "share8"
+            css_class = f"share{min(index, MAX_SHARES)}"
             parts.append(
                 f'<rect class="{css_class}" x="{x:.1f}" y="0" width="{width:.1f}" height="14">'
                 f"<title>{escape(shorten(name, 60))}: {share:.1%}</title></rect>"
             )
-            if width > 26:
-                parts.append(draw_text(x + width / 2, 11, shorten(name, int(width / 7)), "middle", "inside"))
+            if len(name) * 7 + 6 <= width:
+                parts.append(draw_text(x + width / 2, 11, name, "middle", "inside"))
         x += width
     return draw_svg(300, 14, label, parts)
 

@@ -22,7 +22,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.serve.page import alert_view, findings, views, words
+from otel_mlmon.processor.alert.alert import name_provider
+from otel_mlmon.processor.serve.page import alert_view, findings, home_view, model_view, stream_view, words
 from otel_mlmon.processor.serve.page.history import SPANS, History, Span
 from otel_mlmon.processor.serve.page.source import Source
 from otel_mlmon.version import __version__
@@ -106,7 +107,7 @@ class Page:
 
     def _home(self, request: Request, source: Source) -> str:
         query = request.query_params.get("q", "")[:MAX_QUERY]
-        values = views.build_home(source, query=query, page=_page_number(request))
+        values = home_view.build_home(source, query=query, page=_page_number(request))
         return self._render("home", source, title="Models", **values)
 
     def _model(self, request: Request, source: Source) -> str:
@@ -121,27 +122,25 @@ class Page:
             raise PageMissingError("There is no such version of this model.")
         document, span = versions[wanted], _span(request)
         if len(segments) == 1:
-            values = views.build_model(source, model_id, document, span=span, page=_page_number(request))
+            values = model_view.build_model(source, model_id, document, span=span, page=_page_number(request))
             return self._render("model", source, title=words.clean(model_id), **values)
         if len(segments) == 3 and segments[1] == "streams":
             names = {stream["stream"]: stream for stream in document["streams"]}
             name = words.find_segment(segments[2], names)
             if name is not None:
-                values = views.build_stream(source, model_id, document, names[name], span=span)
+                values = stream_view.build_stream(source, model_id, document, names[name], span=span)
                 return self._render("stream", source, title=words.clean(f"{name} · {model_id}"), **values)
         raise PageMissingError("There is no such stream of this model version.")
 
     def _alerts(self, _: Request, source: Source) -> str:
-        alerts = source.overview["alerts"]
-        active = [alert for alert in alerts if alert["state"] != "ok"]
-        past = [alert for alert in alerts if alert["state"] == "ok"][: views.ALERTS_SHOWN]
-        return self._render("alerts", source, title="Alerts", active=active[: views.ALERTS_SHOWN], past=past)
+        return self._render("alerts", source, title="Alerts", **alert_view.build_alerts(source))
 
     def _alert(self, request: Request, source: Source) -> str:
         wanted = request.path_params["id"]
         for alert in source.overview["alerts"]:
             if wanted in (alert_view.alert_id(alert), alert["fingerprint"]):
-                return self._render("alert", source, title="Alert", **alert_view.build_alert(source, alert))
+                values = alert_view.build_alert(source, alert)
+                return self._render("alert", source, **{**values, "title": words.clean(alert["title"])})
         raise PageMissingError("There is no such alert any more. Past alerts are kept for a while only.")
 
     def _show_runbook(self, request: Request, source: Source) -> str:
@@ -202,10 +201,9 @@ def _create_environment() -> Environment:
         "seconds": words.format_seconds,
         "time": words.format_time,
         "state": words.format_state,
-        "rule": words.describe_rule,
         "clean": words.clean,
         "lines": words.clean_lines,
-        "alert_id": alert_view.alert_id,
+        "provider": name_provider,
     }
     environment.globals["format_age"] = words.format_age
     return environment

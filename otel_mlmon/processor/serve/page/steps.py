@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-from otel_mlmon.processor.serve.page.words import is_number
+from otel_mlmon.processor.serve.page.words import format_percent, is_number
 
 Document = Mapping[str, Any]
 StepState = Literal["works", "waits", "missing", "broken"]
@@ -120,8 +120,11 @@ def _drift(number: int, streams: Sequence[Document], subject: str, todo: str) ->
 def describe_learning(stream: Document) -> str:
     """Says how far the reference of a stream is learned."""
     learned, required = int(stream["learned_count"]), int(stream["required_count"])
-    if stream.get("calibrating") or learned >= required:
-        return "the reference is learned; how much it varies by itself is being measured"
+    if stream["calibrating"]:
+        done = format_percent(stream["calibrated_ratio"])
+        return f"the reference is learned; how much it varies by itself is being measured: {done}"
+    if learned >= required:
+        return "the reference is learned"
     return f"learning the reference: {learned} of {required} values"
 
 
@@ -141,7 +144,7 @@ def check_alerts(setup: Document) -> MonitoringStep:
     if kinds <= _LOCAL_NOTIFIERS:
         text, todo = "alerts are written to the processor's log only", "Add a notifier to alerts.notify: a webhook."
         return MonitoringStep(number=5, state="missing", text=text, todo=todo)
-    return MonitoringStep(number=5, state="works", text=f"{len(notifiers)} notifiers: {', '.join(sorted(kinds))}")
+    return MonitoringStep(number=5, state="works", text=f"alerts go to {', '.join(sorted(kinds))}")
 
 
 def count_lost(notifier: Document) -> int:

@@ -25,7 +25,7 @@ STATES: Final = {
     "pending": "Being checked",
     "drift": "Drift",
     "learning": "Learning",
-    "weak": "No drift seen, weak",
+    "weak": "No drift seen",
     "no_data": "No data",
     "error": "Cannot be judged",
     "unknown": "Unknown",
@@ -40,18 +40,23 @@ SIGNS: Final = {
 """A sign beside each word, so that colour is never alone."""
 
 RULES: Final = {
-    "latency": "slow",
-    "errors": "failing",
-    "prediction_drift": "predictions changed",
-    "confidence": "confidence changed",
-    "accuracy": "estimated accuracy too low",
-    "data_drift": "inputs changed",
-    "version_drift": "a new version differs",
-    "execution_provider": "accelerator lost",
+    "accuracy": "estimated accuracy",
     "no_data": "no predictions",
-    "statistic": "a statistic passed its threshold",
+    "statistic": "statistic over its threshold",
 }
-"""What the rules say about a model."""
+"""What alerts of a rule are titled, where that is not the name of the rule."""
+
+MEANINGS: Final = {
+    "latency": "too many calls are slow",
+    "errors": "too many calls fail",
+    "prediction_drift": "the predictions are not what they used to be",
+    "confidence": "the model is less sure than it used to be",
+    "accuracy": "estimated from confidences, it is too low",
+    "data_drift": "the inputs are not what they used to be",
+    "version_drift": "the predictions are not those of the version before",
+    "execution_provider": "the model runs on a lesser device than before",
+}
+"""What an alert of a rule means, for people who see the first one."""
 
 
 def is_number(value: Any) -> bool:
@@ -100,8 +105,13 @@ def format_percent(ratio: Any) -> str:
     if percent == 0.0:
         return "0 %"
     digits = 0 if abs(percent) >= 9.95 else 1 if abs(percent) >= 0.095 else 2
-    text = f"{percent:.{digits}f}"
+    text = f"{percent:.{digits}f}".removesuffix(".0")
     return f"{text} %" if float(text) else "< 0.01 %"
+
+
+def bind_units(text: str) -> str:
+    """Binds each `%` to its number, so that no line breaks between them."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def format_number(value: Any) -> str:
@@ -170,19 +180,11 @@ def format_state(state: str) -> Markup:
     )
 
 
-def describe_rule(rule: str) -> str:
-    """Says what a rule that fires means for a model."""
-    return RULES.get(rule, clean(rule.replace("_", " ")))
+def name_rule(rule: str) -> str:
+    """Names a rule as the title of its alerts does."""
+    return RULES.get(rule) or clean(rule.replace("_", " "))
 
 
-def list_words(words: Iterable[str]) -> str:
-    """Joins words as in a sentence: `a, b and c`."""
-    listed = list(words)
-    return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} and {listed[-1]}" if listed else ""
-
-
-def join_escaped(names: Iterable[object], limit: int = 4) -> Markup:
-    """Joins names from outside, the first few of many."""
-    listed = [str(name) for name in names]
-    text = Markup(", ").join(format_name(name, 48) for name in listed[:limit])
-    return text + escape(f" and {len(listed) - limit} more") if len(listed) > limit else text
+def explain_rule(rule: str) -> str:
+    """Says what an alert of a rule means; empty of a rule that a package added."""
+    return MEANINGS.get(rule, "")

@@ -16,8 +16,8 @@ def test_the_ratio_of_failed_calls_in_numbers_and_words() -> None:
         stream="errors",
         value=0.5,
         bound=0.03,
-        reference="1 % failed",
-        current="50 %",
+        reference="1 % allowed",
+        current="50 % failed",
         current_count=100,
         reference_count=1000,
         onset_ns=5 * SECOND_NS,
@@ -26,6 +26,7 @@ def test_the_ratio_of_failed_calls_in_numbers_and_words() -> None:
         current_shares=(0.5, 0.5),
         details=("17 times the rate that is allowed: a month's budget is gone in 43 hours",),
         summary="share 50 %, tolerated 3 % (n = 100)",
+        origin="budget",
         budget_spent=0.5 / 0.03 * 5 / 2_592_000,
         margin=0.5,
     )

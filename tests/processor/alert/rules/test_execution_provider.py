@@ -51,12 +51,14 @@ def test_what_is_no_loss(uses: tuple[ProviderUse, ...]) -> None:
 @pytest.mark.parametrize(
     ("uses", "better", "lesser", "onset_min", "severity"),
     [
-        ((use(CUDA, 0, 5), use(CPU, 60)), CUDA, CPU, 60, "critical"),
-        ((use(CUDA, 0, 61), use(CPU, 60)), CUDA, CPU, 60, "critical"),  # one of several processes of a rollout
-        ((use(CUDA, 0, 5), use(CPU, 60), use(CPU, 60, requested=CUDA)), CUDA, CPU, 60, "critical"),
-        ((use(TENSORRT, 0), use(CUDA, 60)), TENSORRT, CUDA, 60, "warning"),
-        ((use(TENSORRT, 0), use(CUDA, 60), use(CPU, 120)), TENSORRT, CPU, 120, "critical"),
-        ((use("DmlExecutionProvider", 0), use(CPU, 11)), "DmlExecutionProvider", CPU, 11, "critical"),
+        ((use(CUDA, 0, 5), use(CPU, 60)), "CUDA (NVIDIA GPU)", "CPU", 60, "critical"),
+        # one of several processes of a rollout
+        ((use(CUDA, 0, 61), use(CPU, 60)), "CUDA (NVIDIA GPU)", "CPU", 60, "critical"),
+        ((use(CUDA, 0, 5), use(CPU, 60), use(CPU, 60, requested=CUDA)), "CUDA (NVIDIA GPU)", "CPU", 60, "critical"),
+        ((use(TENSORRT, 0), use(CUDA, 60)), "TensorRT (NVIDIA GPU)", "CUDA (NVIDIA GPU)", 60, "warning"),
+        ((use(TENSORRT, 0), use(CUDA, 60), use(CPU, 120)), "TensorRT (NVIDIA GPU)", "CPU", 120, "critical"),
+        ((use("DmlExecutionProvider", 0), use(CPU, 11)), "DirectML (GPU)", "CPU", 11, "critical"),
+        ((use("CANNExecutionProvider", 0), use(CPU, 11)), "CANN", "CPU", 11, "critical"),
     ],
 )
 def test_a_loss_names_both_providers_and_since_when(
@@ -74,7 +76,7 @@ def test_a_provider_that_is_good_enough_is_no_loss() -> None:
     uses = use(TENSORRT, 0), use(CUDA, 60), use(CPU, 120)
     cause = judge(*uses, accept=["CPU*"])
     assert isinstance(cause, Cause)
-    assert cause.current == CUDA
+    assert cause.current == "CUDA (NVIDIA GPU)"
     assert judge(*uses, accept=[CPU, CUDA]) == "ok"
 
 
@@ -134,9 +136,11 @@ def test_it_fires_once_keeps_firing_across_a_restart_and_ends_when_the_accelerat
         model.load(CUDA)
         assert model.serve(2) == [RESOLVES]
         text = format_alert(model.processor.alerts[0])
-        assert f"  What      execution_provider: {CUDA} → {CPU}\n" in text
-        assert f"  How much  {CUDA} was reported from 2026-01-01 00:00:00 UTC to 2026-01-01 00:00:00 UTC" in text
-        assert f"  In words  {CUDA} was asked for\n" in text
+        assert "  What      execution_provider: CUDA (NVIDIA GPU) → CPU\n" in text
+        assert (
+            "  How much  CUDA (NVIDIA GPU) was reported from 2026-01-01 00:00:00 UTC to 2026-01-01 00:00:00 UTC" in text
+        )
+        assert "  In words  CUDA (NVIDIA GPU) was asked for\n" in text
         assert "  Since     2026-01-01 00:20:00 UTC, " in text
         assert "If normal" not in text
 

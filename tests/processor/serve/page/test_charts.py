@@ -57,7 +57,7 @@ def test_hostile_names_in_every_picture() -> None:
         charts.draw_bars([HOSTILE], [0.5], [0.4], label=HOSTILE, format_share=str),
         charts.draw_shares([HOSTILE, "b"], [0.5, 0.5], label=HOSTILE),
         charts.draw_heat_map([(HOSTILE, [(60 * NS, 2.0)])], start_ns=0, end_ns=60 * NS, slot_ns=60 * NS, label=HOSTILE),
-        charts.draw_sparkline([(0, 1.0), (NS, 2.0)], label=HOSTILE, limit=1.5),
+        charts.draw_sparkline([(0, 1.0), (NS, 2.0)], label=HOSTILE, format_value=str, begin=HOSTILE, limit=1.5),
     ):
         assert parse(picture).tag.endswith("svg")
         assert "style=" not in picture

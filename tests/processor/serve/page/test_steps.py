@@ -9,7 +9,7 @@ from otel_mlmon.processor.serve.page.steps import check_alerts, list_steps, next
 
 def stream(name: str, state: str = "ok", learned: int = 5_000) -> dict[str, Any]:
     return {"stream": name, "state": state, "fault": "", "learned_count": learned, "required_count": 5_000,
-            "calibrating": False}  # fmt: skip
+            "calibrating": False, "calibrated_ratio": 1.0}  # fmt: skip
 
 
 def model(*streams: dict[str, Any], predictions: int = 10, p50: float | None = 0.1) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_mlmon.processor.alert.rules.rule import RULES
 from otel_mlmon.processor.serve.page import words
 
 
@@ -39,6 +40,7 @@ def test_a_name_is_escaped(text: str) -> None:
     [
         (0.0, "0 %"),
         (0.5, "50 %"),
+        (0.01, "1 %"),
         (0.0333, "3.3 %"),
         (0.0004, "0.04 %"),
         (1e-7, "< 0.01 %"),
@@ -73,6 +75,13 @@ def test_times() -> None:
     assert (words.format_time(0), words.format_time(2**80), words.format_time("x")) == ("–", "–", "–")
     assert words.format_age(now_ns - 720 * 10**9, now_ns) == "12 min ago"
     assert (words.format_age(now_ns, now_ns), words.format_age(0, now_ns)) == ("just now", "–")
+
+
+def test_a_rule_has_one_name_and_a_meaning() -> None:
+    for name, rule in RULES.load_all().items():
+        assert words.name_rule(name) == rule.title
+        assert bool(words.explain_rule(name)) == (name not in ("no_data", "statistic"))
+    assert (words.name_rule("slow_start"), words.explain_rule("slow_start")) == ("slow start", "")
 
 
 def test_a_state_has_a_sign_and_a_word() -> None:

@@ -1,1 +1,1 @@
-"""Reads the nodes of an ONNX model, and finds the operator that makes each of its outputs."""
+"""Reads the nodes of an ONNX model, and finds out how each of its outputs is computed."""

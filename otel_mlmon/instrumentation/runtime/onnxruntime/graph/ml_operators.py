@@ -1,4 +1,4 @@
-"""The operators of classical machine learning, of the domain `ai.onnx.ml`: classifiers, regressors and their labels.
+"""Finds how outputs of `ai.onnx.ml` operators are computed: classifiers, regressors and their labels.
 
 Their semantics are those of https://onnx.ai/onnx/operators.
 """
@@ -73,7 +73,7 @@ def _find_label_encoder(step: Step) -> TensorOrigin:
 
 
 def label_text(value: object) -> str:
-    """Writes a label of the file: a whole number without a decimal point."""
+    """Formats a label from a model's file as text; a whole number has no decimal point."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

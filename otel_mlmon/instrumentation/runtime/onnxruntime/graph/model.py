@@ -1,4 +1,4 @@
-"""The parts of an ONNX model that tell how its outputs are made: nodes, constants, inputs, functions.
+"""Reads the parts of an ONNX model that tell how its outputs are made: nodes, constants, inputs, functions.
 
 Field numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. Nodes are found from the last one
 on, since they are sorted topologically and outputs are made at the end.
@@ -41,7 +41,7 @@ MAX_EXTERNAL_BYTES: Final = 4096
 
 @dataclass(slots=True, eq=False)
 class Scope:
-    """The names that nodes of one graph, or of the body of a function, may refer to."""
+    """The names that the nodes of one ONNX graph, or of a function's body, can refer to."""
 
     content: Content
     nodes: list[Span] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Scope:
     _constants: dict[str, Span] | None = None
 
     def producer(self, name: str) -> GraphNode | None:
-        """Finds the node that makes a value; None for an input or a constant."""
+        """Returns the node of an ONNX graph that computes a value; None for an input or a constant."""
         while name not in self._producers and self._indexed < len(self.nodes):
             self._indexed += 1
             node = GraphNode(self.content, self.nodes[-self._indexed])
@@ -68,7 +68,7 @@ class Scope:
         return self._producers.get(name)
 
     def find_constant(self, name: str) -> Span | None:
-        """Finds the tensor or node that is a constant; None if a value is none."""
+        """Returns where the constant of a name stands in the model's file; None if there is none."""
         if self._constants is None:
             self._constants = {tensor_name(self.content, span): span for span in self.tensors}
         if name in self._constants:
@@ -82,7 +82,7 @@ class Scope:
         return self.outer.find_constant(name) if self.outer is not None and name not in self.inputs else None
 
     def constant(self, name: str) -> SmallTensor | None:
-        """Reads a small constant; None if it is no constant, or a large one."""
+        """Reads a small constant of an ONNX graph; None if it is no constant, or a large one."""
         span = self.find_constant(name)
         if span is None:
             return None
@@ -91,7 +91,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ModelParts:
-    """The parts of a model."""
+    """The parts of an ONNX model: its graph, functions, producer, version and metadata."""
 
     graph: Scope
     functions: Mapping[tuple[str, str], Span]
@@ -104,7 +104,7 @@ class ModelParts:
 
 
 def read_model(content: Content) -> ModelParts:  # noqa: C901 - one branch a field
-    """Finds the parts of a model.
+    """Reads where the parts of an ONNX model stand in its file.
 
     Raises:
         ModelFileError: It is no model, or too large a one.
@@ -146,7 +146,7 @@ def read_model(content: Content) -> ModelParts:  # noqa: C901 - one branch a fie
 
 
 def read_graph(content: Content, span: Span, *, opsets: Mapping[str, int], outer: Scope | None = None) -> Scope:
-    """Finds the parts of a graph, or of a subgraph that belongs to a node of `outer`."""
+    """Reads where the parts of an ONNX graph, or of a subgraph inside a node, stand in the model's file."""
     scope = Scope(content, opsets=opsets, outer=outer)
     nodes, tensors = scope.nodes, scope.tensors
     for number, wire, start, end in fields(content, *span):
@@ -168,7 +168,7 @@ def read_graph(content: Content, span: Span, *, opsets: Mapping[str, int], outer
 def read_function(
     content: Content, span: Span, node: GraphNode, scope: Scope, *, opsets: Mapping[str, int]
 ) -> tuple[Scope, list[str]]:
-    """Finds the parts of a function that `node` of `scope` calls; also the names of its outputs."""
+    """Reads the parts of an ONNX function that a node calls, and the names of its outputs."""
     formal: list[str] = []
     outputs: list[str] = []
     body = Scope(content, opsets=opsets)
@@ -201,7 +201,7 @@ def external_files(scope: Scope) -> list[str]:
 
 
 def value_name(content: Content, span: Span) -> str:
-    """Reads the name of an input or output."""
+    """Reads the name of a model's input or output."""
     for number, wire, start, end in fields(content, *span):
         if number == 1 and wire == MESSAGE:
             return read_text(content, start, end)
@@ -209,7 +209,7 @@ def value_name(content: Content, span: Span) -> str:
 
 
 def value_shape(content: Content, span: Span) -> tuple[int | str, ...] | None:
-    """Reads the declared shape of an input or output: a size or a symbol an axis; None if there is none."""
+    """Reads the declared shape of a model's input or output: a size or a symbol for each axis; None if absent."""
     kind = _submessage(content, span, 2)
     tensor = kind and _submessage(content, kind, 1)
     shape = tensor and _submessage(content, tensor, 2)

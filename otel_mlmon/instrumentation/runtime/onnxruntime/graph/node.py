@@ -1,4 +1,4 @@
-"""A node of an ONNX graph, and the values of small tensors.
+"""Reads a node of an ONNX graph, and the values of small tensors.
 
 Field numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. A tensor's values are read only if
 it is small and asked for.
@@ -30,7 +30,7 @@ Scalars: TypeAlias = "tuple[int, ...] | tuple[float, ...] | tuple[str, ...]"
 
 
 class SmallTensor(NamedTuple):
-    """Holds the values of a constant."""
+    """Holds the values of a small constant in an ONNX model."""
 
     values: Scalars
     rank: int
@@ -52,7 +52,7 @@ _RAW_FORMATS: Final = {_FLOAT: "f", _INT32: "i", _INT64: "q", _DOUBLE: "d", 2: "
 
 
 class GraphNode:
-    """One node of a graph, or one call of a function. Attributes are read when they are asked for.
+    """One node of an ONNX graph, or one call of a function, whose attributes are read when needed.
 
     Args:
         content: The model.
@@ -84,21 +84,21 @@ class GraphNode:
                 self.domain = read_text(content, start, end)
 
     def integer(self, name: str, default: int = 0) -> int:
-        """Reads an attribute that is an integer."""
+        """Reads an attribute of the node that is an integer."""
         for number, wire, value, _ in self._fields_of(name):
             if (number, wire) == (3, VARINT):
                 return signed(value)
         return default
 
     def text(self, name: str, default: str = "") -> str:
-        """Reads an attribute that is a string."""
+        """Reads an attribute of the node that is a string."""
         for number, wire, start, end in self._fields_of(name):
             if (number, wire) == (4, MESSAGE):
                 return read_text(self._content, start, end)
         return default
 
     def values(self, name: str) -> Scalars | None:
-        """Reads an attribute that is a list of integers, numbers or strings; None if there is none, or it is long."""
+        """Reads an attribute of the node that is a short list; None if there is none, or it is long."""
         values: list[int | float | str] = []
         for number, wire, start, end in self._fields_of(name):
             if len(values) > MAX_VALUES or (wire == MESSAGE and end - start > MAX_CONSTANT_BYTES):
@@ -116,21 +116,21 @@ class GraphNode:
         return tuple(values) or None  # type: ignore[return-value]
 
     def tensor(self, name: str) -> SmallTensor | None:
-        """Reads an attribute that is a small tensor."""
+        """Reads an attribute of the node that is a small tensor."""
         for number, wire, start, end in self._fields_of(name):
             if (number, wire) == (5, MESSAGE):
                 return read_tensor(self._content, (start, end))
         return None
 
     def graph(self, name: str) -> Span | None:
-        """Finds an attribute that is a graph."""
+        """Returns where an attribute of the node that is a graph stands in the file."""
         for number, wire, start, end in self._fields_of(name):
             if (number, wire) == (6, MESSAGE):
                 return start, end
         return None
 
     def has(self, name: str) -> bool:
-        """Whether there is an attribute of a name."""
+        """Returns whether the node has an attribute of a name."""
         return name in self._attributes
 
     def _fields_of(self, name: str) -> Sequence[Field]:
@@ -146,7 +146,7 @@ class GraphNode:
 
 
 def constant_of(node: GraphNode) -> SmallTensor | None:
-    """Reads the values of a node `Constant`."""
+    """Reads the value of an ONNX node `Constant`."""
     if node.has("value"):
         return node.tensor("value")
     if node.has("value_int"):
@@ -156,7 +156,7 @@ def constant_of(node: GraphNode) -> SmallTensor | None:
 
 
 def tensor_name(content: Content, span: Span) -> str:
-    """Reads the name of a tensor."""
+    """Reads the name of an ONNX tensor."""
     for number, wire, start, end in fields(content, *span):
         if number == 8 and wire == MESSAGE:
             return read_text(content, start, end)
@@ -164,7 +164,7 @@ def tensor_name(content: Content, span: Span) -> str:
 
 
 def read_tensor(content: Content, span: Span) -> SmallTensor | None:
-    """Reads a tensor; None of one that is large, stored elsewhere or of another type."""
+    """Reads an ONNX tensor; None if it is large, stored in another file, or of an unsupported type."""
     if span[1] - span[0] > MAX_CONSTANT_BYTES:
         return None
     kind, rank = 0, 0

@@ -1,4 +1,4 @@
-"""The operators that are looked for and looked through: one function a kind of operator.
+"""Finds how the outputs of ONNX operators are computed: one function for each kind of operator.
 
 Their semantics are those of https://onnx.ai/onnx/operators and of onnxruntime's `ContribOperators.md`.
 """
@@ -46,7 +46,7 @@ def _find_quantised(step: Step) -> TensorOrigin:
 
 
 def _with_grid(step: Step, origin: TensorOrigin) -> TensorOrigin:
-    """Adds the grid of integers that an operator gives, from its scale and zero point, which are inputs."""
+    """Adds to a quantised tensor the scale and zero point by which its integers stand for numbers."""
     at = _GRIDS.get(step.operator)
     if at is None:
         return origin
@@ -121,7 +121,7 @@ def _find_lp_normalization(step: Step) -> TensorOrigin:
 
 
 def _find_extracted(step: Step) -> TensorOrigin:
-    """Looks at a table of classes that is read at a label, or at columns of scores."""
+    """Finds how a tensor is computed that an operator picks from a table of classes, or from columns of scores."""
     if step.is_constant(0):
         index = step.source(1)
         if index.role not in CHOICES:
@@ -206,7 +206,7 @@ def _find_concatenated(step: Step) -> TensorOrigin:
 
 
 def _are_complements(step: Step) -> bool:
-    """Whether two inputs are p and 1 - p."""
+    """Returns whether two inputs of a node are p and 1 - p."""
     for at in (0, 1):
         name, other = step.name(at), step.name(1 - at)
         node = step.scope.producer(name)
@@ -216,7 +216,7 @@ def _are_complements(step: Step) -> bool:
 
 
 def _common_origin(origins: list[TensorOrigin]) -> TensorOrigin | None:
-    """Returns the first origin if all have its role, and nothing is known of them that differs."""
+    """Returns how several tensors are computed if all are in the same way; else None."""
     first = origins[0] if origins else UNKNOWN
     if first.role in {"unknown", "other", "input"} or any(origin.role != first.role for origin in origins):
         return None
@@ -237,7 +237,7 @@ def _common_origin(origins: list[TensorOrigin]) -> TensorOrigin | None:
 
 
 def _find_branch(step: Step) -> TensorOrigin:
-    """Looks at the two branches of an If, which mostly compute the same in two ways."""
+    """Finds how the output of an If operator is computed, whose branches mostly compute the same."""
     origin = _common_origin([step.subgraph_output("then_branch"), step.subgraph_output("else_branch")])
     return origin or UNKNOWN
 
@@ -284,7 +284,7 @@ def _find_logarithm(step: Step) -> TensorOrigin:
 
 
 def _find_arithmetic(step: Step) -> TensorOrigin:
-    """Looks at sums and products, of which scores stay scores, though of another scale."""
+    """Finds how a sum or product is computed; scores stay scores, although of another scale."""
     places = range(1 if step.operator == "Where" else 0, min(len(step.node.inputs), MAX_BRANCHES))
     variables = [step.source(at) for at in places if not step.is_constant(at)]
     if step.operator == "QLinearAdd":

@@ -1,4 +1,4 @@
-"""Describes every output of a model: how it is computed, and which outputs belong together."""
+"""Finds out how an ONNX model computes each of its outputs, and which outputs belong together."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_NODE_BYTES: Final = 4096
 
 
 def trace_outputs(model: ModelParts, content: Content) -> dict[str, OutputOrigin]:
-    """Describes the outputs of a model, by name.
+    """Returns how a model computes each of its outputs, by name.
 
     Raises:
         ModelFileError: The model is damaged, or too large.
@@ -59,7 +59,7 @@ def _as_detection(origin: TensorOrigin) -> TensorOrigin:
 
 
 def _weighs_others(graph: Scope, name: str) -> bool:
-    """Whether the model multiplies other numbers that it computes with a distribution which is also an output."""
+    """Returns whether a model weighs other numbers by a distribution that is one of its outputs, as attention."""
     names = [name]
     while len(names) <= len(_FORMS) and (node := graph.producer(names[-1])) is not None and node.operator in _FORMS:
         names.append(node.inputs[0])
@@ -76,7 +76,7 @@ def _weighs_others(graph: Scope, name: str) -> bool:
 
 
 def _companion_of(name: str, origins: Mapping[str, TensorOrigin]) -> str:
-    """Finds the output that belongs to another one; empty if there is none."""
+    """Returns the output that belongs to another one, such as the scores of a label; empty if there is none."""
     origin = origins[name]
     others = {other: candidate for other, candidate in origins.items() if other != name}
     if origin.role in {"top_k_scores", "top_k_labels"}:

@@ -1,4 +1,4 @@
-"""Reads of a model's file, or of its bytes, how its outputs are computed, and a digest of its content.
+"""Reads from a model's file, or its bytes, how its outputs are computed, and a digest of its content.
 
 Both are bounded, together by 10 MB and 20 ms. A file is never mapped into memory: one that is truncated meanwhile would
 end the process.
@@ -38,7 +38,7 @@ ReadAt: TypeAlias = "Callable[[int, int], bytes]"
 
 
 def read_bytes(content: bytes, *, names: Collection[str]) -> ModelGraph:
-    """Reads a model that was given as bytes.
+    """Reads how the outputs of a model that was loaded from bytes are computed.
 
     Args:
         content: The model.
@@ -48,7 +48,7 @@ def read_bytes(content: bytes, *, names: Collection[str]) -> ModelGraph:
 
 
 def read_file(path: str, *, stamp: FileStamp | None, names: Collection[str]) -> ModelGraph:
-    """Reads a model's file, and measures the files with its weights beside it.
+    """Reads how the outputs of a model are computed from its file, and the digest of that.
 
     Args:
         path: The file.
@@ -67,7 +67,7 @@ def read_file(path: str, *, stamp: FileStamp | None, names: Collection[str]) -> 
 
 
 def describe_file(path: str) -> SessionInfo:
-    """Describes the model of a file as a session would be that runs it, without running it.
+    """Describes the model in a file as a session that runs it would be described, without running it.
 
     Raises:
         OSError: The file cannot be opened.
@@ -93,7 +93,7 @@ def describe_file(path: str) -> SessionInfo:
 
 
 def digest_of(read_at: ReadAt, size: int) -> str:
-    """Hashes content: all of it, or of more than 8 MiB its size and 32 blocks of 64 KiB at equal distances.
+    """Computes a digest of a model's content: of all of it up to 8 MiB, else of 32 sampled blocks of 64 KiB.
 
     Returns:
         SHA-256, in hexadecimal.
@@ -137,7 +137,7 @@ def _read(read_at: ReadAt, size: int, *, folder: Path | None, names: Collection[
 
 
 def _external_digest(folder: Path | None, name: str, sampled_bytes: int) -> str:
-    """Hashes a file with weights beside the model; empty if it cannot be read, or lies elsewhere."""
+    """Computes a digest of a file with weights beside the model; empty if it cannot be read."""
     parts = PurePosixPath(name).parts
     if folder is None or ".." in parts or PurePosixPath(name).is_absolute():
         return ""

@@ -1,4 +1,4 @@
-"""How a tensor inside a model is computed, and what an operator that only changes its form does to that."""
+"""Describes how a tensor inside a model is computed, and how operators that change its shape affect that."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from otel_mlmon.instrumentation.runtime.model_graph import OutputRole
 
 
 class Axis(NamedTuple):
-    """An axis of a tensor: counted from the front, or, below 0, from the back."""
+    """An axis of a tensor: counted from the front, or, if negative, from the back."""
 
     position: int
     rank: int | None = None
     """The tensor's number of axes; None if unknown."""
 
     def resolve(self) -> Axis:
-        """Counts from the front where the rank is known."""
+        """Returns the axis counted from the front, if the number of axes is known."""
         return self if self.rank is None or self.position >= 0 else Axis(self.position + self.rank, self.rank)
 
     def equals(self, position: int) -> bool | None:
-        """Whether it is the axis at a position; None if that cannot be said."""
+        """Returns whether this is the axis at a position; None if that cannot be told."""
         if (self.position >= 0) == (position >= 0):
             return self.position == position
         return None if self.rank is None else self.position % self.rank == position % self.rank
@@ -30,7 +30,7 @@ class Axis(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorOrigin:
-    """Describes how a tensor inside a model is computed: see `OutputOrigin`, whose words these are."""
+    """Describes how a tensor inside a model is computed, for example as probabilities by a softmax."""
 
     role: OutputRole = "unknown"
     operator: str = ""
@@ -49,19 +49,19 @@ class TensorOrigin:
 
     @property
     def is_scored(self) -> bool:
-        """Whether it holds probabilities or scores of classes."""
+        """Whether the tensor holds probabilities or other scores of classes."""
         return self.role in SCORES
 
     def as_role(self, role: OutputRole, operator: str = "") -> TensorOrigin:
-        """Returns the origin with another role."""
+        """Returns the description with another role of the tensor, such as `probabilities`."""
         return dataclasses.replace(self, role=role, operator=operator or self.operator)
 
     def with_axis(self, axis: Axis | None) -> TensorOrigin:
-        """Returns the origin with its classes along another axis."""
+        """Returns the description with the classes along another axis."""
         return dataclasses.replace(self, axis=axis)
 
     def without_axis(self, *, is_partial: bool = False) -> TensorOrigin:
-        """Returns the origin with its classes along no axis any more."""
+        """Returns the description for a tensor whose classes no longer lie along one axis."""
         return dataclasses.replace(self, axis=None, is_partial=self.is_partial or is_partial)
 
 
@@ -76,7 +76,7 @@ CHOICES: Final[frozenset[OutputRole]] = frozenset({"label", "top_k_labels"})
 
 
 def transpose(origin: TensorOrigin, order: Sequence[int] | None) -> TensorOrigin:
-    """Moves the axes: axis i of the result is axis `order[i]`; None reverses them."""
+    """Returns how a transposed tensor is computed, whose axis i was axis `order[i]`; None reverses all."""
     if origin.axis is None:
         return origin
     if order is None:
@@ -89,7 +89,7 @@ def transpose(origin: TensorOrigin, order: Sequence[int] | None) -> TensorOrigin
 
 
 def squeeze(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOrigin:
-    """Drops axes of size 1; None if it is not known which."""
+    """Returns how a tensor is computed whose axes of size 1 are removed; None if unknown which."""
     axis = origin.axis
     if axis is None:
         return origin
@@ -110,7 +110,7 @@ def squeeze(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOrig
 
 
 def unsqueeze(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOrigin:
-    """Adds axes of size 1, at these positions of the result."""
+    """Returns how a tensor is computed to which axes of size 1 are added at these positions."""
     axis = origin.axis
     if axis is None:
         return origin
@@ -134,7 +134,7 @@ def unsqueeze(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOr
 
 
 def flatten(origin: TensorOrigin, first: int) -> TensorOrigin:
-    """Joins the axes before `first`, and those from it on."""
+    """Returns how a tensor is computed whose axes before `first`, and from there on, are joined."""
     axis = origin.axis
     if axis is None:
         return origin
@@ -145,7 +145,7 @@ def flatten(origin: TensorOrigin, first: int) -> TensorOrigin:
 
 
 def reshape(origin: TensorOrigin, shape: Sequence[int] | None) -> TensorOrigin:
-    """Changes the shape to a constant one, or to one that is not known."""
+    """Returns how a reshaped tensor is computed; None for an unknown shape."""
     axis = origin.axis
     if axis is None:
         return origin
@@ -159,7 +159,7 @@ def reshape(origin: TensorOrigin, shape: Sequence[int] | None) -> TensorOrigin:
 
 
 def select(origin: TensorOrigin, position: int, *, drops_axis: bool) -> TensorOrigin:
-    """Takes some of what lies along an axis, or with `drops_axis` one of it."""
+    """Returns how a tensor is computed that has only a part of another one along an axis."""
     axis = origin.axis
     if axis is None:
         return origin

@@ -1,4 +1,4 @@
-"""Looks back from a tensor of a model to the operator that decides what it is."""
+"""Traces a tensor of a model back to the operator that decides what it holds."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _SUMS: Final[Mapping[str, NormKind]] = {
 
 
 class Norm(NamedTuple):
-    """A sum along an axis of a tensor."""
+    """A norm, such as the sum, that a model computes along an axis of a tensor."""
 
     kind: NormKind
     axis: Axis
 
 
 class Tracer:
-    """Finds how tensors of one model are computed.
+    """Finds out how the tensors of one model are computed.
 
     Args:
         model: The model.
@@ -56,7 +56,7 @@ class Tracer:
         self._bodies: dict[tuple[int, Span], tuple[Scope, list[str]]] = {}
 
     def trace(self, scope: Scope, name: str, depth: int = 0) -> TensorOrigin:
-        """Finds how the tensor `name` of `scope` is computed.
+        """Returns how a tensor of a model's graph is computed.
 
         Raises:
             ModelFileError: The model is damaged, or too large.
@@ -72,7 +72,7 @@ class Tracer:
         return self._origins[key]
 
     def subgraph(self, scope: Scope, span: Span) -> tuple[Scope, list[str]]:
-        """Reads a graph inside a node of `scope`; returns it and the names of its outputs."""
+        """Reads a graph inside a node; returns it, and the names of its outputs."""
         key = (id(scope), span)
         if key not in self._bodies:
             inner = read_graph(scope.content, span, opsets=scope.opsets, outer=scope)
@@ -105,7 +105,7 @@ class Tracer:
 
 
 class Step:
-    """One node on the way back, whose output at `index` is looked at.
+    """One node of a model on the way back from an output to the operator that decides what it holds.
 
     Args:
         tracer: Looks further back.
@@ -126,42 +126,42 @@ class Step:
         """The version of the standard operators."""
 
     def other(self) -> TensorOrigin:
-        """Returns the origin of what no rule is known for."""
+        """Returns the origin of a tensor that no rule is known for."""
         return TensorOrigin(role="other", operator=self.operator)
 
     def name(self, at: int = 0) -> str:
-        """Returns the name of an input; empty if there is none."""
+        """Returns the name of one of the node's inputs; empty if there is none."""
         return self.node.inputs[at] if at < len(self.node.inputs) else ""
 
     def source(self, at: int = 0) -> TensorOrigin:
-        """Finds how an input is computed."""
+        """Returns how one of the node's inputs is computed."""
         name = self.name(at)
         return self._tracer.trace(self.scope, name, self._depth + 1) if name else UNKNOWN
 
     def is_constant(self, at: int) -> bool:
-        """Whether an input is a constant of any size."""
+        """Returns whether one of the node's inputs is a constant."""
         name = self.name(at)
         return bool(name) and self.scope.find_constant(name) is not None
 
     def constant(self, at: int) -> Scalars:
-        """Reads an input that is a small constant; empty if it is none."""
+        """Returns the values of one of the node's inputs that is a small constant; empty if it is none."""
         name = self.name(at)
         constant = self.scope.constant(name) if name else None
         return constant.values if constant is not None else ()
 
     def is_scalar(self, at: int) -> bool:
-        """Whether an input is a constant without axes."""
+        """Returns whether one of the node's inputs is a constant without axes."""
         name = self.name(at)
         constant = self.scope.constant(name) if name else None
         return constant is not None and constant.rank == 0
 
     def integers(self, attribute: str, at: int) -> tuple[int, ...] | None:
-        """Reads integers from an attribute, as older opsets have it, or from a constant input; None if unknown."""
+        """Returns integers that the node has as an attribute, or as a constant input; None if unknown."""
         values = self.node.values(attribute) if self.node.has(attribute) else self.constant(at)
         return tuple(map(int, values)) if values and not isinstance(values[0], str) else None
 
     def subgraph_output(self, attribute: str) -> TensorOrigin:
-        """Finds how the output of a graph inside the node is computed."""
+        """Returns how the output of a graph inside the node is computed."""
         span = self.node.graph(attribute)
         if span is None:
             return UNKNOWN
@@ -169,7 +169,7 @@ class Step:
         return self._tracer.trace(inner, names[self.index], self._depth + 1) if self.index < len(names) else UNKNOWN
 
     def norm_of(self, at: int, wanted: str) -> Norm | None:
-        """Finds which norm of the tensor `wanted` an input is, along an axis; None if it is none."""
+        """Returns which norm of a tensor one of the node's inputs is, and along which axis; None if it is none."""
         name, is_root = self.name(at), False
         for _ in range(8):
             node = self.scope.producer(name)
@@ -191,7 +191,7 @@ class Step:
         return Axis(axes[0]) if axes is not None and len(axes) == 1 else None
 
     def _magnitude_of(self, node: GraphNode) -> list[str]:
-        """Names the tensor whose squares, magnitudes or powers of e a node sums."""
+        """Returns the tensor whose squares, magnitudes or exponentials a node sums."""
         parent = self.scope.producer(node.inputs[0]) if node.inputs else None
         return parent.inputs[:1] if parent is not None and parent.operator in {"Abs", "Cast", "Mul", "Pow"} else []
 

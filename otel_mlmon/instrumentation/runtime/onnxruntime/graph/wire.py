@@ -1,4 +1,4 @@
-"""Walks over messages in protobuf's wire format, without reading what is skipped.
+"""Reads messages in protobuf's wire format, and skips fields that are not needed.
 
 The format is that of https://protobuf.dev/programming-guides/encoding: a field is a tag, which holds its number and
 wire type, and a value, whose length is known before it is read. So the weights of a model cost one seek each.
@@ -27,7 +27,7 @@ _HEAD_BYTES: Final = 20
 
 
 class ModelFileError(Exception):
-    """A model's content cannot be read.
+    """Raised where the content of a model cannot be read.
 
     Args:
         state: What is reported of it.
@@ -39,7 +39,7 @@ class ModelFileError(Exception):
 
 
 class Content:
-    """The bytes of a model, read by pages as they are asked for, and each once.
+    """The bytes of a model, of which only the pages that are needed are read, each once.
 
     Args:
         read_at: Reads so many bytes from a position on.
@@ -54,7 +54,7 @@ class Content:
         self.size: int = size
 
     def read(self, start: int, end: int) -> bytes:
-        """Reads the bytes from `start` to before `end`.
+        """Returns the bytes of the model from `start` to before `end`.
 
         Raises:
             ModelFileError: They are not all there, or too many were read.
@@ -71,7 +71,7 @@ class Content:
         return data
 
     def head(self, position: int) -> tuple[bytes, int]:
-        """Reads 20 bytes or more from a position on, beyond the end zeros; returns bytes and where in them it is."""
+        """Returns a page with at least 20 bytes from a position on, and where in the page that is."""
         number, offset = divmod(position, PAGE_BYTES)
         if offset <= PAGE_BYTES - _HEAD_BYTES:
             page = self._pages.get(number) or self.page(number)
@@ -80,11 +80,11 @@ class Content:
         return self.read(position, min(position + _HEAD_BYTES, self.size)) + bytes(_HEAD_BYTES), 0
 
     def holds(self, text: bytes) -> bool:
-        """Whether what was read so far holds a text within a page."""
+        """Returns whether the pages read so far contain a text."""
         return any(text in page for page in self._pages.values())
 
     def page(self, number: int) -> bytes:
-        """Reads the page of a number, counted from 0."""
+        """Returns a page of the model's bytes by its number, counted from 0."""
         page = self._pages.get(number)
         if page is None:
             if len(self._pages) >= self._max_pages:
@@ -98,7 +98,7 @@ class Content:
 
 
 def fields(content: Content, start: int, end: int) -> Iterator[Field]:
-    """Yields the fields of the message from `start` to before `end`, without reading their values.
+    """Yields the number, type and position of each field of a protobuf message, without reading their values.
 
     Raises:
         ModelFileError: It is no message.
@@ -129,22 +129,22 @@ def fields(content: Content, start: int, end: int) -> Iterator[Field]:
 
 
 def read_text(content: Content, start: int, end: int, *, max_bytes: int = 4096) -> str:
-    """Reads a string, of a longer one its begin."""
+    """Reads a protobuf string, of which the beginning if it is long."""
     return content.read(start, min(end, start + max_bytes)).decode("utf-8", "replace")
 
 
 def read_float(content: Content, start: int) -> float:
-    """Reads a number of 32 bits."""
+    """Reads a floating-point number of 32 bits."""
     return float(struct.unpack("<f", content.read(start, start + 4))[0])
 
 
 def signed(value: int) -> int:
-    """Returns the signed number that an integer of 64 bits stands for."""
+    """Converts an unsigned integer of 64 bits to the signed one that it stands for."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def packed_varints(data: bytes) -> list[int]:
-    """Reads the signed integers of a packed field."""
+    """Reads the signed integers of a packed protobuf field."""
     values, at = [], 0
     data += bytes(_HEAD_BYTES)
     while at < len(data) - _HEAD_BYTES:
@@ -154,7 +154,7 @@ def packed_varints(data: bytes) -> list[int]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Reads the integer that begins at a position; returns it and the position after it."""
+    """Reads a protobuf varint at a position; returns the integer, and the position after it."""
     value = shift = 0
     for index in range(at, min(at + 10, len(data))):
         byte = data[index]

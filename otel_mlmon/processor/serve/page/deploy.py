@@ -1,0 +1,135 @@
+"""Says whether trouble began with the deploy of a model version, and how that differs from the version before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from otel_mlmon.processor.serve.page import words
+from otel_mlmon.processor.serve.page.source import Source
+from otel_mlmon.processor.serve.page.words import format_name, format_percent, format_time
+
+Document = Mapping[str, Any]
+
+MIN_VERSION_SHIFT: Final = 0.1
+"""Total variation between the predictions of two versions that is worth a look."""
+MIN_ERROR_INCREASE: Final = 0.05
+"""By how much more calls of a new version fail, as a share of all, that is worth a look."""
+MIN_SLOWDOWN: Final = 2.0
+"""The ratio of the latencies of two versions that is worth a look."""
+MAX_DEPLOY_S: Final = 2 * 3_600
+VERSION_DRIFT: Final = "version_drift"
+"""The rule on differences of the predictions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployDifference:
+    """How a version differs most urgently from the one before."""
+
+    rule: str
+    """The rule that may alert on it."""
+    subject: Markup
+    before: str
+    now: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deploy:
+    """The deploy that trouble began with."""
+
+    facts: tuple[Markup, ...]
+    advice: Markup
+    first_ns: int
+    """When the version was first seen, Unix nanoseconds."""
+    difference: DeployDifference | None = None
+    """None where it is only a matter of time."""
+
+
+def find_deploy(source: Source, model_id: str, model: Document, since_ns: int) -> Deploy | None:
+    """Finds the deploy that trouble began with, or that differs from the version before.
+
+    Args:
+        source: What the page is made of.
+        model_id: The model.
+        model: The document of the version.
+        since_ns: The onset of the trouble, Unix nanoseconds; 0 without any.
+    """
+    history = source.history
+    versions = source.overview.get("versions", {}).get(model_id, {})
+    first_ns = history.first_ns(model_id, model["version"])
+    others = [
+        (history.first_ns(model_id, version), version)
+        for version in versions
+        if version != model["version"] and history.first_ns(model_id, version) < first_ns
+    ]
+    if not others or not first_ns:
+        return None
+    before = max(others)[1]
+    name, previous = format_name(model["version"], 40), format_name(before, 40)
+    advice = Markup("Compare with version {} or go back to it: what is wrong began with the deploy of version {}.")
+    moved = _find_moves(source, model_id, model)
+    is_new = (model["updated_ns"] - first_ns) / 1e9 < MAX_DEPLOY_S
+    difference = compare_versions(versions[before], model, moved if is_new else ())
+    if difference is not None:
+        subject, old, new = difference.subject, difference.before, difference.now
+        facts = [_describe_move(cause, previous, name) for cause in moved[:1]]
+        if difference.rule != VERSION_DRIFT:
+            facts.insert(0, Markup("Version {}: {} {}; version {}: {}").format(name, new, subject, previous, old))
+        return Deploy(
+            facts=tuple(facts), advice=advice.format(previous, name), first_ns=first_ns, difference=difference
+        )
+    if since_ns and 0 <= (since_ns - first_ns) / 1e9 + 60 < MAX_DEPLOY_S:
+        fact = Markup("Version {} runs since {}; before it there was version {}").format(
+            name, format_time(first_ns), previous
+        )
+        return Deploy(facts=(fact,), advice=advice.format(previous, name), first_ns=first_ns)
+    return None
+
+
+def _find_moves(source: Source, model_id: str, model: Document) -> list[Document]:
+    """Finds what moved between the first predictions of a version and the version before, the most first."""
+    listed = source.overview.get("models", {}).get(model_id, {}).get("versions", ())
+    change = next((entry["change"] for entry in listed if entry["version"] == model["version"]), None)
+    return [cause for cause in change["moved"] if cause["value"] >= MIN_VERSION_SHIFT] if change else []
+
+
+def _describe_move(cause: Document, previous: Markup, name: Markup) -> Markup:
+    return Markup("{}: {} in version {}, {} in version {}").format(
+        format_name(cause["stream"], 60),
+        words.bind_units(words.clean(cause["reference"], 60)),
+        previous,
+        words.bind_units(words.clean(cause["current"], 60)),
+        name,
+    )
+
+
+def compare_versions(before: Document, now: Document, moved: Sequence[Document]) -> DeployDifference | None:
+    """Returns what differs most urgently between two versions; None where they are alike.
+
+    Failed calls are compared first, then latency, then the predictions.
+
+    Args:
+        before: The document of the version before.
+        now: The document of the version.
+        moved: What moved between their first predictions, of a version that is new.
+    """
+    errors = [document["error_ratio"] for document in (before, now)]
+    if all(map(words.is_number, errors)) and errors[1] - errors[0] >= MIN_ERROR_INCREASE:
+        shares = [words.bind_units(format_percent(ratio)) for ratio in errors]
+        return DeployDifference(rule="errors", subject=Markup("of calls fail"), before=shares[0], now=shares[1])
+    tails = [document["latency"]["p95_s"] for document in (before, now)]
+    if all(map(words.is_number, tails)) and tails[1] >= MIN_SLOWDOWN * tails[0] > 0:
+        times = [words.format_seconds(tail) for tail in tails]
+        return DeployDifference(rule="latency", subject=Markup("latency, p95"), before=times[0], now=times[1])
+    if not moved:
+        return None
+    cause = moved[0]
+    return DeployDifference(
+        rule=VERSION_DRIFT,
+        subject=format_name(cause["stream"], 60),
+        before=words.bind_units(words.clean(cause["reference"], 60)),
+        now=words.bind_units(words.clean(cause["current"], 60)),
+    )

@@ -1,0 +1,139 @@
+"""Builds what the page of a model version shows: pictures over time, classes, streams, versions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from otel_mlmon.processor.serve.page import charts, words
+from otel_mlmon.processor.serve.page.addresses import build_commands, model_url
+from otel_mlmon.processor.serve.page.alert_view import build_alert_row
+from otel_mlmon.processor.serve.page.condition import Condition, describe_condition, find_alerts
+from otel_mlmon.processor.serve.page.history import SECOND_NS, SPANS, Span
+from otel_mlmon.processor.serve.page.paging import cut_page
+from otel_mlmon.processor.serve.page.shares import build_distribution, draw_share_bars, name_window
+from otel_mlmon.processor.serve.page.source import Source
+from otel_mlmon.processor.serve.page.steps import list_steps, next_step
+from otel_mlmon.processor.serve.page.stream_view import build_stream_row, rank_stream
+
+Document = Mapping[str, Any]
+
+STREAMS_PER_PAGE: Final = 200
+HEAT_ROWS: Final = 30
+
+
+def build_model(source: Source, model_id: str, document: Document, *, span: Span, page: int) -> dict[str, Any]:
+    """Builds what `/models/{name}` shows."""
+    condition = describe_condition(source, model_id, document)
+    steps = list_steps(document, source.setup)
+    ranked = sorted(document["streams"], key=rank_stream)
+    active = find_alerts(document, source.overview["alerts"])
+    causes = [cause for alert in active for cause in alert["causes"]]
+    window = name_window(source.rolling_s, is_full=source.is_window_full(model_id, document["version"]))
+    paging = cut_page(ranked, page, STREAMS_PER_PAGE)
+    versions = source.versions(model_id)
+    return {
+        "id": model_id,
+        "document": document,
+        "condition": condition,
+        "span": span,
+        "spans": [(other, model_url(model_id, document["version"], span=other.name)) for other in SPANS],
+        "pictures": _draw_model(source, model_id, document, span, condition),
+        "heat_map": _draw_heat_map(source, model_id, document, ranked, span),
+        "paging": paging,
+        "rows": [build_stream_row(model_id, document["version"], stream, causes) for stream in paging.rows],
+        "window": window,
+        "labels": [
+            build_distribution(stream, causes, window)
+            for stream in ranked
+            if stream["stream"].startswith("prediction.label")
+        ],
+        "versions": [_build_version(source, model_id, other) for other in versions.values()],
+        "alerts": [
+            build_alert_row(source, alert)
+            for alert in find_alerts(document, source.overview["alerts"], is_active=False)[:20]
+        ],
+        "steps": steps,
+        "next": next_step(steps),
+        "url": model_url(model_id, document["version"], span=span.name),
+        "commands": build_commands(model_id, document["version"]),
+    }
+
+
+def _draw_model(
+    source: Source, model_id: str, document: Document, span: Span, condition: Condition
+) -> list[tuple[str, str, Markup]]:
+    rows = source.history.model_rows(model_id, document["version"], span)
+    if not rows:
+        return []
+    end_ns = max(document["updated_ns"], rows[-1][0])
+    start_ns = max(end_ns - span.length_s * SECOND_NS, rows[0][0] - span.model_slot_s * SECOND_NS)
+    gap_ns = 8 * span.model_slot_s * SECOND_NS
+
+    def draw(
+        title: str, key: str, columns: Mapping[str, int], format_value: Callable[[float], str], **more: Any
+    ) -> None:
+        lines = [(css, [(time_ns, values[index]) for time_ns, values in rows]) for css, index in columns.items()]
+        picture = charts.draw_lines(
+            lines,
+            label=f"{title} over time",
+            format_value=format_value,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            moment_ns=condition.since_ns,
+            gap_ns=gap_ns,
+            **more,
+        )
+        if picture:
+            pictures.append((title, key, Markup(picture)))  # noqa: S704
+
+    pictures: list[tuple[str, str, Markup]] = []
+    draw("Latency", "p50 p95 p99", {"p50": 1, "p95": 2, "p99": 3}, words.format_seconds,
+         limit=document["latency"]["threshold_s"])  # fmt: skip
+    draw("Calls a second", "", {"now": 0}, words.format_number)
+    draw("Failed calls", "", {"p99": 4}, words.format_percent, least_high=0.01)
+    draw("Estimated accuracy", "", {"now": 5}, words.format_percent, least_high=1.0)
+    return pictures
+
+
+def _draw_heat_map(
+    source: Source, model_id: str, document: Document, ranked: Sequence[Document], span: Span
+) -> Markup | None:
+    rows: list[tuple[str, list[tuple[int, float]]]] = []
+    for stream in ranked:
+        points = source.history.stream_rows(model_id, document["version"], stream["stream"], span)
+        if points:
+            rows.append((words.clean(stream["stream"]), points))
+        if len(rows) == HEAT_ROWS:
+            break
+    if not rows:
+        return None
+    end_ns = max(document["updated_ns"], *(points[-1][0] for _, points in rows))
+    oldest_ns = source.history.model_rows(model_id, document["version"], span)[:1]
+    start_ns = max(
+        end_ns - span.length_s * SECOND_NS, oldest_ns[0][0] - span.model_slot_s * SECOND_NS if oldest_ns else 0
+    )
+    picture = charts.draw_heat_map(
+        rows,
+        start_ns=start_ns,
+        end_ns=end_ns,
+        slot_ns=span.stream_slot_s * SECOND_NS,
+        label="evidence of every stream over time; the table of streams has the present values",
+    )
+    return Markup(picture)  # noqa: S704
+
+
+def _build_version(source: Source, model_id: str, document: Document) -> dict[str, Any]:
+    condition = describe_condition(source, model_id, document)
+    label = next((stream for stream in document["streams"] if stream["stream"].startswith("prediction.label")), None)
+    active = find_alerts(document, source.overview["alerts"])
+    causes = [cause for alert in active for cause in alert["causes"]]
+    return {
+        "document": document,
+        "condition": condition,
+        "url": model_url(model_id, document["version"]),
+        "first_ns": source.history.first_ns(model_id, document["version"]),
+        "shares": draw_share_bars(label, causes, "now") if label is not None and label["bins"] else None,
+    }

@@ -1,0 +1,110 @@
+"""The shares of the classes, then and now: bars with a legend, and both distributions of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from otel_mlmon.processor.serve.page import charts, words
+
+Document = Mapping[str, Any]
+
+WHOLE_WINDOW: Final = "last hour"
+SINCE_ONSET: Final = "since the onset"
+_CATCH_ALL: Final = {"_OTHER": "all others", "_MISSING": "missing"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareBars:
+    """The shares of the classes as stacked bars, one a moment, and what their colours mean."""
+
+    bars: Sequence[tuple[str, Markup]]
+    legend: Sequence[tuple[str, str, str, str]]
+    """Class of the style sheet, name, share of the reference, share now."""
+    others: int
+    """Classes beyond the legend, which share a colour."""
+
+
+def name_window(rolling_s: float, *, is_full: bool) -> str:
+    """Names the rolling window: `last hour`, `last 6 h`; `since then`, after the reference, while it is not full."""
+    if not is_full:
+        return "since then"
+    return WHOLE_WINDOW if rolling_s == 3_600.0 else f"last {words.format_duration(rolling_s)}"
+
+
+def draw_share_bars(stream: Document, causes: Iterable[Document], window: str) -> ShareBars | None:
+    """Draws the classes of the reference and of now in the same order and colours; None without any.
+
+    A rolling window still holds what was before the onset: what an alert counted since then takes its place.
+
+    Args:
+        stream: The document of a stream of labels.
+        causes: Of the alerts of its model.
+        window: What the rolling window is called.
+    """
+    moments = [("reference", stream["reference_shares"]), (window, stream["current_shares"])]
+    cause = find_cause(stream, causes)
+    if cause is not None and list(cause["bins"]) == list(stream["bins"]):
+        moments[1] = (SINCE_ONSET, cause["current_shares"])
+    moments = [(title, shares) for title, shares in moments if any(shares)]
+    if not moments:
+        return None
+    order = sorted(range(len(stream["bins"])), key=lambda index: -stream["reference_shares"][index])
+    names = [name_bin(stream["bins"][index]) for index in order]
+    bars = [
+        (title, charts.draw_shares(names, [shares[index] for index in order], label=f"shares of the classes, {title}"))
+        for title, shares in moments
+    ]
+    last = moments[-1][1]
+    legend = [
+        (
+            f"share{position}",
+            names[position],
+            words.bind_units(words.format_percent(stream["reference_shares"][index])),
+            words.bind_units(words.format_percent(last[index])),
+        )
+        for position, index in enumerate(order)
+        if position < charts.MAX_SHARES and any(shares[index] for _, shares in moments)
+    ]
+    others = sum(any(shares[index] for _, shares in moments) for index in order[charts.MAX_SHARES :])
+    return ShareBars(bars=[(title, Markup(bar)) for title, bar in bars], legend=legend, others=others)  # noqa: S704
+
+
+def find_cause(stream: Document, causes: Iterable[Document]) -> Document | None:
+    """Finds the cause that counted a stream since its onset; None if no alert is about it."""
+    return next((cause for cause in causes if cause["stream"] == stream["stream"] and cause["bins"]), None)
+
+
+def name_bin(name: str) -> str:
+    """Names a bin as people call it."""
+    return _CATCH_ALL.get(name) or words.clean(name)
+
+
+def build_distribution(stream: Document, causes: Iterable[Document], window: str) -> dict[str, Any]:
+    """Draws both distributions of a stream: of what an alert counted since the onset, else of the rolling window."""
+    cause = find_cause(stream, causes)
+    side = cause or stream
+    title = SINCE_ONSET if cause is not None else window
+    rows = [
+        (name_bin(name), before, now)
+        for name, before, now in zip(side["bins"], side["reference_shares"], side["current_shares"], strict=False)
+        if before or now or name not in _CATCH_ALL
+    ]
+    picture = charts.draw_bars(
+        [name for name, _, _ in rows],
+        [before for _, before, _ in rows],
+        [now for _, _, now in rows],
+        label=f"{words.clean(stream['stream'])}: reference and {title}",
+        format_share=words.format_percent,
+        now=title,
+    )
+    return {
+        "stream": stream,
+        "title": title,
+        "picture": Markup(picture) if side["bins"] else None,  # noqa: S704
+        "count": side["current_count"],
+        "reference_count": side["reference_count"],
+    }

@@ -1,0 +1,161 @@
+"""What the page says of six seeded incidents and of a quiet fleet."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from markupsafe import Markup
+
+from otel_mlmon.processor.serve.page import home_view
+from otel_mlmon.processor.serve.page.condition import describe_cause, describe_condition
+from otel_mlmon.processor.serve.page.source import Source
+from otel_mlmon.testing import SimulatedProcessor
+from otel_mlmon.testing.simulated_processor import START_NS
+from tests.support.incidents import INCIDENTS, PANE_S, simulate, source_of
+
+FACTS = {
+    "slow": ["latency: 55 % over 200 ms, 1 % allowed"],
+    "failing": ["errors: 20 % failed, 1 % allowed"],
+    "class-gone": ["prediction.label: class approve: 70 % → 81 %; class decline: 9.7 % → 0 %"],
+    "unit": ["input.age: mean 41.3 → mean 497"],
+    "fallback": ["latency: 53 % over 200 ms, 1 % allowed", "It runs on CPU, although CUDA (NVIDIA GPU) was asked for"],
+    "deploy": [
+        "Version 8: 30 % of calls fail; version 7: 0 %",
+        "prediction.label: class decline: 9.6 % in version 7, 58 % in version 8",
+    ],
+}
+BARS = {name: ["reference", "since then"] for name in INCIDENTS} | {"class-gone": ["reference", "since the onset"]}
+
+
+@pytest.fixture(scope="module")
+def deploy() -> Iterator[SimulatedProcessor]:
+    processor, _ = simulate(INCIDENTS["deploy"], start_ns=START_NS)
+    with processor:
+        yield processor
+
+
+def plain(text: str) -> str:
+    return Markup(text).striptags().replace("\N{NO-BREAK SPACE}", " ")
+
+
+@pytest.mark.parametrize("name", INCIDENTS)
+def test_an_incident_is_named_with_its_onset_and_what_to_do(name: str) -> None:
+    incident = INCIDENTS[name]
+    processor, trouble_ns = simulate(incident, start_ns=START_NS)
+    with processor:
+        home = home_view.build_home(source_of(processor), query="", page=1)
+    first, *others = home["rows"]
+    condition = first["condition"]
+    assert (first["id"], first["document"]["version"]) == (incident.model, incident.trouble.version)
+    assert condition.state == ("pending" if name == "deploy" else "firing")
+    assert condition.headline == incident.headline
+    assert abs(condition.since_ns - trouble_ns) <= 3 * PANE_S * 10**9
+    assert any(incident.action in action.striptags() for action in condition.actions)
+    assert [plain(fact).partition(", since")[0] for fact in condition.facts] == FACTS[name]
+    assert bool(condition.traces) == (name in ("slow", "failing", "fallback"))
+    assert all(url == f"https://jaeger.example/trace/{trace}" for trace, url in condition.traces)
+    assert first["sparkline_title"].startswith("failed, last " if name in ("failing", "deploy") else "p95, last ")
+    assert bool(condition.outlook) == (name == "deploy")
+    if name != "deploy":
+        assert [title for title, _ in first["shares"].bars] == BARS[name]
+    assert home["troubled"] == (name != "deploy")
+    assert {row["condition"].state for row in others} <= {"ok", "weak"}
+
+
+@pytest.fixture(scope="module")
+def quiet() -> Iterator[dict[str, object]]:
+    processor, _ = simulate(None, start_ns=START_NS)
+    with processor:
+        yield home_view.build_home(source_of(processor), query="", page=1)
+
+
+def test_a_quiet_fleet_has_no_trouble(quiet: dict[str, object]) -> None:
+    assert (quiet["troubled"], quiet["total"], quiet["counts"]) == (0, 3, {"weak": 3})
+    for row in quiet["rows"]:  # type: ignore[attr-defined]
+        assert (row["condition"].facts, row["condition"].actions, row["condition"].since_ns) == ((), (), 0)
+        assert row["condition"].headline == "nothing to do; in 4 of 6 streams only large changes would be seen"
+
+
+def outlook(source: Source, change: Any) -> str:
+    """What is said of the new version, after a change of the documents."""
+    overview = copy.deepcopy(dict(source.overview))
+    model = overview["versions"]["churn"]["8"]
+    source = replace(source, overview=overview, setup=copy.deepcopy(dict(source.setup)))
+    change(model, source)
+    return plain(describe_condition(source, "churn", model).outlook)
+
+
+def stream_of(model: Any, name: str) -> Any:
+    return next(stream for stream in model["streams"] if stream["stream"] == name)
+
+
+def test_why_there_is_no_alert_yet_and_when_there_would_be_one(deploy: SimulatedProcessor) -> None:
+    source = source_of(deploy)
+
+    def set_errors(**values: object) -> Any:
+        return lambda model, _: stream_of(model, "errors").update(values)
+
+    def switch_off(model: Any, _: Source) -> None:
+        model["rules"] = [rule for rule in model["rules"] if rule["rule"] != "errors"]
+
+    def recover(model: Any, _: Source) -> None:
+        model["error_ratio"] = 0.0
+
+    def await_for(model: Any, changed: Source) -> None:
+        changed.setup["alert_for_s"] = 300.0  # type: ignore[index]
+        rule = next(rule for rule in model["rules"] if rule["rule"] == "errors")
+        rule.update(state="pending", changed_ns=START_NS)
+
+    measuring = "No alert yet: the rule errors first measures how much failures vary by themselves: "
+    assert outlook(source, set_errors(calibrated_ratio=0.5)) == (
+        f"{measuring}50 % of that is done, about 50 s to go at this traffic."
+    )
+    assert outlook(source, set_errors(calibrated_ratio=0.0)) == f"{measuring}0 % of that is done."
+    judged = {"state": "ok", "log10_evidence": 2.0, "log10_alarm_line": 8.0}
+    assert outlook(source, set_errors(**judged)) == (
+        "No alert yet: the evidence has come 25 % of the way to the alarm line."
+    )
+    assert outlook(source, set_errors(state="ok")) == "No alert yet: it is within the 1 % of calls that are allowed."
+    assert outlook(source, switch_off) == "No alert comes of it, since the rule errors is switched off."
+    assert outlook(source, recover) == "No alert comes of it, since the rule version_drift is switched off."
+    assert outlook(source, await_for) == (
+        "No alert yet: there is one when it has lasted 5 min, about 2026-01-01 00:05:00 UTC."
+    )
+
+
+def test_a_deploy_that_was_meant_is_no_longer_shown_after_two_hours(deploy: SimulatedProcessor) -> None:
+    source = source_of(deploy)
+    overview = copy.deepcopy(dict(source.overview))
+    model = overview["versions"]["churn"]["8"]
+    model["error_ratio"] = 0.0
+    source = replace(source, overview=overview)
+    assert describe_condition(source, "churn", model).headline == "differs from the version before it"
+    model["updated_ns"] += 2 * 3_600 * 10**9
+    assert describe_condition(source, "churn", model).state == "learning"
+
+
+def cause(**values: object) -> dict[str, Any]:
+    return {"stream": "prediction.label", "origin": "learned", "reference": "class a: 60 %", "current": "70 %",
+            "bins": ["a", "b"], "reference_shares": [0.6, 0.4], "current_shares": [0.7, 0.3], **values}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        (cause(), "prediction.label: class a: 60 % → 70 %"),
+        (cause(current="100 %", current_shares=[1.0, 0.0]),
+         "prediction.label: class a: 60 % → 100 %; class b: 40 % → 0 %"),
+        (cause(reference="class b: 40 %", current="0 %", current_shares=[1.0, 0.0]),
+         "prediction.label: class b: 40 % → 0 %"),
+        (cause(stream="latency", origin="budget", reference="1 % allowed", current="7 % over 200 ms"),
+         "latency: 7 % over 200 ms, 1 % allowed"),
+        (cause(stream="<b>", reference="\n<i>", current="\u202e"), "&lt;b&gt;: \\n&lt;i&gt; → \\u202e"),
+    ],
+)  # fmt: skip
+def test_what_is_allowed_and_what_was_measured_are_told_apart(document: dict[str, Any], text: str) -> None:
+    described = describe_cause(document)
+    assert str(described).replace("<bdi>", "").replace("</bdi>", "").replace("\N{NO-BREAK SPACE}", " ") == text
