@@ -462,6 +462,14 @@ def test_the_trace_ids_of_a_pane_are_the_four_smallest() -> None:
     assert window.exemplars == tuple(digit * 32 for digit in "1345")
 
 
+def test_the_trace_ids_of_failed_calls_are_of_failed_calls_alone() -> None:
+    bench = Bench()
+    bench.add(point(semconv.DURATION.name, durations(0.1), at_s=5, exemplars=("1" * 32,)))
+    bench.add(point(semconv.DURATION.name, durations(0.2), at_s=5, key="ValueError", exemplars=("2" * 32,)))
+    windows = {window.stream.stream: window.exemplars for window in bench.flush()}
+    assert windows == {"errors": ("2" * 32,), "latency": ("1" * 32, "2" * 32)}
+
+
 def test_panes_that_nobody_saves_are_dropped_with_their_rolling_window() -> None:
     bench = Bench(windows=WindowSettings(pane_s=10, lateness_s=0, rolling_s=30))
     for step in range(1, 20):

@@ -313,7 +313,7 @@ def _describe_weakness(model: Document) -> str:
     shifts = [document["shift"] for document in documents if words.is_number(document["shift"])]
     least = f" from {words.format_percent(min(shifts))} of the values on" if len(shifts) == len(weak) else ""
     is_new = {document["weakness"] for document in documents} == {"unknown_day"}
-    remedy = "That mends itself when two whole days are known." if is_new else "The page of each says what helps."
+    remedy = "That mends itself within days." if is_new else "The page of each says what helps."
     subject = "stream" if len(model["streams"]) == 1 else "streams"
     return words.bind_units(
         f"In {len(weak)} of {len(model['streams'])} {subject} a change is noticed only if it is large"
