@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from otel_mlmon import semconv
@@ -37,6 +38,7 @@ def name_item_stream(output: str) -> str:
     return f"{STREAM_OUTPUT_PREFIX}{output}.confidence"
 
 
+@lru_cache(maxsize=4_096)
 def stream_family(stream: str) -> str:
     """Returns the general stream that one output's stream belongs to: `prediction.label` of `prediction.label.color`.
 

@@ -50,9 +50,11 @@ def run(arguments: argparse.Namespace) -> int:
         MlmonError: The configuration, the state or an address cannot be used.
     """
     from otel_mlmon.processor.config.load import load_config
+    from otel_mlmon.processor.connections import raise_file_limit
     from otel_mlmon.processor.service import Service
 
     config = load_config(arguments.config, os.environ)
+    raise_file_limit()
     _configure_logging(arguments.log_format)
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

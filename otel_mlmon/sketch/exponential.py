@@ -139,7 +139,7 @@ class ExponentialHistogram:
         filled = [part for part in parts if part.counts.size]
         moments = Moments.merge_all([part.moments for part in parts])
         if len(filled) < 2:
-            one = filled[0] if filled else parts[-1]
+            one = filled[0] if filled else min(parts, key=lambda part: part.scale)
             return cls(scale=one.scale, ordinals=one.ordinals, counts=one.counts, moments=moments)
         scale = min([part.scale for part in filled])
         while any(part.scale != scale for part in filled):  # a coarser scale may be needed on the way to another

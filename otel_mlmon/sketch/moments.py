@@ -54,6 +54,16 @@ def to_units(value: float) -> int:
     return numerator << (_UNIT_BITS - (denominator.bit_length() - 1))
 
 
+def list_units(values: NDArray[np.float64]) -> list[int]:
+    """Returns each value, shape (n,), in units of 2^-1074; 0 for one that is NaN or infinite."""
+    mantissa, exponent = np.frexp(np.where(np.isfinite(values), values, 0.0))
+    integers, shifts = np.ldexp(mantissa, 53).astype(np.int64).tolist(), (exponent + (_UNIT_BITS - 53)).tolist()
+    # Of subnormal numbers the last bits of the 53 are zeros.
+    return [
+        integer << shift if shift >= 0 else integer >> -shift for integer, shift in zip(integers, shifts, strict=True)
+    ]
+
+
 def sum_exactly(values: NDArray[np.float64]) -> int:
     """Sums finite floats, shape (n,), without rounding, in units of 2^-1074.
 

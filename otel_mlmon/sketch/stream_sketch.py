@@ -17,6 +17,7 @@ from otel_mlmon.semconv import OTHER
 from otel_mlmon.sketch.exponential import ExponentialHistogram, bucket_range
 from otel_mlmon.sketch.histogram import MAX_VALUES, Histogram, parse_counts
 from otel_mlmon.sketch.moments import Moments
+from otel_mlmon.sketch.table import AnyHistogram, Bounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +62,6 @@ class Categories:
         return counts
 
 
-Bounds = tuple[float, ...]
-"""The upper bounds of explicit buckets."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSketch:
     """Summarizes one stream by mergeable counts: of numbers in buckets, of categories, and of missing values."""
@@ -77,6 +74,18 @@ class StreamSketch:
     """Classes."""
     missing: int = 0
     """Values that are NaN, None or infinite."""
+
+    @classmethod
+    def from_parts(cls, histograms: Iterable[AnyHistogram], classes: Mapping[str, int], missing: int) -> StreamSketch:
+        """Builds the sketch of histograms of different bounds, at most one of them exponential, and other counts."""
+        exponential: ExponentialHistogram | None = None
+        explicit: dict[Bounds, Histogram] = {}
+        for histogram in histograms:
+            if isinstance(histogram, Histogram):
+                explicit[histogram.bounds] = histogram
+            else:
+                exponential = histogram
+        return cls(exponential=exponential, explicit=explicit, categories=Categories(counts=classes), missing=missing)
 
     @property
     def numbers(self) -> int:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.receive.data_point import DataPoint, Sketch
+from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity
 from otel_mlmon.processor.state.repository import Repository
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.window import Window, WindowSettings
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
+from otel_mlmon.sketch.table import AnyHistogram, PointValue
 from otel_mlmon.types import ModelKey
 
 SECOND = 1_000_000_000
@@ -80,7 +81,7 @@ class Bench:
 
 def point(
     metric: str,
-    sketch: Sketch,
+    sketch: AnyHistogram | int,
     *,
     at_s: float,
     since_s: float = 0.0,
@@ -93,19 +94,9 @@ def point(
     sender: str = "sender",
 ) -> DataPoint:
     """A point at `T0 + at_s`, counting since `T0 + since_s`."""
-    return DataPoint(
-        model=model,
-        metric=metric,
-        key=key,
-        category=category,
-        sender=sender,
-        series=series or f"{metric}/{key}/{category}/{model}",
-        start_ns=T0 + round(since_s * SECOND),
-        time_ns=T0 + round(at_s * SECOND),
-        is_cumulative=is_cumulative,
-        sketch=sketch,
-        exemplars=exemplars,
-    )
+    identity = PointIdentity(model, metric, key, category, sender, series or f"{metric}/{key}/{category}/{model}")
+    start_ns, time_ns = T0 + round(since_s * SECOND), T0 + round(at_s * SECOND)
+    return DataPoint(identity, start_ns, time_ns, is_cumulative, PointValue.from_sketch(sketch), exemplars)
 
 
 def label(count: int, *, at_s: float, label: str = "a", **more: object) -> DataPoint:

@@ -5,15 +5,24 @@ An oracle: what `receive/decode.py` makes of a request must be equal to what thi
 
 from __future__ import annotations
 
+import functools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, ScopeMetrics
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    ExponentialHistogramDataPoint,
+    HistogramDataPoint,
+    Metric,
+    NumberDataPoint,
+    ScopeMetrics,
+)
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.attributes import (
@@ -24,9 +33,13 @@ from otel_mlmon.processor.receive.attributes import (
     hash_text,
     name_of,
 )
-from otel_mlmon.processor.receive.data_point import DataPoint, Sketch
+from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity
 from otel_mlmon.processor.receive.decode import DecodedRequest, read_model_key, service_key
-from otel_mlmon.processor.receive.sketches import SKETCHES
+from otel_mlmon.processor.receive.sketches import MAX_BUCKETS, MAX_COUNT
+from otel_mlmon.sketch.exponential import MAX_SCALE, MIN_SCALE, ExponentialHistogram
+from otel_mlmon.sketch.histogram import Histogram
+from otel_mlmon.sketch.moments import Moments
+from otel_mlmon.sketch.table import AnyHistogram, PointValue
 from otel_mlmon.types import ModelKey
 
 MAX_EXEMPLARS: Final = 4
@@ -65,15 +78,6 @@ class _PlainContext(NamedTuple):
     identity: str
     """The canonical text of resource and scope."""
     sender: str
-
-
-class _PlainIdentity(NamedTuple):
-    """Holds the model and the series that the attributes of a point identify."""
-
-    model: ModelKey
-    key: str
-    category: str
-    series: str
 
 
 def decode_plainly(request: ExportMetricsServiceRequest) -> DecodedRequest:
@@ -131,7 +135,7 @@ def _decode_metric(
     if fault is not None:
         collector.faults[fault] += len(data.data_points)
         return
-    decode_sketch = SKETCHES[kind]
+    decode_sketch = _PLAIN_SKETCHES[kind]
     is_cumulative = data.aggregation_temporality == _CUMULATIVE
     for point in data.data_points:
         if point.flags & _NO_RECORDED_VALUE:
@@ -148,7 +152,7 @@ def _decode_metric(
 def _metric_fault(kind: str, data: Any, definition: semconv.Metric) -> str | None:
     """Returns the reason for which all points of a metric are rejected, or None."""
     is_counter = definition.instrument == "counter"
-    if kind not in SKETCHES or (kind == "sum") is not is_counter:
+    if kind not in _PLAIN_SKETCHES or (kind == "sum") is not is_counter:
         return "wrong_type"
     if data.aggregation_temporality not in (_DELTA, _CUMULATIVE):
         return "no_temporality"
@@ -161,7 +165,7 @@ def _decode_point(
     point: Any,
     definition: semconv.Metric,
     context: _PlainContext,
-    decode_sketch: Callable[[Any], Sketch],
+    decode_sketch: Callable[[Any], AnyHistogram | int],
     *,
     is_cumulative: bool,
 ) -> DataPoint:
@@ -171,27 +175,21 @@ def _decode_point(
         raise PointError("no_time")
     if time_ns > _MAX_TIME_NS or start_ns > time_ns:
         raise PointError("bad_time")
-    identity = _identify(point.attributes, definition, context)
     return DataPoint(
-        model=identity.model,
-        metric=definition.name,
-        key=identity.key,
-        category=identity.category,
-        sender=context.sender,
-        series=identity.series,
+        identity=_identify(point.attributes, definition, context),
         start_ns=start_ns,
         time_ns=time_ns,
         is_cumulative=is_cumulative,
-        sketch=decode_sketch(point),
+        value=PointValue.from_sketch(decode_sketch(point)),
         exemplars=_trace_ids(point) if point.exemplars else (),
     )
 
 
-def _identify(pairs: Iterable[KeyValue], definition: semconv.Metric, context: _PlainContext) -> _PlainIdentity:
+def _identify(pairs: Iterable[KeyValue], definition: semconv.Metric, context: _PlainContext) -> PointIdentity:
     return _identify_attributes(attributes_of(pairs), definition, context)
 
 
-def _identify_attributes(attributes: Attributes, definition: semconv.Metric, context: _PlainContext) -> _PlainIdentity:
+def _identify_attributes(attributes: Attributes, definition: semconv.Metric, context: _PlainContext) -> PointIdentity:
     model = read_model_key(attributes, default=context.model)
     if not model.name:
         raise PointError("no_model_name")
@@ -199,10 +197,12 @@ def _identify_attributes(attributes: Attributes, definition: semconv.Metric, con
     if definition.name in _NAMED and split[0] not in attributes:
         raise PointError(_NAMED[definition.name])
     identity = ascii((context.identity, definition.name, canonical_text(attributes)))
-    return _PlainIdentity(
+    return PointIdentity(
         model=model,
+        metric=definition.name,
         key=name_of(attributes, split[0]) if split else "",
         category=name_of(attributes, split[1]) if len(split) > 1 else "",
+        sender=context.sender,
         series=hash_text(identity),
     )
 
@@ -216,3 +216,100 @@ def _trace_ids(point: Any) -> tuple[str, ...]:
 def _metric_size(metric: Metric) -> int:
     kind = metric.WhichOneof("data")
     return len(getattr(metric, kind).data_points) if kind is not None else 0
+
+
+def _decode_histogram(point: HistogramDataPoint) -> Histogram:
+    bounds = tuple(point.explicit_bounds)
+    counts = list(point.bucket_counts) or ([] if bounds else [point.count])
+    if len(counts) != len(bounds) + 1:
+        raise PointError("bucket_mismatch")
+    bounds = _checked_bounds(bounds)
+    _check_count(point.count, sum(counts))
+    return Histogram(bounds=bounds, counts=np.array(counts, dtype=np.int64), moments=_moments(point))
+
+
+def _decode_exponential(point: ExponentialHistogramDataPoint) -> ExponentialHistogram:
+    scale = point.scale
+    if not MIN_SCALE <= scale <= MAX_SCALE:
+        raise PointError("bad_scale")
+    positive, negative = point.positive, point.negative
+    positive_counts, negative_counts = _bucket_counts(positive, scale), _bucket_counts(negative, scale)
+    _check_count(point.count, sum(positive_counts) + sum(negative_counts) + point.zero_count)
+    return ExponentialHistogram.from_buckets(
+        scale=scale,
+        zero_count=point.zero_count,
+        positive_offset=positive.offset,
+        positive_counts=np.array(positive_counts, dtype=np.int64),
+        negative_offset=negative.offset,
+        negative_counts=np.array(negative_counts, dtype=np.int64),
+        moments=_moments(point),
+    )
+
+
+def _bucket_counts(buckets: ExponentialHistogramDataPoint.Buckets, scale: int) -> list[int]:
+    """Returns the counts of one range, whose buckets must lie where a float can: between 2^-1075 and 2^1024."""
+    if not buckets.bucket_counts:
+        return []
+    if len(buckets.bucket_counts) > MAX_BUCKETS:
+        raise PointError("too_many_buckets")
+    counts = list(buckets.bucket_counts)
+    lowest, highest = _index_range(scale)
+    if buckets.offset < lowest or buckets.offset + len(counts) - 1 > highest:
+        raise PointError("bad_offset")
+    return counts
+
+
+def _decode_counter(point: NumberDataPoint) -> int:
+    kind = point.WhichOneof("value")
+    if kind is None:
+        raise PointError("no_value")
+    value = point.as_int if kind == "as_int" else point.as_double
+    if not (math.isfinite(value) and value >= 0 and value == int(value)):
+        raise PointError("bad_value")
+    if value > MAX_COUNT:
+        raise PointError("too_large")
+    return int(value)
+
+
+def _check_count(count: int, bucket_total: int) -> None:
+    if count != bucket_total:
+        raise PointError("count_mismatch")
+    if count > MAX_COUNT:
+        raise PointError("too_large")
+
+
+@functools.cache
+def _index_range(scale: int) -> tuple[int, int]:
+    return math.floor(-1075 * 2.0**scale) - 1, math.ceil(1024 * 2.0**scale)
+
+
+@functools.lru_cache(maxsize=1024)
+def _checked_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
+    """Returns the bounds, as one object for all points that share them.
+
+    Raises:
+        PointError: They are not finite and strictly increasing; a NaN compares false, so it fails too.
+    """
+    if not all(map(math.isfinite, bounds)) or not all(low < high for low, high in pairwise(bounds)):
+        raise PointError("bounds_not_increasing")
+    return bounds
+
+
+def _moments(point: HistogramDataPoint | ExponentialHistogramDataPoint) -> Moments:
+    minimum = point.min if point.HasField("min") else -math.inf
+    maximum = point.max if point.HasField("max") else math.inf
+    if not minimum <= maximum:  # NaN, or in the wrong order
+        minimum, maximum = -math.inf, math.inf
+    return Moments.from_total(
+        count=point.count,
+        total=point.sum,
+        minimum=minimum if minimum != -math.inf else math.inf,
+        maximum=maximum if maximum != math.inf else -math.inf,
+    )
+
+
+_PLAIN_SKETCHES: Final[Mapping[str, Callable[[Any], AnyHistogram | int]]] = {
+    "histogram": _decode_histogram,
+    "exponential_histogram": _decode_exponential,
+    "sum": _decode_counter,
+}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from otel_mlmon import semconv
-from otel_mlmon.processor.window.series import FAILED, OK, PointValue, list_streams
+from otel_mlmon.processor.window.series import FAILED, OK, list_streams
+from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.sketch.table import PointValue
 
 
 def sketch_streams(metric: str, name: str, category: str, increment: PointValue) -> dict[str, StreamSketch]:
@@ -14,17 +18,29 @@ def sketch_streams(metric: str, name: str, category: str, increment: PointValue)
 
 
 def _build_sketches(metric: str, name: str, category: str, increment: PointValue) -> tuple[StreamSketch, ...]:
-    if increment.counter is None:
-        explicit = {increment.explicit.bounds: increment.explicit} if increment.explicit is not None else {}
-        numbers = StreamSketch(explicit=explicit, exponential=increment.exponential)
+    sketch = increment.sketch
+    if not isinstance(sketch, int):
+        if isinstance(sketch, Histogram):
+            numbers = StreamSketch(explicit={sketch.bounds: sketch})
+        else:
+            numbers = StreamSketch(exponential=sketch)
         if metric != semconv.DURATION.name:
             return (numbers,)
         # The metric of a failed call carries its error type, and nothing else splits it.
         return numbers, _count_class(FAILED if name else OK, numbers.numbers)
     if metric == semconv.MISSING_VALUES.name:
-        return (StreamSketch(missing=increment.counter),)
-    return (_count_class(category if metric == semconv.CATEGORY.name else name, increment.counter),)
+        return (StreamSketch(missing=sketch),)
+    return (_count_class(category if metric == semconv.CATEGORY.name else name, sketch),)
 
 
 def _count_class(label: str, count: int) -> StreamSketch:
     return StreamSketch(categories=Categories(counts={label: count} if count else {}))
+
+
+def merge_streams(panes: Iterable[Mapping[str, StreamSketch]]) -> dict[str, StreamSketch]:
+    """Merges parts of a pane, stream by stream: bit for bit what one process that saw all of it would hold."""
+    parts: dict[str, list[StreamSketch]] = {}
+    for pane in panes:
+        for stream, sketch in pane.items():
+            parts.setdefault(stream, []).append(sketch)
+    return {stream: StreamSketch.merge_all(sketches) for stream, sketches in parts.items()}

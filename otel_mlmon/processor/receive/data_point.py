@@ -9,39 +9,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from otel_mlmon.sketch.exponential import ExponentialHistogram
-from otel_mlmon.sketch.histogram import Histogram
+from otel_mlmon.sketch.table import PointValue
 from otel_mlmon.types import ModelKey
 
-Sketch: TypeAlias = Histogram | ExponentialHistogram | int
-"""The value of a point: a histogram, or an int of 0 or above, which is the value of a counter."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class DataPoint:
-    """One checked data point of one metric of one model."""
+class PointIdentity(NamedTuple):
+    """Names the series of a point, and what it is about: all of it that is the same in each point of a series."""
 
     model: ModelKey
     metric: str
     """A name of `semconv.APPLICATION_METRICS`."""
-    key: str = ""
+    key: str
     """The label, feature name, output name or error type that the metric is split by; empty if it is not."""
-    category: str = ""
+    category: str
     """What the metric is split by further: of `ml.input.category` the feature's value, of `ml.predictions` the output
     of a model of several heads; else empty."""
     sender: str
     """The process that counted it: 32 hex digits of its resource, which has `service.instance.id`."""
     series: str
     """The time series: 32 hex digits of resource, scope, metric and all attributes. A series has one writer."""
+
+
+class DataPoint(NamedTuple):
+    """Represents one data point of one metric of one model."""
+
+    identity: PointIdentity
     start_ns: int
     """When counting began, Unix nanoseconds; 0 if unknown."""
     time_ns: int
     """When the point was taken, Unix nanoseconds, above 0."""
     is_cumulative: bool
-    """Whether the sketch counts since `start_ns`; else it counts since the previous point of the series."""
-    sketch: Sketch
+    """Whether the value counts since `start_ns`; else it counts since the previous point of the series."""
+    value: PointValue
     exemplars: tuple[str, ...] = ()
     """Trace ids, 32 hex digits each, at most 4."""
 

@@ -11,10 +11,10 @@ above the maximum makes both unknown; what a sender can make long has a limit, s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -42,8 +42,8 @@ from otel_mlmon.processor.receive.attributes import (
     hash_text,
     name_of,
 )
-from otel_mlmon.processor.receive.data_point import DataPoint, Sketch, TelemetryItem
-from otel_mlmon.processor.receive.sketches import SKETCHES
+from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity, TelemetryItem
+from otel_mlmon.processor.receive.sketches import ADD_VALUE, PointValues
 from otel_mlmon.types import ModelKey
 
 MAX_EXEMPLARS: Final = 4
@@ -115,6 +115,17 @@ class _PointCollector:
     ignored: int = 0
     loop_dropped: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    values: PointValues = field(default_factory=PointValues)
+
+    def reject_rows(self) -> None:
+        """Builds the table of values, and rejects the points whose rows are not what they say."""
+        rows = self.values.build()
+        if rows:
+            self.faults.update(rows.values())
+            table = self.values.table
+            self.points = [
+                point for point in self.points if point.value.table is not table or point.value.row not in rows
+            ]
 
 
 RawAttributes: TypeAlias = tuple[bytes, ...]
@@ -130,17 +141,8 @@ class _ScopeContext:
     identity: str
     """The canonical text of resource and scope."""
     sender: str
-    identities: dict[str, dict[RawAttributes, _PointIdentity]] = field(default_factory=dict)
+    identities: dict[str, dict[RawAttributes, PointIdentity]] = field(default_factory=dict)
     """By metric and attributes, of the series that were seen."""
-
-
-class _PointIdentity(NamedTuple):
-    """Holds the model and the series that the attributes of a point identify."""
-
-    model: ModelKey
-    key: str
-    category: str
-    series: str
 
 
 def _build_request_class() -> Any:
@@ -207,6 +209,7 @@ def decode_metrics(request: Any) -> DecodedRequest:
                 collector.loop_dropped += sum(map(_metric_size, scope_metrics.metrics))
             else:
                 _decode_scope(collector, scope_metrics, resource_metrics.resource, resource)
+    collector.reject_rows()
     return DecodedRequest(
         items=tuple(collector.points),
         ignored=collector.ignored,
@@ -283,25 +286,30 @@ def _decode_metric(
     if fault is not None:
         collector.faults[fault] += len(data.data_points)
         return
-    decode_sketch = SKETCHES[kind]
+    add_value = ADD_VALUE[kind]
     identities = context.identities.setdefault(definition.name, {})
     is_cumulative = data.aggregation_temporality == _CUMULATIVE
+    add_point = collector.points.append
     for point in data.data_points:
         if point.flags & _NO_RECORDED_VALUE:
             collector.ignored += 1
             continue
         try:
-            decoded = _decode_point(point, definition, context, identities, decode_sketch, is_cumulative=is_cumulative)
+            identity = _find_identity(point, definition, context, identities)
+            value = add_value(collector.values, point)
         except PointError as error:
             collector.faults[str(error)] += 1
-        else:
-            collector.points.append(decoded)
+            continue
+        exemplars = _trace_ids(point) if point.exemplars else ()
+        add_point(
+            DataPoint(identity, point.start_time_unix_nano, point.time_unix_nano, is_cumulative, value, exemplars)
+        )
 
 
 def _metric_fault(kind: str, data: Any, definition: semconv.Metric) -> str | None:
     """Returns the reason for which all points of a metric are rejected, or None."""
     is_counter = definition.instrument == "counter"
-    if kind not in SKETCHES or (kind == "sum") is not is_counter:
+    if kind not in ADD_VALUE or (kind == "sum") is not is_counter:
         return "wrong_type"
     if data.aggregation_temporality not in (_DELTA, _CUMULATIVE):
         return "no_temporality"
@@ -310,20 +318,14 @@ def _metric_fault(kind: str, data: Any, definition: semconv.Metric) -> str | Non
     return None
 
 
-def _decode_point(
-    point: Any,
-    definition: semconv.Metric,
-    context: _ScopeContext,
-    identities: dict[RawAttributes, _PointIdentity],
-    decode_sketch: Callable[[Any], Sketch],
-    *,
-    is_cumulative: bool,
-) -> DataPoint:
+def _find_identity(
+    point: Any, definition: semconv.Metric, context: _ScopeContext, identities: dict[RawAttributes, PointIdentity]
+) -> PointIdentity:
+    """Returns what the attributes of a point identify, after its times are checked."""
     time_ns = point.time_unix_nano
-    start_ns = point.start_time_unix_nano
     if not time_ns:
         raise PointError("no_time")
-    if time_ns > _MAX_TIME_NS or start_ns > time_ns:
+    if time_ns > _MAX_TIME_NS or point.start_time_unix_nano > time_ns:
         raise PointError("bad_time")
     attributes = point.attributes
     if len(attributes) > MAX_ATTRIBUTES_BYTES // _LEAST_ATTRIBUTE_BYTES:
@@ -332,27 +334,15 @@ def _decode_point(
     identity = identities.get(raw)
     if identity is None:
         identity = _identify(raw, definition, context, identities)
-    return DataPoint(
-        model=identity.model,
-        metric=definition.name,
-        key=identity.key,
-        category=identity.category,
-        sender=context.sender,
-        series=identity.series,
-        start_ns=start_ns,
-        time_ns=time_ns,
-        is_cumulative=is_cumulative,
-        sketch=decode_sketch(point),
-        exemplars=_trace_ids(point) if point.exemplars else (),
-    )
+    return identity
 
 
 def _identify(
     raw: RawAttributes,
     definition: semconv.Metric,
     context: _ScopeContext,
-    identities: dict[RawAttributes, _PointIdentity],
-) -> _PointIdentity:
+    identities: dict[RawAttributes, PointIdentity],
+) -> PointIdentity:
     """Returns what attributes identify, and remembers it unless they are so long that few would fill the cache."""
     size_bytes = sum(map(len, raw)) + _LEAST_ATTRIBUTE_BYTES * len(raw)
     if size_bytes > MAX_ATTRIBUTES_BYTES:
@@ -368,7 +358,7 @@ def _identify(
     return identity
 
 
-def _identify_attributes(attributes: Attributes, definition: semconv.Metric, context: _ScopeContext) -> _PointIdentity:
+def _identify_attributes(attributes: Attributes, definition: semconv.Metric, context: _ScopeContext) -> PointIdentity:
     model = read_model_key(attributes, default=context.model)
     if not model.name:
         raise PointError("no_model_name")
@@ -379,7 +369,14 @@ def _identify_attributes(attributes: Attributes, definition: semconv.Metric, con
     category = name_of(attributes, split[1]) if len(split) > 1 else ""
     check_names(*model, key, category)
     identity = ascii((context.identity, definition.name, canonical_text(attributes)))
-    return _PointIdentity(model=model, key=key, category=category, series=hash_text(identity))
+    return PointIdentity(
+        model=model,
+        metric=definition.name,
+        key=key,
+        category=category,
+        sender=context.sender,
+        series=hash_text(identity),
+    )
 
 
 def _trace_ids(point: Any) -> tuple[str, ...]:

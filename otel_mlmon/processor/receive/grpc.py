@@ -23,7 +23,7 @@ from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
 from otel_mlmon.processor.address import Address
-from otel_mlmon.processor.connections import TlsFiles
+from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, TlsFiles, limit_connections
 from otel_mlmon.processor.receive.admission import MAX_PENDING_REQUESTS, MAX_QUEUE_S, Admission, Place
 from otel_mlmon.processor.receive.arrivals import ArrivingBodies
 from otel_mlmon.processor.receive.codec import Signal
@@ -45,6 +45,9 @@ MAX_ARRIVING_BODIES: Final = 4
 
 MAX_CONNECTION_AGE_S: Final = 1800.0
 """After this time clients are asked to connect again, so that load balancers can move them."""
+
+IDLE_TIMEOUT_S: Final = 600.0
+"""A connection without a request in so long is closed in good order; its client connects again when it has one."""
 
 ANSWER_TIMEOUT_S: Final = 30.0
 """A request whose points are not stored after this time is answered with "unavailable"."""
@@ -308,6 +311,9 @@ def _options(max_body_bytes: int, max_connection_age_s: float) -> list[tuple[str
         ("grpc.so_reuseport", 0),  # else a second server on the port would silently get half of the requests
         ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
         ("grpc.max_receive_message_length", max_body_bytes),  # enforced after decompression
+        ("grpc.max_allowed_incoming_connections", limit_connections()),
+        ("grpc.server_handshake_timeout_ms", round(HEAD_TIMEOUT_S * 1000)),  # also of those that send nothing
+        ("grpc.max_connection_idle_ms", round(IDLE_TIMEOUT_S * 1000)),
         ("grpc.max_connection_age_ms", round(max_connection_age_s * 1000)),
         ("grpc.max_connection_age_grace_ms", 60_000),
         ("grpc.keepalive_time_ms", 60_000),

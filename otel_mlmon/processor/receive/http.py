@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
-from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, AsgiServer, TlsFiles
+from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, AsgiServer, TlsFiles, limit_connections
 from otel_mlmon.processor.receive.admission import Admission, Place
 from otel_mlmon.processor.receive.codec import BodyFormat, Signal
 from otel_mlmon.processor.receive.inflate import ENCODINGS, TooLargeError, inflate
@@ -34,7 +34,6 @@ OPTION: Final = "receiver.http"
 TLS_OPTION: Final = "receiver.tls"
 BACKLOG: Final = 2048
 WORKERS: Final = 4
-MAX_CONNECTIONS: Final = 4096
 BODY_TIMEOUT_S: Final = 10.0
 WHOLE_BODY_TIMEOUT_S: Final = 120.0
 ANSWER_TIMEOUT_S: Final = 30.0
@@ -141,7 +140,7 @@ class HttpReceiver:
             name="otlp-http",
             tls=tls,
             keep_alive_s=KEEP_ALIVE_S,
-            max_connections=MAX_CONNECTIONS,
+            max_connections=limit_connections(),
             head_timeout_s=head_timeout_s,
         )
 
@@ -282,8 +281,8 @@ class HttpReceiver:
         try:
             inflated = inflate(body, encoding, max_bytes=self._admission.max_request_bytes)
             is_consumed = True
-        except MalformedError:
-            self._admission.count_malformed()
+        except MalformedError as error:
+            self._admission.count_malformed(str(error))
             raise
         finally:
             if not is_consumed:

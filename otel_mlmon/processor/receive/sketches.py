@@ -1,4 +1,4 @@
-"""Decodes the value of a data point, a histogram or a counter, and checks all rules that it can break by itself.
+"""Collects the values of the points of a request in one table, and checks every rule that one can break by itself.
 
 Source: opentelemetry-proto, metrics.proto; opentelemetry-specification, metrics/data-model.md.
 """
@@ -12,17 +12,14 @@ from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
-from opentelemetry.proto.metrics.v1.metrics_pb2 import (
-    ExponentialHistogramDataPoint,
-    HistogramDataPoint,
-    NumberDataPoint,
-)
+from numpy.typing import NDArray
 
 from otel_mlmon.processor.receive.attributes import PointError
-from otel_mlmon.processor.receive.data_point import Sketch
-from otel_mlmon.sketch.exponential import MAX_SCALE, MIN_SCALE, ExponentialHistogram
-from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.moments import Moments
+from otel_mlmon.sketch.exponential import BIAS, MAX_SCALE, MIN_SCALE, ExponentialHistogram
+from otel_mlmon.sketch.exponential import MAX_BUCKETS as MAX_RANGE
+from otel_mlmon.sketch.moments import Moments, list_units
+from otel_mlmon.sketch.table import PointValue, SketchTable
+from otel_mlmon.types import Counts
 
 MAX_COUNT: Final = 2**53
 """The largest count that is exact as a float."""
@@ -33,68 +30,210 @@ MAX_BUCKETS: Final = 10_000
 MAX_CACHED_BOUNDS: Final = 512
 """Longer bounds are checked each time, and are not remembered."""
 
+_SAFE_COUNT: Final = 2**48
+"""A sum of as many counts below it as a point may have fits into 64 bits."""
 
-def _decode_histogram(point: HistogramDataPoint) -> Histogram:
-    explicit_bounds, bucket_counts = point.explicit_bounds, point.bucket_counts
-    if len(explicit_bounds) >= MAX_BUCKETS or len(bucket_counts) > MAX_BUCKETS:
+
+class PointValues:
+    """The values of the points of one request: lists that grow, and a table that is built of them at the end.
+
+    Runs on: one thread.
+    """
+
+    def __init__(self) -> None:
+        self._counts: list[int] = []
+        self._firsts: list[int] = []
+        """The ordinal of the first of some buckets that follow each other."""
+        self._lengths: list[int] = []
+        """How many they are."""
+        self._totals: list[float] = []
+        nothing = np.zeros(0, dtype=np.int64)
+        self.table = SketchTable(
+            bounds=[],
+            scales=[],
+            starts=[0],
+            ordinals=nothing,
+            counts=nothing,
+            numbers=[],
+            sums=[],
+            minima=[],
+            maxima=[],
+        )
+        """Its values may be read after `build` only."""
+
+    def add_histogram(self, point: Any) -> PointValue:
+        """Adds a histogram with explicit bounds.
+
+        Raises:
+            PointError: It breaks a rule.
+        """
+        counts, table = self._counts, self.table
+        explicit_bounds, bucket_counts = point.explicit_bounds, point.bucket_counts
+        if len(explicit_bounds) >= MAX_BUCKETS or len(bucket_counts) > MAX_BUCKETS:
+            raise PointError("too_many_buckets")
+        start, bounds = len(counts), tuple(explicit_bounds)
+        counts.extend(bucket_counts)
+        if len(counts) == start and not bounds:
+            counts.append(point.count)
+        if len(counts) - start != len(bounds) + 1:
+            del counts[start:]
+            raise PointError("bucket_mismatch")
+        try:
+            table.bounds.append(_intern_bounds(bounds) if len(bounds) <= MAX_CACHED_BOUNDS else _check_bounds(bounds))
+        except PointError:
+            del counts[start:]
+            raise
+        self._firsts.append(1)
+        self._lengths.append(len(counts) - start)
+        return self._add_row(point, 0)
+
+    def add_exponential(self, point: Any) -> PointValue:
+        """Adds an exponential histogram, likewise."""
+        scale = point.scale
+        if not MIN_SCALE <= scale <= MAX_SCALE:
+            raise PointError("bad_scale")
+        counts, positive, zero_count = self._counts, point.positive, point.zero_count
+        start = len(counts)
+        offset, size = positive.offset, _check_range(positive, scale)
+        below: list[int] = []
+        if point.HasField("negative") and _check_range(point.negative, scale):
+            below = list(point.negative.bucket_counts)
+        counts.extend(positive.bucket_counts)
+        if max(size, len(below)) > MAX_RANGE:
+            above = counts[start:]
+            del counts[start:]
+            return _join_buckets(point, above, below)
+        if below or zero_count:
+            # From the most negative value to the most positive one, so that the ordinals are in order already.
+            above = counts[start:]
+            counts[start:] = [*reversed(below), zero_count, *above]
+            self._firsts += (1 - len(below) - point.negative.offset - BIAS, 0)
+            self._lengths += (len(below), 1)
+        self._firsts.append(offset + BIAS)
+        self._lengths.append(size)
+        self.table.bounds.append(None)
+        return self._add_row(point, scale)
+
+    def add_counter(self, point: Any) -> PointValue:
+        """Returns the value of a counter.
+
+        Raises:
+            PointError: It breaks a rule.
+        """
+        kind = point.WhichOneof("value")
+        if kind is None:
+            raise PointError("no_value")
+        value = point.as_int if kind == "as_int" else point.as_double
+        if not (math.isfinite(value) and value >= 0 and value == int(value)):
+            raise PointError("bad_value")
+        if value > MAX_COUNT:
+            raise PointError("too_large")
+        return PointValue(int(value))
+
+    def build(self) -> dict[int, str]:
+        """Fills the table; returns the rows whose buckets do not hold as many values as they say, each with a reason.
+
+        No value of such a row may be used.
+        """
+        table = self.table
+        if not table.numbers:
+            return {}
+        counts = np.array(self._counts, dtype=np.uint64)
+        firsts, lengths = np.array(self._firsts, dtype=np.int64), np.array(self._lengths, dtype=np.int64)
+        starts = np.array(table.starts)
+        faults = self._find_count_faults(counts, starts)
+        ordinals = np.arange(counts.size) + np.repeat(firsts - (np.cumsum(lengths) - lengths), lengths)
+        table.sums += list_units(np.array(self._totals, dtype=np.float64))
+        keep = counts > 0
+        if not keep.all():
+            is_explicit = np.array([bounds is not None for bounds in table.bounds], dtype=np.bool_)
+            keep |= np.repeat(is_explicit, np.diff(starts))
+            ends = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(keep)))
+            table.starts = ends[starts].tolist()
+            counts, ordinals = counts[keep], ordinals[keep]
+        table.counts, table.ordinals = counts.astype(np.int64), ordinals
+        return faults
+
+    def _add_row(self, point: Any, scale: int) -> PointValue:
+        table = self.table
+        row = len(table.numbers)
+        minimum, maximum = _extremes(point)
+        table.scales.append(scale)
+        table.starts.append(len(self._counts))
+        table.numbers.append(point.count)
+        table.minima.append(minimum)
+        table.maxima.append(maximum)
+        self._totals.append(point.sum)
+        return PointValue(None, table, row)
+
+    def _find_count_faults(self, counts: NDArray[np.uint64], starts: Counts) -> dict[int, str]:
+        numbers = self.table.numbers
+        if int(counts.max(initial=0)) < _SAFE_COUNT:
+            sums = np.concatenate((np.zeros(1, dtype=np.uint64), np.cumsum(counts)))[starts]
+            totals = (sums[1:] - sums[:-1]).tolist()
+        else:
+            ends = self.table.starts
+            totals = [sum(self._counts[start:end]) for start, end in pairwise(ends)]
+        if totals == numbers and max(numbers) <= MAX_COUNT:
+            return {}
+        reasons = {
+            row: find_count_fault(number, total)
+            for row, (number, total) in enumerate(zip(numbers, totals, strict=True))
+        }
+        return {row: reason for row, reason in reasons.items() if reason}
+
+
+AddValue = Callable[[PointValues, Any], PointValue]
+
+ADD_VALUE: Final[Mapping[str, AddValue]] = {
+    "histogram": PointValues.add_histogram,
+    "exponential_histogram": PointValues.add_exponential,
+    "sum": PointValues.add_counter,
+}
+"""How the value of a point is read, by the kind of its metric."""
+
+
+def find_count_fault(count: int, total: int) -> str:
+    """Returns why a histogram is rejected that says to have `count` values, and has `total`; empty if it is not."""
+    if count != total:
+        return "count_mismatch"
+    return "too_large" if count > MAX_COUNT else ""
+
+
+def _check_range(buckets: Any, scale: int) -> int:
+    """Returns the number of buckets of one range, which must lie between 2^-1075 and 2^1024 as floats do.
+
+    Raises:
+        PointError: They do not, or are too many.
+    """
+    size = len(buckets.bucket_counts)
+    if not size:
+        return 0
+    if size > MAX_BUCKETS:
         raise PointError("too_many_buckets")
-    bounds = tuple(explicit_bounds)
-    counts = list(bucket_counts) or ([] if bounds else [point.count])
-    if len(counts) != len(bounds) + 1:
-        raise PointError("bucket_mismatch")
-    bounds = _intern_bounds(bounds) if len(bounds) <= MAX_CACHED_BOUNDS else _check_bounds(bounds)
-    _check_count(point.count, sum(counts))
-    return Histogram(bounds=bounds, counts=np.array(counts, dtype=np.int64), moments=_moments(point))
-
-
-def _decode_exponential(point: ExponentialHistogramDataPoint) -> ExponentialHistogram:
-    scale = point.scale
-    if not MIN_SCALE <= scale <= MAX_SCALE:
-        raise PointError("bad_scale")
-    positive, negative = point.positive, point.negative
-    positive_counts, negative_counts = _bucket_counts(positive, scale), _bucket_counts(negative, scale)
-    _check_count(point.count, sum(positive_counts) + sum(negative_counts) + point.zero_count)
-    return ExponentialHistogram.from_buckets(
-        scale=scale,
-        zero_count=point.zero_count,
-        positive_offset=positive.offset,
-        positive_counts=np.array(positive_counts, dtype=np.int64),
-        negative_offset=negative.offset,
-        negative_counts=np.array(negative_counts, dtype=np.int64),
-        moments=_moments(point),
-    )
-
-
-def _bucket_counts(buckets: ExponentialHistogramDataPoint.Buckets, scale: int) -> list[int]:
-    """Returns the counts of one range of buckets, which must lie between 2^-1075 and 2^1024 as floats do."""
-    if not buckets.bucket_counts:
-        return []
-    if len(buckets.bucket_counts) > MAX_BUCKETS:
-        raise PointError("too_many_buckets")
-    counts = list(buckets.bucket_counts)
     lowest, highest = _index_range(scale)
-    if buckets.offset < lowest or buckets.offset + len(counts) - 1 > highest:
+    if buckets.offset < lowest or buckets.offset + size - 1 > highest:
         raise PointError("bad_offset")
-    return counts
+    return size
 
 
-def _decode_counter(point: NumberDataPoint) -> int:
-    kind = point.WhichOneof("value")
-    if kind is None:
-        raise PointError("no_value")
-    value = point.as_int if kind == "as_int" else point.as_double
-    if not (math.isfinite(value) and value >= 0 and value == int(value)):
-        raise PointError("bad_value")
-    if value > MAX_COUNT:
-        raise PointError("too_large")
-    return int(value)
-
-
-def _check_count(count: int, bucket_total: int) -> None:
-    if count != bucket_total:
-        raise PointError("count_mismatch")
-    if count > MAX_COUNT:
-        raise PointError("too_large")
+def _join_buckets(point: Any, above: list[int], below: list[int]) -> PointValue:
+    """Returns the value of a point with so many buckets that its scale is reduced, in a table of its own."""
+    fault = find_count_fault(point.count, sum(above) + sum(below) + point.zero_count)
+    if fault:
+        raise PointError(fault)
+    minimum, maximum = _extremes(point)
+    return PointValue.from_sketch(
+        ExponentialHistogram.from_buckets(
+            scale=point.scale,
+            zero_count=point.zero_count,
+            positive_offset=point.positive.offset,
+            positive_counts=np.array(above, dtype=np.int64),
+            negative_offset=point.negative.offset,
+            negative_counts=np.array(below, dtype=np.int64),
+            moments=Moments.from_total(count=point.count, total=point.sum, minimum=minimum, maximum=maximum),
+        )
+    )
 
 
 @functools.cache
@@ -123,21 +262,10 @@ def _check_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
     return bounds
 
 
-def _moments(point: HistogramDataPoint | ExponentialHistogramDataPoint) -> Moments:
+def _extremes(point: Any) -> tuple[float, float]:
+    """Returns minimum and maximum of a histogram; +inf and -inf where they are unknown."""
     minimum = point.min if point.HasField("min") else -math.inf
     maximum = point.max if point.HasField("max") else math.inf
     if not minimum <= maximum:  # NaN, or in the wrong order
-        minimum, maximum = -math.inf, math.inf
-    return Moments.from_total(
-        count=point.count,
-        total=point.sum,
-        minimum=minimum if minimum != -math.inf else math.inf,
-        maximum=maximum if maximum != math.inf else -math.inf,
-    )
-
-
-SKETCHES: Final[Mapping[str, Callable[[Any], Sketch]]] = {
-    "histogram": _decode_histogram,
-    "exponential_histogram": _decode_exponential,
-    "sum": _decode_counter,
-}
+        return math.inf, -math.inf
+    return (minimum if minimum != -math.inf else math.inf), (maximum if maximum != math.inf else -math.inf)

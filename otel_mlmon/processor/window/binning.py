@@ -18,7 +18,8 @@ import numpy as np
 from otel_mlmon.processor.window.window import Bins
 from otel_mlmon.semconv import MISSING, OTHER
 from otel_mlmon.sketch.exponential import ExponentialHistogram, bucket_range, compute_ordinals
-from otel_mlmon.sketch.stream_sketch import Bounds, StreamSketch
+from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.sketch.table import Bounds
 from otel_mlmon.types import Counts
 
 QUANTILES: Final = 10

@@ -19,11 +19,10 @@ from otel_mlmon.processor.window.series import (
     CompletenessCheck,
     Point,
     PointKey,
-    PointValue,
     Series,
     SeriesKey,
     add_increments,
-    merge_streams,
+    consume_points,
 )
 from otel_mlmon.processor.window.stream import StreamWindows
 from otel_mlmon.processor.window.summary import ModelSummary, StreamSummary, summarize_overflow
@@ -37,6 +36,7 @@ from otel_mlmon.processor.window.window import (
     add_pane,
 )
 from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.sketch.table import PointValue
 from otel_mlmon.types import ModelKey
 
 OVERFLOW_SHOWN_NS: Final = 600_000_000_000
@@ -97,13 +97,13 @@ class ModelWindows:
         """The model version."""
         return self.progress.model
 
-    def add_point(self, series: Series, end_ns: int, time_ns: int, now_ns: int, *, sender: str) -> None:
-        """Records that a data point is pending for the pane that ends at `end_ns`."""
+    def add_points(self, end_ns: int, time_ns: int, now_ns: int, *, sender: str) -> dict[SeriesKey, Series]:
+        """Notes that points are pending for the pane that ends at `end_ns`, and returns the pane, which takes them."""
         self.has_points = True
-        self.open_panes.setdefault(end_ns, {})[series.state.key] = series
         self.senders.add_point(sender, time_ns, now_ns)
         self.progress.watermark_ns = max(self.progress.watermark_ns, time_ns)
         self.progress.received_ns = now_ns
+        return self.open_panes.setdefault(end_ns, {})
 
     def note_overflow(self, now_ns: int) -> None:
         """Records a data point for whose stream or series there was no room."""
@@ -280,7 +280,7 @@ class ModelWindows:
         return self.exported_reference
 
     def _summarize_closed(self) -> ModelSummary:
-        duration = merge_streams({"": pane.duration} for pane in self.last_panes).get("", StreamSketch())
+        duration = StreamSketch.merge_all([StreamSketch(), *(pane.duration for pane in self.last_panes)])
         calls, progress = duration.numbers, self.progress
         covered_ns = min(self.windows.short_panes * self.windows.pane_ns, progress.last_ns - progress.first_ns)
         over = int(count_over_threshold(duration, self.settings.latency_threshold_s)[1])
@@ -367,16 +367,14 @@ class ModelWindows:
         """Takes the points of a pane; returns each stream's sketch and trace ids, and the points' origins."""
         increments: list[tuple[Series, PointValue]] = []
         exemplars: dict[str, set[str]] = {}
-        consumed: list[tuple[Series, PointKey, Point]] = []
-        for series in self.open_panes.pop(end_ns).values():
-            for key, point, increment in series.consume(end_ns, is_complete=is_complete):
-                consumed.append((series, key, point))
-                if increment is None or not increment.total:
-                    continue
-                increments.append((series, increment))
-                for stream in series.streams if point.exemplars else ():
-                    exemplars.setdefault(stream, set()).update(point.exemplars)
-        return add_increments(increments), exemplars, consumed
+        consumed = consume_points(self.open_panes.pop(end_ns).values(), end_ns, is_complete=is_complete)
+        for series, _, point, increment in consumed:
+            if increment is None or not increment.total:
+                continue
+            increments.append((series, increment))
+            for stream in series.streams if point.exemplars else ():
+                exemplars.setdefault(stream, set()).update(point.exemplars)
+        return add_increments(increments), exemplars, [(series, key, point) for series, key, point, _ in consumed]
 
 
 def _count_predictions(sketches: Mapping[str, StreamSketch]) -> int:

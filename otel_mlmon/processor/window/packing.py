@@ -7,15 +7,13 @@ few lists and no record of its own. Unpacked, each is bit for bit what it was.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 
-from otel_mlmon.processor.window.series import Point, PointKey, PointValue, SeriesKey, SeriesState
-from otel_mlmon.sketch.exponential import ExponentialHistogram
-from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.moments import ExactSum, Moments
+from otel_mlmon.processor.window.series import CountedTimes, Point, PointKey, SeriesKey, SeriesState
+from otel_mlmon.sketch.moments import ExactSum
+from otel_mlmon.sketch.table import Bounds, PointValue, SketchTable
 from otel_mlmon.types import Counts, ModelKey
 
 PackedInts = tuple[str, bytes]
@@ -144,17 +142,16 @@ def pack_series(model: ModelKey, sender: str, states: Sequence[SeriesState]) -> 
     """Packs the series that one sender has of one model version for storage."""
     progress: dict[SeriesProgress, int] = {}
     identities, numbers = [], []
+    numbers_of: dict[tuple[int, ...], int] = {}
     for state in states:
         identities.append(SeriesIdentity(*state.key, state.metric, state.name, state.category))
-        present = SeriesProgress(
-            state.updated_ns,
-            state.newest_ns,
-            state.total_ns,
-            state.total_received_ns,
-            tuple(state.consumed),
-            tuple(state.covered),
-        )
-        numbers.append(progress.setdefault(present, len(progress)))
+        times = state.updated_ns, state.newest_ns, state.total_ns, state.total_received_ns
+        # Of series that went on alike the counted times are one object: most of them are told apart by four numbers.
+        same = *times, id(state.counted)
+        if same not in numbers_of:
+            present = SeriesProgress(*times, *state.counted)
+            numbers_of[same] = progress.setdefault(present, len(progress))
+        numbers.append(numbers_of[same])
     totals = {position: state.total for position, state in enumerate(states) if state.total is not None}
     return SeriesRecord(
         model, sender, identities, list(progress), numbers, list(totals), pack_values([*totals.values()])
@@ -167,6 +164,7 @@ def unpack_series(record: SeriesRecord) -> Iterator[SeriesState]:
     Raises:
         ValueError: The record contradicts itself.
     """
+    counted = [CountedTimes(progress.consumed, progress.covered) for progress in record.progress]
     totals = dict(zip(record.totals_of, unpack_values(record.totals), strict=True))
     if not all(0 <= number < len(record.progress) for number in record.progress_numbers):
         raise ValueError("a series has a progress that is not there")
@@ -184,55 +182,38 @@ def unpack_series(record: SeriesRecord) -> Iterator[SeriesState]:
             total=totals.get(position),
             total_ns=progress.total_ns,
             total_received_ns=progress.total_received_ns,
-            consumed=list(progress.consumed),
-            covered=list(progress.covered),
+            counted=counted[number],
         )
 
 
 def pack_values(values: Sequence[PointValue]) -> PackedValues:
-    """Packs the values of data points for storage."""
-    kinds = bytearray()
-    counters: list[int] = []
-    bounds: dict[tuple[float, ...], int] = {}
-    bounds_numbers: list[int] = []
-    scales: list[int] = []
-    ordinals: list[Counts] = []
-    counts: list[Counts] = []
-    moments: list[Moments] = []
-    for counter, explicit, exponential in values:
-        if exponential is not None:
-            kinds.append(_EXPONENTIAL)
-            scales.append(exponential.scale)
-            ordinals.append(exponential.ordinals)
-            counts.append(exponential.counts)
-            moments.append(exponential.moments)
-        elif explicit is not None:
-            kinds.append(_EXPLICIT)
-            bounds_numbers.append(bounds.setdefault(explicit.bounds, len(bounds)))
-            counts.append(explicit.counts)
-            moments.append(explicit.moments)
-        else:
-            kinds.append(_COUNTER)
-            counters.append(counter or 0)
-    filled = [array for array in ordinals if array.size]
-    joined: Counts = np.concatenate(filled) if filled else np.zeros(0, dtype=np.int64)
-    steps: Counts = joined[1:] - joined[:-1]
-    for start in accumulate(array.size for array in filled[:-1]):
-        steps[start - 1] = 0  # from one histogram to the next
+    """Packs values of points."""
+    table = SketchTable.gather([(value.table, value.row) for value in values if value.table is not None])
+    bounds: dict[Bounds, int] = {}
+    for row_bounds in table.bounds:
+        if row_bounds is not None:
+            bounds.setdefault(row_bounds, len(bounds))
+    is_exponential = np.array([row_bounds is None for row_bounds in table.bounds], dtype=np.bool_)
+    sizes = np.diff(table.starts)
+    ordinals = table.ordinals if is_exponential.all() else table.ordinals[np.repeat(is_exponential, sizes)]
+    filled = sizes[is_exponential & (sizes > 0)]
+    firsts = np.cumsum(filled) - filled
+    steps = ordinals[1:] - ordinals[:-1]
+    steps[firsts[1:] - 1] = 0  # from one histogram to the next
     return PackedValues(
-        kinds=bytes(kinds),
-        counters=counters,
+        kinds=bytes([_COUNTER if value.table is None else _kind(value.table.bounds[value.row]) for value in values]),
+        counters=[value.counter or 0 for value in values if value.table is None],
         bounds=list(bounds),
-        bounds_numbers=bounds_numbers,
-        scales=scales,
-        sizes=[array.size for array in counts],
-        firsts=[int(array[0]) for array in filled],
+        bounds_numbers=[bounds[row_bounds] for row_bounds in table.bounds if row_bounds is not None],
+        scales=[scale for scale, row_bounds in zip(table.scales, table.bounds, strict=True) if row_bounds is None],
+        sizes=sizes.tolist(),
+        firsts=ordinals[firsts].tolist(),
         steps=pack_ints(steps),
-        counts=pack_ints(np.concatenate(counts) if counts else steps),
-        numbers=[entry.count for entry in moments],
-        sums=[entry.exact_sum for entry in moments],
-        minima=[entry.minimum for entry in moments],
-        maxima=[entry.maximum for entry in moments],
+        counts=pack_ints(table.counts),
+        numbers=table.numbers,
+        sums=list(map(ExactSum, table.sums)),
+        minima=table.minima,
+        maxima=table.maxima,
     )
 
 
@@ -242,58 +223,62 @@ def unpack_values(packed: PackedValues) -> Iterator[PointValue]:
     Raises:
         ValueError: They contradict each other.
     """
-    counts = unpack_ints(packed.counts)
-    sizes = packed.sizes
-    if sum(sizes) != counts.size or min(sizes, default=0) < 0:
-        raise ValueError(f"{counts.size} counts for sketches of {sum(sizes)}")
-    sketches = zip(
-        pairwise(accumulate(sizes, initial=0)),
-        map(_moments, packed.numbers, packed.sums, packed.minima, packed.maxima),
-        strict=True,
-    )
-    exponential_sizes = [size for kind, size in zip(_sketch_kinds(packed), sizes, strict=True) if kind == _EXPONENTIAL]
-    ordinals = iter(_unpack_ordinals(packed, exponential_sizes))
-    counters, scales, bounds = iter(packed.counters), iter(packed.scales), iter(packed.bounds_numbers)
+    table = _unpack_table(packed)
+    counters, rows = iter(packed.counters), iter(range(len(packed.sizes)))
     for kind in packed.kinds:
-        if kind == _COUNTER:
-            yield PointValue(counter=_next(counters))
-            continue
-        (start, end), moments = _next(sketches)
-        if kind == _EXPLICIT:
-            number = _next(bounds)
-            if not 0 <= number < len(packed.bounds):
-                raise ValueError("a histogram has bounds that are not there")
-            explicit = Histogram(bounds=packed.bounds[number], counts=counts[start:end], moments=moments)
-            yield PointValue(explicit=explicit)
-            continue
-        yield PointValue(
-            exponential=ExponentialHistogram(
-                scale=_next(scales), ordinals=_next(ordinals), counts=counts[start:end], moments=moments
-            )
-        )
+        yield PointValue(_next(counters)) if kind == _COUNTER else PointValue(None, table, _next(rows))
 
 
-def _sketch_kinds(packed: PackedValues) -> bytes:
-    return packed.kinds.replace(bytes([_COUNTER]), b"")
+def _unpack_table(packed: PackedValues) -> SketchTable:
+    """Returns the histograms that were packed.
+
+    Raises:
+        ValueError: They contradict each other.
+    """
+    counts, sizes = unpack_ints(packed.counts), np.array(packed.sizes, dtype=np.int64)
+    if int(sizes.sum()) != counts.size or min(packed.sizes, default=0) < 0:
+        raise ValueError(f"{counts.size} counts for sketches of {int(sizes.sum())}")
+    kinds = packed.kinds.replace(bytes([_COUNTER]), b"")
+    is_exponential = np.array([kind == _EXPONENTIAL for kind in kinds], dtype=np.bool_)
+    numbers, scales = iter(packed.bounds_numbers), iter(packed.scales)
+    columns = (kinds, packed.numbers, packed.sums, packed.minima, packed.maxima)
+    if any(len(column) != sizes.size for column in columns):
+        raise ValueError("there are not as many moments as sketches")
+    starts = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes)))
+    ordinals = np.arange(1, counts.size + 1) - np.repeat(starts[:-1], sizes)
+    ordinals[np.repeat(is_exponential, sizes)] = _unpack_ordinals(packed, sizes[is_exponential])
+    return SketchTable(
+        bounds=[None if kind == _EXPONENTIAL else _bounds(packed, _next(numbers)) for kind in kinds],
+        scales=[_next(scales) if kind == _EXPONENTIAL else 0 for kind in kinds],
+        starts=starts.tolist(),
+        ordinals=ordinals,
+        counts=counts,
+        numbers=packed.numbers,
+        sums=list(map(int, packed.sums)),
+        minima=packed.minima,
+        maxima=packed.maxima,
+    )
 
 
-def _unpack_ordinals(packed: PackedValues, sizes: Sequence[int]) -> Iterator[Counts]:
-    filled = [size for size in sizes if size]
-    steps, length = unpack_ints(packed.steps), sum(filled)
-    if steps.size != max(length - 1, 0) or len(packed.firsts) != len(filled):
+def _unpack_ordinals(packed: PackedValues, sizes: Counts) -> Counts:
+    filled = sizes[sizes > 0]
+    steps, length = unpack_ints(packed.steps), int(filled.sum())
+    if steps.size != max(length - 1, 0) or len(packed.firsts) != filled.size:
         raise ValueError("the ordinals are not those of the counts")
-    running = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(steps)])
-    start, firsts = 0, iter(packed.firsts)
-    for size in sizes:
-        if not size:
-            yield np.zeros(0, dtype=np.int64)
-            continue
-        yield running[start : start + size] - running[start] + next(firsts)
-        start += size
+    running = np.concatenate((np.zeros(min(length, 1), dtype=np.int64), np.cumsum(steps)))
+    starts = np.cumsum(filled) - filled
+    ordinals: Counts = running + np.repeat(np.array(packed.firsts, dtype=np.int64) - running[starts], filled)
+    return ordinals
 
 
-def _moments(number: int, exact_sum: ExactSum, minimum: float, maximum: float) -> Moments:
-    return Moments(count=number, exact_sum=exact_sum, minimum=minimum, maximum=maximum)
+def _bounds(packed: PackedValues, number: int) -> Bounds:
+    if not 0 <= number < len(packed.bounds):
+        raise ValueError("a histogram has bounds that are not there")
+    return packed.bounds[number]
+
+
+def _kind(bounds: Bounds | None) -> int:
+    return _EXPONENTIAL if bounds is None else _EXPLICIT
 
 
 def _next(values: Iterator[T]) -> T:

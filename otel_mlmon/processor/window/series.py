@@ -23,16 +23,13 @@ Source: opentelemetry-specification, metrics/data-model.md, Resets and Gaps, Ove
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from otel_mlmon import semconv, streams
-from otel_mlmon.processor.receive.data_point import Sketch
-from otel_mlmon.sketch.exponential import ExponentialHistogram
-from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.sketch.table import PointValue, SketchTable, TableRow
 from otel_mlmon.types import ModelKey
 
 MAX_CONSUMED_KEYS: Final = 8
@@ -71,47 +68,6 @@ PointKey = tuple[int, int]
 """Start and time of a point, Unix nanoseconds."""
 
 
-class PointValue(NamedTuple):
-    """The value of a data point in one of three forms: a counter or one of two histograms; the others are None."""
-
-    counter: int | None = None
-    explicit: Histogram | None = None
-    exponential: ExponentialHistogram | None = None
-
-    @classmethod
-    def from_sketch(cls, sketch: Sketch) -> PointValue:
-        """Wraps the sketch of a data point as a value in one of three forms."""
-        if isinstance(sketch, Histogram):
-            return cls(explicit=sketch)
-        return cls(counter=sketch) if isinstance(sketch, int) else cls(exponential=sketch)
-
-    @property
-    def total(self) -> int:
-        """The number of values that a data point counts."""
-        if self.counter is not None:
-            return self.counter
-        sketch = self.explicit if self.explicit is not None else self.exponential
-        return sketch.total if sketch is not None else 0
-
-    def has_form_of(self, other: PointValue) -> bool:
-        """Returns whether two totals can be subtracted: the same kind of sketch, over the same bounds."""
-        if self.explicit is not None and other.explicit is not None:
-            return self.explicit.bounds == other.explicit.bounds
-        return [part is None for part in self] == [part is None for part in other]
-
-    def subtract(self, earlier: PointValue) -> PointValue | None:
-        """Returns the increment since an earlier total of the same form; None if the series was reset."""
-        if self.counter is not None and earlier.counter is not None:
-            return PointValue(counter=self.counter - earlier.counter) if self.counter >= earlier.counter else None
-        if self.explicit is not None and earlier.explicit is not None:
-            explicit = self.explicit.subtract(earlier.explicit)
-            return PointValue(explicit=explicit) if explicit is not None else None
-        if self.exponential is not None and earlier.exponential is not None:
-            exponential = self.exponential.subtract(earlier.exponential)
-            return PointValue(exponential=exponential) if exponential is not None else None
-        return None
-
-
 class Point(NamedTuple):
     """A data point that waits until its pane closes."""
 
@@ -124,6 +80,23 @@ class Point(NamedTuple):
     exemplars: tuple[str, ...] = ()
     request: int = 0
     """The number of the request that brought it."""
+
+
+class CountedTimes(NamedTuple):
+    """Holds by which times a series recognises what it counted already."""
+
+    keys: tuple[PointKey, ...] = ()
+    """The `MAX_CONSUMED_KEYS` consumed points of the latest times, in the order of time."""
+    covered: tuple[tuple[int, int], ...] = ()
+    """Of deltas: the intervals of time that are counted, start and end, at most `MAX_COVERED`, in order."""
+
+    def add(self, key: PointKey, *, is_interval: bool) -> CountedTimes:
+        """Returns these times and those of one more point; `is_interval` of a delta that counts from start to time."""
+        keys = (*self.keys, key)
+        if len(keys) > 1 and (keys[-2][1], keys[-2][0]) > (key[1], key[0]):
+            keys = tuple(sorted(keys, key=lambda other: (other[1], other[0])))
+        covered = cover(self.covered, *key) if is_interval else self.covered
+        return CountedTimes(keys[-MAX_CONSUMED_KEYS:], covered)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -147,10 +120,8 @@ class SeriesState:
     """The largest time of a total that was consumed, Unix nanoseconds."""
     total_received_ns: int = 0
     """When `total` was received, by our clock."""
-    consumed: list[PointKey] = field(default_factory=list)
-    """The `MAX_CONSUMED_KEYS` consumed points of the latest times, in the order of time."""
-    covered: list[tuple[int, int]] = field(default_factory=list)
-    """Of deltas: the intervals of time that are counted, start and end, at most `MAX_COVERED`, in order."""
+    counted: CountedTimes = field(default_factory=CountedTimes)
+    """Times of the points that were consumed; one object of all series that go on alike."""
 
 
 CompletenessCheck: TypeAlias = Callable[[SeriesState, int, int], bool]
@@ -167,22 +138,25 @@ class Series:
     """Resets since the caller last set it to 0."""
     streams: tuple[str, ...] = field(init=False)
     """The streams that it feeds."""
+    is_counter: bool = field(init=False)
+    """Whether its points are whole numbers."""
 
     def __post_init__(self) -> None:
         self.streams = list_streams(self.state.metric, self.state.name, self.state.category)
+        self.is_counter = self.state.metric in COUNTERS
 
     def find_repetition(self, key: PointKey) -> Literal["duplicate", "overlap"] | None:
         """Returns the outcome of a data point that was counted before; None if it is new.
 
         `overlap`: a delta whose time is counted already, too long ago to tell a repeated point from another one.
         """
-        if key in self.pending or key in self.state.consumed:
+        consumed, covered = self.state.counted
+        if key in self.pending or key in consumed:
             return "duplicate"
-        consumed = self.state.consumed
         if self.state.key.start_ns != DELTA or len(consumed) < MAX_CONSUMED_KEYS or key[1] > consumed[0][1]:
             return None
         start_ns, time_ns = key
-        is_covered = any(first <= start_ns and time_ns <= last for first, last in self.state.covered)
+        is_covered = any(first <= start_ns and time_ns <= last for first, last in covered)
         return "overlap" if is_covered or start_ns <= 0 else None
 
     def can_subtract(self, total: PointValue) -> bool:
@@ -192,25 +166,41 @@ class Series:
             last = max(self.pending.values(), key=lambda point: point.time_ns).value
         return last is None or total.has_form_of(last)
 
-    def consume(
-        self, pane_end_ns: int, *, is_complete: CompletenessCheck
-    ) -> list[tuple[PointKey, Point, PointValue | None]]:
-        """Removes the pending data points of panes up to `pane_end_ns`, and returns each with its increment or None.
+    def take_points(self, pane_end_ns: int) -> list[tuple[PointKey, Point]]:
+        """Removes the points of panes up to `pane_end_ns`, and returns them in the order of their time."""
+        pending = self.pending
+        if len(pending) == 1:
+            ((key, point),) = pending.items()
+            if point.pane_end_ns > pane_end_ns:
+                return []
+            pending.clear()
+            return [(key, point)]
+        entries = [(key, point) for key, point in pending.items() if point.pane_end_ns <= pane_end_ns]
+        entries.sort(key=lambda entry: (entry[1].time_ns, entry[0][1], entry[0][0]))
+        for key, _ in entries:
+            del pending[key]
+        return entries
+
+    def count_total(
+        self, key: PointKey, point: Point, difference: PointValue | None, *, is_complete: CompletenessCheck
+    ) -> PointValue | None:
+        """Takes the next total; returns its increment, None if it has none.
 
         Args:
-            pane_end_ns: End of the pane that closes.
+            key: Of the point.
+            point: The point.
+            difference: What the total exceeds the last one by; None where that is not computed yet.
             is_complete: Whether a first total counts from its start on.
         """
-        entries = [(key, point) for key, point in self.pending.items() if point.pane_end_ns <= pane_end_ns]
-        if len(entries) > 1:
-            entries.sort(key=lambda entry: (entry[1].time_ns, entry[0][1], entry[0][0]))
-        is_delta = self.state.key.start_ns == DELTA
-        consumed: list[tuple[PointKey, Point, PointValue | None]] = []
-        for key, point in entries:
-            del self.pending[key]
-            self._note_consumed(key, point)
-            consumed.append((key, point, point.value if is_delta else self._increment(key, point, is_complete)))
-        return consumed
+        state = self.state
+        last = _Total(state.total, state.total_ns, state.total_received_ns)
+        is_first_counted = last.value is None and is_complete(state, *key)
+        last, increment, is_reset = _step(
+            last, point, difference, has_start=state.key.start_ns > 0, is_first_counted=is_first_counted
+        )
+        state.total, state.total_ns, state.total_received_ns = last
+        self.resets += is_reset
+        return increment
 
     def count_pending(self, *, is_complete: CompletenessCheck) -> int:
         """Counts the values that the pending data points will add to their panes, as far as is known now."""
@@ -220,30 +210,78 @@ class Series:
         last = _Total(state.total, state.total_ns, state.total_received_ns)
         for key, point in sorted(self.pending.items(), key=lambda item: (item[1].time_ns, item[0][1])):
             is_first_counted = last.value is None and is_complete(state, *key)
-            last, increment, _ = _step(last, point, has_start=state.key.start_ns > 0, is_first_counted=is_first_counted)
+            last, increment, _ = _step(
+                last, point, None, has_start=state.key.start_ns > 0, is_first_counted=is_first_counted
+            )
             count += increment.total if increment is not None else 0
         return count
 
-    def _note_consumed(self, key: PointKey, point: Point) -> None:
-        consumed = self.state.consumed
-        if not consumed or (consumed[-1][1], consumed[-1][0]) <= (key[1], key[0]):
-            consumed.append(key)
-        else:
-            insort(consumed, key, key=lambda other: (other[1], other[0]))
-        del consumed[:-MAX_CONSUMED_KEYS]
-        if self.state.key.start_ns == DELTA and key[0] > 0 and key[1] == point.time_ns:
-            cover(self.state.covered, *key)
 
-    def _increment(self, key: PointKey, point: Point, is_complete: CompletenessCheck) -> PointValue | None:
-        state = self.state
-        last = _Total(state.total, state.total_ns, state.total_received_ns)
-        is_first_counted = last.value is None and is_complete(state, *key)
-        last, increment, is_reset = _step(
-            last, point, has_start=state.key.start_ns > 0, is_first_counted=is_first_counted
+def consume_points(
+    panes: Iterable[Series], pane_end_ns: int, *, is_complete: CompletenessCheck
+) -> list[tuple[Series, PointKey, Point, PointValue | None]]:
+    """Takes the points of panes up to `pane_end_ns` from some series; each with its increment, None if it has none.
+
+    Args:
+        panes: The series.
+        pane_end_ns: End of the pane that closes.
+        is_complete: Whether a first total counts from its start on.
+    """
+    entries = [(series, *entry) for series in panes for entry in series.take_points(pane_end_ns)]
+    _count_times(entries)
+    differences = _subtract_totals(entries)
+    return [
+        (
+            series,
+            key,
+            point,
+            point.value
+            if series.state.key.start_ns == DELTA
+            else series.count_total(key, point, differences.get(position), is_complete=is_complete),
         )
-        state.total, state.total_ns, state.total_received_ns = last
-        self.resets += is_reset
-        return increment
+        for position, (series, key, point) in enumerate(entries)
+    ]
+
+
+def _count_times(entries: Sequence[tuple[Series, PointKey, Point]]) -> None:
+    """Adds the times of points to those that their series counted; of series that go on alike it is one object."""
+    known: dict[tuple[int, PointKey, bool], tuple[CountedTimes, CountedTimes]] = {}
+    for series, key, point in entries:
+        state = series.state
+        before = state.counted
+        is_interval = state.key.start_ns == DELTA and key[0] > 0 and key[1] == point.time_ns
+        step = id(before), key, is_interval
+        if step not in known:
+            known[step] = before, before.add(key, is_interval=is_interval)
+        state.counted = known[step][1]
+
+
+def _subtract_totals(entries: Sequence[tuple[Series, PointKey, Point]]) -> dict[int, PointValue]:
+    """Subtracts the last totals of many series from their next ones at once; returns by position what that can tell.
+
+    It tells nothing of a series with several points, of a first total, and of other buckets than before.
+    """
+    positions: list[int] = []
+    later: list[TableRow] = []
+    earlier: list[TableRow] = []
+    previous: Series | None = None
+    for position, (series, _, point) in enumerate(entries):
+        total, value = series.state.total, point.value
+        is_next, previous = series is not previous, series
+        if total is None or total.table is None or value.table is None or not is_next:
+            continue
+        if value.table.is_alike(value.row, total.table, total.row):
+            positions.append(position)
+            later.append((value.table, value.row))
+            earlier.append((total.table, total.row))
+    if not positions:
+        return {}
+    table, is_known = SketchTable.gather(later).subtract(SketchTable.gather(earlier))
+    return {
+        position: PointValue(None, table, row)
+        for row, (position, is_good) in enumerate(zip(positions, is_known, strict=True))
+        if is_good
+    }
 
 
 class _Total(NamedTuple):
@@ -256,13 +294,14 @@ class _Total(NamedTuple):
 
 
 def _step(
-    last: _Total, point: Point, *, has_start: bool, is_first_counted: bool
+    last: _Total, point: Point, difference: PointValue | None, *, has_start: bool, is_first_counted: bool
 ) -> tuple[_Total, PointValue | None, bool]:
     """Computes a cumulative series' next total from a data point, the increment, and whether it was reset.
 
     Args:
         last: Where the series stands.
         point: The next point.
+        difference: What it exceeds the last total by; None where that is not computed yet.
         has_start: Whether the start of the series is known, so that a reset would have begun another series.
         is_first_counted: Whether a first total is an increment.
     """
@@ -271,7 +310,9 @@ def _step(
     if last.value is None:
         return following, value if is_first_counted else None, False
     has_form = value.has_form_of(last.value)
-    increment = value.subtract(last.value) if has_form else None
+    increment = difference
+    if increment is None and has_form:
+        increment = value.subtract(last.value)
     # One that was received before the last total is an old one too, where a clock was set back between the two.
     is_old = point.time_ns <= last.time_ns or point.received_ns < last.received_ns or (has_start and has_form)
     if is_old and (increment is None or not increment.total):
@@ -281,11 +322,8 @@ def _step(
     return following, increment, False
 
 
-def cover(covered: list[tuple[int, int]], start_ns: int, end_ns: int) -> None:
-    """Adds a time interval to a list of sorted, disjoint intervals, and joins those that touch."""
-    if covered and covered[-1][0] <= start_ns <= covered[-1][1]:
-        covered[-1] = covered[-1][0], max(covered[-1][1], end_ns)
-        return
+def cover(covered: tuple[tuple[int, int], ...], start_ns: int, end_ns: int) -> tuple[tuple[int, int], ...]:
+    """Returns sorted, disjoint intervals of time with one more, those that touch joined."""
     joined: list[tuple[int, int]] = []
     for first, last in sorted([*covered, (start_ns, end_ns)]):
         if joined and first <= joined[-1][1]:
@@ -294,7 +332,7 @@ def cover(covered: list[tuple[int, int]], start_ns: int, end_ns: int) -> None:
             joined.append((first, last))
     if len(joined) > MAX_COVERED:
         joined[:2] = [(joined[0][0], joined[1][1])]
-    covered[:] = joined
+    return tuple(joined)
 
 
 def list_streams(metric: str, name: str, category: str = "") -> tuple[str, ...]:
@@ -316,58 +354,33 @@ def list_streams(metric: str, name: str, category: str = "") -> tuple[str, ...]:
     return (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS) if metric == semconv.DURATION.name else ()
 
 
-@dataclass(slots=True)
-class _Parts:
-    """The sketches of many series that together are one stream."""
-
-    exponential: list[ExponentialHistogram] = field(default_factory=list)
-    explicit: dict[tuple[float, ...], list[Histogram]] = field(default_factory=dict)
-    categories: dict[str, int] = field(default_factory=dict)
-    missing: int = 0
-
-    def add_class(self, label: str, count: int) -> None:
-        """Adds a number of values of one class."""
-        if count:
-            self.categories[label] = self.categories.get(label, 0) + count
-
-    def sketch(self) -> StreamSketch:
-        """Returns the sum of all added sketches and counts."""
-        return StreamSketch(
-            exponential=ExponentialHistogram.merge_all(self.exponential) if self.exponential else None,
-            explicit={bounds: Histogram.merge_all(parts) for bounds, parts in self.explicit.items()},
-            categories=Categories(counts=self.categories),
-            missing=self.missing,
-        )
-
-
 def add_increments(increments: Iterable[tuple[Series, PointValue]]) -> dict[str, StreamSketch]:
-    """Adds up the increments of many series to one sketch for each stream."""
-    streams: dict[str, _Parts] = {}
-    for series, (counter, explicit, exponential) in increments:
+    """Adds the increments of many series up by the streams that they feed, in one pass."""
+    categories: dict[str, dict[str, int]] = {}
+    missing: dict[str, int] = {}
+    rows: list[TableRow] = []
+    names: list[str] = []
+    for series, (counter, table, row) in increments:
         state = series.state
         for name in series.streams:
-            parts = streams.get(name)
-            if parts is None:
-                parts = streams[name] = _Parts()
-            if counter is not None:
+            classes = categories.setdefault(name, {})
+            if table is None:
+                count = counter or 0
                 if state.metric == semconv.MISSING_VALUES.name:
-                    parts.missing += counter
-                else:
-                    parts.add_class(state.category if state.metric == semconv.CATEGORY.name else state.name, counter)
+                    missing[name] = missing.get(name, 0) + count
+                    continue
+                label = state.category if state.metric == semconv.CATEGORY.name else state.name
             elif name == semconv.STREAM_ERRORS:
                 # The metric of a failed call carries its error type, and nothing else splits it.
-                parts.add_class(FAILED if state.name else OK, PointValue(None, explicit, exponential).total)
-            elif exponential is not None:
-                parts.exponential.append(exponential)
-            elif explicit is not None:
-                parts.explicit.setdefault(explicit.bounds, []).append(explicit)
-    return {name: parts.sketch() for name, parts in streams.items()}
-
-
-def merge_streams(panes: Iterable[Mapping[str, StreamSketch]]) -> dict[str, StreamSketch]:
-    """Merges the sketches of several parts of a pane, stream by stream, exactly as if counted by one process."""
-    parts: dict[str, list[StreamSketch]] = {}
-    for pane in panes:
-        for stream, sketch in pane.items():
-            parts.setdefault(stream, []).append(sketch)
-    return {stream: StreamSketch.merge_all(sketches) for stream, sketches in parts.items()}
+                label, count = FAILED if state.name else OK, table.numbers[row]
+            else:
+                rows.append((table, row))
+                names.append(name)
+                continue
+            if count:
+                classes[label] = classes.get(label, 0) + count
+    histograms = SketchTable.gather(rows).merge_rows(names)
+    return {
+        name: StreamSketch.from_parts(histograms.get(name, ()), classes, missing.get(name, 0))
+        for name, classes in categories.items()
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
@@ -13,6 +13,7 @@ from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.series import Point, PointKey, Series, SeriesKey
 from otel_mlmon.processor.window.window import ModelPane, StreamKey, WindowSettings
 from otel_mlmon.reference.profile import Profile
+from otel_mlmon.sketch.table import PointValue, SketchTable
 from otel_mlmon.types import ModelKey
 
 MAX_EMBEDDED_REFERENCES: Final = 1_000
@@ -115,6 +116,11 @@ class WindowState:
     """When panes were last merged to longer ones, by our clock."""
     changes: Changes = field(default_factory=lambda: Changes(is_started=True))
 
+    @property
+    def stream_count(self) -> int:
+        """How many drift streams are watched."""
+        return sum(len(model.streams) for model in self.models.values())
+
     def settings_of(self, key: ModelKey) -> ModelWindowSettings:
         """Returns the settings of a model, with the reference profile that it carries."""
         settings = self.settings_for(key)
@@ -139,37 +145,40 @@ class WindowState:
         self.starts[name] = max(newest_ns, start_ns)
         return newest_ns < start_ns
 
-    def add_point(self, series: Series, key: PointKey, point: Point, *, sender: str) -> None:
-        """Adds a data point to its series, to be counted when its pane closes."""
-        series.pending[key] = point
-        state, model = series.state, series.state.model
-        state.newest_ns = max(state.newest_ns, key[1])
-        request = point.request, model
-        self.points.setdefault(request, {})[state.key, key] = series
+    def add_request(self, model: ModelKey, sender: str) -> dict[tuple[SeriesKey, PointKey], Series]:
+        """Returns where the pending points of the present request about a model are noted."""
+        request = self.request, model
         changes = self.changes
         changes.points.add(request)
         changes.senders.add((model, sender))
         changes.models.add(model)
         self.touched.add(model)
+        return self.points.setdefault(request, {})
 
-    def note_consumed(self, series: Series, key: PointKey, point: Point) -> None:
-        """Records that a data point of a series is counted and no longer pending."""
-        state = series.state
-        request = point.request, state.model
-        self.changes.series.add((state.model, state.sender))
-        pending = self.points[request]
-        del pending[state.key, key]
-        if pending:
-            self.changes.points.add(request)
-        else:
-            del self.points[request]
-            self._note_removed(self.changes.points, request)
+    def note_consumed(self, model: ModelKey, consumed: Sequence[tuple[Series, PointKey, Point]]) -> None:
+        """Notes that points of a model are no longer pending."""
+        self.changes.series.update((model, sender) for sender in {series.state.sender for series, _, _ in consumed})
+        for sender in {series.state.sender for series, _, _ in consumed if series.state.total is not None}:
+            _gather_totals(self.owners[model, sender].values())
+        requests: dict[int, list[tuple[SeriesKey, PointKey]]] = {}
+        for series, key, point in consumed:
+            requests.setdefault(point.request, []).append((series.state.key, key))
+        for number, keys in requests.items():
+            request = number, model
+            pending = self.points[request]
+            if len(keys) < len(pending):
+                for entry in keys:
+                    del pending[entry]
+                self.changes.points.add(request)
+            else:
+                del self.points[request]
+                self._note_removed(self.changes.points, request)
 
     def remove_series(self, key: SeriesKey, now_ns: int) -> None:
         """Removes a stale series, and records up to which time its sender was counted."""
         state = self.series.pop(key).state
         owner = state.model, state.sender
-        if state.consumed:
+        if state.counted.keys:
             present = self.ended.get(state.sender)
             newest_ns = max(state.newest_ns, present.newest_ns if present is not None else 0)
             self.ended[state.sender] = EndedSender(state.sender, newest_ns, now_ns)
@@ -263,3 +272,12 @@ class WindowState:
             keys.add(key)
         else:
             keys.discard(key)
+
+
+def _gather_totals(group: Iterable[Series]) -> None:
+    """Brings the last totals of the series of a sender into one table, so that they hold no request in memory."""
+    states = [series.state for series in group]
+    rows = [(state, state.total.table, state.total.row) for state in states if state.total and state.total.table]
+    table = SketchTable.gather([(table, row) for _, table, row in rows])
+    for position, (state, _, _) in enumerate(rows):
+        state.total = PointValue(None, table, position)

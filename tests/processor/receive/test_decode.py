@@ -53,22 +53,22 @@ def test_an_empty_request_holds_nothing() -> None:
 
 def test_a_counter_becomes_an_observation() -> None:
     point = only(decode_metrics(request("ml.predictions", "sum", counter(41), attributes=LABEL)))
-    assert (point.model, point.metric, point.key, point.category) == (
+    assert (point.identity.model, point.identity.metric, point.identity.key, point.identity.category) == (
         ModelKey("fraud", "7"),
         "ml.predictions",
         "spam",
         "",
     )
     assert (point.start_ns, point.time_ns, point.is_cumulative) == (START_NS, NOW_NS, True)
-    assert (point.sketch, point.exemplars) == (41, ())
-    assert len(point.series) == 32
+    assert (point.value.sketch, point.exemplars) == (41, ())
+    assert len(point.identity.series) == 32
 
 
 def test_a_histogram_keeps_buckets_and_moments() -> None:
     fill = histogram([0.1, 0.2], [3, 0, 1], sum=1.25, min=0.05, max=0.75)
     point = only(decode_metrics(request("ml.inference.duration", "histogram", fill, temporality=DELTA)))
     assert not point.is_cumulative
-    assert point.sketch == Histogram(
+    assert point.value.sketch == Histogram(
         bounds=(0.1, 0.2),
         counts=np.array([3, 0, 1]),
         moments=Moments.from_total(count=4, total=1.25, minimum=0.05, maximum=0.75),
@@ -77,14 +77,14 @@ def test_a_histogram_keeps_buckets_and_moments() -> None:
 
 def test_a_histogram_without_buckets_has_one() -> None:
     point = only(decode_metrics(request("ml.inference.duration", "histogram", histogram([], [], count=5))))
-    assert point.sketch == Histogram(bounds=(), counts=np.array([5]), moments=Moments(count=5))
+    assert point.value.sketch == Histogram(bounds=(), counts=np.array([5]), moments=Moments(count=5))
 
 
 def test_an_exponential_histogram_keeps_its_buckets() -> None:
     fill = exponential(3, (-2, [1, 0, 4]), (5, [2, 1]), 9, sum=2.5, zero_threshold=1e-9)
     point = only(decode_metrics(request("ml.input.feature", "exponential_histogram", fill, attributes=FEATURE)))
-    assert point.key == "age"
-    assert point.sketch == ExponentialHistogram(
+    assert point.identity.key == "age"
+    assert point.value.sketch == ExponentialHistogram(
         scale=3,
         ordinals=np.array([-(6 + BIAS), -(5 + BIAS), 0, BIAS - 2, BIAS]),
         counts=np.array([1, 2, 9, 1, 4]),
@@ -95,14 +95,14 @@ def test_an_exponential_histogram_keeps_its_buckets() -> None:
 def test_a_category_is_split_by_feature_and_value() -> None:
     attributes = {"ml.model.name": "m", "ml.feature.name": "country", "ml.feature.value": "IS"}
     point = only(decode_metrics(request("ml.input.category", "sum", counter(1), attributes=attributes)))
-    assert (point.key, point.category) == ("country", "IS")
+    assert (point.identity.key, point.identity.category) == ("country", "IS")
 
 
 def test_extremes_that_contradict_each_other_are_unknown() -> None:
     fill = histogram([1.0], [1, 0], min=5.0, max=-5.0)
     point = only(decode_metrics(request("ml.prediction.confidence", "histogram", fill)))
-    assert isinstance(point.sketch, Histogram)
-    assert (point.sketch.moments.minimum, point.sketch.moments.maximum) == (math.inf, -math.inf)
+    assert isinstance(point.value.sketch, Histogram)
+    assert (point.value.sketch.moments.minimum, point.value.sketch.moments.maximum) == (math.inf, -math.inf)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_counter_of_doubles_is_read() -> None:
     def fill(point: Any) -> None:
         point.as_double = 3.0
 
-    assert only(decode_metrics(request("ml.input.samples", "sum", fill))).sketch == 3
+    assert only(decode_metrics(request("ml.input.samples", "sum", fill))).value.sketch == 3
 
 
 @pytest.mark.parametrize(
@@ -176,10 +176,8 @@ def test_a_point_has_a_time(times: tuple[int, int], reason: str) -> None:
 
 def facts(point: DataPoint) -> tuple[object, ...]:
     """A point as a value that compares."""
-    return (
-        point.model, point.metric, point.key, point.category, point.start_ns, point.time_ns, point.is_cumulative,
-        point.sketch, point.exemplars,
-    )  # fmt: skip
+    times = point.start_ns, point.time_ns, point.is_cumulative
+    return (*point.identity[:4], *times, point.value.sketch, point.exemplars)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +193,7 @@ def facts(point: DataPoint) -> tuple[object, ...]:
 def test_the_largest_count_that_is_exact_is_accepted(
     fill: Callable[[Any], None], kind: str, metric: str, count: int
 ) -> None:
-    sketch = only(decode_metrics(request(metric, kind, fill))).sketch
+    sketch = only(decode_metrics(request(metric, kind, fill))).value.sketch
     assert (sketch if isinstance(sketch, int) else sketch.total) == count
 
 
@@ -240,8 +238,8 @@ def test_buckets_lie_where_a_float_can(
     assert (decoded.accepted, decoded.faults) == ((1, {}) if reason is None else (0, {reason: 1}))
     for point in decoded.items:
         assert isinstance(point, DataPoint)
-        assert isinstance(point.sketch, ExponentialHistogram)
-        assert point.sketch.total == length
+        assert isinstance(point.value.sketch, ExponentialHistogram)
+        assert point.value.sketch.total == length
 
 
 @pytest.mark.parametrize(
@@ -258,7 +256,7 @@ def test_buckets_lie_where_a_float_can(
 )
 def test_extremes_are_kept_where_they_are_known(fields: dict[str, float], extremes: tuple[float, float]) -> None:
     fill = histogram([1.0], [1, 0], **fields)
-    sketch = only(decode_metrics(request("ml.prediction.confidence", "histogram", fill))).sketch
+    sketch = only(decode_metrics(request("ml.prediction.confidence", "histogram", fill))).value.sketch
     assert isinstance(sketch, Histogram)
     assert (sketch.moments.minimum, sketch.moments.maximum) == extremes
 
@@ -274,7 +272,7 @@ def test_both_temporalities_are_read_of_every_kind(kind: str, temporality: int, 
     attributes = {"ml.model.name": "m", "ml.feature.name": "age"}
     message = request(metric, kind, fill, temporality=temporality, attributes=attributes, is_monotonic=kind == "sum")
     point = only(decode_metrics(message))
-    assert (point.metric, point.is_cumulative) == (metric, is_cumulative)
+    assert (point.identity.metric, point.is_cumulative) == (metric, is_cumulative)
     for unknown in (0, 3):
         broken = request(metric, kind, fill, points=2, temporality=unknown, attributes=attributes)
         assert fault(broken) == {"no_temporality": 2}
@@ -282,7 +280,7 @@ def test_both_temporalities_are_read_of_every_kind(kind: str, temporality: int, 
 
 def test_a_histogram_need_not_be_monotonic() -> None:
     message = request("ml.inference.batch.size", "histogram", histogram([], [], count=1))
-    assert only(decode_metrics(message)).metric == "ml.inference.batch.size"
+    assert only(decode_metrics(message)).identity.metric == "ml.inference.batch.size"
 
 
 @pytest.mark.parametrize(
@@ -306,7 +304,7 @@ def test_a_point_is_split_by_the_attributes_of_its_metric(
 ) -> None:
     fill = {"sum": counter(1), "histogram": histogram([], [], count=1), "exponential_histogram": exponential(0)}[kind]
     point = only(decode_metrics(request(metric, kind, fill, attributes={"ml.model.name": "m", **attributes})))
-    assert (point.metric, point.key, point.category) == (metric, key, category)
+    assert (point.identity.metric, point.identity.key, point.identity.category) == (metric, key, category)
 
 
 def test_a_request_of_many_kinds_is_decoded_and_counted_as_a_whole() -> None:
@@ -334,7 +332,7 @@ def test_a_request_of_many_kinds_is_decoded_and_counted_as_a_whole() -> None:
     first, second = decoded.items
     assert isinstance(first, DataPoint)
     assert isinstance(second, DataPoint)
-    assert first.series == second.series
+    assert first.identity.series == second.identity.series
 
 
 def test_a_name_that_is_no_text_counts_as_one() -> None:
@@ -344,13 +342,13 @@ def test_a_name_that_is_no_text_counts_as_one() -> None:
         point.attributes.add(key="ml.model.version").value.bool_value = True
 
     message = request("ml.input.samples", "sum", fill, attributes={})
-    assert only(decode_metrics(message)).model == ModelKey("7", "true")
+    assert only(decode_metrics(message)).identity.model == ModelKey("7", "true")
 
 
 def test_the_identity_of_a_series_is_the_same_at_every_export() -> None:
     attributes = {"ml.model.name": "m", "ml.prediction.label": "a"}
     names = {
-        only(decode_metrics(request("ml.predictions", "sum", counter(count), attributes=attributes))).series
+        only(decode_metrics(request("ml.predictions", "sum", counter(count), attributes=attributes))).identity.series
         for count in (1, 2)
     }
     assert names == {"0e3ea2d693acec720225083a1568e077"}  # stored with the series, so it must not change
@@ -390,13 +388,13 @@ def test_the_model_is_looked_for_on_the_point_then_the_scope_then_the_resource()
         attributes={},
         resource={"ml.model.name": "of-resource", "ml.model.version": "1", "service.name": "shop"},
     )
-    assert only(decode_metrics(message)).model == ModelKey("of-resource", "1")
+    assert only(decode_metrics(message)).identity.model == ModelKey("of-resource", "1")
     scope = message.resource_metrics[0].scope_metrics[0].scope
     scope.attributes.add(key="ml.model.name").value.string_value = "of-scope"
-    assert only(decode_metrics(message)).model == ModelKey("of-scope", "1")
+    assert only(decode_metrics(message)).identity.model == ModelKey("of-scope", "1")
     point = message.resource_metrics[0].scope_metrics[0].metrics[0].sum.data_points[0]
     point.attributes.add(key="ml.model.name").value.string_value = "of-point"
-    assert only(decode_metrics(message)).model == ModelKey("of-point", "1")
+    assert only(decode_metrics(message)).identity.model == ModelKey("of-point", "1")
 
 
 def test_the_environment_is_part_of_the_model_and_the_point_wins_over_scope_and_resource() -> None:
@@ -407,18 +405,18 @@ def test_the_environment_is_part_of_the_model_and_the_point_wins_over_scope_and_
         attributes={"ml.model.name": "fraud", "ml.model.version": "7"},
         resource={"deployment.environment.name": "of-resource", "service.name": "shop"},
     )
-    assert only(decode_metrics(message)).model == ModelKey("fraud", "7", "of-resource")
+    assert only(decode_metrics(message)).identity.model == ModelKey("fraud", "7", "of-resource")
     scope = message.resource_metrics[0].scope_metrics[0].scope
     scope.attributes.add(key="deployment.environment.name").value.string_value = "of-scope"
-    assert only(decode_metrics(message)).model == ModelKey("fraud", "7", "of-scope")
+    assert only(decode_metrics(message)).identity.model == ModelKey("fraud", "7", "of-scope")
     point = message.resource_metrics[0].scope_metrics[0].metrics[0].sum.data_points[0]
     point.attributes.add(key="deployment.environment.name").value.string_value = "of-point"
-    assert only(decode_metrics(message)).model == ModelKey("fraud", "7", "of-point")
+    assert only(decode_metrics(message)).identity.model == ModelKey("fraud", "7", "of-point")
 
 
 def test_the_service_stands_in_for_a_model_without_a_name() -> None:
     named = request("ml.input.samples", "sum", counter(1), attributes={}, resource={"service.name": "shop"})
-    assert only(decode_metrics(named)).model == ModelKey("shop", "")
+    assert only(decode_metrics(named)).identity.model == ModelKey("shop", "")
     assert fault(request("ml.input.samples", "sum", counter(1), attributes={})) == {"no_model_name": 1}
 
 
@@ -453,7 +451,7 @@ def test_every_kind_of_attribute_value_is_accepted() -> None:
         point.attributes.add(key="map").value.kvlist_value.values.add(key="k").value.int_value = 2
         point.attributes.add(key="index").value.string_value_strindex = 1
 
-    assert only(decode_metrics(request("ml.input.samples", "sum", fill))).model.name == "fraud"
+    assert only(decode_metrics(request("ml.input.samples", "sum", fill))).identity.model.name == "fraud"
 
 
 def series_of(attributes: dict[str, Any], *, resource: dict[str, str] | None = None) -> str:
@@ -463,7 +461,7 @@ def series_of(attributes: dict[str, Any], *, resource: dict[str, str] | None = N
             kind = {str: "string_value", int: "int_value", bool: "bool_value", float: "double_value"}[type(value)]
             setattr(point.attributes.add(key=key).value, kind, value)
 
-    return only(decode_metrics(request("ml.input.samples", "sum", fill, resource=resource))).series
+    return only(decode_metrics(request("ml.input.samples", "sum", fill, resource=resource))).identity.series
 
 
 def test_a_series_is_named_by_everything_that_tells_writers_apart() -> None:
@@ -476,7 +474,7 @@ def test_a_series_is_named_by_everything_that_tells_writers_apart() -> None:
         series_of({"a": "1", "b": ""}),
         series_of({"a": "1', 'b': '"}),
         series_of({}, resource={"service.instance.id": "x"}),
-        only(decode_metrics(predictions())).series,
+        only(decode_metrics(predictions())).identity.series,
     ]
     assert len(set(names)) == len(names)
     assert series_of({"a": "1", "b": "2"}) == series_of({"b": "2", "a": "1"})
@@ -535,11 +533,11 @@ def test_every_point_is_counted_once_and_what_is_accepted_is_sound(
     assert decoded.rejected == sum(decoded.faults.values())
     for point in decoded.items:
         assert isinstance(point, DataPoint)
-        assert point.model.name
-        total = point.sketch if isinstance(point.sketch, int) else point.sketch.total
+        assert point.identity.model.name
+        total = point.value.sketch if isinstance(point.value.sketch, int) else point.value.sketch.total
         assert 0 <= total <= 2**53
-        if not isinstance(point.sketch, int):
-            assert point.sketch.moments.count == total
+        if not isinstance(point.value.sketch, int):
+            assert point.value.sketch.moments.count == total
 
 
 @settings(deadline=None, max_examples=100)

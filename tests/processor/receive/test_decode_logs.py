@@ -6,6 +6,7 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from otel_mlmon.processor.receive.data_point import ModelLoaded, ProviderFallback
+from otel_mlmon.processor.receive.decode import DecodedRequest
 from otel_mlmon.processor.receive.decode_logs import MAX_PROVIDER_CHARACTERS, MAX_REFERENCE_CHARACTERS, decode_logs
 from otel_mlmon.types import ModelKey
 
@@ -100,18 +101,25 @@ def test_other_records_are_not_used(attributes: Mapping[str, str], event: str, s
     assert (decoded.items, decoded.unused, decoded.rejected, decoded.points) == ((), 1, 0, 0)
 
 
+def loaded_by(decoded: DecodedRequest) -> ModelLoaded:
+    """The one item of a request."""
+    (item,) = decoded.items
+    assert isinstance(item, ModelLoaded)
+    return item
+
+
 def test_the_resource_speaks_where_the_record_does_not() -> None:
     loaded = decode_logs(request({}, resource={"ml.model.name": "fraud", "ml.model.version": "7"}))
     assert loaded.items == (ModelLoaded(model=ModelKey("fraud", "7"), reference=""),)
     service = decode_logs(request({}, resource={"service.name": "shop"}))
-    assert service.items[0].model == ModelKey("shop", "")
+    assert loaded_by(service).model == ModelKey("shop", "")
 
 
 def test_the_environment_is_read_from_the_record_and_else_from_the_resource() -> None:
     staging = {"deployment.environment.name": "staging"}
-    assert decode_logs(request(FRAUD, resource=staging)).items[0].model == ModelKey("fraud", "7", "staging")
+    assert loaded_by(decode_logs(request(FRAUD, resource=staging))).model == ModelKey("fraud", "7", "staging")
     both = request({**FRAUD, **staging}, resource={"deployment.environment.name": "production"})
-    assert decode_logs(both).items[0].model == ModelKey("fraud", "7", "staging")
+    assert loaded_by(decode_logs(both)).model == ModelKey("fraud", "7", "staging")
 
 
 def test_without_a_name_or_too_large_it_is_rejected_with_the_reason() -> None:

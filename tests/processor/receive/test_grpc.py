@@ -105,10 +105,10 @@ def test_the_sdks_exporter_is_understood(serve: Callable[..., str], compression:
     duration = meter.create_histogram("ml.inference.duration", explicit_bucket_boundaries_advisory=[0.1, 1.0])
     duration.record(0.5, {"ml.model.name": "fraud"})
     provider.shutdown()
-    results = {observation.metric: observation for observation in store.items}
-    assert results["ml.predictions"].sketch == 5
-    assert results["ml.predictions"].model.name == "fraud"
-    sketch: Any = results["ml.inference.duration"].sketch
+    results = {observation.identity.metric: observation for observation in store.items}
+    assert results["ml.predictions"].value.sketch == 5
+    assert results["ml.predictions"].identity.model.name == "fraud"
+    sketch: Any = results["ml.inference.duration"].value.sketch
     assert (sketch.bounds, sketch.counts.tolist(), sketch.moments.sum) == ((0.1, 1.0), [0, 1, 0], 0.5)
 
 
@@ -177,7 +177,7 @@ def test_the_sdks_exporter_waits_as_long_as_it_is_told(serve: Callable[..., str]
     provider.force_flush()
     first_s, second_s = store.arrivals_s[:2]
     provider.shutdown()
-    assert store.items[0].sketch == 5
+    assert store.items[0].value.sketch == 5
     assert 0.25 < second_s - first_s < 0.75  # its own backoff would be 0.8 s or more
 
 

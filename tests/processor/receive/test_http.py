@@ -133,7 +133,7 @@ def test_the_sdks_exporter_is_understood(serve: Callable[..., str], compression:
     provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
     provider.get_meter("otel_mlmon").create_counter("ml.predictions").add(5, {"ml.model.name": "fraud"})
     provider.shutdown()
-    assert [(response.metric, response.sketch) for response in store.items] == [("ml.predictions", 5)]
+    assert [(response.identity.metric, response.value.sketch) for response in store.items] == [("ml.predictions", 5)]
 
 
 def test_the_sdks_exporter_waits_as_long_as_it_is_told(serve: Callable[..., str]) -> None:
@@ -145,7 +145,7 @@ def test_the_sdks_exporter_waits_as_long_as_it_is_told(serve: Callable[..., str]
     provider.force_flush()
     first_s, second_s = store.arrivals_s[:2]
     provider.shutdown()
-    assert store.items[0].sketch == 5
+    assert store.items[0].value.sketch == 5
     assert 1.9 < second_s - first_s < 2.5  # whole seconds, rounded up
 
 
@@ -195,7 +195,7 @@ def test_json_is_understood_and_answered_in_json(serve: Callable[..., str]) -> N
     code, headers, body = post(address, text, content_type="application/json; charset=utf-8")
     partial = {"partialSuccess": {"rejectedDataPoints": "1", "errorMessage": "bad_value: 1"}}
     assert (code, headers["content-type"], json.loads(body)) == (200, JSON, partial)
-    assert [item.sketch for item in store.items] == [5]
+    assert [item.value.sketch for item in store.items] == [5]
     assert post(address, b"{}", content_type=JSON)[::2] == (200, b"{}")
     assert post(address, gzip.compress(b"{}"), content_type=JSON, content_encoding="gzip", path="/v1/traces")[0] == 200
 

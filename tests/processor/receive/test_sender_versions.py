@@ -67,7 +67,9 @@ def test_what_a_later_release_sends_anew_is_ignored_and_counted_and_all_else_is_
     counts = admission.counts
     assert (result.rejected, counts.accepted, counts.ignored) == (0, 2, 4)
     points = [item for item in store.items if isinstance(item, DataPoint)]
-    assert {(point.model.name, point.metric, point.key) for point in points} == {("fraud", "ml.predictions", "spam")}
+    assert {(point.identity.model.name, point.identity.metric, point.identity.key) for point in points} == {
+        ("fraud", "ml.predictions", "spam")
+    }
 
 
 def test_series_that_differ_in_an_attribute_of_a_later_release_are_one_stream() -> None:
@@ -93,7 +95,7 @@ def test_what_an_earlier_release_does_not_send_is_not_missed() -> None:
     assert admission.consume("metrics", body).result(30).rejected == 0
     (point,) = store.items
     assert isinstance(point, DataPoint)
-    assert (point.model.version, point.key, point.sketch) == ("", "", 3)
+    assert (point.identity.model.version, point.identity.key, point.value.sketch) == ("", "", 3)
 
 
 def test_versions_that_are_made_up_take_no_memory(caplog: pytest.LogCaptureFixture) -> None:

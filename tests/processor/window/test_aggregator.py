@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import ModelLoaded
-from otel_mlmon.processor.window.aggregator import CLOCK_SLACK_NS, EXPIRY_INTERVAL_NS, WindowAggregator
+from otel_mlmon.processor.window.aggregator import EXPIRY_INTERVAL_NS, WindowAggregator
+from otel_mlmon.processor.window.intake import CLOCK_SLACK_NS
 from otel_mlmon.processor.window.reference import ModelWindowSettings
-from otel_mlmon.processor.window.series import PointValue, merge_streams
 from otel_mlmon.processor.window.state import MAX_EMBEDDED_REFERENCES
 from otel_mlmon.processor.window.window import StreamKey, Window, WindowSettings
 from otel_mlmon.reference.embedding import encode_profile
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.semconv import MISSING, OTHER
 from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.sketch.table import PointValue
 from otel_mlmon.types import ModelKey
 from tests.support.observations import (
     MODEL,
@@ -35,7 +36,7 @@ from tests.support.observations import (
     numbers,
     point,
 )
-from tests.support.plain_sketches import sketch_streams
+from tests.support.plain_sketches import merge_streams, sketch_streams
 
 
 def windows_of(bench: Bench, stream: str) -> list[Window]:
@@ -393,7 +394,7 @@ def test_models_are_apart_by_environment() -> None:
 def test_a_point_is_clamped_only_beyond_the_slack_of_clocks() -> None:
     for ahead_ns, clamped in ((CLOCK_SLACK_NS, 0), (CLOCK_SLACK_NS + 1, 1)):
         bench = Bench()
-        bench.panes.add(replace(label(1, at_s=1), time_ns=T0 + ahead_ns))
+        bench.panes.add(label(1, at_s=1)._replace(time_ns=T0 + ahead_ns))
         assert bench.panes.clamped == clamped
 
 

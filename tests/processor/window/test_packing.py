@@ -23,9 +23,10 @@ from otel_mlmon.processor.window.packing import (
     unpack_series,
     unpack_values,
 )
-from otel_mlmon.processor.window.series import Point, PointValue, SeriesKey, SeriesState
+from otel_mlmon.processor.window.series import CountedTimes, Point, SeriesKey, SeriesState
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
+from otel_mlmon.sketch.table import PointValue
 from tests.support.observations import MODEL
 
 NUMBERS = st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), max_size=8).map(np.array)
@@ -33,11 +34,11 @@ BOUNDS = st.sampled_from([(), (0.0,), (-1.0, 2.0, 1e9)])
 VALUES = st.one_of(
     st.integers(0, 2**53).map(lambda count: PointValue(counter=count)),
     st.builds(
-        lambda numbers, bounds: PointValue(explicit=Histogram.from_values(numbers.astype(float), bounds)),
+        lambda numbers, bounds: PointValue.from_sketch(Histogram.from_values(numbers.astype(float), bounds)),
         NUMBERS,
         BOUNDS,
     ),
-    NUMBERS.map(lambda numbers: PointValue(exponential=ExponentialHistogram.from_values(numbers.astype(float)))),
+    NUMBERS.map(lambda numbers: PointValue.from_sketch(ExponentialHistogram.from_values(numbers.astype(float)))),
 )
 TIMES = st.integers(0, 2**62)
 KEYS = st.tuples(TIMES, TIMES)
@@ -55,8 +56,7 @@ STATES = st.builds(
     total=st.none() | VALUES,
     total_ns=st.integers(0, 2),
     total_received_ns=st.integers(0, 2),
-    consumed=st.lists(KEYS, max_size=2),
-    covered=st.lists(KEYS, max_size=2),
+    counted=st.builds(CountedTimes, st.lists(KEYS, max_size=2).map(tuple), st.lists(KEYS, max_size=2).map(tuple)),
 )
 
 
@@ -106,7 +106,7 @@ def test_numbers_take_the_narrowest_type_that_holds_them(numbers: list[int]) -> 
     ],
 )
 def test_values_that_contradict_each_other_are_refused(fields: dict[str, Any]) -> None:
-    values = [PointValue(exponential=ExponentialHistogram.from_values(np.array([1.0, 3.0])))]
+    values = [PointValue.from_sketch(ExponentialHistogram.from_values(np.array([1.0, 3.0])))]
     with pytest.raises(ValueError, match=r"."):
         list(unpack_values(pack_values(values)._replace(**fields)))
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from otel_mlmon.processor.receive.data_point import ModelLoaded, ProviderFallback
 from otel_mlmon.processor.state.sqlite import SqliteRepository
-from otel_mlmon.processor.window.aggregator import CLOCK_SLACK_NS
+from otel_mlmon.processor.window.intake import CLOCK_SLACK_NS
 from otel_mlmon.processor.window.providers import MAX_PROVIDERS, ModelProviders, ProviderUse
 from otel_mlmon.processor.window.state import MAX_EMBEDDED_REFERENCES
 from otel_mlmon.processor.window.window import WindowSettings

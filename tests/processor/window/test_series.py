@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,23 +11,24 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import DataPoint
-from otel_mlmon.processor.window.aggregator import CLOCK_SLACK_NS
+from otel_mlmon.processor.window.intake import CLOCK_SLACK_NS
 from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.series import (
     DELTA,
     MAX_CONSUMED_KEYS,
     MAX_COVERED,
     Point,
-    PointValue,
     Series,
     SeriesKey,
     SeriesState,
     add_increments,
+    consume_points,
     cover,
     list_streams,
 )
 from otel_mlmon.processor.window.window import WindowSettings
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.sketch.table import PointValue
 from tests.support.observations import MODEL, SECOND, T0, Bench, Clock, durations, facts, label, numbers, point
 
 
@@ -184,17 +184,17 @@ def test_a_first_total_counts_from_the_start_of_the_processor_on_and_while_serie
     since_ns: int, time_ns: int, is_complete: bool
 ) -> None:
     bench = Bench(windows=WindowSettings(stale_after_s=100))
-    total = replace(cumulative(7, at_s=0), start_ns=since_ns, time_ns=time_ns)
+    total = cumulative(7, at_s=0)._replace(start_ns=since_ns, time_ns=time_ns)
     assert bench.add(total) == ("accepted" if is_complete else "starting_point")
     assert learned(bench) == ([7] if is_complete else [])
 
 
 def test_an_unknown_start_is_no_start_even_when_the_processor_is_as_old_as_the_clock() -> None:
     bench = Bench(clock=Clock(0), windows=WindowSettings(lateness_s=0))
-    assert bench.add(replace(cumulative(7, at_s=0), start_ns=0, time_ns=SECOND)) == "starting_point"
+    assert bench.add(cumulative(7, at_s=0)._replace(start_ns=0, time_ns=SECOND)) == "starting_point"
     assert learned(bench) == []
     bench = Bench(clock=Clock(0), windows=WindowSettings(lateness_s=0))
-    assert bench.add(replace(cumulative(7, at_s=0), start_ns=1, time_ns=SECOND)) == "accepted"
+    assert bench.add(cumulative(7, at_s=0)._replace(start_ns=1, time_ns=SECOND)) == "accepted"
     assert learned(bench) == [7]
 
 
@@ -202,8 +202,8 @@ def test_points_of_one_time_are_consumed_in_the_order_of_their_start() -> None:
     series = series_of(DELTA)
     for key in ((3, 20), (1, 20), (2, 10), (0, 30)):
         series.pending[key] = Point(key[1], key[1], 0, PointValue(counter=1))
-    consumed = [key for key, _, _ in series.consume(20, is_complete=lambda *_: True)]
-    assert consumed == series.state.consumed == [(2, 10), (1, 20), (3, 20)]
+    consumed = tuple(key for _, key, _, _ in consume_points([series], 20, is_complete=lambda *_: True))
+    assert consumed == series.state.counted.keys == ((2, 10), (1, 20), (3, 20))
     assert list(series.pending) == [(0, 30)]
     repetitions = [series.find_repetition(key) for key in ((1, 20), (5, 20), (0, 30))]
     assert repetitions == ["duplicate", None, "duplicate"]
@@ -215,7 +215,7 @@ def test_a_total_of_an_earlier_time_adds_what_it_exceeds_the_last_one_by() -> No
     increments = []
     for time_ns, count in totals:
         series.pending[1, time_ns] = Point(100, time_ns, 0, PointValue(counter=count))
-        increments += [increment for _, _, increment in series.consume(100, is_complete=lambda *_: True)]
+        increments += consume(series)
     assert [increment and increment.total for increment in increments] == [4, 5, None, None, 2, 1, None, None]
     assert (series.state.total, series.state.total_ns, series.resets) == (PointValue(counter=12), 21, 0)
 
@@ -225,7 +225,7 @@ def test_a_total_of_unknown_start_that_falls_was_reset_if_its_time_and_its_arriv
     increments = []
     for time_ns, received_ns, count in ((10, 10, 4), (20, 20, 9), (15, 30, 2), (25, 15, 7), (30, 40, 3)):
         series.pending[0, time_ns] = Point(100, time_ns, received_ns, PointValue(counter=count))
-        increments += [increment for _, _, increment in series.consume(100, is_complete=lambda *_: True)]
+        increments += consume(series)
     assert [increment and increment.total for increment in increments] == [4, 5, None, None, 3]
     assert series.resets == 1
 
@@ -248,10 +248,10 @@ def test_totals_of_a_known_start_add_up_to_the_largest_whatever_the_clock_and_th
     for number, (total, time_ns) in enumerate(arrivals):
         series.pending[1, time_ns] = Point(100, time_ns, number, PointValue(counter=total))
         if number in closes:
-            increments += [increment for _, _, increment in series.consume(100, is_complete=lambda *_: True)]
+            increments += consume(series)
     expected = sum(increment.total for increment in increments if increment is not None)
     expected += series.count_pending(is_complete=lambda *_: True)
-    increments += [increment for _, _, increment in series.consume(100, is_complete=lambda *_: True)]
+    increments += consume(series)
     counted = sum(increment.total for increment in increments if increment is not None)
     assert counted == expected == max(totals)
     assert (series.state.total, series.resets) == (PointValue(counter=max(totals)), 0)
@@ -262,21 +262,26 @@ def test_an_old_delta_is_a_repeated_one_only_where_its_time_is_counted(is_repeat
     series = series_of(DELTA)
     for end_ns in (10, 20, 40, *range(50, 200, 10)):
         series.pending[end_ns - 10, end_ns] = Point(end_ns, end_ns, 0, PointValue(counter=1))
-    list(series.consume(1000, is_complete=lambda *_: True))
-    assert series.state.covered == [(0, 20), (30, 190)] or series.state.covered == [(10, 20), (30, 190)]
+    consume(series)
+    assert series.state.counted.covered == ((10, 20), (30, 190))
     key = (30, 40) if is_repeated else (20, 30)
     assert series.find_repetition(key) == ("overlap" if is_repeated else None)
 
 
 @given(intervals=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 9)), max_size=60))
 def test_covered_time_is_sorted_disjoint_bounded_and_holds_every_interval(intervals: list[tuple[int, int]]) -> None:
-    covered: list[tuple[int, int]] = []
+    covered: tuple[tuple[int, int], ...] = ()
     for start_ns, length_ns in intervals:
-        cover(covered, start_ns, start_ns + length_ns)
+        covered = cover(covered, start_ns, start_ns + length_ns)
     assert len(covered) <= MAX_COVERED
     assert all(one[1] < other[0] for one, other in pairwise(covered))
     for start_ns, length_ns in intervals:
         assert any(first <= start_ns and start_ns + length_ns <= last for first, last in covered)
+
+
+def consume(series: Series) -> list[PointValue | None]:
+    """The increments of all points that are pending."""
+    return [increment for *_, increment in consume_points([series], 1000, is_complete=lambda *_: True)]
 
 
 def series_of(start_ns: int) -> Series:
@@ -289,9 +294,9 @@ def series_of(start_ns: int) -> Series:
 FORMS = {
     "counter": PointValue(counter=3),
     "no counts": PointValue(counter=0),
-    "explicit": PointValue(explicit=durations(0.1, 0.2, bounds=(0.15,))),
-    "other bounds": PointValue(explicit=durations(0.1, 0.2, bounds=(0.16,))),
-    "exponential": PointValue(exponential=numbers(1.0, 2.0)),
+    "explicit": PointValue.from_sketch(durations(0.1, 0.2, bounds=(0.15,))),
+    "other bounds": PointValue.from_sketch(durations(0.1, 0.2, bounds=(0.16,))),
+    "exponential": PointValue.from_sketch(numbers(1.0, 2.0)),
 }
 
 
@@ -321,8 +326,8 @@ def test_a_counter_that_falls_was_reset(earlier: int, later: int, difference: in
 
 
 def test_histograms_that_fall_were_reset() -> None:
-    assert PointValue(explicit=durations(0.1)).subtract(PointValue(explicit=durations(0.1, 0.1))) is None
-    assert PointValue(exponential=numbers(1.0)).subtract(PointValue(exponential=numbers(1.0, 1.0))) is None
+    assert PointValue.from_sketch(durations(0.1)).subtract(PointValue.from_sketch(durations(0.1, 0.1))) is None
+    assert PointValue.from_sketch(numbers(1.0)).subtract(PointValue.from_sketch(numbers(1.0, 1.0))) is None
 
 
 def test_the_streams_of_each_metric() -> None:
@@ -357,7 +362,7 @@ def sketch(metric: str, name: str, category: str, value: PointValue) -> dict[str
 def test_an_increment_is_a_sketch_for_each_stream_of_its_metric() -> None:
     calls, classes = durations(0.1, 0.2), Categories(counts={"ok": 2})
     explicit = StreamSketch(explicit={calls.bounds: calls})
-    value = PointValue(explicit=calls)
+    value = PointValue.from_sketch(calls)
     assert sketch("ml.inference.duration", "", "", value) == {
         "latency": explicit,
         "errors": StreamSketch(categories=classes),
@@ -365,7 +370,7 @@ def test_an_increment_is_a_sketch_for_each_stream_of_its_metric() -> None:
     failed = sketch("ml.inference.duration", "ValueError", "", value)["errors"]
     assert failed == StreamSketch(categories=Categories(counts={"failed": 2}))
     assert sketch("ml.input.feature", "age", "", value) == {"input.age": explicit}
-    assert sketch("ml.input.feature", "age", "", PointValue(exponential=numbers(1.0))) == {
+    assert sketch("ml.input.feature", "age", "", PointValue.from_sketch(numbers(1.0))) == {
         "input.age": StreamSketch(exponential=numbers(1.0))
     }
     count = PointValue(counter=3)

@@ -1,0 +1,277 @@
+"""Takes points in: each goes to the pane of its time, or there is a reason why not.
+
+A point from the future belongs to the pane of its arrival. A new series needs room, and its stream and model too.
+
+Runs on: the state thread.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from otel_mlmon import semconv
+from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity
+from otel_mlmon.processor.window.expiry import remove_ended_series
+from otel_mlmon.processor.window.model_windows import ModelWindows
+from otel_mlmon.processor.window.outcome import Limit, PointOutcome
+from otel_mlmon.processor.window.progress import ModelProgress
+from otel_mlmon.processor.window.series import (
+    COUNTERS,
+    DELTA,
+    Point,
+    PointKey,
+    Series,
+    SeriesKey,
+    SeriesState,
+    list_streams,
+)
+from otel_mlmon.processor.window.state import WindowState
+from otel_mlmon.processor.window.versions import begin_introduction
+from otel_mlmon.types import ModelKey
+
+FREE_AFTER_NS: Final = 300_000_000_000
+"""Silence of a sender after which its series make room where there is none."""
+FREE_INTERVAL_NS: Final = 10_000_000_000
+"""Interval at which room is sought where there is none, at most."""
+CLOCK_SLACK_NS: Final = 5_000_000_000
+"""The tolerated difference, either way, between a sender's clock and the processor's."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _PointGroup:
+    """Successive points of one request about the same model, sender and interval: what they share."""
+
+    model: ModelKey
+    sender: str
+    key: PointKey
+    is_cumulative: bool
+    series_start_ns: int
+    """The start in the keys of their series."""
+    time_ns: int
+    """Their event time: that of the arrival where the sender's clock is ahead."""
+    end_ns: int
+    """End of their pane."""
+    received_ns: int
+    is_clamped: bool
+    is_late: bool
+    is_too_late: bool
+    points: dict[tuple[SeriesKey, PointKey], Series] | None = None
+    """Where the pending points of their request and model are noted; None before the first."""
+    pane: dict[SeriesKey, Series] | None = None
+    """Their open pane, likewise."""
+
+    def is_of(self, point: DataPoint) -> bool:
+        """Whether a point is one of them."""
+        identity, start_ns, time_ns, is_cumulative, _, _ = point
+        return (
+            self.key == (start_ns, time_ns)
+            and identity.sender == self.sender
+            and is_cumulative == self.is_cumulative
+            and identity.model == self.model
+        )
+
+
+class PointIntake:
+    """Adds points to the panes of their models.
+
+    Args:
+        state: What they are added to.
+        models: How many model versions there may be; points of new ones beyond are rejected.
+        streams: How many drift streams over all models, likewise.
+        series: How many series over all senders, likewise.
+    """
+
+    def __init__(self, state: WindowState, *, models: Limit, streams: Limit, series: Limit) -> None:
+        self._state = state
+        self._models = models
+        self._streams = streams
+        self._series = series
+        self._frees_ns = 0
+        self.resumed_ns = 0
+        """When this process loaded the state: nothing becomes stale while no processor runs."""
+        self.clamped = 0
+        """Points from the future, counted as of now."""
+
+    def add_points(self, points: Iterable[DataPoint], now_ns: int) -> Counter[PointOutcome]:
+        """Adds the points of one request, received at `now_ns`; returns how many came to which outcome."""
+        outcomes: Counter[PointOutcome] = Counter()
+        group: _PointGroup | None = None
+        for point in points:
+            if group is None or not group.is_of(point):
+                group = self._begin_group(point, now_ns)
+            outcomes[self._add(point, group)] += 1
+        return outcomes
+
+    def report_limits(self) -> None:
+        """Reports what comes near a limit."""
+        state = self._state
+        self._models.report(len(state.models))
+        self._streams.report(state.stream_count)
+        self._series.report(len(state.series))
+
+    def is_complete(self, series: SeriesState, start_ns: int, time_ns: int) -> bool:
+        """Returns whether a first total was counted since this process started, and by no series that was removed.
+
+        One that began longer ago than a series is remembered may be that of a series that was removed.
+        """
+        ended = self._state.ended.get(series.sender)
+        is_since_start = start_ns >= self._state.started_ns - CLOCK_SLACK_NS
+        is_recent = time_ns - start_ns <= self._state.windows.stale_after_ns
+        is_new = ended is None or start_ns > ended.newest_ns
+        return is_since_start and is_recent and is_new and 0 < start_ns < time_ns
+
+    def _begin_group(self, point: DataPoint, now_ns: int) -> _PointGroup:
+        """Returns what a point shares with those that follow it in its request, about the same model and interval."""
+        state, identity = self._state, point.identity
+        time_ns, pane_ns = point.time_ns, state.windows.pane_ns
+        is_clamped = time_ns > now_ns + CLOCK_SLACK_NS
+        if is_clamped:
+            time_ns = now_ns
+        end_ns = -(-time_ns // pane_ns) * pane_ns
+        model = state.models.get(identity.model)
+        return _PointGroup(
+            model=identity.model,
+            sender=identity.sender,
+            key=(point.start_ns, point.time_ns),
+            is_cumulative=point.is_cumulative,
+            series_start_ns=point.start_ns if point.is_cumulative else DELTA,
+            time_ns=time_ns,
+            end_ns=end_ns,
+            received_ns=now_ns,
+            is_clamped=is_clamped,
+            is_late=model is not None and end_ns <= model.progress.closed_ns,
+            is_too_late=end_ns <= now_ns - state.windows.amend_for_ns,
+        )
+
+    def _add(self, point: DataPoint, group: _PointGroup) -> PointOutcome:
+        identity, value = point.identity, point.value
+        self.clamped += group.is_clamped
+        key = SeriesKey(identity.series, group.series_start_ns)
+        series = self._state.series.get(key)
+        if series is None:
+            return self._add_first(key, point, group)
+        repetition = series.find_repetition(group.key)
+        if repetition is not None:
+            return repetition
+        if series.is_counter is not (value.table is None):
+            return "mismatch"
+        if group.is_too_late:
+            return "too_late"
+        is_counted = not group.is_cumulative or series.can_subtract(value)
+        outcome: PointOutcome = "out_of_order" if group.time_ns < series.state.newest_ns else "accepted"
+        self._add_pending(series, point, group)
+        if not is_counted:
+            return "starting_point"
+        return "late" if group.is_late else outcome
+
+    def _add_first(self, key: SeriesKey, point: DataPoint, group: _PointGroup) -> PointOutcome:
+        """Adds the first point of a series, unless there is a reason not to, which is returned."""
+        identity = point.identity
+        if not list_streams(identity.metric, identity.key, identity.category):
+            return "unused"
+        if (identity.metric in COUNTERS) is not (point.value.table is None):
+            return "mismatch"
+        if group.is_too_late:
+            return "too_late"
+        refusal = self._find_refusal(point, group.received_ns)
+        if refusal is not None:
+            return refusal
+        series = self._add_series(key, identity, group.received_ns)
+        outcome: PointOutcome = "reset" if self._state.add_series(series) else "accepted"
+        is_counted = (
+            not group.is_cumulative
+            or not point.value.total
+            or self.is_complete(series.state, point.start_ns, point.time_ns)
+        )
+        self._add_pending(series, point, group)
+        if not is_counted:
+            return "starting_point"
+        return "late" if group.is_late else outcome
+
+    def _add_pending(self, series: Series, point: DataPoint, group: _PointGroup) -> None:
+        """Adds a point to its pane."""
+        state = self._state
+        if group.points is None or group.pane is None:
+            model = state.models[group.model]
+            group.points = state.add_request(group.model, group.sender)
+            group.pane = model.add_points(group.end_ns, group.time_ns, group.received_ns, sender=group.sender)
+        key, series_state = group.key, series.state
+        series.pending[key] = Point(
+            group.end_ns, group.time_ns, group.received_ns, point.value, point.exemplars, state.request
+        )
+        if key[1] > series_state.newest_ns:
+            series_state.newest_ns = key[1]
+        group.points[series_state.key, key] = series
+        group.pane[series_state.key] = series
+
+    def _find_refusal(self, point: DataPoint, now_ns: int) -> PointOutcome | None:
+        """Returns the reason why a new series cannot be added; None if it can."""
+        state, identity = self._state, point.identity
+        model = state.models.get(identity.model)
+        ended = state.ended.get(identity.sender)
+        if ended is not None and not point.is_cumulative and point.time_ns <= ended.newest_ns:
+            return "overlap"
+        if model is None and not self._models.has_room(len(state.models)):
+            self._models.report(len(state.models))
+            return "too_many_models"
+        names = list_streams(identity.metric, identity.key, identity.category)
+        present = model.streams if model is not None else {}
+        added = [name for name in names if name not in present]
+        settings = model.settings if model is not None else state.settings_of(identity.model)
+        inputs = sum(name.startswith(semconv.STREAM_INPUT_PREFIX) for name in (*present, *added)) if added else 0
+        refusal: PointOutcome | None = None
+        if inputs > settings.max_features and any(name.startswith(semconv.STREAM_INPUT_PREFIX) for name in added):
+            refusal = "too_many_features"
+        elif added and not self._streams.has_room(state.stream_count, len(added)):
+            self._streams.report(state.stream_count)
+            refusal = "too_many_streams"
+        elif not self._series.has_room(len(state.series)) and not self._free_series(now_ns):
+            self._series.report(len(state.series))
+            refusal = "too_many_series"
+        if refusal is not None:
+            # Also a model without any room is shown, so that nobody takes it for a model that is watched.
+            self._ensure_model(identity.model, now_ns).note_overflow(now_ns)
+            state.touched.add(identity.model)
+        return refusal
+
+    def _free_series(self, now_ns: int) -> bool:
+        """Removes series of senders that are silent for minutes, where there is no room; returns whether there is."""
+        if now_ns >= self._frees_ns:
+            self._frees_ns = now_ns + FREE_INTERVAL_NS
+            remove_ended_series(self._state, now_ns, after_ns=FREE_AFTER_NS, resumed_ns=self.resumed_ns)
+        return self._series.has_room(len(self._state.series))
+
+    def _ensure_model(self, key: ModelKey, now_ns: int) -> ModelWindows:
+        state = self._state
+        if key not in state.models:
+            state.models[key] = ModelWindows(
+                progress=ModelProgress(
+                    model=key, received_ns=now_ns, introduction=begin_introduction(state.models, key)
+                ),
+                settings=state.settings_of(key),
+                windows=state.windows,
+            )
+            state.changes.models.add(key)
+        return state.models[key]
+
+    def _add_series(self, key: SeriesKey, identity: PointIdentity, now_ns: int) -> Series:
+        state = self._state
+        model = self._ensure_model(identity.model, now_ns)
+        for name in list_streams(identity.metric, identity.key, identity.category):
+            if name not in model.streams:
+                state.changes.streams.add(model.ensure_stream(name).key)
+        state.changes.series.add((identity.model, identity.sender))
+        return Series(
+            SeriesState(
+                key=key,
+                sender=identity.sender,
+                model=identity.model,
+                metric=identity.metric,
+                name=identity.key,
+                category=identity.category,
+                updated_ns=now_ns,
+            )
+        )

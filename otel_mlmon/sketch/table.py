@@ -1,0 +1,314 @@
+"""Many sketches as one table: the counts of all beside each other, so that thousands cost a few array operations.
+
+A row is a histogram or an exponential histogram, and is the same as the object that it stands for, bit for bit: what
+rows are merged to and subtracted to does not depend on whether the objects are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+
+from otel_mlmon.sketch.exponential import MAX_BUCKETS, ExponentialHistogram
+from otel_mlmon.sketch.histogram import Histogram
+from otel_mlmon.sketch.moments import ExactSum, Moments
+from otel_mlmon.types import Bools, Counts, Indices
+
+AnyHistogram: TypeAlias = Histogram | ExponentialHistogram
+Bounds: TypeAlias = tuple[float, ...]
+"""The upper bounds of explicit buckets."""
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class SketchTable:
+    """Holds n histograms, a row each; nothing in it changes once it is built.
+
+    Memory: 16 bytes a bucket.
+    """
+
+    bounds: list[Bounds | None]
+    """Of each row; None of an exponential histogram."""
+    scales: list[int]
+    """Of each exponential histogram; else 0."""
+    starts: list[int]
+    """The position of the first bucket of each row, and the number of all buckets; n + 1."""
+    ordinals: Counts
+    """Of the buckets of exponential histograms their ordinals, of the others 1, 2, …: increasing within a row."""
+    counts: Counts
+    """The values in each bucket; above 0 in those of exponential histograms."""
+    numbers: list[int]
+    """The number of values of each row."""
+    sums: list[int]
+    """Their exact sum, in units of 2^-1074."""
+    minima: list[float]
+    maxima: list[float]
+
+    @classmethod
+    def from_sketches(cls, sketches: Sequence[AnyHistogram]) -> SketchTable:
+        """Builds a table with one row a sketch."""
+        arrays = [
+            np.arange(1, sketch.counts.size + 1) if isinstance(sketch, Histogram) else sketch.ordinals
+            for sketch in sketches
+        ]
+        return cls(
+            bounds=[sketch.bounds if isinstance(sketch, Histogram) else None for sketch in sketches],
+            scales=[0 if isinstance(sketch, Histogram) else sketch.scale for sketch in sketches],
+            starts=list(accumulate((array.size for array in arrays), initial=0)),
+            ordinals=_join(arrays),
+            counts=_join([sketch.counts for sketch in sketches]),
+            numbers=[sketch.moments.count for sketch in sketches],
+            sums=[int(sketch.moments.exact_sum) for sketch in sketches],
+            minima=[sketch.moments.minimum for sketch in sketches],
+            maxima=[sketch.moments.maximum for sketch in sketches],
+        )
+
+    @classmethod
+    def gather(cls, rows: Sequence[TableRow]) -> SketchTable:
+        """Builds a table of rows of any tables, in their order."""
+        runs = list(_find_runs(rows))
+        if len(runs) == 1 and runs[0][2] - runs[0][1] == len(runs[0][0].numbers):
+            return runs[0][0]
+        sizes = [table.starts[row + 1] - table.starts[row] for table, first, end in runs for row in range(first, end)]
+        return cls(
+            bounds=[bounds for table, first, end in runs for bounds in table.bounds[first:end]],
+            scales=[scale for table, first, end in runs for scale in table.scales[first:end]],
+            starts=list(accumulate(sizes, initial=0)),
+            ordinals=_join([table.ordinals[table.starts[first] : table.starts[end]] for table, first, end in runs]),
+            counts=_join([table.counts[table.starts[first] : table.starts[end]] for table, first, end in runs]),
+            numbers=[number for table, first, end in runs for number in table.numbers[first:end]],
+            sums=[units for table, first, end in runs for units in table.sums[first:end]],
+            minima=[minimum for table, first, end in runs for minimum in table.minima[first:end]],
+            maxima=[maximum for table, first, end in runs for maximum in table.maxima[first:end]],
+        )
+
+    def sketch(self, row: int) -> AnyHistogram:
+        """Returns one row as an object."""
+        start, end = self.starts[row], self.starts[row + 1]
+        moments = Moments(
+            count=self.numbers[row],
+            exact_sum=ExactSum(self.sums[row]),
+            minimum=self.minima[row],
+            maximum=self.maxima[row],
+        )
+        bounds = self.bounds[row]
+        if bounds is not None:
+            return Histogram(bounds=bounds, counts=self.counts[start:end], moments=moments)
+        return ExponentialHistogram(
+            scale=self.scales[row], ordinals=self.ordinals[start:end], counts=self.counts[start:end], moments=moments
+        )
+
+    def is_alike(self, row: int, other: SketchTable, other_row: int) -> bool:
+        """Whether two rows have as many buckets, of the same scale or bounds."""
+        if self.bounds[row] is not other.bounds[other_row] and self.bounds[row] != other.bounds[other_row]:
+            return False
+        size = self.starts[row + 1] - self.starts[row]
+        return (
+            self.scales[row] == other.scales[other_row]
+            and size == other.starts[other_row + 1] - other.starts[other_row]
+        )
+
+    def subtract(self, earlier: SketchTable) -> tuple[SketchTable, list[bool]]:
+        """Returns what running totals counted after their former states, row by row, and which rows that holds for.
+
+        It does not for a row that was reset or has other buckets than before: there `subtract` of the sketch tells.
+
+        Args:
+            earlier: The former states; each row is like the one here, as `is_alike` has it.
+        """
+        sizes = np.diff(self.starts)
+        row_of = np.repeat(np.arange(sizes.size), sizes)
+        counts = self.counts - earlier.counts
+        is_wrong = np.zeros(sizes.size, dtype=np.bool_)
+        is_wrong[row_of[(self.ordinals != earlier.ordinals) | (counts < 0)]] = True
+        is_wrong |= sizes == 0
+        is_explicit = np.array([bounds is not None for bounds in self.bounds], dtype=np.bool_)
+        kept = (counts > 0) | is_explicit[row_of]
+        ends = np.concatenate((np.zeros(1, dtype=np.intp), np.cumsum(kept)))
+        table = SketchTable(
+            bounds=self.bounds,
+            scales=self.scales,
+            starts=ends[np.array(self.starts)].tolist(),
+            ordinals=self.ordinals[kept],
+            counts=counts[kept],
+            numbers=[later - before for later, before in zip(self.numbers, earlier.numbers, strict=True)],
+            sums=[later - before for later, before in zip(self.sums, earlier.sums, strict=True)],
+            minima=self.minima,
+            maxima=self.maxima,
+        )
+        return table, (~is_wrong).tolist()
+
+    def merge_rows(self, keys: Sequence[K]) -> dict[K, list[AnyHistogram]]:
+        """Merges the rows of equal keys; returns by key a histogram for each bounds, and an exponential one.
+
+        It is what `merge_all` of the sketches returns.
+
+        Args:
+            keys: Of each row.
+        """
+        groups: dict[tuple[K, Bounds | int], list[int]] = {}
+        for row, (key, bounds, scale) in enumerate(zip(keys, self.bounds, self.scales, strict=True)):
+            groups.setdefault((key, scale if bounds is None else bounds), []).append(row)
+        merged = self._merge_groups(list(groups.values()))
+        explicit: dict[K, list[AnyHistogram]] = {}
+        exponential: dict[K, list[ExponentialHistogram]] = {}
+        for (key, _), sketch in zip(groups, merged, strict=True):
+            if isinstance(sketch, Histogram):
+                explicit.setdefault(key, []).append(sketch)
+            else:
+                exponential.setdefault(key, []).append(sketch)
+        for key, parts in exponential.items():
+            explicit.setdefault(key, []).append(ExponentialHistogram.merge_all(parts))
+        return explicit
+
+    def _merge_groups(self, groups: Sequence[Sequence[int]]) -> list[AnyHistogram]:
+        """Merges the rows of each group, which have the same scale or bounds."""
+        group_of_row = np.zeros(len(self.numbers), dtype=np.intp)
+        for group, rows in enumerate(groups):
+            group_of_row[rows] = group
+        is_explicit = np.array([self.bounds[rows[0]] is not None for rows in groups], dtype=np.bool_)
+        layout = _Layout(self, group_of_row, is_explicit)
+        merged: list[AnyHistogram] = []
+        for group, rows in enumerate(groups):
+            bounds, scale = self.bounds[rows[0]], self.scales[rows[0]]
+            if layout.is_too_wide[group]:
+                sketches = map(self.sketch, rows)
+                parts = [sketch for sketch in sketches if isinstance(sketch, ExponentialHistogram)]
+                merged.append(ExponentialHistogram.merge_all(parts))
+                continue
+            moments = Moments(
+                count=sum([self.numbers[row] for row in rows]),
+                exact_sum=ExactSum(sum([self.sums[row] for row in rows])),
+                minimum=min([self.minima[row] for row in rows]),
+                maximum=max([self.maxima[row] for row in rows]),
+            )
+            if bounds is not None:
+                merged.append(Histogram(bounds=bounds, counts=layout.dense(group), moments=moments))
+            else:
+                ordinals, counts = layout.filled(group)
+                merged.append(ExponentialHistogram(scale=scale, ordinals=ordinals, counts=counts, moments=moments))
+        return merged
+
+
+TableRow: TypeAlias = tuple[SketchTable, int]
+
+
+class PointValue(NamedTuple):
+    """Holds the value of a point: a counter's, or a histogram as a row of a table that many points share."""
+
+    counter: int | None = None
+    table: SketchTable | None = None
+    """None for a counter."""
+    row: int = 0
+
+    @classmethod
+    def from_sketch(cls, sketch: AnyHistogram | int) -> PointValue:
+        """Wraps a value that is an object of its own."""
+        if isinstance(sketch, int):
+            return cls(sketch)
+        return cls(None, SketchTable.from_sketches([sketch]))
+
+    @property
+    def sketch(self) -> AnyHistogram | int:
+        """The value as an object of its own."""
+        return self.table.sketch(self.row) if self.table is not None else self.counter or 0
+
+    @property
+    def total(self) -> int:
+        """How many values it counts."""
+        return self.table.numbers[self.row] if self.table is not None else self.counter or 0
+
+    def has_form_of(self, other: PointValue) -> bool:
+        """Whether one total can be subtracted from the other: the same kind of sketch, over the same bounds."""
+        if self.table is None or other.table is None:
+            return self.table is other.table
+        return self.table.bounds[self.row] == other.table.bounds[other.row]
+
+    def subtract(self, earlier: PointValue) -> PointValue | None:
+        """Returns the counts after `earlier`, a former total of the same form; None if it was reset."""
+        later, before = self.sketch, earlier.sketch
+        if isinstance(later, int) and isinstance(before, int):
+            return PointValue(later - before) if later >= before else None
+        difference: AnyHistogram | None = None
+        if isinstance(later, Histogram) and isinstance(before, Histogram):
+            difference = later.subtract(before)
+        if isinstance(later, ExponentialHistogram) and isinstance(before, ExponentialHistogram):
+            difference = later.subtract(before)
+        return None if difference is None else self.from_sketch(difference)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both are the same value, in whatever tables they are."""
+        return isinstance(other, PointValue) and self.has_form_of(other) and self.sketch == other.sketch
+
+
+class _Layout:
+    """Adds the buckets of groups of rows up, each group's in a stretch of one array.
+
+    A group has a stretch for its negative ordinals, one for zeros and one for the positive ones, each from its lowest
+    ordinal to its highest.
+    """
+
+    def __init__(self, table: SketchTable, group_of_row: Indices, is_explicit: Bools) -> None:
+        sizes, ordinals, counts = np.diff(table.starts), table.ordinals, table.counts
+        groups = is_explicit.size
+        sides = 3 * np.repeat(group_of_row, sizes) + np.sign(ordinals) + 1
+        # Within a row the ordinals increase: the first and the last of a side are its lowest and highest.
+        is_first = np.ones(ordinals.size, dtype=np.bool_)
+        is_first[1:] = sides[1:] != sides[:-1]
+        is_first[np.array(table.starts[:-1], dtype=np.intp)[sizes > 0]] = True
+        firsts = np.flatnonzero(is_first)
+        lasts = np.append(firsts[1:], ordinals.size)[: firsts.size] - 1
+        lowest = np.full(3 * groups, np.iinfo(np.int64).max)
+        highest = np.full(3 * groups, -1 - np.iinfo(np.int64).max)
+        np.minimum.at(lowest, sides[firsts], ordinals[firsts])
+        np.maximum.at(highest, sides[firsts], ordinals[lasts])
+        is_used = highest >= lowest
+        lowest[~is_used] = 0
+        widths = np.where(is_used, highest - lowest + 1, 0)
+        self.is_too_wide = (widths.reshape(-1, 3) > MAX_BUCKETS).any(1) & ~is_explicit
+        """By group, whether its buckets are too far apart for its scale."""
+        if self.is_too_wide.any():
+            widths[np.repeat(self.is_too_wide, 3)] = 0
+            fits = ~self.is_too_wide[sides // 3]
+            sides, ordinals, counts = sides[fits], ordinals[fits], counts[fits]
+        starts = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(widths)))
+        shifts = starts[:-1] - lowest
+        array = np.zeros(int(starts[-1]), dtype=np.int64)
+        np.add.at(array, shifts[sides] + ordinals, counts)
+        filled = np.flatnonzero(array)
+        self._array, self._starts = array, starts[::3].tolist()
+        self._ordinals, self._counts = filled - np.repeat(shifts, widths)[filled], array[filled]
+        self._filled = np.searchsorted(filled, starts[::3]).tolist()
+
+    def dense(self, group: int) -> Counts:
+        """Returns the counts of a group from its lowest bucket to its highest."""
+        return self._array[self._starts[group] : self._starts[group + 1]].copy()
+
+    def filled(self, group: int) -> tuple[Counts, Counts]:
+        """Returns the ordinals and the counts of the buckets of a group that are not empty."""
+        start, end = self._filled[group], self._filled[group + 1]
+        return self._ordinals[start:end].copy(), self._counts[start:end].copy()
+
+
+def _find_runs(rows: Iterable[TableRow]) -> Iterator[tuple[SketchTable, int, int]]:
+    """Yields the stretches of rows that follow each other in one table: the table, the first row and the one after."""
+    present: SketchTable | None = None
+    first = end = 0
+    for table, row in rows:
+        if table is present and row == end:
+            end += 1
+            continue
+        if present is not None:
+            yield present, first, end
+        present, first, end = table, row, row + 1
+    if present is not None:
+        yield present, first, end
+
+
+def _join(arrays: Sequence[Counts]) -> Counts:
+    return np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64)
