@@ -109,6 +109,7 @@ docs: setup              ## regenerate what is generated from code
 bench: setup             ## what monitoring costs, as ratios within one run
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.processor
+	$(BIN)/python -m benchmarks.page
 	$(BIN)/python -m benchmarks.backtest
 
 pictures: setup .peers/.stamp  ## docs/pictures: the page, of seeded incidents, by a real Chromium

@@ -82,3 +82,18 @@ def hostile_fleet() -> Iterator[tuple[dict[str, Any], History]]:
         overview = processor.document()
         overview["alerts"] = [hostile_alert(name, document) for name, document in overview["models"].items()]
         yield overview, processor._pipeline.history
+
+
+def wide_overview(count: int) -> dict[str, Any]:
+    """Builds the documents of one model with so many streams, all of them learned and judged."""
+    with SimulatedProcessor({"models": {"*": {"reference": {"learn": 100}}}}) as processor:
+        for _ in range(25):
+            processor.now_ns += 10 * 10**9
+            values = [float(value) for value in range(100)]
+            processor.send_counts("m", labels={"a": 50, "b": 50}, features={"f": values}, durations_s=[0.01] * 100)
+            processor.advance()
+        overview = processor.document()
+    document = next(iter(overview["versions"]["m"].values()))
+    stream = next(stream for stream in document["streams"] if stream["stream"] == "input.f")
+    document["streams"] = [{**stream, "stream": f"input.feature_with_a_long_name_{index}"} for index in range(count)]
+    return overview

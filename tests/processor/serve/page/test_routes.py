@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +16,7 @@ from otel_mlmon.processor.serve.page.history import History
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.testing.simulated_processor import START_NS
 from tests.support.incidents import INCIDENTS, simulate
-from tests.support.pages import HOSTILE, hostile_fleet, serve_page
+from tests.support.pages import HOSTILE, hostile_fleet, serve_page, wide_overview
 
 LINK = re.compile(r'(?:href|src)="([^"]*)"')
 
@@ -140,29 +139,11 @@ def test_a_broken_source_is_an_answer() -> None:
         assert client.get("/static/page.css").status_code == 200
 
 
-def wide_overview(count: int) -> dict[str, Any]:
-    with SimulatedProcessor() as processor:
-        processor.now_ns += 10 * 10**9
-        processor.send_counts("m", labels={"a": 50, "b": 50}, features={"f": [1.0, 2.0]}, durations_s=[0.01] * 100)
-        processor.advance(60)
-        overview = processor.document()
-    document = next(iter(overview["versions"]["m"].values()))
-    stream = next(stream for stream in document["streams"] if stream["stream"] == "input.f")
-    document["streams"] = [{**stream, "stream": f"input.feature_with_a_long_name_{index}"} for index in range(count)]
-    return overview
-
-
 @pytest.mark.parametrize("count", [1_000, 10_000])
-def test_many_streams_are_paged_and_quick(count: int) -> None:
+def test_many_streams_are_paged(count: int) -> None:
     with client_of(wide_overview(count), History()) as client:
-        client.get("/models/m")  # templates are compiled at first use
-        durations = []
-        for _ in range(5):
-            begin_s = time.perf_counter()
-            answer = client.get("/models/m")
-            durations.append(time.perf_counter() - begin_s)
+        answer = client.get("/models/m")
         assert answer.text.count('<th scope="row">') <= 220
         assert len(answer.content) <= 300_000
-        assert min(durations) < 2.0
         last = client.get(f"/models/m?page={count // 200}")
         assert f"Page {count // 200} of {count // 200}" in last.text
