@@ -157,7 +157,7 @@ def check_environment(environ: Mapping[str, str]) -> Iterable[Check]:
     source = f"{variable} is {endpoint}" if variable else f"the default endpoint is {endpoint}"
     protocol_variable = next((name for name in _PROTOCOLS if environ.get(name, "").strip()), None)
     protocol = environ[protocol_variable].strip().lower() if protocol_variable else "grpc"
-    usual = _OTHER_PROTOCOL.get((protocol, _find_number(endpoint)))
+    usual = _OTHER_PROTOCOL.get((protocol, _find_number(endpoint) or 0))
     if usual is not None:
         said = f"{protocol_variable} is {protocol}" if protocol_variable else f"the protocol is {protocol} by default"
         text = f"{source}, which is usually the port of {usual}, and {said}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ HOSTILE = (
 
 
 @contextmanager
-def serve_page(read: Callable[[], Mapping[str, Any]], history: History) -> Iterator[str]:
+def serve_page(read: Callable[[], dict[str, Any]], history: History) -> Iterator[str]:
     """Serves the page and the API on a port of loopback; gives its address.
 
     Args:
