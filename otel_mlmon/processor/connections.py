@@ -9,6 +9,7 @@ of broken requests did is logged once a minute.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import math
 import os
@@ -101,6 +102,15 @@ def limit_connections() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     room = MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else (soft - OTHER_FILES) // 2
     return max(16, min(MAX_CONNECTIONS, room))
+
+
+def has_bearer(authorization: str, token: str) -> bool:
+    """Returns whether an `Authorization` header has this token as `Bearer`, in constant time.
+
+    Source: RFC 6750; RFC 9110, 11.1 (the scheme is in any case).
+    """
+    scheme, _, credentials = authorization.partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(credentials.strip().encode(), token.encode())
 
 
 class AsgiServer:

@@ -22,3 +22,5 @@ class DetectionPolicy:
     """What counts are divided by until the stream's design effect is known; None if nothing is judged before."""
     thresholds: tuple[Threshold, ...] = ()
     """On drift statistics; usually none."""
+    time_zone: str = ""
+    """The IANA name of the time zone of the model's users; empty if it is not known."""

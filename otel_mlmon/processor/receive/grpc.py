@@ -9,7 +9,6 @@ Source: opentelemetry-proto, specification.md, OTLP/gRPC; grpc/grpc, doc/health-
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -23,7 +22,7 @@ from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
 from otel_mlmon.processor.address import Address
-from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, TlsFiles, limit_connections
+from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, TlsFiles, has_bearer, limit_connections
 from otel_mlmon.processor.receive.admission import MAX_PENDING_REQUESTS, MAX_QUEUE_S, Admission, Place
 from otel_mlmon.processor.receive.arrivals import ArrivingBodies
 from otel_mlmon.processor.receive.codec import Signal
@@ -265,8 +264,7 @@ class GrpcReceiver:
     def _is_allowed(self, context: Any) -> bool:
         if self._token is None:
             return True
-        credentials = dict(context.invocation_metadata()).get("authorization", "")
-        return hmac.compare_digest(str(credentials).encode(), f"Bearer {self._token}".encode())
+        return has_bearer(str(dict(context.invocation_metadata()).get("authorization", "")), self._token)
 
 
 class _UnknownMethods(grpc.GenericRpcHandler):  # type: ignore[misc] # the library asks for it

@@ -9,7 +9,6 @@ Source: opentelemetry-proto, specification.md, OTLP/HTTP; RFC 9110 (Allow, Retry
 from __future__ import annotations
 
 import asyncio
-import hmac
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
-from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, AsgiServer, TlsFiles, limit_connections
+from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, AsgiServer, TlsFiles, has_bearer, limit_connections
 from otel_mlmon.processor.receive.admission import Admission, Place
 from otel_mlmon.processor.receive.codec import BodyFormat, Signal
 from otel_mlmon.processor.receive.inflate import ENCODINGS, TooLargeError, inflate
@@ -210,7 +209,7 @@ class HttpReceiver:
         return Response(answer, media_type=_content_type(request))
 
     def _check_token(self, credentials: str) -> None:
-        if self._token is None or hmac.compare_digest(credentials.encode(), f"Bearer {self._token}".encode()):
+        if self._token is None or has_bearer(credentials, self._token):
             return
         message = "A bearer token is required; send it as 'Authorization: Bearer <token>'."
         raise RequestRefusedError(401, message, reason="unauthorized", headers={"www-authenticate": "Bearer"})
