@@ -46,7 +46,7 @@ MIN_BUDGET: Final = 300.0 / BUDGET_S
 """The part of a month's budget that must be spent for an alert: what five minutes of calls may spend.
 
 Failures come together: 50 in a row, by one client's bad requests, are no more than is allowed if they are all of five
-minutes. Without it, bursts of 50 among .3 % of failures, of 25 calls a second and 1 % allowed, were three alerts an hour.
+minutes. Without it, .3 % of failures in bursts of 50, of 25 calls a second and 1 % allowed, were three alerts an hour.
 """
 
 NO_DATA: Final = "no_data"

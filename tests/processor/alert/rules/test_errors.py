@@ -10,7 +10,9 @@ from tests.support.scores import SECOND_NS, judged
 
 
 def test_the_ratio_of_failed_calls_in_numbers_and_words() -> None:
-    _, (window, score) = judged("errors", "drift", names=("ok", "failed"), reference=(990, 10), pane=(50, 50), since_ns=SECOND_NS // 2)
+    _, (window, score) = judged(
+        "errors", "drift", names=("ok", "failed"), reference=(990, 10), pane=(50, 50), since_ns=SECOND_NS // 2
+    )
     rule = ErrorsRule(ErrorsSection.model_validate({"max_ratio": "1.5%"}))
     assert rule.judge(window, score, OnsetCounts()) == Cause(
         stream="errors",

@@ -123,7 +123,10 @@ def test_why_there_is_no_alert_yet_and_when_there_would_be_one(deploy: Simulated
     assert outlook(source, set_errors(**judged)) == (
         "No alert yet: the evidence has come 25 % of the way to the alarm line."
     )
-    assert outlook(source, set_errors(state="ok", log10_evidence=0.0)) == "No alert yet: it is within the 1 % of calls that are allowed."
+    assert (
+        outlook(source, set_errors(state="ok", log10_evidence=0.0))
+        == "No alert yet: it is within the 1 % of calls that are allowed."
+    )
     assert outlook(source, switch_off) == "No alert comes of it, since the rule errors is switched off."
     assert outlook(source, recover) == "No alert comes of it, since the rule version_drift is switched off."
     assert outlook(source, await_for) == (
