@@ -215,7 +215,9 @@ def _load_runbooks() -> dict[str, str]:
     folder = packaged if packaged.is_dir() else Path(__file__).parents[4] / "docs" / "runbooks"
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     texts = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.md"))}
-    return {name: markdown.render(text.replace("](", "](/runbooks/")) for name, text in texts.items()}
+    pages = {name: markdown.render(text.replace("](", "](/runbooks/")) for name, text in texts.items()}
+    # What is wider than a phone is scrolled, by keyboard too.
+    return {name: page.replace("<pre>", '<pre tabindex="0">') for name, page in pages.items()}
 
 
 def _html(text: str, status: int = 200) -> Response:
