@@ -61,11 +61,12 @@ def build_request(model: str, sender: int, start_ns: int, end_ns: int, temporali
     labels.aggregation_temporality, labels.is_monotonic = temporality, True
     point = labels.data_points.add(start_time_unix_nano=start_ns, time_unix_nano=end_ns, as_int=500 * panes)
     set_attributes(point, {**names, "ml.prediction.label": "a"})
-    histograms = [("ml.inference.duration", names, -60)]
-    histograms += [("ml.input.feature", {**names, "ml.feature.name": f"feature-{n}"}, 0) for n in range(FEATURES)]
-    for metric, attributes, offset in histograms:
-        data = scope.metrics.add(name=metric).exponential_histogram
-        data.aggregation_temporality = temporality
+    durations = scope.metrics.add(name="ml.inference.duration").exponential_histogram
+    features = scope.metrics.add(name="ml.input.feature").exponential_histogram
+    durations.aggregation_temporality = features.aggregation_temporality = temporality
+    histograms = [(durations, names, -60)]
+    histograms += [(features, {**names, "ml.feature.name": f"feature-{n}"}, 0) for n in range(FEATURES)]
+    for data, attributes, offset in histograms:
         counts = [panes * (5 + bucket) + rng.randrange(5) for bucket in range(BUCKETS)]
         point = data.data_points.add(start_time_unix_nano=start_ns, time_unix_nano=end_ns, scale=3, count=sum(counts))
         point.sum, point.positive.offset = 1.5 * point.count, offset
