@@ -301,9 +301,9 @@ def _decode_metric(
             collector.faults[str(error)] += 1
             continue
         exemplars = _trace_ids(point) if point.exemplars else ()
-        add_point(
-            DataPoint(identity, point.start_time_unix_nano, point.time_unix_nano, is_cumulative, value, exemplars)
-        )
+        times = point.start_time_unix_nano, point.time_unix_nano
+        # A third of the time that `DataPoint(…)` takes.
+        add_point(tuple.__new__(DataPoint, (identity, *times, is_cumulative, value, exemplars)))
 
 
 def _metric_fault(kind: str, data: Any, definition: semconv.Metric) -> str | None:
