@@ -31,11 +31,17 @@ from opentelemetry.sdk.trace import TracerProvider
 from sentry_sdk.transport import Transport
 
 from benchmarks.hot_path import CASES, Measured, Run, block, nothing, ours
+from tests.support import models
 
 CALLS_IN_A_TRANSACTION = 100
 
-CALLS_AT_ENDINGS: Final = (1, 10)
-"""Calls of the transactions whose ends are compared."""
+ENDINGS: Final = (
+    (CASES[0].model, CASES[0].shape, "", 1),
+    (CASES[0].model, CASES[0].shape, "", 10),
+    (models.labelled, (1, 3), " of a label and probabilities", 1),
+    (models.text_labels, (1, 3), " of a label and ZipMap's probabilities", 1),
+)
+"""Model, shape of its input, words for its outputs, and calls of the transactions whose ends are compared."""
 
 ENDING_AIM: Final = 1.3
 """The end of a transaction at p50, beside the same spans made by hand."""
@@ -116,28 +122,25 @@ PLACES: tuple[tuple[str, bool | None], ...] = (
 RATES: tuple[tuple[str, float | None], ...] = (("without Sentry", None), ("rate 0.1", 0.1), ("rate 1.0", 1.0))
 
 
-def make_session() -> tuple[onnxruntime.InferenceSession, Run]:
-    """Makes the session of the first case, and its method `run` as it is before it is instrumented, warm."""
+def make_session(
+    model: Callable[[], bytes] = CASES[0].model, shape: tuple[int, ...] = CASES[0].shape
+) -> tuple[onnxruntime.InferenceSession, Run, dict[str, Any]]:
+    """Makes a session, its method `run` as it is before it is instrumented, warm, and an input of this shape."""
     session_options = onnxruntime.SessionOptions()
     session_options.intra_op_num_threads = session_options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(CASES[0].model(), session_options, providers=["CPUExecutionProvider"])
-    bare = functools.partial(type(session).run, session, None, make_feed(session))
+    session = onnxruntime.InferenceSession(model(), session_options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: np.random.default_rng(0).random(shape, dtype=np.float32)}
+    bare = functools.partial(type(session).run, session, None, feed)
     for _ in range(200):
         bare()
-    return session, bare
-
-
-def make_feed(session: onnxruntime.InferenceSession) -> dict[str, Any]:
-    """Makes an input of the first case."""
-    return {session.get_inputs()[0].name: np.random.default_rng(0).random(CASES[0].shape, dtype=np.float32)}
+    return session, bare, feed
 
 
 def measure_sentry(
     *, rounds: int, calls: int, places: Sequence[tuple[str, bool | None]] = PLACES
 ) -> dict[str, dict[str, Measured]]:
     """Every variant at every place, round after round."""
-    session, bare = make_session()
-    feed = make_feed(session)
+    session, bare, feed = make_session()
     measured: dict[str, dict[str, Measured]] = {}
     for _, (place, sampled) in itertools.product(range(rounds), places):
         into = measured.setdefault(f"Sentry, {place}", {})
@@ -165,12 +168,14 @@ class Ending(NamedTuple):
     cpu_ns: list[int]
 
 
-def measure_endings(*, transactions: int, calls: int) -> dict[str, Ending]:
+def measure_endings(
+    model: Callable[[], bytes], shape: tuple[int, ...], *, transactions: int, calls: int
+) -> dict[str, Ending]:
     """Ends sampled transactions of so many calls, by hand and by `otel_mlmon` in turn, with the same spans."""
-    session, bare = make_session()
+    session, bare, feed = make_session(model, shape)
     endings = {"by hand": Ending([], []), "otel_mlmon": Ending([], [])}
     with sentry(1.0), instrumented(is_off=False) as handle:
-        run = functools.partial(session.run, None, make_feed(session))
+        run = functools.partial(session.run, None, feed)
         for _ in range(20):
             end_transaction(run, calls)
         spans = end_transaction(run, calls)[2]
@@ -214,17 +219,17 @@ def copy_by_hand(run: Run, data: Mapping[str, Any]) -> Run:
 
 
 def ending_aims(*, transactions: int) -> list[str]:
-    """Sentences on the ends of sampled transactions, one a number of calls."""
+    """Sentences on the ends of sampled transactions, one each of `ENDINGS`."""
     sentences = []
-    for calls in CALLS_AT_ENDINGS:
-        measured = measure_endings(transactions=transactions, calls=calls)
+    for model, shape, outputs, calls in ENDINGS:
+        measured = measure_endings(model, shape, transactions=transactions, calls=calls)
         hand, own = measured["by hand"], measured["otel_mlmon"]
 
         def ratio(part: Sequence[int], whole: Sequence[int], quantile: float) -> str:
             return f"{np.quantile(part, quantile) / np.quantile(whole, quantile):.2f}"
 
         sentences.append(
-            f"- Sentry, the end of a sampled transaction of {calls} call{'s' if calls > 1 else ''}: it takes "
+            f"- Sentry, the end of a sampled transaction of {calls} call{'s' if calls > 1 else ''}{outputs}: it takes "
             f"{np.median(own.wall_ns) / 1000:.0f} µs, {ratio(own.wall_ns, hand.wall_ns, 0.5)} times as long as with "
             f"the same spans made by hand (aim: {ENDING_AIM}), at p95 {ratio(own.wall_ns, hand.wall_ns, 0.95)} times, "
             f"and {ratio(own.cpu_ns, hand.cpu_ns, 0.5)} times the CPU."

@@ -74,8 +74,25 @@ class ValuesDropped:
 
     def message(self) -> str:
         """Returns the log line: how many values were dropped, and why."""
-        hint = "see bulk_unavailable_reason of status()"
-        return f"{self.count} values of features or outputs were dropped: {self.reason}; {hint}."
+        hint = "; see bulk_unavailable_reason of status()" if self.reason == "negative" else ""
+        return f"{self.count} values of features or outputs were dropped: {self.reason}{hint}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValuesUnreadable:
+    """Reports values given to `observe()` that cannot be read; each argument has a warning of its own."""
+
+    metric: ClassVar[str] = semconv.VALUES_DROPPED.name
+    level: ClassVar[int] = logging.DEBUG
+    count: int
+
+    def attributes(self) -> Mapping[str, str]:
+        """Returns the reason."""
+        return {semconv.REASON: "unreadable"}
+
+    def message(self) -> str:
+        """Returns the log line: how many values were dropped, and why."""
+        return f"{self.count} values given to observe() could not be read; see the findings of status()."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

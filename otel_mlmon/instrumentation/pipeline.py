@@ -21,7 +21,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from otel_mlmon.guard import guard, guards
@@ -295,7 +295,7 @@ class InstrumentationPipeline:
             finally:
                 self._waiting.lock.release()
 
-    def _decode_chunk(self, take: Callable[[int], Sequence[Any]], limit: int, pause: Callable[[], object]) -> None:
+    def _decode_chunk(self, take: Callable[[int], list[Any]], limit: int, pause: Callable[[], object]) -> None:
         # The loads first: the sessions were created before their calls.
         if self._loads:
             with guard("model_events"):

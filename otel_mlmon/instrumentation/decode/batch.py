@@ -23,15 +23,15 @@ from otel_mlmon.types import Ints
 CHUNK_CALLS: Final = 16_384
 """Calls decoded at a time at most: the more, the larger numpy's share, which does not hold the interpreter."""
 
-PIECE_CALLS: Final = 128
-"""Calls taken at a time: some 0.1 ms of work."""
+PIECE_CALLS: Final = 256
+"""Calls taken at a time: some 0.15 ms of work, half of it whatever their number."""
 
 _IMAGE_CHANNELS: Final = frozenset({1, 3, 4})
 
 _CONTEXT: Final = Call._fields.index("context")
 
-CallColumns: TypeAlias = "Sequence[Sequence[Any]]"
-"""Calls by field: one sequence a field of `Call`, in order."""
+CallColumns: TypeAlias = "Sequence[list[Any]]"
+"""Calls by field: one list a field of `Call`, in order."""
 
 
 class PackedTensor(NamedTuple):
@@ -133,7 +133,7 @@ class SampleSizes:
 
 
 def take_batches(
-    take: Callable[[int], Sequence[Any]],
+    take: Callable[[int], list[Any]],
     limit: int,
     *,
     is_suppressed: Callable[[object], bool],
@@ -236,8 +236,8 @@ class _BatchBuilder:
 
     def add(self, columns: CallColumns) -> None:
         _, started, ended, contexts, inputs, outputs, errors = columns
-        self._started.extend(started)
-        self._ended.extend(ended)
+        self._started.fromlist(started)  # a third of the time of `extend`
+        self._ended.fromlist(ended)
         self._contexts.extend(contexts)
         self._errors.extend(errors)
         self._inputs.add(inputs)
@@ -266,7 +266,7 @@ class _SideBuilder:
     def add(self, sides: Sequence[Side]) -> None:
         if not self._sides and set(map(type, sides)) == {bytes}:
             self._packed.append(b"".join(sides))  # type: ignore[arg-type]
-            self._lengths.extend(map(len, sides))
+            self._lengths.fromlist(list(map(len, sides)))
             return
         if self._packed:
             self._sides, self._packed = list(split_calls(self._tensor())), []  # type: ignore[arg-type]
@@ -308,7 +308,7 @@ def _group_by_plan(columns: CallColumns) -> Iterator[tuple[Plan, CallColumns]]:
     for call in zip(*columns, strict=True):
         groups.setdefault(call[0], []).append(call)
     for plan, group in groups.items():
-        yield plan, list(zip(*group, strict=True))
+        yield plan, list(map(list, zip(*group, strict=True)))
 
 
 def _packed_rows(tensor: Tensor, items: PackedTensor) -> TensorRows | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import numpy as np
 
+from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.batch import CallBatch, split_calls
 from otel_mlmon.instrumentation.decode.decoder import CallDecoder, DeclaredModel, Decoder, make_namer
 from otel_mlmon.instrumentation.decode.findings import Findings
@@ -28,7 +29,7 @@ from otel_mlmon.instrumentation.decode.predictions import (
     label_of,
 )
 from otel_mlmon.instrumentation.runtime.call import ObservedItem, Plan, Scalar, Side, ValueRows
-from otel_mlmon.internal_events import JOURNAL, ValuesDropped
+from otel_mlmon.internal_events import JOURNAL, ValuesDropped, ValuesUnreadable
 from otel_mlmon.types import Floats, Ints
 from otel_mlmon.vocabulary import Vocabulary
 
@@ -37,6 +38,18 @@ MAX_LABELS: Final = 50
 
 VALUE: Final = "value"
 """The name of the output that holds reported numbers."""
+
+EXPECTED: Final = {
+    "label": "a text or a number, or a sequence of one a row",
+    "confidence": "a number, or a sequence of one a row",
+    "value": "a number, or a sequence of one a row",
+    "scores": "numbers of shape (k,) or (n, k)",
+    "features": "a mapping of names to values",
+    "duration_s": "a number of seconds, 0 or above",
+    "version": "a text",
+    "runtime": "a text",
+}
+"""The values that can be read, by argument of `observe()`."""
 
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _ABSENT_TEXTS: Final = frozenset({"", "None", "nan"})
@@ -82,11 +95,13 @@ class ObservationDecoder:
         self._are_categories: dict[str, bool | None] = {}
         """Whether each feature is a category, by name; None until a value shows it."""
         self._findings = findings or Findings()
+        self._unreadable: set[str] = set()
+        """Arguments that could not be read, of which was warned."""
 
     def decode(self, batch: CallBatch) -> Predictions:
         """Decodes a batch of one or more calls of `observe()` into predictions and features."""
         labels, confidences, values, scores = map(split_calls, batch.outputs)
-        (features,) = map(split_calls, batch.inputs)
+        features, unreadable = map(split_calls, batch.inputs)
         predictions = self._scores.decode(dataclasses.replace(batch, inputs=(), outputs=(scores,)))
         inputs, input_sizes = self._summarize_features(cast("Sequence[Any]", features))
         rows_of_columns = [_flatten(cast("Sequence[Any]", column)) for column in (labels, confidences, values)]
@@ -95,12 +110,15 @@ class ObservationDecoder:
             sizes = np.where(sizes > 0, sizes, column_sizes)
         label_rows, confidence_rows, value_rows = rows_of_columns
         numbers = _numbers(value_rows.values)
+        texts = sum(isinstance(value, str) for value in value_rows.values)
+        self._report_unreadable([*cast("Sequence[Any]", unreadable), {"value": texts} if texts else None])
         derived = next(iter(predictions.heads.values()), Head())
         is_reported = label_rows.sizes > 0
+        unlabelled = label_rows.sizes - np.bincount(label_rows.calls, minlength=len(label_rows.sizes))
         head = Head(
             labels=_merge_labels(self._decode_labels(label_rows), derived.labels),
             confidences=_merge_confidences(_decode_confidences(confidence_rows), derived.confidences),
-            uncounted=np.where(is_reported, label_rows.thinned, derived.uncounted if derived.uncounted.size else 0),
+            uncounted=np.where(is_reported, unlabelled, derived.uncounted if derived.uncounted.size else 0),
         )
         return dataclasses.replace(
             predictions,
@@ -129,6 +147,21 @@ class ObservationDecoder:
         number = _number(confidence)
         ratio = number if 0 <= number <= 1 else None
         return CallSummary(int(has_rows), label=label, mean_confidence=ratio, min_confidence=ratio)
+
+    def _report_unreadable(self, items: Sequence[Mapping[str, int] | None]) -> None:
+        """Counts the values that could not be read, by argument, and warns of each argument once."""
+        counts: Counter[str] = Counter()
+        for item in items:
+            counts.update(item or {})
+        for argument, count in counts.items():
+            JOURNAL.emit(ValuesUnreadable(count=count))
+            if argument not in self._unreadable:
+                self._unreadable.add(argument)
+                finding = (
+                    f"cannot be read and is left out of calls, which are recorded without it; {EXPECTED[argument]} is "
+                    f"expected ({semconv.VALUES_DROPPED.name} counts what is left out)"
+                )
+                self._findings.note(self.model.name, f"{argument} of observe()", finding, is_warning=True)
 
     def _decode_labels(self, rows: _Rows) -> Labels:
         codes, table = encode_texts([self._name_label(value) for value in rows.values])
@@ -207,8 +240,6 @@ class _Rows:
     """Shape (m,): the call of each, not decreasing."""
     sizes: Ints
     """Shape (n,): true rows of each call; 0 if it has none."""
-    thinned: Ints
-    """Shape (n,): rows of each call that were not copied."""
 
 
 def _flatten(items: Sequence[ObservedItem]) -> _Rows:
@@ -226,8 +257,7 @@ def _flatten(items: Sequence[ObservedItem]) -> _Rows:
         is_present = [value is not None for value in values]
         calls, values = calls[is_present], [value for value in values if value is not None]
     sizes = np.array([rows.size for rows in batches], dtype=np.int64)
-    thinned = sizes - np.array([len(rows.values) for rows in batches], dtype=np.int64)
-    return _Rows(values=values, calls=calls, sizes=sizes, thinned=thinned)
+    return _Rows(values=values, calls=calls, sizes=sizes)
 
 
 def _numbers(values: Sequence[Scalar]) -> Floats:

@@ -57,7 +57,7 @@ class WaitingCalls:
         self,
         queue: Queue,
         *,
-        decode: Callable[[Callable[[int], Sequence[Any]], int, Callable[[], object]], object],
+        decode: Callable[[Callable[[int], list[Any]], int, Callable[[], object]], object],
         decoders: Decoders,
         options: Callable[[str], DeclaredModel],
         is_suppressed: Callable[[object], bool],

@@ -19,7 +19,7 @@ import functools
 import importlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any, Final
 
@@ -42,6 +42,9 @@ Exemplar = tuple[float, object] | None
 EXPLICIT: Final = "_ExplicitBucketHistogramAggregation"
 EXPONENTIAL: Final = "_ExponentialBucketHistogramAggregation"
 DROP: Final = "_DropAggregation"
+
+MAX_BOUNDARIES: Final = 64
+"""Sets of boundaries of explicit histograms that are cached: a few a process."""
 
 _WITHOUT_EXPONENTIAL: Final = "PrometheusMetricReader"
 """A reader whose whole scrape fails where a view asks for exponential histograms.
@@ -71,7 +74,8 @@ def record_one_by_one(
     exemplar_value = exemplar[0] if exemplar else None
     accepted = values[values >= 0]
     if are_hidden:
-        accepted = np.maximum(_explicit_middles(accepted, semconv.VALUE_BOUNDS), 0.0)
+        bounds, middles = _explicit_buckets(tuple(semconv.VALUE_BOUNDS))
+        accepted = np.maximum(middles[np.searchsorted(bounds, accepted, side="left")], 0.0)
     for value in accepted.tolist():
         instrument.record(value, dict(attributes), context if value == exemplar_value else UNTRACED_CONTEXT)
     return int(values.size - accepted.size)
@@ -107,7 +111,7 @@ def record_at_once(
         measurement = private("measurement", "Measurement")(value, now_ns, instrument, context, dict(attributes))
         measurements.append((measurement, accept(value, now_ns, dict(attributes), context)))
     for _, match in view_matches(instrument):
-        _add_to_match(match, measurements, others, attributes, hidden=values if are_hidden else None)
+        _add_to_match(match, measurements, others, attributes, are_hidden=are_hidden)
     return 0
 
 
@@ -197,6 +201,8 @@ def _exemplar_context(exemplar: Exemplar) -> Context:
 
 def _split_extremes(values: Floats) -> tuple[list[float], Floats]:
     """Splits sorted values into the smallest and largest of each sign with a zero, and all others."""
+    if values[0] > 0 or values[-1] < 0:
+        return values[[0, -1][: values.size]].tolist(), values[1:-1]
     first_zero, first_positive = np.searchsorted(values, 0.0, side="left"), np.searchsorted(values, 0.0, side="right")
     ranges = ((0, first_zero), (first_zero, min(first_zero + 1, first_positive)), (first_positive, values.size))
     positions = sorted({int(end) for start, stop in ranges if start < stop for end in (start, stop - 1)})
@@ -209,25 +215,23 @@ def _add_to_match(
     others: Floats,
     attributes: Attributes,
     *,
-    hidden: Floats | None,
+    are_hidden: bool,
 ) -> None:
     key, view_attributes = _aggregation_key(match, attributes)
     create = getattr(match, "_get_or_create_aggregation", None)
-    is_begun = create is None and key not in match._attributes_aggregation
-    if is_begun:
+    if create is None and key not in match._attributes_aggregation:
         match.consume_measurement(*measurements[0])
         measurements = measurements[1:]
     # Under the lock of the collection: a delta reader throws its aggregations away there, and a cumulative one must not
     # meet values of a new sign before `_align_empty_buckets`.
     with match._lock:
         aggregation = match._attributes_aggregation[key] if create is None else create(key, view_attributes)
-        is_hidden = hidden is not None and type(aggregation).__name__ in {EXPLICIT, EXPONENTIAL}
-        earlier_sum = _hide_extremes(aggregation, is_begun=is_begun) if is_hidden else 0.0
+        is_hidden = are_hidden and type(aggregation).__name__ in {EXPLICIT, EXPONENTIAL}
+        if is_hidden:
+            _limit_scale(aggregation)
         _fill(aggregation, measurements, others)
-        if hidden is not None and is_hidden:
-            aggregation._sum = earlier_sum + float(_middles(aggregation, hidden).sum())
-            # Older releases (1.39, 1.42) record the extremes of exponential histograms whatever they are told.
-            aggregation._min, aggregation._max = math.inf, -math.inf
+        if is_hidden:
+            _hide_values(aggregation)
         if type(aggregation).__name__ == EXPONENTIAL:
             _align_empty_buckets(aggregation)
 
@@ -251,17 +255,9 @@ def _fill(aggregation: Any, measurements: list[tuple[Any, bool]], others: Floats
                 aggregation.aggregate(measurement, should_sample_exemplar=False)
 
 
-def _hide_extremes(aggregation: Any, *, is_begun: bool) -> float:
-    """Removes minimum, maximum and fine buckets from an aggregation of private values; returns its sum.
-
-    Args:
-        aggregation: An explicit or exponential histogram of the SDK's.
-        is_begun: Whether it holds the first of the values already, which its sum is not to hold.
-    """
+def _limit_scale(aggregation: Any) -> None:
+    """Limits the scale of an aggregation of private values, so that its buckets are not fine."""
     with aggregation._lock:
-        aggregation._record_min_max = False
-        if is_begun:
-            aggregation._min, aggregation._max, aggregation._sum = math.inf, -math.inf, 0.0
         if type(aggregation).__name__ == EXPONENTIAL and aggregation._mapping.scale > MAX_HIDDEN_SCALE:
             positive, negative = aggregation._value_positive, aggregation._value_negative
             if positive is not None and negative is not None:
@@ -269,19 +265,34 @@ def _hide_extremes(aggregation: Any, *, is_begun: bool) -> float:
             aggregation._mapping = aggregation._new_mapping(MAX_HIDDEN_SCALE)
             if aggregation._count > aggregation._zero_count:
                 aggregation._scale = MAX_HIDDEN_SCALE  # else set by the next value, which may never come
-        return float(aggregation._sum)
 
 
-def _middles(aggregation: Any, values: Floats) -> Floats:
-    if type(aggregation).__name__ == EXPONENTIAL:
-        scale = aggregation._mapping.scale
-        return exponential.bucket_middles(exponential.compute_ordinals(values, scale), scale)
-    return _explicit_middles(values, aggregation._boundaries)
+def _hide_values(aggregation: Any) -> None:
+    """Removes minimum, maximum and exact sum from an aggregation of private values, which leaves their buckets."""
+    with aggregation._lock:
+        aggregation._sum = _sum_of_middles(aggregation)
+        aggregation._min, aggregation._max = math.inf, -math.inf
 
 
-def _explicit_middles(values: Floats, boundaries: Iterable[float]) -> Floats:
-    bounds = np.asarray(tuple(boundaries), dtype=np.float64)
-    return np.asarray(histogram.bucket_middles(bounds)[np.searchsorted(bounds, values, side="left")])
+def _sum_of_middles(aggregation: Any) -> float:
+    """Computes the sum of a histogram's values from its buckets, each value taken as the middle of its bucket."""
+    if type(aggregation).__name__ == EXPLICIT:
+        return float(np.dot(aggregation._value, _explicit_buckets(aggregation._boundaries)[1]))
+    total = 0.0
+    for sign, buckets in ((1, aggregation._value_positive), (-1, aggregation._value_negative)):
+        if len(buckets):
+            indices = np.arange(buckets.index_start, buckets.index_end + 1)
+            counts = np.array(buckets.counts)[indices - buckets.index_base]  # a ring
+            middles = exponential.bucket_middles(indices + exponential.BIAS, aggregation._mapping.scale)
+            total += sign * float(counts @ middles)
+    return total
+
+
+@functools.lru_cache(MAX_BOUNDARIES)
+def _explicit_buckets(boundaries: tuple[float, ...]) -> tuple[Floats, Floats]:
+    """Returns the boundaries of an explicit histogram as an array, and the middles of its buckets."""
+    bounds = np.array(boundaries, dtype=np.float64)
+    return bounds, histogram.bucket_middles(bounds)
 
 
 def _add_exemplar(aggregation: Any, measurement: Any) -> None:
@@ -302,7 +313,7 @@ def _add_exemplar(aggregation: Any, measurement: Any) -> None:
 
 
 def _fill_explicit(aggregation: Any, values: Floats) -> None:
-    for bucket, count in _count_by_bucket(values, np.asarray(aggregation._boundaries, dtype=np.float64)):
+    for bucket, count in _count_by_bucket(values, _explicit_buckets(aggregation._boundaries)[0]):
         aggregation._value[bucket] += count
     aggregation._sum += float(values.sum())
 
@@ -317,9 +328,9 @@ def _fill_exponential(aggregation: Any, values: Floats) -> None:
     zeros = int(values.size)
     for buckets, magnitudes in sides:
         zeros -= int(magnitudes.size)
+        counts, base = buckets.counts, buckets.index_base
         for bucket, count in _exponential_counts(magnitudes, scale, buckets.index_start, buckets.index_end):
-            position = bucket - buckets.index_base
-            buckets.increment_bucket(position + len(buckets.counts) if position < 0 else position, count)
+            counts[bucket - base] += count  # a ring: what is below the base is at its end
     aggregation._zero_count += zeros
     aggregation._count += int(values.size)
     aggregation._sum += float(values.sum())
@@ -360,7 +371,8 @@ def _exponential_counts(magnitudes: Floats, scale: int, first: int, last: int) -
 
 def _count_by_bucket(values: Floats, bounds: Floats) -> Iterator[tuple[int, int]]:
     """Yields each bucket with values and how many of the sorted values are in it; upper bounds are inclusive."""
-    ends = np.searchsorted(values, bounds, side="right")
-    counts = np.diff(ends, prepend=0, append=values.size)
-    for bucket in np.flatnonzero(counts).tolist():
-        yield bucket, int(counts[bucket])
+    start = 0
+    for bucket, end in enumerate([*np.searchsorted(values, bounds, side="right").tolist(), values.size]):
+        if end > start:
+            yield bucket, end - start
+            start = end

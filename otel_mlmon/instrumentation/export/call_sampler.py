@@ -164,7 +164,7 @@ class CallSampler:
         priorities.tokens -= selection.draw_evenly("unsure", is_unsure, priorities.tokens)
         others.tokens += failures.take_excess() + priorities.take_excess()
         others.take_excess()
-        pools = selection.pools(np.ones_like(calls.failed))
+        pools = selection.pools(selection.is_candidate)
         share = others.tokens / max(1, len(pools))
         for pool in pools:
             others.tokens -= selection.draw("share", pool, share)
@@ -269,9 +269,11 @@ class _Selection:
     def pools(self, flags: Bools) -> list[_Pool]:
         """Groups the calls of one kind, such as the slow ones, by model, the smallest group first."""
         members = np.flatnonzero(flags & self.is_candidate)
+        if not members.size:
+            return []
         codes = self._calls.codes[members]
         pools = []
-        for code in np.unique(codes).tolist():
+        for code in np.unique(codes).tolist() if len(self._calls.models) > 1 else [0]:
             of_model = members[codes == code]
             left = of_model[self._is_left[of_model]]
             if left.size:

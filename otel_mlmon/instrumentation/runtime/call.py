@@ -104,8 +104,9 @@ class Plan:
     """Whether the calls hold predictions that the host reported itself, by the layout of `OBSERVED_OUTPUTS`."""
 
 
-OBSERVED_INPUTS: Final = (Tensor(name="features", layout="values"),)
-"""The inputs of an observed prediction: the mapping of its features, or None."""
+OBSERVED_INPUTS: Final = (Tensor(name="features", layout="values"), Tensor(name="unreadable", layout="values"))
+"""The inputs of an observed prediction: the mapping of its features, or None; and how many values of each argument
+could not be read, or None."""
 
 OBSERVED_OUTPUTS: Final = (
     Tensor(name="label", layout="values"),

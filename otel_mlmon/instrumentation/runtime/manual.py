@@ -1,10 +1,5 @@
 """`observe()`: reports predictions of any model from Python code.
 
-    otel_mlmon.observe("churn", label="stay", confidence=0.93, features={"age": 41}, duration_s=0.002, version="3")
-
-    with otel_mlmon.observe("churn", version="3") as prediction:
-        prediction.label = model.predict(row)
-
 The host's thread copies the values into the queue that calls of onnxruntime go into, and nothing more; what they mean
 is decided on the worker thread.
 """
@@ -31,11 +26,14 @@ from otel_mlmon.instrumentation.runtime.call import (
 from otel_mlmon.instrumentation.runtime.runtime import Capture
 from otel_mlmon.instrumentation.runtime.values import (
     SMALL_BYTES,
+    UNREADABLE,
     Features,
     Outcome,
     copy_features,
     copy_outcome,
+    copy_readable,
     is_small_outcome,
+    to_nanoseconds,
     weight_of,
 )
 
@@ -47,6 +45,9 @@ DEFAULT_RUNTIME: Final = "manual"
 
 MAX_MODELS: Final = 1024
 """The largest number of models, versions and runtimes that are distinguished; beyond it the oldest is evicted."""
+
+_NOTHING: Final = (None, None, None, None)
+"""The outcome of a call of which only the times are recorded."""
 
 MAX_FAILURES: Final = 64
 """Exceptions out of blocks whose model is known, the latest ones: an error tracker asks for it at once."""
@@ -152,7 +153,8 @@ def observe(
             prediction.label = model.predict(row)
 
     Does nothing before `otel_mlmon.instrument()` is called. Runs on any thread, waits for nothing, and keeps faults in
-    values from the caller: such a call is dropped and counted, as is one that finds the queue full.
+    values from the caller: what cannot be read is left out, counted in `otel_mlmon.values.dropped`, and warned of once;
+    the call is recorded without it. A call that finds the queue full is dropped and counted.
 
     Args:
         model: The model's name.
@@ -198,7 +200,7 @@ class Manual:
 class ManualRecorder:
     """Records the predictions that are reported by `observe()`.
 
-    Runs on: the host's threads. Nothing waits, nothing raises to the host; what fails is counted and dropped.
+    Runs on: the host's threads. Nothing waits, nothing raises to the host; what fails is counted and left out.
 
     Args:
         capture: Where calls go.
@@ -244,8 +246,9 @@ class ManualRecorder:
             sink.drop(DROP_OFF)
             return
         try:
-            plan = self._plans.get(model) or self._add_plan(model)
-            call = (plan, started_ns, ended_ns, self._context(None), (), (), type(error).__qualname__)
+            plan, unreadable = self._find_plan(model)
+            inputs: Any = (None, unreadable) if unreadable else ()
+            call = (plan, started_ns, ended_ns, self._context(None), inputs, (), type(error).__qualname__)
             sink.offer(call, RECORD_BYTES)
             self._note_failure(error, plan.session, started_ns, ended_ns)
         except BaseException as fault:
@@ -255,8 +258,8 @@ class ManualRecorder:
 
     def _make_record(self) -> Callable[..., None]:
         # Everything the hot path touches is a cell or a local: a global or an attribute costs 0.02 µs each.
-        sink, context, stage, plans, add_plan = (
-            self._capture.sink, self._context, self._stage, self._plans, self._add_plan,
+        sink, context, stage, plans, add_plan, record_readable = (
+            self._capture.sink, self._context, self._stage, self._plans, self._add_plan, self._record_readable,
         )  # fmt: skip
         queue, extend, offer, drop = sink.queue, sink.queue.extend, sink.offer, sink.drop
         length_limit = FIELDS * min(sink.high_water, sink.max_bytes // SMALL_BYTES)
@@ -276,22 +279,84 @@ class ManualRecorder:
             try:
                 plan = plans.get(model) or add_plan(model)
                 if duration_s is not None:
-                    started_ns = ended_ns - _nanoseconds(duration_s)
+                    started_ns = ended_ns - to_nanoseconds(duration_s)
                 copies, is_small = copy_features(features)
                 if not is_small_outcome(outcome):
                     outcome = copy_outcome(outcome)
                     is_small = is_small and is_small_outcome(outcome)
-                call: Any = (plan, started_ns, ended_ns, context(None), (copies,), outcome, None)
+                call: Any = (plan, started_ns, ended_ns, context(None), (copies, None), outcome, None)
                 if is_small and 0 < len(queue) < length_limit:
                     extend(call)
                 else:
                     offer(call, weight_of(copies, outcome))
             except BaseException as error:
-                drop(DROP_FAULT)
-                if not stage.swallow(error):
+                if not record_readable(error, model, (started_ns, ended_ns, duration_s), features, outcome):
                     raise
 
         return record
+
+    def _record_readable(
+        self,
+        error: BaseException,
+        model: ModelId,
+        times: tuple[int, int, float | None],
+        features: Features | None,
+        outcome: Outcome,
+    ) -> bool:
+        """Records what can be read of a call of which something raised `error`: its times at least.
+
+        Of an error that no value is known to raise no value is read again. `times` are start, end, and the duration
+        that the host reported, None if it reported none.
+
+        Returns:
+            Whether the error is kept from the host.
+        """
+        stage, is_recorded, are_values = self._stage, False, isinstance(error, UNREADABLE)
+        try:
+            if not are_values and not stage.swallow(error):
+                return False
+            if are_values:
+                with stage:
+                    is_explained = self._offer_readable(model, times, features, outcome)
+                    is_recorded = True
+                    if not is_explained:
+                        stage.swallow(error)
+            if not is_recorded:
+                with stage:
+                    self._offer_readable(model, times, None, _NOTHING)
+                    is_recorded = True
+        finally:
+            if not is_recorded:
+                self._capture.sink.drop(DROP_FAULT)
+        return True
+
+    def _offer_readable(
+        self, model: ModelId, times: tuple[int, int, float | None], features: Features | None, outcome: Outcome
+    ) -> bool:
+        """Queues a call with what can be read of it; returns whether there was anything that could not."""
+        plan, unreadable = self._find_plan(model)
+        copies, outcome, counts = copy_readable(features, outcome)
+        started_ns, ended_ns, duration_s = times
+        try:
+            started_ns = ended_ns - to_nanoseconds(duration_s) if duration_s is not None else started_ns
+        except UNREADABLE:
+            counts["duration_s"] = 1
+        unreadable |= counts
+        inputs: Any = (copies, unreadable or None)
+        call: Any = (plan, started_ns, ended_ns, self._context(None), inputs, outcome, None)
+        self._capture.sink.offer(call, weight_of(copies, outcome))
+        return bool(unreadable)
+
+    def _find_plan(self, model: ModelId) -> tuple[Plan, dict[str, int]]:
+        """Returns the plan of a model, and which of version and runtime cannot be read, and are left out."""
+        try:
+            return self._plans.get(model) or self._add_plan(model), {}
+        except TypeError:  # a list, say, is no key
+            name, version, runtime = model
+            texts = {"version": isinstance(version, str), "runtime": isinstance(runtime, str)}
+            key = (name, version if texts["version"] else "", runtime if texts["runtime"] else DEFAULT_RUNTIME)
+            plan = self._plans.get(key) or self._add_plan(key)
+            return plan, {argument: 1 for argument, is_text in texts.items() if not is_text}
 
     def _note_failure(self, error: BaseException, session: SessionInfo, started_ns: int, ended_ns: int) -> None:
         """Remembers which model's block raised an exception, without holding the exception itself.
@@ -333,10 +398,3 @@ class ManualRecorder:
 
 
 RUNTIME: Final = Manual()
-
-
-def _nanoseconds(duration_s: float) -> int:
-    duration_ns = int(duration_s * 1e9)
-    if duration_ns < 0:
-        raise ValueError("duration_s must be 0 or above")
-    return duration_ns

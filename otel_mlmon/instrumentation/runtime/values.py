@@ -38,6 +38,12 @@ Features: TypeAlias = Mapping[str, Any]
 Outcome: TypeAlias = tuple[Any, Any, Any, Any]
 """Label, confidence, value and scores."""
 
+UNREADABLE: Final = (TypeError, ValueError, OverflowError, RuntimeError)
+"""What values raise that cannot be read: a RuntimeError is PyTorch's, of a tensor that requires its gradient."""
+
+_UNREADABLE: Final = object()
+"""Stands for an entry that cannot be read, where None is an entry."""
+
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _SCALARS: Final = frozenset({str, *_NUMBERS})
 
@@ -56,15 +62,49 @@ def copy_outcome(outcome: Outcome) -> Outcome:
     """Copies the label, confidence, value and scores given to `observe()`.
 
     Raises:
-        TypeError: One is neither a number nor a text, nor a sequence of them.
+        TypeError: One is neither a number nor a text, nor a sequence of them; or another one of `UNREADABLE`.
         ValueError: One has too many dimensions.
     """
     label, confidence, value, scores = outcome
     return _copy_value(label), _copy_value(confidence), _copy_value(value), _copy_scores(scores)
 
 
+def copy_readable(
+    features: Features | None, outcome: Outcome
+) -> tuple[Mapping[str, Scalar | ValueRows] | None, Outcome, dict[str, int]]:
+    """Copies what can be read of the features, label, confidence, value and scores given to `observe()`.
+
+    Returns:
+        Features and outcome, None where nothing can be read; and how many values of each argument could not be read,
+        but for those of features, which are missing.
+    """
+    counts: dict[str, int] = {}
+    copies: list[Any] = []
+    for name, value in zip(("label", "confidence", "value"), outcome, strict=False):
+        copy, count = _copy_entries(value)
+        copies.append(copy)
+        if count:
+            counts[name] = count
+    try:
+        copies.append(_copy_scores(outcome[3]))
+    except UNREADABLE:
+        copies.append(None)
+        counts["scores"] = 1
+    readable: Mapping[str, Scalar | ValueRows] | None = None
+    try:
+        readable = copy_features(features)[0]
+    except UNREADABLE:
+        counts["features"] = 1
+    label, confidence, value, scores = copies
+    return readable, (label, confidence, value, scores), counts
+
+
 def copy_features(features: Features | None) -> tuple[Mapping[str, Scalar | ValueRows] | None, bool]:
-    """Copies the features given to `observe()`, by name, and returns whether they are small."""
+    """Copies the features given to `observe()`, by name, and returns whether they are small.
+
+    Raises:
+        TypeError: They are no mapping; or another one of `UNREADABLE`.
+    """
     if features is None:
         return None, True
     if type(features) is dict and len(features) <= SMALL_FEATURES:
@@ -76,14 +116,33 @@ def copy_features(features: Features | None) -> tuple[Mapping[str, Scalar | Valu
             if characters <= MAX_CHARACTERS:
                 return features.copy(), True
     items = itertools.islice(dict(features).items(), MAX_FEATURES)
-    return {str(name)[:MAX_CHARACTERS]: _copy_feature(value) for name, value in items}, False
+    return {str(name)[:MAX_CHARACTERS]: _copy_entries(value)[0] for name, value in items}, False
 
 
-def _copy_feature(value: Any) -> Scalar | ValueRows:
+def _copy_entries(value: Any) -> tuple[Scalar | ValueRows, int]:
+    """Copies a value or a sequence, with None in the place of what cannot be read; returns how many could not."""
     try:
-        return _copy_value(value)
-    except (TypeError, ValueError):
-        return None
+        return _copy_value(value), 0
+    except UNREADABLE:
+        pass
+    try:
+        entries = np.asarray(value)
+    except UNREADABLE:
+        return None, 1
+    if entries.ndim != 1:
+        return None, 1
+    copies = list(map(_copy_entry, entries[:: -(-len(entries) // MAX_ROWS)].tolist()))
+    count = copies.count(_UNREADABLE)
+    if count == len(copies):
+        return None, 1
+    return ValueRows(len(entries), tuple(None if copy is _UNREADABLE else copy for copy in copies)), count
+
+
+def _copy_entry(value: Any) -> Any:
+    try:
+        return _copy_scalar(value)
+    except UNREADABLE:
+        return _UNREADABLE
 
 
 def _copy_value(value: Any) -> Scalar | ValueRows:
@@ -118,6 +177,18 @@ def _copy_scalar(value: Any) -> Scalar:
     if isinstance(value, np.generic):
         return _copy_scalar(value.item())
     raise TypeError(f"a number or a text is expected, not {type(value).__name__}")
+
+
+def to_nanoseconds(duration_s: float) -> int:
+    """Converts a duration in seconds to whole nanoseconds.
+
+    Raises:
+        ValueError: It is negative or no number; or another one of `UNREADABLE`.
+    """
+    duration_ns = int(duration_s * 1e9)
+    if duration_ns < 0:
+        raise ValueError("duration_s must be 0 or above")
+    return duration_ns
 
 
 def _copy_scores(scores: Any) -> Item:

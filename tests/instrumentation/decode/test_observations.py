@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,14 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import otel_mlmon
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.batch import PIECE_CALLS, take_batches
 from otel_mlmon.instrumentation.decode.findings import Findings
-from otel_mlmon.instrumentation.decode.observations import MAX_LABELS, make_decoder
+from otel_mlmon.instrumentation.decode.observations import EXPECTED, MAX_LABELS, make_decoder
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.runtime.call import FIELDS, OBSERVED_INPUTS, OBSERVED_OUTPUTS, Plan, weigh_call
-from otel_mlmon.instrumentation.runtime.values import copy_features, copy_outcome
+from otel_mlmon.instrumentation.runtime.values import copy_readable
 from otel_mlmon.instrumentation.settings import ModelOptions
 from otel_mlmon.internal_events import JOURNAL
 from tests.support.calls import session
@@ -44,7 +46,8 @@ def decoded(
             queue.offer((plan, 1, 4, None, (), (), "ValueError"), 1)
             continue
         outcome: Any = tuple(call.get(name) for name in OUTCOME)
-        sides = (copy_features(call.get("features"))[0],), copy_outcome(outcome)
+        features, copies, unreadable = copy_readable(call.get("features"), outcome)
+        sides = (features, unreadable), copies
         queue.offer((plan, 1, 4, None, *sides, None), 1)
     (batch,), _ = take_batches(queue.take, len(calls), is_suppressed=lambda _: False, pause=lambda: None)
     decoder = make_decoder(
@@ -119,6 +122,44 @@ def test_values_that_are_no_finite_numbers_are_left() -> None:
     predictions = decoded([{"value": value} for value in (1.5, math.nan, math.inf, "text", 10**400, -2)])
     assert predictions.values[""].tolist() == [1.5, -2.0]
     assert predictions.batch_sizes.tolist() == [1] * 6
+
+
+def test_what_cannot_be_read_is_counted_and_one_warning_an_argument(caplog: pytest.LogCaptureFixture) -> None:
+    findings = Findings()
+    calls: list[dict[str, Any] | None] = [
+        {"label": ["a", object(), None], "value": [1.5, "text", 2.5]},
+        None,
+        {"label": object(), "confidence": 0.5, "features": 3},
+        {"features": {"x": [1.0, object(), 3.0]}, "scores": "text"},
+    ]
+    predictions = decoded(calls * 2, findings=findings)
+    assert labels_of(predictions) == [(0, "a"), (4, "a")]
+    # The second and third row of the first call have no label.
+    assert predictions.heads[""].uncounted.tolist() == [2, 0, 0, 0] * 2
+    assert confidences_of(predictions) == [(2, 0.5), (6, 0.5)]
+    assert predictions.values[""].tolist() == [1.5, 2.5] * 2
+    assert predictions.inputs.features["x"].tolist() == [1.0, 3.0] * 2
+    assert predictions.inputs.missing == {"x": 2}
+    assert predictions.batch_sizes.tolist() == [3, 0, 1, 3] * 2
+    assert predictions.duration_ns.tolist() == [3] * 8
+    assert JOURNAL.totals(semconv.VALUES_DROPPED.name) == {(("reason", "unreadable"),): 10}
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said == [
+        f"Model m, {argument} of observe(): cannot be read and is left out of calls, which are recorded without it; "
+        f"{expected} is expected (otel_mlmon.values.dropped counts what is left out)."
+        for argument, expected in (
+            ("label", "a text or a number, or a sequence of one a row"),
+            ("features", "a mapping of names to values"),
+            ("scores", "numbers of shape (k,) or (n, k)"),
+            ("value", "a number, or a sequence of one a row"),
+        )
+    ]
+    assert set(findings.all()["m"]) == {f"{name} of observe()" for name in ("label", "features", "scores", "value")}
+
+
+def test_every_argument_has_a_word_for_what_can_be_read() -> None:
+    arguments = inspect.signature(otel_mlmon.observe).parameters
+    assert list(EXPECTED) == [name for name in arguments if name != "model"]
 
 
 def test_features_are_numbers_or_categories_by_their_first_value() -> None:

@@ -52,7 +52,7 @@ class Waiting:
             loads=self.loads,
         )
 
-    def decode(self, take: Callable[[int], Sequence[Any]], limit: int, pause: Callable[[], object]) -> None:
+    def decode(self, take: Callable[[int], list[Any]], limit: int, pause: Callable[[], object]) -> None:
         batches, _ = take_batches(take, limit, is_suppressed=lambda context: context == "suppressed", pause=pause)
         self.decoded += map(self.decoders.decode_batch, batches)
 

@@ -131,7 +131,9 @@ def test_a_record_is_dropped_only_where_what_waits_weighs_too_much(steps: list[S
             ring.take(amount)
             taken += waiting[:amount]
             del waiting[:amount]
-            if len(taken) >= len(waiting):  # what stays is weighed, however it came
+            weight = sum(size for size, is_weighed in taken + waiting if is_weighed)
+            # What stays is weighed, however it came, where it may matter or costs nothing.
+            if len(taken) >= len(waiting) and (weight > budget / 8 or not waiting):
                 waiting, taken = [(size, True) for size, _ in waiting], []
         elif action == "append":
             ring.queue.extend((amount, "x"))
@@ -156,3 +158,29 @@ def test_a_heavy_record_waits_beside_many_light_ones() -> None:
     ring.take(1550)
     ring.offer((60_000, "x"), 60_000)
     assert (len(ring), ring.dropped()) == (57, {"buffer_full": 1})
+
+
+@pytest.mark.parametrize(("size", "weighed"), [(125, []), (126, [(6, "x"), (7, "x")])])
+def test_what_stays_is_weighed_only_where_it_may_be_heavy(size: int, weighed: list[tuple[int, str]]) -> None:
+    records: list[Sequence[Any]] = []
+
+    def weigh_and_note(record: Sequence[Any]) -> int:
+        records.append(tuple(record))
+        return 1
+
+    ring = CallQueue(fields=2, max_records=100, max_bytes=8 * 8 * 125, attend=lambda _: None, weigh=weigh_and_note)
+    for record in range(8):
+        ring.offer((record, "x"), size)
+    ring.take(3)
+    ring.take(3)
+    assert records == weighed
+
+
+def test_an_empty_queue_weighs_nothing() -> None:
+    ring = CallQueue(fields=2, max_records=100, max_bytes=1000, attend=lambda _: None, weigh=weigh)
+    for _ in range(100):  # a round of 100 bytes each: an eighth is never exceeded within one
+        ring.offer((100, "x"), 100)
+        ring.take(10)
+    ring.offer((1000, "x"), 1000)
+    ring.offer((0, "x"), 0)
+    assert (len(ring), ring.dropped()) == (2, {})

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 import otel_mlmon
+from otel_mlmon import semconv
 from otel_mlmon.guard import FAILURE_LIMIT
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, RECORD_BYTES, Call, weigh_call
+from otel_mlmon.instrumentation.runtime.call import FIELDS, RECORD_BYTES, Call, ValueRows, weigh_call
 from otel_mlmon.instrumentation.runtime.manual import MAX_FAILURES, MAX_MODELS, RUNTIME, ManualRecorder
 from otel_mlmon.instrumentation.runtime.runtime import Capture
 from otel_mlmon.instrumentation.runtime.values import SMALL_BYTES
+from otel_mlmon.internal_events import JOURNAL
 from tests.support.calls import records_of
 
 NO_LABEL: Any = object()
@@ -62,7 +64,7 @@ def test_a_prediction_is_recorded_at_once(watched: Watched) -> None:
     features["age"] = 42
     (call,) = watched.calls()
     assert (call.ended_ns - call.started_ns, call.context, call.error_type) == (2_000_000, "context", None)
-    assert sides(call) == (({"age": 41, "plan": "gold"},), ("stay", 0.93, None, None))
+    assert sides(call) == (({"age": 41, "plan": "gold"}, None), ("stay", 0.93, None, None))
     session = call.plan.session
     assert (call.plan.operation, call.plan.is_observed) == ("observe", True)
     assert (session.model_name, session.model_version, session.metadata) == ("churn", "3", {})
@@ -77,7 +79,7 @@ def test_a_block_is_measured_and_its_plan_shared(watched: Watched) -> None:
     otel_mlmon.observe("churn", label="stay")
     first, second = watched.calls()
     assert first.ended_ns > first.started_ns
-    assert sides(first) == (({"age": 2},), ("stay", None, 1.5, None))
+    assert sides(first) == (({"age": 2}, None), ("stay", None, 1.5, None))
     assert second.ended_ns == second.started_ns
     assert first.plan is second.plan
     assert first.plan.session.runtime_name == "manual"
@@ -163,36 +165,112 @@ def test_mistakes_in_the_program_are_type_errors_whether_it_is_monitored_or_not(
             assert watched.recorder.undo()
 
 
-BAD = [
-    {"label": object()},
-    {"label": {"a": 1}},
-    {"confidence": [object()]},
-    {"value": [[1, 2], [3, 4]]},
-    {"scores": "text"},
-    {"features": [1, 2], "label": "a"},
-    {"duration_s": -0.001},
-    {"duration_s": float("nan")},
-    {"duration_s": float("inf")},
-    {"duration_s": "2 ms"},
-    {"label": "a", "version": ["3"]},
+class Broken:
+    """A value of a library's that cannot be read now, as a tensor of PyTorch's that requires its gradient."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __array__(self, *_: object, **__: object) -> Any:
+        raise self.error
+
+
+NOTHING = (None, None, None, None)
+UNREADABLE_CALLS: list[tuple[dict[str, Any], object, tuple[object, ...], dict[str, int]]] = [
+    # Arguments beside a duration of 2 ms; the features, label, confidence, value and scores that are read; what is not.
+    ({"label": NO_LABEL}, None, NOTHING, {"label": 1}),
+    ({"label": {"a": 1}, "confidence": 0.5}, None, (None, 0.5, None, None), {"label": 1}),
+    ({"label": ["a", NO_LABEL, "b"]}, None, (ValueRows(3, ("a", None, "b")), None, None, None), {"label": 1}),
+    ({"confidence": [NO_LABEL, NO_LABEL], "label": "a"}, None, ("a", None, None, None), {"confidence": 1}),
+    ({"value": [[1, 2], [3, 4]], "label": "a"}, None, ("a", None, None, None), {"value": 1}),
+    ({"scores": "text", "label": "a", "features": {"x": 1}}, {"x": 1}, ("a", None, None, None), {"scores": 1}),
+    ({"scores": Broken(RuntimeError()), "value": 1}, None, (None, None, 1, None), {"scores": 1}),
+    ({"confidence": Broken(OverflowError())}, None, NOTHING, {"confidence": 1}),
+    ({"features": [1, 2], "label": "a"}, None, ("a", None, None, None), {"features": 1}),
+    ({"label": NO_LABEL, "value": NO_LABEL, "features": 3}, None, NOTHING, {"label": 1, "value": 1, "features": 1}),
+    ({"label": "a", "version": ["3"]}, None, ("a", None, None, None), {"version": 1}),
+    ({"label": "a", "runtime": {}, "version": []}, None, ("a", None, None, None), {"version": 1, "runtime": 1}),
 ]
 
 
+@pytest.mark.parametrize("case", UNREADABLE_CALLS, ids=range(len(UNREADABLE_CALLS)))
+def test_what_cannot_be_read_is_left_out_of_the_call_and_counted(watched: Watched, case: Any) -> None:
+    arguments, features, outcome, unreadable = case
+    otel_mlmon.observe("churn", duration_s=0.002, **arguments)
+    given = {name: value for name, value in arguments.items() if name in {"features", "version", "runtime"}}
+    with otel_mlmon.observe("churn", **given) as prediction:
+        for name in arguments.keys() - given.keys():
+            setattr(prediction, name, arguments[name])
+    calls = watched.calls()
+    for call in calls:
+        assert sides(call) == ((features, unreadable), outcome)
+        assert (call.plan.session.model_name, call.plan.session.model_version) == ("churn", "")
+        assert call.plan.session.runtime_name == "manual"
+    assert calls[0].ended_ns - calls[0].started_ns == 2_000_000
+    assert calls[1].ended_ns > calls[1].started_ns
+    assert (len(calls), watched.queue.dropped()) == (2, {})
+
+
+@pytest.mark.parametrize("duration_s", [-0.001, float("nan"), float("inf"), "2 ms", [1.0]])
+def test_a_duration_that_cannot_be_read_was_not_measured(watched: Watched, duration_s: Any) -> None:
+    otel_mlmon.observe("churn", label="a", duration_s=duration_s)
+    (call,) = watched.calls()
+    assert call.started_ns == call.ended_ns
+    assert sides(call) == ((None, {"duration_s": 1}), ("a", None, None, None))
+
+
+@pytest.mark.parametrize("argument", ["version", "runtime"])
+def test_a_failed_block_of_an_unreadable_version_is_a_failed_call(watched: Watched, argument: str) -> None:
+    unreadable: Any = {argument: ["3"]}
+    with pytest.raises(KeyError), otel_mlmon.observe("churn", **unreadable):
+        raise KeyError
+    (call,) = watched.calls()
+    assert (sides(call), call.error_type) == (((None, {argument: 1}), ()), "KeyError")
+
+
 @pytest.mark.guarded
-@pytest.mark.parametrize("arguments", BAD, ids=range(len(BAD)))
-def test_values_that_cannot_be_read_are_dropped_and_counted(watched: Watched, arguments: dict[str, Any]) -> None:
-    otel_mlmon.observe("churn", **arguments)
-    assert (watched.calls(), watched.queue.dropped()) == ([], {"capture_failed": 1})
+def test_of_a_value_that_raises_anything_else_the_times_are_recorded(watched: Watched) -> None:
+    broken = Broken(AssertionError("mine"))
+    otel_mlmon.observe("churn", scores=broken, label="a", duration_s=0.002)
+    otel_mlmon.observe("churn", scores=broken, duration_s=-1)
+    first, second = watched.calls()
+    assert (sides(first), first.ended_ns - first.started_ns) == (((None, None), NOTHING), 2_000_000)
+    assert (sides(second), second.ended_ns - second.started_ns) == (((None, {"duration_s": 1}), NOTHING), 0)
+    assert watched.queue.dropped() == {}
+    assert JOURNAL.totals(semconv.FAILURES.name) == {(("error.type", "AssertionError"), ("stage", "observe")): 2}
+
+
+@pytest.mark.guarded
+def test_a_passing_fault_of_ours_is_counted_and_loses_nothing(watched: Watched) -> None:
+    errors = [RuntimeError()]
+
+    def read(_: None) -> object:
+        if errors:
+            raise errors.pop()
+        return "context"
+
+    watched.read = read
+    watched.recorder.renew_context()
+    otel_mlmon.observe("churn", label="a", duration_s=0.002)
+    (call,) = watched.calls()
+    assert (sides(call), call.context) == (((None, None), ("a", None, None, None)), "context")
+    assert JOURNAL.totals(semconv.FAILURES.name) == {(("error.type", "RuntimeError"), ("stage", "observe")): 1}
 
 
 @pytest.mark.guarded
 def test_after_too_many_faults_it_is_switched_off(watched: Watched) -> None:
     for _ in range(FAILURE_LIMIT):
-        otel_mlmon.observe("churn", label=NO_LABEL)
+        otel_mlmon.observe("churn", label=Broken(AssertionError()))
     otel_mlmon.observe("churn", label="stay")
     with pytest.raises(KeyError), otel_mlmon.observe("churn"):
         raise KeyError
-    assert watched.queue.dropped() == {"capture_failed": FAILURE_LIMIT, "switched_off": 2}
+    assert (len(watched.calls()), watched.queue.dropped()) == (FAILURE_LIMIT, {"switched_off": 2})
+
+
+def test_values_that_cannot_be_read_never_switch_it_off(watched: Watched) -> None:
+    for _ in range(FAILURE_LIMIT + 1):
+        otel_mlmon.observe("churn", label=NO_LABEL)
+    assert (len(watched.calls()), watched.queue.dropped()) == (FAILURE_LIMIT + 1, {})
 
 
 @pytest.mark.guarded

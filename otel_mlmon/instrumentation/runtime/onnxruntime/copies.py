@@ -106,7 +106,7 @@ def _single(plan: Plan, position: int, sink: Sink, context: Context, general: Co
         if type(array) is ndarray and array.nbytes <= small and 0 < len(queue) < limit:
             result = outputs[position]
             output = result.tobytes()
-            if len(output) <= small and result.ndim == axes and len(output) == len(result) * row:
+            if result.ndim == axes and len(output) == len(result) * row <= small:
                 extend((plan, started_ns, ended_ns, context(None), array.tobytes(), output, None))
                 return
         general(feed, outputs, started_ns, ended_ns)
