@@ -31,12 +31,15 @@ MAX_BUCKETS: Final = 10_000
 MAX_CACHED_BOUNDS: Final = 512
 """Longer bounds are checked each time, and are not remembered."""
 
+MAX_TABLE_BUCKETS: Final = 1 << 18
+"""The buckets after which a table is full: a request of 64 MiB, a byte each, would take gigabytes at once."""
+
 _SAFE_COUNT: Final = 2**48
 """A sum of as many counts below it as a point may have fits into 64 bits."""
 
 
 class PointValues:
-    """The values of the points of one request: lists that grow, and a table that is built of them at the end.
+    """The values of points of one request: lists that grow, and a table that is built of them when it is full.
 
     Runs on: one thread.
     """
@@ -61,6 +64,11 @@ class PointValues:
             maxima=[],
         )
         """Its values may be read after `build` only."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the table is to be built now."""
+        return len(self._counts) >= MAX_TABLE_BUCKETS
 
     def add_histogram(self, point: Any) -> PointValue:
         """Adds a histogram with explicit bounds.
