@@ -109,9 +109,6 @@ class CountedTimes(NamedTuple):
         return CountedTimes(keys[-MAX_CONSUMED_KEYS:], covered)
 
 
-_NOTHING_COUNTED: Final = CountedTimes()
-
-
 @dataclass(slots=True, kw_only=True)
 class SeriesState:
     """The stored state of a series: its last total, and the data points counted last."""
@@ -133,7 +130,7 @@ class SeriesState:
     """The largest time of a total that was consumed, Unix nanoseconds."""
     total_received_ns: int = 0
     """When `total` was received, by our clock."""
-    counted: CountedTimes = _NOTHING_COUNTED
+    counted: CountedTimes = CountedTimes()  # noqa: RUF009 - it never changes
     """Times of the points that were consumed; one object of all series that go on alike."""
     identity: SeriesIdentity = field(init=False)
     """What of it never changes."""
@@ -198,8 +195,7 @@ class Series:
             pending.clear()
             return [(key, point)]
         entries = [(key, point) for key, point in pending.items() if point.pane_end_ns <= pane_end_ns]
-        if len(entries) > 1:
-            entries.sort(key=lambda entry: (entry[1].time_ns, entry[0][1], entry[0][0]))
+        entries.sort(key=lambda entry: (entry[1].time_ns, entry[0][1], entry[0][0]))
         for key, _ in entries:
             del pending[key]
         return entries
