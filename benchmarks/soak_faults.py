@@ -35,13 +35,18 @@ class Senders:
         running: The processor.
         senders: How many there are.
         pause_s: How long each waits after an acknowledgement, in seconds.
-        points: Predictions of a request, each a series of its own.
+        points: Predictions of a request, of 40 labels.
+        processes: How many processes of an application each stands for; None for a new one a request, whose series are
+            new too.
     """
 
-    def __init__(self, running: Processor, *, senders: int, pause_s: float, points: int = 100) -> None:
+    def __init__(
+        self, running: Processor, *, senders: int, pause_s: float, points: int = 100, processes: int | None = None
+    ) -> None:
         self._running = running
         self._pause_s = pause_s
         self._points = points
+        self._processes = processes
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self.acknowledged_points = 0
@@ -64,7 +69,8 @@ class Senders:
             for number in itertools.count():
                 if self._stop.wait(self._pause_s):
                     return
-                body = build_request(f"{sender}-{number}", self._points)
+                process = number if self._processes is None else number % self._processes
+                body = build_request(f"{sender}-{process}", self._points)
                 while not self._is_acknowledged(client, body):
                     time.sleep(random.uniform(0.1, 0.5))
                 with self._lock:
@@ -81,7 +87,7 @@ class Senders:
 
 
 def build_request(sender: str, points: int) -> bytes:
-    """A request of so many series with one prediction each."""
+    """A request of so many points with one prediction each."""
     now_ns = time.time_ns()
     request = MetricsRequest(f"worker-{sender}")
     for label in range(points):
@@ -252,10 +258,10 @@ def stale_senders(*, count: int, features: int = 20) -> list[str]:
 
 
 def flat(*, seconds: float, resident_bytes: Callable[[Processor], int]) -> list[str]:
-    """Moderate load for so many seconds: memory and open files do not grow once it is warm."""
+    """Moderate load of 8,000 series for so many seconds: memory and open files do not grow once it is warm."""
     with tempfile.TemporaryDirectory() as folder, processor(Path(folder), windows=WINDOWS) as running:
         samples: list[tuple[int, int]] = []
-        with Senders(running, senders=4, pause_s=0.2) as senders:
+        with Senders(running, senders=4, pause_s=0.2, processes=50) as senders:
             for _ in range(10):
                 time.sleep(seconds / 10)
                 assert running.child is not None

@@ -91,7 +91,6 @@ COVERED_BY = {
     "processor/window/embedded_reference": "processor/window/test_aggregator.py",
     "processor/notify/http": "processor/notify/test_webhook.py",
     "processor/notify/merge": "processor/notify/test_delivery.py",
-    "cli/processor": "e2e/test_processor.py",
     "errors": "cli/test_cli.py",
     "processor/window/state": "processor/window/test_records.py",
     "processor/window/summary": "processor/serve/test_documents.py",

@@ -209,16 +209,39 @@ def square(amplitude: float) -> DrawDay:
     return draw
 
 
-def weekend(amplitude: float, cycle: float = 0.0, *, zone_hours: float = 0.0) -> DrawDay:
-    """Another mix at weekends, beside a daily cycle; in a time zone so far ahead of UTC."""
+def week(
+    moves: tuple[float, ...],
+    cycle: float = 0.0,
+    *,
+    zone_hours: float = 0.0,
+    summer: tuple[int, int] = (0, 0),
+    holidays: tuple[int, ...] = (),
+) -> DrawDay:
+    """Another mix by the weekday of a local clock, beside a daily cycle of the same clock.
+
+    Args:
+        moves: What is moved on each weekday from Monday to Sunday.
+        cycle: The amplitude of the daily cycle.
+        zone_hours: By how much the clock is ahead of UTC.
+        summer: The days from which on and before which the clock is an hour further ahead.
+        holidays: Days that are as Sundays.
+    """
 
     def draw(traffic: Traffic, day: int) -> Counts:
-        is_next = traffic.times()[None] * 24.0 + zone_hours >= 24.0
-        is_weekend = np.where(is_next, traffic.is_weekend(day + 1)[:, None], traffic.is_weekend(day)[:, None])
-        moved = np.where(is_weekend, amplitude, 0.0)
-        return traffic.draw(day, moved + cycle * np.sin(2.0 * math.pi * traffic.clock()))
+        ahead_hours = zone_hours + (1.0 if summer[0] <= day < summer[1] else 0.0)
+        local_days = (day + traffic.times() + ahead_hours / 24.0)[None]
+        numbers = np.floor(local_days).astype(int)
+        weekdays = np.where(np.isin(numbers, holidays), 6, (traffic.weekdays[:, None] + numbers) % 7)
+        jitter_days = traffic.rng.uniform(-20.0, 20.0, (traffic.phases.size, 1)) / 1_440.0
+        wave = np.sin(2.0 * math.pi * (local_days + traffic.phases[:, None] + jitter_days))
+        return traffic.draw(day, np.array(moves)[weekdays] + cycle * wave)
 
     return draw
+
+
+def rest(move: float, *weekdays: int) -> tuple[float, ...]:
+    """Returns the moves of a week with some days of rest, 0 for a Monday."""
+    return tuple(move if weekday in weekdays else 0.0 for weekday in range(7))
 
 
 def autoregressive(hours: float, deviation: float) -> DrawDay:
@@ -302,9 +325,22 @@ KINDS: Final = tuple(
         ("daily ±.05", daily(0.05), four_classes, 3),
         ("daily ±.10", daily(0.10), four_classes, 3),
         ("square ±.05", square(0.05), four_classes, 3),
-        ("weekend .06", weekend(0.06), four_classes, 14),
-        ("weekend .06 and daily ±.06", weekend(0.06, 0.06), four_classes, 14),
-        ("weekend .06 in Sydney", weekend(0.06, zone_hours=10.0), four_classes, 14),
+        ("weekend .06", week(rest(0.06, 5, 6)), four_classes, 14),
+        ("weekend .06 and daily ±.06", week(rest(0.06, 5, 6), 0.06), four_classes, 14),
+        ("weekend .06 in Sydney", week(rest(0.06, 5, 6), zone_hours=10.0), four_classes, 14),
+        ("weekend .06 in India", week(rest(0.06, 5, 6), 0.05, zone_hours=5.5), four_classes, 14),
+        ("weekend .06 in California", week(rest(0.06, 5, 6), 0.05, zone_hours=-8.0), four_classes, 14),
+        ("Friday and Saturday .06", week(rest(0.06, 4, 5)), four_classes, 14),
+        ("Sunday and Monday .06", week(rest(0.06, 6, 0)), four_classes, 14),
+        ("Wednesday .06 and Sunday .06", week(rest(0.06, 2, 6)), four_classes, 14),
+        ("Saturday .06, Sunday .12", week((0.0, 0.0, 0.0, 0.0, 0.0, 0.06, 0.12), 0.05), four_classes, 14),
+        (
+            "weekend .06 and daily ±.10, summer time",
+            week(rest(0.06, 5, 6), 0.10, zone_hours=1.0, summer=(17, 100)),
+            four_classes,
+            14,
+        ),
+        ("weekend .06, two holidays", week(rest(0.06, 5, 6), holidays=(10, 22)), four_classes, 14),
         ("AR 6 h, sd .015", autoregressive(6.0, 0.015), four_classes, 3),
         ("AR 24 h, sd .02", autoregressive(24.0, 0.02), four_classes, 3),
         ("load 1:100", uneven, four_classes, 3),

@@ -50,9 +50,11 @@ def run(arguments: argparse.Namespace) -> int:
         MlmonError: The configuration, the state or an address cannot be used.
     """
     from otel_mlmon.processor.config.load import load_config
+    from otel_mlmon.processor.connections import raise_file_limit
     from otel_mlmon.processor.service import Service
 
     config = load_config(arguments.config, os.environ)
+    raise_file_limit()
     _configure_logging(arguments.log_format)
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -103,10 +105,20 @@ def _reload(service: Service, path: Path | None, *, is_loaded: bool) -> bool:
 
 def _configure_logging(log_format: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else text)
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request with the webhook's address
+
+
+class _TextFormatter(logging.Formatter):
+    """Formats a log record as text, in which nothing that a sender named looks like a line of the processor's own."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's
+        lines = super().formatMessage(record).split("\n")
+        return "\n    ".join("".join(c if c.isprintable() or c == "\t" else "?" for c in line) for line in lines)
 
 
 class _JsonFormatter(logging.Formatter):

@@ -1,18 +1,21 @@
 """Serves ASGI applications with uvicorn so that idle and slow connections cannot keep others out.
 
-uvicorn has no time-out for the head of a request, and at its limit of connections it refuses requests instead of
-closing idle connections. This protocol closes a connection that has sent no whole head after 10 s, and at the limit
-the one that has been idle longest; what the clients of broken requests did is logged once a minute.
+uvicorn has no time-out for the head of a request nor for the reading of an answer, and at its limit of connections it
+refuses requests instead of closing idle connections. This protocol closes a connection that has sent no whole head
+after 10 s, or that takes no more of its answer, and at the limit the one that has been idle longest; what the clients
+of broken requests did is logged once a minute.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import math
 import os
 import socket
 import ssl
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -25,7 +28,23 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from otel_mlmon.errors import ConfigurationError
 
+if sys.platform != "win32":  # which has no such limit
+    import resource
+
 HEAD_TIMEOUT_S: Final = 10.0
+ANSWER_INTERVAL_S: Final = 30.0
+MIN_ANSWER_BYTES: Final = 64 * 2**10
+"""What a client must take of a large answer in `ANSWER_INTERVAL_S`."""
+
+SEND_BUFFER_BYTES: Final = 128 * 2**10
+"""What the kernel holds of an answer, twice as much on Linux: it says that a client took some by thirds of that."""
+
+MAX_CONNECTIONS: Final = 4096
+"""Connections of one receiver at a time, where the process may open as many files."""
+
+OTHER_FILES: Final = 256
+"""Files and connections that the process has beside those of its two receivers."""
+
 OLD_CONNECTIONS_S: Final = 30
 """How long requests may go on that began with an earlier certificate."""
 
@@ -61,6 +80,39 @@ class TlsFiles:
             raise ConfigurationError(f"{option}: the certificate and its key cannot be used: {error}") from None
 
 
+def raise_file_limit() -> None:
+    """Raises the process's own limit on open files, as far as it may, to what two receivers need.
+
+    Each connection is an open file, and the usual limit, 1,024, is that of programs of the last century: without files
+    nothing could be stored either.
+    """
+    if sys.platform == "win32":
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * MAX_CONNECTIONS + OTHER_FILES
+    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def limit_connections() -> int:
+    """Returns how many connections one of two receivers may have at a time, by the present limit on open files."""
+    if sys.platform == "win32":
+        return MAX_CONNECTIONS
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else (soft - OTHER_FILES) // 2
+    return max(16, min(MAX_CONNECTIONS, room))
+
+
+def has_bearer(authorization: str, token: str) -> bool:
+    """Returns whether an `Authorization` header has this token as `Bearer`, in constant time.
+
+    Source: RFC 6750; RFC 9110, 11.1 (the scheme is in any case).
+    """
+    scheme, _, credentials = authorization.partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(credentials.strip().encode(), token.encode())
+
+
 class AsgiServer:
     """A server that runs an ASGI application on a thread of its own; prints nothing and handles no signals.
 
@@ -71,6 +123,7 @@ class AsgiServer:
         keep_alive_s: How long a connection without a request stays open, in seconds.
         max_connections: How many connections there are at most.
         head_timeout_s: In how many seconds the whole head of a request must arrive.
+        answer_interval_s: In how many seconds a client must take `MIN_ANSWER_BYTES` of a large answer.
     """
 
     def __init__(
@@ -82,6 +135,7 @@ class AsgiServer:
         keep_alive_s: int,
         max_connections: int,
         head_timeout_s: float,
+        answer_interval_s: float = ANSWER_INTERVAL_S,
     ) -> None:
         self._app = app
         self._name = name
@@ -89,6 +143,7 @@ class AsgiServer:
         self._keep_alive_s = keep_alive_s
         self._max_connections = max_connections
         self._head_timeout_s = head_timeout_s
+        self._answer_interval_s = answer_interval_s
         self._listener: socket.socket | None = None
         self._running: tuple[uvicorn.Server, threading.Thread] | None = None
 
@@ -129,6 +184,7 @@ class AsgiServer:
         class Connection(_Connection):
             limit = self._max_connections
             timeout_s = self._head_timeout_s
+            answer_interval_s = self._answer_interval_s
 
         tls = self._tls
         client_ca = tls.client_ca if tls is not None else None
@@ -163,11 +219,13 @@ class _Connection(H11Protocol):
 
     limit: int
     timeout_s: float
+    answer_interval_s: float
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.logger = _LOGGER
         self._head_timer: asyncio.TimerHandle | None = None
+        self._answer_timer: asyncio.TimerHandle | None = None
         self._idle_since_s = 0.0
 
     @property
@@ -176,11 +234,16 @@ class _Connection(H11Protocol):
         cycle: Any = self.cycle  # None before the first request
         return cycle is None or bool(cycle.response_complete)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes room: also one that is closing does, until its client has taken the answer."""
+        return not self.transport.is_closing() or self.transport.get_write_buffer_size() > 0
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._wait_for_head()
-        present = [other for other in self.connections if isinstance(other, _Connection)]
-        present = [other for other in present if not other.transport.is_closing()]
+        present = [other for other in self.connections if isinstance(other, _Connection) and other.is_open]
         if len(present) > self.limit:
             idle = [other for other in present if other.is_idle and other is not self]
             oldest = min(idle, key=lambda other: other._idle_since_s, default=self)
@@ -189,6 +252,7 @@ class _Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_answer_timer()
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
@@ -205,6 +269,32 @@ class _Connection(H11Protocol):
     def on_response_complete(self) -> None:
         self._idle_since_s = time.monotonic()
         super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._wait_for_client()
+
+    def resume_writing(self) -> None:
+        self._stop_answer_timer()
+        super().resume_writing()
+
+    def _wait_for_client(self) -> None:
+        size_bytes = self.transport.get_write_buffer_size()
+        self._answer_timer = self.loop.call_later(self.answer_interval_s, self._check_client, size_bytes)
+
+    def _check_client(self, before_bytes: int) -> None:
+        self._answer_timer = None
+        if before_bytes - self.transport.get_write_buffer_size() >= MIN_ANSWER_BYTES:
+            self._wait_for_client()
+            return
+        text = "A connection took less than %d bytes of its answer in %g s and was closed."
+        _LOGGER.warning(text, MIN_ANSWER_BYTES, self.answer_interval_s)
+        self.transport.abort()
+
+    def _stop_answer_timer(self) -> None:
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+            self._answer_timer = None
 
     def _wait_for_head(self) -> None:
         self._idle_since_s = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -93,7 +94,9 @@ class Settings:
 
     def policy(self, stream: StreamKey) -> DetectionPolicy | None:
         """Returns how drift of a stream is detected; None if no alert rule judges it."""
-        return self.rules(stream.model).policy(stream.stream)
+        policy = self.rules(stream.model).policy(stream.stream)
+        time_zone = self._model(stream.model.name).reference.time_zone
+        return replace(policy, time_zone=time_zone) if policy is not None and time_zone else policy
 
     def alerts(self, record: AlertsRecord | None = None, *, now_ns: int = 0) -> Alerts:
         """Creates the alert step, which continues from a stored state of all alerts if there is one."""

@@ -7,10 +7,11 @@ import signal
 import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
@@ -18,10 +19,11 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 
-from benchmarks.soak_overload import Protocol, overload
+from benchmarks.soak_overload import METHOD, Protocol, overload
 from otel_mlmon.processor.state.sqlite import APPLICATION_ID
+from tests.support.otlp_requests import predictions
 from tests.support.otlp_server import OtlpServer
-from tests.support.processes import processor, run_python, until
+from tests.support.processes import Processor, processor, run_python, until
 
 pytestmark = pytest.mark.e2e
 
@@ -240,3 +242,24 @@ def test_it_ends_with_2_when_its_arguments_are_wrong(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout) == (2, "")
         assert arguments[-1] in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_connections_that_send_nothing_take_no_file_that_others_need(tmp_path: Path) -> None:
+    running = Processor(directory=tmp_path, max_files=320)  # 32 connections for each receiver
+    running.start()
+    with ExitStack() as idle:
+        idle.callback(running.kill)
+        for port in (running.http, running.grpc):
+            for _ in range(200):
+                idle.enter_context(socket.create_connection(("127.0.0.1", port)))
+        assert httpx.get(f"http://127.0.0.1:{running.web}/healthz", timeout=30).status_code == 200
+        body = predictions().SerializeToString()
+        url, head = f"http://127.0.0.1:{running.http}/v1/metrics", {"content-type": "application/x-protobuf"}
+        assert httpx.post(url, content=body, headers=head, timeout=30).status_code == 200
+        options = [("grpc.max_reconnect_backoff_ms", 500)]
+        with grpc.insecure_channel(f"127.0.0.1:{running.grpc}", options) as channel:
+            grpc.channel_ready_future(channel).result(60)  # those that send nothing are closed after 10 s
+            assert channel.unary_unary(METHOD)(body, timeout=30) == b""
+        log = (tmp_path / "stderr.txt").read_text()
+        assert "out of system resource" not in log
+        assert "Traceback" not in log

@@ -7,6 +7,7 @@ import http.client
 import logging
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,19 @@ from starlette.types import Receive, Scope, Send
 
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor import connections
-from otel_mlmon.processor.connections import AsgiServer, TlsFiles
+from otel_mlmon.processor.connections import MIN_ANSWER_BYTES, AsgiServer, TlsFiles
 from tests.support.certificates import make_certificate
-from tests.support.processes import until
+from tests.support.processes import run_python, until
 
 Start = Callable[..., tuple[AsgiServer, int]]
 
 
+LARGE_BYTES = 8 * 2**20
+
+
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
-    await PlainTextResponse("hello")(scope, receive, send)
+    text = "x" * LARGE_BYTES if scope["path"] == "/large" else "hello"
+    await PlainTextResponse(text)(scope, receive, send)
 
 
 @pytest.fixture
@@ -102,6 +107,66 @@ def test_idle_connections_make_room_for_requests(start: Start) -> None:
         client.close()
 
 
+def ask_for_much(port: int) -> socket.socket:
+    """Asks for a large answer, of which the client's machine takes only a little."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(30)
+    client.connect(("127.0.0.1", port))
+    client.sendall(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
+    return client
+
+
+def read_to_end(client: socket.socket) -> int:
+    """How many bytes come until the connection ends."""
+    size_bytes = 0
+    with contextlib.suppress(ConnectionError):
+        while part := client.recv(2**20):
+            size_bytes += len(part)
+    return size_bytes
+
+
+def test_a_client_that_takes_no_more_of_its_answer_is_closed_also_after_its_time_to_live(
+    start: Start, log: pytest.LogCaptureFixture
+) -> None:
+    server, port = start(answer_interval_s=1.0, keep_alive_s=0)
+    clients = [ask_for_much(port) for _ in range(3)]
+    assert server._running is not None
+    running, _ = server._running
+    until(lambda: not running.server_state.connections)
+    assert all(read_to_end(client) < LARGE_BYTES for client in clients)
+    for client in clients:
+        client.close()
+    messages = [record.getMessage() for record in log.records if "of its answer" in record.getMessage()]
+    assert messages == ["A connection took less than 65536 bytes of its answer in 1 s and was closed."]
+
+
+def test_a_client_that_is_slow_gets_all_of_its_answer(start: Start) -> None:
+    _, port = start(answer_interval_s=2.5)
+    with ask_for_much(port) as client:
+        pause = threading.Event()
+        size_bytes = 0
+        for _ in range(20):
+            pause.wait(0.15)  # longer than an interval together
+            size_bytes += len(client.recv(MIN_ANSWER_BYTES, socket.MSG_WAITALL))
+        while size_bytes < LARGE_BYTES - 1_000 and (part := client.recv(2**20)):
+            size_bytes += len(part)
+    assert size_bytes >= LARGE_BYTES - 1_000
+
+
+def test_connections_with_answers_that_nobody_takes_make_room_too(start: Start) -> None:
+    _, port = start(max_connections=5, keep_alive_s=0)
+    clients = [ask_for_much(port) for _ in range(12)]
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/")
+    assert connection.getresponse().read() == b"hello"
+    connection.close()
+    assert [read_to_end(client) < LARGE_BYTES for client in clients[:8]] == [True] * 8
+    for client in clients:
+        client.close()
+
+
 def test_a_request_that_is_none_is_answered_without_a_line_each(start: Start, log: pytest.LogCaptureFixture) -> None:
     _, port = start()
     for _ in range(5):
@@ -152,6 +217,26 @@ def test_certificate_and_authority_are_replaced_without_a_new_socket(start: Star
         return False
 
     assert until(is_refused)
+
+
+FILE_LIMITS = """
+import resource, sys
+from otel_mlmon.processor import connections
+soft, hard = map(int, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+connections.raise_file_limit()
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], connections.limit_connections())
+"""
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "files", "limit"), [(64, 2_256, 2_256, 1_000), (64, 9_000, 8_448, 4_096), (64, 100, 100, 16)]
+)
+def test_as_many_connections_as_the_process_may_open_files(
+    soft: int, hard: int, files: int, limit: int, tmp_path: Path
+) -> None:
+    done = run_python(["-c", FILE_LIMITS, str(soft), str(hard)], cwd=tmp_path)
+    assert done.stdout.split() == [str(files), str(limit)], done.stderr
 
 
 def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -51,6 +52,8 @@ class Processor:
     http: int = field(default_factory=free_port)
     web: int = field(default_factory=free_port)
     child: subprocess.Popen[str] | None = None
+    max_files: int | None = None
+    """The limit on its open files; None for that of this process."""
 
     def configuration(self) -> dict[str, Any]:
         """What mlmon.yaml holds; JSON is YAML."""
@@ -75,6 +78,8 @@ class Processor:
                 env=environment(),
                 text=True,
             )
+        if self.max_files is not None:
+            resource.prlimit(self.child.pid, resource.RLIMIT_NOFILE, (self.max_files, self.max_files))
         assert self.child.stdout is not None
         line = self.child.stdout.readline()
         assert line, (self.directory / "stderr.txt").read_text()

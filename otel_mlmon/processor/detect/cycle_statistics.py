@@ -1,16 +1,19 @@
-"""Statistics of whole days by slot: how shares vary from day to day, whether weekends differ, which hours are restless.
+"""Statistics of whole days by slot: how shares vary from day to day, which hours are restless, if there is a cycle.
+
+Days of one kind may begin at any hour, so a table may hold parts of days; a slot without items says nothing.
 
 Source: docs/decisions (the daily cycle), with what was measured.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from scipy.special import fdtrc
 
-from otel_mlmon.types import Floats, Ints
+from otel_mlmon.types import Floats
 
 ORDERS: Final = 4
 """Oscillations a day that a daily cycle is looked for in: once to four times."""
@@ -29,46 +32,45 @@ RESTLESS_FACTOR: Final = 1.5
 RESTLESS_REACH: Final = 2
 """Quarters of an hour on each side; of hours, one."""
 
-KIND_LEVEL: Final = 0.01
-"""The level of the test whether the kinds of day differ."""
-
 
 def estimate_cell_effect(table: Floats) -> float:
     """Estimates the variance between days over that of independent items, 1 or above; counts of shape (D, slots, K)."""
     days, _, bins = table.shape
     hours = table.reshape(days, HOURS, -1, bins).sum(2)
     items = hours.sum(-1)
-    is_full = (items > 0.0).all(0)
-    if not is_full.any():
+    is_repeated = (items > 0.0).sum(0) > 1
+    spread = 1.0 - float(((hours.sum((0, 1)) / max(hours.sum(), 1.0)) ** 2).sum())
+    if spread <= 0.0 or not is_repeated.any():
         return 1.0
-    hours, items = hours[:, is_full], items[:, is_full]
-    shares = hours / items[..., None]
-    pooled = hours.sum((0, 1)) / hours.sum()
-    spread = 1.0 - float((pooled**2).sum())
-    if spread <= 0.0:
-        return 1.0
-    between = shares.var(0, ddof=1).sum(-1)
-    return max(1.0, float((between / ((1.0 / items).mean(0) * spread)).mean()))
+    hours, items = hours[:, is_repeated], items[:, is_repeated]
+    between, counts = _sum_squares_between_days(hours, items)
+    expected = np.divide(1.0, items, out=np.zeros_like(items), where=items > 0.0).sum(0) / counts
+    return max(1.0, float((between / (counts - 1.0) / (expected * spread)).mean()))
 
 
-def are_kinds_different(weekdays: Ints, weekends: Ints) -> bool:
-    """Tests whether the shares of whole days differ between the kinds, of counts of shape (D, slots, K) each."""
-    tables = [table.sum(1).astype(np.float64) for table in (weekdays, weekends)]
-    shares = [table / table.sum(-1, keepdims=True) for table in tables]
-    scale = np.sqrt(np.maximum(np.concatenate(shares).mean(0), 1e-9))
-    first, second = (table / scale for table in shares)
-    freedom = len(first) + len(second) - 2
-    between = ((first.mean(0) - second.mean(0)) ** 2).sum() / (1.0 / len(first) + 1.0 / len(second))
-    within = (((first - first.mean(0)) ** 2).sum() + ((second - second.mean(0)) ** 2).sum()) / freedom
-    return bool(between > 0.0 and fdtrc(1.0, float(freedom), between / max(within, 1e-300)) < KIND_LEVEL)
+def _sum_squares_between_days(table: Floats, items: Floats) -> tuple[Floats, Floats]:
+    """Sums |share - mean|² over the days that have items in a slot, and counts these; shape (slots,) each."""
+    shares = table / np.maximum(items, 1.0)[..., None]
+    is_present = items > 0.0
+    counts = is_present.sum(0).astype(np.float64)
+    mean = shares.sum(0) / np.maximum(counts, 1.0)[:, None]
+    squares: Floats = (((shares - mean) ** 2).sum(-1) * is_present).sum(0)
+    return squares, counts
 
 
-def find_restless_slots(table: Floats) -> Floats:
-    """Computes ρ by slot, shape (slots,), from the counts of some days, shape (D, slots, K)."""
-    items = np.maximum(table.sum(-1), 1.0)
-    shares = table / items[..., None]
-    variance = shares.var(0, ddof=1).sum(-1) - ((1.0 - (shares**2).sum(-1)) / items).mean(0)
-    near = RESTLESS_REACH if len(table[0]) == QUARTERS else 1
+def find_restless_slots(tables: Sequence[Floats]) -> Floats:
+    """Computes ρ by slot, shape (slots,), from the counts of some days of each kind, shape (D, slots, K) each."""
+    squares, freedom, noise, counts = np.zeros((4, tables[0].shape[1]))
+    for table in tables:
+        items = table.sum(-1)
+        kind_squares, kind_counts = _sum_squares_between_days(table, items)
+        squares += kind_squares
+        freedom += np.maximum(kind_counts - 1.0, 0.0)
+        shares = table / np.maximum(items, 1.0)[..., None]
+        noise += ((1.0 - (shares**2).sum(-1)) / np.maximum(items, 1.0) * (items > 0.0)).sum(0)
+        counts += kind_counts
+    variance = squares / np.maximum(freedom, 1.0) - noise / np.maximum(counts, 1.0)
+    near = RESTLESS_REACH if variance.size == QUARTERS else 1
     reach = range(-near, near + 1)
     smooth = np.mean([np.roll(variance, shift) for shift in reach], axis=0)
     middle = np.median(smooth)

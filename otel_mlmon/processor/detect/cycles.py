@@ -1,9 +1,15 @@
-"""The daily cycles of all streams: which have one, what is no drift in their next pane, and what has to be stored."""
+"""The daily cycles of all streams: which have one, what is no drift in their next pane, and what has to be stored.
+
+A cycle follows the clock of its stream's users where their time zone is known, with its changes in spring and autumn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -20,10 +26,19 @@ ORIGINS: Final[frozenset[ReferenceOrigin]] = frozenset({"learned", "file", "mode
 """References that have no time: an allowance has no cycle, and those that move with time have their own."""
 
 
-class StreamCycles:
-    """Keeps the daily cycles of streams, each against the reference that the stream has."""
+_QUARTER_S: Final = 900
 
-    def __init__(self) -> None:
+
+class StreamCycles:
+    """Keeps the daily cycles of streams, each against the reference that the stream has.
+
+    Args:
+        time_zone_for: Returns the IANA name of the time zone of a stream's users, empty if it is not known; asked when
+            a cycle begins.
+    """
+
+    def __init__(self, time_zone_for: Callable[[StreamKey], str] = lambda _: "") -> None:
+        self._time_zone_for = time_zone_for
         self._cycles: dict[StreamKey, tuple[Reference, DailyCycle]] = {}
         self._states: dict[StreamKey, CycleState] = {}
         """Those that were restored, until the stream's next pane."""
@@ -36,7 +51,7 @@ class StreamCycles:
     ) -> list[SlotNull | None]:
         """Returns what is no drift in the pane of each window at `positions`, None for what its reference alone has.
 
-        Where a cycle is known for the first time, φ is estimated anew from what it leaves.
+        Where a cycle is known for the first time, or other kinds of day, φ is estimated anew from what it leaves.
 
         Args:
             windows: Of streams of one bank.
@@ -52,9 +67,10 @@ class StreamCycles:
             if cycle is None:
                 nulls.append(None)
                 continue
-            if cycle.advance(window.start_ns, float(bank.effects.estimate[row])):
+            local_ns = _localize(window.start_ns, cycle)
+            if cycle.advance(local_ns, float(bank.effects.estimate[row])):
                 new.append((row, cycle))
-            nulls.append(cycle.null(window.start_ns))
+            nulls.append(cycle.null(local_ns))
         if new:
             bank.relearn_effects([row for row, _ in new], [cycle.residuals() for _, cycle in new])
         return nulls
@@ -66,14 +82,15 @@ class StreamCycles:
             entry = self._cycles.get(window.stream)
             if entry is None:
                 continue
-            entry[1].add(window.start_ns, panes[place].astype(np.int64), is_quiet=bool(is_quiet[position]))
+            local_ns = _localize(window.start_ns, entry[1])
+            entry[1].add(local_ns, panes[place].astype(np.int64), is_quiet=bool(is_quiet[position]))
             if _hour_of(window.start_ns) != _hour_of(window.end_ns):
                 self._changed.add(window.stream)
 
     def day_null(self, stream: StreamKey, reference: Reference | None, time_ns: int) -> DayNull | None:
         """Returns what is no drift on the day of a time, Unix nanoseconds; None for what the reference has."""
         cycle = self._find(stream, reference, time_ns)
-        return None if cycle is None else cycle.day_null(time_ns)
+        return None if cycle is None else cycle.day_null(_localize(time_ns, cycle))
 
     def inherit(self, stream: StreamKey, before: StreamKey) -> None:
         """Lets a new version begin with the cycle of the version before, if that is known."""
@@ -108,8 +125,9 @@ class StreamCycles:
         if entry is not None and entry[0] is reference:
             return entry[1]
         state = self._states.pop(stream, None) if entry is None else entry[1].state
-        if state is None or state.bins != reference.bins.names:
-            state = start_cycle(start_ns, reference.bins.names)
+        time_zone = self._time_zone_for(stream)
+        if state is None or state.bins != reference.bins.names or state.time_zone != time_zone:
+            state = start_cycle(start_ns + offset_ns(time_zone, start_ns), reference.bins.names, time_zone)
             self._changed.add(stream)
             if stream in self._inherited and reference.total:
                 inherit_days(state, *self._inherited.pop(stream), reference)
@@ -119,10 +137,25 @@ class StreamCycles:
             reference=(counts + 0.5) / (counts.sum() + counts.size / 2.0),
             reference_count=reference.total,
             is_learned=reference.origin == "learned",
-            reference_ns=reference.first_ns,
+            reference_ns=reference.first_ns and reference.first_ns + offset_ns(time_zone, reference.first_ns),
         )
         self._cycles[stream] = reference, cycle
         return cycle
+
+
+def _localize(time_ns: int, cycle: DailyCycle) -> int:
+    return time_ns + offset_ns(cycle.state.time_zone, time_ns)
+
+
+def offset_ns(time_zone: str, time_ns: int) -> int:
+    """Returns by how much the clocks of a time zone are ahead of UTC at a time, Unix nanoseconds; 0 of an empty one."""
+    return _find_offset_ns(time_zone, time_ns // (_QUARTER_S * 10**9)) if time_zone else 0
+
+
+@lru_cache(maxsize=4096)
+def _find_offset_ns(time_zone: str, quarter: int) -> int:
+    moment = datetime.fromtimestamp(quarter * _QUARTER_S, ZoneInfo(time_zone))
+    return round(moment.replace(tzinfo=UTC).timestamp() - moment.timestamp()) * 10**9
 
 
 def _hour_of(time_ns: int) -> int:

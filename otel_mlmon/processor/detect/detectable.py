@@ -46,7 +46,7 @@ _STEPS: Final = 30
 
 Weakness = Literal["one_value", "unknown_day", "bursts", "small_reference", "little_traffic", "tolerance"]
 """Why a stream is weak, the main reason. `one_value`: its reference holds a single value. `unknown_day`: two whole days
-of this kind are not known yet. The others: what makes its detectable shift too large."""
+are not known yet, or this day of the week is not. The others: what makes its detectable shift too large."""
 
 
 class Detectable(NamedTuple):
@@ -234,8 +234,8 @@ def describe_weakness(
             "Learn the reference again once the values differ, or build it from training data.",
         ),
         "unknown_day": (
-            f"two whole days of this kind are not known yet, and until then a daily cycle is forgiven: {seen}",
-            "Wait: from the third day of a kind on, each time of the day is judged by itself.",
+            f"this day of the week is not known yet, and until then more is forgiven: {seen}",
+            "Wait: the hours of a day are known after two whole days, and a day of the week once it was there.",
         ),
         "bursts": (
             f"its values come in bursts (φ {design_effect:.0f}), and {a_day} {supply}: {seen}",

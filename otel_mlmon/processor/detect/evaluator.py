@@ -77,7 +77,7 @@ class Evaluator:
         has_cycles: bool = True,
         is_offline: bool = False,
     ) -> None:
-        self._cycles = StreamCycles() if has_cycles else None
+        self._cycles = StreamCycles(self._find_time_zone) if has_cycles else None
         self._is_offline = is_offline
         self._policy_for = policy_for
         self._alarm_line_for = alarm_line_for
@@ -123,6 +123,10 @@ class Evaluator:
         if stream not in self._policies:
             self._policies[stream] = self._policy_for(stream)
         return self._policies[stream]
+
+    def _find_time_zone(self, stream: StreamKey) -> str:
+        policy = self.policy(stream)
+        return "" if policy is None else policy.time_zone
 
     def is_against(self, stream: StreamKey, reference: Reference) -> bool:
         """Returns whether a stream's evidence was gathered against this reference, under the present policy."""

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.state import CycleDay, CycleState
 from otel_mlmon.processor.window.window import Bins, Reference, StreamKey
-from otel_mlmon.types import Floats, Ints
+from otel_mlmon.types import Floats
 
 
 def inherit_days(state: CycleState, bins: Bins, before: CycleState, reference: Reference) -> None:
@@ -28,13 +29,13 @@ def inherit_days(state: CycleState, bins: Bins, before: CycleState, reference: R
         reference: Of the new version.
     """
     days = before.days or before.inherited
-    if bins.is_ordered != reference.bins.is_ordered:
+    if bins.is_ordered != reference.bins.is_ordered or before.time_zone != state.time_zone:
         return
     state.slots, state.is_smoothed = before.slots, before.is_smoothed
     state.inherited = [replace(day, counts=_rebin(day, bins, reference)) for day in days]
 
 
-def _rebin(day: CycleDay, bins: Bins, reference: Reference) -> Ints:
+def _rebin(day: CycleDay, bins: Bins, reference: Reference) -> NDArray[np.int32]:
     """Counts a day, shape (slots, K), over the bins of a reference."""
     if bins.names == reference.bins.names:
         return day.counts
@@ -47,11 +48,11 @@ def _rebin(day: CycleDay, bins: Bins, reference: Reference) -> Ints:
             rebinned[:, index] = day.counts[:, position[name]]
     if reference.bins.edges and bins.edges:
         rebinned[:, : len(reference.bins.edges) + 1] = _spread(day.counts, bins.edges, reference.bins.edges)
-    counts: Ints = np.rint(rebinned).astype(np.int64)
+    counts: NDArray[np.int32] = np.rint(rebinned).astype(np.int32)
     return counts
 
 
-def _spread(counts: Ints, edges: tuple[float, ...], others: tuple[float, ...]) -> Floats:
+def _spread(counts: NDArray[np.int32], edges: tuple[float, ...], others: tuple[float, ...]) -> Floats:
     """Counts over bins between other edges, row by row; the outer bins are taken to be as wide as their neighbours."""
     width = max((edges[-1] - edges[0]) / max(len(edges) - 1, 1), np.finfo(np.float64).tiny)
     places = np.array([edges[0] - width, *edges, edges[-1] + width])

@@ -20,3 +20,5 @@ class DetectionPolicy:
     """The largest detectable shift at which the stream is not weak, (0, 1]."""
     thresholds: tuple[Threshold, ...] = ()
     """On drift statistics; usually none."""
+    time_zone: str = ""
+    """The IANA name of the time zone of the model's users; empty if it is not known."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from otel_mlmon.processor.detect.alternatives import Direction
 from otel_mlmon.processor.detect.cycle_statistics import QUARTERS
 from otel_mlmon.types import Floats, Ints
@@ -106,9 +109,9 @@ class StreamState:
 class CycleDay:
     """Holds the counts of one accepted day."""
 
-    kind: int
-    """0 for a weekday, 1 for a day of a weekend."""
-    counts: Ints
+    day: int
+    """Days since 1970, in the time zone of the stream."""
+    counts: NDArray[np.int32]
     """By slot, shape (slots, K)."""
 
 
@@ -124,8 +127,6 @@ class CycleState:
     """The present day, in days since 1970."""
     today: Ints
     """Its counts by quarter of an hour, shape (96, K)."""
-    whole_days: int = 0
-    """Days that were whole, accepted or not."""
     effect: float = 1.0
     """φ when the last day ended."""
     is_quiet: bool = True
@@ -138,3 +139,5 @@ class CycleState:
     """The accepted days, the oldest first."""
     inherited: list[CycleDay] = field(default_factory=list)
     """Days of the version before, which serve until enough days of their kind are accepted."""
+    time_zone: str = ""
+    """The time zone by which days are counted; empty for UTC."""

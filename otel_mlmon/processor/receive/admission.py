@@ -28,7 +28,7 @@ from otel_mlmon.processor.receive.codec import CODECS, BodyFormat, Signal, Signa
 from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
 from otel_mlmon.processor.receive.dead_letters import DeadLetterDirectory
 from otel_mlmon.processor.receive.decode import DecodedRequest
-from otel_mlmon.processor.receive.events import PointsRejected, RequestRefused
+from otel_mlmon.processor.receive.events import PointsRejected, RequestMalformed, RequestRefused
 from otel_mlmon.processor.receive.load import WorkMeter
 from otel_mlmon.processor.receive.outcomes import DEAD_LETTER, ExportResult, ReceivedCounts, RefusalReason
 from otel_mlmon.processor.receive.sender_versions import SenderVersions
@@ -166,10 +166,11 @@ class Admission:
             self._unread_bytes[reason] += read_bytes
         self._journal.emit(RequestRefused(reason=reason, explanation=explanation))
 
-    def count_malformed(self) -> None:
-        """Counts an OTLP request that is not valid protobuf, JSON or compressed data."""
+    def count_malformed(self, explanation: str) -> None:
+        """Counts and logs a request that is not valid in its encoding; `explanation` is a sentence."""
         with self._lock:
             self._totals["malformed"] += 1
+        self._journal.emit(RequestMalformed(explanation=explanation))
 
     def admit(self, size_bytes: int, *, sent_bytes: int | None = None) -> Place:
         """Admits an OTLP request before it is decompressed and parsed; `release` or `consume` must follow.
@@ -268,8 +269,8 @@ class Admission:
     def _parse(self, request: _PendingRequest) -> Any:
         try:
             return parse_request(request.signal, request.body, request.body_format)
-        except MalformedError:
-            self.count_malformed()
+        except MalformedError as error:
+            self.count_malformed(str(error))
             self.release(request.place)
             raise
 
@@ -284,8 +285,7 @@ class Admission:
                 malformed = error
             self._versions.check(message)
         if malformed is not None:
-            with self._lock:
-                self._totals["malformed"] += 1
+            self.count_malformed(str(malformed))
             raise malformed
         return decoded
 

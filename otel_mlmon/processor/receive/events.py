@@ -33,6 +33,27 @@ class PointsRejected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestMalformed:
+    """Reports a request that is not valid in its encoding; its sender drops it."""
+
+    metric: ClassVar[str] = semconv.REQUESTS_MALFORMED.name
+    level: ClassVar[int] = logging.WARNING
+    explanation: str
+    count: int = 1
+
+    def attributes(self) -> Mapping[str, str]:
+        """Returns nothing: there is one kind."""
+        return {}
+
+    def message(self) -> str:
+        """Returns the log line: what is wrong, and where all are counted."""
+        return (
+            f"A request is lost, since it is malformed: {self.explanation} {self.metric} counts all; "
+            "logged once a minute."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRefused:
     """The log message that an OTLP request was refused, and why."""
 

@@ -9,7 +9,6 @@ Source: opentelemetry-proto, specification.md, OTLP/gRPC; grpc/grpc, doc/health-
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -23,7 +22,7 @@ from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
 from otel_mlmon.processor.address import Address
-from otel_mlmon.processor.connections import TlsFiles
+from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, TlsFiles, has_bearer, limit_connections
 from otel_mlmon.processor.receive.admission import MAX_PENDING_REQUESTS, MAX_QUEUE_S, Admission, Place
 from otel_mlmon.processor.receive.arrivals import ArrivingBodies
 from otel_mlmon.processor.receive.codec import Signal
@@ -45,6 +44,9 @@ MAX_ARRIVING_BODIES: Final = 4
 
 MAX_CONNECTION_AGE_S: Final = 1800.0
 """After this time clients are asked to connect again, so that load balancers can move them."""
+
+IDLE_TIMEOUT_S: Final = 600.0
+"""A connection without a request in so long is closed in good order; its client connects again when it has one."""
 
 ANSWER_TIMEOUT_S: Final = 30.0
 """A request whose points are not stored after this time is answered with "unavailable"."""
@@ -262,8 +264,7 @@ class GrpcReceiver:
     def _is_allowed(self, context: Any) -> bool:
         if self._token is None:
             return True
-        credentials = dict(context.invocation_metadata()).get("authorization", "")
-        return hmac.compare_digest(str(credentials).encode(), f"Bearer {self._token}".encode())
+        return has_bearer(str(dict(context.invocation_metadata()).get("authorization", "")), self._token)
 
 
 class _UnknownMethods(grpc.GenericRpcHandler):  # type: ignore[misc] # the library asks for it
@@ -308,6 +309,9 @@ def _options(max_body_bytes: int, max_connection_age_s: float) -> list[tuple[str
         ("grpc.so_reuseport", 0),  # else a second server on the port would silently get half of the requests
         ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
         ("grpc.max_receive_message_length", max_body_bytes),  # enforced after decompression
+        ("grpc.max_allowed_incoming_connections", limit_connections()),
+        ("grpc.server_handshake_timeout_ms", round(HEAD_TIMEOUT_S * 1000)),  # also of those that send nothing
+        ("grpc.max_connection_idle_ms", round(IDLE_TIMEOUT_S * 1000)),
         ("grpc.max_connection_age_ms", round(max_connection_age_s * 1000)),
         ("grpc.max_connection_age_grace_ms", 60_000),
         ("grpc.keepalive_time_ms", 60_000),

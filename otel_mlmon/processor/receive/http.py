@@ -9,7 +9,6 @@ Source: opentelemetry-proto, specification.md, OTLP/HTTP; RFC 9110 (Allow, Retry
 from __future__ import annotations
 
 import asyncio
-import hmac
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
-from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, AsgiServer, TlsFiles
+from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, AsgiServer, TlsFiles, has_bearer, limit_connections
 from otel_mlmon.processor.receive.admission import Admission, Place
 from otel_mlmon.processor.receive.codec import BodyFormat, Signal
 from otel_mlmon.processor.receive.inflate import ENCODINGS, TooLargeError, inflate
@@ -34,7 +33,6 @@ OPTION: Final = "receiver.http"
 TLS_OPTION: Final = "receiver.tls"
 BACKLOG: Final = 2048
 WORKERS: Final = 4
-MAX_CONNECTIONS: Final = 4096
 BODY_TIMEOUT_S: Final = 10.0
 WHOLE_BODY_TIMEOUT_S: Final = 120.0
 ANSWER_TIMEOUT_S: Final = 30.0
@@ -141,7 +139,7 @@ class HttpReceiver:
             name="otlp-http",
             tls=tls,
             keep_alive_s=KEEP_ALIVE_S,
-            max_connections=MAX_CONNECTIONS,
+            max_connections=limit_connections(),
             head_timeout_s=head_timeout_s,
         )
 
@@ -211,7 +209,7 @@ class HttpReceiver:
         return Response(answer, media_type=_content_type(request))
 
     def _check_token(self, credentials: str) -> None:
-        if self._token is None or hmac.compare_digest(credentials.encode(), f"Bearer {self._token}".encode()):
+        if self._token is None or has_bearer(credentials, self._token):
             return
         message = "A bearer token is required; send it as 'Authorization: Bearer <token>'."
         raise RequestRefusedError(401, message, reason="unauthorized", headers={"www-authenticate": "Bearer"})
@@ -282,8 +280,8 @@ class HttpReceiver:
         try:
             inflated = inflate(body, encoding, max_bytes=self._admission.max_request_bytes)
             is_consumed = True
-        except MalformedError:
-            self._admission.count_malformed()
+        except MalformedError as error:
+            self._admission.count_malformed(str(error))
             raise
         finally:
             if not is_consumed:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hmac
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+
+from otel_mlmon.processor.connections import has_bearer
 
 
 def refuse_unauthorized(request: Request, token: str | None) -> JSONResponse | None:
@@ -20,10 +20,10 @@ def refuse_unauthorized(request: Request, token: str | None) -> JSONResponse | N
     if token is None:
         message = "This processor has no administrator: set web.admin_token in its configuration, and start it again."
         return JSONResponse({"error": message, "reason": "no_admin_token"}, status_code=403)
-    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-    is_bearer = scheme.lower() == "bearer"
-    if is_bearer and hmac.compare_digest(credentials.strip().encode(), token.encode()):
+    authorization = request.headers.get("authorization", "")
+    if has_bearer(authorization, token):
         return None
+    is_bearer = authorization.partition(" ")[0].lower() == "bearer"
     message = (
         "The token is not that of web.admin_token. Send that one as `Authorization: Bearer TOKEN`."
         if is_bearer

@@ -182,7 +182,7 @@ def set_aside(repository: Repository, kind: str, key: str, blob: bytes, reason: 
     repository.delete(kind, [key])
 
 
-DTYPES: Final = ("<i8", "<f8", "|b1", "|u1")
+DTYPES: Final = ("<i8", "<i4", "<f8", "|b1", "|u1")
 """Element types of arrays that can be stored, little-endian."""
 
 _DECODERS: Final[dict[Any, msgspec.msgpack.Decoder[Any]]] = {}

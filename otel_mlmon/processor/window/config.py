@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from otel_mlmon.processor.config.section import Count, Duration, Section
 
@@ -95,6 +96,22 @@ class ReferenceSection(Section):
         default=False,
         description="Compare with the same hour of the weeks before, over `rolling` or, without it, 28d.",
     )
+
+    time_zone: str = Field(
+        default="",
+        description=(
+            "The time zone of the model's users, such as Europe/Berlin: days and weekends are those of its clocks, "
+            "also when these change. Empty: they are learned, without changes of the clocks."
+        ),
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _check_time_zone(cls, value: str) -> str:
+        try:
+            return value and ZoneInfo(value).key
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(f"{value!r} is no time zone that this machine knows, such as Europe/Berlin") from error
 
     @model_validator(mode="after")
     def _check(self) -> ReferenceSection:

@@ -283,3 +283,10 @@ def test_a_rule_that_cannot_be_is_refused_where_it_stands(write: Write, rule: st
     (message,) = faults(write(f"models:\n  fraud:\n    statistic:\n      thresholds:\n      - {rule}\n"))
     assert "models.fraud.statistic.thresholds" in message
     assert fault in message
+
+
+def test_a_time_zone_is_one_that_the_machine_knows(write: Write) -> None:
+    config = load_config(write("models: {shop: {reference: {time_zone: Europe/Berlin}}}"), {})
+    assert config.model("shop").reference.time_zone == "Europe/Berlin"
+    (fault,) = faults(write("models: {shop: {reference: {time_zone: Mars/Olympus}}}"))
+    assert "'Mars/Olympus' is no time zone that this machine knows" in fault

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from otel_mlmon.processor.detect.bets import compute_reference_variance
 from otel_mlmon.processor.detect.cycle import (
     DAY_NS,
-    FORGIVEN_UNKNOWN,
+    FORGIVEN_EARLY,
+    FORGIVEN_ODD,
+    FORGIVEN_REST,
+    FORGIVEN_WEEKDAY,
     DailyCycle,
     start_cycle,
 )
 from otel_mlmon.processor.detect.cycle_statistics import (
     QUARTERS,
-    are_kinds_different,
     estimate_cell_effect,
     find_restless_slots,
     measure_daily_cycle,
@@ -60,7 +62,7 @@ def test_the_reference_of_a_slot_is_what_its_days_had() -> None:
     assert null is not None
     pooled = (days.sum((0, 1)) + 0.5) / (days.sum() + 1)
     assert null.shares == pytest.approx((np.array([1_800, 200]) + 200 * pooled) / 2_200)
-    assert (null.size, null.effect, null.is_known) == (2_200.0, 1.0, True)
+    assert (null.size, null.effect, null.is_known) == (2_200.0, 1.0, False)
     edge = cycle.null((MONDAY + 2) * DAY_NS + 47 * DAY_NS // QUARTERS)
     assert edge is not None
     assert edge.width > 0.2
@@ -78,11 +80,10 @@ def test_a_reference_of_training_data_stays_the_middle_of_its_cycle() -> None:
     assert null.size < 2_200
 
 
-def test_a_day_with_evidence_is_not_accepted_and_seven_are_enough() -> None:
-    days = np.tile(np.array([600, 400]), (9, QUARTERS, 1))
-    cycle = fed(days, quiet=(True, True, False, True, True, True, True, True, True))
-    assert [day.kind for day in cycle.state.days] == [0, 0, 0, 0, 1, 1, 0]
-    assert cycle.state.whole_days == 9
+def test_a_day_with_evidence_is_not_accepted_and_two_of_each_weekday_are_enough() -> None:
+    days = np.tile(np.array([600, 400]), (23, QUARTERS, 1))
+    cycle = fed(days, quiet=tuple(day != 2 for day in range(23)))
+    assert [day.day - MONDAY for day in cycle.state.days] == [*(day for day in range(14) if day != 2), 16]
 
 
 def test_a_first_day_far_from_the_reference_teaches_nothing() -> None:
@@ -106,7 +107,7 @@ def test_before_the_hours_are_known_more_is_forgiven_with_every_hour() -> None:
     hour, later = (cycle.null(MONDAY * DAY_NS + hours * DAY_NS // 24) for hours in (1, 20))
     assert hour is not None
     assert later is not None
-    assert [hour.forgiven, later.forgiven] == pytest.approx([0.03, FORGIVEN_UNKNOWN])
+    assert [hour.forgiven, later.forgiven] == pytest.approx([0.03, FORGIVEN_EARLY])
 
 
 def test_small_traffic_keeps_its_reference() -> None:
@@ -114,46 +115,61 @@ def test_small_traffic_keeps_its_reference() -> None:
     assert fed(days).null((MONDAY + 3) * DAY_NS) is None
 
 
-def test_one_day_of_each_kind_says_nothing_of_the_next_day() -> None:
-    state = start_cycle((MONDAY + 4) * DAY_NS, ("a", "b"))
+def forgiven(cycle: DailyCycle, day: int, hour: int = 12) -> float:
+    null = cycle.null((MONDAY + day) * DAY_NS + hour * DAY_NS // 24)
+    assert null is not None
+    assert null.is_known == (null.forgiven == 0.0)
+    return null.forgiven
+
+
+def test_weekdays_that_were_not_there_yet_may_be_days_of_rest() -> None:
+    cycle = fed(np.tile(np.array([600, 400]), (3, QUARTERS, 1)))
+    assert [forgiven(cycle, day, hour) for day, hour in ((3, 12), (4, 9), (7, 0))] == [
+        FORGIVEN_WEEKDAY, FORGIVEN_WEEKDAY, 0.0,
+    ]  # fmt: skip
+    assert [forgiven(cycle, day, hour) for day, hour in ((4, 10), (5, 12), (6, 23))] == [FORGIVEN_REST] * 3
+
+
+def test_days_of_rest_say_little_of_the_others() -> None:
+    state = start_cycle((MONDAY + 5) * DAY_NS, ("a", "b"))
     cycle = DailyCycle(state, reference=np.array([0.6, 0.4]), reference_count=5_000, is_learned=True)
     for pane in range(2 * QUARTERS):
-        start_ns = (MONDAY + 4) * DAY_NS + pane * DAY_NS // QUARTERS
+        start_ns = (MONDAY + 5) * DAY_NS + pane * DAY_NS // QUARTERS
         cycle.advance(start_ns, 1.0)
         cycle.add(start_ns, np.array([600, 400]), is_quiet=True)
-    cycle.advance((MONDAY + 6) * DAY_NS, 1.0)
-    sunday = cycle.null((MONDAY + 6) * DAY_NS)
-    assert [day.kind for day in cycle.state.days] == [0, 1]
-    assert sunday is not None
-    assert sunday.forgiven == pytest.approx(FORGIVEN_UNKNOWN)
+    cycle.advance((MONDAY + 7) * DAY_NS, 1.0)
+    assert [forgiven(cycle, day) for day in (7, 9)] == [FORGIVEN_REST] * 2
 
 
-def test_a_first_weekend_is_judged_by_the_week_and_forgives_more() -> None:
-    cycle = fed(np.tile(np.array([600, 400]), (5, QUARTERS, 1)))
-    saturday, friday = (cycle.null((MONDAY + day) * DAY_NS) for day in (5, 4))
-    assert friday is not None
+def test_a_weekday_that_was_odd_once_is_judged_as_the_others_too() -> None:
+    days = np.tile(np.array([600, 400]), (7, QUARTERS, 1))
+    days[5:] = [400, 600]
+    days = np.random.default_rng(1).poisson(days)
+    cycle = fed(days)
+    assert [forgiven(cycle, day) for day in (7, 11, 12)] == [0.0, 0.0, FORGIVEN_ODD]
+    saturday = cycle.null((MONDAY + 12) * DAY_NS + DAY_NS // 2)
     assert saturday is not None
-    assert (friday.is_known, saturday.is_known) == (True, False)
-    assert saturday.forgiven - friday.forgiven == pytest.approx(FORGIVEN_UNKNOWN)
+    assert (saturday.shares[0], saturday.highest[0]) == pytest.approx((0.4, 0.6), abs=0.02)
+
+
+def test_parts_of_days_say_nothing_of_the_other_slots() -> None:
+    rng = np.random.default_rng(4)
+    table = rng.multinomial(900, [0.6, 0.4], size=(7, QUARTERS)).astype(np.float64)
+    table[3:, :48] = 0.0
+    assert estimate_cell_effect(table) < 1.6
+    assert find_restless_slots([table]).max() < 0.03
 
 
 def test_restless_slots_and_the_variance_between_days() -> None:
     rng = np.random.default_rng(4)
     table = rng.multinomial(900, [0.6, 0.4], size=(7, QUARTERS)).astype(np.float64)
     assert estimate_cell_effect(table) < 1.6
-    assert find_restless_slots(table).max() < 0.03
+    assert find_restless_slots([table]).max() < 0.03
     for day in range(7):
         table[day, 8:10] = [900 - 100 * day, 100 * day]
-    restless = find_restless_slots(table)
+    restless = find_restless_slots([table])
     assert restless[8:10].min() > 0.2
     assert restless[20:90].max() < 0.03
-
-
-def test_kinds_of_day_that_differ() -> None:
-    rng = np.random.default_rng(5)
-    weekdays = rng.multinomial(900, [0.6, 0.4], size=(5, QUARTERS))
-    assert not are_kinds_different(weekdays, rng.multinomial(900, [0.6, 0.4], size=(2, QUARTERS)))
-    assert are_kinds_different(weekdays, rng.multinomial(900, [0.5, 0.5], size=(2, QUARTERS)))
 
 
 def test_what_a_reference_does_not_know() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import numpy as np
 
 from otel_mlmon.processor.detect.cycle import DAY_NS
+from otel_mlmon.processor.detect.cycles import offset_ns
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.state import CycleState
 from otel_mlmon.processor.state.repository import decode, encode
@@ -64,3 +68,39 @@ def test_a_stream_that_is_removed_forgets_its_cycle() -> None:
     assert [stream for stream, _ in judged.changed_cycles()] == [STREAM]
     judged.remove_stream(STREAM)
     assert judged.changed_cycles() == []
+
+
+def test_days_are_those_of_the_time_zone_also_when_its_clocks_change() -> None:
+    hour_ns = 3_600 * 10**9
+    winter_ns, summer_ns = (int(datetime(2026, month, 15, tzinfo=UTC).timestamp()) * 10**9 for month in (1, 7))
+    assert [offset_ns("Europe/Berlin", time_ns) // hour_ns for time_ns in (winter_ns, summer_ns)] == [1, 2]
+    assert offset_ns("Asia/Kolkata", winter_ns) == 11 * hour_ns // 2
+    assert offset_ns("America/New_York", summer_ns) == -4 * hour_ns
+    assert offset_ns("", winter_ns) == 0
+
+
+def test_a_stream_with_a_time_zone_counts_its_days_by_it() -> None:
+    policy = replace(POLICY, time_zone="Australia/Sydney")
+    judged = Evaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: LOG10_LINE, statistics={})
+    for pane in range(3 * PANES):
+        judged.evaluate([window(pane)])
+    ((_, state),) = judged.changed_cycles()
+    # It began at ten or eleven in the morning of the first day, so the first whole day is the next one.
+    assert state.time_zone == "Australia/Sydney"
+    assert [day.day for day in state.days] == [MONDAY + 1, MONDAY + 2]
+    assert state.first_ns == MONDAY * DAY_NS + offset_ns("Australia/Sydney", MONDAY * DAY_NS)
+
+
+def test_another_time_zone_begins_the_cycle_anew() -> None:
+    judged = evaluator()
+    for pane in range(3 * PANES):
+        judged.evaluate([window(pane)])
+    ((_, state),) = judged.changed_cycles()
+    moved = Evaluator(
+        policy_for=lambda _: replace(POLICY, time_zone="Asia/Tokyo"),
+        alarm_line_for=lambda _: LOG10_LINE, statistics={},
+    )  # fmt: skip
+    moved.restore_cycle(STREAM, state)
+    moved.evaluate([window(3 * PANES)])
+    ((_, other),) = moved.changed_cycles()
+    assert (other.time_zone, other.days) == ("Asia/Tokyo", [])

@@ -69,7 +69,7 @@ def test_who_deploys_daily_is_told_of_a_drift_within_hours() -> None:
 
 def cycle_of(counts: NDArray[np.int64], names: tuple[str, ...]) -> CycleState:
     state = start_cycle(MONDAY * DAY_NS, names)
-    state.slots, state.days = len(counts), [CycleDay(kind=0, counts=counts)]
+    state.slots, state.days = len(counts), [CycleDay(day=MONDAY, counts=counts.astype(np.int32))]
     return state
 
 

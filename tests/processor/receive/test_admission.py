@@ -287,6 +287,23 @@ def test_rejections_and_refusals_are_logged_once_a_minute_each(caplog: pytest.Lo
     assert dict(admission.counts.unread_bytes) == {"too_large": 60}
 
 
+def test_malformed_requests_are_logged_once_a_minute_since_their_senders_drop_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    admission = Admission(Store().deliver)
+    with caplog.at_level("WARNING", logger="otel_mlmon.receiver"):
+        for body in (b"{", b"[]", b'{"resourceMetrics": 1}'):
+            with pytest.raises(MalformedError):
+                admission.consume("metrics", body, body_format="json")
+        admission.count_malformed("The body is not valid gzip.")
+    assert admission.counts.malformed == 4
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith(
+        "A request is lost, since it is malformed: The body is not an OTLP metrics request in JSON"
+    )
+    assert message.endswith(" otel_mlmon.processor.requests.malformed counts all; logged once a minute.")
+
+
 @pytest.mark.guarded
 def test_json_that_fails_twice_is_put_aside_as_json(tmp_path: Path) -> None:
     def broken(_: tuple[TelemetryItem, ...]) -> Future[Rejections]:

@@ -382,6 +382,14 @@ def test_a_client_that_is_silent_is_timed_out_and_one_that_leaves_is_forgotten(
     assert len(store.items) == 2
 
 
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_the_scheme_of_a_token_is_read_without_case(serve: Callable[..., str], scheme: str) -> None:
+    address = serve(Store().deliver, token="secret")
+    assert post(address, BODY, authorization=f"{scheme} secret")[0] == 200
+    assert post(address, BODY, authorization=f"{scheme} secre")[0] == 401
+    assert post(address, BODY, authorization="Basic secret")[0] == 401
+
+
 def test_a_token_is_demanded(serve: Callable[..., str]) -> None:
     address = serve(Store().deliver, token="secret")
     response = post(address, authorization="Bearer wrong")
