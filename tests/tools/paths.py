@@ -38,10 +38,11 @@ class Trace:
 
     def _note(self, frame: FrameType, event: str, _: Any) -> None:
         code, caller = frame.f_code, frame.f_back
-        if caller is not None and caller.f_code.co_filename == str(PACKAGE / "testing" / "simulated_processor.py"):
-            # What builds the request is not on its way.
-            if not code.co_filename.startswith(str(PACKAGE / "processor")):
-                return
+        is_set_up = caller is not None and caller.f_code.co_filename == str(
+            PACKAGE / "testing" / "simulated_processor.py"
+        )
+        if is_set_up and not code.co_filename.startswith(str(PACKAGE / "processor")):
+            return  # what builds the request is not on its way
         if event == "call" and code.co_filename.startswith(str(PACKAGE)) and code.co_name != "<module>":
             self.functions.add((code.co_filename, code.co_qualname if sys.version_info >= (3, 11) else code.co_name))
 
@@ -81,7 +82,7 @@ def trace_call() -> Trace:
             for _ in range(20):
                 session.run(None, feed)
             flush(timeout_s=10.0)
-            captured.metrics()
+            captured._reader.get_metrics_data()
     return trace
 
 
