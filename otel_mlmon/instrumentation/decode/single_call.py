@@ -120,10 +120,10 @@ class SingleCallReader:
             if len(inputs) != input_size if isinstance(inputs, bytes) else _first_axis(source, inputs[0]) != 1:
                 return None
             scores = read_scores(items[at_scores])
-            label = scores and (read_label(items[at_label]) if read_label else scores[0])
-            if scores is None or label is None:
+            if scores is None:
                 return None
-            return CallSummary(1, name, label, scores[1], scores[1])
+            label = read_label(items[at_label]) if read_label else scores[0]
+            return None if label is None else CallSummary(1, name, label, scores[1], scores[1])
 
         return read_row
 
