@@ -114,7 +114,7 @@ class SingleCallReader:
         input_size = row_bytes(source) if source.layout == "rows" and source.row_shape else -1
 
         def read_row(inputs: Side, side: Side) -> CallSummary | None:
-            items = (side,) if type(side) is bytes else side
+            items = (side,) if isinstance(side, bytes) else side
             if len(items) != count or not inputs:
                 return None
             if len(inputs) != input_size if isinstance(inputs, bytes) else _first_axis(source, inputs[0]) != 1:
