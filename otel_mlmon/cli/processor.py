@@ -29,6 +29,10 @@ SHUTDOWN_S: Final = 10.0
 RELOAD_AGAIN_S: Final = 5.0
 """The pause between attempts to load the state again after a reload that could not."""
 
+SWITCH_INTERVAL_S: Final = 0.0005
+"""How long a thread keeps the interpreter where others wait, in seconds. The threads that decode would else hold up the
+one that refuses: at Python's 5 ms each step of its event loop waits for the turns of all of them."""
+
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 
@@ -55,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config, os.environ)
     raise_file_limit()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     _configure_logging(arguments.log_format)
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -81,7 +81,7 @@ INCIDENTS: Final[Mapping[str, Incident]] = {
     "deploy": Incident(
         model="churn",
         trouble=Traffic(version="8", failed_ratio=0.3, labels={"approve": 0.2, "review": 0.2, "decline": 0.6}),
-        headline="differs from the version before it",
+        headline="errors",
         action="Compare with version 7 or go back to it",
     ),
 }

@@ -38,10 +38,10 @@ class Trace:
 
     def _note(self, frame: FrameType, event: str, _: Any) -> None:
         code, caller = frame.f_code, frame.f_back
-        is_set_up = caller is not None and caller.f_code.co_filename == str(
+        is_test = caller is not None and caller.f_code.co_filename == str(
             PACKAGE / "testing" / "simulated_processor.py"
         )
-        if is_set_up and not code.co_filename.startswith(str(PACKAGE / "processor")):
+        if is_test and not code.co_filename.startswith(str(PACKAGE / "processor")):
             return  # what builds the request is not on its way
         if event == "call" and code.co_filename.startswith(str(PACKAGE)) and code.co_name != "<module>":
             self.functions.add((code.co_filename, code.co_qualname if sys.version_info >= (3, 11) else code.co_name))

@@ -145,13 +145,17 @@ class Series:
         self.streams = list_streams(self.state.metric, self.state.name, self.state.category)
         self.is_counter = self.state.metric in COUNTERS
 
-    def find_repetition(self, key: PointKey) -> Literal["duplicate", "overlap"] | None:
+    def find_repetition(self, key: PointKey, value: PointValue) -> Literal["duplicate", "overlap"] | None:
         """Returns the outcome of a data point that was counted before; None if it is new.
 
-        `overlap`: a delta whose time is counted already, too long ago to tell a repeated point from another one.
+        `overlap`: another value for the very same time, of two writers that look like one; or a delta whose time is
+        counted already, too long ago to tell a repeated point from another one.
         """
         consumed, covered = self.state.counted
-        if key in self.pending or key in consumed:
+        pending = self.pending.get(key)
+        if pending is not None:
+            return "duplicate" if pending.value.sketch == value.sketch else "overlap"
+        if key in consumed:
             return "duplicate"
         if self.state.key.start_ns != DELTA or len(consumed) < MAX_CONSUMED_KEYS or key[1] > consumed[0][1]:
             return None

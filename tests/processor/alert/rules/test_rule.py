@@ -36,7 +36,7 @@ def rules_of(**model: Any) -> ModelRules:
         ("input.age", "data_drift", DetectionPolicy(tolerance=0.05, direction="both")),
         ("input.latency", "data_drift", DetectionPolicy(tolerance=0.05, direction="both")),
         ("latency", "latency", DetectionPolicy(tolerance=0.0, direction="up")),
-        ("errors", "errors", DetectionPolicy(tolerance=0.0, direction="up")),
+        ("errors", "errors", DetectionPolicy(tolerance=0.0, direction="up", first_divisor=25.0)),
     ],
 )
 def test_every_stream_has_its_rule_and_policy(stream: str, rule: str, policy: DetectionPolicy) -> None:
