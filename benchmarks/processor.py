@@ -112,7 +112,7 @@ def walk_histogram(point: Any) -> tuple[Any, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """CPU a point, microseconds, of one case."""
+    """The CPU time a data point, microseconds, of one case."""
 
     streams: int
     senders: int
@@ -188,7 +188,7 @@ PANE_S: Final = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """What a whole processor did over sockets, at half of what it could take."""
+    """The throughput and latency of a whole processor over sockets, at half of its capacity."""
 
     protocol: str
     senders: int
@@ -249,7 +249,7 @@ def open_sender(running: Processor, protocol: str) -> Iterator[Callable[[bytes],
 
 
 def serve(protocol: str, senders: int, *, seconds: float, models: int) -> Served:
-    """Finds out what a processor takes from these senders, then sends half of that for `seconds`."""
+    """Measures how much load a processor takes from these senders, then sends half of that for `seconds`."""
     with (
         tempfile.TemporaryDirectory() as folder,
         processor(

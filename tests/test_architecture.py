@@ -169,7 +169,6 @@ OURS: dict[str, tuple[str, ...]] = {
         "processor.detect.policy",
         "processor.detect.score",
         "processor.detect.statistics.registry",
-        "processor.detect.threshold",
         "processor.window.progress",
         "processor.window.providers",
         "processor.window.window",

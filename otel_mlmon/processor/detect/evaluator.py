@@ -19,18 +19,16 @@ import numpy as np
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.detect.arrays import STAGE, split_into_rounds, stack_counts
-from otel_mlmon.processor.detect.cycles import ORIGINS, StreamCycles
+from otel_mlmon.processor.detect.cycles import ORIGINS, Lineage, StreamCycles
 from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE, Detectable
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
-from otel_mlmon.processor.detect.inheritance import Lineage
 from otel_mlmon.processor.detect.measure import BankKey, Sensitivities, StreamEntry, StreamRow, measure_windows
-from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.policy import DetectionPolicy, judge_thresholds
 from otel_mlmon.processor.detect.rare_bins import find_rare_names
 from otel_mlmon.processor.detect.score import Score, Statistics, build_learning_score
 from otel_mlmon.processor.detect.state import CycleState, StreamState
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
-from otel_mlmon.processor.detect.threshold import judge_thresholds
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 from otel_mlmon.types import Counts, Indices
 

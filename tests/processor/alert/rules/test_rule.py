@@ -13,8 +13,7 @@ from otel_mlmon.processor.alert.rules.rule import (
     judge_evidence,
 )
 from otel_mlmon.processor.config.model import Config
-from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.threshold import Threshold
+from otel_mlmon.processor.detect.policy import DetectionPolicy, Threshold
 from tests.support.alerts import CAUSE
 from tests.support.scores import judged
 
