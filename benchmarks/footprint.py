@@ -77,6 +77,7 @@ class Memory:
 
 def _child(program: str) -> list[float]:
     environ = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process compiles what it imports
     done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
     found: list[float] = json.loads(done.stdout)
     return found

@@ -12,6 +12,8 @@ from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator, Snapshot
 from otel_mlmon.instrumentation.decode.batch import CallBatch, take_batches
 from otel_mlmon.instrumentation.decode.decoder import Decoder
 from otel_mlmon.instrumentation.decode.findings import Findings
+from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
+from otel_mlmon.instrumentation.decode.predictions import Confidences, Head, Labels, Predictions
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Item, Plan, SessionInfo, Side, weigh_call
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import make_copier
@@ -172,3 +174,33 @@ def confidences_of(snapshot: Snapshot) -> np.ndarray:
     """Returns the confidences of a model's only output."""
     assert set(snapshot.confidences) <= {""}
     return snapshot.confidences.get("", np.zeros(0))
+
+
+def make_predictions(
+    confidences: Sequence[Sequence[float]],
+    *,
+    errors: Sequence[str | None] = (),
+    labels: Labels | None = None,
+    batch_sizes: Sequence[int] = (),
+    version: str = "2",
+) -> Predictions:
+    """Calls of the model `m`, with the confidences of the rows of each."""
+    calls = len(confidences)
+    return Predictions(
+        model=ModelIdentity(name="m", version=version, provider="CPU", runtime_version="1.2"),
+        operation="run",
+        started_ns=np.zeros(calls, dtype=np.int64),
+        duration_ns=np.arange(1, calls + 1, dtype=np.int64) * 500_000_000,
+        contexts=[None] * calls,
+        errors=errors or [None] * calls,
+        batch_sizes=np.array(batch_sizes or [len(rows) for rows in confidences], dtype=np.int64),
+        heads={
+            "": Head(
+                labels=labels or Labels(),
+                confidences=Confidences(
+                    np.array([value for rows in confidences for value in rows], dtype=np.float64),
+                    np.array([call for call, rows in enumerate(confidences) for _ in rows], dtype=np.int64),
+                ),
+            )
+        },
+    )
