@@ -47,7 +47,7 @@ class Answer(NamedTuple):
 
 @dataclass(kw_only=True)
 class Load:
-    """What came of the requests of all senders."""
+    """The outcomes of the requests of all senders."""
 
     points: int
     """Of one request."""
@@ -64,7 +64,7 @@ Send: TypeAlias = Callable[[bytes], Awaitable[Answer]]
 
 
 def points_request(sender: str, time_ns: int, points: int) -> bytes:
-    """A request of so many points of 40 series of one sender, one prediction each."""
+    """Builds a request of so many series of one sender, one prediction each."""
     message = request("ml.predictions", "sum", counter(1), points=points, temporality=DELTA)
     resource = message.resource_metrics[0]
     resource.resource.attributes.add(key="service.instance.id").value.string_value = sender
@@ -174,7 +174,7 @@ async def offer(send: Send, running: Processor, load: Load, *, rate: float, seco
 
 
 def resident_bytes(running: Processor) -> int:
-    """The processor's resident memory."""
+    """Returns the processor's resident memory."""
     assert running.child is not None
     fields = Path(f"/proc/{running.child.pid}/status").read_text(encoding="utf-8")
     return int(next(line for line in fields.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024

@@ -95,7 +95,6 @@ OURS: dict[str, tuple[str, ...]] = {
         "instrumentation.decode.predictions",
         "instrumentation.export.call_sampler",
         "instrumentation.export.error_tracker",
-        "instrumentation.export.sampling",
         "instrumentation.settings",
     ),
     # beside the Collector: receive, window, detect, alert, notify

@@ -125,8 +125,8 @@ def test_no_processor_at_the_address_of_the_configuration(
          "OTEL_EXPORTER_OTLP_ENDPOINT is http://127.0.0.1:x, which is no address: Port could not be cast to integer "
          "value as 'x'"),
         ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://127.0.0.1:4318",
-         "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT is http://127.0.0.1:4318, which is usually the port of http/protobuf, and "
-         "the protocol is grpc by default"),
+         "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT is http://127.0.0.1:4318, which is usually the port of http/protobuf, "
+         "and the protocol is grpc by default"),
     ],
 )  # fmt: skip
 def test_an_environment_that_sends_nothing(

@@ -57,7 +57,10 @@ class Trace:
 
 
 def trace_call() -> Trace:
-    """From `session.run` to flushed signals; sessions and exporters are set up before."""
+    """From `session.run` to flushed signals; sessions and exporters are set up before.
+
+    Flushed by the pipeline, as the worker thread does by itself, not through the handle that a test has.
+    """
     import numpy as np
     import onnxruntime
 
@@ -71,12 +74,15 @@ def trace_call() -> Trace:
             session.run(None, feed)
         captured.flush()
         captured.metrics()
+        running = captured.handle._running
+        assert running is not None
+        flush = running.pipeline.flush
         trace = Trace()
         with trace:
             for _ in range(20):
                 session.run(None, feed)
-            captured.flush()
-            captured.metrics()
+            flush(timeout_s=10.0)
+            captured._reader.get_metrics_data()
     return trace
 
 

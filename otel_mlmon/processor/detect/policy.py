@@ -1,7 +1,7 @@
 """How one stream is judged: what is tolerated of it, and thresholds on drift statistics such as `psi > 0.2`.
 
-Thresholds judge the rolling window pane after pane and carry no promise about false alarms: that is what the evidence
-is for. What they do promise is not to judge noise. A fixed threshold is passed by chance alone where windows are small,
+Thresholds judge the rolling window pane by pane and carry no promise about false alarms: that is what the evidence is
+for. What they do promise is not to judge noise. A fixed threshold is passed by chance alone where the window is small,
 so each statistic states a smallest n: where, without drift, the value is on average half of the threshold at most (of
 PSI, which is a square, a quarter) and over it in no more than one window of twenty; of p-values, five values a bin.
 Below it the answer is `too few values`. The reference is taken to be much larger than the window.

@@ -1,4 +1,4 @@
-"""Makes what the pages of alerts show out of the documents of the API."""
+"""Builds the content of the web pages on alerts from the API's documents."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CAUSES_SHOWN: Final = 3
 
 
 def build_alerts(source: Source) -> dict[str, Any]:
-    """Builds what `/alerts` shows: those that go on, the severest and newest first, and those that are over."""
+    """Builds the content of the page `/alerts`: active alerts, the severest and newest first, and ended ones."""
     alerts = source.overview["alerts"]
     active = sorted(
         (alert for alert in alerts if alert["state"] != "ok"),
@@ -52,7 +52,7 @@ def build_alerts(source: Source) -> dict[str, Any]:
 
 
 def build_alert_row(source: Source, alert: Document) -> dict[str, Any]:
-    """Builds what is shown of one alert among others: what it is about, since when, and what to do."""
+    """Builds the row of one alert in a table: what it is about, since when, and what to do."""
     model_id, document = _find_model(source, alert)
     has_actions = document is not None and alert["state"] != "ok"
     return {
@@ -70,7 +70,7 @@ def build_alert_row(source: Source, alert: Document) -> dict[str, Any]:
 
 
 def list_links(alert: Document) -> list[Document]:
-    """Lists the links of an alert; what is at this port is addressed without a host, since we may have another name."""
+    """Lists the links of an alert; those to the web port itself without a host, which may have another name."""
     own, base = f"/alerts/{alert['fingerprint']}", alert["web_url"]
     links = [
         {**link, "url": link["url"].removeprefix(base) if base and link["url"].startswith(f"{base}/") else link["url"]}
@@ -81,12 +81,12 @@ def list_links(alert: Document) -> list[Document]:
 
 
 def alert_id(alert: Document) -> str:
-    """Returns what names an alert in an address: its fingerprint and when its state changed."""
+    """Returns the identifier of an alert in a web address: its fingerprint and when its state changed."""
     return f"{alert['fingerprint']}-{alert['time_ns']}"
 
 
 def build_alert(source: Source, alert: Document) -> dict[str, Any]:
-    """Builds what `/alerts/{id}` shows."""
+    """Builds the content of the page of one alert, `/alerts/{id}`."""
     related = [other for other in source.overview["alerts"] if other["fingerprint"] == alert["fingerprint"]]
     model_id, document = _find_model(source, alert)
     updates = [*alert.get("updates", ()), *related]
@@ -110,7 +110,7 @@ def build_alert(source: Source, alert: Document) -> dict[str, Any]:
 
 
 def _find_model(source: Source, alert: Document) -> tuple[str | None, Document | None]:
-    """Finds the model of an alert and the document of its version; None of what is not there any more."""
+    """Finds the model of an alert and the document of its version; None for what no longer exists."""
     for model_id, versions in source.overview.get("versions", {}).items():
         if any(find_alerts(document, [alert], is_active=False) for document in versions.values()):
             return model_id, versions.get(alert["version"])

@@ -1,4 +1,4 @@
-"""The condition of a model version: what is wrong, since when, what is awaited, and what to do next.
+"""Summarises the condition of a model version: what is wrong, since when, what is awaited, and what to do next.
 
 Read from the documents of the API alone.
 """
@@ -27,7 +27,7 @@ MAX_TRACES: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """The condition of one model version."""
+    """The condition of one model version: what is wrong, since when, and what to do."""
 
     state: str
     headline: str
@@ -57,7 +57,7 @@ def find_alerts(model: Document, alerts: Iterable[Document], *, is_active: bool 
 
 
 def version_state(model: Document) -> str:
-    """Returns the state of a model version, of its rules and its streams the most urgent."""
+    """Returns the state of a model version, the most urgent of its alert rules and its streams."""
     rules = {rule["state"] for rule in model["rules"]}
     silent = [rule["state"] for rule in model["rules"] if rule["rule"] == "no_data"]
     if "firing" in rules:
@@ -77,7 +77,7 @@ def version_state(model: Document) -> str:
 
 
 def describe_condition(source: Source, model_id: str, model: Document) -> Condition:
-    """Describes the condition of one model version."""
+    """Describes the condition of one model version for people."""
     alerts = find_alerts(model, source.overview["alerts"])
     state = version_state(model)
     rules = [rule["rule"] for rule in model["rules"] if rule["state"] == state and state in ("firing", "pending")]
@@ -111,7 +111,7 @@ def describe_condition(source: Source, model_id: str, model: Document) -> Condit
 
 
 def describe_cause(cause: Document) -> Markup:
-    """Describes what moved: `input.age: mean 41.3 → mean 497`, `errors: 29 % failed, 1 % allowed`."""
+    """Describes what moved in a stream: `input.age: mean 41.3 → mean 497`, `errors: 29 % failed, 1 % allowed`."""
     before, now = (words.bind_units(words.clean(cause[side], 90)) for side in ("reference", "current"))
     # What is allowed was never so: no arrow leads from it.
     text = Markup("{}: {now}, {before}") if cause["origin"] == "budget" else Markup("{}: {before} → {now}")
@@ -125,7 +125,7 @@ def describe_cause(cause: Document) -> Markup:
 
 
 def list_traces(alerts: Iterable[Document]) -> list[tuple[str, str]]:
-    """Lists the traces of alerts, each with its address; that is empty if there is none."""
+    """Lists the traces of alerts, each with its web address or an empty one."""
     traces = {
         str(trace["trace_id"]): trace["url"] if is_web_address(trace["url"]) else ""
         for alert in alerts
@@ -135,7 +135,7 @@ def list_traces(alerts: Iterable[Document]) -> list[tuple[str, str]]:
 
 
 def is_web_address(url: str) -> bool:
-    """Returns whether an address may be a link: http or https, and nothing that runs."""
+    """Returns whether an address may be a link: http or https, and nothing that runs code."""
     return url.lower().startswith(("https://", "http://"))
 
 
@@ -187,7 +187,7 @@ def _list_fallbacks(model: Document) -> Iterable[Markup]:
 
 
 def _describe_outlook(source: Source, model: Document, rules: Sequence[str], deploy: Deploy | None) -> str:
-    """Says why there is no alert yet, and when there would be one."""
+    """Describes why there is no alert of a model version yet, and when there would be one."""
     if rules:
         began_ns = max((rule["changed_ns"] for rule in model["rules"] if rule["rule"] in rules), default=0)
         for_s = float(source.setup.get("alert_for_s", 0.0))
@@ -207,7 +207,7 @@ def _describe_outlook(source: Source, model: Document, rules: Sequence[str], dep
 
 
 def _describe_wait(stream: Document, rule: str, age_s: float) -> Markup:
-    """Says what a rule on an allowed ratio waits for, of a version that is so old."""
+    """Describes what a rule on slow or failed calls still waits for before it can alert."""
     if stream["state"] == "learning":
         ratio = stream["calibrated_ratio"]
         subject = "failures vary" if rule == "errors" else "slow calls vary"

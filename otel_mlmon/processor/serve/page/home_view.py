@@ -1,4 +1,4 @@
-"""Builds what the first page shows: one card a model and version, trouble first."""
+"""Builds the content of the first web page: one card a model and version, trouble first."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _P95, _ERRORS = 2, 4
 
 
 def build_home(source: Source, *, query: str, page: int) -> dict[str, Any]:
-    """Builds what `/` shows."""
+    """Builds the content of the first web page, `/`."""
     conditions = [
         (model_id, document, describe_condition(source, model_id, document))
         for model_id in source.overview.get("versions", {})
@@ -68,7 +68,7 @@ def _build_row(source: Source, model_id: str, document: Document, condition: Con
 
 
 def _draw_sparkline(source: Source, model_id: str, document: Document, condition: Condition) -> tuple[str, Markup]:
-    """Draws the last hour, or as much of it as there is: of failed calls where these are the trouble, else of p95."""
+    """Draws the last hour of a model: the ratio of failed calls where these are the trouble, else p95 latency."""
     rows = source.history.model_rows(model_id, document["version"], SPANS[0])
     errors = next((stream for stream in document["streams"] if stream["stream"] == "errors"), None)
     allowed = errors["reference_shares"][1] if errors is not None and len(errors["reference_shares"]) == 2 else None

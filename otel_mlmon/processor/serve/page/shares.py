@@ -1,4 +1,4 @@
-"""The shares of the classes, then and now: bars with a legend, and both distributions of a stream."""
+"""Draws the shares of a model's classes before and now, and both distributions of a stream."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CATCH_ALL: Final = {"_OTHER": "all others", "_MISSING": "missing"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareBars:
-    """The shares of the classes as stacked bars, one a moment, and what their colours mean."""
+    """The shares of classes as stacked bars, one a moment, with a legend of their colours."""
 
     bars: Sequence[tuple[str, Markup]]
     legend: Sequence[tuple[str, str, str, str]]
@@ -36,7 +36,7 @@ def name_window(rolling_s: float, *, is_full: bool) -> str:
 
 
 def draw_share_bars(stream: Document, causes: Iterable[Document], window: str) -> ShareBars | None:
-    """Draws the classes of the reference and of now in the same order and colours; None without any.
+    """Draws the shares of classes in the reference and now in the same order and colours; None without any.
 
     A rolling window still holds what was before the onset: what an alert counted since then takes its place.
 
@@ -74,17 +74,17 @@ def draw_share_bars(stream: Document, causes: Iterable[Document], window: str) -
 
 
 def find_cause(stream: Document, causes: Iterable[Document]) -> Document | None:
-    """Finds the cause that counted a stream since its onset; None if no alert is about it."""
+    """Finds the alert's cause with the counts of a stream since its onset; None if no alert is about it."""
     return next((cause for cause in causes if cause["stream"] == stream["stream"] and cause["bins"]), None)
 
 
 def name_bin(name: str) -> str:
-    """Names a bin as people call it."""
+    """Names a bin of a distribution as people call it."""
     return _CATCH_ALL.get(name) or words.clean(name)
 
 
 def build_distribution(stream: Document, causes: Iterable[Document], window: str) -> dict[str, Any]:
-    """Draws both distributions of a stream: of what an alert counted since the onset, else of the rolling window."""
+    """Draws a stream's distribution and its reference: since the onset of an alert, else the rolling window."""
     cause = find_cause(stream, causes)
     side = cause or stream
     title = SINCE_ONSET if cause is not None else window
