@@ -63,12 +63,12 @@ $(MODELS): $(STAMP)
 models-table: models    ## docs/models.md: what is reported of real models beside what their packages say
 	$(BIN)/python -m benchmarks.models
 
-sentry-peers: .peers/.stamp      ## what the end-to-end suite shows Sentry's protocol to; needs npm, and chromium for a picture
+sentry-peers: .peers/.stamp      ## what the end-to-end suite shows Sentry's protocol to, and a browser's driver; needs npm and chromium
 
 .peers/.stamp: Makefile
 	$(PYTHON) -m venv .peers/venv
 	.peers/venv/bin/python -m pip install --quiet "bugsink>=2.6,<2.7" "gunicorn>=22" "playwright>=1.50" "sentry-relay==0.10.1"
-	npm install --silent --no-audit --no-fund --prefix .peers "@spotlightjs/spotlight@4.11.8" "hono@4.12.25"
+	npm install --silent --no-audit --no-fund --prefix .peers "@spotlightjs/spotlight@4.11.8" "hono@4.12.25" "axe-core@4.10.3"
 	@touch $@
 
 SDKS ?= 1.39.0=0.60b0 1.42.0=0.63b0
@@ -109,6 +109,7 @@ docs: setup              ## regenerate what is generated from code
 bench: setup             ## what monitoring costs, as ratios within one run
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.processor
+	$(BIN)/python -m benchmarks.page
 	$(BIN)/python -m benchmarks.backtest
 
 pictures: setup .peers/.stamp  ## docs/pictures: the page, of seeded incidents, by a real Chromium

@@ -38,12 +38,12 @@ README = Path(__file__).parent / "README.md"
 
 
 def microseconds(values: list[float]) -> str:
-    """The median of nanoseconds, as microseconds."""
+    """Returns the median of nanoseconds, as microseconds."""
     return f"{statistics.median(values) / 1000:.2f}"
 
 
 def rows_of(case: str, measured: dict[str, Measured]) -> list[str]:
-    """Table rows of one case."""
+    """Returns the table rows of one case."""
     bare = measured["bare"]
     rows = []
     for name, variant in measured.items():
@@ -58,7 +58,7 @@ def rows_of(case: str, measured: dict[str, Measured]) -> list[str]:
 
 
 def aim(case: str, measured: dict[str, Measured]) -> str:
-    """A sentence on what is aimed at, by ratios: 1 µs and 2.5 µs of CPU where the bare run takes 5.5 µs."""
+    """Returns a sentence on the aimed-at costs, by ratios: 1 µs and 2.5 µs of CPU where the bare run takes 5.5 µs."""
     ours = measured["otel_mlmon"]
 
     def ratio(part: list[float], whole: list[float]) -> float:
@@ -78,7 +78,7 @@ def aim(case: str, measured: dict[str, Measured]) -> str:
 
 
 def footprint(imported: Import, held: Memory | None) -> list[str]:
-    """Sentences on what it takes to have it."""
+    """Returns sentences on the time and memory that the installed package takes."""
     lines = [
         f"Importing it takes {imported.ms:.0f} ms and {imported.mb:.1f} MB more than numpy and OpenTelemetry's SDK "
         "(traces, metrics and logs; medians of eleven processes).",
@@ -93,7 +93,7 @@ def footprint(imported: Import, held: Memory | None) -> list[str]:
 
 
 def page(rows: list[str], methods: list[str], aims: list[str], having: list[str], rounds: int, calls: int) -> str:
-    """benchmarks/README.md."""
+    """Returns the text of benchmarks/README.md."""
     assert __doc__ is not None
     method = __doc__.partition("Method: ")[2].strip()
     return "\n".join(
@@ -135,7 +135,7 @@ def page(rows: list[str], methods: list[str], aims: list[str], having: list[str]
 
 
 def main() -> int:
-    """Run every case and write the table."""
+    """Runs every case and writes the table."""
     parser = argparse.ArgumentParser(prog="benchmarks", description="What monitoring costs a call.")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--calls", type=int, default=10_000, help="calls in a block")

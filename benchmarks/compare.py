@@ -28,7 +28,7 @@ LIMIT: Final = 1.10
 
 
 def figures_of(checkout: Path) -> dict[str, float]:
-    """The figures of one revision, taken now: a cost by name, smaller is better.
+    """Measures the figures of one revision: a cost by name, smaller is better.
 
     Raises:
         CalledProcessError: They could not be taken.
@@ -45,7 +45,7 @@ def figures_of(checkout: Path) -> dict[str, float]:
 
 
 def interval(ratios: Floats) -> tuple[float, float, float]:
-    """The median of ratios, shape (n,), and the 95 % interval of it."""
+    """Returns the median of ratios, shape (n,), and its 95 % interval."""
     draws = np.random.default_rng(0).choice(ratios, size=(10_000, ratios.size))
     low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
     return float(np.median(ratios)), float(low), float(high)

@@ -36,7 +36,7 @@ PANE_NS = 10 * 10**9
 
 
 def yardstick() -> float:
-    """CPU seconds of a fixed mix of Python and numpy."""
+    """Returns the CPU seconds of a fixed mix of Python and numpy."""
     numbers = np.random.default_rng(0).normal(size=200_000)
     begin = time.process_time()
     np.sort(numbers)
@@ -46,7 +46,7 @@ def yardstick() -> float:
 
 
 def relative_cpu(work: Callable[[], object], rounds: int) -> float:
-    """CPU time of `work` over that of the yardstick before and after it, the median over rounds."""
+    """Returns the CPU time of `work` over that of the yardstick before and after it, the median over rounds."""
     ratios = []
     for _ in range(rounds):
         gc.collect()
@@ -59,7 +59,7 @@ def relative_cpu(work: Callable[[], object], rounds: int) -> float:
 
 
 def hot_path() -> dict[str, float]:
-    """What an instrumented call takes, over the bare call of the same round."""
+    """Returns the cost of an instrumented call over the bare call of the same round."""
     figures = {}
     for case, name in ((CASES[0], "tight loop"), (CASES[1], "decoded after")):
         variants = measure(case, rounds=4, calls=2500, names=("bare",))
@@ -71,7 +71,7 @@ def hot_path() -> dict[str, float]:
 
 
 def evaluation(streams: int, panes: int) -> float:
-    """The evidence, and the statistics that are reported beside it, of one pane of many streams."""
+    """Returns the cost of the evidence and the statistics of one pane of many streams."""
     generator, shares = np.random.default_rng(0), np.full(BINS, 1 / BINS)
     bins = Bins(
         names=tuple(f"b{number}" for number in range(BINS)), is_ordered=True, edges=tuple(map(float, range(BINS - 1)))
@@ -103,7 +103,7 @@ def evaluation(streams: int, panes: int) -> float:
 
 
 def processor(models: int, panes: int) -> float:
-    """One pane of models of 98 features: decoded, counted, evaluated, stored, published."""
+    """Returns the cost of one pane of models with 98 features: decoded, counted, evaluated, stored, published."""
     buckets = list(range(1, 31))
     with SimulatedProcessor({"models": {"*": {"reference": {"learn": 2000}}}}) as simulated:
 
@@ -126,7 +126,7 @@ def processor(models: int, panes: int) -> float:
 
 
 def backtest() -> float:
-    """A backtest of 200,000 rows of 21 columns."""
+    """Returns the cost of a backtest of 200,000 rows with 21 columns."""
     reference, data = table_of(WINDOW, 1), table_of(200_000, 2)
     columns = choose_columns(reference, {}, timestamp=None)
     profile = build_profile(reference, columns)

@@ -1,4 +1,4 @@
-"""What it costs to have it: time and memory of the import, and memory over many calls. Each in a process of its own."""
+"""Measures what the package costs: time and memory of the import, and memory over many calls, in own processes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ print(json.dumps([held, status.recorded_calls + status.waiting_calls + dropped, 
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """Over what the OpenTelemetry SDK itself takes."""
+    """The cost of the import over that of the OpenTelemetry SDK itself."""
 
     ms: float
     mb: float
@@ -66,7 +66,7 @@ class Import:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Resident memory while a model is called."""
+    """The resident memory while a model is called."""
 
     held_mb: list[float]
     """After each step."""
@@ -77,18 +77,19 @@ class Memory:
 
 def _child(program: str) -> list[float]:
     environ = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process compiles what it imports
     done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
     found: list[float] = json.loads(done.stdout)
     return found
 
 
 def import_cost(times: int = 11) -> Import:
-    """Medians of `times` processes."""
+    """Measures the import in `times` processes; returns medians."""
     figures = [_child(IMPORT.format(before=BEFORE)) for _ in range(times)]
     return Import(ms=statistics.median(ms for ms, _ in figures), mb=statistics.median(mb for _, mb in figures))
 
 
 def memory(steps: int = 10, calls: int = 1_000_000) -> Memory:
-    """Of a process that calls the small model steps · calls times."""
+    """Measures the memory of a process that calls the small model steps · calls times."""
     held, total, dropped = _child(CALLS.format(steps=steps, calls=calls))
     return Memory(held_mb=held, calls=int(total), dropped=int(dropped))  # type: ignore[arg-type]

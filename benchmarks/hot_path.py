@@ -1,4 +1,4 @@
-"""The variants of monitoring one inference call, over a few models."""
+"""Measures several ways of monitoring one inference call, over a few models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Run = Callable[[], Any]
 
 
 class NoExport(SpanExporter):
-    """Takes spans and forgets them: the cost of sending is not what is measured."""
+    """An exporter that takes spans and forgets them, since the cost of sending is not measured."""
 
     def export(self, spans: Sequence[Any]) -> SpanExportResult:  # noqa: ARG002 (the SDK's signature)
         """Nothing."""
@@ -65,7 +65,7 @@ CASES = (
 
 @dataclass(kw_only=True)
 class Measured:
-    """One figure a round."""
+    """The figures of one way of monitoring, one a round."""
 
     p50_ns: list[float] = field(default_factory=list)
     p999_ns: list[float] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Measured:
 
 
 def block(run: Run, calls: int, settle: Callable[[], object], threads: int = 1) -> tuple[float, float, float]:
-    """p50, p99.9 and CPU of a call, in nanoseconds."""
+    """Measures a block of calls: p50, p99.9 and CPU of a call, in nanoseconds."""
     clock = time.perf_counter_ns
     taken = np.empty(calls, dtype=np.int64)
 
@@ -96,17 +96,17 @@ def block(run: Run, calls: int, settle: Callable[[], object], threads: int = 1) 
 
 
 def nothing() -> None:
-    """For variants that leave nothing behind."""
+    """Ends a way of monitoring that leaves nothing behind."""
 
 
 def scores_of(outputs: Sequence[Any]) -> Any:
-    """The output that holds the scores; of ZipMap's dictionaries, an array."""
+    """Returns the output that holds the scores; of ZipMap's dictionaries, an array."""
     last = outputs[-1]
     return np.array([list(row.values()) for row in last]) if isinstance(last, list) else last
 
 
 def usual_logger(run: Run) -> Run:
-    """What the usual guide says: time it, take the softmax, log both."""
+    """Monitors by hand as guides say: time the call, take the softmax, log both."""
     log = logging.getLogger("benchmarks.inference")
     log.propagate = False
     log.setLevel(logging.INFO)
@@ -126,7 +126,7 @@ def usual_logger(run: Run) -> Run:
 
 
 def inline_otel(run: Run, tracer: Any, meter: Any, logger: Any) -> Run:
-    """A span, two histograms, a counter and an event, by the SDK, on the caller's thread."""
+    """Monitors by the SDK on the caller's thread: a span, two histograms, a counter and an event."""
     from opentelemetry._logs import LogRecord
 
     duration = meter.create_histogram("inline.duration", unit="s")
@@ -155,7 +155,7 @@ def inline_otel(run: Run, tracer: Any, meter: Any, logger: Any) -> Run:
 
 @contextmanager
 def ours(tracers: TracerProvider, meters: MeterProvider, loggers: LoggerProvider, **options: Any) -> Iterator[Any]:
-    """Instrumented by the one line."""
+    """Monitors by `otel_mlmon.instrument()`."""
     handle = otel_mlmon.instrument(
         tracer_provider=tracers, meter_provider=meters, logger_provider=loggers, model_name="bench", **options
     )
@@ -166,7 +166,7 @@ def ours(tracers: TracerProvider, meters: MeterProvider, loggers: LoggerProvider
 
 
 def measure(case: Case, *, rounds: int, calls: int, names: Sequence[str] = ()) -> dict[str, Measured]:
-    """Every variant of `case`, or those of `names` and ours, round after round."""
+    """Measures every way of monitoring `case`, or those of `names` and ours, round after round."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(case.model(), options, providers=["CPUExecutionProvider"])

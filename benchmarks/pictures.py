@@ -20,8 +20,6 @@ from markdown_it import MarkdownIt
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.markup import format_html, format_markdown
 from otel_mlmon.processor.alert.message import build_message, format_alert
-from otel_mlmon.processor.serve.api import create_app
-from otel_mlmon.processor.serve.server import WebServer
 from otel_mlmon.testing import SimulatedProcessor
 from tests.support.incidents import (
     CALM_PANES,
@@ -29,11 +27,11 @@ from tests.support.incidents import (
     FORTNIGHT_PANES,
     INCIDENTS,
     PANE_S,
-    SETUP,
     TROUBLE_PANES,
     simulate,
     simulate_fortnight,
 )
+from tests.support.pages import serve_page
 
 VIEWS: Final = (("light", 1000), ("dark", 1000), ("light", 360))
 MESSAGE_VIEWS: Final = (("light", 700), ("light", 360))
@@ -71,24 +69,11 @@ def _photograph(
     processor: SimulatedProcessor, name: str, model: str, folder: Path, python: str, *, span: str = "1h"
 ) -> int:
     overview = processor.document()
-    app = create_app(
-        lambda: overview,
-        lambda: b"",
-        lambda: True,
-        dict,
-        relearn=lambda _model, _streams: None,
-        setup=lambda: dict(SETUP),
-        history=processor._pipeline.history,
-    )
-    server = WebServer(app, "127.0.0.1:0")
-    try:
-        address = f"http://{server.start()}"
+    with serve_page(lambda: overview, processor._pipeline.history) as address:
         pages = [f"{name}-home=/", f"{name}-model=/models/{model}?span={span}", f"{name}-alerts=/alerts"]
         views = [f"{scheme}:{width}" for scheme, width in VIEWS]
         command = [python, str(CAMERA), address, str(folder), ",".join(views), *pages]
         return subprocess.run(command, check=False).returncode
-    finally:
-        server.stop(30)
 
 
 def _count_links(alert: Alert) -> int:

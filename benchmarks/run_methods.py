@@ -1,4 +1,4 @@
-"""What monitoring adds to each method that runs a model, with warm and with cold caches.
+"""Measures what monitoring adds to each method that runs a model, with warm and with cold caches.
 
 A service does other work between two calls, so that the interpreter's code and data are no longer in the core's own
 caches: with cold caches some megabytes are read before each call, outside of what is timed.
@@ -41,7 +41,7 @@ CALLS: Final = {"warm": 2000, "cold": 400}
 
 
 def calls_of(session: Any, functions: Mapping[str, Callable[..., Any]]) -> dict[str, Run]:
-    """A call by each of the functions, on the CPU; the asynchronous one ends with its callback."""
+    """Returns a call by each run method, on the CPU; the asynchronous one ends with its callback."""
     name, output = session.get_inputs()[0].name, session.get_outputs()[0].name
     rows = np.random.default_rng(0).random((1, 10), dtype=np.float32)
     value = onnxruntime.OrtValue.ortvalue_from_numpy(rows)
@@ -75,7 +75,7 @@ def calls_of(session: Any, functions: Mapping[str, Callable[..., Any]]) -> dict[
 
 
 def block(runs: tuple[Run, Run], calls: int, *, is_cold: bool) -> list[float]:
-    """The p50 of both in nanoseconds."""
+    """Returns the p50 of bare and of instrumented calls in nanoseconds."""
     clock, memory = time.perf_counter_ns, np.zeros(EVICTED_BYTES // 8)
     durations = np.empty((2, calls), dtype=np.int64)
     for index in range(calls):
@@ -89,7 +89,7 @@ def block(runs: tuple[Run, Run], calls: int, *, is_cold: bool) -> list[float]:
 
 
 def measure_run_methods(*, rounds: int) -> dict[tuple[str, str], dict[str, Measured]]:
-    """Every method bare and instrumented, by its name and the state of the caches."""
+    """Measures every run method bare and instrumented, by its name and the state of the caches."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2  # `run_async` needs a thread of onnxruntime's
     options.inter_op_num_threads = 1
@@ -117,13 +117,13 @@ def measure_run_methods(*, rounds: int) -> dict[tuple[str, str], dict[str, Measu
 
 
 def added_us(figures: Mapping[str, Measured]) -> float:
-    """What it adds to the p50 of a call, in microseconds."""
+    """Returns what monitoring adds to the p50 of a call, in microseconds."""
     pairs = zip(figures["otel_mlmon"].p50_ns, figures["bare"].p50_ns, strict=True)
     return statistics.median(cost - bare for cost, bare in pairs) / 1000
 
 
 def method_rows(measured: Mapping[tuple[str, str], Mapping[str, Measured]]) -> list[str]:
-    """A table row a method: bare p50 and what is added, with warm and with cold caches."""
+    """Returns a table row a run method: bare p50 and what is added, with warm and with cold caches."""
     rows = []
     for name in NAMES:
         cells = []

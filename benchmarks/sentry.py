@@ -1,4 +1,4 @@
-"""What Sentry costs a call, by hand and by `otel_mlmon`, with nothing sent over a network.
+"""Measures what Sentry costs a call, by hand and by `otel_mlmon`, with nothing sent over a network.
 
 `python -m benchmarks.sentry` prints how much more a call outside any transaction costs than without Sentry: the median
 of the differences within a round, and between which of them it lies, 95 times of 100. With `--endings` it prints what
@@ -79,7 +79,7 @@ def sentry(rate: float | None) -> Iterator[None]:
 
 
 def by_hand(run: Run) -> Run:
-    """What a page of Sentry's documentation says."""
+    """Monitors a call by hand as a page of Sentry's documentation says."""
 
     def traced() -> Any:
         with sentry_sdk.start_span(op="ml.predict", name="predict bench") as span:
@@ -247,7 +247,7 @@ def note(into: dict[str, Measured], name: str, figures: tuple[float, float, floa
 
 @contextlib.contextmanager
 def instrumented(*, is_off: bool) -> Iterator[Any]:
-    """Instrumented, with or without Sentry."""
+    """Monitors a call by `otel_mlmon`, with or without Sentry."""
     tracers = TracerProvider(shutdown_on_exit=False)
     meters = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
     loggers = LoggerProvider(shutdown_on_exit=False)
@@ -268,7 +268,7 @@ def median_between(values: Sequence[float]) -> str:
 
 
 def main() -> int:
-    """Measure outside, and print."""
+    """Measures outside of transactions too, and prints the figures."""
     parser = argparse.ArgumentParser(prog="benchmarks.sentry", description="What Sentry adds outside transactions.")
     parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--calls", type=int, default=3_000, help="calls in a block")

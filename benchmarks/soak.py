@@ -39,7 +39,7 @@ CHUNK: Final = 10_000
 
 
 def mutations(*, count: int, seed: int = 0, progress: Path | None = None) -> list[str]:
-    """Decodes damaged requests in every encoding; returns what was promised and not held.
+    """Decodes damaged requests in every encoding; returns the promises that were not kept.
 
     A damaged request is malformed, or is counted whole: never a fault of ours, never an uncounted point.
 
@@ -71,7 +71,7 @@ def mutations(*, count: int, seed: int = 0, progress: Path | None = None) -> lis
 
 
 def encodings() -> Mapping[str, tuple[BodyFormat, str, bytes]]:
-    """A request with every kind of point in every encoding, by name: body format, content encoding, body."""
+    """Returns a request with every kind of point in every encoding, by name."""
     parts = (
         request("ml.predictions", "sum", counter(3), points=2),
         request("ml.inference.duration", "histogram", histogram([0.1, 1.0], [1, 2, 3], sum=1.5)),
@@ -101,7 +101,7 @@ def mutate_many(body: bytes, body_format: BodyFormat, encoding: str, seed: str, 
 
 
 def consume(admission: Admission, body: bytes, body_format: BodyFormat, encoding: str) -> str:
-    """Returns what became of one request."""
+    """Returns the outcome of one request."""
     try:
         inflated = inflate(body, encoding, max_bytes=2**20)
         result = admission.consume("metrics", inflated, body_format=body_format)

@@ -29,7 +29,7 @@ WINDOWS: Final = {"pane": "1s", "lateness": "10s", "rolling": "1h"}
 
 
 class Senders:
-    """Threads that send requests, each again and again until it is acknowledged; what is sent is known exactly.
+    """Threads that send requests until they are acknowledged, so that the sent points are known exactly.
 
     Args:
         running: The processor.
@@ -87,7 +87,7 @@ class Senders:
 
 
 def build_request(sender: str, points: int) -> bytes:
-    """A request of so many points with one prediction each."""
+    """Builds a request of so many points with one prediction each."""
     now_ns = time.time_ns()
     request = MetricsRequest(f"worker-{sender}")
     for label in range(points):
@@ -96,7 +96,7 @@ def build_request(sender: str, points: int) -> bytes:
 
 
 def counted(running: Processor) -> int:
-    """The predictions that the processor has counted."""
+    """Returns the number of predictions that the processor has counted."""
     with suppress(httpx.TransportError):
         return int((running.model("shop") or {}).get("predictions") or 0)
     return 0
@@ -133,7 +133,7 @@ def kills(*, count: int, seed: int = 0) -> list[str]:
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path | None]:
-    """A filesystem of 12 MiB; None without the right to mount one."""
+    """Mounts a filesystem of 12 MiB; None without the right to mount one."""
     place = folder / "disk"
     place.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)]
@@ -169,7 +169,7 @@ def full_disks(*, count: int) -> list[str]:
 
 
 def readiness(running: Processor) -> int:
-    """The status of `/readyz`; 0 if nothing answers."""
+    """Returns the status of `/readyz`; 0 if nothing answers."""
     with suppress(httpx.TransportError):
         return httpx.get(f"http://127.0.0.1:{running.web}/readyz", timeout=30).status_code
     return 0

@@ -26,6 +26,8 @@ from tests.support.processes import Processor, processor
 
 PATIENCE_S: Final = 5.0
 PANE_NS: Final = 10**9
+PROCESSES: Final = 200
+"""Processes of applications that the requests are of, with 40 series each."""
 ATTEMPT_S: Final = 60.0
 """When a call over gRPC ends at the latest; its sender may have stopped waiting before."""
 MAX_CALLS: Final = 512
@@ -45,7 +47,7 @@ class Answer(NamedTuple):
 
 @dataclass(kw_only=True)
 class Load:
-    """What came of the requests of all senders."""
+    """The outcomes of the requests of all senders."""
 
     points: int
     """Of one request."""
@@ -62,7 +64,7 @@ Send: TypeAlias = Callable[[bytes], Awaitable[Answer]]
 
 
 def points_request(sender: str, time_ns: int, points: int) -> bytes:
-    """A request of so many series of one sender, one prediction each."""
+    """Builds a request of so many series of one sender, one prediction each."""
     message = request("ml.predictions", "sum", counter(1), points=points, temporality=DELTA)
     resource = message.resource_metrics[0]
     resource.resource.attributes.add(key="service.instance.id").value.string_value = sender
@@ -163,7 +165,7 @@ async def offer(send: Send, running: Processor, load: Load, *, rate: float, seco
         await asyncio.sleep(max(0.0, begins_s + number / rate - time.monotonic()))
         if time.monotonic() - begins_s >= seconds:
             break
-        body = points_request(f"load-{number}", time.time_ns(), load.points)
+        body = points_request(f"load-{number % PROCESSES}", time.time_ns(), load.points)
         deliveries.append(asyncio.create_task(deliver(send, body, load)))
         load.sent_points += load.points
         load.memory_bytes.append(resident_bytes(running))
@@ -172,7 +174,7 @@ async def offer(send: Send, running: Processor, load: Load, *, rate: float, seco
 
 
 def resident_bytes(running: Processor) -> int:
-    """The processor's resident memory."""
+    """Returns the processor's resident memory."""
     assert running.child is not None
     fields = Path(f"/proc/{running.child.pid}/status").read_text(encoding="utf-8")
     return int(next(line for line in fields.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
@@ -187,7 +189,7 @@ def overload(
     patience_s: float = PATIENCE_S,
 ) -> list[str]:
     """Offers twice the capacity; returns what was promised and not held."""
-    sections = {"windows": {"pane": "1s", "lateness": "60s", "rolling": "1h"}}
+    sections = {"windows": {"pane": "1s", "lateness": "15s", "rolling": "1h"}}
     warm_up = Load(points=points, patience_s=60.0)
     load = Load(points=points, patience_s=patience_s)
     with tempfile.TemporaryDirectory() as folder, processor(Path(folder), **sections) as running:

@@ -95,7 +95,6 @@ OURS: dict[str, tuple[str, ...]] = {
         "instrumentation.decode.predictions",
         "instrumentation.export.call_sampler",
         "instrumentation.export.error_tracker",
-        "instrumentation.export.sampling",
         "instrumentation.settings",
     ),
     # beside the Collector: receive, window, detect, alert, notify
@@ -170,7 +169,6 @@ OURS: dict[str, tuple[str, ...]] = {
         "processor.detect.policy",
         "processor.detect.score",
         "processor.detect.statistics.registry",
-        "processor.detect.threshold",
         "processor.window.progress",
         "processor.window.providers",
         "processor.window.window",

@@ -108,7 +108,6 @@ COVERED_BY = {
     "processor/config/model": "processor/config/test_load.py",
     "processor/config/render": "processor/config/test_load.py",
     "processor/config/section": "processor/config/test_load.py",
-    "processor/detect/policy": "processor/test_settings.py",
     "processor/detect/state": "processor/detect/test_evaluator.py",
     "instrumentation/runtime/model_graph": "instrumentation/runtime/onnxruntime/graph/test_read.py",
     "instrumentation/runtime/onnxruntime/graph/model": "instrumentation/runtime/onnxruntime/graph/test_outputs.py",

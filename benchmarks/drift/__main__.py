@@ -21,7 +21,7 @@ README = Path(__file__).parent / "README.md"
 
 
 def main() -> int:
-    """Make the tables."""
+    """Makes the tables."""
     parser = argparse.ArgumentParser(prog="benchmarks.drift", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the replicates; prints, writes nothing")
     parser.add_argument("--scale", type=float, metavar="F", help="so many of the replicates, such as 0.3; as --quick")

@@ -1,4 +1,4 @@
-"""The rules that are compared: ours, and those of others from their formulas, over many replicates at once."""
+"""The drift rules that are compared, ours and others by their formulas, over many replicates at once."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ FLEET_LINE = math.log(6.7e6)
 
 
 class Rule(Protocol):
-    """One rule, on as many streams as there are references."""
+    """A drift rule, on as many streams as there are references."""
 
     def alarms(self, counts: Counts, /) -> Flags:
-        """Whether each stream is in alarm after another window; counts of shape (S, K)."""
+        """Returns whether each stream is in alarm after another window; counts of shape (S, K)."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """How a rule is begun."""
+    """A drift rule by its name, and how it is begun."""
 
     name: str
     begin: Callable[[Counts, Rng, int], Rule]
@@ -42,7 +42,7 @@ class Named:
 
 
 class Tolerant:
-    """The tolerant e-CUSUM."""
+    """The tolerant e-CUSUM, which the processor has."""
 
     def __init__(self, references: Counts, *, line: float, tolerance: float, direction: Direction = "both") -> None:
         self.bank = EvidenceBank(references.shape[1], direction)
@@ -67,7 +67,7 @@ class Tolerant:
 
 
 class Distance:
-    """A statistic of each window against a threshold; no memory."""
+    """A drift rule that compares a statistic of each window with a threshold, without memory."""
 
     def __init__(self, references: Counts, breached: Callable[[Counts, Counts], Any]) -> None:
         self.references = references
@@ -80,7 +80,7 @@ class Distance:
 
 
 def tolerant(*, line: float = ARL_LINE, tolerance: float = 0.02, direction: Direction = "both") -> Named:
-    """Ours, by its alarm line and tolerance."""
+    """Creates our drift rule, by its alarm line and tolerance."""
 
     def begin(references: Counts, _rng: Rng, _items: int) -> Rule:
         return Tolerant(references, line=line, tolerance=tolerance, direction=direction)
@@ -89,7 +89,7 @@ def tolerant(*, line: float = ARL_LINE, tolerance: float = 0.02, direction: Dire
 
 
 def jensen_shannon(references: Counts, counts: Counts) -> Floats:
-    """The distance in base 2 of each row."""
+    """Returns the Jensen-Shannon distance in base 2 of each row."""
     return STATISTICS.load("jensen_shannon").measure(samples_of(references, counts)).value
 
 

@@ -1,4 +1,4 @@
-"""The traffic that rules are tried on: who the items are, window by window."""
+"""The simulated traffic on which drift rules are compared, window by window."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ Traffic = Callable[[Rng, int, int], Counts]
 
 
 def moved(total_variation: float) -> Floats:
-    """So much of the traffic moved from the first class to the second."""
+    """Moves a share of the traffic from the first class to the second."""
     shares: Floats = SHARES + np.array([-total_variation, total_variation, 0.0, 0.0])
     return shares
 
 
 def independent(shares: Floats, items: int) -> Traffic:
-    """Items that have nothing to do with each other."""
+    """Draws independent items."""
     return lambda rng, streams, _: rng.multinomial(items, shares, size=streams)
 
 
 def overdispersed(concentration: float, items: int) -> Traffic:
-    """Each window has shares of its own, Dirichlet around the long run's."""
+    """Draws windows with shares of their own, Dirichlet around the long run's."""
     return lambda rng, streams, _: rng.multinomial(items, rng.dirichlet(concentration * SHARES, size=streams))
 
 
 def cycle(amplitude: float, items: int) -> Traffic:
-    """A sine of 24 windows between the first two classes."""
+    """Draws windows whose shares follow a sine of 24 windows between the first two classes."""
 
     def traffic(rng: Rng, streams: int, window: int) -> Counts:
         return rng.multinomial(items, moved(amplitude * math.sin(2.0 * math.pi * window / 24.0)), size=streams)
@@ -47,7 +47,7 @@ def cycle(amplitude: float, items: int) -> Traffic:
 
 
 class Autoregressive:
-    """Log shares that follow an AR(.8) of standard deviation .05."""
+    """Traffic whose log shares follow an AR(.8) of standard deviation .05."""
 
     def __init__(self, items: int) -> None:
         self.items = items
@@ -62,7 +62,7 @@ class Autoregressive:
 
 
 class Sticky:
-    """Items in runs of one class, of geometric length; a run goes on from one window to the next."""
+    """Traffic in runs of one class, of geometric length; a run goes on from one window to the next."""
 
     def __init__(self, mean_run: int, items: int) -> None:
         self.mean_run, self.items = mean_run, items

@@ -29,7 +29,7 @@ SAMPLE_RATE: Final = 16_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The truth about one output: what it is, and what the package reads in it, call by call."""
+    """The true meaning of one output: what it is, and what the package reads in it, call by call."""
 
     truth: str
     """What it is, in words."""
@@ -61,7 +61,7 @@ class Model:
 
 
 def folder_of(package: str) -> Path:
-    """Where a package is, without importing it: what it imports is not installed."""
+    """Returns the folder of an installed package without importing it."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(f"{package} is not installed: make models")
@@ -106,7 +106,7 @@ def make_sound(seconds: float) -> Array:
 
 
 def softmax(logits: Array) -> Array:
-    """Probabilities of the classes along the last axis."""
+    """Returns the probabilities of the classes along the last axis."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     probabilities: Array = shifted / shifted.sum(axis=-1, keepdims=True)
     return probabilities

@@ -33,6 +33,13 @@ EXIT_CODES: Final = (
 TIMEOUT_S: Final = 5.0
 DEFAULT_ENDPOINT: Final = "http://localhost:4317"
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_OTHER_PROTOCOL: Final = {
+    ("grpc", 4318): "http/protobuf",
+    ("http/protobuf", 4317): "grpc",
+    ("http/json", 4317): "grpc",
+}
+"""By protocol and port, the protocol that the port is registered for. Source: the OTLP specification."""
 _SIGNS: Final = {"works": "+", "waits": "…", "missing": "-", "broken": "x"}
 
 Document = dict[str, Any]
@@ -95,26 +102,32 @@ def diagnose(config: str | None, port: WebPort | None, environ: Mapping[str, str
     from otel_mlmon.processor.serve.page.steps import MonitoringStep, next_step
 
     checks = [Check(name="configuration", is_good=True, text=f"{config} is valid")] if config else []
-    live: tuple[Document, Document] | None = None
-    reason = "web.listen is switched off in the configuration"
     if port is not None:
-        live, reason = _read_processor(port)
-    if live is None:
-        todo = "Start it: otel-mlmon processor. Where it runs elsewhere: otel-mlmon doctor --url http://HOST:8080."
-        checks.append(Check(name="processor", is_good=False, text=reason, todo=todo))
-        missing = MonitoringStep(number=1, state="broken", text="no processor was found", todo=todo)
+        answer = _read_processor(port)
+    else:
+        answer = Check(
+            name="processor", is_good=False, text="web.listen is switched off in the configuration", todo=_SWITCH_ON
+        )
+    if isinstance(answer, Check):
+        checks.append(answer)
+        missing = MonitoringStep(number=1, state="broken", text="no processor was found", todo=answer.todo)
         waiting = [MonitoringStep(number=number, state="waits", text="needs a processor") for number in (2, 3, 4, 5)]
         steps: tuple[MonitoringStep, ...] = (missing, *waiting)
     else:
-        overview, setup = live
+        overview, setup = answer
         checks.append(Check(name="processor", is_good=True, text=f"answers at {port.address if port else ''}"))
         result = build_findings(overview, setup, now_ns=time.time_ns())
         steps = result["steps"]
         checks += [
             Check(name="telemetry", is_good=item.is_good, text=item.text, todo=item.todo) for item in result["findings"]
         ]
-    checks += check_environment(environ)
+    environment = list(check_environment(environ))
+    checks += environment
     following = next_step(steps)
+    fault = next((check for check in environment if not check.is_good), None)
+    if fault is not None and not isinstance(answer, Check) and (following is None or following.state != "broken"):
+        # What keeps an application from sending comes before what a processor waits for.
+        following = MonitoringStep(number=1, state="broken", text=fault.text, todo=fault.todo)
     is_working = not any(step.state in ("broken", "waits") for step in steps) and steps[0].is_working
     return {
         "works": is_working and all(check.is_good for check in checks if check.name != "telemetry"),
@@ -124,17 +137,32 @@ def diagnose(config: str | None, port: WebPort | None, environ: Mapping[str, str
     }
 
 
+_START: Final = "Start it: otel-mlmon processor. Where it runs elsewhere: otel-mlmon doctor --url http://HOST:8080."
+_SWITCH_ON: Final = "Set web.listen in the configuration, such as 127.0.0.1:8080."
+_OTHER_PORT: Final = "Another program has this port: give the processor's with --url, its web.listen (8080 by default)."
+
+
 def check_environment(environ: Mapping[str, str]) -> Iterable[Check]:
     """Checks the environment of an application: whether OpenTelemetry is on, and whether its endpoint listens."""
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         todo = "Unset it where the application runs."
         yield Check(name="environment", is_good=False, text="OTEL_SDK_DISABLED is true: nothing is sent", todo=todo)
-    if environ.get("OTEL_METRICS_EXPORTER", "").strip().lower() == "none":
-        text = "OTEL_METRICS_EXPORTER is none: no metrics are sent"
+    exporters = [name.strip().lower() for name in environ.get("OTEL_METRICS_EXPORTER", "").split(",") if name.strip()]
+    if exporters and "otlp" not in exporters:
+        effect = "no metrics are sent" if exporters == ["none"] else "no metrics are sent over OTLP"
+        text = f"OTEL_METRICS_EXPORTER is {','.join(exporters)}: {effect}"
         yield Check(name="environment", is_good=False, text=text, todo="Unset it, or set it to otlp.")
     variable = next((name for name in _ENDPOINTS if environ.get(name, "").strip()), None)
     endpoint = environ[variable].strip() if variable else DEFAULT_ENDPOINT
     source = f"{variable} is {endpoint}" if variable else f"the default endpoint is {endpoint}"
+    protocol_variable = next((name for name in _PROTOCOLS if environ.get(name, "").strip()), None)
+    protocol = environ[protocol_variable].strip().lower() if protocol_variable else "grpc"
+    usual = _OTHER_PROTOCOL.get((protocol, _find_number(endpoint) or 0))
+    if usual is not None:
+        said = f"{protocol_variable} is {protocol}" if protocol_variable else f"the protocol is {protocol} by default"
+        text = f"{source}, which is usually the port of {usual}, and {said}"
+        todo = f"Set OTEL_EXPORTER_OTLP_PROTOCOL to {usual}, or the endpoint to the other port."
+        yield Check(name="environment", is_good=False, text=text, todo=todo)
     fault = _find_fault(endpoint)
     if fault is None:
         yield Check(name="endpoint", is_good=True, text=f"{source}, and something listens there")
@@ -188,8 +216,8 @@ def _reachable(listen: str) -> str:
     return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]", "") else listen  # noqa: S104 - compared, not bound
 
 
-def _read_processor(port: WebPort) -> tuple[tuple[Document, Document] | None, str]:
-    """Returns overview and setup of a running processor, or why there are none."""
+def _read_processor(port: WebPort) -> tuple[Document, Document] | Check:
+    """Returns overview and setup of a running processor, or why there are none and what to do about it."""
     import httpx
 
     from otel_mlmon.reference import web_port
@@ -206,13 +234,21 @@ def _read_processor(port: WebPort) -> tuple[tuple[Document, Document] | None, st
             }
     except _RefusedError as error:
         if error.status_code == httpx.codes.UNAUTHORIZED:
-            return None, f"the processor at {url} asks for the token of its readers: --token, or {READER.variable}"
-        return None, f"what answers at {url} is no processor of this release: HTTP {error.status_code}"
+            text = f"the processor at {url} asks for the token of its readers: --token, or {READER.variable}"
+            return _refuse(text, f"Give its web.read_token with --token, or in {READER.variable}.")
+        text = f"what answers at {url} is no processor of this release: HTTP {error.status_code}"
+        return _refuse(text, _OTHER_PORT)
     except MlmonError as error:
-        return None, f"nothing answers at {url}: {error}"
-    except (KeyError, TypeError, ValueError):
-        return None, f"what answers at {url} is no processor"
-    return ({"versions": versions, "models": models, "alerts": alerts}, setup), ""
+        is_untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
+        todo = "Give the authority of its certificate with --ca." if is_untrusted else _START
+        return _refuse(f"nothing answers at {url}: {error}", todo)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return _refuse(f"what answers at {url} is no processor", _OTHER_PORT)
+    return {"versions": versions, "models": models, "alerts": alerts}, setup
+
+
+def _refuse(text: str, todo: str) -> Check:
+    return Check(name="processor", is_good=False, text=text, todo=todo)
 
 
 def _read_document(client: httpx.Client, path: str, **query: str) -> Document:
@@ -226,6 +262,14 @@ def _read_document(client: httpx.Client, path: str, **query: str) -> Document:
 def _read_version(client: httpx.Client, model: str, version: str) -> Document:
     """Returns the document of one version of a model."""
     return _read_document(client, f"/api/v1/models/{quote(model, safe='')}", version=version)
+
+
+def _find_number(endpoint: str) -> int | None:
+    """Returns the port number of an endpoint; None if it has none."""
+    try:
+        return urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}").port
+    except ValueError:
+        return None
 
 
 def _find_fault(endpoint: str) -> str | None:

@@ -13,7 +13,6 @@ Every hook is a method replaced on its class, or a signal's receiver: set once i
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import importlib
 import inspect
@@ -118,6 +117,8 @@ def _hook_uvicorn(module: Any, end: EndOfHost) -> Callable[[], None]:
                 return await original(*arguments, **keywords)
             finally:
                 with guard("shutdown"):
+                    import asyncio  # which the server has loaded, and a program without one need not
+
                     await asyncio.get_running_loop().run_in_executor(None, end.flush_all)
 
         return shutdown

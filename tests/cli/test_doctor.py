@@ -118,17 +118,30 @@ def test_no_processor_at_the_address_of_the_configuration(
     [
         ("OTEL_SDK_DISABLED", "TRUE", "OTEL_SDK_DISABLED is true: nothing is sent"),
         ("OTEL_METRICS_EXPORTER", "none", "OTEL_METRICS_EXPORTER is none: no metrics are sent"),
+        ("OTEL_METRICS_EXPORTER", " Console , prometheus",
+         "OTEL_METRICS_EXPORTER is console,prometheus: no metrics are sent over OTLP"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://", "OTEL_EXPORTER_OTLP_ENDPOINT is http://, which is no address"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:x",
+         "OTEL_EXPORTER_OTLP_ENDPOINT is http://127.0.0.1:x, which is no address: Port could not be cast to integer "
+         "value as 'x'"),
+        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://127.0.0.1:4318",
+         "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT is http://127.0.0.1:4318, which is usually the port of http/protobuf, "
+         "and the protocol is grpc by default"),
     ],
-)
+)  # fmt: skip
 def test_an_environment_that_sends_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, listener: str, name: str, value: str, text: str
 ) -> None:
     monkeypatch.setenv(name, value)
     with processor(panes=40) as url:
         code, document = diagnose(capsys, "--url", url)
-    assert code == 1
-    assert text in [check["text"] for check in document["checks"] if not check["is_good"]]
+    assert (code, document["works"]) == (1, False)
+    names = ("environment", "endpoint")
+    faults = [check for check in document["checks"] if check["name"] in names and not check["is_good"]]
+    assert faults[0]["text"] == text
+    # The processor works: what keeps the application from sending is the one next thing.
+    assert (document["next"]["text"], document["next"]["todo"]) == (text, faults[0]["todo"])
+    assert faults[0]["todo"]
 
 
 def test_what_answers_is_something_else(capsys: pytest.CaptureFixture[str], listener: str) -> None:
@@ -139,6 +152,7 @@ def test_what_answers_is_something_else(capsys: pytest.CaptureFixture[str], list
         assert server.stop(30)
     assert code == 1
     assert "is no processor" in document["checks"][0]["text"]
+    assert document["next"]["todo"].startswith("Another program has this port: give the processor's with --url")
 
 
 async def _answer(send: Any) -> None:
@@ -166,6 +180,7 @@ def test_a_processor_that_asks_for_a_token_is_given_it(
             1,
             f"the processor at {url} asks for the token of its readers: --token, or OTEL_MLMON_READ_TOKEN",
         )
+        assert document["next"]["todo"] == "Give its web.read_token with --token, or in OTEL_MLMON_READ_TOKEN."
         assert diagnose(capsys, "--url", url, "--token", TOKEN)[0] == 0
         monkeypatch.setenv("OTEL_MLMON_READ_TOKEN", TOKEN)
         assert diagnose(capsys, "--url", url)[0] == 0
@@ -191,6 +206,7 @@ def test_the_token_and_the_certificate_of_the_configuration_are_used(
             code, document = diagnose(capsys, *wrong, "--token", TOKEN)
             assert code == 1
             assert "CERTIFICATE_VERIFY_FAILED" in document["checks"][0]["text"]
+            assert document["next"]["todo"] == "Give the authority of its certificate with --ca."
         configure(other.certificate, other.key)
         assert diagnose(capsys, "--config", str(file))[0] == 1
     assert cli.main(["doctor", "--url", url, "--ca", str(tmp_path / "none.pem")]) == 2
@@ -199,9 +215,28 @@ def test_the_token_and_the_certificate_of_the_configuration_are_used(
 def test_every_version_is_looked_at(capsys: pytest.CaptureFixture[str], listener: str) -> None:
     seen: list[Any] = []
     with processor(panes=40, versions=("1", "2")) as url:
-        overview, reason = doctor._read_processor(WebPort(address=url, timeout_s=30.0))
-        assert (overview is not None, reason) == (True, "")
-        assert overview is not None
+        overview = doctor._read_processor(WebPort(address=url, timeout_s=30.0))
+        assert isinstance(overview, tuple)
         seen += overview[0]["versions"]["fraud"]
         assert {model["version"] for model in overview[0]["versions"]["fraud"].values()} == {"1", "2"}
     assert sorted(seen) == ["1", "2"]
+
+
+def test_an_endpoint_that_refuses_is_the_one_next_thing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint := f"http://127.0.0.1:{ports.free_port()}")
+    with processor(panes=40) as url:
+        code, document = diagnose(capsys, "--url", url)
+        assert cli.main(["doctor", "--url", url]) == 1
+    assert (code, document["next"]["state"]) == (1, "broken")
+    assert document["next"]["text"].startswith(f"OTEL_EXPORTER_OTLP_ENDPOINT is {endpoint}, and nothing can be reached")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith("Start the Collector or the processor there, or set OTEL_EXPORTER_OTLP_ENDPOINT.")
+
+
+def test_a_web_port_that_is_switched_off(capsys: pytest.CaptureFixture[str], listener: str, tmp_path: Path) -> None:
+    file = tmp_path / "mlmon.yaml"
+    file.write_text("web: {listen: null}")
+    code, document = diagnose(capsys, "--config", str(file))
+    assert (code, document["next"]["todo"]) == (1, "Set web.listen in the configuration, such as 127.0.0.1:8080.")

@@ -11,6 +11,8 @@ import time
 import httpx
 import pytest
 
+from tests.support import browser
+
 
 @pytest.mark.e2e
 @pytest.mark.timeout(180)
@@ -35,7 +37,7 @@ def test_the_demo_sees_what_happens_and_nothing_else() -> None:
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_the_page_stays_open_with_the_story() -> None:
     command = [sys.executable, "-m", "otel_mlmon", "demo", "--keep", "--seconds-per-act", "4"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -45,12 +47,14 @@ def test_the_page_stays_open_with_the_story() -> None:
             lines.append(line)
             if line.startswith("Look at "):
                 break
-        address = lines[-1].split()[2].rstrip(":")
+        address = lines[-1].split()[2].rstrip(":/")
         with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
             home, alerts = client.get("/"), client.get("/alerts")
             setup = client.get("/api/v1/setup").json()
+        seen = browser.crawl(address, views=(("light", 1280),), most=12)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
+    assert (seen.faults, seen.visited) == ([], {"light 1280": 12})
     assert (home.status_code, "digits" in home.text, "Resolved" in alerts.text) == (200, True, True)
     assert setup["received"]["points"]["accepted"] > 0
     assert process.returncode in (0, 1)  # 1 where a busy machine made the story take another course

@@ -19,10 +19,9 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
 from otel_mlmon.instrumentation.decode.decoder import Decoder
 from otel_mlmon.instrumentation.decode.model_loading import LoadTracker
-from otel_mlmon.instrumentation.export.call_sampler import CallSampler
+from otel_mlmon.instrumentation.export.call_sampler import CallSampler, SlowCallDetector
 from otel_mlmon.instrumentation.export.events import EventWriter
 from otel_mlmon.instrumentation.export.metrics import MetricWriter
-from otel_mlmon.instrumentation.export.sampling import SlowCallDetector
 from otel_mlmon.instrumentation.export.spans import SpanWriter
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.runtime.onnxruntime.async_calls import AsyncCopier

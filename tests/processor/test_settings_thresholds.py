@@ -3,8 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from otel_mlmon.processor.config.model import Config
-from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.threshold import Threshold
+from otel_mlmon.processor.detect.policy import DetectionPolicy, Threshold
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.types import ModelKey

@@ -1,4 +1,4 @@
-"""An alert as the alert step makes it."""
+"""Example alerts as the alert step makes them."""
 
 from __future__ import annotations
 

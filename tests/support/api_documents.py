@@ -1,4 +1,4 @@
-"""Documents as the processor's API gives them, for what reads them: each with one story behind it."""
+"""Example documents of the processor's API, each with one story behind it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STREAM_OF = {
 
 
 def stream_document(name: str, *, state: str = "ok", reference: float = 0.5, current: float = 0.5) -> dict[str, Any]:
-    """One stream of a model; `reference` and `current` are its means."""
+    """Builds the document of one stream; `reference` and `current` are its means."""
     is_label = name == "prediction.label"
     drifts = state == "drift"
     return {
@@ -51,7 +51,7 @@ def model_document(
     confidence: float = 0.95,
     firing: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """A model all of whose streams have `state`, but for those that drift."""
+    """Builds the document of a model all of whose streams have `state`, but for those that drift."""
 
     def stream(name: str, **means: float) -> dict[str, Any]:
         return stream_document(name, state="drift" if name in drifting else state, **means)
@@ -76,7 +76,7 @@ def model_document(
 
 
 def alert_document(rule: str, *, state: str = "firing", after_s: float = 0.0, onset_s: float = 0.0) -> dict[str, Any]:
-    """An alert that changed to `state` that many seconds after START_NS."""
+    """Builds the document of an alert that changed to `state` that many seconds after START_NS."""
     onset_ns = START_NS + round(onset_s * SECOND_NS)
     return {
         "fingerprint": "0123456789abcdef",

@@ -9,7 +9,7 @@ from tests.support.serving import predict
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """ASGI, with its lifespan."""
+    """Serves one inference a request as an ASGI application with a lifespan."""
     if scope["type"] == "lifespan":
         while True:
             kind = (await receive())["type"]

@@ -1,4 +1,4 @@
-"""What a linear programme says of the shares within a total variation of others."""
+"""Computes by linear programming the largest mean over all distributions within a total variation of another."""
 
 from __future__ import annotations
 

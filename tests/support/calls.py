@@ -1,4 +1,4 @@
-"""Calls of a session that exists only on paper: described, copy_calls by the real copiers, and read."""
+"""Simulates the calls of a session that does not exist: described, copied by the real copiers, and decoded."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator, Snapshot
 from otel_mlmon.instrumentation.decode.batch import CallBatch, take_batches
 from otel_mlmon.instrumentation.decode.decoder import Decoder
 from otel_mlmon.instrumentation.decode.findings import Findings
+from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
+from otel_mlmon.instrumentation.decode.predictions import Confidences, Head, Labels, Predictions
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Item, Plan, SessionInfo, Side, weigh_call
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import make_copier
@@ -26,7 +28,7 @@ _TYPES = {"float32": "float", "float64": "double", "object": "string"}
 
 @dataclass(kw_only=True)
 class Node:
-    """An input or output, as onnxruntime would describe it."""
+    """An input or output of a session, as onnxruntime describes it."""
 
     name: str
     type: str
@@ -34,7 +36,7 @@ class Node:
 
 
 def node(name: str, value: Any, *, width: str | None = None) -> Node:
-    """Of an array: its first axis free, the others as they are, or the second called `width`."""
+    """Describes an array as an input or output with a free first axis, or the second called `width`."""
     array = np.asarray(value)
     tail: list[object] = list(array.shape[1:])
     if width is not None:
@@ -59,7 +61,7 @@ class Described:
 
 @dataclass
 class Sink:
-    """Keeps every record."""
+    """A sink of decoded records that keeps every one."""
 
     queue: list[Any] = field(default_factory=list)
     high_water: int = 1 << 30
@@ -122,17 +124,17 @@ def copy_calls(calls: Sequence[tuple[Arrays, Arrays]], **described: Any) -> list
 
 
 def records_of(fields: Sequence[Any]) -> list[CallTuple]:
-    """What waits flat, call by call."""
+    """Returns the records that wait in a flat buffer, call by call."""
     return list(zip(*[iter(fields)] * FIELDS, strict=True))
 
 
 def copies(side: Side) -> tuple[Item, ...]:
-    """The inputs or outputs of a call, one item a tensor."""
+    """Returns the copied inputs or outputs of a call, one item a tensor."""
     return (side,) if isinstance(side, bytes) else side
 
 
 def batch_of(records: Sequence[CallTuple]) -> CallBatch:
-    """Calls of one plan, as they are gathered from the buffer."""
+    """Returns a batch of calls of one plan, as they are gathered from the buffer."""
     ring = CallQueue(
         fields=FIELDS, max_records=len(records) + 1, max_bytes=1 << 40, attend=lambda _: None, weigh=weigh_call
     )
@@ -150,7 +152,7 @@ def summarize(
     findings: Findings | None = None,
     admit: Admit = lambda _, __, ___, counts, ____: counts,
 ) -> Snapshot:
-    """What the records add up to, read in pieces that end at `cuts`."""
+    """Adds up decoded records, which are read in pieces that end at `cuts`."""
     decoder = Decoder(records[0][0], options=lambda _: options, max_features=100, findings=findings)
     aggregator = Aggregator(admit=admit)
     ends = [*sorted({cut % len(records) for cut in cuts} - {0}), len(records)]
@@ -163,12 +165,42 @@ def summarize(
 
 
 def labels_of(snapshot: Snapshot) -> Mapping[str, int]:
-    """How often each label was said by a model's only head; nothing without one."""
+    """Counts the predictions of a model's only output by label; empty without labels."""
     assert set(snapshot.labels) <= {""}
     return snapshot.labels.get("", {})
 
 
 def confidences_of(snapshot: Snapshot) -> np.ndarray:
-    """The confidences of a model's only head."""
+    """Returns the confidences of a model's only output."""
     assert set(snapshot.confidences) <= {""}
     return snapshot.confidences.get("", np.zeros(0))
+
+
+def make_predictions(
+    confidences: Sequence[Sequence[float]],
+    *,
+    errors: Sequence[str | None] = (),
+    labels: Labels | None = None,
+    batch_sizes: Sequence[int] = (),
+    version: str = "2",
+) -> Predictions:
+    """Calls of the model `m`, with the confidences of the rows of each."""
+    calls = len(confidences)
+    return Predictions(
+        model=ModelIdentity(name="m", version=version, provider="CPU", runtime_version="1.2"),
+        operation="run",
+        started_ns=np.zeros(calls, dtype=np.int64),
+        duration_ns=np.arange(1, calls + 1, dtype=np.int64) * 500_000_000,
+        contexts=[None] * calls,
+        errors=errors or [None] * calls,
+        batch_sizes=np.array(batch_sizes or [len(rows) for rows in confidences], dtype=np.int64),
+        heads={
+            "": Head(
+                labels=labels or Labels(),
+                confidences=Confidences(
+                    np.array([value for rows in confidences for value in rows], dtype=np.float64),
+                    np.array([call for call, rows in enumerate(confidences) for _ in rows], dtype=np.int64),
+                ),
+            )
+        },
+    )

@@ -21,5 +21,5 @@ app.conf.worker_prefetch_multiplier = 1
 
 @app.task
 def infer() -> None:
-    """One call."""
+    """Runs one inference as a Celery task."""
     predict()

@@ -12,14 +12,14 @@ import pytest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """Of 127.0.0.1, signed by itself, so that it is its own authority."""
+    """A self-signed certificate of 127.0.0.1, which is its own authority."""
 
     certificate: Path
     key: Path
 
 
 def make_certificate(directory: Path, name: str) -> Certificate:
-    """A new one in `directory`; skips the test where there is no openssl."""
+    """Makes a certificate in `directory`; skips the test where there is no openssl."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("needs the openssl program")

@@ -1,4 +1,4 @@
-"""A real Collector as a process, with the configurations of `collector-config/`, and a sender of telemetry."""
+"""Runs a real Collector as a process, with the configurations of `collector-config/`, and sends telemetry to it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 
 
 def otelcol() -> Path:
-    """The Collector's program."""
+    """Returns the path of the Collector's program."""
     return program("otelcol", "make collector")
 
 
 def page_value(page: str, prefix: str, **labels: str) -> float:
-    """The sum of the samples of a Prometheus page whose name begins with `prefix` and that have these labels."""
+    """Returns the sum of a Prometheus page's samples whose name begins with `prefix` and that have these labels."""
     return sum(
         sample.value
         for family in text_string_to_metric_families(page)
@@ -40,7 +40,7 @@ def page_value(page: str, prefix: str, **labels: str) -> float:
 
 @dataclass(kw_only=True)
 class Collector:
-    """`otelcol` on ports of its own, which it keeps when it is started again."""
+    """The process `otelcol` on ports of its own, which it keeps when it is started again."""
 
     directory: Path
     backend: str
@@ -59,11 +59,11 @@ class Collector:
 
     @property
     def queue(self) -> Path:
-        """Where telemetry for the processor waits."""
+        """The queue on disk where telemetry for the processor waits."""
         return self.directory / "queue"
 
     def start(self) -> None:
-        """Start, and wait until it is healthy."""
+        """Starts the Collector, and waits until it is healthy."""
         self.directory.mkdir(parents=True, exist_ok=True)
         words = [word for path in self.configs for word in ("--config", path)]
         environ = {
@@ -83,20 +83,20 @@ class Collector:
         until(self._is_healthy, what="the Collector is healthy")
 
     def stop(self) -> int:
-        """SIGTERM; the exit code."""
+        """Stops the Collector by SIGTERM; returns the exit code."""
         return self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """`kill -9`."""
+        """Kills the Collector by SIGKILL."""
         self._end(signal.SIGKILL)
 
     def value(self, name: str, **labels: str) -> float:
-        """One of the Collector's own metrics, `otelcol_` before its name, over all series with these labels."""
+        """Returns one of the Collector's own metrics (`otelcol_…`) over all series with these labels."""
         page = httpx.get(f"http://127.0.0.1:{self.metrics}/metrics", timeout=10).text
         return page_value(page, f"otelcol_{name}", **labels)
 
     def lost_points(self) -> float:
-        """The points for the processor that were dropped, as docs/operating.md says to count them."""
+        """Counts the points for the processor that were dropped, as docs/operating.md says."""
         return self.value("exporter_enqueue_failed_metric_points", exporter="otlp_grpc/tap")
 
     def waiting_points(self) -> float:
@@ -104,7 +104,7 @@ class Collector:
         return self.value("receiver_accepted_metric_points", receiver="otlp/tap")
 
     def log(self) -> str:
-        """What it wrote."""
+        """Returns the Collector's log."""
         return (self.directory / "collector.txt").read_text()
 
     def _is_healthy(self) -> bool:
@@ -125,7 +125,7 @@ class Collector:
 
 @contextmanager
 def collector(directory: Path, backend: str, **options: object) -> Iterator[Collector]:
-    """A running Collector, ended at the end if it still runs."""
+    """Runs a Collector inside, and ends it at the end if it still runs."""
     running = Collector(directory=directory, backend=backend, **options)  # type: ignore[arg-type]
     running.start()
     try:
@@ -152,7 +152,7 @@ class Sender:
         self._export = self._channel.unary_unary(EXPORT)
 
     def send(self, *, models: Sequence[str] = ("shop",), labels: int = 10, count: int = 10) -> None:
-        """One request: `labels` points a model, each of `count` predictions.
+        """Sends one request: `labels` points a model, each of `count` predictions.
 
         Raises:
             grpc.RpcError: It was not accepted within ten seconds.
@@ -177,13 +177,13 @@ class Sender:
         self.predictions += len(models) * labels * count
 
     def close(self) -> None:
-        """End the connection."""
+        """Closes the connection to the Collector."""
         self._channel.close()
 
 
 @contextmanager
 def sender(port: int) -> Iterator[Sender]:
-    """A sender that is closed at the end."""
+    """Opens a sender, which is closed at the end."""
     running = Sender(port)
     try:
         yield running
@@ -192,11 +192,11 @@ def sender(port: int) -> Iterator[Sender]:
 
 
 def received_points(running: Processor, outcome: str = "accepted") -> float:
-    """The points that a processor received since it started, by what became of them."""
+    """Returns the number of points that a processor received since it started, by their outcome."""
     page = running.get("/metrics")
     return page_value(page, "otel_mlmon_processor_received_points", outcome=outcome)
 
 
 def counted_predictions(running: Processor, model: str = "shop") -> int:
-    """The predictions of closed panes of one model."""
+    """Returns the number of predictions in the closed panes of one model."""
     return int((running.model(model) or {"predictions": 0})["predictions"])

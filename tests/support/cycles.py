@@ -1,4 +1,4 @@
-"""Traffic with days and weekends, judged as the processor does: by an evaluator, pane by pane of ten minutes."""
+"""Simulates traffic with days and weekends, and judges it by an evaluator in panes of ten minutes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POLICY = DetectionPolicy(tolerance=0.02, direction="both")
 def traffic(
     kind: str, *, streams: int, days: int, seed: int, shift: float = 0.0, shifted_from: int = 0, amplitude: float = 0.05
 ) -> NDArray[np.int64]:
-    """Counts of shape (streams, days, panes, 4), from a Monday on, 86,400 items a day.
+    """Draws counts of shape (streams, days, panes, 4), from a Monday on, 86,400 items a day.
 
     Args:
         kind: none, daily, square, weekend or batch.
@@ -57,7 +57,7 @@ def traffic(
 
 
 def judge(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each stream is in drift after each pane, shape (streams, days, panes); the first eight panes teach."""
+    """Returns whether each stream is in drift after each pane, shape (streams, days, panes)."""
     streams, days, panes, bins = counts.shape
     flat = counts.reshape(streams, days * panes, bins)
     evaluator = Evaluator(policy_for=lambda _: POLICY, alarm_line_for=lambda _: LOG10_LINE, statistics={})
@@ -79,13 +79,13 @@ def judge(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def alarms(counts: NDArray[np.int64]) -> int:
-    """How many alarms begin from the third day on."""
+    """Counts the alarms that begin from the third day on."""
     drift = judge(counts).reshape(len(counts), -1)
     return int((drift[:, 1:] & ~drift[:, :-1])[:, 2 * PANES :].sum())
 
 
 def hours_to_alarm(counts: NDArray[np.int64], *, from_day: int) -> NDArray[np.float64]:
-    """Hours from the begin of a day until a stream is in drift; infinite without, NaN if it was before."""
+    """Returns the hours from the begin of a day until a stream is in drift; infinite if it never is."""
     drift = judge(counts)
     late = drift[:, from_day:].reshape(len(counts), -1)
     hours = np.where(late.any(-1), (late.argmax(-1) + 1) * 24 / PANES, np.inf)

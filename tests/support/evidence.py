@@ -1,4 +1,4 @@
-"""A bank of one: the evidence of a single stream, and its state as plain values."""
+"""A bank of evidence with a single stream, and its state as plain values."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ STATUSES = ("calibrating", "ok", "drift")
 
 
 def plain(value: object) -> Any:
-    """A state as values that compare: dataclasses as dicts, arrays as lists."""
+    """Converts a state to values that compare: dataclasses as dicts, arrays as lists."""
     if is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 class Evidence:
-    """One stream in a bank of its own."""
+    """The evidence of one stream in a bank of its own."""
 
     def __init__(self, reference: NDArray[Any], *, tolerance: float, direction: Direction = "both") -> None:
         self.bank = EvidenceBank(reference.size, direction)
@@ -51,7 +51,7 @@ class Evidence:
 
     @property
     def divisor(self) -> float:
-        """What the counts of the next pane are divided by."""
+        """The divisor of the counts of the next pane."""
         return float(self.bank.effects.divisor[self.row])
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def work(calls: int) -> None:
-    """Calls of a child; importing instruments it, unless the parent did."""
+    """Runs calls of a child process; importing instruments it, unless the parent did."""
     from tests.support.serving import predict
 
     for _ in range(calls):
@@ -17,7 +17,7 @@ def work(calls: int) -> None:
 
 
 def by_fork(children: int, calls: int) -> None:
-    """Plain `os.fork` with calls of the parent's waiting in the queue, and a regular end of the children."""
+    """Forks by plain `os.fork` while calls of the parent wait in the queue; the children end regularly."""
     from tests.support.serving import predict
 
     predict()

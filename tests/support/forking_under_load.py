@@ -22,7 +22,7 @@ FEED: Final = {"image": np.full((1, 1, 8, 8), 0.5, dtype=np.float32)}
 
 
 def session() -> Any:
-    """Without threads of its own, which would not live on in a forked child, and without a memory pool's lock."""
+    """Creates a session without threads and memory pools of its own, which would not survive a fork."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = False
@@ -30,14 +30,14 @@ def session() -> Any:
 
 
 def tell(calls: int, handle: Handle) -> None:
-    """One write of one line, which no other process cuts in two."""
+    """Writes one line at once, so that no other process cuts it in two."""
     handle.flush(10)
     status = handle.status()
     os.write(1, f"{calls} {status.recorded_calls} {sum(status.dropped_calls.values())}\n".encode())
 
 
 def main() -> None:
-    """Fork again and again, each time with calls of the threads under way."""
+    """Forks again and again, each time while the threads run calls."""
     children, calls = int(sys.argv[1]), int(sys.argv[2])
     handle = otel_mlmon.instrument(spans_per_second=0.0, events_per_second=0.0, flush_interval_s=0.01)
     idle, made, has_ended = session(), [0] * THREADS, threading.Event()

@@ -126,20 +126,21 @@ FORTNIGHT_PANE_S: Final = 300
 FORTNIGHT_PANES: Final = 14 * 86_400 // FORTNIGHT_PANE_S
 
 
-def simulate_fortnight(*, start_ns: int) -> SimulatedProcessor:
+def simulate_fortnight(*, start_ns: int, pane_s: int = FORTNIGHT_PANE_S) -> SimulatedProcessor:
     """Simulates fourteen days of a fleet with quiet nights; returns its processor, to be closed.
 
     One model is deployed anew on the ninth day, and is slow for an hour on the twelfth; of another one the inputs
     change in the last six hours.
     """
     rng = np.random.default_rng(11)
-    models = {"*": {"reference": {"learn": 20_000}, "latency": {"threshold": "100ms"}}}
-    windows = {"pane": f"{FORTNIGHT_PANE_S}s"}
+    silence = {"after": f"{3 * pane_s}s"}
+    models = {"*": {"reference": {"learn": 20_000}, "latency": {"threshold": "100ms"}, "no_data": silence}}
+    windows = {"pane": f"{pane_s}s", "rolling": f"{max(3_600, pane_s)}s"}
     processor = SimulatedProcessor({"models": models, "windows": windows}, start_ns=start_ns)
-    for pane in range(FORTNIGHT_PANES):
-        processor.now_ns += FORTNIGHT_PANE_S * 10**9
-        day = pane * FORTNIGHT_PANE_S / 86_400
-        calls = round(CALLS * (0.6 - 0.5 * np.cos(2 * np.pi * day)))
+    for pane in range(14 * 86_400 // pane_s):
+        processor.now_ns += pane_s * 10**9
+        day = pane * pane_s / 86_400
+        calls = round(CALLS * pane_s / FORTNIGHT_PANE_S * (0.6 - 0.5 * np.cos(2 * np.pi * day)))
         for model in MODELS:
             traffic = CALM
             if model == "credit-risk":

@@ -39,7 +39,7 @@ def _model(
 
 
 def digest_version(model: bytes) -> str:
-    """The version of a model that has none of its own."""
+    """Returns the version of a model that names none itself."""
     return hashlib.sha256(model).hexdigest()[:12]
 
 
@@ -54,7 +54,7 @@ def _weights(*shape: int) -> np.ndarray:
 def classifier(
     *, features: int = 10, classes: int = 4, name: str = "tiny", metadata: Mapping[str, str] | None = None
 ) -> bytes:
-    """Gemm(features→16)-Relu-Gemm(16→classes): `input` (N, features) to `logits` (N, classes)."""
+    """Builds Gemm(features→16)-Relu-Gemm(16→classes): `input` (N, features) to `logits` (N, classes)."""
     return _model(
         [
             helper.make_node("Gemm", ["input", "w1", "b1"], ["h"]),
@@ -72,7 +72,7 @@ def classifier(
 def softmax(
     *, classes: int = 4, name: str = "soft", metadata: Mapping[str, str] | None = None, version: int | None = None
 ) -> bytes:
-    """Softmax of its input: `input` (N, classes) to `probabilities` (N, classes)."""
+    """Builds a softmax of the input: `input` (N, classes) to `probabilities` (N, classes)."""
     return _model(
         [helper.make_node("Softmax", ["input"], ["probabilities"], axis=1)],
         [_floats("input", "N", classes)],
@@ -85,7 +85,7 @@ def softmax(
 
 
 def sigmoid(*, name: str = "sigmoid_model", metadata: Mapping[str, str] | None = None) -> bytes:
-    """Sigmoid of its input: `input` (N, 1) to `probability` (N, 1)."""
+    """Builds a sigmoid of the input: `input` (N, 1) to `probability` (N, 1)."""
     return _model(
         [helper.make_node("Sigmoid", ["input"], ["probability"])],
         [_floats("input", "N", 1)],
@@ -97,7 +97,7 @@ def sigmoid(*, name: str = "sigmoid_model", metadata: Mapping[str, str] | None =
 
 
 def labelled(*, name: str = "labelled", metadata: Mapping[str, str] | None = None) -> bytes:
-    """As scikit-learn's export: `input` (N, 3) to `label` int64 (N,) and `probabilities` (N, 3)."""
+    """Builds a model as scikit-learn's export: `input` (N, 3) to `label` int64 and `probabilities` (N, 3)."""
     return _model(
         [
             helper.make_node("Softmax", ["input"], ["probabilities"], axis=1),
@@ -146,7 +146,7 @@ def text_labels(*, name: str = "text_labels") -> bytes:
 
 
 def regression(*, name: str = "price", output: str = "variable") -> bytes:
-    """The sum of two columns: `input` (N, 2) to `variable` (N, 1)."""
+    """Builds the sum of two columns: `input` (N, 2) to `variable` (N, 1)."""
     return _model(
         [helper.make_node("ReduceSum", ["input", "axes"], [output], keepdims=1)],
         [_floats("input", "N", 2)],
@@ -160,7 +160,7 @@ def regression(*, name: str = "price", output: str = "variable") -> bytes:
 def image(
     *, channels: int | str = 1, height: int | str = 8, width: int | str = 8, last: bool = False, dtype: int = 1
 ) -> bytes:
-    """Mean of the pixels as a value: `image` (N, C, H, W), or (N, H, W, C) if `last`, to `value` (N, 1)."""
+    """Builds the mean of the pixels: `image` (N, C, H, W), or (N, H, W, C) if `last`, to `value` (N, 1)."""
     shape = ["N", height, width, channels] if last else ["N", channels, height, width]
     return _model(
         [
@@ -192,7 +192,7 @@ def strings() -> bytes:
 
 
 def identity(*shape: int | str, name: str = "same", output: str = "output", dtype: int = 1) -> bytes:
-    """Its input: `input` to `output`, both of `shape`."""
+    """Builds the identity of `input` to `output`, both of `shape`."""
     return _model(
         [helper.make_node("Identity", ["input"], [output])],
         [helper.make_tensor_value_info("input", dtype, list(shape))],

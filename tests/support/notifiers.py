@@ -1,4 +1,4 @@
-"""A notifier that fails on order, and dead letters one can wait for."""
+"""A notifier that fails by a script, and dead letters that a test can wait for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from otel_mlmon.processor.config.section import Section
 
 @dataclass(slots=True)
 class ScriptedNotifier:
-    """Raises the next of `script` until it is used up; an event in it is waited for."""
+    """A notifier that raises the next error of `script` until it is used up; it waits for an event in it."""
 
     script: list[Exception | threading.Event] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
@@ -53,7 +53,7 @@ class ScriptedNotifier:
 
 @dataclass(slots=True)
 class DeadLetterList:
-    """Dead letters in memory."""
+    """Dead letters of alerts in memory."""
 
     letters: list[tuple[Alert, str, str, str]] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -64,7 +64,7 @@ class DeadLetterList:
             self.changed.notify_all()
 
     def wait_for(self, count: int, timeout_s: float = 30.0) -> list[tuple[Alert, str, str, str]]:
-        """Returns the letters, once there are `count`."""
+        """Returns the dead letters, once there are `count`."""
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.letters) >= count, timeout_s), self.letters
             return list(self.letters)

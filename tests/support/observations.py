@@ -1,4 +1,4 @@
-"""Points and panes by hand: a clock that is set, and a writer that counts like an SDK."""
+"""Builds data points and panes by hand, with a clock that is set and a sender that counts like an SDK."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODEL = ModelKey("digits", "1")
 
 @dataclass
 class Clock:
-    """Unix nanoseconds that stand still until they are set."""
+    """A clock in Unix nanoseconds that stands still until it is set."""
 
     now_ns: int = T0
 
@@ -36,7 +36,7 @@ class Clock:
 
 @dataclass
 class Bench:
-    """Panes with a clock; every window that left them."""
+    """A window aggregator with a clock, and every window that it has made."""
 
     settings: ModelWindowSettings = field(default_factory=lambda: ModelWindowSettings(learn=100))
     windows: WindowSettings = field(
@@ -52,7 +52,7 @@ class Bench:
         self.panes = self._aggregator()
 
     def reload(self, repository: Repository) -> None:
-        """Goes on from what was saved, as after a restart."""
+        """Loads the saved state into a new aggregator, as after a restart."""
         self.panes = self._aggregator()
         self.panes.load(repository)
 
@@ -67,12 +67,12 @@ class Bench:
         )
 
     def add(self, observation: DataPoint) -> str:
-        """At the time of the point, or later."""
+        """Adds a data point at its own time, or later."""
         self.clock.now_ns = max(self.clock.now_ns, observation.time_ns)
         return self.panes.add(observation)
 
     def flush(self) -> list[Window]:
-        """Everything that is open, as if the models went silent."""
+        """Closes all open panes, as if the models fell silent."""
         self.clock.now_ns += 3600 * SECOND
         closed = self.panes.close_panes(self.clock.now_ns)
         self.out += closed
@@ -93,29 +93,29 @@ def point(
     exemplars: tuple[str, ...] = (),
     sender: str = "sender",
 ) -> DataPoint:
-    """A point at `T0 + at_s`, counting since `T0 + since_s`."""
+    """Builds a data point at `T0 + at_s` that counts since `T0 + since_s`."""
     identity = PointIdentity(model, metric, key, category, sender, series or f"{metric}/{key}/{category}/{model}")
     start_ns, time_ns = T0 + round(since_s * SECOND), T0 + round(at_s * SECOND)
     return DataPoint(identity, start_ns, time_ns, is_cumulative, PointValue.from_sketch(sketch), exemplars)
 
 
 def label(count: int, *, at_s: float, label: str = "a", **more: object) -> DataPoint:
-    """`count` predictions of one label."""
+    """Builds a data point of `count` predictions of one label."""
     return point(semconv.PREDICTIONS.name, count, at_s=at_s, key=label, **more)  # type: ignore[arg-type]
 
 
 def durations(*seconds: float, bounds: tuple[float, ...] = semconv.DURATION_BOUNDS_S) -> Histogram:
-    """As an SDK counts latencies."""
+    """Counts call durations in a histogram as an SDK does."""
     return Histogram.from_values(np.array(seconds, dtype=np.float64), bounds)
 
 
 def numbers(*values: float) -> ExponentialHistogram:
-    """As an SDK counts values."""
+    """Counts numeric values in a histogram as an SDK does."""
     return ExponentialHistogram.from_values(np.array(values, dtype=np.float64))
 
 
 def facts(windows: list[Window], keep: Callable[[Window], bool] = lambda _: True) -> list[object]:
-    """Windows as values that compare."""
+    """Converts windows to values that compare."""
     return [
         (
             window.stream,

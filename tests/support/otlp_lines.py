@@ -17,14 +17,14 @@ DELTA = 1
 
 
 def line(at_s: float, metrics: Iterable[Mapping[str, Any]], *, model: str = "fraud") -> str:
-    """One export of one process."""
+    """Returns the OTLP JSON line of one export of one process."""
     resource = {"attributes": [{"key": semconv.MODEL_NAME, "value": {"stringValue": model}}]}
     scope = {"scope": {"name": "otel_mlmon"}, "metrics": [_timed(metric, at_s) for metric in metrics], "schemaUrl": ""}
     return json.dumps({"resourceMetrics": [{"resource": resource, "scopeMetrics": [scope]}]}) + "\n"
 
 
 def labels(counts: Mapping[str, int]) -> dict[str, Any]:
-    """`ml.predictions` by label."""
+    """Returns the metric `ml.predictions` by label."""
     points = [
         {"attributes": [_text(semconv.PREDICTION_LABEL, name)], "asInt": str(count)} for name, count in counts.items()
     ]
@@ -35,7 +35,7 @@ def labels(counts: Mapping[str, int]) -> dict[str, Any]:
 
 
 def feature(name: str, values: NDArray[np.float64]) -> dict[str, Any]:
-    """`ml.input.feature` of one feature whose values are above 0."""
+    """Returns the metric `ml.input.feature` of one feature whose values are above 0."""
     sketch = ExponentialHistogram.from_values(values)
     low = int(sketch.ordinals[0])
     dense = np.zeros(int(sketch.ordinals[-1]) - low + 1, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""OTLP metric requests built by hand, for tests of what a receiver makes of them."""
+"""Builds OTLP metric requests by hand, for tests of receivers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def request(
     temporality: int = CUMULATIVE,
     is_monotonic: bool = True,
 ) -> ExportMetricsServiceRequest:
-    """One metric of one scope, with `points` points that `fill` completes."""
+    """Builds a request with one metric of one scope and `points` points, which `fill` completes."""
     message = ExportMetricsServiceRequest()
     resource_metrics = message.resource_metrics.add()
     for key, value in (resource or {}).items():
@@ -90,6 +90,6 @@ def exponential(
 
 
 def predictions(count: int = 1, *, points: int = 1) -> ExportMetricsServiceRequest:
-    """The simplest request that is all right."""
+    """Builds the simplest valid request."""
     attributes = {"ml.model.name": "fraud", "ml.prediction.label": "spam"}
     return request("ml.predictions", "sum", counter(count), points=points, attributes=attributes)

@@ -1,4 +1,4 @@
-"""A real OTLP server for tests, gRPC and HTTP: keeps what it is sent, and answers with faults when told to.
+"""Runs a real OTLP server for tests, gRPC and HTTP, which keeps what it is sent and can answer with faults.
 
 Independent of the package's own receivers: grpcio with typed messages and the standard library's HTTP server.
 """
@@ -47,7 +47,7 @@ KINDS: dict[str, tuple[str, Any, Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """How the first `times` requests are answered."""
+    """A faulty answer to the first `times` requests."""
 
     http_status: int = 503
     grpc_code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
@@ -56,7 +56,7 @@ class Fault:
 
 
 class OtlpServer:
-    """Listens on two free ports of 127.0.0.1 while its `with` block lasts.
+    """An OTLP server that listens on two free ports of 127.0.0.1 while its `with` block lasts.
 
     Args:
         fault: What to answer instead of success; None for success always.
@@ -106,11 +106,11 @@ class OtlpServer:
             assert self._changed.wait_for(lambda: condition(self), timeout_s), "the condition never held"
 
     def of(self, signal: str) -> list[Any]:
-        """The requests of one signal."""
+        """Returns the received requests of one signal."""
         return [message for kind, message in self.requests if kind == signal]
 
     def points(self) -> Iterator[tuple[Any, Any, Any]]:
-        """Scope, metric and data point of everything received."""
+        """Returns scope, metric and data point of everything received."""
         for request in self.of("metrics"):
             for resource in request.resource_metrics:
                 for scope in resource.scope_metrics:
@@ -119,7 +119,7 @@ class OtlpServer:
                             yield scope.scope, metric, point
 
     def log_records(self) -> Iterator[tuple[Any, Any]]:
-        """Scope and record of everything received."""
+        """Returns scope and record of all received logs."""
         for request in self.of("logs"):
             for resource in request.resource_logs:
                 for scope in resource.scope_logs:
@@ -127,7 +127,7 @@ class OtlpServer:
                         yield scope.scope, record
 
     def receive(self, signal: str, message: Any, headers: dict[str, str]) -> Fault | None:
-        """Keep a request, or say which fault it meets."""
+        """Keeps a request, or returns the fault that it meets."""
         with self._changed:
             self.arrivals_s.append(time.monotonic())
             self.headers.append(headers)

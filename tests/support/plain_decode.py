@@ -1,4 +1,4 @@
-"""The decoder of metrics requests as it was before it was made fast: attribute by attribute, by OTLP's own classes.
+"""Decodes metrics requests attribute by attribute with OTLP's own classes: an oracle for the fast decoder.
 
 An oracle: what `receive/decode.py` makes of a request must be equal to what this makes of it.
 """

@@ -1,4 +1,4 @@
-"""The sketches of one increment as they were made before many were added up at once: an oracle."""
+"""Adds up increments to sketches one by one: an oracle for the code that adds many at once."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ _taken: set[int] = set()
 
 
 def ephemeral_range() -> range:
-    """The ports that the kernel gives to outgoing connections: any of them may be taken before a server listens."""
+    """Returns the range of ports that the kernel gives to outgoing connections."""
     try:
         first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
     except OSError:
@@ -21,7 +21,7 @@ def ephemeral_range() -> range:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on `port` of loopback."""
+    """Returns whether nobody listens on a port of loopback."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))
@@ -31,7 +31,7 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, that no outgoing connection takes, and that this process did not get before."""
+    """Returns a port that nobody listens on, no outgoing connection takes, and this process did not get before."""
     outgoing = ephemeral_range()
     candidates = [port for port in range(LOWEST, HIGHEST) if port not in outgoing and port not in _taken]
     for port in _choices.sample(candidates or list(range(LOWEST, HIGHEST)), k=200):

@@ -1,4 +1,4 @@
-"""Real processes for the end-to-end tests: started, waited for, and never left behind."""
+"""Starts real processes for the end-to-end tests, waits for them, and never leaves one behind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEADLINE_S = 30.0
 
 
 def until(condition: Callable[[], T | None], *, deadline_s: float = DEADLINE_S, what: str = "") -> T:
-    """What `condition` returns once it is true; fails after the deadline."""
+    """Waits until `condition` returns something true, and returns it; fails after the deadline."""
     ends = time.monotonic() + deadline_s
     pause = threading.Event()
     while True:
@@ -37,7 +37,7 @@ def until(condition: Callable[[], T | None], *, deadline_s: float = DEADLINE_S, 
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This process's environment without anything of OpenTelemetry's or Sentry's, and `extra`."""
+    """Returns this process's environment without OpenTelemetry's and Sentry's variables, and with `extra`."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SENTRY_"))}
     return {**own, "ORT_DISABLE_TELEMETRY": "1", **extra}
 
@@ -56,7 +56,7 @@ class Processor:
     """The limit on its open files; None for that of this process."""
 
     def configuration(self) -> dict[str, Any]:
-        """What mlmon.yaml holds; JSON is YAML."""
+        """Returns the text of mlmon.yaml; JSON is YAML."""
         return {
             "receiver": {"grpc": f"127.0.0.1:{self.grpc}", "http": f"127.0.0.1:{self.http}"},
             "storage": {"path": str(self.directory / "data")},
@@ -67,7 +67,7 @@ class Processor:
         }
 
     def start(self) -> None:
-        """Start, and wait until it is ready."""
+        """Starts the processor, and waits until it is ready."""
         path = self.directory / "mlmon.yaml"
         path.write_text(json.dumps(self.configuration()), encoding="utf-8")
         with (self.directory / "stderr.txt").open("a") as log:
@@ -86,15 +86,15 @@ class Processor:
         assert json.loads(line)["event"] == "ready"
 
     def kill(self) -> None:
-        """`kill -9`: no farewell."""
+        """Kills the processor by SIGKILL."""
         self.end(signal.SIGKILL)
 
     def stop(self) -> int:
-        """SIGTERM; the exit code."""
+        """Stops the processor by SIGTERM; returns the exit code."""
         return self.end(signal.SIGTERM)
 
     def end(self, how: signal.Signals) -> int:
-        """Ends it by a signal; the exit code."""
+        """Ends the processor by a signal; returns the exit code."""
         assert self.child is not None
         self.child.send_signal(how)
         code = self.child.wait(timeout=60)
@@ -104,24 +104,24 @@ class Processor:
         return code
 
     def get(self, path: str) -> Any:
-        """A document of the web port."""
+        """Returns a document of the web port."""
         answer = httpx.get(f"http://127.0.0.1:{self.web}{path}", timeout=10)
         return answer.json() if answer.headers["content-type"].startswith("application/json") else answer.text
 
     def model(self, name: str) -> dict[str, Any] | None:
-        """The document of one model; None while there is none."""
+        """Returns the document of one model; None while there is none."""
         answer = httpx.get(f"http://127.0.0.1:{self.web}/api/v1/models/{name}", timeout=10)
         return answer.json() if answer.status_code == 200 else None
 
     def stream(self, model: str, stream: str) -> dict[str, Any] | None:
-        """One stream of one model; None while there is none."""
+        """Returns the document of one stream of one model; None while there is none."""
         document = self.model(model) or {"streams": []}
         return next((entry for entry in document["streams"] if entry["stream"] == stream), None)
 
 
 @contextmanager
 def processor(directory: Path, **overrides: Any) -> Iterator[Processor]:
-    """A running processor, stopped at the end if it still runs."""
+    """Runs a processor inside, and stops it at the end if it still runs."""
     directory.mkdir(parents=True, exist_ok=True)
     running = Processor(directory=directory, overrides=overrides)
     running.start()
@@ -135,7 +135,7 @@ def processor(directory: Path, **overrides: Any) -> Iterator[Processor]:
 def run_python(
     arguments: Sequence[str], *, cwd: Path, timeout_s: float = 60, **environ: str
 ) -> subprocess.CompletedProcess[str]:
-    """A Python program of its own, with what it printed."""
+    """Runs a Python program in a process of its own, and returns its output."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=cwd,

@@ -1,4 +1,4 @@
-"""Programs that do not come with the package: found, or the test is skipped with what brings them."""
+"""Finds programs that do not come with the package, or skips the test and names what would install them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def skip_or_fail(message: str) -> NoReturn:
-    """Skip the test; in CI, where everything is installed, fail it."""
+    """Skips the test; in CI, where everything is installed, fails it."""
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
 
 
 def program(name: str, remedy: str) -> Path:
-    """A program on the path or in `.collector/`; `remedy` is the command that would bring it."""
+    """Returns the path of a program, from the path or `.collector/`; `remedy` is the command that installs it."""
     built = ROOT / ".collector" / name
     path = str(built) if built.exists() else shutil.which(name)
     if path is None:
@@ -29,6 +29,6 @@ def program(name: str, remedy: str) -> Path:
 
 
 def require_root() -> None:
-    """For tests that mount file systems or change users."""
+    """Skips tests that need root, to mount file systems or change users."""
     if os.geteuid() != 0:
         skip_or_fail("not root: sudo make e2e")

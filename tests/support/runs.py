@@ -1,4 +1,4 @@
-"""One inference by each of the five run paths, as a host does it: arrays in, the host's own objects out."""
+"""Runs one inference by each of the five run methods, as a host does it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Run = Callable[[Any, np.ndarray], list[np.ndarray]]
 
 
 def run(session: Any, rows: np.ndarray) -> list[np.ndarray]:
-    """`run`."""
+    """Runs one inference by `run`."""
     return list(session.run(None, {session.get_inputs()[0].name: rows}))
 
 
 class Waiting:
-    """A callback of `run_async` that keeps what it is given, and the thread it was given it on."""
+    """A callback of `run_async` that keeps its arguments and its thread."""
 
     def __init__(self) -> None:
         self.arguments: tuple[Any, ...] = ()
@@ -40,7 +40,7 @@ class Waiting:
 
 
 def run_async(session: Any, rows: np.ndarray) -> list[np.ndarray]:
-    """`run_async`, waited for; raises RuntimeError with the text of an error."""
+    """Runs one inference by `run_async` and waits; raises RuntimeError with the text of an error."""
     waiting = Waiting()
     session.run_async(None, {session.get_inputs()[0].name: rows}, waiting, None)
     results, _, error = waiting.wait()
@@ -50,7 +50,7 @@ def run_async(session: Any, rows: np.ndarray) -> list[np.ndarray]:
 
 
 def run_with_iobinding(session: Any, rows: np.ndarray) -> list[np.ndarray]:
-    """`run_with_iobinding`, every output bound to host memory."""
+    """Runs one inference by `run_with_iobinding`, every output bound to host memory."""
     binding = session.io_binding()
     binding.bind_cpu_input(session.get_inputs()[0].name, rows)
     for node in session.get_outputs():
@@ -60,13 +60,13 @@ def run_with_iobinding(session: Any, rows: np.ndarray) -> list[np.ndarray]:
 
 
 def run_with_ort_values(session: Any, rows: np.ndarray) -> list[np.ndarray]:
-    """`run_with_ort_values`."""
+    """Runs one inference by `run_with_ort_values`."""
     value = ort.OrtValue.ortvalue_from_numpy(rows)
     return [output.numpy() for output in session.run_with_ort_values(None, {session.get_inputs()[0].name: value})]
 
 
 def run_with_ortvaluevector(session: Any, rows: np.ndarray) -> list[np.ndarray]:
-    """`run_with_ortvaluevector`, every output fetched to host memory."""
+    """Runs one inference by `run_with_ortvaluevector`, every output fetched to host memory."""
     value = ort.OrtValue.ortvalue_from_numpy(rows)
     feeds, fetches = C.OrtValueVector(), C.OrtValueVector()
     feeds.push_back(value._ortvalue)

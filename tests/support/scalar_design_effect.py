@@ -1,4 +1,4 @@
-"""The design effect of one stream, one number at a time: how blocks are filled, compared and forgotten.
+"""Estimates the design effect of one stream, one number at a time: an oracle for the vectorised code.
 
 The formulas that combine levels are those of `dispersion.py`, which have tests of their own.
 """
@@ -21,7 +21,7 @@ SIZES = (50, 200, 800, 3_200, 12_800, 51_200)
 
 
 class ScalarDesignEffect:
-    """One stream."""
+    """The design effect of one stream, computed one number at a time."""
 
     def __init__(self, shares: Sequence[float]) -> None:
         self.freedom = degrees_of_freedom(np.array(shares))

@@ -1,4 +1,4 @@
-"""The tolerant e-CUSUM of one stream, one number at a time: an oracle that shares no code with the bank.
+"""Computes the evidence of drift of one stream, one number at a time: an oracle for the vectorised code.
 
 The likelihood ratios come from all subsets of bins (two-sided) and from scipy's isotonic regression (one-sided), the
 alternatives from their definition. The design effect is given.
@@ -38,7 +38,7 @@ def log_ratios(q: Sequence[float], r: Sequence[float], d: float, direction: Dire
 
 
 def rare_bounds(count: float, total: float, phi: float) -> tuple[float, float]:
-    """The largest and the smallest share that a rare bin may have."""
+    """Returns the largest and the smallest share that a rare bin may have without drift."""
     scaled, size = count / phi, total / phi
     upper = (scaled + 1) * (1 - 1 / (9 * (scaled + 1)) + 1.2815515594 / (3 * math.sqrt(scaled + 1))) ** 3
     high = max(2 * upper / size, 10 / size, 0.0 if count else 0.002)
@@ -80,7 +80,7 @@ def pairs_of(bins: int, direction: Direction) -> Iterator[tuple[frozenset[int], 
 
 
 class ScalarEvidence:
-    """One stream."""
+    """The evidence of drift of one stream, computed one number at a time."""
 
     def __init__(self, reference: Sequence[int], *, tolerance: float, direction: Direction) -> None:
         self.bins, self.direction = len(reference), direction
@@ -107,7 +107,7 @@ class ScalarEvidence:
         self.log_e, self.since_ns, self.last_ns, self.is_drift = 0.0, 0, 0, False
 
     def update(self, pane: Sequence[int], end_ns: int, line: float, *, divisor: float, is_calibrated: bool) -> None:
-        """One pane; the design effect before it."""
+        """Updates the evidence with one pane, and the design effect before it."""
         if sum(pane) and is_calibrated:
             self._bet(pane, line, divisor)
         self.last_ns = end_ns

@@ -1,4 +1,4 @@
-"""Windows and scores as the steps before the alerts make them."""
+"""Builds windows and scores for tests of the alert step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def judged(
     margin: float = 0.5,
     exemplars: tuple[str, ...] = (),
 ) -> Judged:
-    """One stream after one pane; `means` are of the reference, the rolling window and the pane."""
+    """Builds window and score of one stream after one pane; `means` are of reference, rolling window and pane."""
     bins = Bins(names=tuple(names), is_ordered=is_ordered)
     window = Window(
         stream=StreamKey(model, stream),

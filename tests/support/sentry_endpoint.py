@@ -1,4 +1,4 @@
-"""A Sentry endpoint on loopback: takes envelopes and OTLP traces over HTTP, as Sentry's own server does."""
+"""A Sentry server on loopback that takes envelopes and OTLP traces over HTTP, as Sentry's own server does."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Endpoint(http.server.ThreadingHTTPServer):
-    """What Sentry's clients sent."""
+    """The envelopes and spans that Sentry's clients have sent."""
 
     daemon_threads = False
 
@@ -46,7 +46,7 @@ class Endpoint(http.server.ThreadingHTTPServer):
 
     @property
     def dsn(self) -> str:
-        """Where a client sends to."""
+        """The DSN with which a client sends to this endpoint."""
         return f"http://key@127.0.0.1:{self.server_port}/1"
 
     def take(self, path: str, headers: dict[str, str], body: bytes) -> None:
@@ -65,12 +65,12 @@ class Endpoint(http.server.ThreadingHTTPServer):
             ]
 
     def of(self, kind: str) -> list[Any]:
-        """The items of one type so far: `event`, `transaction`, `span` (streamed, flat) or `otlp`."""
+        """Returns the received items of one type: `event`, `transaction`, `span` (streamed, flat) or `otlp`."""
         matches = [item for name, item in list(self.received) if name == kind]
         return [span for batch in matches for span in batch["items"]] if kind == "span" else matches
 
     def wait(self, kind: str, count: int = 1, *, where: Callable[[Any], bool] = lambda _: True) -> list[Any]:
-        """The items of one type that satisfy `where`, once there are so many."""
+        """Returns the items of one type that satisfy `where`, once there are so many."""
 
         def matches() -> list[Any] | None:
             items = [item for item in self.of(kind) if where(item)]
@@ -80,7 +80,7 @@ class Endpoint(http.server.ThreadingHTTPServer):
 
 
 def items_of(body: bytes) -> Iterator[tuple[str, Any]]:
-    """Type and payload of the items of an envelope. Source: develop.sentry.dev, SDK, Envelopes."""
+    """Yields type and payload of the items of an envelope. Source: develop.sentry.dev, SDK, Envelopes."""
     rest = body.partition(b"\n")[2]
     while rest.strip():
         line, _, rest = rest.partition(b"\n")
@@ -92,7 +92,7 @@ def items_of(body: bytes) -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def endpoint() -> Iterator[Endpoint]:
-    """A running endpoint."""
+    """Runs a Sentry endpoint inside."""
     with Endpoint() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

@@ -23,14 +23,14 @@ DONE = Path(os.environ["DONE"]) if "DONE" in os.environ else None
 
 @functools.cache
 def session() -> Any:
-    """Made at the first call. Without threads of its own, which would not live on in a forked child."""
+    """Creates the session at the first call, without threads of its own, which would not survive a fork."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return ort.InferenceSession(str(files("otel_mlmon.demo") / "digits.onnx"), options)
 
 
 def predict() -> None:
-    """One call."""
+    """Runs one inference."""
     session().run(None, {"image": np.full((1, 1, 8, 8), 0.5, dtype=np.float32)})
     if DONE is not None:
         with DONE.open("a") as file:
@@ -38,7 +38,7 @@ def predict() -> None:
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
-    """WSGI."""
+    """Serves one inference a request as a WSGI application."""
     predict()
     start_response("200 OK", [("content-type", "text/plain"), ("content-length", "2")])
     return [b"ok"]

@@ -1,4 +1,4 @@
-"""A model's reference as the web port is told of it."""
+"""A model's reference as the web port reads it, for tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from otel_mlmon.types import ModelKey
 
 @dataclass(frozen=True)
 class Standing:
-    """`processor.serve.references.Exportable`, said by hand."""
+    """A reference of a model version for tests, in the shape of `processor.serve.references.Exportable`."""
 
     profile: dict[str, Any] | None = None
     learning: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -20,5 +20,5 @@ class Standing:
     model: ModelKey = ModelKey("fraud", "1")  # noqa: RUF009 - immutable
 
     def document(self) -> dict[str, Any] | None:
-        """The profile."""
+        """Returns the reference profile."""
         return self.profile

@@ -1,4 +1,4 @@
-"""Tables of rows in memory, and the files of public data that a test environment may have."""
+"""Builds tables of rows in memory, and reads the public data sets that a test environment may have."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SETUP = "pip install --no-deps nannyml==0.13.1"
 
 
 def table(columns: Mapping[str, NDArray[Any] | Sequence[object]]) -> Table:
-    """A table of these columns."""
+    """Builds a table of columns."""
     return open_object(columns, "memory")
 
 
@@ -34,13 +34,13 @@ def judged(
     rows: int = 1000,
     **options: Any,
 ) -> BacktestReport:
-    """The report of columns in memory."""
+    """Returns the backtest's report on columns in memory."""
     request = BacktestRequest(reference="ref", data="data", window=WindowLength(rows=rows), **options)
     return judged_tables(table(reference), table(data), request)
 
 
 def judged_tables(reference: Table, data: Table, request: BacktestRequest) -> BacktestReport:
-    """The report of two tables; the files of `request` are names only."""
+    """Returns the backtest's report on two tables; the files of `request` are names only."""
     choices = choose_columns(reference, request.columns, timestamp=request.timestamp)
     profile = measure_design_effects(build_profile(reference, choices), reference, choices)
     return replay_table(request, data, profile, choices, ignore_progress)
@@ -62,5 +62,5 @@ def car_loan(part: str) -> Path:
 
 
 def normal(rows: int, *, seed: int, mean: float = 0.0) -> NDArray[np.float64]:
-    """Seeded normal values."""
+    """Draws seeded normal values."""
     return np.random.default_rng(seed).normal(mean, 1.0, rows)

@@ -1,4 +1,4 @@
-"""A real HTTP server that takes alerts, with faults on order."""
+"""Runs a real HTTP server that takes alerts, and answers with faults by a script."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the server says to one request."""
+    """A scripted answer of the server to one request."""
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
@@ -21,7 +21,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """One request."""
+    """A request that the server received."""
 
     path: str
     headers: dict[str, str]
@@ -31,7 +31,7 @@ class Received:
 
 @dataclass(slots=True)
 class WebhookServer:
-    """What came in, and what is said next; the last answer is said for ever."""
+    """The requests that the server received and its next answers, of which the last is repeated for ever."""
 
     answers: list[Answer]
     url: str = ""
@@ -40,7 +40,7 @@ class WebhookServer:
     release: threading.Event = field(default_factory=threading.Event)
 
     def wait_for(self, count: int, timeout_s: float = 10.0) -> list[Received]:
-        """The requests, once there are `count`."""
+        """Returns the received requests, once there are `count`."""
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.received) >= count, timeout_s), self.received
             return list(self.received)
@@ -48,7 +48,7 @@ class WebhookServer:
 
 @contextmanager
 def webhook_server(*answers: Answer) -> Iterator[WebhookServer]:
-    """A server on a free port, closed at the end."""
+    """Runs a webhook server on a free port, and closes it at the end."""
     server = WebhookServer(list(answers) or [Answer()])
     http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(server))
     http.daemon_threads = False

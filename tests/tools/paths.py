@@ -38,10 +38,11 @@ class Trace:
 
     def _note(self, frame: FrameType, event: str, _: Any) -> None:
         code, caller = frame.f_code, frame.f_back
-        if caller is not None and caller.f_code.co_filename == str(PACKAGE / "testing" / "simulated_processor.py"):
-            # What builds the request is not on its way.
-            if not code.co_filename.startswith(str(PACKAGE / "processor")):
-                return
+        is_test = caller is not None and caller.f_code.co_filename == str(
+            PACKAGE / "testing" / "simulated_processor.py"
+        )
+        if is_test and not code.co_filename.startswith(str(PACKAGE / "processor")):
+            return  # what builds the request is not on its way
         if event == "call" and code.co_filename.startswith(str(PACKAGE)) and code.co_name != "<module>":
             self.functions.add((code.co_filename, code.co_qualname if sys.version_info >= (3, 11) else code.co_name))
 
@@ -56,7 +57,10 @@ class Trace:
 
 
 def trace_call() -> Trace:
-    """From `session.run` to flushed signals; sessions and exporters are set up before."""
+    """From `session.run` to flushed signals; sessions and exporters are set up before.
+
+    Flushed by the pipeline, as the worker thread does by itself, not through the handle that a test has.
+    """
     import numpy as np
     import onnxruntime
 
@@ -70,12 +74,15 @@ def trace_call() -> Trace:
             session.run(None, feed)
         captured.flush()
         captured.metrics()
+        running = captured.handle._running
+        assert running is not None
+        flush = running.pipeline.flush
         trace = Trace()
         with trace:
             for _ in range(20):
                 session.run(None, feed)
-            captured.flush()
-            captured.metrics()
+            flush(timeout_s=10.0)
+            captured._reader.get_metrics_data()
     return trace
 
 

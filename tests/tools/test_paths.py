@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.tools.paths import trace_call, trace_point
 
-MAX_CALL_FILES = 25
+MAX_CALL_FILES = 22
 MAX_POINT_FILES = 45
 
 

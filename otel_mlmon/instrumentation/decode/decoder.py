@@ -116,6 +116,8 @@ class Decoder:
         self.model = identify(plan.session, version=declared.version, separate=self._findings.separate_version)
         self._plan = plan
         self._declared = declared
+        self._has_doubts = False
+        """Whether a kind was assumed of which nobody was warned yet."""
         self._findings.note_model(self.model.name)
         self._check_output_names()
         namer = make_namer(plan, declared, self.model.name)
@@ -139,7 +141,9 @@ class Decoder:
         calls = len(batch.errors)
         samples = SampleSizes(self._plan.inputs, batch.inputs)
         decoded = self._decode_outputs(batch.outputs, samples, calls)
-        self._findings.warn_in_doubt(self.model.name)
+        if self._has_doubts:
+            self._has_doubts = False
+            self._findings.warn_in_doubt(self.model.name)
         if not self._plan.outputs and not all(batch.errors):
             self._note("outputs", TIMED_ONLY)
         return Predictions(
@@ -182,6 +186,7 @@ class Decoder:
         self._findings.outputs.note(self.model.key, output, report)
 
     def _note(self, subject: str, finding: str, **options: Any) -> None:
+        self._has_doubts |= bool(options.get("assumption"))
         self._findings.note(self.model.name, subject, finding, **options)
 
 

@@ -6,14 +6,16 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT, ModelIdentity
 from otel_mlmon.instrumentation.runtime.call import Item, Shape
 from otel_mlmon.types import Bools, Floats, Ints, OutputKind
+from otel_mlmon.vocabulary import name_attributes
 
 _BLOCK_VALUES: Final = 1 << 16
 """Numbers that are classified at a time: with what is computed from them, they stay in a core's cache."""
@@ -24,6 +26,9 @@ long."""
 
 _NO_INTS: Final[Ints] = np.zeros(0, dtype=np.int64)
 _NO_FLOATS: Final[Floats] = np.zeros(0)
+
+Attributes: TypeAlias = "dict[str, str | int | float]"
+"""The attributes of a span or an event."""
 
 
 class Labels(NamedTuple):
@@ -151,6 +156,85 @@ class CallDescription(NamedTuple):
     summary: CallSummary
     context: object = None
     """The captured context of a call that was not decoded yet."""
+
+
+class CallConfidences(Protocol):
+    """The Protocol of the confidences of n calls, NaN for a call without any."""
+
+    @property
+    def mean_confidence(self) -> Floats:
+        """Mean confidence of each call's rows, shape (n,)."""
+
+    @property
+    def min_confidence(self) -> Floats:
+        """Lowest confidence of each call's rows, shape (n,)."""
+
+
+def confidence_by_call(confidences: Confidences, calls: int) -> tuple[Floats, Floats]:
+    """Computes the mean and the lowest confidence of each inference call; NaN if it has none."""
+    rows = np.bincount(confidences.calls, minlength=calls)
+    if (rows == 1).all():
+        return confidences.values, confidences.values
+    lowest = np.full(calls, np.inf)
+    np.minimum.at(lowest, confidences.calls, confidences.values)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(confidences.calls, weights=confidences.values, minlength=calls) / rows
+    return mean, np.where(rows > 0, lowest, np.nan)
+
+
+def describe_call(predictions: Predictions, confidences: CallConfidences, call: int) -> CallDescription:
+    """Describes one inference call of a batch for its span and event."""
+    labels = predictions.labels
+    batch_size = int(predictions.batch_sizes[call])
+    row = int(np.searchsorted(labels.calls, call)) if batch_size == 1 else labels.calls.size
+    has_label = row < labels.calls.size and labels.calls[row] == call
+    mean, lowest = float(confidences.mean_confidence[call]), float(confidences.min_confidence[call])
+    has_confidence = not math.isnan(mean)
+    return CallDescription(
+        model=predictions.model,
+        operation=predictions.operation,
+        started_ns=int(predictions.started_ns[call]),
+        duration_ns=int(predictions.duration_ns[call]),
+        error_type=predictions.errors[call],
+        summary=CallSummary(
+            batch_size=batch_size,
+            head_name=predictions.head_name,
+            label=labels.table[int(labels.codes[row])] if has_label else None,
+            mean_confidence=mean if has_confidence else None,
+            min_confidence=lowest if has_confidence else None,
+        ),
+    )
+
+
+def call_attributes(call: CallDescription) -> Attributes:
+    """Builds the attributes that spans and events of an inference call share, without inputs and raw outputs."""
+    model, summary = call.model, call.summary
+    attributes: Attributes = {semconv.MODEL_NAME: model.name}
+    if model.version:
+        attributes[semconv.MODEL_VERSION] = model.version
+    if call.duration_ns:
+        attributes[semconv.INFERENCE_DURATION] = call.duration_ns / 1e9
+    if summary.batch_size:
+        attributes[semconv.BATCH_SIZE] = summary.batch_size
+    if summary.head_name:
+        attributes[semconv.OUTPUT_NAME] = summary.head_name
+    if summary.label is not None:
+        attributes.update(name_attributes(semconv.PREDICTION_LABEL, summary.label))
+    if summary.mean_confidence is not None:
+        attributes[semconv.PREDICTION_CONFIDENCE] = summary.mean_confidence
+        if summary.batch_size > 1 and summary.min_confidence is not None:
+            attributes[semconv.PREDICTION_CONFIDENCE_MIN] = summary.min_confidence
+    if call.error_type:
+        attributes[semconv.ERROR_TYPE] = call.error_type
+    return attributes
+
+
+def span_attributes(call: CallDescription) -> Attributes:
+    """Builds the attributes of an inference call's span, those of the runtime among them."""
+    attributes = call_attributes(call)
+    attributes.update(call.model.runtime_attributes)
+    attributes[semconv.OPERATION_NAME] = call.operation
+    return attributes
 
 
 def decode_classes(kind: OutputKind, rows: NDArray[Any]) -> tuple[Ints, Floats]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, cast
 
@@ -95,43 +96,92 @@ class SingleCallReader:
         return self._read_row(inputs, outputs) or self._read_any(inputs, outputs)
 
     def _make_row_reader(self) -> _ReadRow:
-        """Makes a fast function for the common call: one row, and one output of scores."""
+        """Makes the function that reads a row of scores, with or without its label, in the fewest steps.
+
+        The common case: a model of one input whose only outputs these are.
+        """
         plan, outputs = self._plan, self._outputs
-        if len(plan.outputs) != 1 or len(plan.inputs) != 1:
+        positions = {tensor.name: position for position, tensor in enumerate(plan.outputs)}
+        head = outputs.heads.find_first(dict.fromkeys(positions, 1))
+        if len(plan.inputs) != 1 or head is None or {head[1], head[2]} - {""} != positions.keys() or not head[2]:
             return _read_none
-        (source,), (tensor,) = plan.inputs, plan.outputs
-        kind, evidence = outputs.find_kind(0)
-        origin, width = outputs.classes.origin_of(tensor), math.prod(tensor.row_shape or (0,))
-        head = outputs.heads.find_first({tensor.name: 1})
-        name = outputs.names.find(tensor.name)
-        if (
-            kind not in {"probabilities", "logits", "sigmoid"}
-            or head != (tensor.name, "", tensor.name)
-            or name is None
-            or tensor.dtype not in _FORMATS
-            or not 0 < width <= MAX_VALUES
-            or origin.scale != 1.0
-            or (evidence is not None and evidence.width != width)
-        ):
+        (source,), name = plan.inputs, outputs.names.find(head[0])
+        read_scores = self._make_scores_reader(positions[head[2]])
+        read_label = self._make_label_reader(positions[head[1]]) if head[1] else None
+        if name is None or read_scores is None or (head[1] and read_label is None):
             return _read_none
-        layout = struct.Struct(f"={width}{_FORMATS[tensor.dtype]}")
+        at_scores, at_label, count = positions[head[2]], positions.get(head[1], 0), len(positions)
         input_size = row_bytes(source) if source.layout == "rows" and source.row_shape else -1
-        read = _read_single if width == 1 else _read_vector
-        labels = outputs.classes.label_table(tensor, max(width, 2))
 
         def read_row(inputs: Side, side: Side) -> CallSummary | None:
-            if type(side) is not bytes or len(side) != layout.size or not inputs:
+            items = (side,) if isinstance(side, bytes) else side
+            if len(items) != count or not inputs:
                 return None
             if len(inputs) != input_size if isinstance(inputs, bytes) else _first_axis(source, inputs[0]) != 1:
                 return None
-            row = layout.unpack(side)
+            scores = read_scores(items[at_scores])
+            if scores is None:
+                return None
+            label = read_label(items[at_label]) if read_label else scores[0]
+            return None if label is None else CallSummary(1, name, label, scores[1], scores[1])
+
+        return read_row
+
+    def _make_scores_reader(self, position: int) -> Callable[[Item], tuple[str, float] | None] | None:
+        """Makes the function that reads label and confidence of one row of scores; None of other outputs."""
+        outputs, tensor = self._outputs, self._plan.outputs[position]
+        kind, evidence = outputs.find_kind(position)
+        width = len(tensor.keys) if tensor.layout == "maps" else math.prod(tensor.row_shape or (0,))
+        if (
+            kind not in {"probabilities", "logits", "sigmoid"}
+            or tensor.dtype not in _FORMATS
+            or not 0 < width <= MAX_VALUES
+            or outputs.classes.origin_of(tensor).scale != 1.0
+            or (evidence is not None and evidence.width != width)
+        ):
+            return None
+        layout, shape = struct.Struct(f"={width}{_FORMATS[tensor.dtype]}"), (1, width)
+        read = _read_single if width == 1 else _read_vector
+        labels = outputs.classes.label_table(tensor, max(width, 2))
+
+        def read_scores(item: Item) -> tuple[str, float] | None:
+            if type(item) is tuple and item[0] == shape:
+                item = cast("bytes", item[1])
+            if type(item) is not bytes or len(item) != layout.size:
+                return None
+            row = layout.unpack(item)
             if not math.isfinite(sum(row)) or (evidence is not None and not _are_of_kind(kind, (row,), evidence)):
                 return None
             code, confidence = read(kind, row)
-            confidence = min(max(confidence, 0.0), 1.0)
-            return CallSummary(1, name, labels[code], confidence, confidence)
+            return labels[code], min(max(confidence, 0.0), 1.0)
 
-        return read_row
+        return read_scores
+
+    def _make_label_reader(self, position: int) -> Callable[[Item], str | None] | None:
+        """Makes the function that reads the label of one row, a text or a whole number; None of other outputs."""
+        outputs, tensor = self._outputs, self._plan.outputs[position]
+        classes, (kind, evidence) = outputs.classes, outputs.find_kind(position)
+        if tensor.layout == "text" and kind in {None, "labels"}:
+
+            def read_text(item: Item) -> str | None:
+                if type(item) is not tuple or item[0] != (1,) or len(item[1]) != 1:
+                    return None
+                return classes.namer.name_label(str(item[1][0])[:MAX_TEXT])
+
+            return read_text
+        is_one = math.prod(tensor.row_shape or ()) == 1 and (evidence is None or evidence.width == 1)
+        is_column = tensor.row_shape is not None and (tensor.row_shape or outputs.is_folded.get(position) is False)
+        if kind != "labels" or tensor.dtype != "int64" or not is_one or not is_column:
+            return None
+        if classes.origin_of(tensor).scale != 1.0:
+            return None
+
+        def read_number(item: Item) -> str | None:
+            if type(item) is not bytes or len(item) != 8:
+                return None
+            return classes.name_number(int.from_bytes(item, sys.byteorder, signed=True))
+
+        return read_number
 
     def _read_any(self, inputs: Side, outputs: Side) -> CallSummary | None:
         """Reads label and confidence of an inference call with any outputs."""

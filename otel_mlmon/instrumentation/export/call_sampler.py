@@ -23,8 +23,17 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.export.sampling import CallPriorities
-from otel_mlmon.types import Bools, Ints, ModelKey
+from otel_mlmon.instrumentation.decode.predictions import Predictions, confidence_by_call
+from otel_mlmon.types import Bools, Floats, Ints, ModelKey
+
+LATENCY_WINDOW: Final = 2048
+"""Latest calls of a model whose 99th percentile decides which calls are slow."""
+
+MIN_LATENCIES: Final = 500
+"""The number of calls of a model from which on its 99th percentile is used."""
+
+MAX_MODELS: Final = 1024
+"""Models whose latencies are kept, 16 KiB each; beyond it the oldest begins anew."""
 
 SAVED_S: Final = 2.0
 """Seconds' worth of calls that is saved up while fewer are made: a program of twenty calls shows all of them."""
@@ -53,6 +62,71 @@ class Sample(NamedTuple):
 
 Samples: TypeAlias = Mapping[int, Sample]
 """The chosen calls of a batch, by position."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CallPriorities:
+    """Marks the inference calls of a batch that failed, were slow or unsure, and are sampled before others."""
+
+    failed: Bools
+    unsure: Bools
+    slow: Bools
+    mean_confidence: Floats
+    """Mean confidence of the call's rows; NaN if it has none."""
+    min_confidence: Floats
+    """Lowest confidence of the call's rows; NaN if it has none."""
+
+    @property
+    def is_priority(self) -> Bools:
+        """Whether each inference call failed, was slow or was unsure; shape (n,)."""
+        return self.failed | self.unsure | self.slow
+
+
+def prioritize(predictions: Predictions, *, slow: Bools | None = None, confidence_floor: float = 0.0) -> CallPriorities:
+    """Marks the inference calls of a batch that failed, were slow or unsure.
+
+    Args:
+        predictions: n calls.
+        slow: Shape (n,), from `SlowCallDetector`; None if none is slow.
+        confidence_floor: A call with a row of lower confidence is unsure; within [0, 1].
+    """
+    calls = len(predictions.errors)
+    errors = predictions.errors
+    is_failed = [error is not None for error in errors] if any(errors) else np.zeros(calls)
+    mean_confidence, min_confidence = confidence_by_call(predictions.confidences, calls)
+    return CallPriorities(
+        failed=np.array(is_failed, dtype=bool),
+        unsure=_are_unsure(predictions, min_confidence, confidence_floor),
+        slow=np.zeros(calls, dtype=bool) if slow is None else slow,
+        mean_confidence=mean_confidence,
+        min_confidence=min_confidence,
+    )
+
+
+class SlowCallDetector:
+    """Finds slow inference calls by a threshold, and by the 99th percentile of each model's durations."""
+
+    def __init__(self) -> None:
+        self._durations_ns: dict[str, Ints] = {}
+
+    def detect(self, model: str, durations_ns: Ints, threshold_s: float | None) -> Bools:
+        """Marks the inference calls slower than the threshold, or than 99 % of the model's calls before.
+
+        Args:
+            model: Name of the model.
+            durations_ns: Shape (n,); remembered for the next batch. 0 if nobody measured, which is never slow.
+            threshold_s: In seconds, above 0; None to use the percentile alone.
+        """
+        limit_ns = np.inf if threshold_s is None else threshold_s * 1e9
+        past_ns = self._durations_ns.get(model, durations_ns[:0])
+        if past_ns.size >= MIN_LATENCIES:
+            rank = int(0.99 * (past_ns.size - 1))
+            limit_ns = min(limit_ns, float(np.partition(past_ns, rank)[rank]))
+        if model not in self._durations_ns and len(self._durations_ns) >= MAX_MODELS:
+            del self._durations_ns[next(iter(self._durations_ns))]
+        measured_ns = durations_ns[durations_ns > 0]
+        self._durations_ns[model] = np.concatenate([past_ns, measured_ns[-LATENCY_WINDOW:]])[-LATENCY_WINDOW:]
+        return np.asarray(durations_ns > limit_ns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -309,3 +383,12 @@ class _Selection:
         """Yields the position of each chosen call, why it was chosen and with which probability."""
         for position, reason in sorted(self._reasons.items()):
             yield position, Sample(reason, 1.0 - float(self._miss_probability[position]))
+
+
+def _are_unsure(predictions: Predictions, min_confidence: Floats, confidence_floor: float) -> Bools:
+    """Marks the inference calls that have a row with a confidence below the limit."""
+    is_unsure: Bools = np.asarray(min_confidence < confidence_floor)
+    for head in list(predictions.heads.values())[1:]:
+        low = head.confidences.calls[head.confidences.values < confidence_floor]
+        is_unsure[low] = True
+    return is_unsure

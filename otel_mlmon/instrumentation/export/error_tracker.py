@@ -9,8 +9,7 @@ import numpy as np
 from opentelemetry.context import Context
 
 from otel_mlmon.instrumentation.decode.predictions import Predictions
-from otel_mlmon.instrumentation.export.call_sampler import Samples
-from otel_mlmon.instrumentation.export.sampling import CallPriorities
+from otel_mlmon.instrumentation.export.call_sampler import CallPriorities, Samples
 from otel_mlmon.types import Bools
 
 ContextReader: TypeAlias = Callable[[None], object]

@@ -12,9 +12,8 @@ from opentelemetry.context import Context
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.model_loading import ModelLoad
-from otel_mlmon.instrumentation.decode.predictions import Predictions
-from otel_mlmon.instrumentation.export.call_sampler import Samples, sample_attributes
-from otel_mlmon.instrumentation.export.sampling import Attributes, CallPriorities, call_attributes, describe_call
+from otel_mlmon.instrumentation.decode.predictions import Attributes, Predictions, call_attributes, describe_call
+from otel_mlmon.instrumentation.export.call_sampler import CallPriorities, Samples, sample_attributes
 from otel_mlmon.instrumentation.export.spans import otel_context
 from otel_mlmon.instrumentation.queue.call_queue import give_way
 from otel_mlmon.version import __version__

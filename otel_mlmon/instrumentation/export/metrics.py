@@ -29,7 +29,7 @@ from otel_mlmon.instrumentation.aggregate.aggregator import Snapshot
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.export import bulk
 from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons, self_test
-from otel_mlmon.instrumentation.export.sampling import CallPriorities
+from otel_mlmon.instrumentation.export.call_sampler import CallPriorities
 from otel_mlmon.instrumentation.export.spans import UNTRACED_CONTEXT
 from otel_mlmon.instrumentation.queue.call_queue import give_way
 from otel_mlmon.internal_events import JOURNAL, Attributes, ValuesDropped, ValuesWithheld

@@ -15,12 +15,18 @@ from otel_mlmon.instrumentation.decode.model_loading import ModelLoad
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.export import process_metrics
 from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons
-from otel_mlmon.instrumentation.export.call_sampler import CallSampler, Sample, make_round
+from otel_mlmon.instrumentation.export.call_sampler import (
+    CallPriorities,
+    CallSampler,
+    Sample,
+    SlowCallDetector,
+    make_round,
+    prioritize,
+)
 from otel_mlmon.instrumentation.export.error_tracker import ErrorTracker
 from otel_mlmon.instrumentation.export.events import EventWriter
 from otel_mlmon.instrumentation.export.metrics import MetricWriter
 from otel_mlmon.instrumentation.export.providers import Providers, find_late_provider
-from otel_mlmon.instrumentation.export.sampling import CallPriorities, SlowCallDetector, prioritize
 from otel_mlmon.instrumentation.export.spans import SpanBatch, SpanCandidates, SpanWriter
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
 from otel_mlmon.types import Bools, ModelKey

@@ -32,10 +32,9 @@ from opentelemetry.trace import (
 )
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.predictions import InputSummary, Predictions
-from otel_mlmon.instrumentation.export.call_sampler import Sample, Samples, sample_attributes
+from otel_mlmon.instrumentation.decode.predictions import InputSummary, Predictions, describe_call, span_attributes
+from otel_mlmon.instrumentation.export.call_sampler import CallPriorities, Sample, Samples, sample_attributes
 from otel_mlmon.instrumentation.export.error_tracker import RelatedSpans, SpanIds
-from otel_mlmon.instrumentation.export.sampling import CallPriorities, describe_call, span_attributes
 from otel_mlmon.instrumentation.queue.call_queue import give_way
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 from otel_mlmon.types import Bools

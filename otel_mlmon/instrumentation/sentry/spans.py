@@ -22,10 +22,9 @@ from datetime import datetime, timezone
 from typing import Any, Final
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.predictions import CallDescription, Predictions
-from otel_mlmon.instrumentation.export.call_sampler import Samples, sample_attributes
+from otel_mlmon.instrumentation.decode.predictions import CallDescription, Predictions, describe_call, span_attributes
+from otel_mlmon.instrumentation.export.call_sampler import CallPriorities, Samples, sample_attributes
 from otel_mlmon.instrumentation.export.error_tracker import SpanIds
-from otel_mlmon.instrumentation.export.sampling import CallPriorities, describe_call, span_attributes
 from otel_mlmon.instrumentation.sentry.scope import ParentSpan
 
 OP: Final = "ml.predict"

@@ -25,8 +25,8 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 
 from otel_mlmon.guard import guard
-from otel_mlmon.instrumentation.decode.predictions import CallDescription, Predictions
-from otel_mlmon.instrumentation.export.call_sampler import EvenDraws, Samples
+from otel_mlmon.instrumentation.decode.predictions import CallDescription, Predictions, describe_call
+from otel_mlmon.instrumentation.export.call_sampler import CallPriorities, EvenDraws, Samples, prioritize
 from otel_mlmon.instrumentation.export.error_tracker import (
     ContextReader,
     ErrorTracker,
@@ -34,7 +34,6 @@ from otel_mlmon.instrumentation.export.error_tracker import (
     RelatedSpans,
     SpanIds,
 )
-from otel_mlmon.instrumentation.export.sampling import CallPriorities, describe_call, prioritize
 from otel_mlmon.instrumentation.sentry import otlp as sentry_otlp
 from otel_mlmon.instrumentation.sentry.client import (
     INSTALL,

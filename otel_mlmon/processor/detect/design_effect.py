@@ -171,6 +171,10 @@ class DesignEffects:
             return
         self._set_prior(row, estimate, max(estimate, float(arrays["prior_divisor"][row])))
 
+    def assume(self, row: int, divisor: float) -> None:
+        """Judges a stream from its first items on, counts divided by `divisor` until its own φ is known."""
+        self._set_prior(row, 1.0, divisor)
+
     def add(self, rows: Indices, counts: Floats, items: Floats) -> None:
         """Adds one pane to the estimates of some streams: counts of shape (S, K) and their sums, above 0."""
         arrays, index = self._arrays, as_slice(rows)

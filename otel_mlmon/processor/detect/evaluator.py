@@ -19,18 +19,16 @@ import numpy as np
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.detect.arrays import STAGE, split_into_rounds, stack_counts
-from otel_mlmon.processor.detect.cycles import ORIGINS, StreamCycles
+from otel_mlmon.processor.detect.cycles import ORIGINS, Lineage, StreamCycles
 from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE, Detectable
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
-from otel_mlmon.processor.detect.inheritance import Lineage
 from otel_mlmon.processor.detect.measure import BankKey, Sensitivities, StreamEntry, StreamRow, measure_windows
-from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.policy import DetectionPolicy, judge_thresholds
 from otel_mlmon.processor.detect.rare_bins import find_rare_names
 from otel_mlmon.processor.detect.score import Score, Statistics, build_learning_score
 from otel_mlmon.processor.detect.state import CycleState, StreamState
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
-from otel_mlmon.processor.detect.threshold import judge_thresholds
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 from otel_mlmon.types import Counts, Indices
 
@@ -260,7 +258,7 @@ class Evaluator:
                 self._drop_evidence(window.stream)
                 continue
             with _GUARD:
-                entry = self._entry(window.stream, reference, policy)
+                entry = self._entry(window, reference, policy)
                 key = entry.bank, reference.bins.is_ordered
                 batch = batches.get(key)
                 if batch is None:
@@ -271,8 +269,9 @@ class Evaluator:
                 batch.rows.append(entry.row)
         return batches.values()
 
-    def _entry(self, stream: StreamKey, reference: Reference, policy: DetectionPolicy) -> StreamEntry:
+    def _entry(self, window: Window, reference: Reference, policy: DetectionPolicy) -> StreamEntry:
         """Returns where a stream's evidence is; new evidence if its reference or policy has changed."""
+        stream = window.stream
         previous = self._entries.get(stream)
         if previous is not None and previous.is_against(reference, policy):
             return previous
@@ -290,11 +289,14 @@ class Evaluator:
             # What the hours of a day do to the shares is not in an hour of values, nor in rows without times.
             is_effect_enough=self._is_offline or self._cycles is None or reference.origin not in ORIGINS,
         )
+        bank.column("last_ns")[row] = window.start_ns  # the onset of a drift that is there from the beginning
         if previous is not None and is_rebinned:
             bank.continue_from(row, self._banks[previous.bank], previous.row)
             self._drop_evidence(stream)
         elif reference.origin != "budget":
             self._inherit(stream, bank, row)
+        elif policy.first_divisor is not None:
+            bank.effects.assume(row, policy.first_divisor)
         self._lineage.add(stream)
         entry = self._entries[stream] = StreamEntry(
             bank=key,

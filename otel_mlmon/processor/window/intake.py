@@ -153,7 +153,7 @@ class PointIntake:
         series = self._state.series.get(key)
         if series is None:
             return self._add_first(key, point, group)
-        repetition = series.find_repetition(group.key)
+        repetition = series.find_repetition(group.key, value)
         if repetition is not None:
             return repetition
         if series.is_counter is not (value.table is None):

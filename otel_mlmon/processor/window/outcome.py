@@ -26,9 +26,9 @@ PointOutcome: TypeAlias = Literal[
 """Outcome of adding a point. Counted: `accepted`; `out_of_order`: a later one of its series came first; `reset`: its
 series began anew; `late`: its pane is closed, so it is no evidence; `duplicate`: it was counted before. Of a metric
 that no stream is made of: `unused`. Not counted: `starting_point`: a first total, of which nobody knows how much was
-counted already, or one over other buckets; `overlap`: a late delta of a time that is counted already; `too_late`: its
-pane is not stored any more; `too_many_…`: a limit is reached; `mismatch`: a histogram where a counter is expected or
-the reverse."""
+counted already, or one over other buckets; `overlap`: another value for the time of a point, or a late delta of a time
+that is counted already; `too_late`: its pane is not stored any more; `too_many_…`: a limit is reached; `mismatch`: a
+histogram where a counter is expected or the reverse."""
 
 REJECTED_OUTCOMES: Final[frozenset[PointOutcome]] = frozenset(
     {

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.instrumentation.decode.decoder import Decoder
-from otel_mlmon.instrumentation.decode.predictions import CallSummary
-from otel_mlmon.instrumentation.export.sampling import describe_call, prioritize
+from otel_mlmon.instrumentation.decode.predictions import CallSummary, describe_call
+from otel_mlmon.instrumentation.export.call_sampler import prioritize
 from otel_mlmon.instrumentation.runtime.call import CallTuple
 from otel_mlmon.instrumentation.runtime.model_graph import LazyGraph, ModelGraph, OutputOrigin
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import make_copier
@@ -197,6 +197,12 @@ def test_a_label_beside_its_probabilities_is_read_by_itself(label: str, *, as_ma
         calls.append(({"x": np.zeros((1, 2), np.float32)}, outputs))
     last = compare(calls, {}, {})[-1]
     assert last is not None
+    copies = records(calls, {}, described(calls[0][1]))
+    decoder = decoder_of(copies[0], {})
+    summarize(decoder, copies[0])
+    # In the fewest steps: as the general way reads it, which is not gone.
+    decoder._reader.read(*copies[-1][4:6])
+    assert decoder._reader._read_row(*copies[-1][4:6]) == last
     assert (last.batch_size, last.head_name) == (1, "")
     assert last.label is not None
     assert last.mean_confidence is not None

@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.instrumentation.export.call_sampler import (
+    CallPriorities,
     CallSampler,
     Sample,
     SamplingRound,
+    SlowCallDetector,
     make_round,
     sample_attributes,
 )
-from otel_mlmon.instrumentation.export.sampling import CallPriorities, SlowCallDetector
 from otel_mlmon.types import Bools, Floats, ModelKey
 
 A, B, C = ModelKey("a"), ModelKey("b"), ModelKey("c")

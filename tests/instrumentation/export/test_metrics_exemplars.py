@@ -33,8 +33,8 @@ from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
 from otel_mlmon.instrumentation.decode.predictions import Confidences, Head, Labels, Predictions
 from otel_mlmon.instrumentation.export import bulk
 from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons
+from otel_mlmon.instrumentation.export.call_sampler import prioritize
 from otel_mlmon.instrumentation.export.metrics import MAX_EXEMPLARS, MetricWriter, spread_over_ranks
-from otel_mlmon.instrumentation.export.sampling import prioritize
 from otel_mlmon.instrumentation.lifecycle import Handle
 from otel_mlmon.testing import capture
 from otel_mlmon.types import ModelKey

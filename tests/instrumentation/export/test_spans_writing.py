@@ -16,9 +16,8 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, Trace
 
 from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
 from otel_mlmon.instrumentation.decode.predictions import Predictions
-from otel_mlmon.instrumentation.export.call_sampler import Sample
+from otel_mlmon.instrumentation.export.call_sampler import Sample, prioritize
 from otel_mlmon.instrumentation.export.error_tracker import SpanIds
-from otel_mlmon.instrumentation.export.sampling import prioritize
 from otel_mlmon.instrumentation.export.spans import SpanWriter
 
 HOST: Final = SpanContext(trace_id=7, span_id=8, is_remote=False, trace_flags=TraceFlags(1))

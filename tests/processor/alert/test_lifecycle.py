@@ -274,7 +274,7 @@ def test_a_rule_that_fails_on_a_stream_is_in_error_until_it_can_judge_it(monkeyp
 @pytest.mark.guarded
 def test_a_failure_hides_no_breach_of_another_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     run, broken = Run(), BrokenAge(monkeypatch)
-    assert run.pane(1, judged("input.age", "drift"), DRIFT, judged("errors", "drift")) == [
+    assert run.pane(1, judged("input.age", "drift"), DRIFT, judged("errors", "drift", pane=(10, 90))) == [
         ("errors", RuleState.OK, RuleState.FIRING), FIRES,
     ]  # fmt: skip
     assert run.pane(2, judged("input.age", "ok"), QUIET) == [("data_drift", RuleState.FIRING, RuleState.ERROR)]
@@ -503,7 +503,7 @@ def test_a_silence_is_about_its_models_and_rules_and_can_be_ended() -> None:
     run = Run()
     run.alerts.announcer.apply_silence(silence(0, 100, model="fraud-*"), ns(0))
     run.alerts.announcer.apply_silence(silence(0, 1000, id="2", rule="data_*"), ns(0))
-    assert run.pane(10, DRIFT, judged("errors", "drift")) == [("errors", RuleState.OK, RuleState.FIRING)]
+    assert run.pane(10, DRIFT, judged("errors", "drift", pane=(10, 90))) == [("errors", RuleState.OK, RuleState.FIRING)]
     run.alerts.announcer.apply_silence(SilenceRequest(expired_id="2"), ns(20))
     assert run.tick(20) == [FIRES]
 

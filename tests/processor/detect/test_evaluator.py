@@ -13,11 +13,10 @@ from otel_mlmon import semconv
 from otel_mlmon.internal_events import JOURNAL
 from otel_mlmon.processor.detect.alternatives import Direction
 from otel_mlmon.processor.detect.evaluator import Evaluator
-from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.policy import DetectionPolicy, Threshold
 from otel_mlmon.processor.detect.score import Score, Statistics, ThresholdVerdict
 from otel_mlmon.processor.detect.state import StreamState
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
-from otel_mlmon.processor.detect.threshold import Threshold
 from otel_mlmon.processor.state.repository import decode, encode
 from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
 from otel_mlmon.types import ModelKey

@@ -169,6 +169,14 @@ def test_the_last_eight_consumed_points_are_duplicates_when_repeated_and_older_o
     assert [bench.add(point_) for point_ in points] == ["overlap"] + ["duplicate"] * MAX_CONSUMED_KEYS
 
 
+def test_another_value_for_the_time_of_a_point_is_of_another_writer_and_not_a_repeated_one() -> None:
+    bench = Bench()
+    for add in (label, cumulative):
+        assert [bench.add(add(count, at_s=5)) for count in (3, 3, 4)] == ["accepted", "duplicate", "overlap"]
+    bench.flush()
+    assert bench.panes.counts["overlap"] == 2
+
+
 @pytest.mark.parametrize(
     ("since_ns", "time_ns", "is_complete"),
     [
@@ -205,8 +213,9 @@ def test_points_of_one_time_are_consumed_in_the_order_of_their_start() -> None:
     consumed = tuple(key for _, key, _, _ in consume_points([series], 20, is_complete=lambda *_: True))
     assert consumed == series.state.counted.keys == ((2, 10), (1, 20), (3, 20))
     assert list(series.pending) == [(0, 30)]
-    repetitions = [series.find_repetition(key) for key in ((1, 20), (5, 20), (0, 30))]
+    repetitions = [series.find_repetition(key, PointValue(1)) for key in ((1, 20), (5, 20), (0, 30))]
     assert repetitions == ["duplicate", None, "duplicate"]
+    assert series.find_repetition((0, 30), PointValue(2)) == "overlap"
 
 
 def test_a_total_of_an_earlier_time_adds_what_it_exceeds_the_last_one_by() -> None:
@@ -265,7 +274,7 @@ def test_an_old_delta_is_a_repeated_one_only_where_its_time_is_counted(is_repeat
     consume(series)
     assert series.state.counted.covered == ((10, 20), (30, 190))
     key = (30, 40) if is_repeated else (20, 30)
-    assert series.find_repetition(key) == ("overlap" if is_repeated else None)
+    assert series.find_repetition(key, PointValue(1)) == ("overlap" if is_repeated else None)
 
 
 @given(intervals=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 9)), max_size=60))

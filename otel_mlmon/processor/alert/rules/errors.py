@@ -11,14 +11,17 @@ from pydantic import Field
 from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import Cause, Severity
 from otel_mlmon.processor.alert.cause import OnsetCounts, ratio_cause
-from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, burn_rate_severity, judge_evidence
+from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, burn_rate_severity, judge_budget
 from otel_mlmon.processor.config.section import Ratio
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.window import Window
 
-POLICY: Final = DetectionPolicy(tolerance=0.0, direction="up")
-"""The reference is the ratio that is allowed: nothing beyond it is tolerated, and only growth is a breach."""
+POLICY: Final = DetectionPolicy(tolerance=0.0, direction="up", first_divisor=25.0)
+"""The reference is the ratio that is allowed: nothing beyond it is tolerated, and only growth is a breach.
+
+A version that fails from its first minute is judged at once, as if failures came 25 together: of 25 calls a second 30 %
+failing are found in 30 s instead of 210 s. Decision 13 has the table."""
 
 
 class ErrorsSection(RuleSection):
@@ -42,7 +45,7 @@ class ErrorsRule:
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
         """Judges the stream of failed calls by the evidence that too many calls fail."""
         bound = self.section.max_ratio
-        return judge_evidence(
+        return judge_budget(
             window,
             score,
             lambda reference: ratio_cause(window, reference, score, counts, bound=bound, of="failed"),

@@ -11,7 +11,7 @@ from pydantic import Field
 from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import Cause, Severity
 from otel_mlmon.processor.alert.cause import OnsetCounts, ratio_cause
-from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, burn_rate_severity, judge_evidence
+from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, burn_rate_severity, judge_budget
 from otel_mlmon.processor.config.section import Duration, Ratio
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score
@@ -43,7 +43,7 @@ class LatencyRule:
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
         """Judges the stream of call durations by the evidence that too many calls are slow."""
         bound, of = self.section.max_ratio, f"over {_format_seconds(self.section.threshold_s)}"
-        return judge_evidence(
+        return judge_budget(
             window,
             score,
             lambda reference: ratio_cause(window, reference, score, counts, bound=bound, of=of),

@@ -1,6 +1,6 @@
 """Rule `statistic`: alerts when a drift statistic of the rolling window is over a threshold that the operator set.
 
-The thresholds carry no false-alarm budget; which samples are too small to judge is decided in `detect/threshold.py`.
+The thresholds carry no false-alarm budget; which samples are too small to judge is decided in `detect/policy.py`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from otel_mlmon.processor.alert.alert import Cause, Severity
 from otel_mlmon.processor.alert.cause import OnsetCounts, format_count, rolling_counts, shift_cause
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
 from otel_mlmon.processor.config.section import Section
-from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.policy import DetectionPolicy, Threshold
 from otel_mlmon.processor.detect.score import Score, ThresholdVerdict
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
-from otel_mlmon.processor.detect.threshold import Threshold
 from otel_mlmon.processor.window.window import Window
 
 _RATIO_STREAMS: Final = (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS)

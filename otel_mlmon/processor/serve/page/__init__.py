@@ -1,1 +1,1 @@
-"""The page that people look at: HTML of the API's documents, rendered on the server; nothing in it decides anything."""
+"""The web pages that people look at: HTML built on the server from the API's documents alone; they decide nothing."""

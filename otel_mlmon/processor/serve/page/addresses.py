@@ -1,4 +1,4 @@
-"""Addresses of models and streams, and the commands that a person may want for a model."""
+"""The web addresses of models and streams, and the shell commands that a person may want for a model."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from otel_mlmon.processor.serve.page import words
 
 
 def model_url(model_id: str, version: str, **parameters: str) -> str:
-    """Returns the address of a model version."""
+    """Returns the web address of a model version's page."""
     query = {"version": words.encode_segment(version) if version else "", **parameters}
     text = "&".join(f"{name}={value}" for name, value in query.items() if value)
     return f"/models/{words.encode_segment(model_id)}" + (f"?{text}" if text else "")
 
 
 def stream_url(model_id: str, version: str, stream: str) -> str:
-    """Returns the address of a stream."""
+    """Returns the web address of a stream's page."""
     suffix = f"?version={words.encode_segment(version)}" if version else ""
     return f"/models/{words.encode_segment(model_id)}/streams/{words.encode_segment(stream)}{suffix}"
 
 
 def build_commands(model_id: str, version: str) -> list[tuple[str, str]]:
-    """Builds the commands that a person may want for a model version, ready to copy."""
+    """Builds the shell commands that a person may want for a model version, ready to copy."""
     options = [f"--model-version {quote_shell(version)}"] if version else []
     options += ["--"] if model_id.startswith("-") else []
     tail = " ".join([*options, quote_shell(model_id)])

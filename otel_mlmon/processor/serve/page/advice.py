@@ -1,4 +1,4 @@
-"""What to do about an alert: advice that names what the documents show, and claims no cause that is not in them."""
+"""Advises what to do about an alert by what the API's documents show, and claims no cause that is not in them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _MEAN: Final = re.compile(r"mean (-?[0-9][0-9 ]*(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)"
 
 
 def find_fallbacks(model: Document) -> list[Document]:
-    """Finds the fallbacks that last: those without a later report that the provider asked for is in use."""
+    """Finds the execution providers on which a model still runs though its process asked for others."""
     used_ns = {use["provider"]: use["last_ns"] for use in model.get("providers", ())}
     return [use for use in model.get("fallbacks", ()) if used_ns.get(use["requested"], 0) <= use["last_ns"]]
 
 
 def list_actions(model: Document, rules: Sequence[str], alerts: Sequence[Document]) -> list[Markup]:
-    """Lists what to do about rules that fire for a model version, the first thing first.
+    """Lists what to do about the alert rules that fire for a model version, the first thing first.
 
     Args:
         model: The document of the version.

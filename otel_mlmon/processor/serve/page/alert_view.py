@@ -1,4 +1,4 @@
-"""Makes what the pages of alerts show out of the documents of the API."""
+"""Builds the content of the web pages on alerts from the API's documents."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def find_waiting(source: Source) -> list[tuple[str, Document, Condition]]:
 
 
 def build_alert_row(source: Source, alert: Document) -> dict[str, Any]:
-    """Builds what is shown of one alert among others: what it is about, since when, and what to do."""
+    """Builds the row of one alert in a table: what it is about, since when, and what to do."""
     model_id, document = _find_model(source, alert)
     since_ns = alert["onset_ns"] or alert["time_ns"]
     row: dict[str, Any] = {
@@ -108,7 +108,7 @@ def list_alert_links(alert: Document) -> list[tuple[str, str]]:
 
 
 def list_links(alert: Document) -> list[Document]:
-    """Lists the links of an alert; what is at this port is addressed without a host, since we may have another name."""
+    """Lists the links of an alert; those to the web port itself without a host, which may have another name."""
     own, base = f"/alerts/{alert['fingerprint']}", alert["web_url"]
     links = [
         {**link, "url": link["url"].removeprefix(base) if base and link["url"].startswith(f"{base}/") else link["url"]}
@@ -119,12 +119,12 @@ def list_links(alert: Document) -> list[Document]:
 
 
 def alert_id(alert: Document) -> str:
-    """Returns what names an alert in an address: its fingerprint and when its state changed."""
+    """Returns the identifier of an alert in a web address: its fingerprint and when its state changed."""
     return f"{alert['fingerprint']}-{alert['time_ns']}"
 
 
 def build_alert(source: Source, alert: Document) -> dict[str, Any]:
-    """Builds what `/alerts/{id}` shows."""
+    """Builds the content of the page of one alert, `/alerts/{id}`."""
     related = [other for other in source.overview["alerts"] if other["fingerprint"] == alert["fingerprint"]]
     model_id, document = _find_model(source, alert)
     updates = [*alert.get("updates", ()), *related]
@@ -148,7 +148,7 @@ def build_alert(source: Source, alert: Document) -> dict[str, Any]:
 
 
 def _find_model(source: Source, alert: Document) -> tuple[str | None, Document | None]:
-    """Finds the model of an alert and the document of its version; None of what is not there any more."""
+    """Finds the model of an alert and the document of its version; None for what no longer exists."""
     for model_id, versions in source.overview.get("versions", {}).items():
         if any(find_alerts(document, [alert], is_active=False) for document in versions.values()):
             return model_id, versions.get(alert["version"])

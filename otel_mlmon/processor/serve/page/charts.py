@@ -1,4 +1,4 @@
-"""Pictures as inline SVG, coloured by the style sheet of the page they stand in; the report of a backtest has them too.
+"""Draws charts as inline SVG, coloured by the page's style sheet, for the web pages and for reports of backtests.
 
 No picture has a style of its own (the page's policy forbids it), and each has a name for screen readers.
 """
@@ -43,19 +43,19 @@ Point = tuple[int, float]
 
 
 class PixelScale:
-    """Maps values to pixels."""
+    """A linear scale from values to pixels of a chart."""
 
     def __init__(self, *, low: float, high: float, start: float, end: float) -> None:
         self._low, self._start = low, start
         self._scale = (end - start) / ((high - low) or 1.0)
 
     def map(self, value: float) -> float:
-        """Returns the pixel of a value."""
+        """Returns the pixel of a value on the scale."""
         return self._start + (value - self._low) * self._scale
 
 
 def draw_svg(width: float, height: float, label: str, parts: Iterable[str]) -> str:
-    """Puts the parts into a picture with a name."""
+    """Joins the parts of a chart to an SVG picture with a name."""
     return (
         f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}" '
         f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
@@ -63,17 +63,17 @@ def draw_svg(width: float, height: float, label: str, parts: Iterable[str]) -> s
 
 
 def draw_text(x: float, y: float, text: str, anchor: str = "start", css_class: str = "label") -> str:
-    """Draws one line of text."""
+    """Draws one line of text in a chart."""
     return f'<text class="{css_class}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def shorten(text: str, length: int) -> str:
-    """Cuts a text, and says so by an ellipsis."""
+    """Shortens a text to fit a chart, with an ellipsis."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def round_steps(high: float, *, limit: int) -> list[float]:
-    """Returns 0 and round steps up to `high`, at most `limit` of them."""
+    """Returns round axis values from 0 up to `high`, at most `limit` of them."""
     if not 1e-300 < high < math.inf:
         return [0.0]
     step = 10.0 ** math.floor(math.log10(high) - 2)
@@ -86,7 +86,7 @@ def round_steps(high: float, *, limit: int) -> list[float]:
 
 
 def draw_grid(vertical: PixelScale, high: float, format_value: Callable[[float], str]) -> str:
-    """Draws horizontal lines at round values, with their numbers."""
+    """Draws the horizontal grid lines of a chart at round values, with their numbers."""
     parts = []
     for value in round_steps(high, limit=4):
         y = vertical.map(value)
@@ -96,7 +96,7 @@ def draw_grid(vertical: PixelScale, high: float, format_value: Callable[[float],
 
 
 def time_ticks(start_s: float, end_s: float, *, limit: int) -> list[tuple[float, str]]:
-    """Returns round moments between two times (Unix seconds) and their texts, UTC, at most `limit` of them."""
+    """Returns round times between two times (Unix seconds) and their texts, UTC, at most `limit` of them."""
     length_s = end_s - start_s
     if length_s <= 0:
         moment = datetime.fromtimestamp(end_s, tz=timezone.utc)
@@ -123,7 +123,7 @@ def draw_lines(
     gap_ns: int = 0,
     least_high: float = 0.0,
 ) -> str:
-    """Draws lines over time, one a class of the style sheet.
+    """Draws a chart of lines over time, each with a class of the style sheet.
 
     Args:
         lines: Classes and points.
@@ -194,7 +194,7 @@ def draw_sparkline(
     moment_ns: int = 0,
     moment: str = "",
 ) -> str:
-    """Draws one small line with its least axes: 0, the top or the threshold, the begin and now.
+    """Draws one small line chart with minimal axes: 0, the maximum or the threshold, its begin and now.
 
     Args:
         points: Times and values; fewer than two finite ones are no picture.
@@ -309,7 +309,7 @@ def draw_bars(
     format_share: Callable[[float], str],
     now: str = "now",
 ) -> str:
-    """Draws the shares of the bins, the reference above the present; of many bins those that differ most."""
+    """Draws the shares of bins as bars, the reference above the present; of many bins those that differ most."""
     rows = list(zip(names, references, shares, strict=False))
     largest = sorted(range(len(rows)), key=lambda index: -abs(rows[index][1] - rows[index][2]))[:MAX_BARS]
     charted = [rows[index] for index in sorted(largest)]
@@ -335,7 +335,7 @@ def draw_bars(
 def draw_heat_map(
     rows: Sequence[tuple[str, Sequence[Point]]], *, start_ns: int, end_ns: int, slot_ns: int, label: str
 ) -> str:
-    """Draws one row a stream and one cell a slot of time, shaded by how near its evidence is to the alarm line.
+    """Draws a heat map of evidence, a row a stream and a cell a time, shaded by its distance to the alarm line.
 
     Args:
         rows: Names and points; a point is the evidence over the alarm line, in log10: 1 and above is an alarm.
@@ -368,7 +368,7 @@ def draw_heat_map(
 
 
 def shade(ratio: float) -> str:
-    """Returns the class for evidence by its ratio to the alarm line, both in log10."""
+    """Returns the style class of evidence by its ratio to the alarm line, both in log10."""
     if ratio >= 1.0:
         return "drift"
     return f"quiet{min(int(max(ratio, 0.0) * SHADES + (ratio > 0.02)), SHADES)}"

@@ -1,4 +1,4 @@
-"""The condition of a model version: what is wrong, since when, what is awaited, and what to do next.
+"""Summarises the condition of a model version: what is wrong, since when, what is awaited, and what to do next.
 
 Read from the documents of the API alone.
 """
@@ -45,7 +45,7 @@ STEADY_RATIO: Final = 1.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """The condition of one model version."""
+    """The condition of one model version: what is wrong, since when, and what to do."""
 
     state: str
     headline: Markup
@@ -82,7 +82,7 @@ def find_alerts(model: Document, alerts: Iterable[Document], *, is_active: bool 
 
 
 def version_state(model: Document) -> str:
-    """Returns the state of a model version, of its rules and its streams the most urgent."""
+    """Returns the state of a model version, the most urgent of its alert rules and its streams."""
     rules = {rule["state"] for rule in model["rules"]}
     silent = [rule["state"] for rule in model["rules"] if rule["rule"] == "no_data"]
     if "firing" in rules:
@@ -102,7 +102,7 @@ def version_state(model: Document) -> str:
 
 
 def describe_condition(source: Source, model_id: str, model: Document) -> Condition:
-    """Describes the condition of one model version."""
+    """Describes the condition of one model version for people."""
     alerts = find_alerts(model, source.overview["alerts"])
     state = version_state(model)
     excess = find_excess(model) if state not in URGENT else None
@@ -267,7 +267,7 @@ def describe_cause(cause: Document) -> Markup:
 
 
 def list_traces(alerts: Iterable[Document]) -> list[tuple[str, str]]:
-    """Lists the traces of alerts, each with its address; that is empty if there is none."""
+    """Lists the traces of alerts, each with its web address or an empty one."""
     traces = {
         str(trace["trace_id"]): trace["url"] if is_web_address(trace["url"]) else ""
         for alert in alerts
@@ -277,7 +277,7 @@ def list_traces(alerts: Iterable[Document]) -> list[tuple[str, str]]:
 
 
 def is_web_address(url: str) -> bool:
-    """Returns whether an address may be a link: http or https, and nothing that runs."""
+    """Returns whether an address may be a link: http or https, and nothing that runs code."""
     return url.lower().startswith(("https://", "http://"))
 
 

@@ -1,4 +1,4 @@
-"""Says whether trouble began with the deploy of a model version, and how that differs from the version before."""
+"""Decides whether trouble began with the deploy of a model version, and how that differs from the version before."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DeployDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deploy:
-    """The deploy that trouble began with."""
+    """The deploy of a model version with which trouble began."""
 
     facts: tuple[Markup, ...]
     advice: Markup
@@ -53,7 +53,7 @@ class Deploy:
 
 
 def find_deploy(source: Source, model_id: str, model: Document, since_ns: int) -> Deploy | None:
-    """Finds the deploy that trouble began with, or that differs from the version before.
+    """Finds the deploy of a version with which trouble began, or that differs from the version before.
 
     Args:
         source: What the page is made of.
@@ -102,7 +102,7 @@ def find_deploy(source: Source, model_id: str, model: Document, since_ns: int) -
 
 
 def _find_moves(source: Source, model_id: str, model: Document) -> list[Document]:
-    """Finds what moved between the first predictions of a version and the version before, the most first."""
+    """Finds the streams whose first values differ from those of the version before, the largest move first."""
     listed = source.overview.get("models", {}).get(model_id, {}).get("versions", ())
     change = next((entry["change"] for entry in listed if entry["version"] == model["version"]), None)
     return [cause for cause in change["moved"] if cause["value"] >= MIN_VERSION_SHIFT] if change else []
@@ -126,7 +126,7 @@ def _describe_move(cause: Document, previous: Markup, name: Markup) -> Markup:
 
 
 def compare_versions(before: Document, now: Document, moved: Sequence[Document]) -> DeployDifference | None:
-    """Returns what differs most urgently between two versions; None where they are alike.
+    """Returns the most urgent difference between two model versions; None where they are alike.
 
     Failed calls are compared first, then latency, then the predictions.
 

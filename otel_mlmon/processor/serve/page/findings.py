@@ -1,4 +1,4 @@
-"""What works and what does not in a whole processor: the content of `/setup` and of `otel-mlmon doctor`."""
+"""Lists what works and what does not in a whole processor, for the page `/setup` and for `otel-mlmon doctor`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RANK: Final = {"broken": 0, "missing": 1, "waits": 2, "works": 3}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that a person should know about the setup."""
+    """One thing that a person should know about the processor's setup."""
 
     is_good: bool
     text: str
@@ -26,7 +26,7 @@ class Finding:
 
 
 def summarize_steps(overview: Document, setup: Document) -> tuple[MonitoringStep, ...]:
-    """Summarises the five steps over all models: a step works where it works for every model version.
+    """Summarises the five steps of monitoring over all models: a step works where it works for all versions.
 
     Without any model the first four wait for telemetry.
     """
@@ -50,7 +50,7 @@ def summarize_steps(overview: Document, setup: Document) -> tuple[MonitoringStep
 
 
 def build_findings(overview: Document, setup: Document, *, now_ns: int) -> dict[str, Any]:
-    """Builds steps, findings and tables of the setup."""
+    """Builds the content of the page `/setup`: steps, findings and tables."""
     steps = summarize_steps(overview, setup)
     documents = [document for versions in overview.get("versions", {}).values() for document in versions.values()]
     return {
@@ -63,7 +63,7 @@ def build_findings(overview: Document, setup: Document, *, now_ns: int) -> dict[
 
 
 def list_findings(documents: Iterable[Document], setup: Document, *, now_ns: int) -> Iterable[Finding]:
-    """Yields what is worth knowing, faults and successes alike."""
+    """Yields what people should know about the processor's setup, faults and successes alike."""
     received = setup.get("received", {})
     points = received.get("points", {})
     accepted = points.get("accepted", 0)

@@ -1,4 +1,4 @@
-"""What was so before: bounded series of each model version, for the pictures over time.
+"""Keeps the past of each model version for charts over time, in series of bounded size.
 
 Three spans: an hour, a day, fourteen days, each in slots of its own length. Of several values in a slot the last is
 kept of rates and medians, and the largest of tails, error ratios and evidence, so that no incident is averaged away.
@@ -30,7 +30,7 @@ _LAST: Final = frozenset({"rate", "p50", "accuracy"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """A stretch of time that a picture covers."""
+    """A stretch of time that a chart covers."""
 
     name: str
     title: str
@@ -55,7 +55,7 @@ SAVE_INTERVAL_NS: Final = 600 * SECOND_NS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotSeriesRecord:
-    """Holds a series as it is stored."""
+    """A stored series of values in slots of time."""
 
     slots: Ints
     values: Floats
@@ -68,7 +68,7 @@ SpanRecords = dict[str, SlotSeriesRecord]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryRecord:
-    """Holds the history of one model version as it is stored."""
+    """The stored history of one model version."""
 
     model: ModelKey
     first_ns: int
@@ -80,7 +80,7 @@ class HistoryRecord:
 
 @dataclass(slots=True, kw_only=True)
 class SlotSeries:
-    """Values of several columns in slots of equal length, the oldest of which are dropped."""
+    """A series of values of several columns in slots of equal length, the oldest of which are dropped."""
 
     slot_ns: int
     capacity: int
@@ -92,7 +92,7 @@ class SlotSeries:
         self.values = [array("f") for _ in self.columns]
 
     def add(self, time_ns: int, values: Iterable[float]) -> None:
-        """Adds values at a time; those of a slot before the last are ignored."""
+        """Adds values at a time to the series; those of a slot before the last are ignored."""
         slot = time_ns // self.slot_ns
         if self.slots and slot < self.slots[-1]:
             return
@@ -109,12 +109,12 @@ class SlotSeries:
                 del column[:32]
 
     def record(self) -> SlotSeriesRecord:
-        """Returns the series as it is stored."""
+        """Returns the series for storage."""
         values = np.array(self.values, dtype=np.float64).reshape(len(self.columns), -1)
         return SlotSeriesRecord(slots=np.array(self.slots, dtype=np.int64), values=values)
 
     def restore(self, record: SlotSeriesRecord) -> None:
-        """Takes over a stored series.
+        """Restores a stored series.
 
         Raises:
             ValueError: It has other columns, or slots that do not increase.
@@ -135,7 +135,7 @@ class SlotSeries:
 
 @dataclass(slots=True, kw_only=True)
 class VersionHistory:
-    """The history of one model version."""
+    """The history of one model version, for charts over time."""
 
     model: ModelKey
     first_ns: int
@@ -147,7 +147,7 @@ class VersionHistory:
     streams: dict[str, dict[str, SlotSeries]] = field(default_factory=dict)
 
     def add(self, time_ns: int, values: Sequence[float], evidence: Mapping[str, float]) -> None:
-        """Adds what is so at a time: `MODEL_COLUMNS`, and by stream the evidence over the alarm line, in log10."""
+        """Records the present `MODEL_COLUMNS` of a version, and each stream's evidence over the alarm line in log10."""
         self.last_ns = time_ns
         for span in SPANS:
             _series_of(self.spans, span, is_model=True).add(time_ns, values)
@@ -157,7 +157,7 @@ class VersionHistory:
                 _series_of(entries, span, is_model=False).add(time_ns, (ratio,))
 
     def record(self) -> HistoryRecord:
-        """Returns the history as it is stored."""
+        """Returns the history of the version for storage."""
         return HistoryRecord(
             model=self.model,
             first_ns=self.first_ns,
@@ -188,7 +188,7 @@ class History:
         self._begin_ns = 0
 
     def add(self, model: ModelKey, time_ns: int, values: Sequence[float], evidence: Mapping[str, float]) -> None:
-        """Adds what is so of a model version at a time; what is not newer than before is ignored.
+        """Records the present values of a model version; what is not newer than before is ignored.
 
         Args:
             model: Its key.
@@ -213,7 +213,7 @@ class History:
             self._drop_silent()
 
     def pop_changes(self, *, is_last: bool) -> tuple[list[HistoryRecord], list[ModelKey]]:
-        """Returns the histories that are to be stored now, and the model versions whose history is gone.
+        """Returns the histories that have to be stored now, and the model versions whose history is gone.
 
         Args:
             is_last: Whether all that changed is to be stored, however short ago it was stored.
@@ -227,7 +227,7 @@ class History:
             return [history.record() for history in due], removed
 
     def undo_pop(self, records: Iterable[HistoryRecord], removed: Iterable[ModelKey]) -> None:
-        """Counts changes as unstored again."""
+        """Marks changed histories as unstored again, after storing them failed."""
         with self._lock:
             for record in records:
                 if (history := self._versions.get((record.model.id, record.model.version))) is not None:
@@ -235,7 +235,7 @@ class History:
             self._removed.update(removed)
 
     def restore(self, record: HistoryRecord) -> None:
-        """Takes over a stored history, unless there is a later one.
+        """Restores a stored history, unless there is a later one.
 
         Raises:
             ValueError: It cannot be used.
@@ -277,7 +277,7 @@ class History:
             return history.spans[span.name].rows(history.last_ns - span.length_s * SECOND_NS)
 
     def stream_rows(self, model: str, version: str, stream: str, span: Span) -> list[tuple[int, float]]:
-        """Returns times and the evidence over the alarm line, in log10, of one stream; slots without any are absent."""
+        """Returns times and log10 evidence over the alarm line of one stream, without slots that have none."""
         with self._lock:
             history = self._versions.get((model, version))
             series = history.streams.get(stream, {}).get(span.name) if history is not None else None
@@ -300,7 +300,7 @@ HISTORY: Final = RecordKind("history", HistoryRecord, is_compressed=True)
 
 
 def save_history(history: History, repository: Repository, *, is_last: bool = False) -> None:
-    """Writes the histories that were not stored for ten minutes; all that changed before the end.
+    """Stores the histories that were not stored for ten minutes; before the end all that changed.
 
     Raises:
         StoreError: The repository refused it; they count as changed.
@@ -313,7 +313,7 @@ def save_history(history: History, repository: Repository, *, is_last: bool = Fa
 
 
 def load_history(history: History, repository: Repository) -> None:
-    """Restores the stored histories; those that cannot be used are set aside.
+    """Loads the stored histories; those that cannot be used are set aside.
 
     Raises:
         StoreError: The repository cannot be read.

@@ -1,4 +1,4 @@
-"""Builds what the first page shows: one card a model and version, trouble first."""
+"""Builds the content of the first web page: one card a model and version, trouble first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODELS_PER_PAGE: Final = 50
 
 
 def build_home(source: Source, *, query: str, page: int) -> dict[str, Any]:
-    """Builds what `/` shows."""
+    """Builds the content of the first web page, `/`."""
     conditions = [
         (model_id, document, describe_condition(source, model_id, document))
         for model_id in source.overview.get("versions", {})

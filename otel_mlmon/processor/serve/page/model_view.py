@@ -1,4 +1,4 @@
-"""Builds what the page of a model version shows: pictures over time, classes, streams, versions."""
+"""Builds the content of the web page of a model version: charts over time, classes, streams, versions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEAT_ROWS: Final = 30
 
 
 def build_model(source: Source, model_id: str, document: Document, *, span: Span, page: int) -> dict[str, Any]:
-    """Builds what `/models/{name}` shows."""
+    """Builds the content of the page of a model version, `/models/{name}`."""
     condition = describe_condition(source, model_id, document)
     steps = list_steps(document, source.setup)
     ranked = sorted(document["streams"], key=rank_stream)

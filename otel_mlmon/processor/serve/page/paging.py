@@ -1,4 +1,4 @@
-"""Cuts many rows into pages."""
+"""Divides the rows of a table into pages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paging:
-    """One page of many rows."""
+    """One page of a table with many rows."""
 
     rows: Sequence[Any]
     number: int
@@ -18,7 +18,7 @@ class Paging:
 
 
 def cut_page(rows: Sequence[Any], number: int, length: int) -> Paging:
-    """Cuts page `number` (from 1) of `length` rows; the nearest there is."""
+    """Returns page `number` (from 1) of a table with `length` rows, or the nearest that exists."""
     count = max(1, -(-len(rows) // length))
     number = min(max(number, 1), count)
     return Paging(rows=rows[(number - 1) * length : number * length], number=number, count=count, total=len(rows))

@@ -1,4 +1,4 @@
-"""The addresses of the page, and how its templates are rendered.
+"""Serves the web pages: their addresses, and how their templates are rendered.
 
 Nothing here changes anything: every address answers GET and HEAD only. A policy without inline styles and scripts is
 sent with each page, which asks no other host for anything and sets no cookie.
@@ -43,7 +43,7 @@ Document = Mapping[str, Any]
 
 
 class PageMissingError(LookupError):
-    """There is no page at an address.
+    """No web page has the requested address.
 
     Args:
         message: Says what is missing.
@@ -51,7 +51,7 @@ class PageMissingError(LookupError):
 
 
 class Page:
-    """Renders the page.
+    """Renders the web pages of the processor.
 
     Args:
         read: Returns the present documents.
@@ -79,7 +79,7 @@ class Page:
         }
 
     def routes(self) -> list[BaseRoute]:
-        """Returns the routes of every address."""
+        """Returns the routes of all web pages."""
         return [
             Route("/", self._answer(self._home)),
             Route("/models/{path:path}", self._answer(self._model)),
@@ -216,7 +216,9 @@ def _load_runbooks() -> dict[str, str]:
     folder = packaged if packaged.is_dir() else Path(__file__).parents[4] / "docs" / "runbooks"
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     texts = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.md"))}
-    return {name: markdown.render(text.replace("](", "](/runbooks/")) for name, text in texts.items()}
+    pages = {name: markdown.render(text.replace("](", "](/runbooks/")) for name, text in texts.items()}
+    # What is wider than a phone is scrolled, by keyboard too.
+    return {name: page.replace("<pre>", '<pre tabindex="0">') for name, page in pages.items()}
 
 
 def _html(text: str, status: int = 200) -> Response:
@@ -225,13 +227,13 @@ def _html(text: str, status: int = 200) -> Response:
 
 
 def _segments(request: Request) -> list[str]:
-    """Returns the encoded segments after `/models/`, as they were sent: a name may hold an encoded slash."""
+    """Returns the encoded segments of an address after `/models/`, as a name may hold an encoded slash."""
     raw = bytes(request.scope.get("raw_path") or request.scope["path"].encode()).split(b"?")[0]
     return [_requote(segment, is_encoded=True) for segment in raw.decode("latin-1").split("/")[2:]]
 
 
 def _requote(text: str, *, is_encoded: bool = False) -> str:
-    """Returns a segment in the one spelling that addresses of ours have."""
+    """Returns a segment of an address in the one spelling that the pages' own addresses have."""
     plain = unquote(text, errors="surrogatepass") if is_encoded else text
     return quote(plain, safe="", errors="surrogatepass")
 

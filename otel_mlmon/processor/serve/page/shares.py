@@ -1,4 +1,4 @@
-"""The shares of the classes, then and now: bars with a legend, and both distributions of a stream."""
+"""Draws the shares of a model's classes before and now, and both distributions of a stream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CATCH_ALL: Final = {"_OTHER": "all others", "_MISSING": "missing"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareBars:
-    """The shares of the classes as stacked bars, one a moment, and what their colours mean."""
+    """The shares of classes as stacked bars, one a moment, with a legend of their colours."""
 
     bars: Sequence[tuple[str, Markup]]
     legend: Sequence[tuple[str, str, str, str]]
@@ -95,12 +95,12 @@ def _draw_moments(bins: Sequence[str], moments: Sequence[tuple[str, Sequence[flo
 
 
 def find_cause(stream: Document, causes: Iterable[Document]) -> Document | None:
-    """Finds the cause that counted a stream since its onset; None if no alert is about it."""
+    """Finds the alert's cause with the counts of a stream since its onset; None if no alert is about it."""
     return next((cause for cause in causes if cause["stream"] == stream["stream"] and cause["bins"]), None)
 
 
 def name_bin(name: str) -> str:
-    """Names a bin as people call it."""
+    """Names a bin of a distribution as people call it."""
     return _CATCH_ALL.get(name) or words.clean(name)
 
 

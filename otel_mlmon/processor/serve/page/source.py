@@ -1,4 +1,4 @@
-"""What a page is made of: the documents of the API, read once for each request."""
+"""Reads the API's documents that the web pages are built from, once for each request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOUR_S: Final = 3_600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What the page is made of, read once for each request."""
+    """The API's documents that a web page is built from, read once for each request."""
 
     overview: Document
     setup: Document

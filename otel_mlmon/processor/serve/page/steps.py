@@ -1,4 +1,4 @@
-"""The five steps of monitoring, and which of them work for a model: read from the documents of the API alone.
+"""Checks which of the five steps of monitoring work for a model, by the API's documents alone.
 
 The page and `otel-mlmon doctor` say the same, since both ask here.
 """
@@ -23,7 +23,7 @@ _LOCAL_NOTIFIERS: Final = frozenset({"log"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitoringStep:
-    """One of the five steps, for one model version or for a whole processor."""
+    """One of the five steps of monitoring, for one model version or for a whole processor."""
 
     number: int
     state: StepState
@@ -34,21 +34,21 @@ class MonitoringStep:
 
     @property
     def name(self) -> str:
-        """The name of the step."""
+        """The name of the step of monitoring."""
         return NAMES[self.number - 1]
 
     @property
     def is_working(self) -> bool:
-        """Whether it works."""
+        """Whether the step of monitoring works."""
         return self.state == "works"
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns a JSON object."""
+        """Returns the step of monitoring as a JSON object."""
         return {**asdict(self), "name": self.name}
 
 
 def list_steps(model: Document, setup: Document) -> tuple[MonitoringStep, ...]:
-    """Lists the five steps of one model version.
+    """Lists the five steps of monitoring for one model version, with their states.
 
     Args:
         model: The document of the model version.
@@ -67,7 +67,7 @@ def list_steps(model: Document, setup: Document) -> tuple[MonitoringStep, ...]:
 
 
 def next_step(steps: Iterable[MonitoringStep]) -> MonitoringStep | None:
-    """Returns the one step to work on next: the first that is broken or missing, else the first that waits."""
+    """Returns the step of monitoring to work on next: the first broken or missing one, else the first that waits."""
     listed = list(steps)
     for states in (("broken", "missing"), ("waits",)):
         for step in listed:
@@ -118,7 +118,7 @@ def _drift(number: int, streams: Sequence[Document], subject: str, todo: str) ->
 
 
 def describe_learning(stream: Document) -> str:
-    """Says how far the reference of a stream is learned."""
+    """Describes how far the reference of a stream is learned."""
     learned, required = int(stream["learned_count"]), int(stream["required_count"])
     if stream["calibrating"]:
         done = format_percent(stream["calibrated_ratio"])

@@ -1,4 +1,4 @@
-"""Builds what the page of a stream shows, and its row in the table of streams."""
+"""Builds the content of the web page of a stream, and its row in the table of streams."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ORIGINS: Final = {
 
 
 def build_stream(source: Source, model_id: str, document: Document, stream: Document, *, span: Span) -> dict[str, Any]:
-    """Builds what `/models/{name}/streams/{stream}` shows."""
+    """Builds the content of the page of a stream, `/models/{name}/streams/{stream}`."""
     active = find_alerts(document, source.overview["alerts"])
     alerts = [alert for alert in active if any(cause["stream"] == stream["stream"] for cause in alert["causes"])]
     causes = [cause for alert in alerts for cause in alert["causes"]]
@@ -81,7 +81,7 @@ def _with_query(url: str, query: str) -> str:
 
 
 def rank_stream(stream: Document) -> tuple[int, float, str]:
-    """Returns the rank of a stream in tables: trouble first, then the most evidence."""
+    """Returns the sort key of a stream in tables: trouble first, then the most evidence."""
     order = {"drift": 0, "error": 1, "no_data": 2}
     margin = stream["log10_evidence"] / max(stream["log10_alarm_line"], 1e-9)
     return order.get(stream["state"], 3), -margin if math.isfinite(margin) else 0.0, stream["stream"]
@@ -112,14 +112,14 @@ def build_stream_row(
 
 
 def _format_detectable(detectable: Document | None) -> str:
-    """Formats the smallest shift that would be found within a day."""
+    """Formats the smallest shift of a stream that would be found within a day."""
     if detectable is None:
         return words.UNKNOWN
     return words.format_percent(detectable["shift"]) if words.is_number(detectable["shift"]) else "none"
 
 
 def describe_sides(stream: Document) -> tuple[str, str]:
-    """Describes reference and rolling window in a few words: means, or the largest class."""
+    """Describes reference and rolling window of a stream in a few words: means, or the largest class."""
     mean = stream["mean"]
     if stream["origin"] == "budget" and len(stream["bins"]) == 2:
         sides = (stream["reference_shares"][1], stream["current_shares"][1] if stream["current_count"] else None)
@@ -142,7 +142,7 @@ def _difference(stream: Document, index: int) -> float:
 
 
 def describe_evidence(stream: Document) -> str:
-    """Describes evidence as a share of the way to the alarm line."""
+    """Describes evidence of drift as a share of the way to the alarm line."""
     if stream["state"] == "learning":
         return describe_learning(stream)
     ratio = stream["log10_evidence"] / max(stream["log10_alarm_line"], 1e-9)

@@ -1,4 +1,4 @@
-"""Words, numbers, times and addresses of the page; text from outside can neither hide nor break anything.
+"""Formats words, numbers, times and names for the web pages; text from outside can neither hide nor break anything.
 
 Autoescaping keeps markup harmless. Beyond that, characters that do not print (line breaks, direction marks, controls)
 are spelled out, and long names are cut; an address never holds a name as it is.
@@ -70,7 +70,7 @@ def is_number(value: Any) -> bool:
 
 
 def clean(text: object, limit: int = MAX_NAME) -> str:
-    """Returns text of one line of at most `limit` characters, in which every character prints."""
+    """Shortens a text to one line of at most `limit` characters, and escapes all that does not print."""
     printable = "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
         for char in str(text)[: limit + 1]
@@ -79,17 +79,17 @@ def clean(text: object, limit: int = MAX_NAME) -> str:
 
 
 def clean_lines(text: str) -> str:
-    """Returns text of several lines in which every character prints; at most 40 lines of 400 characters."""
+    """Shortens a text to at most 40 lines of 400 characters, and escapes all that does not print."""
     return "\n".join(clean(line, 400) for line in text.split("\n")[:40])
 
 
 def format_name(text: object, limit: int = MAX_NAME) -> Markup:
-    """Formats a name from outside; its direction does not reach the text around it."""
+    """Formats a name from outside so that its writing direction does not reach the text around it."""
     return Markup("<bdi>{}</bdi>").format(clean(text, limit)) if str(text) else Markup("")
 
 
 def encode_segment(name: str) -> str:
-    """Encodes a name as one segment of an address, which no client takes for `..` or for two segments."""
+    """Encodes a name as one segment of a web address, which no client takes for `..` or for two segments."""
     marked = f"~{name}" if name[:1] in ("", ".", "~") else name
     encoded = quote(marked, safe="", errors="surrogatepass")
     if len(encoded) <= MAX_SEGMENT and name.isprintable():
@@ -98,7 +98,7 @@ def encode_segment(name: str) -> str:
 
 
 def find_segment(segment: str, names: Iterable[str]) -> str | None:
-    """Finds the name that a segment of an address encodes."""
+    """Finds the name that a segment of a web address encodes."""
     return next((name for name in names if encode_segment(name) == segment), None)
 
 
@@ -188,7 +188,7 @@ def format_duration(seconds: float) -> str:
 
 
 def to_datetime(time_ns: Any) -> datetime | None:
-    """Returns a time of a document; None if it is unknown or out of range."""
+    """Converts a time of a document; None if it is unknown or out of range."""
     try:
         return datetime.fromtimestamp(int(time_ns) / 1e9, tz=timezone.utc) if time_ns else None
     except (OverflowError, OSError, TypeError, ValueError):
@@ -239,10 +239,10 @@ def format_state(state: str, severity: str = "") -> Markup:
 
 
 def name_rule(rule: str) -> str:
-    """Names a rule as the title of its alerts does."""
+    """Names an alert rule as the title of its alerts does."""
     return RULES.get(rule) or clean(rule.replace("_", " "))
 
 
 def explain_rule(rule: str) -> str:
-    """Says what an alert of a rule means; empty of a rule that a package added."""
+    """Explains what an alert of a rule means; empty for a rule that another package added."""
     return MEANINGS.get(rule, "")

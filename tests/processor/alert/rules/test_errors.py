@@ -10,24 +10,26 @@ from tests.support.scores import SECOND_NS, judged
 
 
 def test_the_ratio_of_failed_calls_in_numbers_and_words() -> None:
-    _, (window, score) = judged("errors", "drift", names=("ok", "failed"), reference=(990, 10), pane=(50, 50))
-    rule = ErrorsRule(ErrorsSection.model_validate({"max_ratio": "3%"}))
+    _, (window, score) = judged(
+        "errors", "drift", names=("ok", "failed"), reference=(990, 10), pane=(50, 50), since_ns=SECOND_NS // 2
+    )
+    rule = ErrorsRule(ErrorsSection.model_validate({"max_ratio": "1.5%"}))
     assert rule.judge(window, score, OnsetCounts()) == Cause(
         stream="errors",
         value=0.5,
-        bound=0.03,
+        bound=0.015,
         reference="1 % allowed",
         current="50 % failed",
         current_count=100,
         reference_count=1000,
-        onset_ns=5 * SECOND_NS,
+        onset_ns=SECOND_NS // 2,
         bins=("ok", "failed"),
         reference_shares=(0.99, 0.01),
         current_shares=(0.5, 0.5),
-        details=("17 times the rate that is allowed: a month's budget is gone in 43 hours",),
-        summary="share 50 %, tolerated 3 % (n = 100)",
+        details=("33 times the rate that is allowed: a month's budget is gone in 22 hours",),
+        summary="share 50 %, tolerated 1.5 % (n = 100)",
         origin="budget",
-        budget_spent=0.5 / 0.03 * 5 / 2_592_000,
+        budget_spent=0.5 / 0.015 * 9.5 / 2_592_000,
         margin=0.5,
     )
 
@@ -69,3 +71,32 @@ def test_a_fast_burn_that_turns_slow_is_one_alert() -> None:
     with SimulatedProcessor(CONFIGURATION) as processor:
         assert fail(processor, 0, 60) == []
         assert [entry[1] for entry in fail(processor, 30, 10) + fail(processor, 7, 60)] == ["firing"]
+
+
+@pytest.mark.parametrize(("failed_ratio", "within_s"), [(0.3, 60), (1.0, 40), (0.1, 200)])
+def test_a_version_that_fails_from_its_first_call_alerts_soon(failed_ratio: float, within_s: int) -> None:
+    with SimulatedProcessor() as processor:
+        started_ns, calls = processor.now_ns, 250
+        failed = round(calls * failed_ratio)
+        for _ in range(within_s // 10):
+            processor.now_ns += 10 * SECOND_NS
+            processor.send_counts("fraud", durations_s=[0.01] * (calls - failed), failed_durations_s=[0.01] * failed)
+            processor.advance()
+        (alert,) = processor.alerts
+        assert (alert.rule, alert.state.value, alert.onset_ns) == ("errors", "firing", started_ns)
+
+
+def test_failures_in_bursts_that_five_minutes_may_spend_are_no_alert() -> None:
+    with SimulatedProcessor() as processor:
+        for pane in range(6 * 60):
+            failed = 50 if pane % 66 == 40 else 0  # .3 % of all
+            processor.now_ns += 10 * SECOND_NS
+            processor.send_counts("fraud", durations_s=[0.01] * (250 - failed), failed_durations_s=[0.01] * failed)
+            processor.advance()
+        assert processor.alerts == []
+        for _ in range(3):
+            processor.now_ns += 10 * SECOND_NS
+            processor.send_counts("fraud", durations_s=[0.01] * 150, failed_durations_s=[0.01] * 100)
+            processor.advance()
+        processor.advance(20)
+        assert [alert.rule for alert in processor.alerts] == ["errors"]

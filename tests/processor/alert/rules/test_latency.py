@@ -14,22 +14,22 @@ def judge(entry: Judged, section: LatencySection | None = None) -> object:
 
 
 def test_the_ratio_of_slow_calls_in_numbers_and_words() -> None:
-    assert judge(judged("latency", "drift", names=("within", "over"), reference=(990, 10), pane=(93, 7))) == Cause(
+    assert judge(judged("latency", "drift", names=("within", "over"), reference=(990, 10), pane=(30, 70))) == Cause(
         stream="latency",
-        value=0.07,
+        value=0.7,
         bound=0.01,
         reference="1 % allowed",
-        current="7 % over 200 ms",
+        current="70 % over 200 ms",
         current_count=100,
         reference_count=1000,
         onset_ns=5 * SECOND_NS,
         bins=("within", "over"),
         reference_shares=(0.99, 0.01),
-        current_shares=(0.93, 0.07),
-        details=("7 times the rate that is allowed: a month's budget is gone in 4.3 days",),
-        summary="share 7 %, tolerated 1 % (n = 100)",
+        current_shares=(0.3, 0.7),
+        details=("70 times the rate that is allowed: a month's budget is gone in 10 hours",),
+        summary="share 70 %, tolerated 1 % (n = 100)",
         origin="budget",
-        budget_spent=0.07 / 0.01 * 5 / 2_592_000,
+        budget_spent=0.7 / 0.01 * 5 / 2_592_000,
         margin=0.5,
     )
 
@@ -39,7 +39,7 @@ def test_the_ratio_of_slow_calls_in_numbers_and_words() -> None:
     [("50us", "50 µs"), ("1ms", "1 ms"), ("200ms", "200 ms"), ("1s", "1 s"), ("1500ms", "1.5 s"), ("999ms", "999 ms")],
 )
 def test_the_threshold_is_named_in_its_unit(threshold: str, words: str) -> None:
-    section = LatencySection.model_validate({"threshold": threshold, "max_ratio": "20%"})
-    cause = judge(judged("latency", "drift", names=("within", "over")), section)
+    section = LatencySection.model_validate({"threshold": threshold, "max_ratio": "2%"})
+    cause = judge(judged("latency", "drift", names=("within", "over"), pane=(0, 100), since_ns=1), section)
     assert isinstance(cause, Cause)
-    assert (cause.current.partition("%")[2], cause.bound) == (f" over {words}", 0.2)
+    assert (cause.current.partition("%")[2], cause.bound) == (f" over {words}", 0.02)

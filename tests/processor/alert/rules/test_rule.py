@@ -13,8 +13,7 @@ from otel_mlmon.processor.alert.rules.rule import (
     judge_evidence,
 )
 from otel_mlmon.processor.config.model import Config
-from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.threshold import Threshold
+from otel_mlmon.processor.detect.policy import DetectionPolicy, Threshold
 from tests.support.alerts import CAUSE
 from tests.support.scores import judged
 
@@ -36,7 +35,7 @@ def rules_of(**model: Any) -> ModelRules:
         ("input.age", "data_drift", DetectionPolicy(tolerance=0.05, direction="both")),
         ("input.latency", "data_drift", DetectionPolicy(tolerance=0.05, direction="both")),
         ("latency", "latency", DetectionPolicy(tolerance=0.0, direction="up")),
-        ("errors", "errors", DetectionPolicy(tolerance=0.0, direction="up")),
+        ("errors", "errors", DetectionPolicy(tolerance=0.0, direction="up", first_divisor=25.0)),
     ],
 )
 def test_every_stream_has_its_rule_and_policy(stream: str, rule: str, policy: DetectionPolicy) -> None:

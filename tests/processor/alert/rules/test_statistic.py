@@ -10,8 +10,8 @@ from otel_mlmon.processor.alert.alert import Cause
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.alert.rules.rule import Judgement
 from otel_mlmon.processor.alert.rules.statistic import StatisticRule, StatisticSection
+from otel_mlmon.processor.detect.policy import Threshold
 from otel_mlmon.processor.detect.score import ThresholdVerdict
-from otel_mlmon.processor.detect.threshold import Threshold
 from tests.support.scores import judged
 
 SECTION = StatisticSection.model_validate(

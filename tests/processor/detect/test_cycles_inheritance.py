@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.cycle import DAY_NS, start_cycle
+from otel_mlmon.processor.detect.cycles import inherit_days
 from otel_mlmon.processor.detect.evaluator import Evaluator
-from otel_mlmon.processor.detect.inheritance import inherit_days
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.detect.state import CycleDay, CycleState
 from otel_mlmon.processor.state.repository import decode, encode

@@ -1,56 +1,22 @@
-from __future__ import annotations
+"""Which calls of a batch failed, were unsure or slow, and so are chosen before others."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
-from otel_mlmon.instrumentation.decode.predictions import Confidences, Head, Labels, Predictions
-from otel_mlmon.instrumentation.export.sampling import (
+from otel_mlmon.instrumentation.export.call_sampler import (
     LATENCY_WINDOW,
     MAX_MODELS,
     MIN_LATENCIES,
     SlowCallDetector,
-    call_attributes,
-    describe_call,
     prioritize,
-    span_attributes,
 )
+from tests.support.calls import make_predictions
 
 NAN = float("nan")
-
-
-def batch(
-    confidences: Sequence[Sequence[float]],
-    *,
-    errors: Sequence[str | None] = (),
-    labels: Labels | None = None,
-    batch_sizes: Sequence[int] = (),
-    version: str = "2",
-) -> Predictions:
-    """Calls of the model `m`, with the confidences of the rows of each."""
-    calls = len(confidences)
-    return Predictions(
-        model=ModelIdentity(name="m", version=version, provider="CPU", runtime_version="1.2"),
-        operation="run",
-        started_ns=np.zeros(calls, dtype=np.int64),
-        duration_ns=np.arange(1, calls + 1, dtype=np.int64) * 500_000_000,
-        contexts=[None] * calls,
-        errors=errors or [None] * calls,
-        batch_sizes=np.array(batch_sizes or [len(rows) for rows in confidences], dtype=np.int64),
-        heads={
-            "": Head(
-                labels=labels or Labels(),
-                confidences=Confidences(
-                    np.array([value for rows in confidences for value in rows], dtype=np.float64),
-                    np.array([call for call, rows in enumerate(confidences) for _ in rows], dtype=np.int64),
-                ),
-            )
-        },
-    )
 
 
 def marks(*positions: int, of: int) -> np.ndarray:
@@ -59,10 +25,10 @@ def marks(*positions: int, of: int) -> np.ndarray:
 
 
 def test_mean_and_lowest_confidence_are_of_each_calls_own_rows() -> None:
-    of_rows = prioritize(batch([[0.25, 0.75, 0.5], [], [0.5], [0.125, 0.375]]))
+    of_rows = prioritize(make_predictions([[0.25, 0.75, 0.5], [], [0.5], [0.125, 0.375]]))
     np.testing.assert_array_equal(of_rows.mean_confidence, [0.5, NAN, 0.5, 0.25])
     np.testing.assert_array_equal(of_rows.min_confidence, [0.25, NAN, 0.5, 0.125])
-    single_rows = prioritize(batch([[0.25], [0.75]]))
+    single_rows = prioritize(make_predictions([[0.25], [0.75]]))
     np.testing.assert_array_equal(single_rows.mean_confidence, [0.25, 0.75])
     np.testing.assert_array_equal(single_rows.min_confidence, [0.25, 0.75])
 
@@ -70,7 +36,7 @@ def test_mean_and_lowest_confidence_are_of_each_calls_own_rows() -> None:
 @settings(deadline=None)
 @given(st.lists(st.lists(st.floats(0, 1), max_size=4), min_size=1, max_size=8), st.floats(0, 1))
 def test_confidences_by_call_are_those_of_a_loop(confidences: list[list[float]], floor: float) -> None:
-    actual = prioritize(batch(confidences), confidence_floor=floor)
+    actual = prioritize(make_predictions(confidences), confidence_floor=floor)
     for call, rows in enumerate(confidences):
         mean, lowest = (sum(rows) / len(rows), min(rows)) if rows else (NAN, NAN)
         assert actual.mean_confidence[call] == pytest.approx(mean, nan_ok=True)
@@ -79,13 +45,13 @@ def test_confidences_by_call_are_those_of_a_loop(confidences: list[list[float]],
 
 
 def test_a_call_has_priority_that_failed_is_unsure_or_slow() -> None:
-    predictions = batch([[0.9], [0.5], [0.49], [0.9]], errors=["ValueError", None, None, None])
+    predictions = make_predictions([[0.9], [0.5], [0.49], [0.9]], errors=["ValueError", None, None, None])
     actual = prioritize(predictions, slow=marks(3, of=4), confidence_floor=0.5)
     assert actual.failed.tolist() == [True, False, False, False]
     assert actual.unsure.tolist() == [False, False, True, False]
     assert actual.slow.tolist() == [False, False, False, True]
     assert actual.is_priority.tolist() == [True, False, True, True]
-    plain = prioritize(batch([[0.0], [1.0]]))
+    plain = prioritize(make_predictions([[0.0], [1.0]]))
     assert plain.is_priority.tolist() == [False, False]
     assert {plain.failed.dtype.name, plain.slow.dtype.name} == {"bool"}
 
@@ -157,34 +123,3 @@ def test_models_have_percentiles_of_their_own_and_the_oldest_begins_anew() -> No
     assert detector.detect("new", two, None).tolist() == [False]
     assert detector.detect("0", two, None).tolist() == [False]
     assert detector.detect("2", two, None).tolist() == [True]
-
-
-def test_the_attributes_of_a_call_are_what_is_known_of_it() -> None:
-    labels = Labels(codes=np.array([1, 0, 1, 0]), calls=np.array([0, 1, 1, 3]), table=["cat", "dog"])
-    predictions = batch(
-        [[0.25], [0.25, 0.75], [], [0.5]], errors=[None, None, "ValueError", None], labels=labels,
-        batch_sizes=[1, 2, 0, 1],
-    )  # fmt: skip
-    of_all = prioritize(predictions)
-    model = {"ml.model.name": "m", "ml.model.version": "2"}
-    assert [call_attributes(describe_call(predictions, of_all, call)) for call in range(4)] == [
-        {**model, "ml.inference.duration": 0.5, "ml.batch.size": 1, "ml.prediction.label": "dog",
-         "ml.prediction.confidence": 0.25},
-        {**model, "ml.inference.duration": 1.0, "ml.batch.size": 2, "ml.prediction.confidence": 0.5,
-         "ml.prediction.confidence.min": 0.25},
-        {**model, "ml.inference.duration": 1.5, "error.type": "ValueError"},
-        {**model, "ml.inference.duration": 2.0, "ml.batch.size": 1, "ml.prediction.label": "cat",
-         "ml.prediction.confidence": 0.5},
-    ]  # fmt: skip
-    assert span_attributes(describe_call(predictions, of_all, 2)) == {
-        **model, "ml.inference.duration": 1.5, "error.type": "ValueError", "ml.runtime.name": "onnxruntime",
-        "ml.runtime.version": "1.2", "ml.execution_provider": "CPU", "ml.operation.name": "run",
-    }  # fmt: skip
-
-
-def test_a_row_without_a_label_has_none_and_a_model_without_a_version_has_none() -> None:
-    labels = Labels(codes=np.array([0]), calls=np.array([1]), table=["cat"])
-    predictions = batch([[0.5], [0.5], [0.5]], labels=labels, version="")
-    actual = [call_attributes(describe_call(predictions, prioritize(predictions), call)) for call in range(3)]
-    assert ["ml.prediction.label" in attributes for attributes in actual] == [False, True, False]
-    assert not any("ml.model.version" in attributes for attributes in actual)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from otel_mlmon.processor.detect.inheritance import Lineage
+from otel_mlmon.processor.detect.cycles import Lineage
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.types import ModelKey
 

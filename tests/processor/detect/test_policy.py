@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from otel_mlmon.processor.detect.counts import samples_of
+from otel_mlmon.processor.detect.policy import Threshold
 from otel_mlmon.processor.detect.score import Statistics, ThresholdVerdict
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
-from otel_mlmon.processor.detect.threshold import Threshold
 
 PSI = Threshold(statistic="psi", above=0.2)
 
