@@ -70,8 +70,8 @@ def test_hostile_names_in_every_picture() -> None:
 
 @given(st.lists(st.tuples(st.text(max_size=80), st.floats(0, 1), st.floats(0, 1)), max_size=60))
 def test_columns_stand_inside_whatever_the_bins(rows: list[tuple[str, float, float]]) -> None:
-    names, before, now = ([row[index] for row in rows] for index in range(3))
-    names = [name.encode("ascii", "ignore").decode() if name.isprintable() else "x" for name in names]
+    names = [name.encode("ascii", "ignore").decode() if name.isprintable() else "x" for name, _, _ in rows]
+    before, now = [share for _, share, _ in rows], [share for _, _, share in rows]
     picture = charts.draw_columns(names, before, now, label="x", format_share=str)
     if not any(before) and not any(now):
         assert picture == ""
