@@ -30,6 +30,7 @@ from typing import Any, Final
 import grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from otel_mlmon.cli.processor import calm_garbage_collector
 from otel_mlmon.processor.receive.codec import parse_request
 from otel_mlmon.processor.receive.decode import decode_metrics
 from otel_mlmon.testing import SimulatedProcessor
@@ -44,10 +45,12 @@ DELTA, CUMULATIVE = 1, 2
 README: Final = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- processor -->", "<!-- /processor -->"
 LIMITS: Final = {"max_streams": 30_000, "max_series": 3_000_000}
-CONFIGURATION: Final = {"models": {"*": {"reference": {"learn": 20_000}}}, "limits": LIMITS}
+CONFIGURATION: Final = {"models": {"*": {"reference": {"learn": 2_000}}}, "limits": LIMITS}
 
 
-def build_request(model: str, sender: int, start_ns: int, end_ns: int, temporality: int, panes: int) -> bytes:
+def build_request(
+    model: str, sender: int, start_ns: int, end_ns: int, temporality: int, panes: int, features: int = FEATURES
+) -> bytes:
     """Builds what one sender counted of a model; totals of so many panes where they are cumulative."""
     message = ExportMetricsServiceRequest()
     resource = message.resource_metrics.add()
@@ -61,11 +64,12 @@ def build_request(model: str, sender: int, start_ns: int, end_ns: int, temporali
     labels.aggregation_temporality, labels.is_monotonic = temporality, True
     point = labels.data_points.add(start_time_unix_nano=start_ns, time_unix_nano=end_ns, as_int=500 * panes)
     set_attributes(point, {**names, "ml.prediction.label": "a"})
-    histograms = [("ml.inference.duration", names, -60)]
-    histograms += [("ml.input.feature", {**names, "ml.feature.name": f"feature-{n}"}, 0) for n in range(FEATURES)]
-    for metric, attributes, offset in histograms:
-        data = scope.metrics.add(name=metric).exponential_histogram
-        data.aggregation_temporality = temporality
+    durations = scope.metrics.add(name="ml.inference.duration").exponential_histogram
+    inputs = scope.metrics.add(name="ml.input.feature").exponential_histogram
+    durations.aggregation_temporality = inputs.aggregation_temporality = temporality
+    histograms = [(durations, names, -60)]
+    histograms += [(inputs, {**names, "ml.feature.name": f"feature-{n}"}, 0) for n in range(features)]
+    for data, attributes, offset in histograms:
         counts = [panes * (5 + bucket) + rng.randrange(5) for bucket in range(BUCKETS)]
         point = data.data_points.add(start_time_unix_nano=start_ns, time_unix_nano=end_ns, scale=3, count=sum(counts))
         point.sum, point.positive.offset = 1.5 * point.count, offset
@@ -142,9 +146,11 @@ HEADER: Final = (
 )
 
 
-def measure(models: int, senders: int, temporality: int, *, panes: int, warm: int) -> Cost:
+def measure(models: int, senders: int, features: int, temporality: int, *, panes: int, warm: int) -> Cost:
     """Measures `panes` panes after `warm` others, in process."""
-    cost = Cost(streams=models * POINTS, senders=senders, temporality="delta" if temporality == DELTA else "cumulative")
+    cost = Cost(
+        streams=models * (features + 2), senders=senders, temporality="delta" if temporality == DELTA else "cumulative"
+    )
     floor, total = cost.floor_us, cost.total_us
     with SimulatedProcessor(CONFIGURATION) as running:
         pipeline, directory, begin_ns = running._pipeline, Path(running._directory.name) / "data", running.now_ns
@@ -154,7 +160,7 @@ def measure(models: int, senders: int, temporality: int, *, panes: int, warm: in
             start_ns = begin_ns + 1 if temporality == CUMULATIVE else end_ns - 10 * SECOND_NS + 1
             count = pane + 1 if temporality == CUMULATIVE else 1
             bodies = [
-                build_request(f"model-{model}", sender, start_ns, end_ns, temporality, count)
+                build_request(f"model-{model}", sender, start_ns, end_ns, temporality, count, features)
                 for model in range(models)
                 for sender in range(senders)
             ]
@@ -255,7 +261,7 @@ def serve(protocol: str, senders: int, *, seconds: float, models: int) -> Served
         processor(
             Path(folder),
             windows={"pane": f"{PANE_S:g}s", "lateness": "1s", "rolling": "1m"},
-            models={"*": {"reference": {"learn": 20_000}}},
+            models={"*": {"reference": {"learn": 2_000}}},
             limits=LIMITS,
         ) as running,
     ):
@@ -322,9 +328,21 @@ def main() -> int:
     """Measures, prints, and writes the part of benchmarks/README.md between two comments."""
     parser = argparse.ArgumentParser(prog="benchmarks.processor", description="What the processor costs a point.")
     parser.add_argument("--quick", action="store_true", help="100 streams and 1 sender only, no sockets")
+    parser.add_argument("--in-process", action="store_true", help="no sockets")
     parser.add_argument("--dry-run", action="store_true", help="print the tables, write nothing")
     arguments = parser.parse_args()
-    cases = [(1, 1, 12, 12), (1, 10, 6, 6), (10, 1, 12, 6), (1, 50, 6, 2), (100, 1, 12, 2)]
+    calm_garbage_collector()
+    both = (DELTA, CUMULATIVE)
+    cases = [
+        (1, 1, 8, (DELTA,), 40, 20),
+        (1, 1, FEATURES, both, 40, 10),
+        (10, 1, FEATURES, (DELTA,), 16, 4),
+        (100, 1, FEATURES, (DELTA,), 10, 2),
+        (1, 10, FEATURES, (DELTA,), 10, 6),
+        (1, 50, FEATURES, both, 6, 4),
+        (1, 1000, FEATURES, (DELTA,), 3, 2),
+        (100, 10, FEATURES, (DELTA,), 4, 1),
+    ]
     lines = [
         "## What the processor costs",
         "",
@@ -333,12 +351,12 @@ def main() -> int:
         "",
         *HEADER,
     ]
-    for models, senders, warm, panes in cases[:1] if arguments.quick else cases:
-        for temporality in (DELTA, CUMULATIVE):
-            cost = measure(models, senders, temporality, panes=panes, warm=warm)
+    for models, senders, features, temporalities, warm, panes in cases[1:2] if arguments.quick else cases:
+        for temporality in temporalities:
+            cost = measure(models, senders, features, temporality, panes=panes, warm=warm)
             lines.append(cost.row())
             print(cost.row(), file=sys.stderr)
-    if not arguments.quick:
+    if not arguments.quick and not arguments.in_process:
         lines += ["", "A whole processor over sockets, at half of what it takes:", "", *SERVED_HEADER]
         for protocol in ("gRPC", "HTTP"):
             for senders in (1, 50):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -70,10 +71,22 @@ def run(arguments: argparse.Namespace) -> int:
     logging.getLogger("otel_mlmon.processor").info("Listening: %s.", listeners)
     if arguments.ready_json:
         print(json.dumps({"event": "ready", **addresses}), flush=True)
+    calm_garbage_collector()
     is_loaded = True
     while _wait(signals, None if is_loaded else RELOAD_AGAIN_S) == signal.SIGHUP:
         is_loaded = _reload(service, arguments.config, is_loaded=is_loaded)
     return 0 if service.shutdown(SHUTDOWN_S) else 1
+
+
+def calm_garbage_collector() -> None:
+    """Has Python look for garbage in cycles seldom: a processor keeps most of what it makes, and makes few cycles.
+
+    By default it looks at all that was made of late after 700 new objects, seven points, and at everything that is
+    kept again and again, which took a seventh of the time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 def _wait(signals: queue.SimpleQueue[int], timeout_s: float | None) -> int:

@@ -25,8 +25,9 @@ are judged against their own time of the week (`week_model.py`):
 
 A day is accepted only if it was whole (with items in three quarters of the slots that the fullest day before had; the
 first day with any) and no evidence in it reached half of the alarm line; the first two, which were judged by a
-reference without hours, also if their shares are within .15 of that. Two of each weekday are, and then nothing changes
-any more: it never follows what it judges.
+reference without hours, also if their shares are within .15 of that; the second of a weekday that was not as most days
+are only within .05 of the first or of most days, since so much is forgiven on it. Two of each weekday are, and then
+nothing changes any more: it never follows what it judges.
 
 A reference that was not learned here, such as one of training data, has no hours. Then the cycle is laid around it:
 r_s is its shares times r_s/p, p the shares of a week, normalised.
@@ -79,6 +80,9 @@ FORGIVEN_EARLY: Final = 0.2
 
 NEAR_REFERENCE: Final = 0.15
 """The total variation that the first days may be away from the reference without hours."""
+
+MAX_CHANGE: Final = 0.05
+"""The total variation that the second day of an odd weekday may be away from the first."""
 
 HULL_QUARTERS: Final = 2
 """How far from now the slots are, before and after, that are no drift either."""
@@ -158,7 +162,7 @@ class DailyCycle:
         is_accepted = state.is_quiet or (not self.is_known and self._is_near_reference())
         state.effect = effect
         before = self._model
-        if is_whole and is_accepted and number < MIN_DAYS:
+        if is_whole and is_accepted and number < MIN_DAYS and self._is_repeated():
             if not state.days and not state.inherited:
                 self._choose_slots(effect)
             counts = state.today.reshape(state.slots, QUARTERS // state.slots, -1).sum(1)
@@ -175,6 +179,21 @@ class DailyCycle:
         slots = state.today.reshape(state.slots, QUARTERS // state.slots, -1).any(axis=(1, 2)).sum()
         most = max((day.counts.any(axis=1).sum() for day in state.days), default=1)
         return bool(slots >= MIN_FULL_SHARE * most)
+
+    def _is_repeated(self) -> bool:
+        """Whether the day is as most days are, or as the one before of its weekday, where that was an odd one."""
+        state, model, weekday = self.state, self._model, int(weekday_of(self.state.day))
+        if model is None or not model.day_counts[weekday]:
+            return True
+        if all(model.is_known(weekday, slot) for slot in range(state.slots)):
+            return True
+        first = next(day.counts for day in state.days if weekday_of(day.day) == weekday).sum(0)
+        today = state.today.reshape(state.slots, QUARTERS // state.slots, -1).sum(1)
+        items = max(float(today.sum()), 1.0)
+        noise = np.sqrt(first.size * state.effect / 4.0 * (1.0 / first.sum() + 1.0 / items))
+        usual = today.sum(-1) @ model.shares[0] / items
+        variations = [0.5 * np.abs(today.sum(0) / items - shares).sum() for shares in (first / first.sum(), usual)]
+        return bool(min(variations) <= MAX_CHANGE + noise)
 
     def add(self, start_ns: int, counts: Ints, *, is_quiet: bool) -> None:
         """Counts a pane of the present day, shape (K,)."""

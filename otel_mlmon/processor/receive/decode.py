@@ -117,8 +117,8 @@ class _PointCollector:
     faults: Counter[str] = field(default_factory=Counter)
     values: PointValues = field(default_factory=PointValues)
 
-    def reject_rows(self) -> None:
-        """Builds the table of values, and rejects the points whose rows are not what they say."""
+    def build_values(self) -> None:
+        """Builds the table of the values so far, and rejects the points whose rows are not what they say."""
         rows = self.values.build()
         if rows:
             self.faults.update(rows.values())
@@ -126,6 +126,7 @@ class _PointCollector:
             self.points = [
                 point for point in self.points if point.value.table is not table or point.value.row not in rows
             ]
+        self.values = PointValues()
 
 
 RawAttributes: TypeAlias = tuple[bytes, ...]
@@ -209,7 +210,7 @@ def decode_metrics(request: Any) -> DecodedRequest:
                 collector.loop_dropped += sum(map(_metric_size, scope_metrics.metrics))
             else:
                 _decode_scope(collector, scope_metrics, resource_metrics.resource, resource)
-    collector.reject_rows()
+    collector.build_values()
     return DecodedRequest(
         items=tuple(collector.points),
         ignored=collector.ignored,
@@ -289,7 +290,6 @@ def _decode_metric(
     add_value = ADD_VALUE[kind]
     identities = context.identities.setdefault(definition.name, {})
     is_cumulative = data.aggregation_temporality == _CUMULATIVE
-    add_point = collector.points.append
     for point in data.data_points:
         if point.flags & _NO_RECORDED_VALUE:
             collector.ignored += 1
@@ -301,9 +301,11 @@ def _decode_metric(
             collector.faults[str(error)] += 1
             continue
         exemplars = _trace_ids(point) if point.exemplars else ()
-        add_point(
-            DataPoint(identity, point.start_time_unix_nano, point.time_unix_nano, is_cumulative, value, exemplars)
-        )
+        times = point.start_time_unix_nano, point.time_unix_nano
+        # A third of the time that `DataPoint(…)` takes.
+        collector.points.append(tuple.__new__(DataPoint, (identity, *times, is_cumulative, value, exemplars)))
+        if collector.values.is_full:
+            collector.build_values()
 
 
 def _metric_fault(kind: str, data: Any, definition: semconv.Metric) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from array import array
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, Final
@@ -30,12 +31,15 @@ MAX_BUCKETS: Final = 10_000
 MAX_CACHED_BOUNDS: Final = 512
 """Longer bounds are checked each time, and are not remembered."""
 
+MAX_TABLE_BUCKETS: Final = 1 << 18
+"""The buckets after which a table is full: a request of 64 MiB, a byte each, would take gigabytes at once."""
+
 _SAFE_COUNT: Final = 2**48
 """A sum of as many counts below it as a point may have fits into 64 bits."""
 
 
 class PointValues:
-    """The values of the points of one request: lists that grow, and a table that is built of them at the end.
+    """The values of points of one request: lists that grow, and a table that is built of them when it is full.
 
     Runs on: one thread.
     """
@@ -60,6 +64,11 @@ class PointValues:
             maxima=[],
         )
         """Its values may be read after `build` only."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the table is to be built now."""
+        return len(self._counts) >= MAX_TABLE_BUCKETS
 
     def add_histogram(self, point: Any) -> PointValue:
         """Adds a histogram with explicit bounds.
@@ -138,7 +147,7 @@ class PointValues:
         table = self.table
         if not table.numbers:
             return {}
-        counts = np.array(self._counts, dtype=np.uint64)
+        counts = np.frombuffer(array("Q", self._counts), dtype=np.uint64)
         firsts, lengths = np.array(self._firsts, dtype=np.int64), np.array(self._lengths, dtype=np.int64)
         starts = np.array(table.starts)
         faults = self._find_count_faults(counts, starts)
@@ -164,7 +173,7 @@ class PointValues:
         table.minima.append(minimum)
         table.maxima.append(maximum)
         self._totals.append(point.sum)
-        return PointValue(None, table, row)
+        return tuple.__new__(PointValue, (None, table, row))
 
     def _find_count_faults(self, counts: NDArray[np.uint64], starts: Counts) -> dict[int, str]:
         numbers = self.table.numbers
@@ -206,13 +215,13 @@ def _check_range(buckets: Any, scale: int) -> int:
     Raises:
         PointError: They do not, or are too many.
     """
-    size = len(buckets.bucket_counts)
+    size, offset = len(buckets.bucket_counts), buckets.offset
     if not size:
         return 0
     if size > MAX_BUCKETS:
         raise PointError("too_many_buckets")
     lowest, highest = _index_range(scale)
-    if buckets.offset < lowest or buckets.offset + size - 1 > highest:
+    if offset < lowest or offset + size - 1 > highest:
         raise PointError("bad_offset")
     return size
 
@@ -264,6 +273,8 @@ def _check_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
 
 def _extremes(point: Any) -> tuple[float, float]:
     """Returns minimum and maximum of a histogram; +inf and -inf where they are unknown."""
+    if not point.HasField("min") and not point.HasField("max"):
+        return math.inf, -math.inf
     minimum = point.min if point.HasField("min") else -math.inf
     maximum = point.max if point.HasField("max") else math.inf
     if not minimum <= maximum:  # NaN, or in the wrong order

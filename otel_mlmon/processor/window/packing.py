@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 
-from otel_mlmon.processor.window.series import CountedTimes, Point, PointKey, SeriesKey, SeriesState
+from otel_mlmon.processor.window.series import CountedTimes, Point, PointKey, SeriesIdentity, SeriesKey, SeriesState
 from otel_mlmon.sketch.moments import ExactSum
 from otel_mlmon.sketch.table import Bounds, PointValue, SketchTable
 from otel_mlmon.types import Counts, ModelKey
@@ -64,16 +64,6 @@ class PointsRecord(NamedTuple):
     exemplars: dict[int, tuple[str, ...]]
     """By position, of the points that have any."""
     values: PackedValues
-
-
-class SeriesIdentity(NamedTuple):
-    """The part of a series that never changes, such as its metric and its stream."""
-
-    series: str
-    start_ns: int
-    metric: str
-    name: str
-    category: str
 
 
 class SeriesProgress(NamedTuple):
@@ -141,10 +131,9 @@ def unpack_points(record: PointsRecord) -> Iterator[tuple[SeriesKey, PointKey, P
 def pack_series(model: ModelKey, sender: str, states: Sequence[SeriesState]) -> SeriesRecord:
     """Packs the series that one sender has of one model version for storage."""
     progress: dict[SeriesProgress, int] = {}
-    identities, numbers = [], []
+    numbers = []
     numbers_of: dict[tuple[int, ...], int] = {}
     for state in states:
-        identities.append(SeriesIdentity(*state.key, state.metric, state.name, state.category))
         times = state.updated_ns, state.newest_ns, state.total_ns, state.total_received_ns
         # Of series that went on alike the counted times are one object: most of them are told apart by four numbers.
         same = *times, id(state.counted)
@@ -154,7 +143,13 @@ def pack_series(model: ModelKey, sender: str, states: Sequence[SeriesState]) -> 
         numbers.append(numbers_of[same])
     totals = {position: state.total for position, state in enumerate(states) if state.total is not None}
     return SeriesRecord(
-        model, sender, identities, list(progress), numbers, list(totals), pack_values([*totals.values()])
+        model,
+        sender,
+        [state.identity for state in states],
+        list(progress),
+        numbers,
+        list(totals),
+        pack_values([*totals.values()]),
     )
 
 

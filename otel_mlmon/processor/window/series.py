@@ -82,6 +82,16 @@ class Point(NamedTuple):
     """The number of the request that brought it."""
 
 
+class SeriesIdentity(NamedTuple):
+    """The part of a series that never changes, such as its metric and its stream."""
+
+    series: str
+    start_ns: int
+    metric: str
+    name: str
+    category: str
+
+
 class CountedTimes(NamedTuple):
     """Holds by which times a series recognises what it counted already."""
 
@@ -120,8 +130,13 @@ class SeriesState:
     """The largest time of a total that was consumed, Unix nanoseconds."""
     total_received_ns: int = 0
     """When `total` was received, by our clock."""
-    counted: CountedTimes = field(default_factory=CountedTimes)
+    counted: CountedTimes = CountedTimes()  # noqa: RUF009 - it never changes
     """Times of the points that were consumed; one object of all series that go on alike."""
+    identity: SeriesIdentity = field(init=False)
+    """What of it never changes."""
+
+    def __post_init__(self) -> None:
+        self.identity = SeriesIdentity(*self.key, self.metric, self.name, self.category)
 
 
 CompletenessCheck: TypeAlias = Callable[[SeriesState, int, int], bool]
@@ -222,16 +237,10 @@ class Series:
 
 
 def consume_points(
-    panes: Iterable[Series], pane_end_ns: int, *, is_complete: CompletenessCheck
+    group: Iterable[Series], pane_end_ns: int, *, is_complete: CompletenessCheck
 ) -> list[tuple[Series, PointKey, Point, PointValue | None]]:
-    """Takes the points of panes up to `pane_end_ns` from some series; each with its increment, None if it has none.
-
-    Args:
-        panes: The series.
-        pane_end_ns: End of the pane that closes.
-        is_complete: Whether a first total counts from its start on.
-    """
-    entries = [(series, *entry) for series in panes for entry in series.take_points(pane_end_ns)]
+    """Takes the pending points of panes up to `pane_end_ns`; returns each with its increment, None if it has none."""
+    entries = [(series, *entry) for series in group for entry in series.take_points(pane_end_ns)]
     _count_times(entries)
     differences = _subtract_totals(entries)
     return [

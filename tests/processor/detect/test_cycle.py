@@ -152,6 +152,16 @@ def test_a_weekday_that_was_odd_once_is_judged_as_the_others_too() -> None:
     assert (saturday.shares[0], saturday.highest[0]) == pytest.approx((0.4, 0.6), abs=0.02)
 
 
+@pytest.mark.parametrize(("moved", "is_accepted"), [(0.02, True), (0.10, True), (0.20, False), (-0.10, False)])
+def test_a_drift_on_an_odd_weekday_is_not_learned(moved: float, is_accepted: bool) -> None:
+    """Saturday and Sunday are odd by .1; the second Saturday is nearly so, as a working day is, or otherwise."""
+    days = np.tile(np.array([600, 400]), (13, QUARTERS, 1))
+    days[5:7] = [500, 500]
+    days[12] = [500 + 1_000 * moved, 500 - 1_000 * moved]
+    cycle = fed(np.random.default_rng(2).poisson(days))
+    assert (cycle.state.days[-1].day == MONDAY + 12) is is_accepted
+
+
 def test_parts_of_days_say_nothing_of_the_other_slots() -> None:
     rng = np.random.default_rng(4)
     table = rng.multinomial(900, [0.6, 0.4], size=(7, QUARTERS)).astype(np.float64)

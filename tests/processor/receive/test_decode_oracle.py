@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from otel_mlmon import semconv
 from otel_mlmon.errors import MalformedError
-from otel_mlmon.processor.receive import decode
+from otel_mlmon.processor.receive import decode, sketches
 from otel_mlmon.processor.receive.codec import parse_request
 from otel_mlmon.processor.receive.data_point import DataPoint
 from otel_mlmon.processor.receive.decode import DecodedRequest, decode_metrics
@@ -177,6 +177,23 @@ def test_what_is_remembered_is_bounded_and_forgotten_without_a_trace(monkeypatch
     for _ in range(3):
         assert facts(decode_metrics(message)) == facts(decode_plainly(message))
         assert 0 < decode._CACHE.size_bytes <= 8_000
+
+
+@pytest.mark.parametrize("buckets", [1, 7, 30])
+def test_a_request_of_many_buckets_is_decoded_in_several_tables(monkeypatch: pytest.MonkeyPatch, buckets: int) -> None:
+    monkeypatch.setattr(sketches, "MAX_TABLE_BUCKETS", buckets)
+    message = ExportMetricsServiceRequest()
+    metric = message.resource_metrics.add().scope_metrics.add().metrics.add(name=semconv.FEATURE.name)
+    metric.exponential_histogram.aggregation_temporality = 1
+    for number in range(20):
+        counts = list(range(number))
+        point = metric.exponential_histogram.data_points.add(time_unix_nano=10, count=sum(counts) + number % 3 // 2)
+        point.positive.bucket_counts.extend(counts)
+        set_attributes(point.attributes, [(semconv.MODEL_NAME, "m"), (semconv.FEATURE_NAME, f"f{number}")])
+    decoded = decode_metrics(message)
+    assert facts(decoded) == facts(decode_plainly(message))
+    assert decoded.faults == {"count_mismatch": 6}
+    assert len({id(item.value.table) for item in decoded.items if isinstance(item, DataPoint)}) > 1
 
 
 def test_attributes_that_are_none_make_a_request_malformed() -> None:
