@@ -29,7 +29,7 @@ from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
 from otel_mlmon.processor.receive.dead_letters import DeadLetterDirectory
 from otel_mlmon.processor.receive.decode import DecodedRequest
 from otel_mlmon.processor.receive.events import PointsRejected, RequestMalformed, RequestRefused
-from otel_mlmon.processor.receive.load import WorkMeter
+from otel_mlmon.processor.receive.load import ReturnSchedule, WorkMeter
 from otel_mlmon.processor.receive.outcomes import DEAD_LETTER, ExportResult, ReceivedCounts, RefusalReason
 from otel_mlmon.processor.receive.sender_versions import SenderVersions
 
@@ -123,6 +123,7 @@ class Admission:
         self._dead_letters = DeadLetterDirectory(dead_letters) if dead_letters is not None else None
         self._lock = threading.Lock()
         self._pending_bytes = 0
+        self._returns = ReturnSchedule(max_delay_s=max(MAX_RETRY_AFTER_S, retry_after_s), clock=clock)
         self._totals: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self._unused: Counter[str] = Counter()
@@ -190,9 +191,10 @@ class Admission:
                 self._places[id(place)] = place
                 self._pending_bytes += size_bytes
                 return place
-        reason, explanation, delay_s = refusal
+            reason, explanation, delay_s = refusal
+            cost_s = self._meter.estimate_s(1, size_bytes)
+            delay_s = self._returns.add(cost_s, min_delay_s=max(delay_s, self.retry_after_s))
         self.count_unread(reason, explanation, sent_bytes)
-        delay_s = min(max(delay_s, self.retry_after_s), max(MAX_RETRY_AFTER_S, self.retry_after_s))
         raise OverloadedError(f"{explanation} Send the request again later.", retry_after_s=delay_s)
 
     def release(self, place: Place) -> None:

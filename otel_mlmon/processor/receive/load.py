@@ -75,3 +75,27 @@ class WorkMeter:
         if self._threads:
             self._busy_s += now_s - self._began_s
         self._began_s = now_s
+
+
+class ReturnSchedule:
+    """Spaces out when refused requests come again: one after the other, at the rate at which they are worked off.
+
+    Were all asked to come again in a second, refusing them would soon take the time of the work.
+
+    Runs on: any thread, one at a time.
+
+    Args:
+        max_delay_s: The longest delay, in seconds; beyond it requests come again together.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, *, max_delay_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_delay_s = max_delay_s
+        self._clock = clock
+        self._last_s = 0.0
+
+    def add(self, cost_s: float, *, min_delay_s: float) -> float:
+        """Adds a refused request that takes `cost_s` seconds to process; returns the delay to ask for, in seconds."""
+        now_s = self._clock()
+        self._last_s = min(max(self._last_s + cost_s, now_s + min_delay_s), now_s + self._max_delay_s)
+        return self._last_s - now_s

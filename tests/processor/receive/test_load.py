@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_mlmon.processor.receive.load import INITIAL_BYTES_PER_S, REQUEST_BYTES, WorkMeter
+from otel_mlmon.processor.receive.load import INITIAL_BYTES_PER_S, REQUEST_BYTES, ReturnSchedule, WorkMeter
 
 
 class Clock:
@@ -58,3 +58,13 @@ def test_a_machine_that_becomes_slow_is_noticed_within_seconds_of_work() -> None
     for _ in range(20):
         work(meter, clock, 1.0, 100_000)
     assert meter.estimate_s(0, 100_000) > 0.7
+
+
+def test_refused_requests_come_again_one_after_the_other_and_not_too_late() -> None:
+    now_s = 100.0
+    schedule = ReturnSchedule(max_delay_s=3.0, clock=lambda: now_s)
+    assert [schedule.add(0.5, min_delay_s=1.0) for _ in range(7)] == [1.0, 1.5, 2.0, 2.5, 3.0, 3.0, 3.0]
+    now_s = 102.0
+    assert [schedule.add(0.5, min_delay_s=1.0) for _ in range(2)] == [1.5, 2.0]
+    now_s = 200.0
+    assert schedule.add(0.5, min_delay_s=1.0) == 1.0
