@@ -91,12 +91,13 @@ def build_alert_row(source: Source, alert: Document) -> dict[str, Any]:
         return row
     deploy = find_deploy(source, model_id, document, since_ns)
     actions = list_actions(document, [alert["rule"]], [alert])
+    begin_ns = find_incident_begin(document, since_ns)
     return row | {
         "headline": describe_alerts(document, [alert], since_ns, deploy),
-        "since_ns": find_incident_begin(document, since_ns),
+        "since_ns": begin_ns,
         "facts": list_facts(source, model_id, document, [alert], deploy),
         "actions": [deploy.advice, *actions] if deploy is not None else actions,
-        "card": build_card(source, model_id, document, [alert], since_ns=since_ns, deploy=deploy),
+        "card": build_card(source, model_id, document, [alert], since_ns=begin_ns, deploy=deploy),
     }
 
 
