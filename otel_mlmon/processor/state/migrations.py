@@ -11,12 +11,44 @@ and `tests/processor/state/test_migrations.py` loads all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from otel_mlmon.processor.state.repository import Repository
+import numpy as np
+
+from otel_mlmon.processor.state.repository import Repository, decode, encode
 
 Migration: TypeAlias = Callable[[Repository], None]
 """Rewrites the records of one format as those of the next; must not commit."""
 
-MIGRATIONS: Final[Mapping[int, Migration]] = {}
+_EPOCH_WEEKDAY, _SATURDAY, _WEEKDAYS = 3, 5, 7
+
+
+def date_cycle_days(repository: Repository) -> None:
+    """Gives the stored days of daily cycles their dates, which format 7 had not, and their counts as 32 bits.
+
+    Format 7 says of a day only whether it is of a weekend: its date is the latest one before the next day's that fits.
+    """
+    records = {key: decode(blob, dict) for key, blob in repository.load("cycle").items()}
+    for record in records.values():
+        state = record["state"]
+        state.pop("whole_days", None)
+        for name in ("days", "inherited"):
+            state[name] = _date_days(state.get(name, []), before=state["day"])
+    repository.put("cycle", [(key, encode(record, is_compressed=True)) for key, record in records.items()])
+
+
+def _date_days(days: list[dict[str, Any]], *, before: int) -> list[dict[str, Any]]:
+    """Dates days, the oldest first, of which the last is before a day, in days since 1970."""
+    dated = []
+    for day in reversed(days):
+        before -= 1
+        while ((before + _EPOCH_WEEKDAY) % _WEEKDAYS >= _SATURDAY) != bool(day["kind"]):
+            before -= 1
+        dtype, shape, blob = day["counts"]
+        counts = np.frombuffer(blob, dtype=dtype).astype("<i4")
+        dated.append({"day": before, "counts": (counts.dtype.str, shape, counts.tobytes())})
+    return dated[::-1]
+
+
+MIGRATIONS: Final[Mapping[int, Migration]] = {7: date_cycle_days}
 """By the format that is migrated from."""

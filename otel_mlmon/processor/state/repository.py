@@ -37,7 +37,7 @@ DAMAGED: Final = "damaged"
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
-FORMAT_VERSION: Final = 7
+FORMAT_VERSION: Final = 8
 """The version of all stored records together; grows with any change to them."""
 
 

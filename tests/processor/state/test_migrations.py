@@ -6,15 +6,19 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from otel_mlmon.errors import StoreError
+from otel_mlmon.processor.evidence_log import CycleRecord
 from otel_mlmon.processor.records import RECORD_KINDS
 from otel_mlmon.processor.state.maintenance import check_state
 from otel_mlmon.processor.state.migrations import MIGRATIONS
-from otel_mlmon.processor.state.repository import FORMAT_VERSION, Repository
+from otel_mlmon.processor.state.repository import FORMAT_VERSION, Repository, decode, encode
 from otel_mlmon.processor.state.sqlite import FILE_NAME, SqliteRepository
 from otel_mlmon.processor.window.aggregator import WindowAggregator
+from otel_mlmon.processor.window.window import StreamKey
+from otel_mlmon.types import ModelKey
 from tests.tools.freeze_state import FIXTURES, PANES, freeze
 
 FROZEN = sorted(FIXTURES.glob("format-*.sqlite3"))
@@ -46,6 +50,29 @@ def test_a_frozen_store_is_read_whole(frozen: Path, tmp_path: Path) -> None:
 def test_the_script_writes_what_can_be_read(tmp_path: Path) -> None:
     freeze(tmp_path / FILE_NAME)
     assert check_state(tmp_path, RECORD_KINDS).faults == ()
+
+
+def test_days_of_format_7_get_dates_of_their_kind(tmp_path: Path) -> None:
+    counts = np.arange(192, dtype="<i8").reshape(96, 2)
+    plain = (counts.dtype.str, counts.shape, counts.tobytes())
+    stream = StreamKey(ModelKey("m", "1"), "input.x")
+    state = {
+        "bins": ["a", "b"], "first_ns": 1, "day": 20_003, "today": plain, "whole_days": 3, "effect": 2.0,
+        "days": [{"kind": kind, "counts": plain} for kind in (0, 1, 1, 0)],
+        "inherited": [{"kind": 1, "counts": plain}],
+    }  # fmt: skip
+    repository = SqliteRepository(tmp_path, format_version=7)
+    repository.put("cycle", [("key", encode({"stream": stream, "state": state}, is_compressed=True))])
+    repository.commit()
+    repository.close()
+    repository = SqliteRepository(tmp_path)
+    record = decode(repository.load("cycle")["key"], CycleRecord)
+    repository.close()
+    # Day 20,003 is a Monday: the days before are the Friday, and the Sunday, Saturday and Friday of the week before.
+    assert [day.day for day in record.state.days] == [19_993, 19_994, 19_995, 20_000]
+    assert [day.day for day in record.state.inherited] == [20_002]
+    assert all(np.array_equal(day.counts, counts) and day.counts.dtype == np.int32 for day in record.state.days)
+    assert (record.state.day, record.state.effect, record.state.time_zone) == (20_003, 2.0, "")
 
 
 def rename(repository: Repository) -> None:
