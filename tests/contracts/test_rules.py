@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import Cause
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.alert.rules.rule import RULES, Rule
@@ -113,7 +114,9 @@ BREACHED = ThresholdVerdict(statistic="psi", is_p_value=False, value=0.9, bound=
 
 
 def breach(rule: Rule, stream: str, *, margin: float = 0.5) -> Cause | None:
-    _, (window, score) = judged(stream, "drift", margin=margin)
+    # So many slow or failed calls spend more than five minutes of their budget at once.
+    pane = (10, 90) if stream in (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS) else (90, 10)
+    _, (window, score) = judged(stream, "drift", margin=margin, pane=pane)
     cause = rule.judge(replace(window, calibration=STEEP), replace(score, thresholds=(BREACHED,)), OnsetCounts())
     return cause if isinstance(cause, Cause) else None
 
@@ -148,6 +151,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from otel_mlmon import semconv
 from otel_mlmon.processor.alert.cause import rolling_counts, shift_cause
 from otel_mlmon.processor.alert.rules.rule import RuleSection
 from otel_mlmon.processor.config.section import Ratio

@@ -30,7 +30,7 @@ def settings_of(folder: Path, text: str = "") -> Settings:
         ("prediction.confidence", DetectionPolicy(tolerance=0.02, direction="down")),
         ("input.amount", DetectionPolicy(tolerance=0.05, direction="both")),
         ("latency", DetectionPolicy(tolerance=0.0, direction="up")),
-        ("errors", DetectionPolicy(tolerance=0.0, direction="up")),
+        ("errors", DetectionPolicy(tolerance=0.0, direction="up", first_divisor=25.0)),
     ],
 )
 def test_each_stream_is_judged_as_its_rule_says(tmp_path: Path, stream: str, policy: DetectionPolicy) -> None:

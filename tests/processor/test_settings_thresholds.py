@@ -43,7 +43,7 @@ def test_rules_are_thresholds_of_the_streams_they_name() -> None:
 def test_a_budget_is_no_sample_to_compare_with() -> None:
     settings = settings_of(statistic={"thresholds": RULES})
     assert policy(settings, "latency") == DetectionPolicy(tolerance=0.0, direction="up")
-    assert policy(settings, "errors") == DetectionPolicy(tolerance=0.0, direction="up")
+    assert policy(settings, "errors") == DetectionPolicy(tolerance=0.0, direction="up", first_divisor=25.0)
 
 
 def test_a_stream_is_watched_for_its_thresholds_alone() -> None:

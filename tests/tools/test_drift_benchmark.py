@@ -32,7 +32,8 @@ def test_every_kind_of_traffic_has_the_items_that_it_says(kind: Any) -> None:
 def test_days_without_drift_raise_no_alarm_and_drift_on_them_does() -> None:
     quiet = run_quiet(find_kind("independent"), Plan(streams=4, days=2, pane_s=1_800.0, items_a_day=86_400.0, seed=3))
     assert (quiet["early"], quiet["late"]) == (0, 0)
-    shift = Shift(total_variation=0.25, from_day=1)
+    # In the first two days .2 is forgiven, since a cycle that nobody knows yet may be as large.
+    shift = Shift(total_variation=0.35, from_day=1)
     plan = Plan(streams=4, days=2, pane_s=1_800.0, items_a_day=86_400.0, seed=3, shift=shift)
     assert all(hours is not None and hours <= 12.0 for hours in run_shift(find_kind("independent"), plan)["hours"])
 
