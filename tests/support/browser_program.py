@@ -74,7 +74,8 @@ class Look:
                 kinds.add(kind)
                 self.check_access(page, place)
             links = page.evaluate("[...document.querySelectorAll('a[href]')].map((a) => a.getAttribute('href'))")
-            waiting += [link for link in links if link.startswith("/") and not link.startswith("/api/")]
+            own = [link for link in links if link.startswith("/") and not link.startswith("/api/")]
+            waiting += [link.partition("#")[0] for link in own]  # another place of the same page is no other page
         self.visited[view] = len(seen)
 
     def check_access(self, page: Any, place: str) -> None:

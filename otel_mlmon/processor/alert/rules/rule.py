@@ -165,9 +165,17 @@ def judge_evidence(window: Window, score: Score, describe: Callable[[Reference],
 
 
 def judge_budget(window: Window, score: Score, describe: Callable[[Reference], Cause]) -> Judgement:
-    """Judges slow or failed calls: a breach by the evidence, once it has spent more than five minutes of the budget."""
+    """Judges slow or failed calls: a breach by the evidence, once an excess has spent five minutes of the budget.
+
+    What was spent before the evidence began counts too, where the rolling window as a whole is above what is allowed:
+    calls that are slow from the first one on are so while it is learned how much they vary.
+    """
     judgement = judge_evidence(window, score, describe)
-    return "ok" if isinstance(judgement, Cause) and judgement.budget_spent < MIN_BUDGET else judgement
+    if not isinstance(judgement, Cause):
+        return judgement
+    rate = float(window.rolling[-1]) / max(int(window.rolling.sum()), 1) / judgement.bound
+    spent = rate * (window.end_ns - window.rolling_start_ns) / 1e9 / BUDGET_S if rate > 1.0 else 0.0
+    return judgement if max(judgement.budget_spent, spent) >= MIN_BUDGET else "ok"
 
 
 def judge_shift(window: Window, score: Score, counts: OnsetCounts, *, bound: float) -> Judgement:
