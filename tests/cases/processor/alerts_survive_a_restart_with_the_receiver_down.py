@@ -35,7 +35,7 @@ def scenario(checks: support.Checks, name: str, is_restarted: bool) -> None:
     port = free_port()
     notify = {"notify": [{"webhook": {"url": f"http://127.0.0.1:{port}/alerts"}}]}
     with support.Processor({**CONFIGURATION, "alerts": notify}) as processor:
-        fires = feed(processor, lambda: processor.rule("shop", "latency") == "firing", 30)
+        fires = feed(processor, lambda: processor.rule("shop", "latency") == "firing", 90)
         checks.that(f"{name}: the latency rule fires", fires, fires)
         time.sleep(1.5)
         if is_restarted:
