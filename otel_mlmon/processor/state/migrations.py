@@ -10,10 +10,9 @@ and `tests/processor/state/test_migrations.py` loads all of them.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
-
-import numpy as np
 
 from otel_mlmon.processor.state.repository import Repository, decode, encode
 
@@ -44,9 +43,10 @@ def _date_days(days: list[dict[str, Any]], *, before: int) -> list[dict[str, Any
         before -= 1
         while ((before + _EPOCH_WEEKDAY) % _WEEKDAYS >= _SATURDAY) != bool(day["kind"]):
             before -= 1
-        dtype, shape, blob = day["counts"]
-        counts = np.frombuffer(blob, dtype=dtype).astype("<i4")
-        dated.append({"day": before, "counts": (counts.dtype.str, shape, counts.tobytes())})
+        _, shape, blob = day["counts"]
+        size = len(blob) // 8
+        counts = struct.pack(f"<{size}i", *struct.unpack(f"<{size}q", blob))
+        dated.append({"day": before, "counts": ("<i4", shape, counts)})
     return dated[::-1]
 
 
