@@ -26,7 +26,7 @@ _GRAPH_REMARKS: Final[dict[GraphState, str]] = {
     "is shows in its name and in the values of the first calls",
     "too_large": "reading its graph takes longer than is allowed; what an output is shows in its name and values",
 }
-"""What a state of a graph means for what is reported, where that is not all that could be."""
+"""The reason, by state of a graph, why less than usual is reported of the model's outputs."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
