@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.ports import free_port
-from tests.support.processes import Processor, environment, until
+from tests.support.processes import CLIENT, Processor, environment, until
 from tests.support.programs import program
 
 CONFIGURATIONS = Path(__file__).parent.parent.parent / "collector-config"
@@ -92,7 +92,7 @@ class Collector:
 
     def value(self, name: str, **labels: str) -> float:
         """Returns one of the Collector's own metrics (`otelcol_…`) over all series with these labels."""
-        page = httpx.get(f"http://127.0.0.1:{self.metrics}/metrics", timeout=10).text
+        page = CLIENT.get(f"http://127.0.0.1:{self.metrics}/metrics").text
         return page_value(page, f"otelcol_{name}", **labels)
 
     def lost_points(self) -> float:
@@ -111,7 +111,7 @@ class Collector:
         assert self.child is not None
         assert self.child.poll() is None, self.log()
         try:
-            return httpx.get(f"http://127.0.0.1:{self.health}", timeout=1).status_code == 200
+            return CLIENT.get(f"http://127.0.0.1:{self.health}", timeout=1).status_code == 200
         except httpx.TransportError:
             return False
 

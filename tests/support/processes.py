@@ -22,6 +22,9 @@ from tests.support.ports import free_port
 
 T = TypeVar("T")
 DEADLINE_S = 30.0
+# One client for all requests: a client of its own would read every certificate authority for each, which takes longer
+# than the answer. No connection is kept, since processes are killed here.
+CLIENT = httpx.Client(timeout=10, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 def until(condition: Callable[[], T | None], *, deadline_s: float = DEADLINE_S, what: str = "") -> T:
@@ -105,12 +108,12 @@ class Processor:
 
     def get(self, path: str) -> Any:
         """Returns a document of the web port."""
-        answer = httpx.get(f"http://127.0.0.1:{self.web}{path}", timeout=10)
+        answer = CLIENT.get(f"http://127.0.0.1:{self.web}{path}")
         return answer.json() if answer.headers["content-type"].startswith("application/json") else answer.text
 
     def model(self, name: str) -> dict[str, Any] | None:
         """Returns the document of one model; None while there is none."""
-        answer = httpx.get(f"http://127.0.0.1:{self.web}/api/v1/models/{name}", timeout=10)
+        answer = CLIENT.get(f"http://127.0.0.1:{self.web}/api/v1/models/{name}")
         return answer.json() if answer.status_code == 200 else None
 
     def stream(self, model: str, stream: str) -> dict[str, Any] | None:
