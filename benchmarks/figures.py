@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.backtest.__main__ import WINDOW, table_of
 from benchmarks.hot_path import CASES, measure
-from otel_mlmon.backtest.columns import build_profile, choose_columns
+from otel_mlmon.backtest.columns import build_table_profile, choose_column_kinds
 from otel_mlmon.backtest.replay_table import replay_table
 from otel_mlmon.backtest.request import BacktestRequest, WindowLength
 from otel_mlmon.processor.detect.evaluator import Evaluator
@@ -128,8 +128,8 @@ def processor(models: int, panes: int) -> float:
 def backtest() -> float:
     """Returns the cost of a backtest of 200,000 rows with 21 columns."""
     reference, data = table_of(WINDOW, 1), table_of(200_000, 2)
-    columns = choose_columns(reference, {}, timestamp=None)
-    profile = build_profile(reference, columns)
+    columns = choose_column_kinds(reference, {}, timestamp=None)
+    profile = build_table_profile(reference, columns)
     request = BacktestRequest(reference="ref", data="data", window=WindowLength(rows=WINDOW))
     return relative_cpu(lambda: replay_table(request, data, profile, columns, ignore_progress), 3)
 

@@ -139,7 +139,10 @@ sample's values, of at most some 1,000 of them.
 
 def settings_page(options: Sequence[Option[Any]] = OPTIONS) -> str:
     """docs/settings.md."""
-    rows = ((f"`{option.name}`", f"`{option.variable}`", f"`{option.default!r}`", option.doc) for option in options)
+    rows = (
+        (f"`{option.name}`", f"`{option.environment_variable}`", f"`{option.default!r}`", option.doc)
+        for option in options
+    )
     return f"""# Settings of the application half
 
 Generated from `otel_mlmon/instrumentation/settings.py`; `make docs` writes it.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
-from otel_mlmon.internal_events import JOURNAL, Journal, StageFailed
+from otel_mlmon.internal_events import JOURNAL, EventJournal, StageFailed
 
 FAILURE_LIMIT: Final = 100
 """Errors within `FAILURE_PERIOD_S` that switch a stage off."""
@@ -34,7 +34,9 @@ class Guard:
 
     __slots__ = ("_clock", "_failed_at", "_journal", "is_open", "stage")
 
-    def __init__(self, stage: str, *, journal: Journal = JOURNAL, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stage: str, *, journal: EventJournal = JOURNAL, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.stage = stage
         self._journal = journal
         self._clock = clock
@@ -62,7 +64,7 @@ class Guard:
         self._failed_at.append(now_s)
         if len(self._failed_at) == FAILURE_LIMIT and now_s - self._failed_at[0] <= FAILURE_PERIOD_S:
             self.is_open = True
-        self._journal.emit(
+        self._journal.emit_event(
             StageFailed(
                 stage=self.stage,
                 error_type=type(error).__qualname__,
@@ -72,7 +74,7 @@ class Guard:
         )
         return True
 
-    def reset(self) -> None:
+    def reset_stage(self) -> None:
         """Switches the stage on again and forgets the errors that it had."""
         self._failed_at.clear()
         self.is_open = False
@@ -87,7 +89,7 @@ def guard(stage: str) -> Guard:
     return existing if existing is not None else _GUARDS.setdefault(stage, Guard(stage))
 
 
-def guards() -> tuple[Guard, ...]:
+def list_guards() -> tuple[Guard, ...]:
     """Returns the guards of all stages that were used so far."""
     return tuple(_GUARDS.values())
 

@@ -34,10 +34,10 @@ class InternalEvent(Protocol):
     def count(self) -> int:
         """The amount by which the event's metric grows; 0 or above."""
 
-    def attributes(self) -> Mapping[str, str]:
+    def metric_attributes(self) -> Mapping[str, str]:
         """Returns the attributes under which the event is counted in its metric, few and of few values."""
 
-    def message(self) -> str:
+    def log_message(self) -> str:
         """Returns the log line of the event: a sentence, with nothing of the host's data."""
 
 
@@ -50,11 +50,11 @@ class RecordsDropped:
     reason: str
     count: int
 
-    def attributes(self) -> Mapping[str, str]:
+    def metric_attributes(self) -> Mapping[str, str]:
         """Returns the reason for the drop, as the attribute of the metric."""
         return {semconv.REASON: self.reason}
 
-    def message(self) -> str:
+    def log_message(self) -> str:
         """Returns the log line: how many inference calls were dropped, and why."""
         return f"{self.count} inference records were dropped: {self.reason}."
 
@@ -68,11 +68,11 @@ class ValuesDropped:
     reason: str
     count: int
 
-    def attributes(self) -> Mapping[str, str]:
+    def metric_attributes(self) -> Mapping[str, str]:
         """Returns the reason for the drop, as the attribute of the metric."""
         return {semconv.REASON: self.reason}
 
-    def message(self) -> str:
+    def log_message(self) -> str:
         """Returns the log line: how many values were dropped, and why."""
         hint = "; see bulk_unavailable_reason of status()" if self.reason == "negative" else ""
         return f"{self.count} values of features or outputs were dropped: {self.reason}{hint}."
@@ -86,11 +86,11 @@ class ValuesUnreadable:
     level: ClassVar[int] = logging.DEBUG
     count: int
 
-    def attributes(self) -> Mapping[str, str]:
+    def metric_attributes(self) -> Mapping[str, str]:
         """Returns the reason."""
         return {semconv.REASON: "unreadable"}
 
-    def message(self) -> str:
+    def log_message(self) -> str:
         """Returns the log line: how many values were dropped, and why."""
         return f"{self.count} values given to observe() could not be read; see the findings of status()."
 
@@ -103,11 +103,11 @@ class ValuesWithheld:
     level: ClassVar[int] = logging.DEBUG
     count: int
 
-    def attributes(self) -> Mapping[str, str]:
+    def metric_attributes(self) -> Mapping[str, str]:
         """Returns the reason `too_few`, as the attribute of the metric."""
         return {semconv.REASON: "too_few"}
 
-    def message(self) -> str:
+    def log_message(self) -> str:
         """Returns the log line: how many values were not exported, and why."""
         return (
             f"{self.count} values of features or outputs did not leave the process: too few of one stream to hide one."
@@ -128,11 +128,11 @@ class StageFailed:
     """Whether the stage is switched off from now on."""
     count: int = 1
 
-    def attributes(self) -> Mapping[str, str]:
+    def metric_attributes(self) -> Mapping[str, str]:
         """Returns the stage that failed and the type of the error, as attributes of the metric."""
         return {semconv.STAGE: self.stage, semconv.ERROR_TYPE: self.error_type}
 
-    def message(self) -> str:
+    def log_message(self) -> str:
         """Returns the log line: which stage failed, and that the host is not affected."""
         consequence = " The stage is switched off until instrument() is called again." if self.is_switched_off else ""
         place = f" in {self.function}" if self.function else ""
@@ -142,10 +142,10 @@ class StageFailed:
         )
 
 
-class Journal:
+class EventJournal:
     """Counts the internal events of otel_mlmon in metrics, and logs each kind at most once a minute.
 
-    Runs on: any thread. `emit` takes a lock of its own for a dictionary update; nothing under it waits.
+    Runs on: any thread. `emit_event` takes a lock of its own for a dictionary update; nothing under it waits.
 
     Args:
         clock: Seconds, monotonic.
@@ -163,18 +163,18 @@ class Journal:
         self._clock = clock
         self._log = log or logging.getLogger("otel_mlmon")
         self._interval_s = interval_s
-        self.reset()
+        self.reset_totals()
 
-    def reset(self) -> None:
+    def reset_totals(self) -> None:
         """Sets all counts of internal events to zero and takes a new lock, in a forked child and in tests."""
         # Reentrant: a signal handler may run a model while its thread stands in here.
         self._lock = threading.RLock()
         self._totals: dict[str, dict[Attributes, int]] = {}
         self._logged_at_s: dict[tuple[str, Attributes], float] = {}
 
-    def emit(self, event: InternalEvent) -> None:
+    def emit_event(self, event: InternalEvent) -> None:
         """Counts an internal event, and logs it unless the same one was logged within the last `interval_s` seconds."""
-        key: Attributes = tuple(sorted(event.attributes().items()))
+        key: Attributes = tuple(sorted(event.metric_attributes().items()))
         now_s = self._clock()
         with self._lock:
             totals = self._totals.setdefault(event.metric, {})
@@ -184,13 +184,13 @@ class Journal:
             if is_due:
                 self._logged_at_s[(event.metric, key)] = now_s
         if is_due:
-            self._log.log(event.level, "%s", event.message())
+            self._log.log(event.level, "%s", event.log_message())
 
-    def totals(self, metric: str) -> dict[Attributes, int]:
+    def read_totals(self, metric: str) -> dict[Attributes, int]:
         """Returns how often the internal events of one metric have occurred so far, by their sorted attributes."""
         with self._lock:
             return dict(self._totals.get(metric, {}))
 
 
-JOURNAL: Final = Journal()
+JOURNAL: Final = EventJournal()
 """The process's own journal."""

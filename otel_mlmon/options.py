@@ -54,11 +54,11 @@ class Option(Generic[T]):
     """Whether its value is never shown."""
 
     @property
-    def variable(self) -> str:
+    def environment_variable(self) -> str:
         """The name of the environment variable that sets this option."""
         return f"{PREFIX}{self.name.upper()}"
 
-    def parse(self, text: str) -> Any:
+    def parse_variable(self, text: str) -> Any:
         """Parses the text of the option's environment variable; raises ValueError if it is of another type."""
         kind: Any = type(self.default)
         if get_origin(self.annotation) is Literal:
@@ -89,7 +89,7 @@ def declare_option(
     return default_field
 
 
-def options_of(settings_type: Any) -> tuple[Option[Any], ...]:
+def list_options(settings_type: Any) -> tuple[Option[Any], ...]:
     """Lists the options that a dataclass of settings declares, in their order."""
     annotations = get_type_hints(settings_type)
     return tuple(
@@ -101,7 +101,7 @@ def options_of(settings_type: Any) -> tuple[Option[Any], ...]:
     )
 
 
-def resolve(
+def resolve_option(
     option: Option[T], *, arguments: Mapping[str, object], environ: Mapping[str, str]
 ) -> tuple[T | object, Origin]:
     """Returns the value of an option, and whether an argument, the environment or the default decided it.
@@ -120,34 +120,34 @@ def resolve(
         if fault is not None:
             raise ConfigurationError(f"{option.name} {fault}, got {argument!r}.")
         return _to_type(argument, option.default), "argument"
-    text = environ.get(option.variable, "").strip()
+    text = environ.get(option.environment_variable, "").strip()
     if text:
         try:
-            value = option.parse(text)
+            value = option.parse_variable(text)
             fault = option.check(value)
         except ValueError:
             value, fault = text, _type_fault(option)
         if fault is None:
             return value, "environment"
-        _LOG.warning("%s is ignored: it %s, got %r.", option.variable, fault, value)
+        _LOG.warning("%s is ignored: it %s, got %r.", option.environment_variable, fault, value)
     return option.default, "default"
 
 
 def warn_of_unknown_variables(options: Iterable[Option[Any]], environ: Mapping[str, str]) -> None:
     """Logs a warning for each environment variable `OTEL_MLMON_…` that sets no option, with the nearest one."""
-    variables = [option.variable for option in options]
+    variables = [option.environment_variable for option in options]
     for name in sorted(environ):
         if name.upper().startswith(PREFIX) and name not in (*variables, *PROCESSOR_VARIABLES):
-            _LOG.warning("%s is ignored: there is no such option.%s", name, suggest(name.upper(), variables))
+            _LOG.warning("%s is ignored: there is no such option.%s", name, suggest_name(name.upper(), variables))
 
 
-def suggest(name: str, names: Iterable[str]) -> str:
+def suggest_name(name: str, names: Iterable[str]) -> str:
     """Returns ` Did you mean NAME?` with the most similar of the valid names; empty if none is similar."""
     nearest = difflib.get_close_matches(name, list(names), n=1)
     return f" Did you mean {nearest[0]}?" if nearest else ""
 
 
-def is_number(value: object) -> bool:
+def is_real_number(value: object) -> bool:
     """Returns whether a Python object is a real number of Python or numpy, and not a boolean."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
@@ -157,7 +157,7 @@ def _argument_fault(option: Option[Any], argument: Any) -> str | None:
     if isinstance(default, bool):
         is_accepted = isinstance(argument, bool) or _is_numpy_bool(argument)
     elif isinstance(default, float):
-        is_accepted = is_number(argument)
+        is_accepted = is_real_number(argument)
     elif isinstance(default, int):
         is_accepted = isinstance(argument, numbers.Integral) and not isinstance(argument, bool)
     else:
@@ -196,21 +196,21 @@ def parse_bool(text: str) -> bool:
     raise ValueError(f"expected true or false, got {text!r}")
 
 
-def positive(value: float) -> str | None:
+def check_positive(value: float) -> str | None:
     """Checks that the value of an option is above 0 and finite; returns the fault, or None."""
     return None if 0 < value < float("inf") else "must be above 0"
 
 
-def not_negative(value: float) -> str | None:
+def check_not_negative(value: float) -> str | None:
     """Checks that the value of an option is 0 or above and finite; returns the fault, or None."""
     return None if 0 <= value < float("inf") else "must be 0 or above"
 
 
-def duration(value: float) -> str | None:
+def check_duration(value: float) -> str | None:
     """Checks that the value of an option is a time above 0 and at most a day; returns the fault, or None."""
     return None if 0 < value <= DAY_S else f"must be above 0 and at most {DAY_S}"
 
 
-def ratio(value: float) -> str | None:
+def check_ratio(value: float) -> str | None:
     """Checks that the value of an option is within [0, 1]; returns the fault, or None."""
     return None if 0 <= value <= 1 else "must be within 0 and 1"

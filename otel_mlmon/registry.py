@@ -20,7 +20,7 @@ from otel_mlmon.errors import ConfigurationError
 T = TypeVar("T")
 
 
-class Registry(Generic[T]):
+class PluginRegistry(Generic[T]):
     """Finds plug-ins of one kind by name: the built-in ones, and those that installed packages offer.
 
     Args:
@@ -34,11 +34,11 @@ class Registry(Generic[T]):
         self._parts: dict[str, T] = {}
         self._entry_points: dict[str, EntryPoint] | None = None
 
-    def names(self) -> tuple[str, ...]:
+    def list_names(self) -> tuple[str, ...]:
         """Lists the names of all plug-ins: the built-in ones in their own order, then those of packages by name."""
         return (*self._builtin, *sorted(self._installed()))
 
-    def load(self, name: str) -> T:
+    def load_plugin(self, name: str) -> T:
         """Returns the plug-in of a name, which is imported at its first use.
 
         Raises:
@@ -48,13 +48,13 @@ class Registry(Generic[T]):
             self._parts[name] = self._import(name)
         return self._parts[name]
 
-    def load_all(self) -> dict[str, T]:
-        """Returns every plug-in by name, in the order of `names`.
+    def load_all_plugins(self) -> dict[str, T]:
+        """Returns every plug-in by name, in the order of `list_names`.
 
         Raises:
             ConfigurationError: A package that offers one cannot be imported.
         """
-        return {name: self.load(name) for name in self.names()}
+        return {name: self.load_plugin(name) for name in self.list_names()}
 
     def _installed(self) -> dict[str, EntryPoint]:
         if self._entry_points is None:
@@ -68,7 +68,7 @@ class Registry(Generic[T]):
             return getattr(importlib.import_module(module), attribute)
         point = self._installed().get(name)
         if point is None:
-            raise ConfigurationError(f"{name!r} is not one of {', '.join(self.names())} ({self.group})")
+            raise ConfigurationError(f"{name!r} is not one of {', '.join(self.list_names())} ({self.group})")
         try:
             return point.load()
         except (ImportError, AttributeError) as error:

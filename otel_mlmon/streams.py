@@ -39,7 +39,7 @@ def name_item_stream(output: str) -> str:
 
 
 @lru_cache(maxsize=4_096)
-def stream_family(stream: str) -> str:
+def find_stream_family(stream: str) -> str:
     """Returns the general stream that one output's stream belongs to: `prediction.label` of `prediction.label.color`.
 
     The scores of boxes, tokens or frames are of the kind of `prediction.confidence`; any other stream is its own kind.
@@ -52,4 +52,4 @@ def stream_family(stream: str) -> str:
 
 def has_hidden_values(stream: str) -> bool:
     """Returns whether a stream is of inputs or regression values, of which only bucket counts are exported."""
-    return stream.startswith(semconv.STREAM_INPUT_PREFIX) or stream_family(stream) == semconv.STREAM_VALUE
+    return stream.startswith(semconv.STREAM_INPUT_PREFIX) or find_stream_family(stream) == semconv.STREAM_VALUE

@@ -45,7 +45,7 @@ MAX_UNSEEN: Final = 0.05
 probability that the next one is new. Source: Good, The population frequencies of species, Biometrika 40 (1953)."""
 
 Admit = Callable[[str, str, str, Mapping[str, int], Sequence[str]], Mapping[str, int]]
-"""Returns the counts that may leave the process; see `Vocabularies.admit`."""
+"""Returns the counts that may leave the process; see `ModelVocabularies.admit`."""
 
 
 class TextBuckets:
@@ -62,13 +62,13 @@ class TextBuckets:
         self.key_id: Final = hashlib.sha256(b"otel_mlmon fingerprint\0" + self._key).hexdigest()[:8]
         """The fingerprint of the key, 8 hexadecimal digits."""
 
-    def assign(self, text: str) -> str:
+    def assign_bucket(self, text: str) -> str:
         """Returns the hash bucket of a text, as a label with the fingerprint of the hash key: `#07@1f2e3d4c`."""
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=self._key, digest_size=8).digest()
         return f"#{int.from_bytes(digest, 'big') % BUCKETS:02d}@{self.key_id}"
 
 
-class TextNamer:
+class TextPseudonymizer:
     """Decides for the labels and categories of one model which leave the process as they are and which as hash buckets.
 
     Args:
@@ -91,19 +91,19 @@ class TextNamer:
         self._kept_features = frozenset(kept_features)
         self._categories = {name: frozenset(words) for name, words in (categories or {}).items()}
 
-    def name_label(self, text: str) -> str:
+    def pseudonymize_label(self, text: str) -> str:
         """Returns a predicted label as it may leave the process: itself if it is declared, else its hash bucket."""
         return self._name(text, self._labels)
 
-    def name_number_label(self, label: str) -> str:
+    def pseudonymize_number_label(self, label: str) -> str:
         """Returns a numeric predicted label as it may leave the process: itself if declared or small."""
         return self._name_number(label, self._labels)
 
-    def name_category(self, feature: str, text: str) -> str:
+    def pseudonymize_category(self, feature: str, text: str) -> str:
         """Returns a text value of a feature as it may leave the process: itself if declared, else its hash bucket."""
         return text if feature in self._kept_features else self._name(text, self._categories.get(feature, ()))
 
-    def name_number_category(self, feature: str, category: str) -> str:
+    def pseudonymize_number_category(self, feature: str, category: str) -> str:
         """Returns a numeric category of a feature as it may leave the process: itself if declared or small."""
         return (
             category
@@ -113,7 +113,7 @@ class TextNamer:
 
     def count_categories(self, feature: str, counts: Mapping[str, int], *, are_texts: bool) -> dict[str, int]:
         """Adds up the counts of a feature's categories by the names under which they may leave the process."""
-        name_of = self.name_category if are_texts else self.name_number_category
+        name_of = self.pseudonymize_category if are_texts else self.pseudonymize_number_category
         named: dict[str, int] = {}
         for category, count in counts.items():
             name = name_of(feature, category)
@@ -121,7 +121,7 @@ class TextNamer:
         return named
 
     def _name(self, text: str, declared: Collection[str]) -> str:
-        return text if self._buckets is None or text in declared else self._buckets.assign(text)
+        return text if self._buckets is None or text in declared else self._buckets.assign_bucket(text)
 
     def _name_number(self, text: str, declared: Collection[str]) -> str:
         if self._buckets is None or text in declared:
@@ -130,7 +130,7 @@ class TextNamer:
             is_small = abs(float(text)) <= MAX_NUMBER
         except ValueError:
             return text  # the class name of a number
-        return text if is_small else self._buckets.assign(text)
+        return text if is_small else self._buckets.assign_bucket(text)
 
 
 class Vocabulary:
@@ -160,11 +160,11 @@ class Vocabulary:
         """Whether no further label or category will be counted by its own name."""
         return self._is_fixed or len(self._words) >= self._limit
 
-    def find(self, word: str) -> str | None:
+    def find_counted_name(self, word: str) -> str | None:
         """Returns the name that a label is counted by; None if that is not decided before it is counted."""
-        return word if word in self._words or split_bucket(word)[1] else None
+        return word if word in self._words or split_bucket_label(word)[1] else None
 
-    def settles(self, counts: Mapping[str, int], declared: Sequence[str] = ()) -> bool:
+    def has_enough_counts(self, counts: Mapping[str, int], declared: Sequence[str] = ()) -> bool:
         """Returns whether the first counts of a model's labels suffice to decide which are counted by name."""
         if self._is_settled or declared or self._buckets is None:
             return True
@@ -172,7 +172,7 @@ class Vocabulary:
         unseen = sum(counts[name] for name in names if counts[name] == 1)
         return len(names) > self._limit or unseen <= MAX_UNSEEN * sum(counts[name] for name in names)
 
-    def admit(self, counts: Mapping[str, int], declared: Sequence[str] = ()) -> dict[str, int]:
+    def limit_names(self, counts: Mapping[str, int], declared: Sequence[str] = ()) -> dict[str, int]:
         """Returns counts by label, in which labels that are not counted by name are added up by bucket, or as `_OTHER`.
 
         Args:
@@ -195,24 +195,24 @@ class Vocabulary:
         return admitted
 
     def _name(self, word: str) -> str:
-        if word in self._words or split_bucket(word)[1]:
+        if word in self._words or split_bucket_label(word)[1]:
             return word
         if not self.is_full and _is_name(word):
             self._words.add(word)
             return word
         is_in_bucket = self._buckets is not None and (self._is_fixed or _is_name(word)) and word != semconv.OTHER
-        return self._buckets.assign(word) if is_in_bucket and self._buckets is not None else semconv.OTHER
+        return self._buckets.assign_bucket(word) if is_in_bucket and self._buckets is not None else semconv.OTHER
 
     @staticmethod
     def _new_names(counts: Mapping[str, int]) -> list[str]:
-        return [name for name in counts if _is_name(name) and not split_bucket(name)[1]]
+        return [name for name in counts if _is_name(name) and not split_bucket_label(name)[1]]
 
 
 def _is_name(word: str) -> bool:
     return len(word) <= MAX_WORD_CHARACTERS and word.isprintable()
 
 
-class Vocabularies:
+class ModelVocabularies:
     """Keeps for each model, head and feature which names are counted, shared by all sessions of the model.
 
     Args:
@@ -236,7 +236,7 @@ class Vocabularies:
         self._on_full = on_full
         self._vocabularies: dict[tuple[str, str, str], Vocabulary] = {}
 
-    def admit(
+    def limit_names(
         self, model: str, head: str, feature: str, counts: Mapping[str, int], declared: Sequence[str] = ()
     ) -> dict[str, int]:
         """Returns counts by label or category as they may leave the process, and decides which of them go by name.
@@ -249,17 +249,17 @@ class Vocabularies:
             declared: All labels of the head, in order; empty if they are unknown, and of features.
         """
         vocabulary = self._find(model, head, feature)
-        admitted = vocabulary.admit(counts, self._declared_categories(model, feature) if feature else declared)
+        admitted = vocabulary.limit_names(counts, self._declared_categories(model, feature) if feature else declared)
         if vocabulary.is_full and not admitted.keys() <= counts.keys():
             self._on_full(model, feature)
         return admitted
 
-    def settles(
+    def has_enough_counts(
         self, model: str, head: str, feature: str, counts: Mapping[str, int], declared: Sequence[str] = ()
     ) -> bool:
         """Returns whether the first counts of a head or feature are enough to decide which names are counted."""
         names = self._declared_categories(model, feature) if feature else declared
-        return self._find(model, head, feature).settles(counts, names)
+        return self._find(model, head, feature).has_enough_counts(counts, names)
 
     def _find(self, model: str, head: str, feature: str) -> Vocabulary:
         key = (model, head, feature)
@@ -273,19 +273,19 @@ class Vocabularies:
 
 @functools.lru_cache(maxsize=4096)
 @functools.lru_cache(maxsize=4_096)
-def split_bucket(label: str) -> tuple[str, str]:
+def split_bucket_label(label: str) -> tuple[str, str]:
     """Splits a bucket label `#07@1f2e3d4c` into bucket and key fingerprint; the latter is empty for other labels."""
     match = _BUCKET.fullmatch(label)
     return (match[1], match[2]) if match else (label, "")
 
 
-def name_attributes(key: str, label: str) -> dict[str, str]:
+def build_label_attributes(key: str, label: str) -> dict[str, str]:
     """Builds the attributes of a label or category: its text, and for a bucket also the fingerprint of the hash key."""
-    text, key_id = split_bucket(label)
+    text, key_id = split_bucket_label(label)
     return {key: text, semconv.TEXT_KEY_ID: key_id} if key_id else {key: text}
 
 
-def join_bucket(label: str, key_id: str) -> str:
+def join_bucket_label(label: str, key_id: str) -> str:
     """Returns the bucket label `#07@1f2e3d4c` of a bucket and a key fingerprint; leaves other labels as they are."""
     joined = f"{label}@{key_id}"
     return joined if _BUCKET.fullmatch(joined) else label

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 from otel_mlmon import semconv
-from otel_mlmon.guard import Guard, guards
+from otel_mlmon.guard import Guard, list_guards
 from otel_mlmon.internal_events import JOURNAL
 
 THREAD_DEADLINE_S = 5.0
@@ -34,9 +34,9 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _guards(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fails the test on an error of ours, unless it is marked `guarded`; the journal has those of other threads."""
-    JOURNAL.reset()
-    for stage in guards():
-        stage.reset()
+    JOURNAL.reset_totals()
+    for stage in list_guards():
+        stage.reset_stage()
     is_guarded = request.node.get_closest_marker("guarded") is not None
     if not is_guarded:
         swallow = Guard.swallow
@@ -48,8 +48,8 @@ def _guards(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
         monkeypatch.setattr(Guard, "swallow", swallow_and_raise)
     yield
-    failures = JOURNAL.totals(semconv.FAILURES.name)
-    JOURNAL.reset()
+    failures = JOURNAL.read_totals(semconv.FAILURES.name)
+    JOURNAL.reset_totals()
     if not is_guarded:
         assert failures == {}
 

@@ -24,7 +24,7 @@ RUNBOOKS = Path(__file__).parent.parent / "docs" / "runbooks"
 COMMAND = re.compile(r"^otel-mlmon .*$", re.MULTILINE)
 
 
-@pytest.mark.parametrize("rule", RULES.names())
+@pytest.mark.parametrize("rule", RULES.list_names())
 def test_every_rule_has_a_runbook_that_says_how_to_silence_it(rule: str) -> None:
     text = (RUNBOOKS / f"{rule}.md").read_text(encoding="utf-8")
     heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)

@@ -47,7 +47,7 @@ with SimulatedProcessor(configuration) as processor:
         processor.advance(10)
     processor.restart()  # the state is in the repository
     stream = processor.stream("fraud", "prediction.label")
-    notifier = NOTIFIERS.load("file").create(NOTIFIERS.load("file").section_type(path=path), None)
+    notifier = NOTIFIERS.load_plugin("file").create(NOTIFIERS.load_plugin("file").section_type(path=path), None)
     for alert in processor.alerts:
         notifier.notify(alert)
 print(json.dumps({"lines": sorted(path.read_text().splitlines()), "statistics": sorted(stream["statistics"])}))

@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.backtest.column_streams import build_streams
-from otel_mlmon.backtest.columns import build_profile, choose_columns
+from otel_mlmon.backtest.columns import build_table_profile, choose_column_kinds
 from otel_mlmon.backtest.counting import count_batches
-from otel_mlmon.backtest.replay_table import build_plan, replay_table
+from otel_mlmon.backtest.replay_table import build_count_plan, replay_table
 from otel_mlmon.backtest.request import BacktestRequest, WindowLength
 from otel_mlmon.table.read import read_table
-from otel_mlmon.table.table import Table, ignore_progress, open_object
+from otel_mlmon.table.table import Table, ignore_progress, open_memory_table
 
 README = Path(__file__).parent / "README.md"
 WINDOW = 10_000
@@ -36,7 +36,7 @@ FEATURES = 20
 
 def table_of(rows: int, seed: int) -> Table:
     """One class column and the features."""
-    return open_object(arrays_of(rows, seed), "memory")
+    return open_memory_table(arrays_of(rows, seed), "memory")
 
 
 def arrays_of(rows: int, seed: int) -> dict[str, NDArray[Any]]:
@@ -51,8 +51,8 @@ def arrays_of(rows: int, seed: int) -> dict[str, NDArray[Any]]:
 def parts_of(rows: int, folder: Path) -> Mapping[str, Callable[[], object]]:
     """What is measured, by name."""
     reference, data = table_of(WINDOW, 1), table_of(rows, 2)
-    choices = choose_columns(reference, {}, timestamp=None)
-    profile = build_profile(reference, choices)
+    choices = choose_column_kinds(reference, {}, timestamp=None)
+    profile = build_table_profile(reference, choices)
     request = BacktestRequest(reference="ref", data="data", window=WindowLength(rows=WINDOW))
     values = [array.astype(np.float64) for array in arrays_of(rows, 2).values()]
     edges = np.linspace(-2.0, 2.0, 10)
@@ -66,8 +66,8 @@ def parts_of(rows: int, folder: Path) -> Mapping[str, Callable[[], object]]:
                 np.bincount(np.searchsorted(edges, column[start : start + WINDOW]), minlength=11)
 
     def counting() -> None:
-        plan = build_plan(request, data, build_streams(data, choices, profile))
-        count_batches(plan, data.scan(plan.columns))
+        plan = build_count_plan(request, data, build_streams(data, choices, profile))
+        count_batches(plan, data.scan(plan.column_names))
 
     def reading() -> None:
         table = read_table(str(path))
@@ -80,7 +80,7 @@ def parts_of(rows: int, folder: Path) -> Mapping[str, Callable[[], object]]:
         "the whole: counting, evidence, alerts, report": lambda: replay_table(
             request, data, profile, choices, ignore_progress
         ),
-        "the reference's profile of 10,000 rows": lambda: build_profile(reference, choices),
+        "the reference's profile of 10,000 rows": lambda: build_table_profile(reference, choices),
         "reading a CSV of 50,000 rows and 10 columns": reading,
     }
 

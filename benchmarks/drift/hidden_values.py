@@ -20,7 +20,7 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMet
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
 
 from benchmarks.drift.rules import FLEET_LINE
-from otel_mlmon.instrumentation.export.bulk import record_at_once
+from otel_mlmon.instrumentation.export.bulk import record_values_at_once
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.window.binning import Binning, ClassBins, NumberBins, choose_quantile_bins
@@ -191,7 +191,7 @@ def _text_forms(scenario: Scenario, rng: Rng, _exporter: _Exporter, run: int) ->
     def count_buckets(items: Floats) -> StreamSketch:
         counts: dict[str, int] = {}
         for word, count in count_plain(items).categories.counts.items():
-            name = buckets.assign(word)
+            name = buckets.assign_bucket(word)
             counts[name] = counts.get(name, 0) + count
         return StreamSketch(categories=Categories(counts=counts))
 
@@ -252,7 +252,7 @@ class _Exporter:
 
     def export(self, values: Floats) -> StreamSketch:
         """Returns what one delta point tells of values, shape (n,)."""
-        record_at_once(self._histogram, values, {}, are_hidden=True)
+        record_values_at_once(self._histogram, values, {}, are_hidden=True)
         data = self._reader.get_metrics_data()
         assert data is not None
         point: Any = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points[0]

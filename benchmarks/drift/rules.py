@@ -90,7 +90,7 @@ def tolerant(*, line: float = ARL_LINE, tolerance: float = 0.02, direction: Dire
 
 def jensen_shannon(references: Counts, counts: Counts) -> Floats:
     """Returns the Jensen-Shannon distance in base 2 of each row."""
-    return STATISTICS.load("jensen_shannon").measure(samples_of(references, counts)).value
+    return STATISTICS.load_plugin("jensen_shannon").measure(samples_of(references, counts)).value
 
 
 def _stateless(name: str, breached: Callable[[Counts, Counts], Any]) -> Named:
@@ -105,7 +105,7 @@ def _one_sample(references: Counts, counts: Counts) -> Flags:
 
 
 def _two_samples(references: Counts, counts: Counts) -> Flags:
-    p_value = STATISTICS.load("chi_squared").measure(samples_of(references, counts)).p_value
+    p_value = STATISTICS.load_plugin("chi_squared").measure(samples_of(references, counts)).p_value
     assert p_value is not None
     return p_value < 0.05
 
@@ -133,7 +133,8 @@ PEER_RULES = (
         lambda reference, window: jensen_shannon(reference, window) * math.sqrt(math.log(2.0)) >= 0.1,
     ),
     _stateless(
-        "PSI > .2", lambda reference, window: STATISTICS.load("psi").measure(samples_of(reference, window)).value > 0.2
+        "PSI > .2",
+        lambda reference, window: STATISTICS.load_plugin("psi").measure(samples_of(reference, window)).value > 0.2,
     ),
     _stateless("chi² two-sample p<.05 (NannyML chi2, alibi-detect)", _two_samples),
     Named("NannyML default (JS > mean + 3 sd of the reference's chunks)", _nannyml),

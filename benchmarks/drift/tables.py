@@ -272,7 +272,7 @@ def cost(seed: int, scale: float) -> Iterator[str]:
     yield ""
     yield "| streams | bins | direction | evidence | ten statistics | windows to scores |"
     yield "|--:|--:|---|--:|--:|--:|"
-    statistics = STATISTICS.load_all().values()
+    statistics = STATISTICS.load_all_plugins().values()
     cases: tuple[tuple[int, int, Direction], ...] = (
         (1, 10, "both"), (21, 10, "both"), (21, 4, "both"), (1, 1_000, "both"),
         (10_000, 2, "up"), (10_000, 10, "down"), (10_000, 10, "both"),

@@ -35,7 +35,7 @@ class AccuracyBounds:
     """By how much it may be below that of the labelled data, (0, 1)."""
 
     @property
-    def section(self) -> dict[str, Any]:
+    def rule_section(self) -> dict[str, Any]:
         """The configuration of the alert rule `accuracy` that has these limits."""
         return {"min": self.lowest, "drop": self.max_drop}
 
@@ -94,7 +94,7 @@ class AccuracyReport:
         )
 
 
-def parse_bounds(lowest: float | str | None, max_drop: float | str | None) -> AccuracyBounds:
+def parse_accuracy_bounds(lowest: float | str | None, max_drop: float | str | None) -> AccuracyBounds:
     """Parses the limits on accuracy of `--min-accuracy` and `--accuracy-drop`, such as `90%` or 0.9.
 
     Raises:
@@ -117,7 +117,7 @@ class AccuracyTrace:
         self._calibration: Calibration | None = None
         self._points: list[tuple[int, AccuracyPoint]] = []
 
-    def add(self, window: int, end_ns: int, counts: Counts, calibration: Calibration, score: Score) -> None:
+    def add_window(self, window: int, end_ns: int, counts: Counts, calibration: Calibration, score: Score) -> None:
         """Estimates the accuracy in one window from the counts of its confidences in ten bins, shape (10,)."""
         self._calibration = calibration
         if score.state == "learning" or counts.size != calibration.total.size:
@@ -129,7 +129,7 @@ class AccuracyTrace:
             )
             self._points.append((end_ns, point))
 
-    def report(self, alarm: int | None, clock: Callable[[int], str | None]) -> AccuracyReport | None:
+    def build_report(self, alarm: int | None, clock: Callable[[int], str | None]) -> AccuracyReport | None:
         """Returns the estimated accuracy of all windows; None if there are neither limits nor estimates.
 
         Args:

@@ -9,25 +9,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from otel_mlmon.backtest.accuracy import parse_bounds
+from otel_mlmon.backtest.accuracy import parse_accuracy_bounds
 from otel_mlmon.backtest.column_streams import measure_design_effects
-from otel_mlmon.backtest.columns import ColumnChoice, ColumnKind, build_profile, choose_columns, match_columns
+from otel_mlmon.backtest.columns import (
+    ColumnChoice,
+    ColumnKind,
+    build_table_profile,
+    choose_column_kinds,
+    match_columns,
+)
 from otel_mlmon.backtest.replay_otlp import replay_otlp
 from otel_mlmon.backtest.replay_table import replay_table
 from otel_mlmon.backtest.report import BacktestReport
 from otel_mlmon.backtest.request import (
     BacktestRequest,
-    parse_budget,
-    parse_decimal,
+    parse_decimal_separator,
+    parse_false_alarm_budget,
     parse_tolerance,
     parse_window_length,
 )
 from otel_mlmon.backtest.result import BacktestResult
 from otel_mlmon.errors import ConfigurationError, DataError
 from otel_mlmon.reference.profile import FORMAT, Profile
-from otel_mlmon.table.files import find_files, find_suffix
+from otel_mlmon.table.files import find_format_suffix, find_table_files
 from otel_mlmon.table.read import read_table
-from otel_mlmon.table.table import ProgressCallback, Table, ignore_progress, open_object
+from otel_mlmon.table.table import ProgressCallback, Table, ignore_progress, open_memory_table
 
 JSON_SUFFIXES: Final = (".json", ".jsonl", ".ndjson")
 PEEK_BYTES: Final = 1 << 16
@@ -77,7 +83,7 @@ def run(
         DependencyMissingError: DuckDB or Arrow is not installed.
         ProfileError: A reference profile cannot be read.
     """
-    request = build_request(
+    request = build_backtest_request(
         reference, data, window=window, columns=columns, timestamp=timestamp, tolerance=tolerance,
         false_alarms=false_alarms, require=require, min_accuracy=min_accuracy,
         accuracy_drop=accuracy_drop, encoding=encoding, decimal=decimal,
@@ -92,7 +98,7 @@ def run(
     )
 
 
-def build_request(
+def build_backtest_request(
     reference: object,
     data: object,
     *,
@@ -119,11 +125,11 @@ def build_request(
         columns=dict(columns or {}),
         timestamp=timestamp,
         tolerance=None if tolerance is None else parse_tolerance(str(tolerance)),
-        budget=None if false_alarms is None else parse_budget(str(false_alarms)),
+        budget=None if false_alarms is None else parse_false_alarm_budget(str(false_alarms)),
         required=tuple(require),
-        accuracy=parse_bounds(min_accuracy, accuracy_drop),
+        accuracy=parse_accuracy_bounds(min_accuracy, accuracy_drop),
         encoding=encoding,
-        decimal=parse_decimal(decimal),
+        decimal=parse_decimal_separator(decimal),
     )
 
 
@@ -142,16 +148,16 @@ def run_backtest(
         DependencyMissingError: DuckDB or Arrow is not installed.
         ProfileError: A reference profile cannot be read.
     """
-    profile, choices = load_reference(request, progress, reference)
+    profile, choices = load_backtest_reference(request, progress, reference)
     if data is None and _is_telemetry(request.data):
-        return with_required(request, replay_otlp(request, profile, progress))
+        return with_required_columns(request, replay_otlp(request, profile, progress))
     table = _open_table(request, data, request.data)
     choices = choices or match_columns(profile, table)
-    check_names(request, table, choices)
-    return with_required(request, replay_table(request, table, profile, choices, progress))
+    check_common_columns(request, table, choices)
+    return with_required_columns(request, replay_table(request, table, profile, choices, progress))
 
 
-def load_reference(
+def load_backtest_reference(
     request: BacktestRequest, progress: ProgressCallback, reference: object = None
 ) -> tuple[Profile, dict[str, ColumnChoice]]:
     """Loads the reference of a backtest: its profile, and the kinds of its columns if it was a table.
@@ -164,19 +170,19 @@ def load_reference(
     if isinstance(reference, Profile) or (reference is None and _is_profile(request.reference)):
         if request.columns:
             raise ConfigurationError("--columns: a reference profile already says what its streams are")
-        return reference if isinstance(reference, Profile) else Profile.read(request.reference), {}
+        return reference if isinstance(reference, Profile) else Profile.read_file(request.reference), {}
     table = _open_table(request, reference, request.reference)
-    choices = choose_columns(table, request.columns, timestamp=request.timestamp, progress=progress)
-    return measure_design_effects(build_profile(table, choices, progress), table, choices), choices
+    choices = choose_column_kinds(table, request.columns, timestamp=request.timestamp, progress=progress)
+    return measure_design_effects(build_table_profile(table, choices, progress), table, choices), choices
 
 
 def _open_table(request: BacktestRequest, content: object, source: str) -> Table:
     if content is not None:
-        return open_object(content, source).with_decimal(request.decimal)
+        return open_memory_table(content, source).with_decimal_separator(request.decimal)
     return read_table(source, encoding=request.encoding, decimal=request.decimal)
 
 
-def check_names(request: BacktestRequest, table: Table, choices: Mapping[str, ColumnChoice]) -> None:
+def check_common_columns(request: BacktestRequest, table: Table, choices: Mapping[str, ColumnChoice]) -> None:
     """Checks that the data and the reference of a backtest have at least one column in common."""
     judged = [name for name, choice in choices.items() if choice.kind != "ignore"]
     if judged and not set(choices) & set(table.columns):
@@ -189,7 +195,7 @@ def check_names(request: BacktestRequest, table: Table, choices: Mapping[str, Co
         raise ConfigurationError(f"--require: there is no column {' or '.join(map(repr, absent))}")
 
 
-def with_required(request: BacktestRequest, report: BacktestReport) -> BacktestReport:
+def with_required_columns(request: BacktestRequest, report: BacktestReport) -> BacktestReport:
     """Returns a backtest's report that also demands that certain columns were judged.
 
     Raises:
@@ -204,7 +210,7 @@ def with_required(request: BacktestRequest, report: BacktestReport) -> BacktestR
 
 def _is_profile(path: str) -> bool:
     """Returns whether a JSON file is a reference profile, even a faulty one, and not rows of data."""
-    if find_suffix(path) != ".json":
+    if find_format_suffix(path) != ".json":
         return False
     content = _peek(path)
     return FORMAT.encode() in content or not _are_rows(content)
@@ -212,7 +218,7 @@ def _is_profile(path: str) -> bool:
 
 def _is_telemetry(path: str) -> bool:
     """Returns whether a JSON file is telemetry in OTLP, and not rows of data."""
-    if find_suffix(path) not in JSON_SUFFIXES:
+    if find_format_suffix(path) not in JSON_SUFFIXES:
         return False
     content = _peek(path)
     return _OTLP.search(content) is not None or not _are_rows(content)
@@ -232,9 +238,9 @@ def _are_rows(content: bytes) -> bool:
 
 def _peek(path: str) -> bytes:
     """Reads the beginning of a file, or of the first of several."""
-    files = find_files(path)
+    files = find_table_files(path)
     try:
-        with files.open(files.files[0].path) as stream:
+        with files.open_file(files.files[0].path) as stream:
             return stream.read(PEEK_BYTES)
     except OSError as error:
         raise DataError(f"{path}: {os.strerror(error.errno) if error.errno else error}") from error

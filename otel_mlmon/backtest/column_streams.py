@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.backtest.columns import ColumnChoice
-from otel_mlmon.backtest.counting import CountPlan, RowCounter, StreamPlan
+from otel_mlmon.backtest.counting import RowCounter, StreamCountPlan, WindowCountPlan
 from otel_mlmon.backtest.counts import FIRST_ROWS, TableCounts
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.detect.design_effect import CALIBRATION_ITEMS, DesignEffects
@@ -36,7 +36,7 @@ class ColumnStream:
     """One column of the data of a backtest, and the reference that it is judged against."""
 
     key: StreamKey
-    plan: StreamPlan
+    plan: StreamCountPlan
     reference: Reference
     calibration: Calibration | None = None
     """Of confidences, how often predictions are right at each on labelled data; None if that is not known."""
@@ -58,7 +58,7 @@ def build_streams(table: Table, choices: Mapping[str, ColumnChoice], profile: Pr
     settings = ModelWindowSettings(profile=profile)
     for name, choice in choices.items():
         column = table.columns.get(name)
-        reference = StreamReference(stream=choice.stream, settings=settings)
+        reference = StreamReference(stream=choice.stream_name, settings=settings)
         if choice.kind == "ignore" or column is None or reference.reference is None or reference.binning is None:
             continue
         is_class = isinstance(reference.binning, ClassBins)
@@ -72,8 +72,8 @@ def build_streams(table: Table, choices: Mapping[str, ColumnChoice], profile: Pr
                 "fraction"
             )
             continue
-        key = StreamKey(ModelKey(profile.model, profile.version), choice.stream)
-        plan = StreamPlan(column=column, kind=choice.kind, binning=reference.binning)
+        key = StreamKey(ModelKey(profile.model, profile.version), choice.stream_name)
+        plan = StreamCountPlan(column=column, kind=choice.kind, binning=reference.binning)
         calibration = profile.calibration if choice.kind == "confidence" else None
         streams.append(ColumnStream(key=key, plan=plan, reference=reference.reference, calibration=calibration))
     if faults:
@@ -88,10 +88,10 @@ def measure_design_effects(profile: Profile, table: Table, choices: Mapping[str,
         DataError: The table cannot be read.
     """
     streams = build_streams(table, choices, profile)
-    plan = CountPlan(streams=tuple(stream.plan for stream in streams), window_rows=FIRST_ROWS)
+    plan = WindowCountPlan(streams=tuple(stream.plan for stream in streams), window_rows=FIRST_ROWS)
     counter = RowCounter(plan)
-    for batch in table.scan(plan.columns) if streams else ():
-        counter.add(batch)
+    for batch in table.scan(plan.column_names) if streams else ():
+        counter.count_batch(batch)
         if counter.result.rows >= FIRST_ROWS:
             break
     effects = _estimate_design_effects(counter.result, streams)
@@ -105,7 +105,7 @@ def _estimate_design_effects(counts: TableCounts, streams: Sequence[ColumnStream
     block_count = min(counts.first.times_ns.size, EFFECT_ROWS) // BLOCK_ROWS
     positions: dict[int, list[int]] = {}
     for position, stream in enumerate(streams):
-        positions.setdefault(stream.plan.bins, []).append(position)
+        positions.setdefault(stream.plan.bin_count, []).append(position)
     for bins, group in positions.items() if block_count else ():
         codes = counts.first.codes[group, : block_count * BLOCK_ROWS].reshape(len(group), block_count, BLOCK_ROWS)
         blocks = _count_blocks(codes, bins)

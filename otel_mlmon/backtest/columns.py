@@ -22,8 +22,8 @@ from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
-from otel_mlmon.streams import stream_family
-from otel_mlmon.table.cells import parse_numbers, read_labels
+from otel_mlmon.streams import find_stream_family
+from otel_mlmon.table.cells import parse_cell_labels, parse_cell_numbers
 from otel_mlmon.table.table import ProgressCallback, Table, TableColumn, ignore_progress
 
 if TYPE_CHECKING:
@@ -77,12 +77,12 @@ class ColumnChoice:
     """Whether it was taken for a prediction by its name."""
 
     @property
-    def stream(self) -> str:
+    def stream_name(self) -> str:
         """The name of the processor's stream that the column is judged as, such as `input.age`."""
         return _OUTPUT_STREAMS.get(self.kind, f"{semconv.STREAM_INPUT_PREFIX}{self.column}")
 
 
-def choose_columns(
+def choose_column_kinds(
     table: Table,
     requested: Mapping[str, ColumnKind],
     *,
@@ -133,10 +133,10 @@ def match_columns(profile: Profile, table: Table) -> dict[str, ColumnChoice]:
 def infer_stream_kind(sketch: StreamSketch | None, stream: str) -> ColumnKind:
     """Returns of which kind the column of a stream is: by its name, or for an input by its reference."""
     kinds = {name: kind for kind, name in _OUTPUT_STREAMS.items()}
-    return kinds.get(stream_family(stream)) or ("numeric" if sketch is None else _infer_input_kind(sketch))
+    return kinds.get(find_stream_family(stream)) or ("numeric" if sketch is None else _infer_input_kind(sketch))
 
 
-def build_profile(
+def build_table_profile(
     table: Table, choices: Mapping[str, ColumnChoice], progress: ProgressCallback = ignore_progress
 ) -> Profile:
     """Builds the reference profile of a table's columns; the result does not depend on how rows are batched.
@@ -150,8 +150,8 @@ def build_profile(
     for batch in table.scan([choice.column for choice in judged]):
         for choice, array in zip(judged, batch.columns, strict=True) if len(batch) else ():
             sketch = _sketch(array, table.columns[choice.column], choice)
-            total = streams.get(choice.stream)
-            streams[choice.stream] = sketch if total is None else total.merge(sketch)
+            total = streams.get(choice.stream_name)
+            streams[choice.stream_name] = sketch if total is None else total.merge(sketch)
         done += batch.num_rows
         progress(f"profiling {table.source}", done, max(table.rows, done))
     return replace(Profile.from_data(model=MODEL_NAME), streams=streams)
@@ -195,13 +195,13 @@ def _find_faults(table: Table, summary: ColumnSummary, choice: ColumnChoice) -> 
     if summary.column.kind in ("time", "boolean"):
         return [f"{table.source}: column {name!r} is {summary.column.type_name}, and not a number"]
     if summary.first_text_row >= 0:
-        return [explain_text(table, summary.column, summary.first_text_row, summary.first_text)]
+        return [explain_text_fault(table, summary.column, summary.first_text_row, summary.first_text)]
     if choice.kind == "confidence" and summary.outside_row >= 0:
-        return [explain_confidence(table, summary.column, summary.outside_row, summary.outside)]
+        return [explain_confidence_fault(table, summary.column, summary.outside_row, summary.outside)]
     return []
 
 
-def explain_text(table: Table, column: TableColumn, row: int, text: str, reason: str = "") -> str:
+def explain_text_fault(table: Table, column: TableColumn, row: int, text: str, reason: str = "") -> str:
     """Returns the error message for a text in a column of numbers: where it stands, and what to do."""
     advice = "; --decimal says whether a comma separates the fraction" if "," in text else ""
     if column.decimal == "," and "." in text and not advice:
@@ -209,7 +209,7 @@ def explain_text(table: Table, column: TableColumn, row: int, text: str, reason:
     return f"{table.locate(row)}: column {column.name!r}: {text!r} is not a number{reason}{advice}"
 
 
-def explain_confidence(table: Table, column: TableColumn, row: int, number: float) -> str:
+def explain_confidence_fault(table: Table, column: TableColumn, row: int, number: float) -> str:
     """Returns the error message for a confidence outside [0, 1], such as a percentage: where it stands."""
     return f"{table.locate(row)}: column {column.name!r}: {number:g} is no confidence, which is within 0 and 1"
 
@@ -229,7 +229,7 @@ def _choose(summary: ColumnSummary, requested: ColumnKind | None, timestamp: str
 
 
 def _infer_text_kind(summary: ColumnSummary) -> tuple[ColumnKind, str]:
-    present, distinct = summary.present, summary.distinct
+    present, distinct = summary.present, summary.distinct_count
     if summary.is_time:
         return "ignore", "points in time"
     if summary.column.has_ambiguous_commas:
@@ -240,7 +240,7 @@ def _infer_text_kind(summary: ColumnSummary) -> tuple[ColumnKind, str]:
 
 
 def _infer_number_kind(summary: ColumnSummary) -> tuple[ColumnKind, str]:
-    present, distinct = summary.present, summary.distinct
+    present, distinct = summary.present, summary.distinct_count
     if summary.is_time:
         return "ignore", "points in time"
     if not present or not summary.is_whole:
@@ -259,7 +259,7 @@ def _infer_input_kind(sketch: StreamSketch) -> ColumnKind:
 
 def _sketch(array: pa.Array, column: TableColumn, choice: ColumnChoice) -> StreamSketch:
     if choice.kind in ("category", "label"):
-        labels = read_labels(array)
+        labels = parse_cell_labels(array)
         counts: Counter[str] = Counter()
         missing = 0
         for label, count in zip(
@@ -270,7 +270,7 @@ def _sketch(array: pa.Array, column: TableColumn, choice: ColumnChoice) -> Strea
             elif count:
                 counts[label] += count
         return StreamSketch(categories=Categories(counts=counts), missing=missing if choice.kind == "category" else 0)
-    values = parse_numbers(array, column.decimal).values
+    values = parse_cell_numbers(array, column.decimal).values
     finite = values[np.isfinite(values)]
     if choice.kind == "confidence":
         histogram = Histogram.from_values(finite, semconv.CONFIDENCE_BOUNDS)

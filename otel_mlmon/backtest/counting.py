@@ -21,7 +21,7 @@ from otel_mlmon.backtest.counts import FIRST_ROWS, NEVER_NS, TableCounts, Window
 from otel_mlmon.backtest.times import TimesNs, parse_times
 from otel_mlmon.processor.window.binning import Binning, ClassBins, NumberBins
 from otel_mlmon.sketch.moments import ExactSum, Moments, sum_exactly, to_units
-from otel_mlmon.table.cells import is_padded, normalize_label, parse_numbers, read_labels
+from otel_mlmon.table.cells import has_leading_zeros, normalize_label, parse_cell_labels, parse_cell_numbers
 from otel_mlmon.table.table import TableColumn
 from otel_mlmon.types import Counts, Floats, Indices
 
@@ -39,7 +39,7 @@ _MAX_EXPONENT: Final = 900
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StreamPlan:
+class StreamCountPlan:
     """One column of a backtest's data, and the bins that its values are counted in."""
 
     column: TableColumn
@@ -47,16 +47,16 @@ class StreamPlan:
     binning: Binning
 
     @property
-    def bins(self) -> int:
+    def bin_count(self) -> int:
         """The number of bins."""
         return self.binning.bins.count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CountPlan:
+class WindowCountPlan:
     """Describes the windows of a table and the columns to count in them, so that other machines can count too."""
 
-    streams: tuple[StreamPlan, ...]
+    streams: tuple[StreamCountPlan, ...]
     window_rows: int = 0
     """The length of a window in rows; 0 for windows of time."""
     window_ns: int = 0
@@ -69,7 +69,7 @@ class CountPlan:
     """Whether rows may do without the time, which then dates nothing."""
 
     @property
-    def columns(self) -> list[str]:
+    def column_names(self) -> list[str]:
         """The names of the columns to read, each once."""
         names = [stream.column.name for stream in self.streams]
         return list(dict.fromkeys([*names, *([self.time.name] if self.time is not None else [])]))
@@ -82,7 +82,7 @@ class CellFaultError(Exception):
         faults: Position in the batch, column, and the value, of each.
     """
 
-    def __init__(self, faults: Sequence[tuple[int, StreamPlan | None, object]]) -> None:
+    def __init__(self, faults: Sequence[tuple[int, StreamCountPlan | None, object]]) -> None:
         super().__init__(faults)
         self.faults = faults
 
@@ -94,14 +94,14 @@ class RowCounter:
         plan: What is counted.
     """
 
-    def __init__(self, plan: CountPlan) -> None:
+    def __init__(self, plan: WindowCountPlan) -> None:
         self.plan = plan
         self.result = TableCounts.empty(len(plan.streams), has_times=plan.time is not None)
         self._counters = [_build_counter(stream) for stream in plan.streams]
-        self._offsets = np.cumsum([0, *(stream.bins for stream in plan.streams)])
+        self._offsets = np.cumsum([0, *(stream.bin_count for stream in plan.streams)])
         self._last_ns = -NEVER_NS
 
-    def add(self, batch: pa.RecordBatch) -> None:
+    def count_batch(self, batch: pa.RecordBatch) -> None:
         """Counts one batch of rows with the columns of the plan.
 
         Raises:
@@ -121,17 +121,21 @@ class RowCounter:
         windows = [self._find_window(number) for number in keys[starts].tolist()]
         first = self._find_first(times_ns, len(batch))
         codes = np.empty((len(self._counters), first.size), dtype=np.int16)
-        faults: list[tuple[int, StreamPlan | None, object]] = []
+        faults: list[tuple[int, StreamCountPlan | None, object]] = []
         for index, counter in enumerate(self._counters):
             stream = counter.plan
             try:
-                cells = counter.read(columns[stream.column.name])
+                cells = counter.read_cells(columns[stream.column.name])
             except CellFaultError as error:
                 faults += error.faults
                 continue
-            codes[index] = counter.encode(cells, first)
-            counter.count(
-                cells if order is None else counter.select(cells, order), segments, windows, self._offsets[index], index
+            codes[index] = counter.encode_bins(cells, first)
+            counter.count_segments(
+                cells if order is None else counter.select_cells(cells, order),
+                segments,
+                windows,
+                self._offsets[index],
+                index,
             )
         if faults:
             raise CellFaultError(faults)
@@ -184,15 +188,15 @@ class RowCounter:
 
     def _keep_first(self, codes: NDArray[np.int16], times_ns: TimesNs | None, rows: Indices) -> None:
         if times_ns is None or self.plan.window_rows:
-            self.result.first.add(codes, np.zeros(rows.size, dtype=np.int64))
+            self.result.first.add_rows(codes, np.zeros(rows.size, dtype=np.int64))
             return
         rest = np.ones(times_ns.size, dtype=bool)
         rest[rows] = False
         next_ns = int(times_ns[rest].min()) if rest.any() else NEVER_NS
-        self.result.first.add(codes, times_ns[rows], next_ns)
+        self.result.first.add_rows(codes, times_ns[rows], next_ns)
 
 
-def compute_thresholds(binning: NumberBins) -> tuple[float, ...]:
+def compute_edge_thresholds(binning: NumberBins) -> tuple[float, ...]:
     """Computes for each edge of a bin the number t for which a value is above the edge if and only if it is above t.
 
     Buckets of negative values include their lower bound and not their upper one, and zeros are a bucket between
@@ -204,7 +208,7 @@ def compute_thresholds(binning: NumberBins) -> tuple[float, ...]:
     )
 
 
-def compute_mean(counts: Counts, units: int, binning: Binning) -> float:
+def compute_window_mean(counts: Counts, units: int, binning: Binning) -> float:
     """Computes the mean of the numbers counted in a window; NaN without numbers, or if they are classes."""
     if not isinstance(binning, NumberBins):
         return math.nan
@@ -215,9 +219,9 @@ def compute_mean(counts: Counts, units: int, binning: Binning) -> float:
 class _NumberCounter:
     """Counts the numbers of one column by bin and window, and adds them up without rounding errors."""
 
-    def __init__(self, plan: StreamPlan, binning: NumberBins) -> None:
+    def __init__(self, plan: StreamCountPlan, binning: NumberBins) -> None:
         self.plan = plan
-        self._thresholds = compute_thresholds(binning)
+        self._thresholds = compute_edge_thresholds(binning)
         self._has_missing = binning.has_missing
         largest = max(map(abs, binning.edges), default=0.0) or 1.0
         exponent = math.frexp(largest)[1]
@@ -227,12 +231,12 @@ class _NumberCounter:
         self._rounder = 1.5 * 2.0 ** (52 + exponent - _SUM_BITS)
         self._limit = 2.0 ** (exponent + 1)
 
-    def read(self, array: pa.Array) -> Floats:
+    def read_cells(self, array: pa.Array) -> Floats:
         """Converts the cells of an Arrow array to numbers; checks them against the reference."""
         if not self._thresholds and self.plan.column.kind != "number":
-            table, codes = read_labels(array)
+            table, codes = parse_cell_labels(array)
             return np.array([math.nan if label is None else 0.0 for label in table])[codes]
-        values, first_text = parse_numbers(array, self.plan.column.decimal)
+        values, first_text = parse_cell_numbers(array, self.plan.column.decimal)
         if first_text >= 0:
             raise CellFaultError([(first_text, self.plan, str(array[first_text].as_py()))])
         if self.plan.kind == "confidence":
@@ -242,11 +246,11 @@ class _NumberCounter:
                 raise CellFaultError([(row, self.plan, float(values[row]))])
         return values
 
-    def select(self, cells: Floats, order: Indices) -> Floats:
+    def select_cells(self, cells: Floats, order: Indices) -> Floats:
         """Returns the numbers of the cells in another order."""
         return cells[order]
 
-    def encode(self, cells: Floats, rows: Indices) -> NDArray[np.int16]:
+    def encode_bins(self, cells: Floats, rows: Indices) -> NDArray[np.int16]:
         """Returns the bin of each number in the given rows; K for a row whose number is in no bin."""
         values = cells[rows]
         codes = np.zeros(values.size, dtype=np.int16)
@@ -255,7 +259,7 @@ class _NumberCounter:
         codes[~np.isfinite(values)] = len(self._thresholds) + 1
         return codes
 
-    def count(
+    def count_segments(
         self, cells: Floats, segments: Sequence[int], windows: Sequence[WindowCounts], offset: int, index: int
     ) -> None:
         """Adds the numbers of each segment of rows to the counts of its window."""
@@ -291,7 +295,7 @@ class _NumberCounter:
 class _ClassCounter:
     """Counts the labels of one column by bin and window."""
 
-    def __init__(self, plan: StreamPlan, binning: ClassBins) -> None:
+    def __init__(self, plan: StreamCountPlan, binning: ClassBins) -> None:
         self.plan = plan
         labels = binning.labels
         self._other = len(labels) - 1
@@ -300,37 +304,37 @@ class _ClassCounter:
         # A column may be numbers in one file and, for one odd cell, text in the other, where 1 is spelled `1.0`.
         # An identifier with leading zeros is a word: without them it is another.
         for code, label in enumerate(labels):
-            if not is_padded(label):
+            if not has_leading_zeros(label):
                 codes.setdefault(normalize_label(label), code)
         self._codes = codes
 
-    def read(self, array: pa.Array) -> Indices:
+    def read_cells(self, array: pa.Array) -> Indices:
         """Converts the cells of an Arrow array to bins, one for each label; K for a row in no bin."""
-        labels = read_labels(array)
+        labels = parse_cell_labels(array)
         return np.array([self._find(label) for label in labels.table], dtype=np.intp)[labels.codes]
 
     def _find(self, label: str | None) -> int:
         code = self._codes.get(label)
         return self._codes.get(normalize_label(label or ""), self._other) if code is None else code
 
-    def select(self, cells: Indices, order: Indices) -> Indices:
+    def select_cells(self, cells: Indices, order: Indices) -> Indices:
         """Returns the bins of the cells in another order."""
         return cells[order]
 
-    def encode(self, cells: Indices, rows: Indices) -> NDArray[np.int16]:
+    def encode_bins(self, cells: Indices, rows: Indices) -> NDArray[np.int16]:
         """Returns the bin of each label in the given rows."""
         return cells[rows].astype(np.int16)
 
-    def count(
+    def count_segments(
         self, cells: Indices, segments: Sequence[int], windows: Sequence[WindowCounts], offset: int, _index: int
     ) -> None:
         """Adds the labels of each segment of rows to the counts of its window."""
-        bins = self.plan.bins
+        bins = self.plan.bin_count
         for window, (start, end) in zip(windows, pairwise(segments), strict=True):
             window.counts[offset : offset + bins] += np.bincount(cells[start:end], minlength=bins)[:bins]
 
 
-def _build_counter(plan: StreamPlan) -> Any:
+def _build_counter(plan: StreamCountPlan) -> Any:
     if isinstance(plan.binning, ClassBins):
         return _ClassCounter(plan, plan.binning)
     if isinstance(plan.binning, NumberBins):
@@ -338,7 +342,7 @@ def _build_counter(plan: StreamPlan) -> Any:
     raise TypeError(type(plan.binning))
 
 
-def count_batches(plan: CountPlan, batches: Iterable[pa.RecordBatch]) -> TableCounts:
+def count_batches(plan: WindowCountPlan, batches: Iterable[pa.RecordBatch]) -> TableCounts:
     """Counts the rows of all batches of a table, window by window.
 
     Raises:
@@ -346,5 +350,5 @@ def count_batches(plan: CountPlan, batches: Iterable[pa.RecordBatch]) -> TableCo
     """
     counter = RowCounter(plan)
     for batch in batches:
-        counter.add(batch)
+        counter.count_batch(batch)
     return counter.result

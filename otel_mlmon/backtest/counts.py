@@ -52,7 +52,7 @@ class FirstRows:
     next_ns: int = NEVER_NS
     """The smallest time of a row that found no room."""
 
-    def add(self, codes: NDArray[np.int16], times_ns: TimesNs, next_ns: int = NEVER_NS) -> None:
+    def add_rows(self, codes: NDArray[np.int16], times_ns: TimesNs, next_ns: int = NEVER_NS) -> None:
         """Adds further rows, sorted by time and cut to the first `FIRST_ROWS` of the table."""
         times_ns = np.concatenate([self.times_ns, times_ns])
         codes = np.concatenate([self.codes, codes], axis=1)
@@ -91,7 +91,7 @@ class TableCounts:
                 self.windows[number].merge(counts)
             else:
                 self.windows[number] = counts
-        self.first.add(other.first.codes, other.first.times_ns, other.first.next_ns)
+        self.first.add_rows(other.first.codes, other.first.times_ns, other.first.next_ns)
         self.rows += other.rows
         self.first_ns = min(self.first_ns, other.first_ns)
         self.disorder += other.disorder

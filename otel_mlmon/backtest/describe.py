@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from otel_mlmon import semconv
-from otel_mlmon.backtest.judge import Judge, Trace
+from otel_mlmon.backtest.judge import StreamTrace, WindowJudge
 from otel_mlmon.backtest.report import AlertReport, BacktestState, StreamReport, WindowPoint
 from otel_mlmon.processor.alert.cause import compute_shares
 from otel_mlmon.processor.detect.counts import samples_of
@@ -31,7 +31,7 @@ _LARGE_POWER: Final = re.compile(r"\d(?:\.\d+)?e\+0[3-9]")
 
 
 def describe_stream(
-    trace: Trace, judge: Judge, detectable: Detectable | None, *, name: str, kind: str, clock: Clock
+    trace: StreamTrace, judge: WindowJudge, detectable: Detectable | None, *, name: str, kind: str, clock: Clock
 ) -> StreamReport:
     """Builds the entry of a backtest's report about one stream that was judged.
 
@@ -56,7 +56,7 @@ def describe_stream(
         )[0]
     if window is None or score is None or reference is None:
         return StreamReport(stream=name, model=trace.key.model.name, kind=kind, state="unknown", reason=reason)
-    cause = trace.cause(judge.settings)
+    cause = trace.describe_cause(judge.settings)
     alarm = None if trace.alarm is None else trace.points[trace.alarm]
     since_ns = score.since_ns if alarm is not None else 0
     shown = alarm or trace.points[-1]
@@ -88,7 +88,9 @@ def describe_stream(
     )
 
 
-def describe_cycles(detectable: Mapping[StreamKey, Detectable], name: Callable[[StreamKey], str]) -> tuple[str, ...]:
+def describe_daily_cycles(
+    detectable: Mapping[StreamKey, Detectable], name: Callable[[StreamKey], str]
+) -> tuple[str, ...]:
     """Returns a sentence that names the streams with a daily cycle, which is no drift; nothing if none has one.
 
     Args:
@@ -101,7 +103,7 @@ def describe_cycles(detectable: Mapping[StreamKey, Detectable], name: Callable[[
     return (f"Your traffic has a daily cycle ({', '.join(sorted(names))}): each time of the day is judged by itself.",)
 
 
-def describe_alerts(judge: Judge, name: Callable[[StreamKey], str], clock: Clock) -> tuple[AlertReport, ...]:
+def describe_alerts(judge: WindowJudge, name: Callable[[StreamKey], str], clock: Clock) -> tuple[AlertReport, ...]:
     """Builds the entries of a backtest's report about the alerts that the processor would have sent.
 
     Args:
@@ -132,7 +134,7 @@ def _format_bin(name: str) -> str:
     return {semconv.OTHER: "all others", semconv.MISSING: "missing"}.get(name) or expand_powers(name)
 
 
-def _judge(trace: Trace) -> tuple[BacktestState, str]:
+def _judge(trace: StreamTrace) -> tuple[BacktestState, str]:
     """Returns the verdict on a stream in a backtest, such as `alarm` or `ok`, and the reason for it."""
     last = trace.points[-1]
     values = sum(point.count for point in trace.points)
@@ -165,17 +167,17 @@ def _largest_possible_distance(reference: Reference) -> float:
     return 1.0 - (float(reference.counts.min()) + 0.5) / (reference.total + bins / 2.0)
 
 
-def _find_window(trace: Trace, onset_ns: int) -> int:
+def _find_window(trace: StreamTrace, onset_ns: int) -> int:
     """Returns the position of the first window that ends after the onset of a drift."""
     ends = [point.end_ns for point in trace.points]
     return trace.points[min(bisect_right(ends, onset_ns), len(ends) - 1)].window
 
 
 def _distance(statistic: str, reference: Reference, counts: Counts) -> float:
-    return float(STATISTICS.load(statistic).measure(samples_of(reference.counts, counts)).value)
+    return float(STATISTICS.load_plugin(statistic).measure(samples_of(reference.counts, counts)).value)
 
 
-def _describe_windows(trace: Trace, reference: Reference, clock: Clock) -> tuple[WindowPoint, ...]:
+def _describe_windows(trace: StreamTrace, reference: Reference, clock: Clock) -> tuple[WindowPoint, ...]:
     return tuple(
         WindowPoint(
             window=point.window,
@@ -199,7 +201,7 @@ def _measure_distances(windows: Sequence[Counts], reference: Reference) -> list[
         current = np.array([windows[place] for place in places])
         samples = samples_of(np.broadcast_to(reference.counts, current.shape), current)
         for place, distance in zip(
-            places, STATISTICS.load("total_variation").measure(samples).value.tolist(), strict=True
+            places, STATISTICS.load_plugin("total_variation").measure(samples).value.tolist(), strict=True
         ):
             distances[place] = distance
     return distances

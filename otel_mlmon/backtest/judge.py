@@ -25,7 +25,7 @@ MAX_PANE_S: Final = 3_600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TracePoint:
+class StreamTracePoint:
     """The result of drift detection for one stream after one window of a backtest."""
 
     window: int
@@ -39,12 +39,12 @@ class TracePoint:
 
 
 @dataclass(slots=True, kw_only=True)
-class Trace:
+class StreamTrace:
     """The results of drift detection for one stream over all windows of a backtest."""
 
     key: StreamKey
     tolerance: float
-    points: list[TracePoint] = field(default_factory=list)
+    points: list[StreamTracePoint] = field(default_factory=list)
     windows: list[Counts] = field(default_factory=list)
     """The counts of the window of each point, shape (K,) each."""
     reference: Reference | None = None
@@ -56,7 +56,7 @@ class Trace:
     score: Score | None = None
     """The score of `window`."""
 
-    def cause(self, settings: Settings) -> Cause | None:
+    def describe_cause(self, settings: Settings) -> Cause | None:
         """Describes the window of the first alarm, or the last one, as an alert would name it as its cause."""
         if self.window is None or self.score is None or self.window.reference is None:
             return None
@@ -66,7 +66,7 @@ class Trace:
         return next((outcome for outcome in outcomes if isinstance(outcome, Cause)), None)
 
 
-def settings_of(
+def build_backtest_settings(
     *,
     tolerance: float | None,
     budget: FalseAlarmBudget,
@@ -85,7 +85,7 @@ def settings_of(
     rate = budget.rate or FalseAlarms(count=1.0, per_s=budget.windows * window_s)
     rules = ("prediction_drift", "confidence", "data_drift")
     model: dict[str, Any] = {} if tolerance is None else {rule: {"tolerance": tolerance} for rule in rules}
-    model["accuracy"] = accuracy.section
+    model["accuracy"] = accuracy.rule_section
     defaults = Config()
     return Settings(
         defaults.model_copy(
@@ -100,7 +100,7 @@ def settings_of(
     )
 
 
-class Judge:
+class WindowJudge:
     """Runs drift detection and alert rules over the windows of a backtest, in the order of time.
 
     Args:
@@ -120,7 +120,7 @@ class Judge:
     ) -> None:
         self.settings = settings
         self.accuracy = AccuracyTrace(accuracy)
-        self.traces: dict[StreamKey, Trace] = {}
+        self.traces: dict[StreamKey, StreamTrace] = {}
         self.alerts: list[tuple[int, Alert]] = []
         """Window and alert, for each notification that would have been sent."""
         self._evaluator = Evaluator(
@@ -131,7 +131,7 @@ class Judge:
         )
         self._alerts = settings.alerts()
 
-    def measure_detectable(self) -> dict[StreamKey, Detectable]:
+    def measure_detectable_shifts(self) -> dict[StreamKey, Detectable]:
         """Measures how small a drift of each stream would have been found within a day of data.
 
         Data without times, or with windows longer than an hour, is one day.
@@ -139,7 +139,7 @@ class Judge:
         references = {key: trace.reference for key, trace in self.traces.items() if trace.reference is not None}
         return self._evaluator.measure_detectable(references, is_over=True)
 
-    def take(self, index: int, windows: Iterable[Window]) -> None:
+    def judge_window(self, index: int, windows: Iterable[Window]) -> None:
         """Runs drift detection and alert rules on one window of all streams."""
         models: dict[ModelKey, dict[StreamKey, tuple[Window, Score]]] = {}
         for window, score in self._evaluator.evaluate(windows):
@@ -152,16 +152,16 @@ class Judge:
     def report_accuracy(self, clock: Callable[[int], str | None]) -> AccuracyReport | None:
         """Returns the estimated accuracy of all windows; None if there are neither limits nor estimates."""
         alarms = (window for window, alert in self.alerts if alert.rule == RULE and not alert.is_resolved)
-        return self.accuracy.report(next(alarms, None), clock)
+        return self.accuracy.build_report(next(alarms, None), clock)
 
     def _add_to_trace(self, index: int, window: Window, score: Score) -> None:
         trace = self.traces.get(window.stream)
         if trace is None:
             policy = self._evaluator.policy(window.stream)
             tolerance = policy.tolerance if policy is not None else 0.0
-            trace = self.traces[window.stream] = Trace(key=window.stream, tolerance=tolerance)
+            trace = self.traces[window.stream] = StreamTrace(key=window.stream, tolerance=tolerance)
         trace.points.append(
-            TracePoint(
+            StreamTracePoint(
                 window=index,
                 end_ns=window.end_ns,
                 count=int(window.rolling.sum()),
@@ -173,7 +173,7 @@ class Judge:
         )
         trace.windows.append(window.rolling)
         if window.calibration is not None:
-            self.accuracy.add(index, window.end_ns, window.rolling, window.calibration, score)
+            self.accuracy.add_window(index, window.end_ns, window.rolling, window.calibration, score)
         trace.reference = window.reference
         if trace.alarm is None:
             trace.window, trace.score = window, score

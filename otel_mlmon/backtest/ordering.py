@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from otel_mlmon.backtest.counting import CountPlan
+from otel_mlmon.backtest.counting import WindowCountPlan
 from otel_mlmon.backtest.summary import SAMPLE_CELLS
-from otel_mlmon.backtest.times import SAMPLE_TEXTS, are_times, find_unit_ns, is_time_name, parse_times
-from otel_mlmon.table.cells import is_missing, is_text, parse_numbers
-from otel_mlmon.table.read import connect, stream_batches
+from otel_mlmon.backtest.times import SAMPLE_TEXTS, are_times, find_time_unit_ns, is_time_name, parse_times
+from otel_mlmon.table.cells import is_missing_value, is_text_type, parse_cell_numbers
+from otel_mlmon.table.read import open_duckdb, stream_query_batches
 from otel_mlmon.table.table import Table, TableColumn
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ def _read_sample(table: Table, names: Sequence[str]) -> dict[str, pa.Array]:
 def _has_times(column: TableColumn, array: pa.Array | None) -> bool:
     if array is None:
         return False
-    if is_text(array.type):
+    if is_text_type(array.type):
         cells = array.slice(0, SAMPLE_CELLS).to_pylist()
-        texts = [cell for cell in cells if cell is not None and not is_missing(cell)][:SAMPLE_TEXTS]
+        texts = [cell for cell in cells if cell is not None and not is_missing_value(cell)][:SAMPLE_TEXTS]
         if are_times(texts):
             return True
         if not is_time_name(column.name):
@@ -49,29 +49,29 @@ def _has_times(column: TableColumn, array: pa.Array | None) -> bool:
     return _find_unit_of(array, column) is not None
 
 
-def find_unit(table: Table, column: TableColumn) -> int | None:
+def find_time_unit(table: Table, column: TableColumn) -> int | None:
     """Returns the unit of a column of numeric times, in nanoseconds, from its first values; None if none fits."""
     sample = _read_sample(table, [column.name])
     return _find_unit_of(sample[column.name], column) if sample and column.kind in ("number", "text") else None
 
 
 def _find_unit_of(array: pa.Array, column: TableColumn) -> int | None:
-    values, first_text = parse_numbers(array, column.decimal)
+    values, first_text = parse_cell_numbers(array, column.decimal)
     present = values[np.isfinite(values)]
     if first_text >= 0 or not present.size:
         return None
-    return find_unit_ns(float(present.min()), float(present.max()))
+    return find_time_unit_ns(float(present.min()), float(present.max()))
 
 
-def sort_rows(plan: CountPlan, table: Table) -> Table:
+def sort_rows_by_time(plan: WindowCountPlan, table: Table) -> Table:
     """Returns a table with its rows sorted by time; rows of the same time keep their order."""
     if plan.time is None:
         return table
     import pyarrow as pa
 
-    time, names = plan.time, plan.columns
+    time, names = plan.time, plan.column_names
 
-    def dated() -> Iterator[pa.RecordBatch]:
+    def scan_timed_batches() -> Iterator[pa.RecordBatch]:
         row = 0
         for batch in table.scan(names):
             times_ns = parse_times(batch.column(names.index(time.name)), time, plan.unit_ns).values_ns
@@ -79,18 +79,18 @@ def sort_rows(plan: CountPlan, table: Table) -> Table:
             yield pa.RecordBatch.from_arrays(columns, names=[f"c{index}" for index in range(len(columns))])
             row += len(batch)
 
-    def scan(_names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        connection = connect()
-        batches = dated()
+    def scan_columns(_names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        connection = open_duckdb()
+        batches = scan_timed_batches()
         first = next(batches)
         reader = pa.RecordBatchReader.from_batches(first.schema, _chain(first, batches))
         connection.register("unsorted", reader)
         columns = ", ".join(f"c{index}" for index in range(len(names)))
         query = f"SELECT {columns} FROM unsorted ORDER BY c{len(names)}, c{len(names) + 1}"  # noqa: S608 - our names
-        for batch in stream_batches(connection, query):
+        for batch in stream_query_batches(connection, query):
             yield pa.RecordBatch.from_arrays(batch.columns, names=names)
 
-    return replace(table, scan=scan)
+    return replace(table, scan=scan_columns)
 
 
 def _chain(first: pa.RecordBatch, others: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -41,7 +41,7 @@ def draw_timeline(streams: Sequence[StreamReport], windows: int) -> str:
     return draw_svg(STRIP_WIDTH, height, "evidence of every stream over the windows", parts)
 
 
-def draw_bars(stream: StreamReport) -> str:
+def draw_share_bars(stream: StreamReport) -> str:
     """Draws a bar chart of the shares of a stream's bins in the reference and in the window."""
     rows = list(zip(stream.bins, stream.reference_shares, stream.shares, strict=True))
     largest = sorted(range(len(rows)), key=lambda index: -abs(rows[index][1] - rows[index][2]))[:MAX_BARS]
@@ -93,12 +93,12 @@ def draw_accuracy(report: AccuracyReport) -> str:
     step = max(1, len(points) // MAX_CELLS)
     drawn = points[::step]
 
-    def place(values: Sequence[float]) -> str:
+    def place_points(values: Sequence[float]) -> str:
         pairs = zip(drawn, values, strict=True)
         return "L".join(f"{horizontal.map(point.window):.1f},{vertical.map(value):.1f}" for point, value in pairs)
 
-    upper, middle = place([point.high for point in drawn]), place([point.estimated for point in drawn])
-    lower = "L".join(reversed(place([point.low for point in drawn]).split("L")))
+    upper, middle = place_points([point.high for point in drawn]), place_points([point.estimated for point in drawn])
+    lower = "L".join(reversed(place_points([point.low for point in drawn]).split("L")))
     parts = []
     for value in (low, (low + 1.0) / 2.0, 1.0):
         y = vertical.map(value)

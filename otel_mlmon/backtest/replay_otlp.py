@@ -13,9 +13,9 @@ from typing import Final
 
 from otel_mlmon import semconv
 from otel_mlmon.backtest.columns import infer_stream_kind
-from otel_mlmon.backtest.describe import describe_alerts, describe_cycles, describe_stream
-from otel_mlmon.backtest.judge import MAX_PANE_S, Judge, settings_of
-from otel_mlmon.backtest.report import BacktestReport, StreamReport, sort_streams
+from otel_mlmon.backtest.describe import describe_alerts, describe_daily_cycles, describe_stream
+from otel_mlmon.backtest.judge import MAX_PANE_S, WindowJudge, build_backtest_settings
+from otel_mlmon.backtest.report import BacktestReport, StreamReport, sort_stream_reports
 from otel_mlmon.backtest.request import DEFAULT_OTLP_WINDOW, DEFAULT_TIMED_BUDGET, BacktestRequest
 from otel_mlmon.backtest.times import format_time
 from otel_mlmon.errors import ConfigurationError, MalformedError
@@ -46,12 +46,12 @@ def replay_otlp(request: BacktestRequest, profile: Profile, progress: ProgressCa
         raise ConfigurationError("--timestamp: OTLP has the time of every point already")
     budget = request.budget or DEFAULT_TIMED_BUDGET
     points = _read_points(Path(request.data), progress)
-    settings = settings_of(
+    settings = build_backtest_settings(
         tolerance=request.tolerance, budget=budget, window_s=length.time_s, accuracy=request.accuracy
     )
-    judge = Judge(settings, has_times=length.time_s <= MAX_PANE_S, accuracy=request.accuracy)
+    judge = WindowJudge(settings, has_times=length.time_s <= MAX_PANE_S, accuracy=request.accuracy)
     windows = _judge_windows(points, profile=profile, window_s=length.time_s, judge=judge, progress=progress)
-    detectable = judge.measure_detectable()
+    detectable = judge.measure_detectable_shifts()
     reports = [
         describe_stream(
             trace,
@@ -79,15 +79,15 @@ def replay_otlp(request: BacktestRequest, profile: Profile, progress: ProgressCa
     return BacktestReport(
         reference=str(request.reference),
         data=str(request.data),
-        window=length.text,
+        window=length.display_text,
         windows=windows,
         rows=None,
-        false_alarms=budget.text,
-        streams=sort_streams(reports),
+        false_alarms=budget.display_text,
+        streams=sort_stream_reports(reports),
         alerts=describe_alerts(judge, lambda key: key.stream, format_time),
         notes=(
             *((f"Not in the reference, so learned from the data itself: {', '.join(learned)}.",) if learned else ()),
-            *describe_cycles(detectable, lambda key: key.stream),
+            *describe_daily_cycles(detectable, lambda key: key.stream),
         ),
         accuracy=judge.report_accuracy(format_time),
     )
@@ -118,7 +118,7 @@ def _read_points(path: Path, progress: ProgressCallback) -> list[DataPoint]:
 
 
 def _judge_windows(
-    points: Sequence[DataPoint], *, profile: Profile, window_s: float, judge: Judge, progress: ProgressCallback
+    points: Sequence[DataPoint], *, profile: Profile, window_s: float, judge: WindowJudge, progress: ProgressCallback
 ) -> int:
     """Judges data points of predictions window by window, and returns the number of windows.
 
@@ -144,10 +144,10 @@ def _judge_windows(
     return last - first + 1
 
 
-def _judge_due(panes: WindowAggregator, judge: Judge, *, until_ns: int, first: int, pane_ns: int) -> int:
+def _judge_due(panes: WindowAggregator, judge: WindowJudge, *, until_ns: int, first: int, pane_ns: int) -> int:
     """Judges the windows that have ended by a time, and returns the number of the last one, 0 if there was none."""
     last = 0
     for end_ns, windows in groupby(panes.close_panes(until_ns), key=lambda window: window.end_ns):
         last = end_ns // pane_ns
-        judge.take(last - first, list(windows))
+        judge.judge_window(last - first, list(windows))
     return last

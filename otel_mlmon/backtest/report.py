@@ -185,15 +185,15 @@ class BacktestReport:
         return document
 
 
-def sort_streams(streams: Iterable[StreamReport]) -> tuple[StreamReport, ...]:
+def sort_stream_reports(streams: Iterable[StreamReport]) -> tuple[StreamReport, ...]:
     """Sorts the streams of a report: alarms first, by window and size, then the others by their verdict."""
 
-    def key(stream: StreamReport) -> tuple[int, int, float]:
+    def sort_key(stream: StreamReport) -> tuple[int, int, float]:
         if stream.first_alarm_window is not None:
             return 0, stream.first_alarm_window, -(stream.total_variation or 0.0)
         return STATE_ORDER.index(stream.state), 0, 0.0
 
-    return tuple(sorted(streams, key=key))
+    return tuple(sorted(streams, key=sort_key))
 
 
 def _replace_infinite(value: Any) -> Any:

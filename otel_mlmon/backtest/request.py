@@ -33,7 +33,7 @@ class WindowLength:
     time_s: float = 0.0
 
     @property
-    def text(self) -> str:
+    def display_text(self) -> str:
         """The length as text for people: `1 000 rows`, `1h`."""
         return f"{self.rows:,} rows".replace(",", " ") if self.rows else format_duration(self.time_s)
 
@@ -51,7 +51,7 @@ class FalseAlarmBudget:
     rate: FalseAlarms | None = None
 
     @property
-    def text(self) -> str:
+    def display_text(self) -> str:
         """The number of accepted false alarms as text for people: `1 per 30d`, `1 per 10000 windows`."""
         return format_false_alarms(self.rate) if self.rate is not None else f"1 per {self.windows} windows"
 
@@ -105,7 +105,7 @@ def parse_window_length(text: str) -> WindowLength:
     return WindowLength(time_s=time_s)
 
 
-def parse_budget(text: str) -> FalseAlarmBudget:
+def parse_false_alarm_budget(text: str) -> FalseAlarmBudget:
     """Parses the accepted false alarms of `--false-alarms`: `1 per 30d`, `10000 windows` or `1 per 10000 windows`.
 
     Raises:
@@ -137,7 +137,7 @@ def parse_tolerance(text: str) -> float:
     return tolerance
 
 
-def parse_decimal(text: str | None) -> str | None:
+def parse_decimal_separator(text: str | None) -> str | None:
     """Parses the decimal separator of numbers in CSV files from `--decimal`: a point or a comma.
 
     Raises:

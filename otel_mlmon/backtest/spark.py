@@ -18,15 +18,20 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
-from otel_mlmon.backtest.api import build_request, check_names, load_reference, with_required
+from otel_mlmon.backtest.api import (
+    build_backtest_request,
+    check_common_columns,
+    load_backtest_reference,
+    with_required_columns,
+)
 from otel_mlmon.backtest.column_streams import ColumnStream, build_streams
 from otel_mlmon.backtest.columns import ColumnChoice, ColumnKind, match_columns
-from otel_mlmon.backtest.counting import CellFaultError, CountPlan, RowCounter, StreamPlan
+from otel_mlmon.backtest.counting import CellFaultError, RowCounter, StreamCountPlan, WindowCountPlan
 from otel_mlmon.backtest.counts import FIRST_ROWS, FirstRows, TableCounts
 from otel_mlmon.backtest.replay_table import (
-    TableFacts,
-    build_plan,
-    explain_cell,
+    TableDescription,
+    build_count_plan,
+    explain_cell_fault,
     judge_counts,
 )
 from otel_mlmon.backtest.report import BacktestReport
@@ -34,8 +39,8 @@ from otel_mlmon.backtest.request import BacktestRequest
 from otel_mlmon.backtest.result import BacktestResult
 from otel_mlmon.errors import ConfigurationError, DataError, DependencyMissingError
 from otel_mlmon.reference.profile import Profile
-from otel_mlmon.table.files import find_suffix
-from otel_mlmon.table.table import ProgressCallback, Table, TableColumn, describe_column, ignore_progress
+from otel_mlmon.table.files import find_format_suffix
+from otel_mlmon.table.table import ProgressCallback, Table, TableColumn, describe_arrow_column, ignore_progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,7 +57,7 @@ _READERS: Final[Mapping[str, str]] = {
 }  # fmt: skip
 
 
-Faults: TypeAlias = list[tuple[StreamPlan | None, object]]
+Faults: TypeAlias = list[tuple[StreamCountPlan | None, object]]
 """The columns and the values of cells that cannot be counted."""
 
 
@@ -61,7 +66,7 @@ class SparkCounts:
     """The counts of a Spark DataFrame for a backtest, ready to be judged."""
 
     counts: TableCounts
-    facts: TableFacts
+    facts: TableDescription
     streams: tuple[ColumnStream, ...]
     choices: Mapping[str, ColumnChoice]
     request: BacktestRequest
@@ -73,7 +78,7 @@ class SparkCounts:
             ConfigurationError: There are too many windows.
         """
         report = judge_counts(self.request, self.counts, self.facts, self.streams, self.choices, progress)
-        return BacktestResult(with_required(self.request, report))
+        return BacktestResult(with_required_columns(self.request, report))
 
 
 def run_on_spark(request: BacktestRequest, progress: ProgressCallback = ignore_progress) -> BacktestReport:
@@ -86,7 +91,7 @@ def run_on_spark(request: BacktestRequest, progress: ProgressCallback = ignore_p
     """
     _check_windows(request)
     session = _start_session()
-    profile, choices = load_reference(request, progress)
+    profile, choices = load_backtest_reference(request, progress)
     return _count_request(_read(session, request), profile, request, choices).judge(progress).report
 
 
@@ -119,12 +124,12 @@ def count(
         ConfigurationError: An argument cannot be used, or columns do not fit; names the column.
         DataError: A table cannot be read.
     """
-    request = build_request(
+    request = build_backtest_request(
         reference, dataframe, window=window, columns=columns, timestamp=timestamp, tolerance=tolerance,
         false_alarms=false_alarms, require=require, decimal=decimal,
     )  # fmt: skip
     is_file = isinstance(reference, (str, os.PathLike))
-    profile, choices = load_reference(request, ignore_progress, None if is_file else reference)
+    profile, choices = load_backtest_reference(request, ignore_progress, None if is_file else reference)
     return _count_request(dataframe, profile, request, choices)
 
 
@@ -134,12 +139,12 @@ def _count_request(
     _check_windows(request)
     table = _describe(dataframe, request)
     choices = choices or match_columns(reference, table)
-    check_names(request, table, choices)
+    check_common_columns(request, table, choices)
     streams = build_streams(table, choices, reference)
-    plan = build_plan(request, table, streams)
+    plan = build_count_plan(request, table, streams)
     counts = _collect(dataframe, plan, table)
     notes = (_settle_ties(counts.first),)
-    facts = TableFacts(source=request.data, columns=table.columns, notes=tuple(filter(None, notes)))
+    facts = TableDescription(source=request.data, columns=table.columns, notes=tuple(filter(None, notes)))
     return SparkCounts(counts=counts, facts=facts, streams=tuple(streams), choices=choices, request=request)
 
 
@@ -169,7 +174,7 @@ def _start_session() -> SparkSession:
 
 def _read(session: SparkSession, request: BacktestRequest) -> DataFrame:
     source = request.data
-    kind = _READERS.get(find_suffix(source), "parquet")
+    kind = _READERS.get(find_format_suffix(source), "parquet")
     options = {
         "header": "true",
         "encoding": request.encoding or "utf-8",
@@ -179,7 +184,7 @@ def _read(session: SparkSession, request: BacktestRequest) -> DataFrame:
     }
     try:
         if kind == "csv":
-            delimiter = "\t" if find_suffix(source) == ".tsv" else ","
+            delimiter = "\t" if find_format_suffix(source) == ".tsv" else ","
             return session.read.options(**options, sep=delimiter, mode="FAILFAST").csv(source)
         return session.read.json(source) if kind == "json" else session.read.parquet(source)
     except _spark_errors() as error:
@@ -196,7 +201,7 @@ def _describe(dataframe: DataFrame, request: BacktestRequest) -> Table:
     readable = [_quote(name) for name in names if name not in nested]
     types = {entry.name: entry.type for entry in dataframe.select(*readable).limit(0).toArrow().schema}
 
-    def scan(columns: Iterable[str]) -> Iterator[pa.RecordBatch]:
+    def scan_columns(columns: Iterable[str]) -> Iterator[pa.RecordBatch]:
         quoted = [_quote(name) for name in columns]
         try:
             yield from dataframe.select(*quoted).limit(SAMPLE_ROWS).toArrow().to_batches()
@@ -204,23 +209,23 @@ def _describe(dataframe: DataFrame, request: BacktestRequest) -> Table:
             raise DataError(f"{request.data}: Spark cannot read it: {_explain(error)}") from error
 
     columns = {
-        name: describe_column(name, types[name])
+        name: describe_arrow_column(name, types[name])
         if name in types
         else TableColumn(name=name, kind="unreadable", type_name=dataframe.schema[name].dataType.simpleString())
         for name in names
     }
-    table = Table(source=request.data, columns=columns, rows=0, scan=scan, locate=lambda _: request.data)
-    return table.with_decimal(request.decimal)
+    table = Table(source=request.data, columns=columns, rows=0, scan=scan_columns, locate=lambda _: request.data)
+    return table.with_decimal_separator(request.decimal)
 
 
-def _collect(dataframe: DataFrame, plan: CountPlan, table: Table) -> TableCounts:
+def _collect(dataframe: DataFrame, plan: WindowCountPlan, table: Table) -> TableCounts:
     def count_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield _pack(_count(plan, batches))
 
     def merge_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield _pack(_merge(plan, (row for batch in batches for row in batch.column(0).to_pylist())))
 
-    selected = dataframe.select(*(_quote(name) for name in plan.columns))
+    selected = dataframe.select(*(_quote(name) for name in plan.column_names))
     parts = selected.mapInArrow(count_partition, "counts binary").repartition(MERGING_TASKS)
     try:
         rows = parts.mapInArrow(merge_partition, "counts binary").collect()
@@ -228,7 +233,7 @@ def _collect(dataframe: DataFrame, plan: CountPlan, table: Table) -> TableCounts
         raise DataError(f"{table.source}: Spark cannot count it: {_explain(error)}") from error
     total = _merge(plan, (bytes(row["counts"]) for row in rows))
     if isinstance(total, list):
-        raise ConfigurationError(*(explain_cell(plan, table, 0, *fault) for fault in total))
+        raise ConfigurationError(*(explain_cell_fault(plan, table, 0, *fault) for fault in total))
     total.disorder = 0
     return total
 
@@ -239,7 +244,7 @@ def _pack(result: TableCounts | Faults) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict({"counts": [pickle.dumps(result)]})
 
 
-def _merge(plan: CountPlan, parts: Iterable[bytes]) -> TableCounts | Faults:
+def _merge(plan: WindowCountPlan, parts: Iterable[bytes]) -> TableCounts | Faults:
     """Merges the counts of all Spark partitions, or collects the faulty cells of any of them."""
     total = TableCounts.empty(len(plan.streams), has_times=True)
     faults: Faults = []
@@ -252,12 +257,12 @@ def _merge(plan: CountPlan, parts: Iterable[bytes]) -> TableCounts | Faults:
     return faults or total
 
 
-def _count(plan: CountPlan, batches: Iterable[pa.RecordBatch]) -> TableCounts | Faults:
+def _count(plan: WindowCountPlan, batches: Iterable[pa.RecordBatch]) -> TableCounts | Faults:
     """Counts the rows of one Spark partition; returns the faulty cells if some cannot be counted."""
     counter = RowCounter(plan)
     try:
         for batch in batches:
-            counter.add(batch)
+            counter.count_batch(batch)
     except CellFaultError as error:
         return [(stream, value) for _, stream, value in error.faults]
     return counter.result

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from otel_mlmon.backtest.times import SAMPLE_TEXTS, are_times, find_unit_ns, is_time_name
-from otel_mlmon.table.cells import is_missing, is_text, parse_numbers, read_labels
+from otel_mlmon.backtest.times import SAMPLE_TEXTS, are_times, find_time_unit_ns, is_time_name
+from otel_mlmon.table.cells import is_missing_value, is_text_type, parse_cell_labels, parse_cell_numbers
 from otel_mlmon.table.table import ProgressCallback, Table, TableColumn
 from otel_mlmon.types import Floats
 
@@ -57,7 +57,7 @@ class ColumnSummary:
         return self.first_text_row < 0 and not self.is_padded and self.column.kind in ("number", "text")
 
     @property
-    def distinct(self) -> int:
+    def distinct_count(self) -> int:
         """The number of different values in the column; of numbers, only whole ones count."""
         return int(self.numbers.size) if self.is_number else len(self.texts)
 
@@ -68,18 +68,20 @@ class ColumnSummary:
             return True
         if not self.is_number:
             return are_times(self.sample)
-        return is_time_name(self.column.name) and self.present > 0 and find_unit_ns(self.low, self.high) is not None
+        return (
+            is_time_name(self.column.name) and self.present > 0 and find_time_unit_ns(self.low, self.high) is not None
+        )
 
-    def add(self, array: pa.Array) -> None:
+    def add_cells(self, array: pa.Array) -> None:
         """Adds the cells of a batch of rows to the summary of the column."""
         start, self.rows = self.rows, self.rows + len(array)
         if self.column.kind in ("time", "unreadable"):
             self.present += len(array) - array.null_count
             return
-        if is_text(array.type):
+        if is_text_type(array.type):
             self._sample(array, start)
         if self.column.kind != "boolean" and self.first_text_row < 0 and not self.is_padded:
-            numbers = parse_numbers(array, self.column.decimal)
+            numbers = parse_cell_numbers(array, self.column.decimal)
             if numbers.first_text < 0:
                 self._add_numbers(numbers.values, start)
                 if not self._has_padding(array):
@@ -94,7 +96,7 @@ class ColumnSummary:
         self._add_texts(array)
 
     def _has_padding(self, array: pa.Array) -> bool:
-        if not is_text(array.type):
+        if not is_text_type(array.type):
             return False
         from pyarrow import compute
 
@@ -103,7 +105,7 @@ class ColumnSummary:
     def _sample(self, array: pa.Array, start: int) -> None:
         if start < SAMPLE_CELLS and len(self.sample) < SAMPLE_TEXTS:
             cells = array.slice(0, SAMPLE_CELLS - start).to_pylist()
-            present = [cell for cell in cells if cell is not None and not is_missing(cell)]
+            present = [cell for cell in cells if cell is not None and not is_missing_value(cell)]
             self.sample += present[: SAMPLE_TEXTS - len(self.sample)]
 
     def _add_numbers(self, values: Floats, start: int) -> None:
@@ -124,14 +126,14 @@ class ColumnSummary:
                 self.outside_row, self.outside = start + int(outside[0]), float(values[outside[0]])
 
     def _add_texts(self, array: pa.Array) -> None:
-        labels = read_labels(array)
+        labels = parse_cell_labels(array)
         counts = np.bincount(labels.codes, minlength=len(labels.table))
         texts = {label: int(count) for label, count in zip(labels.table, counts, strict=True) if label is not None}
         self.present += sum(texts.values())
         if len(self.texts) < MAX_DISTINCT:
             self.texts.update(label for label, count in texts.items() if count)
 
-    def add_spelling(self, array: pa.Array) -> None:
+    def add_cell_texts(self, array: pa.Array) -> None:
         """Adds the cells of a batch as texts, which were added as numbers before a text came."""
         self._add_texts(array)
 
@@ -139,13 +141,13 @@ class ColumnSummary:
 def summarize_columns(table: Table, progress: ProgressCallback) -> dict[str, ColumnSummary]:
     """Summarizes all columns of a table in one pass; reads columns again that turn out to be text late."""
     summaries = {name: ColumnSummary(column=column) for name, column in table.columns.items()}
-    _scan(table, list(summaries), progress, lambda name, array: summaries[name].add(array))
+    _scan(table, list(summaries), progress, lambda name, array: summaries[name].add_cells(array))
     respelled = [name for name, summary in summaries.items() if summary.has_skipped_texts and not summary.is_number]
     if respelled:
         for name in respelled:
             summaries[name].texts.clear()
             summaries[name].present = 0
-        _scan(table, respelled, progress, lambda name, array: summaries[name].add_spelling(array))
+        _scan(table, respelled, progress, lambda name, array: summaries[name].add_cell_texts(array))
     return summaries
 
 
@@ -158,6 +160,6 @@ def _scan(table: Table, names: Sequence[str], progress: ProgressCallback, add: A
         progress(f"reading {table.source}", done, max(table.rows, done))
 
 
-def count_rows(summaries: Mapping[str, ColumnSummary]) -> int:
+def count_summarized_rows(summaries: Mapping[str, ColumnSummary]) -> int:
     """Returns the number of rows of a table from the summaries of its columns."""
     return max((summary.rows for summary in summaries.values()), default=0)

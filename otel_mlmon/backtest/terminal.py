@@ -29,7 +29,7 @@ NARROW_CELLS: Final = 100
 
 def print_report(report: BacktestReport, console: Console) -> None:
     """Prints the report of a backtest to the terminal."""
-    console.print(Text(summarize(report), "bold red" if report.alarmed else "bold"))
+    console.print(Text(summarize_report(report), "bold red" if report.alarmed else "bold"))
     details = f"{_format_rows(report)} in {report.windows} windows of {report.window} against {report.reference}"
     console.print(Text(f"{details}; {report.false_alarms} false alarms accepted over all.", "dim"))
     if report.judged:
@@ -47,7 +47,7 @@ def print_report(report: BacktestReport, console: Console) -> None:
         console.print(Text(note, "dim"))
 
 
-def summarize(report: BacktestReport) -> str:
+def summarize_report(report: BacktestReport) -> str:
     """Returns a sentence that says whether a backtest found an alarm, when, and about which streams."""
     if report.is_inaccurate and not report.alarmed and report.accuracy is not None:
         return f"It would have alerted, first in window {report.accuracy.first_alarm_window}: estimated accuracy."
@@ -83,13 +83,13 @@ def show_progress(console: Console) -> Iterator[ProgressCallback]:
     with Progress(*columns, console=console, transient=True) as bar:
         tasks: dict[str, TaskID] = {}
 
-        def update(part: str, done: int, total: int) -> None:
+        def update_progress(part: str, done: int, total: int) -> None:
             if part not in tasks:
                 tasks[part] = bar.add_task(part, rate="")
             rate = bar.tasks[bar.task_ids.index(tasks[part])].speed
             bar.update(tasks[part], completed=done, total=total, rate=f"{rate:,.0f}/s" if rate else "")
 
-        yield update
+        yield update_progress
 
 
 def _format_rows(report: BacktestReport) -> str:

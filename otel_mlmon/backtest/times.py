@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.table.cells import is_missing, is_text, parse_numbers
+from otel_mlmon.table.cells import is_missing_value, is_text_type, parse_cell_numbers
 from otel_mlmon.table.table import TableColumn
 from otel_mlmon.types import Floats
 
@@ -39,7 +39,7 @@ _OUT_OF_RANGE: Final = "beyond the years 1678 to 2261, which are those that can 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-class Times(NamedTuple):
+class ParsedTimes(NamedTuple):
     """The cells of one column parsed as points in time, and the first cell that is none."""
 
     values_ns: TimesNs
@@ -61,12 +61,12 @@ def are_times(texts: Iterable[str]) -> bool:
     return bool(sample) and all(_parse_ns(text) is not None for text in sample)
 
 
-def find_unit_ns(low: float, high: float) -> int | None:
+def find_time_unit_ns(low: float, high: float) -> int | None:
     """Returns the unit in which all numbers of a range are times between 1973 and 2286; None if there is none."""
     return next((unit_ns for unit_ns, first, last in _UNITS if first <= low and high < last), None)
 
 
-def parse_times(array: pa.Array, column: TableColumn, unit_ns: int | None) -> Times:
+def parse_times(array: pa.Array, column: TableColumn, unit_ns: int | None) -> ParsedTimes:
     """Parses the cells of a column as points in time.
 
     Args:
@@ -84,17 +84,17 @@ def parse_times(array: pa.Array, column: TableColumn, unit_ns: int | None) -> Ti
             return _parse_texts([None if cell is None else str(cell) for cell in array.to_pylist()])
         if values.null_count:
             return _fail(array, int(np.argmax(values.is_null().to_numpy(zero_copy_only=False))), "no point in time")
-        return Times(values.cast(pa.int64()).to_numpy(zero_copy_only=False))
-    if is_text(array.type):
-        numbers = parse_numbers(array, column.decimal)
+        return ParsedTimes(values.cast(pa.int64()).to_numpy(zero_copy_only=False))
+    if is_text_type(array.type):
+        numbers = parse_cell_numbers(array, column.decimal)
         if numbers.first_text >= 0:
             return _parse_arrow_texts(array)
         return _scale(numbers.values, unit_ns)
     if pa.types.is_integer(array.type) and not array.null_count and unit_ns is not None:
         whole = array.to_numpy(zero_copy_only=False).astype(np.int64)
         if not whole.size or int(np.abs(whole).max()) <= _MAX_NS // unit_ns:
-            return Times(whole * np.int64(unit_ns))
-    return _scale(parse_numbers(array).values, unit_ns)
+            return ParsedTimes(whole * np.int64(unit_ns))
+    return _scale(parse_cell_numbers(array).values, unit_ns)
 
 
 def format_time(time_ns: int) -> str:
@@ -102,49 +102,49 @@ def format_time(time_ns: int) -> str:
     return datetime.fromtimestamp(time_ns / 1e9, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _parse_arrow_texts(array: pa.Array) -> Times:
+def _parse_arrow_texts(array: pa.Array) -> ParsedTimes:
     import pyarrow as pa
     from pyarrow import compute
 
     if not array.null_count:
         try:
             values = compute.cast(compute.cast(array, pa.timestamp("us")), pa.timestamp("ns"))
-            return Times(values.cast(pa.int64()).to_numpy(zero_copy_only=False))
+            return ParsedTimes(values.cast(pa.int64()).to_numpy(zero_copy_only=False))
         except pa.ArrowInvalid:
             pass
     return _parse_texts(array.to_pylist())
 
 
-def _parse_texts(cells: Sequence[str | None]) -> Times:
+def _parse_texts(cells: Sequence[str | None]) -> ParsedTimes:
     values_ns = np.zeros(len(cells), dtype=np.int64)
     for row, text in enumerate(cells):
-        is_absent = text is None or is_missing(text)
+        is_absent = text is None or is_missing_value(text)
         time_ns = None if text is None or is_absent else _parse_ns(text)
         if time_ns is None:
-            return Times(values_ns, row, "no point in time" if is_absent else f"{text!r} is no point in time")
+            return ParsedTimes(values_ns, row, "no point in time" if is_absent else f"{text!r} is no point in time")
         if not abs(time_ns) <= _MAX_NS:
-            return Times(values_ns, row, f"{text!r} is {_OUT_OF_RANGE}")
+            return ParsedTimes(values_ns, row, f"{text!r} is {_OUT_OF_RANGE}")
         values_ns[row] = time_ns
-    return Times(values_ns)
+    return ParsedTimes(values_ns)
 
 
-def _scale(numbers: Floats, unit_ns: int | None) -> Times:
+def _scale(numbers: Floats, unit_ns: int | None) -> ParsedTimes:
     values_ns = np.zeros(numbers.size, dtype=np.int64)
     missing = ~np.isfinite(numbers)
     if missing.any():
-        return Times(values_ns, int(np.argmax(missing)), "no number")
+        return ParsedTimes(values_ns, int(np.argmax(missing)), "no number")
     if unit_ns is None and numbers.size:
-        return Times(values_ns, 0, f"{numbers[0]:g} is not in seconds, ms, us or ns since 1970")
+        return ParsedTimes(values_ns, 0, f"{numbers[0]:g} is not in seconds, ms, us or ns since 1970")
     scaled = np.asarray(numbers * (unit_ns or 1))
     outside = np.abs(scaled) > _MAX_NS
     if outside.any():
         row = int(np.argmax(outside))
-        return Times(values_ns, row, f"{numbers[row]:g} is {_OUT_OF_RANGE}")
-    return Times(scaled.astype(np.int64))
+        return ParsedTimes(values_ns, row, f"{numbers[row]:g} is {_OUT_OF_RANGE}")
+    return ParsedTimes(scaled.astype(np.int64))
 
 
-def _fail(array: pa.Array, row: int, fault: str) -> Times:
-    return Times(np.zeros(len(array), dtype=np.int64), row, fault)
+def _fail(array: pa.Array, row: int, fault: str) -> ParsedTimes:
+    return ParsedTimes(np.zeros(len(array), dtype=np.int64), row, fault)
 
 
 def _parse_ns(cell: str) -> int | None:

@@ -2,8 +2,8 @@
 
 Exit codes: 0 success; 1 the command ran, and its answer is negative (an alarm, a failed demo, an incomplete shutdown);
 2 the arguments, a file or the installation cannot be used. A command is a module with `HELP`, `EXIT_CODES`,
-`add_arguments(parser)` and `run(arguments) -> int`. It is imported when it is called, so that no command pays for what
-another needs.
+`add_arguments(parser)` and `run_command(arguments) -> int`. It is imported when it is called, so that no command
+pays for what another needs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BROKEN_PIPE: Final = 141
 """128 and the number of SIGPIPE."""
 
 
-class Command(Protocol):
+class CommandModule(Protocol):
     """The Protocol of the module of one command of `otel-mlmon`."""
 
     HELP: str
@@ -49,7 +49,7 @@ class Command(Protocol):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declares the command's arguments on its parser."""
 
-    def run(self, arguments: argparse.Namespace) -> int:
+    def run_command(self, arguments: argparse.Namespace) -> int:
         """Runs the command with its parsed arguments, and returns the exit code."""
 
 
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         namespace = _build_parser(arguments).parse_args(arguments)
-        code = _import_command(namespace.command).run(namespace)
+        code = _import_command(namespace.command).run_command(namespace)
         print(end="", flush=True)  # and not `sys.stdout.flush()`: it is None where it was closed before we began
     except ConfigurationError as error:
         print(*error.faults, sep="\n", file=sys.stderr)
@@ -115,5 +115,5 @@ def _build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _import_command(name: str) -> Command:
-    return cast("Command", importlib.import_module(COMMANDS[name]))
+def _import_command(name: str) -> CommandModule:
+    return cast("CommandModule", importlib.import_module(COMMANDS[name]))

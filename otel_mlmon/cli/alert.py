@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any, Final
 
-from otel_mlmon.cli.connection import ADMINISTRATOR, READER, Role, add_connection_arguments, read_connection
+from otel_mlmon.cli.connection import ADMINISTRATOR, READER, AccessRole, add_connection_arguments, read_connection
 from otel_mlmon.errors import ConfigurationError
 
 HELP: Final = "list and silence the alerts of a running processor, or send a test alert"
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    def add_action(name: str, description: str, *, role: Role | None = None) -> argparse.ArgumentParser:
+    def add_action_parser(name: str, description: str, *, role: AccessRole | None = None) -> argparse.ArgumentParser:
         text = f"{description[0].upper()}{description[1:]}."
         action = actions.add_parser(name, help=description, description=text, epilog=EXIT_CODES)
         if role is not None:
@@ -43,9 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("list", "list the alerts that are not over, and those that were resolved of late"),
         ("silences", "list the silences that are active, and those that were over of late"),
     ):
-        listing = add_action(name, description, role=READER)
+        listing = add_action_parser(name, description, role=READER)
         listing.add_argument("--json", action="store_true", help="print one JSON document")
-    silence = add_action("silence", "notify nobody of a model's alerts for a while", role=ADMINISTRATOR)
+    silence = add_action_parser("silence", "notify nobody of a model's alerts for a while", role=ADMINISTRATOR)
     silence.add_argument(
         "model", metavar="MODEL",
         help="its name or a pattern, `fraud-*`, in all environments; or with one of them, `fraud@staging`",
@@ -54,9 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     silence.add_argument("--for", dest="duration", default="2h", metavar="2h", help="how long (default: %(default)s)")
     silence.add_argument("--reason", default="", metavar="TEXT", help="why; it is shown with the alert")
     silence.add_argument("--author", metavar="NAME", help="who asks for it (default: the user of this machine)")
-    unsilence = add_action("unsilence", "end a silence now", role=ADMINISTRATOR)
+    unsilence = add_action_parser("unsilence", "end a silence now", role=ADMINISTRATOR)
     unsilence.add_argument("id", metavar="ID", help="its id, as `otel-mlmon alert silences` lists it")
-    test = add_action("test", "send an alert that says that it is a test through the notifiers of a configuration")
+    test = add_action_parser(
+        "test", "send an alert that says that it is a test through the notifiers of a configuration"
+    )
     test.add_argument("--config", metavar="FILE", help="the processor's configuration; by default the defaults")
     test.add_argument(
         "--notifier", action="append", default=[], metavar="NAME",
@@ -70,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_command(arguments: argparse.Namespace) -> int:
     """Runs the action.
 
     Raises:
@@ -164,8 +166,8 @@ def _test(arguments: argparse.Namespace) -> int:
     unknown = [name for name in arguments.notifier if name not in entries]
     if unknown:
         raise ConfigurationError(f"--notifier: {unknown[0]!r} is not one of {', '.join(entries)}")
-    if arguments.rule not in RULES.names():
-        raise ConfigurationError(f"--rule: {arguments.rule!r} is not one of {', '.join(RULES.names())}")
+    if arguments.rule not in RULES.list_names():
+        raise ConfigurationError(f"--rule: {arguments.rule!r} is not one of {', '.join(RULES.list_names())}")
     timeout_s = _parse_duration("--timeout", arguments.timeout)
     _configure_logging()
     chosen = arguments.notifier or [name for name, entry in entries.items() if entry.name != "command"]
@@ -198,12 +200,14 @@ def _parse_duration(option: str, text: str) -> float:
         raise ConfigurationError(f"{option}: {error}") from None
 
 
-def _ask(arguments: argparse.Namespace, method: str, path: str, role: Role, body: Document | None = None) -> Document:
-    from otel_mlmon.reference.web_port import request_document
+def _ask(
+    arguments: argparse.Namespace, method: str, path: str, role: AccessRole, body: Document | None = None
+) -> Document:
+    from otel_mlmon.reference.web_port import request_json_document
 
     port = read_connection(arguments, role, os.environ)
     advice = {"unauthorized": f" In this command that is --token, or {role.variable} in the environment."}
-    return request_document(method, port, path, body=body, advice=advice)
+    return request_json_document(method, port, path, body=body, advice=advice)
 
 
 def _find_user() -> str:

@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_command(arguments: argparse.Namespace) -> int:
     """Runs `otel-mlmon backtest`: judges the data, prints the report, and returns the exit code.
 
     Raises:
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     from otel_mlmon.backtest.api import run_backtest
     from otel_mlmon.backtest.terminal import print_report, show_progress
 
-    request = parse_request(arguments)
+    request = parse_backtest_request(arguments)
     with show_progress(Console(stderr=True)) as progress:
         if arguments.engine == "spark":
             from otel_mlmon.backtest.spark import run_on_spark
@@ -112,31 +112,31 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def parse_request(arguments: argparse.Namespace) -> BacktestRequest:
+def parse_backtest_request(arguments: argparse.Namespace) -> BacktestRequest:
     """Builds the request of a backtest from the arguments of the command line.
 
     Raises:
         ConfigurationError: An argument cannot be used.
     """
     from otel_mlmon.backtest import request
-    from otel_mlmon.backtest.accuracy import parse_bounds
+    from otel_mlmon.backtest.accuracy import parse_accuracy_bounds
 
     return request.BacktestRequest(
         reference=arguments.reference,
         data=arguments.data,
         window=request.parse_window_length(arguments.window) if arguments.window is not None else None,
-        columns=parse_columns(arguments.columns),
+        columns=parse_column_kinds(arguments.columns),
         timestamp=arguments.timestamp,
         tolerance=request.parse_tolerance(arguments.tolerance) if arguments.tolerance is not None else None,
-        budget=request.parse_budget(arguments.false_alarms) if arguments.false_alarms is not None else None,
+        budget=request.parse_false_alarm_budget(arguments.false_alarms) if arguments.false_alarms is not None else None,
         required=tuple(name for value in arguments.require for name in value.split(",") if name),
-        accuracy=parse_bounds(arguments.min_accuracy, arguments.accuracy_drop),
+        accuracy=parse_accuracy_bounds(arguments.min_accuracy, arguments.accuracy_drop),
         encoding=arguments.encoding,
-        decimal=request.parse_decimal(arguments.decimal),
+        decimal=request.parse_decimal_separator(arguments.decimal),
     )
 
 
-def parse_columns(values: list[str]) -> dict[str, ColumnKind]:
+def parse_column_kinds(values: list[str]) -> dict[str, ColumnKind]:
     """Parses the kinds of columns that `--columns NAME:KIND,NAME:KIND` gives; it may be given several times.
 
     Raises:

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_command(arguments: argparse.Namespace) -> int:
     """Runs `otel-mlmon check-config`: checks the configuration file or prints the defaults; returns the exit code.
 
     Raises:

@@ -21,7 +21,7 @@ CERTIFICATE_VARIABLE: Final = "OTEL_MLMON_CERT"
 KEY_VARIABLE: Final = "OTEL_MLMON_KEY"
 
 
-class Role(NamedTuple):
+class AccessRole(NamedTuple):
     """Who a command speaks as."""
 
     option: str
@@ -30,12 +30,12 @@ class Role(NamedTuple):
     """The environment variable that has the token."""
 
 
-READER: Final = Role("web.read_token", "OTEL_MLMON_READ_TOKEN")
-ADMINISTRATOR: Final = Role("web.admin_token", "OTEL_MLMON_ADMIN_TOKEN")
+READER: Final = AccessRole("web.read_token", "OTEL_MLMON_READ_TOKEN")
+ADMINISTRATOR: Final = AccessRole("web.admin_token", "OTEL_MLMON_ADMIN_TOKEN")
 
 
 def add_connection_arguments(
-    parser: argparse.ArgumentParser, role: Role, *, default_address: str | None = DEFAULT_ADDRESS
+    parser: argparse.ArgumentParser, role: AccessRole, *, default_address: str | None = DEFAULT_ADDRESS
 ) -> None:
     """Declares `--url`, `--token`, `--ca`, `--cert` and `--key`.
 
@@ -65,7 +65,7 @@ def add_connection_arguments(
 
 def read_connection(
     arguments: argparse.Namespace,
-    role: Role,
+    role: AccessRole,
     environ: Mapping[str, str],
     *,
     address: str = "",
@@ -83,7 +83,7 @@ def read_connection(
     Raises:
         ConfigurationError: A file of certificates cannot be used.
     """
-    from otel_mlmon.reference.web_port import WebPort, build_trust
+    from otel_mlmon.reference.web_port import WebPort, build_tls_trust
 
     token = environ.get(role.variable, "") if arguments.token is None else arguments.token
     files = (
@@ -98,6 +98,6 @@ def read_connection(
     return WebPort(
         address=arguments.url or address,
         token=token.strip(),
-        trust=build_trust(authority, server_certificate=server_certificate, certificate=certificate, key=key),
+        trust=build_tls_trust(authority, server_certificate=server_certificate, certificate=certificate, key=key),
         timeout_s=RESPONSE_TIMEOUT_S,
     )

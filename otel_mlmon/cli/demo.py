@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Any, Final
 
 from otel_mlmon.demo import story
-from otel_mlmon.demo.child import Child, ChildFailedError, start_child
+from otel_mlmon.demo.child import ChildFailedError, ChildProcess, start_child_process
 from otel_mlmon.errors import DependencyMissingError
 
 HELP: Final = "show how drift of a real model is detected, on this machine and in less than a minute"
@@ -58,7 +58,7 @@ WHERE_TO_LOOK: Final = (
     "`otel-mlmon doctor` says what to do next."
 )
 
-Show = Callable[[story.Moment, story.Act], None]
+Show = Callable[[story.ApiSnapshot, story.DemoAct], None]
 """A function that shows a moment."""
 
 Stay = Callable[[story.DemoOutcome, str], None]
@@ -81,28 +81,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_command(arguments: argparse.Namespace) -> int:
     """Runs `otel-mlmon demo`, which shows how drift of a model is detected, and returns the exit code.
 
     Raises:
         DependencyMissingError: A package is not installed.
         KeyboardInterrupt: Ctrl-C or SIGTERM came; the children have ended.
     """
-    check_modules(REQUIRED_MODULES)
+    check_required_modules(REQUIRED_MODULES)
     with _interrupt_on_sigterm(), tempfile.TemporaryDirectory(prefix="otel-mlmon-demo-") as folder:
         stay = _keep_page if arguments.keep else None
-        outcome, record = perform(Path(folder), arguments.seconds_per_act, is_shown=not arguments.json, stay=stay)
+        outcome, record = perform_demo(Path(folder), arguments.seconds_per_act, is_shown=not arguments.json, stay=stay)
     if arguments.json:
         print(json.dumps(outcome.to_dict() | record, indent=2, ensure_ascii=False))
-    elif not arguments.keep or not outcome.passed:
+    elif not arguments.keep or not outcome.has_passed:
         from otel_mlmon.demo import view
 
-        print(view.format_outcome(outcome))
+        print(view.format_demo_outcome(outcome))
         print(WHERE_TO_LOOK)
-    return 0 if outcome.passed else 1
+    return 0 if outcome.has_passed else 1
 
 
-def check_modules(modules: Iterable[str]) -> None:
+def check_required_modules(modules: Iterable[str]) -> None:
     """Checks that all Python packages that the demo needs are installed.
 
     Raises:
@@ -113,7 +113,7 @@ def check_modules(modules: Iterable[str]) -> None:
         raise DependencyMissingError(f'The demo needs {", ".join(missing)}: pip install "otel-mlmon[all]"')
 
 
-def perform(
+def perform_demo(
     folder: Path, seconds_per_act: float, *, is_shown: bool, stay: Stay | None = None
 ) -> tuple[story.DemoOutcome, dict[str, Any]]:
     """Starts the demo's processes, plays its acts, checks the alerts that came, and ends the processes.
@@ -129,30 +129,30 @@ def perform(
     Returns:
         The outcome, and the observations behind it as a JSON object.
     """
-    children: list[Child] = []
+    children: list[ChildProcess] = []
     record: dict[str, Any] = {}
     try:
         with ExitStack() as stack:
             address = _start(stack, children, folder)
-            read = stack.enter_context(open_reader(f"http://{address}"))
+            read = stack.enter_context(open_snapshot_reader(f"http://{address}"))
             with _open_screen() if is_shown else nullcontext(_show_nothing) as show:
                 moments, acts = _play_acts(children, read, seconds_per_act, show)
-            outcome, last = story.check(moments), moments[-1]
+            outcome, last = story.check_alerts(moments), moments[-1]
             if stay is not None:
                 stay(outcome, f"http://{address}/")
             service = children[-1]
             service.close_input()
-            served = service.wait_for("done", timeout_s=ANSWER_S)["predictions"]
+            served = service.wait_for_event("done", timeout_s=ANSWER_S)["predictions"]
             record = {"acts": acts, "served": served, "model": last.model, "alerts": list(last.alerts)}
     except ChildFailedError as error:
         outcome = story.DemoOutcome(problems=(str(error),), alerts=())
-    if not outcome.passed:
+    if not outcome.has_passed:
         for child in children:
-            print(f"--- standard error of the {child.name}:\n{child.output('stderr')[-4000:]}", file=sys.stderr)
+            print(f"--- standard error of the {child.name}:\n{child.read_output('stderr')[-4000:]}", file=sys.stderr)
     return outcome, record
 
 
-def build_config(state: Path) -> dict[str, Any]:
+def build_demo_config(state: Path) -> dict[str, Any]:
     """Builds the processor's configuration for the demo: free ports on this machine, and short windows.
 
     Args:
@@ -168,7 +168,7 @@ def build_config(state: Path) -> dict[str, Any]:
     }
 
 
-def build_environment(inherited: Mapping[str, str], *, endpoint: str | None = None) -> dict[str, str]:
+def build_child_environment(inherited: Mapping[str, str], *, endpoint: str | None = None) -> dict[str, str]:
     """Builds the environment variables of a child process, without the settings of the user's own telemetry.
 
     Args:
@@ -186,45 +186,45 @@ def build_environment(inherited: Mapping[str, str], *, endpoint: str | None = No
     return environ
 
 
-def _start(stack: ExitStack, children: list[Child], folder: Path) -> str:
+def _start(stack: ExitStack, children: list[ChildProcess], folder: Path) -> str:
     """Starts the processor and the application of the demo; returns the address of the processor's API."""
     config = folder / "mlmon.yaml"
     # Every JSON document is a YAML document.
-    config.write_text(json.dumps(build_config(folder / "state"), indent=2))
+    config.write_text(json.dumps(build_demo_config(folder / "state"), indent=2))
 
-    def start(name: str, arguments: Sequence[str], endpoint: str | None = None) -> Child:
+    def start_process(name: str, arguments: Sequence[str], endpoint: str | None = None) -> ChildProcess:
         command = [sys.executable, "-m", *arguments]
-        environ = build_environment(os.environ, endpoint=endpoint)
-        child = stack.enter_context(start_child(name, command, folder=folder, environ=environ))
+        environ = build_child_environment(os.environ, endpoint=endpoint)
+        child = stack.enter_context(start_child_process(name, command, folder=folder, environ=environ))
         children.append(child)
         return child
 
-    processor = start("processor", ["otel_mlmon", "processor", "--config", str(config), "--ready-json"])
-    addresses = processor.wait_for("ready", timeout_s=READY_S)
-    service = start("service", ["otel_mlmon.demo.service"], f"http://{addresses['grpc']}")
-    service.wait_for("ready", timeout_s=READY_S)
+    processor = start_process("processor", ["otel_mlmon", "processor", "--config", str(config), "--ready-json"])
+    addresses = processor.wait_for_event("ready", timeout_s=READY_S)
+    service = start_process("service", ["otel_mlmon.demo.service"], f"http://{addresses['grpc']}")
+    service.wait_for_event("ready", timeout_s=READY_S)
     return str(addresses["web"])
 
 
 def _play_acts(
-    children: Sequence[Child], read: Callable[[str], story.Moment], seconds_per_act: float, show: Show
-) -> tuple[list[story.Moment], list[dict[str, Any]]]:
+    children: Sequence[ChildProcess], read: Callable[[str], story.ApiSnapshot], seconds_per_act: float, show: Show
+) -> tuple[list[story.ApiSnapshot], list[dict[str, Any]]]:
     _, service = children
     acts: list[dict[str, Any]] = []
 
-    def begin(act: story.Act) -> None:
-        service.send_line(act.name)
+    def begin_act(act: story.DemoAct) -> None:
+        service.send_input_line(act.name)
         acts.append({"act": act.name, "at_ns": time.time_ns()})
 
-    def observe(act: story.Act) -> story.Moment:
+    def observe_act(act: story.DemoAct) -> story.ApiSnapshot:
         for child in children:
-            child.check()
+            child.check_running()
         moment = read(act.name)
         show(moment, act)
         return moment
 
-    moments = story.play(
-        story.plan_acts(seconds_per_act), begin=begin, observe=observe, pause=lambda: time.sleep(POLL_S)
+    moments = story.play_acts(
+        story.plan_acts(seconds_per_act), begin=begin_act, observe=observe_act, pause=lambda: time.sleep(POLL_S)
     )
     return moments, acts
 
@@ -233,14 +233,14 @@ def _keep_page(outcome: story.DemoOutcome, address: str) -> None:
     """Prints the address of the processor's web page, and serves that until Ctrl-C."""
     from otel_mlmon.demo import view
 
-    print(view.format_outcome(outcome))
+    print(view.format_demo_outcome(outcome))
     print(f"\nLook at {address}: the alerts of the story, since when, and what to do. Ctrl-C ends it.", flush=True)
     with suppress(KeyboardInterrupt):
         threading.Event().wait()
 
 
 @contextmanager
-def open_reader(address: str) -> Iterator[Callable[[str], story.Moment]]:
+def open_snapshot_reader(address: str) -> Iterator[Callable[[str], story.ApiSnapshot]]:
     """Yields a function that reads the documents of model and alerts from the processor's API.
 
     It raises `ChildFailedError` if the processor does not answer, or with an error.
@@ -249,7 +249,7 @@ def open_reader(address: str) -> Iterator[Callable[[str], story.Moment]]:
 
     with httpx.Client(base_url=address, timeout=ANSWER_S, trust_env=False) as client:
 
-        def read(act: str) -> story.Moment:
+        def read_snapshot(act: str) -> story.ApiSnapshot:
             try:
                 model = client.get("/api/v1/models/digits")
                 alerts = client.get("/api/v1/alerts").raise_for_status()
@@ -257,9 +257,11 @@ def open_reader(address: str) -> Iterator[Callable[[str], story.Moment]]:
                 document = model.raise_for_status().json() if is_known else None
             except httpx.HTTPError as error:
                 raise ChildFailedError(f"The processor does not answer: {error}") from error
-            return story.Moment(at_ns=time.time_ns(), act=act, model=document, alerts=tuple(alerts.json()["alerts"]))
+            return story.ApiSnapshot(
+                at_ns=time.time_ns(), act=act, model=document, alerts=tuple(alerts.json()["alerts"])
+            )
 
-        yield read
+        yield read_snapshot
 
 
 @contextmanager
@@ -278,12 +280,12 @@ def _open_screen() -> Iterator[Show]:
     began_s = time.monotonic()
     with Live(console=console, auto_refresh=False) as live:
 
-        def show(moment: story.Moment, act: story.Act) -> None:
-            for alert in news.take_new(moment):
+        def show_snapshot(moment: story.ApiSnapshot, act: story.DemoAct) -> None:
+            for alert in news.take_new_alerts(moment):
                 live.console.print(alert["text"], markup=False, highlight=False)
-            live.update(view.render(moment, act, time.monotonic() - began_s), refresh=True)
+            live.update(view.render_screen(moment, act, time.monotonic() - began_s), refresh=True)
 
-        yield show
+        yield show_snapshot
 
 
 class LinePrinter:
@@ -296,7 +298,7 @@ class LinePrinter:
         self._act = ""
         self._next_s = 0.0
 
-    def __call__(self, moment: story.Moment, act: story.Act) -> None:
+    def __call__(self, moment: story.ApiSnapshot, act: story.DemoAct) -> None:
         """Prints the state of the demo as a line, at most once a second, and its new alerts."""
         from otel_mlmon.demo import view
 
@@ -304,14 +306,14 @@ class LinePrinter:
         if act.name != self._act:
             self._act, self._next_s = act.name, elapsed_s
             print(f"--- {act.headline}", flush=True)
-        for alert in self._alerts.take_new(moment):
+        for alert in self._alerts.take_new_alerts(moment):
             print(alert["text"], flush=True)
         if elapsed_s >= self._next_s:
             self._next_s = elapsed_s + PLAIN_LINE_S
-            print(view.format_line(moment, act, elapsed_s), flush=True)
+            print(view.format_status_line(moment, act, elapsed_s), flush=True)
 
 
-def _show_nothing(moment: story.Moment, act: story.Act) -> None:
+def _show_nothing(moment: story.ApiSnapshot, act: story.DemoAct) -> None:
     """Shows nothing of the demo while it runs, since `--json` prints the outcome only."""
 
 

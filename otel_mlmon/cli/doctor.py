@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_command(arguments: argparse.Namespace) -> int:
     """Looks, prints what there is, and returns the exit code.
 
     Raises:
@@ -80,15 +80,15 @@ def run(arguments: argparse.Namespace) -> int:
     from otel_mlmon.processor.config.load import load_config
 
     port = _find_port(arguments, load_config(arguments.config).web)
-    document = diagnose(arguments.config, port, os.environ)
+    document = diagnose_setup(arguments.config, port, os.environ)
     if arguments.json:
         print(json.dumps(document, indent=2, ensure_ascii=False))
     else:
-        print(format_report(document))
+        print(format_diagnosis(document))
     return 0 if document["works"] else 1
 
 
-def diagnose(config: str | None, port: WebPort | None, environ: Mapping[str, str]) -> Document:
+def diagnose_setup(config: str | None, port: WebPort | None, environ: Mapping[str, str]) -> Document:
     """Returns what was found, as a JSON object.
 
     Args:
@@ -172,7 +172,7 @@ def check_environment(environ: Mapping[str, str]) -> Iterable[Check]:
         yield Check(name="endpoint", is_good=variable is None, text=f"{source}, {fault}", todo=todo)
 
 
-def format_report(document: Document) -> str:
+def format_diagnosis(document: Document) -> str:
     """Formats what was found as text, the one next thing last."""
     lines = ["Five steps:"]
     lines += [
@@ -224,7 +224,7 @@ def _read_processor(port: WebPort) -> tuple[Document, Document] | Check:
 
     url = port.address
     try:
-        with web_port.connect(port) as client:
+        with web_port.open_web_client(port) as client:
             setup = _read_document(client, "/api/v1/setup")
             models = _read_document(client, "/api/v1/models")["models"]
             alerts = _read_document(client, "/api/v1/alerts")["alerts"]

@@ -17,7 +17,7 @@ from otel_mlmon.semconv import REFERENCE_METADATA_KEY
 
 if TYPE_CHECKING:
     from otel_mlmon.reference.build import BuiltReference
-    from otel_mlmon.reference.model_inputs import InputData
+    from otel_mlmon.reference.model_inputs import ModelInputData
     from otel_mlmon.reference.profile import Profile
     from otel_mlmon.sketch.stream_sketch import StreamSketch
 
@@ -37,11 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    def add_action(name: str, description: str) -> argparse.ArgumentParser:
+    def add_action_parser(name: str, description: str) -> argparse.ArgumentParser:
         text = f"{description[0].upper()}{description[1:]}."
         return actions.add_parser(name, help=description, description=text, epilog=EXIT_CODES)
 
-    build = add_action("build", "run a model on data and profile its inputs and outputs")
+    build = add_action_parser("build", "run a model on data and profile its inputs and outputs")
     build.add_argument("model", type=Path, metavar="MODEL.onnx")
     build.add_argument(
         "data", type=Path, metavar="DATA", help="CSV, Parquet, or .npz/.npy with one array for each input of the model"
@@ -75,13 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--model-version", default="", metavar="VERSION", help="its version (default: found likewise)")
     build.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: MODEL.reference.json")
     build.add_argument("--embed", type=Path, metavar="OUT.onnx", help="write the model with the profile inside")
-    export = add_action("export", "download the reference that a running processor compares a model with")
+    export = add_action_parser("export", "download the reference that a running processor compares a model with")
     export.add_argument("model", metavar="MODEL", help="the name of the model in the application")
     add_connection_arguments(export, READER)
     export.add_argument("--model-version", metavar="VERSION", help="the version, if the processor knows several")
     export.add_argument("--partial", action="store_true", help="leave out streams that are still learning")
     export.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: MODEL.reference.json")
-    relearn = add_action("relearn", "have a running processor learn references again: this is the new normal")
+    relearn = add_action_parser("relearn", "have a running processor learn references again: this is the new normal")
     relearn.add_argument("model", metavar="MODEL", help="the name of the model in the application")
     relearn.add_argument("--model-version", metavar="VERSION", help="the version, if the processor knows several")
     relearn.add_argument(
@@ -89,9 +89,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whose reference, such as input.age; may be given several times (default: all that were learned)",
     )  # fmt: skip
     add_connection_arguments(relearn, ADMINISTRATOR)
-    show = add_action("show", "show a profile")
+    show = add_action_parser("show", "show a profile")
     show.add_argument("file", type=Path, metavar="FILE", help="a profile, or a model with a profile inside")
-    embed = add_action("embed", "put a profile into a model")
+    embed = add_action_parser("embed", "put a profile into a model")
     embed.add_argument("file", type=Path, metavar="FILE", help="a profile, or a model with a profile inside")
     embed.add_argument("model", type=Path, metavar="MODEL.onnx", help="the model, which is not changed")
     embed.add_argument(
@@ -99,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_command(arguments: argparse.Namespace) -> int:
     """Runs the action.
 
     Raises:
@@ -127,14 +127,14 @@ def _split(text: str) -> tuple[str, ...]:
 
 def _build(arguments: argparse.Namespace) -> None:
     from otel_mlmon.instrumentation.settings import OPTIONS, ModelOptions
-    from otel_mlmon.options import resolve
+    from otel_mlmon.options import resolve_option
     from otel_mlmon.reference.build import OnnxModel
-    from otel_mlmon.reference.model_inputs import arrange_inputs, read_data
+    from otel_mlmon.reference.model_inputs import arrange_model_inputs, read_input_data
 
     model = OnnxModel(arguments.model)
-    data, truth = _split_labels(read_data(arguments.data), arguments.labels)
-    inputs = data.select(arguments.columns) if arguments.columns else data
-    feed = arrange_inputs(model.inputs, inputs, main=arguments.input)
+    data, truth = _split_labels(read_input_data(arguments.data), arguments.labels)
+    inputs = data.select_columns(arguments.columns) if arguments.columns else data
+    feed = arrange_model_inputs(model.model_inputs, inputs, main=arguments.input)
     features = feed.columns if arguments.features == (HEADER,) else arguments.features
     options = ModelOptions(
         version=arguments.model_version,
@@ -145,9 +145,9 @@ def _build(arguments: argparse.Namespace) -> None:
         keep_text=arguments.keep_text,
     )
     (max_labels_option,) = (option for option in OPTIONS if option.name == "max_labels")
-    max_labels: Any = resolve(max_labels_option, arguments={}, environ=os.environ)[0]
-    with _show_progress(data.rows) as progress:
-        built = model.profile(
+    max_labels: Any = resolve_option(max_labels_option, arguments={}, environ=os.environ)[0]
+    with _show_progress(data.row_count) as progress:
+        built = model.build_profile(
             feed.arrays,
             name=arguments.name,
             options=options,
@@ -159,7 +159,7 @@ def _build(arguments: argparse.Namespace) -> None:
     if arguments.output or not arguments.embed:
         target = arguments.output or Path(f"{arguments.model.stem}.reference.json")
         with _write_errors(target):
-            built.profile.write(target)
+            built.profile.write_file(target)
         targets.append(target)
     if arguments.embed:
         _write_embedded(arguments.model, built.profile, arguments.embed)
@@ -167,22 +167,22 @@ def _build(arguments: argparse.Namespace) -> None:
     _print_built(built, targets, () if features else feed.columns)
 
 
-def _split_labels(data: InputData, labels: str | None) -> tuple[InputData, list[str | None] | None]:
+def _split_labels(data: ModelInputData, labels: str | None) -> tuple[ModelInputData, list[str | None] | None]:
     """Splits the labels, a column or a file of their own, from the data."""
-    from otel_mlmon.reference.model_inputs import read_data, read_labels
+    from otel_mlmon.reference.model_inputs import read_input_data, read_label_column
 
     if labels is None:
         return data, None
     if labels in data.columns:
-        return data.drop(labels), read_labels(data, labels)
+        return data.drop_column(labels), read_label_column(data, labels)
     if not Path(labels).is_file():
         raise DataError(f"--labels: {data.name} has no column {labels}, and there is no such file")
-    label_data = read_data(Path(labels))
+    label_data = read_input_data(Path(labels))
     if len(label_data.columns) != 1:
         raise DataError(f"--labels: {labels} has {len(label_data.columns)} columns; it must have one")
-    if label_data.rows != data.rows:
-        raise DataError(f"--labels: {labels} has {label_data.rows} rows, {data.name} has {data.rows}")
-    return data, read_labels(label_data, *label_data.columns)
+    if label_data.row_count != data.row_count:
+        raise DataError(f"--labels: {labels} has {label_data.row_count} rows, {data.name} has {data.row_count}")
+    return data, read_label_column(label_data, *label_data.columns)
 
 
 @contextmanager
@@ -259,7 +259,7 @@ def _export(arguments: argparse.Namespace) -> None:
     profile = reference.profile
     target = arguments.output or Path(re.sub(r"[^\w.-]", "_", profile.model) + ".reference.json")
     with _write_errors(target):
-        profile.write(target)
+        profile.write_file(target)
     print(f"{_format_model(profile)}: {len(profile.streams)} streams: {target}")
     if reference.missing:
         print(f"Left out. {reference.missing}", file=sys.stderr)
@@ -329,13 +329,13 @@ def _format_model(profile: Profile) -> str:
 
 
 def _read_profile(path: Path) -> Profile:
-    from otel_mlmon.reference.embedding import find_profile, read_metadata
+    from otel_mlmon.reference.embedding import find_embedded_profile, read_model_metadata
     from otel_mlmon.reference.profile import Profile
 
     if path.suffix.lower() != ".onnx":
-        return Profile.read(path)
+        return Profile.read_file(path)
     try:
-        profile = find_profile(read_metadata(_read_file(path)))
+        profile = find_embedded_profile(read_model_metadata(_read_file(path)))
     except ProfileError as error:
         raise ProfileError(f"{path}: {error}") from error
     if profile is None:

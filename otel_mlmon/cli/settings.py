@@ -8,12 +8,12 @@ import os
 import sys
 from typing import Any, Final, cast
 
-from otel_mlmon.instrumentation.decode.model_identity import class_names, identify
-from otel_mlmon.instrumentation.decode.output_reports import expect_outputs
+from otel_mlmon.instrumentation.decode.model_identity import identify_model, read_class_names
+from otel_mlmon.instrumentation.decode.output_reports import report_expected_outputs
 from otel_mlmon.instrumentation.runtime.model_graph import GraphState
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.read import describe_file
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.read import describe_model_file
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, resolve_settings
-from otel_mlmon.options import options_of
+from otel_mlmon.options import list_options
 
 HELP = "show every option of instrument(), its value in this environment, and the source of the value"
 HIDDEN: Final = "(set, not shown)"
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object, by the name of the option")
 
 
-def run(arguments: argparse.Namespace, *, settings_type: type[Any] = InstrumentationSettings) -> int:
+def run_command(arguments: argparse.Namespace, *, settings_type: type[Any] = InstrumentationSettings) -> int:
     """Runs `otel-mlmon settings`: prints the options, or what is read of a model's file; returns the exit code."""
     if arguments.model is not None:
         return _show_model(arguments.model, is_json=arguments.json)
@@ -46,9 +46,9 @@ def run(arguments: argparse.Namespace, *, settings_type: type[Any] = Instrumenta
         option.name: {
             "value": HIDDEN if option.is_secret and getattr(settings, option.name) else getattr(settings, option.name),
             "origin": origins[option.name],
-            "variable": option.variable,
+            "variable": option.environment_variable,
         }
-        for option in options_of(settings_type)
+        for option in list_options(settings_type)
     }
     if arguments.json:
         # JSON has no infinity.
@@ -68,14 +68,14 @@ def run(arguments: argparse.Namespace, *, settings_type: type[Any] = Instrumenta
 
 def _show_model(path: str, *, is_json: bool) -> int:
     try:
-        session = describe_file(path)
+        session = describe_model_file(path)
     except OSError as error:
         print(f"{path} cannot be opened: {error.strerror}.", file=sys.stderr)
         return 2
-    model, graph = identify(session), session.graph()
-    names = class_names(session.metadata)
+    model, graph = identify_model(session), session.graph()
+    names = read_class_names(session.metadata)
     outputs: dict[str, dict[str, object]] = {}
-    for name, report in expect_outputs(session).items():
+    for name, report in report_expected_outputs(session).items():
         labels = graph.outputs[name].labels or names
         outputs[name] = {
             "kind": report.kind,

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `otel-mlmon state`."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    def add_action(name: str, description: str) -> argparse.ArgumentParser:
+    def add_action_parser(name: str, description: str) -> argparse.ArgumentParser:
         text = f"{description[0].upper()}{description[1:]}."
         action = actions.add_parser(name, help=description, description=text, epilog=EXIT_CODES)
         place = action.add_mutually_exclusive_group()
@@ -28,16 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         place.add_argument("--path", type=Path, metavar="DIRECTORY", help="the directory; by default that of --config")
         return action
 
-    add_action("check", "read everything, also while the processor runs, and list what cannot be used")
-    add_action("repair", "set aside what cannot be used; the processor must not run")
-    add_action("export", "print every record as a line of JSON, also while the processor runs")
-    backup = add_action("backup", "copy the state as it is at one moment, also while the processor runs")
+    add_action_parser("check", "read everything, also while the processor runs, and list what cannot be used")
+    add_action_parser("repair", "set aside what cannot be used; the processor must not run")
+    add_action_parser("export", "print every record as a line of JSON, also while the processor runs")
+    backup = add_action_parser("backup", "copy the state as it is at one moment, also while the processor runs")
     backup.add_argument("file", type=Path, metavar="FILE", help="the copy; must not exist")
-    forget = add_action("forget", "remove everything of a model; the processor must not run")
+    forget = add_action_parser("forget", "remove everything of a model; the processor must not run")
     forget.add_argument("model", metavar="MODEL", help="the name of the model; all its versions are forgotten")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_command(arguments: argparse.Namespace) -> int:
     """Runs `otel-mlmon state` on the processor's stored state, and returns the exit code.
 
     Raises:

@@ -27,7 +27,7 @@ class ChildFailedError(MlmonError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Child:
+class ChildProcess:
     """A running child process of the demo: the processor, or the application with the model."""
 
     name: str
@@ -36,7 +36,7 @@ class Child:
     folder: Path
     """The folder of its output."""
 
-    def send_line(self, line: str) -> None:
+    def send_input_line(self, line: str) -> None:
         """Writes one line to the standard input of the child process, unless that has ended."""
         if self.process.stdin:
             with suppress(BrokenPipeError):
@@ -47,7 +47,7 @@ class Child:
         if self.process.stdin:
             self.process.stdin.close()
 
-    def wait_for(self, event: str, *, timeout_s: float) -> dict[str, Any]:
+    def wait_for_event(self, event: str, *, timeout_s: float) -> dict[str, Any]:
         """Waits until the child process prints a JSON line whose `event` is the given one; returns the line's object.
 
         Raises:
@@ -57,15 +57,15 @@ class Child:
         while time.monotonic() < deadline_s:
             has_ended = self.process.poll() is not None
             # Read after the poll: what it printed before it ended is not missed.
-            for document in map(_parse_object, self.output("stdout").splitlines()):
+            for document in map(_parse_object, self.read_output("stdout").splitlines()):
                 if document.get("event") == event:
                     return document
             if has_ended:
-                self.check()
+                self.check_running()
             time.sleep(POLL_S)
         raise ChildFailedError(f"The {self.name} did not print the event {event!r} within {timeout_s:g} s.")
 
-    def check(self) -> None:
+    def check_running(self) -> None:
         """Checks that the child process is running, and raises `ChildFailedError` if it has ended.
 
         Raises:
@@ -75,13 +75,15 @@ class Child:
         if code is not None:
             raise ChildFailedError(f"The {self.name} ended with exit code {code}.")
 
-    def output(self, stream: str) -> str:
+    def read_output(self, stream: str) -> str:
         """Returns what the child process has written to `stdout` or `stderr` so far."""
         return _open_output(self.folder, self.name, stream).read_text(errors="replace")
 
 
 @contextmanager
-def start_child(name: str, command: Sequence[str], *, folder: Path, environ: Mapping[str, str]) -> Iterator[Child]:
+def start_child_process(
+    name: str, command: Sequence[str], *, folder: Path, environ: Mapping[str, str]
+) -> Iterator[ChildProcess]:
     """Starts a child process of the demo, and ends it when the `with` block ends.
 
     It gets a session of its own: Ctrl-C reaches the demo alone, which then ends its children in order.
@@ -107,7 +109,7 @@ def start_child(name: str, command: Sequence[str], *, folder: Path, environ: Map
         )
     with process:
         try:
-            yield Child(name=name, process=process, folder=folder)
+            yield ChildProcess(name=name, process=process, folder=folder)
         finally:
             process.terminate()
             try:

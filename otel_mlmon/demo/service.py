@@ -20,7 +20,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 import otel_mlmon
-from otel_mlmon.demo.traffic import SCENES, Traffic, load_images
+from otel_mlmon.demo.traffic import SCENES, ImageTraffic, load_images
 
 MODEL_FILE: Final = Path(__file__).with_name("digits.onnx")
 RATE_PER_S: Final = 400
@@ -33,7 +33,7 @@ SEED: Final = 20
 class ActReader:
     """Reads the names of the demo's acts from the standard input, and knows the current act.
 
-    Runs on: `follow` on a thread of its own, everything else on any thread.
+    Runs on: `follow_lines` on a thread of its own, everything else on any thread.
     """
 
     def __init__(self, first: str = "learning") -> None:
@@ -41,7 +41,7 @@ class ActReader:
         self.over: Final = threading.Event()
         """Set when the input has ended."""
 
-    def follow(self, lines: Iterable[str]) -> None:
+    def follow_lines(self, lines: Iterable[str]) -> None:
         """Reads the name of the next act from each line until the lines end; ignores other lines."""
         try:
             for line in lines:
@@ -52,9 +52,9 @@ class ActReader:
             self.over.set()
 
 
-def serve(
+def serve_model(
     predict: Callable[[NDArray[np.float32]], object],
-    traffic: Traffic,
+    traffic: ImageTraffic,
     acts: ActReader,
     *,
     rate_per_s: float = RATE_PER_S,
@@ -71,7 +71,7 @@ def serve(
     per_group = max(1, round(rate_per_s * GROUP_S))
     due_s = clock()
     while not acts.over.wait(max(0.0, due_s - clock())):
-        for image in traffic.draw(per_group, acts.current):
+        for image in traffic.draw_images(per_group, acts.current):
             predict(image[np.newaxis])
         served += per_group
         due_s = max(due_s + per_group / rate_per_s, clock() - GROUP_S)
@@ -82,11 +82,11 @@ def main(lines: TextIO = sys.stdin, output: TextIO = sys.stdout) -> None:
     """Loads the demo's model, serves it until the input ends, and prints a JSON line at the start and the end."""
     handle = otel_mlmon.instrument()
     session = onnxruntime.InferenceSession(str(MODEL_FILE), providers=["CPUExecutionProvider"])
-    traffic = Traffic(*load_images(), np.random.default_rng(SEED))
+    traffic = ImageTraffic(*load_images(), np.random.default_rng(SEED))
     acts = ActReader()
-    threading.Thread(target=acts.follow, args=(lines,), name="acts", daemon=True).start()
+    threading.Thread(target=acts.follow_lines, args=(lines,), name="acts", daemon=True).start()
     _print_event(output, event="ready")
-    served = serve(lambda image: session.run(None, {"image": image}), traffic, acts)
+    served = serve_model(lambda image: session.run(None, {"image": image}), traffic, acts)
     handle.shutdown(2.0)
     _print_event(output, event="done", predictions=served)
 

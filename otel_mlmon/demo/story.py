@@ -1,7 +1,7 @@
 """The acts of the demo, the alerts expected in each, and the check that these and no others came.
 
-Pure functions of `Moment`s, which hold the processor's API documents as they were read. A moment belongs to the act in
-which it was read.
+Pure functions of `ApiSnapshot`s, which hold the processor's API documents as they were read. A snapshot belongs to the
+act in which it was read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CONFIDENCE_TOLERANCE: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
+class ApiSnapshot:
     """The JSON documents of model and alerts that the processor's API gave at one time of the demo."""
 
     at_ns: int
@@ -34,23 +34,23 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Act:
+class DemoAct:
     """Describes one act of the demo: its name, its shortest and longest time, and when it is over."""
 
     name: str
     headline: str
     min_s: float
     max_s: float
-    is_done: Callable[[Sequence[Moment]], bool]
+    is_done: Callable[[Sequence[ApiSnapshot]], bool]
     """Returns whether the act is done, from all moments so far."""
 
-    def is_over(self, moments: Sequence[Moment], elapsed_s: float) -> bool:
+    def is_act_over(self, moments: Sequence[ApiSnapshot], elapsed_s: float) -> bool:
         """Returns whether an act of the demo is over, some seconds after it began."""
         return elapsed_s >= self.max_s or (elapsed_s >= self.min_s and self.is_done(moments))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Expectation:
+class AlertExpectation:
     """Describes an alert that the demo must raise: its rule, and a stream that it names as a cause."""
 
     rule: str
@@ -86,72 +86,72 @@ class DemoOutcome:
     alerts: tuple[ExpectedAlert, ...]
 
     @property
-    def passed(self) -> bool:
+    def has_passed(self) -> bool:
         """Whether all expected alerts came, and no others."""
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the outcome of the demo as a JSON object."""
         return {
-            "passed": self.passed,
+            "passed": self.has_passed,
             "problems": list(self.problems),
             "expected_alerts": [asdict(alert) for alert in self.alerts],
         }
 
 
 SHIFTED_STREAMS: Final = (
-    Expectation(rule="prediction_drift", stream="prediction.label"),
-    Expectation(rule="data_drift", stream="input.image.brightness"),
+    AlertExpectation(rule="prediction_drift", stream="prediction.label"),
+    AlertExpectation(rule="data_drift", stream="input.image.brightness"),
 )
 """The alerts that the change of scene must raise, whatever the model predicts."""
 
-CONFIDENCE: Final = Expectation(rule="confidence", stream="prediction.confidence")
+CONFIDENCE: Final = AlertExpectation(rule="confidence", stream="prediction.confidence")
 
 
-def plan_acts(seconds_per_act: float) -> tuple[Act, ...]:
+def plan_acts(seconds_per_act: float) -> tuple[DemoAct, ...]:
     """Returns the four acts of the demo in order, which together take at most 7 × `seconds_per_act`."""
     return (
-        Act(
+        DemoAct(
             name="learning",
             headline="The processor learns the reference.",
             min_s=0.0,
             max_s=1.75 * seconds_per_act,
-            is_done=lambda moments: is_watching(moments[-1]),
+            is_done=lambda moments: has_all_references(moments[-1]),
         ),
-        Act(
+        DemoAct(
             name="calm",
             headline="No drift: the evidence stays low.",
             min_s=0.75 * seconds_per_act,
             max_s=0.75 * seconds_per_act,
             is_done=lambda _: True,
         ),
-        Act(
+        DemoAct(
             name="shift",
             headline="DRIFT: the camera dims; half the images show a 3.",
             min_s=0.75 * seconds_per_act,
             max_s=1.5 * seconds_per_act,
             is_done=lambda moments: all(
-                _find_alert(moments[-1:], expectation) for expectation in list_expectations(moments)
+                _find_alert(moments[-1:], expectation) for expectation in list_expected_alerts(moments)
             ),
         ),
-        Act(
+        DemoAct(
             name="recovery",
             headline="The camera is repaired.",
             min_s=0.5 * seconds_per_act,
             max_s=3.0 * seconds_per_act,
-            is_done=lambda moments: is_quiet(moments[-1]),
+            is_done=lambda moments: is_without_drift(moments[-1]),
         ),
     )
 
 
-def play(
-    story: Sequence[Act],
+def play_acts(
+    story: Sequence[DemoAct],
     *,
-    begin: Callable[[Act], None],
-    observe: Callable[[Act], Moment],
+    begin: Callable[[DemoAct], None],
+    observe: Callable[[DemoAct], ApiSnapshot],
     pause: Callable[[], None],
     clock: Callable[[], float] = time.monotonic,
-) -> list[Moment]:
+) -> list[ApiSnapshot]:
     """Plays the acts of the demo one after another; returns what the processor's API said all the while.
 
     Args:
@@ -164,18 +164,18 @@ def play(
     Returns:
         Every moment, at least one an act.
     """
-    moments: list[Moment] = []
+    moments: list[ApiSnapshot] = []
     for act in story:
         begin(act)
         began_s = clock()
         moments.append(observe(act))
-        while not act.is_over(moments, clock() - began_s):
+        while not act.is_act_over(moments, clock() - began_s):
             pause()
             moments.append(observe(act))
     return moments
 
 
-def is_watching(moment: Moment) -> bool:
+def has_all_references(moment: ApiSnapshot) -> bool:
     """Returns whether every stream of the demo's model has learned its reference."""
     streams = moment.model["streams"] if moment.model else ()
     names = {stream["stream"] for stream in streams}
@@ -184,20 +184,20 @@ def is_watching(moment: Moment) -> bool:
     )
 
 
-def is_quiet(moment: Moment) -> bool:
+def is_without_drift(moment: ApiSnapshot) -> bool:
     """Returns whether no alert rule fires and no stream of the demo's model drifts."""
     return (
         moment.model is not None
-        and not list_firing(moment)
+        and not list_firing_rules(moment)
         and all(stream["state"] != "drift" for stream in moment.model["streams"])
     )
 
 
-def list_firing(moment: Moment) -> frozenset[str]:
+def list_firing_rules(moment: ApiSnapshot) -> frozenset[str]:
     """Returns the names of the alert rules that are firing for the demo's model."""
     rules = moment.model["rules"] if moment.model else ()
     by_model = {rule["rule"] for rule in rules if rule["state"] == "firing"}
-    by_alert = {rule for rule, alert in latest_alerts(moment.alerts).items() if alert["state"] == "firing"}
+    by_alert = {rule for rule, alert in find_latest_alerts(moment.alerts).items() if alert["state"] == "firing"}
     return frozenset(by_model | by_alert)
 
 
@@ -207,7 +207,7 @@ class AlertFeed:
     def __init__(self) -> None:
         self._known: set[tuple[str, str, int]] = set()
 
-    def take_new(self, moment: Moment) -> list[Document]:
+    def take_new_alerts(self, moment: ApiSnapshot) -> list[Document]:
         """Returns the alerts that were not returned before, oldest first."""
         alerts = []
         for alert in sorted(moment.alerts, key=lambda alert: int(alert["time_ns"])):
@@ -218,22 +218,22 @@ class AlertFeed:
         return alerts
 
 
-def latest_alerts(alerts: Iterable[Document]) -> dict[str, Document]:
+def find_latest_alerts(alerts: Iterable[Document]) -> dict[str, Document]:
     """Returns the latest alert of each rule, by rule."""
     return {alert["rule"]: alert for alert in sorted(alerts, key=lambda alert: int(alert["time_ns"]))}
 
 
-def list_expectations(moments: Sequence[Moment]) -> tuple[Expectation, ...]:
+def list_expected_alerts(moments: Sequence[ApiSnapshot]) -> tuple[AlertExpectation, ...]:
     """Lists the alerts that must come in the demo; that on confidence only if the mean confidence fell."""
     has_fallen = _measure_confidence_drop(moments) >= CONFIDENCE_DROP
     return (*SHIFTED_STREAMS, CONFIDENCE) if has_fallen else SHIFTED_STREAMS
 
 
-def check(moments: Sequence[Moment]) -> DemoOutcome:
+def check_alerts(moments: Sequence[ApiSnapshot]) -> DemoOutcome:
     """Checks that the demo raised the expected alerts in the expected acts, and no others."""
     before = [moment for moment in moments if moment.act in ("learning", "calm")]
     after = [moment for moment in moments if moment.act in ("shift", "recovery")]
-    expectations = list_expectations(moments)
+    expectations = list_expected_alerts(moments)
     problems = [
         *_check_before_shift(before),
         *(f"No {item.rule} alert named {item.stream}." for item in expectations if not _find_alert(after, item)),
@@ -244,34 +244,36 @@ def check(moments: Sequence[Moment]) -> DemoOutcome:
     return DemoOutcome(problems=tuple(problems), alerts=tuple(alert for alert in alerts if alert))
 
 
-def _check_before_shift(before: Sequence[Moment]) -> Iterable[str]:
+def _check_before_shift(before: Sequence[ApiSnapshot]) -> Iterable[str]:
     if not any(moment.model for moment in before):
         yield "The processor received no telemetry of the model."
-    elif not any(is_watching(moment) for moment in before):
+    elif not any(has_all_references(moment) for moment in before):
         yield "The processor had not learned a reference for every stream when the shift began."
-    for rule in sorted(frozenset().union(*map(list_firing, before))):
+    for rule in sorted(frozenset().union(*map(list_firing_rules, before))):
         yield f"The {rule} alert fired before the shift."
 
 
-def _check_unexpected(after: Sequence[Moment], expectations: Sequence[Expectation], drop: float) -> Iterable[str]:
+def _check_unexpected(
+    after: Sequence[ApiSnapshot], expectations: Sequence[AlertExpectation], drop: float
+) -> Iterable[str]:
     allowed = {expectation.rule for expectation in expectations}
     if drop >= CONFIDENCE_TOLERANCE:
         allowed.add(CONFIDENCE.rule)
-    for rule in sorted(frozenset().union(*map(list_firing, after)) - allowed):
+    for rule in sorted(frozenset().union(*map(list_firing_rules, after)) - allowed):
         yield f"The {rule} alert fired, but its streams had not changed."
 
 
-def _check_resolved(moments: Sequence[Moment], expectations: Sequence[Expectation]) -> Iterable[str]:
+def _check_resolved(moments: Sequence[ApiSnapshot], expectations: Sequence[AlertExpectation]) -> Iterable[str]:
     if not moments or moments[-1].act != "recovery":
         yield "The story did not reach its end."
         return
     last = moments[-1]
-    for rule in sorted(list_firing(last)):
+    for rule in sorted(list_firing_rules(last)):
         yield f"The {rule} alert was still firing at the end."
-    alerts = latest_alerts(last.alerts)
+    alerts = find_latest_alerts(last.alerts)
     for expectation in expectations:
         if (
-            expectation.rule not in list_firing(last)
+            expectation.rule not in list_firing_rules(last)
             and _find_alert(moments, expectation)
             and not _is_resolved(alerts, expectation.rule)
         ):
@@ -282,13 +284,13 @@ def _is_resolved(alerts: Mapping[str, Document], rule: str) -> bool:
     return rule in alerts and alerts[rule]["state"] == "ok"
 
 
-def _find_alert(moments: Sequence[Moment], expectation: Expectation) -> Document | None:
+def _find_alert(moments: Sequence[ApiSnapshot], expectation: AlertExpectation) -> Document | None:
     """Returns an expected alert as it was when it first fired; None if it did not come."""
-    alerts = (alert for moment in moments for alert in latest_alerts(moment.alerts).values())
+    alerts = (alert for moment in moments for alert in find_latest_alerts(moment.alerts).values())
     return next((alert for alert in alerts if alert["state"] == "firing" and expectation.is_met_by(alert)), None)
 
 
-def _measure_confidence_drop(moments: Sequence[Moment]) -> float:
+def _measure_confidence_drop(moments: Sequence[ApiSnapshot]) -> float:
     """Returns by how much the mean confidence fell below its reference while the scene was changed."""
     means = [
         stream["mean"]
@@ -305,12 +307,12 @@ def _measure_confidence_drop(moments: Sequence[Moment]) -> float:
     return max(drops, default=0.0)
 
 
-def _describe_alert(after: Sequence[Moment], expectation: Expectation) -> ExpectedAlert | None:
+def _describe_alert(after: Sequence[ApiSnapshot], expectation: AlertExpectation) -> ExpectedAlert | None:
     alert = _find_alert(after, expectation)
     if alert is None:
         return None
     cause = next(cause for cause in alert["causes"] if cause["stream"] == expectation.stream)
-    end = latest_alerts(after[-1].alerts).get(expectation.rule)
+    end = find_latest_alerts(after[-1].alerts).get(expectation.rule)
     shifted_ns = after[0].at_ns
 
     def after_s(time_ns: int) -> float:

@@ -20,7 +20,7 @@ COMMON_DIGIT: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
+class ImageScene:
     """Describes the images of one act of the demo: how bright they are, and how often one digit shows."""
 
     brightness_ratio: float = 1.0
@@ -29,10 +29,10 @@ class Scene:
     """The share of additional images that show `COMMON_DIGIT`; [0, 1)."""
 
 
-CALM: Final = Scene()
-SHIFTED: Final = Scene(brightness_ratio=0.55, common_ratio=0.5)
+CALM: Final = ImageScene()
+SHIFTED: Final = ImageScene(brightness_ratio=0.55, common_ratio=0.5)
 
-SCENES: Final[Mapping[str, Scene]] = MappingProxyType(
+SCENES: Final[Mapping[str, ImageScene]] = MappingProxyType(
     {"learning": CALM, "calm": CALM, "shift": SHIFTED, "recovery": CALM}
 )
 """The scene of each act."""
@@ -44,7 +44,7 @@ def load_images(path: Path = IMAGES_FILE) -> tuple[NDArray[np.uint8], NDArray[np
         return archive["images"], archive["labels"]
 
 
-class Traffic:
+class ImageTraffic:
     """Draws an endless random sequence of images for the demo's model.
 
     Runs on: one thread.
@@ -60,7 +60,7 @@ class Traffic:
         self._common = np.flatnonzero(labels == COMMON_DIGIT)
         self._rng = rng
 
-    def draw(self, n: int, act: str) -> NDArray[np.float32]:
+    def draw_images(self, n: int, act: str) -> NDArray[np.float32]:
         """Draws the next `n` images of one act of the demo, shape (n, 1, 8, 8), values in [0, 1].
 
         Raises:

@@ -31,14 +31,14 @@ IR_VERSION: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
+class DenseLayer:
     """The weights and biases of one dense layer of a neural network."""
 
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
 
 
-def train(folder: Path) -> float:
+def train_model(folder: Path) -> float:
     """Trains the demo's classifier of digits, writes model and images to a folder, and returns its accuracy.
 
     Returns:
@@ -57,10 +57,10 @@ def train(folder: Path) -> float:
     accuracy = float(classifier.score(test_images / GREY_LEVELS, test_labels))
 
     layers = [
-        Layer(weight=weight.astype(np.float32), bias=bias.astype(np.float32))
+        DenseLayer(weight=weight.astype(np.float32), bias=bias.astype(np.float32))
         for weight, bias in zip(classifier.coefs_, classifier.intercepts_, strict=True)
     ]
-    write_model(folder / "digits.onnx", layers, accuracy=accuracy)
+    write_onnx_model(folder / "digits.onnx", layers, accuracy=accuracy)
     np.savez_compressed(
         folder / "digits.npz",
         images=test_images.reshape(-1, 1, 8, 8).astype(np.uint8),
@@ -69,7 +69,7 @@ def train(folder: Path) -> float:
     return accuracy
 
 
-def write_model(path: Path, layers: list[Layer], *, accuracy: float) -> None:
+def write_onnx_model(path: Path, layers: list[DenseLayer], *, accuracy: float) -> None:
     """Writes a perceptron as an ONNX model from `image` (N, 1, 8, 8) in [0, 1] to `probabilities` (N, 10)."""
     from onnx import TensorProto, checker, helper, save_model
 
@@ -115,4 +115,4 @@ def _tensor(name: str, values: NDArray[np.float32]) -> Any:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
-    sys.stdout.write(f"accuracy on the images of the traffic: {train(target):.4f}\n")
+    sys.stdout.write(f"accuracy on the images of the traffic: {train_model(target):.4f}\n")

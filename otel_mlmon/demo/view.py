@@ -1,6 +1,6 @@
 """Shows the state of the demo as a screen of the terminal, or as one line of text.
 
-Pure functions: a `Moment` in, text out.
+Pure functions: a `ApiSnapshot` in, text out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from otel_mlmon.demo.story import Act, DemoOutcome, Document, ExpectedAlert, Moment, latest_alerts
+from otel_mlmon.demo.story import ApiSnapshot, DemoAct, DemoOutcome, Document, ExpectedAlert, find_latest_alerts
 
 SCREEN_CELLS: Final = 80
 BAR_CELLS: Final = 24
@@ -26,7 +26,7 @@ STATUS_STYLES: Final = {"learning": "cyan", "ok": "green", "weak": "green", "dri
 STATE_STYLES: Final = {"firing": "bold red", "pending": "yellow", "ok": "green"}
 
 
-def render(moment: Moment, act: Act, elapsed_s: float) -> RenderableType:
+def render_screen(moment: ApiSnapshot, act: DemoAct, elapsed_s: float) -> RenderableType:
     """Renders the current state of the demo as a screen of the terminal, 80 columns wide.
 
     Args:
@@ -44,11 +44,11 @@ def render(moment: Moment, act: Act, elapsed_s: float) -> RenderableType:
         parts.append(_render_performance(moment.model))
         streams = moment.model["streams"]
         parts += [_render_distribution(stream) for stream in streams if stream["stream"] == "prediction.label"]
-        parts += [_render_evidence(streams), *map(_render_alert, latest_alerts(moment.alerts).values())]
+        parts += [_render_evidence(streams), *map(_render_alert, find_latest_alerts(moment.alerts).values())]
     return Panel(Group(*parts), title="otel-mlmon demo", width=SCREEN_CELLS)
 
 
-def format_line(moment: Moment, act: Act, elapsed_s: float) -> str:
+def format_status_line(moment: ApiSnapshot, act: DemoAct, elapsed_s: float) -> str:
     """Formats the current state of the demo as one line of text, for logs and pipes."""
     start = f"{elapsed_s:5.1f} s  {act.name:<8}"
     if moment.model is None:
@@ -57,15 +57,15 @@ def format_line(moment: Moment, act: Act, elapsed_s: float) -> str:
     return f"{start}  {_format_performance(moment.model)}  {_format_progress(streams)}"
 
 
-def format_outcome(outcome: DemoOutcome) -> str:
+def format_demo_outcome(outcome: DemoOutcome) -> str:
     """Formats the outcome of the demo as text: the alerts that were expected and came, or what went wrong."""
     alerts = [_format_alert(alert) for alert in outcome.alerts]
-    if outcome.passed:
+    if outcome.has_passed:
         return "\n".join(["As expected; no alert before the shift, and all are resolved:", *alerts])
     return "\n".join([*alerts, "Not as expected:", *(f"  - {problem}" for problem in outcome.problems)])
 
 
-def draw_bar(ratio: float, cells: int = BAR_CELLS) -> str:
+def draw_text_bar(ratio: float, cells: int = BAR_CELLS) -> str:
     """Draws a horizontal bar of text, `cells` characters wide and filled to a ratio in [0, 1]."""
     eighths = round(min(max(ratio, 0.0), 1.0) * cells * 8)
     full, part = divmod(eighths, 8)
@@ -123,8 +123,8 @@ def _render_distribution(stream: Document) -> RenderableType:
     for name, reference, current in sorted(rows):
         if reference or current:
             colour = "red" if abs(current - reference) > 0.1 else "green"
-            now = Text(f"{draw_bar(current)} {format_share(current)}", colour)
-            table.add_row(Text(name), f"{draw_bar(reference)} {format_share(reference)}", now)
+            now = Text(f"{draw_text_bar(current)} {format_share(current)}", colour)
+            table.add_row(Text(name), f"{draw_text_bar(reference)} {format_share(reference)}", now)
     return table
 
 
@@ -137,7 +137,7 @@ def _render_evidence(streams: Sequence[Document]) -> RenderableType:
         style = STATUS_STYLES[stream["state"]]
         table.add_row(
             Text(stream["stream"]),
-            Text(f"{draw_bar(_measure_progress(stream), EVIDENCE_CELLS)}▏", style),
+            Text(f"{draw_text_bar(_measure_progress(stream), EVIDENCE_CELLS)}▏", style),
             _format_evidence(stream),
             Text(stream["state"], style),
             _format_mean(stream),

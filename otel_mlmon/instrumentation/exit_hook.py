@@ -43,17 +43,17 @@ class ExitHook:
             if parent() is not None:
                 self._finalize(package)
 
-    def renew(self) -> None:
+    def register_again(self) -> None:
         """Registers the function again, so that it runs before other functions that were registered since."""
         atexit.unregister(self._run_at_exit)
         atexit.register(self._run_at_exit)
 
-    def after_fork(self) -> None:
+    def register_after_fork(self) -> None:
         """Registers the function again in a forked child process, where multiprocessing removes it."""
         self._finalizers.clear()
         self._follow_children()
 
-    def cancel(self) -> None:
+    def unregister(self) -> None:
         """Unregisters the function, so that it does not run at the end of the process."""
         atexit.unregister(self._run_at_exit)
         self._work = _do_nothing

@@ -8,7 +8,7 @@
 | OpenTelemetry's SDK | before `shutdown` and `force_flush` of a provider | what waits in our queue belongs to it |
 
 Every hook is a method replaced on its class, or a signal's receiver: set once its module is loaded, and taken off by
-`undo`. Below another library's patch it stays, and does nothing.
+`restore_method`. Below another library's patch it stays, and does nothing.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from typing import Any, Final, Protocol
 from otel_mlmon.guard import guard
 
 
-class EndOfHost(Protocol):
+class HostEndActions(Protocol):
     """The Protocol of what the hooks call at the end of the application."""
 
     def flush_all(self) -> None:
         """Exports all signals, also those that the application's own providers hold."""
 
-    def flush_into(self, provider: object) -> None:
+    def flush_to_provider(self, provider: object) -> None:
         """Writes all waiting signals to a provider that is about to be flushed, if it is one of those in use."""
 
     @property
@@ -69,7 +69,7 @@ class MethodHook:
         self._replacement: Any = classmethod(replacement) if isinstance(self._original, classmethod) else replacement
         setattr(owner, name, self._replacement)
 
-    def undo(self) -> None:
+    def restore_method(self) -> None:
         """Restores the method, or makes the replacement do nothing where another library has patched it too."""
         self._is_on = False
         if self._owner.__dict__.get(self._name) is self._replacement:
@@ -79,20 +79,20 @@ class MethodHook:
 class HostHooks:
     """Hooks the servers and pools that are imported into this process, so that signals are exported at the end.
 
-    Runs on: any thread; `set_loaded` on one at a time.
+    Runs on: any thread; `hook_loaded_modules` on one at a time.
 
     Args:
         end: Is called by the hooks.
     """
 
-    def __init__(self, end: EndOfHost) -> None:
+    def __init__(self, end: HostEndActions) -> None:
         # A process that makes a pool may itself run no model, so that nobody would look again once it is loaded.
         importlib.import_module("multiprocessing.pool")
         self._end = end
         self._waiting = dict(_HOOKS)
         self._undo: list[Callable[[], None]] = []
 
-    def set_loaded(self) -> None:
+    def hook_loaded_modules(self) -> None:
         """Hooks the server and pool modules that were imported since the last call."""
         for module_name in [name for name in self._waiting if name in sys.modules]:
             module = sys.modules[module_name]
@@ -102,7 +102,7 @@ class HostHooks:
             with guard("host_hooks"):
                 self._undo.append(hook(module, self._end))
 
-    def undo(self) -> None:
+    def remove_hooks(self) -> None:
         """Removes all hooks from servers and pools."""
         self._waiting.clear()
         while self._undo:
@@ -110,7 +110,7 @@ class HostHooks:
                 self._undo.pop()()
 
 
-def _hook_uvicorn(module: Any, end: EndOfHost) -> Callable[[], None]:
+def _hook_uvicorn(module: Any, end: HostEndActions) -> Callable[[], None]:
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         async def shutdown(*arguments: Any, **keywords: Any) -> Any:
             try:
@@ -123,10 +123,10 @@ def _hook_uvicorn(module: Any, end: EndOfHost) -> Callable[[], None]:
 
         return shutdown
 
-    return MethodHook(module.Server, "shutdown", wrap).undo
+    return MethodHook(module.Server, "shutdown", wrap).restore_method
 
 
-def _hook_celery(module: Any, end: EndOfHost) -> Callable[[], None]:
+def _hook_celery(module: Any, end: HostEndActions) -> Callable[[], None]:
     def flush(**_: Any) -> None:
         end.flush_all()
 
@@ -135,7 +135,7 @@ def _hook_celery(module: Any, end: EndOfHost) -> Callable[[], None]:
     return functools.partial(shutdown.disconnect, flush)
 
 
-def _hook_pool(module: Any, end: EndOfHost) -> Callable[[], None]:
+def _hook_pool(module: Any, end: HostEndActions) -> Callable[[], None]:
     """Makes the idle workers of a process pool export their signals before the pool terminates them."""
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -150,7 +150,7 @@ def _hook_pool(module: Any, end: EndOfHost) -> Callable[[], None]:
 
         return terminate_pool
 
-    return MethodHook(module.Pool, "_terminate_pool", wrap).undo
+    return MethodHook(module.Pool, "_terminate_pool", wrap).restore_method
 
 
 def end_pool_worker() -> None:
@@ -180,10 +180,10 @@ def _end_idle_workers(module: Any, pool: dict[str, Any], timeout_s: float) -> No
         worker.join(max(0.0, deadline_s - time.monotonic()))
 
 
-def _hook_provider(name: str, module: Any, end: EndOfHost) -> Callable[[], None]:
+def _hook_provider(name: str, module: Any, end: HostEndActions) -> Callable[[], None]:
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         def flush_first(self: Any, *arguments: Any, **keywords: Any) -> Any:
-            end.flush_into(self)
+            end.flush_to_provider(self)
             return original(self, *arguments, **keywords)
 
         return flush_first
@@ -192,12 +192,12 @@ def _hook_provider(name: str, module: Any, end: EndOfHost) -> Callable[[], None]
 
     def undo() -> None:
         for hook in hooks:
-            hook.undo()
+            hook.restore_method()
 
     return undo
 
 
-_HOOKS: Final[dict[str, Callable[[Any, EndOfHost], Callable[[], None]]]] = {
+_HOOKS: Final[dict[str, Callable[[Any, HostEndActions], Callable[[], None]]]] = {
     "uvicorn.server": _hook_uvicorn,
     "celery.signals": _hook_celery,
     "multiprocessing.pool": _hook_pool,

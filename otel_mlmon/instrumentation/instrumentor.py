@@ -13,10 +13,10 @@ from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.instrumentation.settings import (
     InstrumentationSettings,
     ModelOptions,
-    configuration_type,
+    make_configuration_type,
     resolve_settings,
 )
-from otel_mlmon.options import suggest
+from otel_mlmon.options import suggest_name
 
 _LOG: Final = logging.getLogger("otel_mlmon")
 
@@ -31,7 +31,7 @@ DISTRIBUTIONS: Final = (
 )
 """Any one of these brings the module `onnxruntime`."""
 
-Configuration: Final = configuration_type(InstrumentationSettings, "Configuration", __name__)
+Configuration: Final = make_configuration_type(InstrumentationSettings, "Configuration", __name__)
 """The section `onnxruntime` of OpenTelemetry's configuration file: the options of `otel_mlmon.instrument` by name."""
 
 
@@ -70,7 +70,7 @@ def _usable_options(options: Mapping[str, Any]) -> dict[str, Any]:
         if value is None or name in {"skip_dep_check", "raise_exception_on_conflict"}:
             continue
         if name not in known:
-            _LOG.warning("Option %s is ignored: there is no such option.%s", name, suggest(name, known))
+            _LOG.warning("Option %s is ignored: there is no such option.%s", name, suggest_name(name, known))
             continue
         entries = value
         if name == "models" and isinstance(value, Mapping):

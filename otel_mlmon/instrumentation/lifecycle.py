@@ -22,7 +22,7 @@ from otel_mlmon.instrumentation.pipeline import InstrumentationPipeline
 from otel_mlmon.instrumentation.settings import (
     InstrumentationSettings,
     describe_arguments,
-    differences,
+    list_changed_arguments,
     resolve_settings,
 )
 from otel_mlmon.instrumentation.status import Status
@@ -81,17 +81,17 @@ class RunningInstrumentation:
         self.timeout_s: float = pipeline.settings.shutdown_timeout_s
         self._exit_hook = ExitHook(self.shutdown_at_exit)
         # Whoever registers last ends first: an error tracker that is initialised later must get our last calls.
-        pipeline.on_client = self._exit_hook.renew
+        pipeline.on_client = self._exit_hook.register_again
         self._fork_hooks = ForkHooks(lock=lambda: pipeline.drain_lock, in_child=self._after_fork)
         self._host_hooks = HostHooks(self)
-        self._host_hooks.set_loaded()
-        pipeline.before_round = self._host_hooks.set_loaded
+        self._host_hooks.hook_loaded_modules()
+        pipeline.before_round = self._host_hooks.hook_loaded_modules
 
     def shutdown(self, timeout_s: float, *, is_exit: bool = False, with_host: bool = False) -> bool:
         """Ends the instrumentation and removes all hooks; returns whether all was exported in time."""
         is_done = self.pipeline.shutdown(timeout_s, is_exit=is_exit, with_host=with_host)
-        self._exit_hook.cancel()
-        self._host_hooks.undo()
+        self._exit_hook.unregister()
+        self._host_hooks.remove_hooks()
         return is_done
 
     def flush_all(self) -> None:
@@ -99,10 +99,10 @@ class RunningInstrumentation:
         with guard("flush"):
             self.pipeline.flush(self.timeout_s, with_host=True)
 
-    def flush_into(self, provider: object) -> None:
+    def flush_to_provider(self, provider: object) -> None:
         """Writes all waiting signals to one of the application's providers that is about to be flushed."""
         with guard("flush"):
-            self.pipeline.flush_into(provider)
+            self.pipeline.flush_to_provider(provider)
 
     def shutdown_at_exit(self, is_abrupt: bool) -> None:  # noqa: FBT001 - a callback's one argument
         """Ends the instrumentation at the end of the process, also where `atexit` will not run."""
@@ -110,8 +110,8 @@ class RunningInstrumentation:
             self.shutdown(self.timeout_s, is_exit=not is_abrupt, with_host=is_abrupt)
 
     def _after_fork(self) -> None:
-        self._exit_hook.after_fork()
-        self.pipeline.after_fork()
+        self._exit_hook.register_after_fork()
+        self.pipeline.reset_after_fork()
 
 
 class _Process:
@@ -198,8 +198,8 @@ def is_instrumented() -> bool:
 
 
 def _merge(pipeline: InstrumentationPipeline, settings: InstrumentationSettings, arguments: Iterable[str]) -> None:
-    pipeline.add_models(settings.models)
-    ignored = differences(pipeline.settings, settings, arguments)
+    pipeline.add_model_options(settings.models)
+    ignored = list_changed_arguments(pipeline.settings, settings, arguments)
     if ignored:
         _LOG.warning(
             "instrument() was called before: %s of this call is ignored; call uninstrument() first.", ", ".join(ignored)

@@ -3,10 +3,10 @@
     application's thread     background thread, or that of a collection of metrics
     session.run
       └▶ runtime: capture
-           └▶ CallQueue ───▶ drain ─▶ take_batches ─▶ Decoders.decode_batch ─┬▶ Aggregator.add
-                                                                              └▶ SpanQueue.push
-                                   ─▶ Aggregator.take ─▶ SignalWriters.write_metrics
-                             send  ─▶ SpanQueue.pop   ─▶ SignalWriters.write_round
+           └▶ CallQueue ─▶ drain_queue ─▶ DecoderCache.decode_batch           ─┬▶ PredictionAggregator.add_predictions
+                                                                                └▶ SpanQueue.push_unmeasured
+                            drain_queue ─▶ PredictionAggregator.take_snapshots ─▶ SignalWriters.write_metrics
+                            _send       ─▶ SpanQueue.pop_ready                 ─▶ SignalWriters.write_spans_and_events
 
 One pipeline a process. The first call starts its thread. The thread, every collection of metrics and `flush` drain it.
 A forked child resets it and shares nothing with its parent.
@@ -24,26 +24,26 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from otel_mlmon.guard import guard, guards
-from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
+from otel_mlmon.guard import guard, list_guards
+from otel_mlmon.instrumentation.aggregate.aggregator import PredictionAggregator
 from otel_mlmon.instrumentation.decode.batch import CHUNK_CALLS, take_batches
-from otel_mlmon.instrumentation.decode.decoder import Decoders, make_vocabularies
-from otel_mlmon.instrumentation.decode.findings import Findings
-from otel_mlmon.instrumentation.decode.model_identity import identify, model_name
-from otel_mlmon.instrumentation.decode.model_loading import LoadTracker
-from otel_mlmon.instrumentation.decode.observations import make_decoder
-from otel_mlmon.instrumentation.decode.waiting_calls import WaitingCalls
+from otel_mlmon.instrumentation.decode.decoder import DecoderCache, make_model_vocabularies
+from otel_mlmon.instrumentation.decode.findings import ModelFindings
+from otel_mlmon.instrumentation.decode.model_identity import find_model_name, identify_model
+from otel_mlmon.instrumentation.decode.model_loading import ModelLoadTracker
+from otel_mlmon.instrumentation.decode.observations import make_call_decoder
+from otel_mlmon.instrumentation.decode.waiting_calls import WaitingCallReader
 from otel_mlmon.instrumentation.export.providers import (
-    Providers,
-    create_resource,
+    SignalProviders,
+    create_otel_resource,
     find_providers,
     has_host_providers,
     is_host_provider,
 )
 from otel_mlmon.instrumentation.export.signal_writers import SignalWriters, unavailable_reasons
-from otel_mlmon.instrumentation.export.spans import SpanQueue, is_suppressed, make_context_reader, split_contexts
-from otel_mlmon.instrumentation.queue.call_queue import CallQueue, Worker, give_way_unless
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, SessionInfo, weigh_call
+from otel_mlmon.instrumentation.export.spans import SpanQueue, is_call_suppressed, make_context_reader, split_contexts
+from otel_mlmon.instrumentation.queue.call_queue import CallQueue, WorkerThread, make_interpreter_yield
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, SessionInfo, estimate_call_bytes
 from otel_mlmon.instrumentation.runtime.runtime import MAX_LOADS, Capture, Instrumentation, instrument_all, undo_all
 from otel_mlmon.instrumentation.sentry.tracker import make_error_tracker
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
@@ -73,23 +73,23 @@ class InstrumentationPipeline:
 
     def __init__(self, settings: InstrumentationSettings, *, rng: random.Random | None = None) -> None:
         self.settings = settings
-        self._options_for = functools.lru_cache(MAX_CACHED)(settings.options_for)
+        self._options_for = functools.lru_cache(MAX_CACHED)(settings.find_model_options)
         self._model_of = functools.lru_cache(MAX_CACHED)(self._identify)
         self._rng = rng or random.Random()  # noqa: S311 - a choice of samples, not a secret
         self.on_client: Callable[[], object] = lambda: None
         """Called where the application has initialised an error tracker, which then ends before us at exit."""
-        self._worker = Worker(work=self._run_round, interval_s=settings.flush_interval_s)
+        self._worker = WorkerThread(work=self._run_round, interval_s=settings.flush_interval_s)
         self._queue = CallQueue(
             fields=FIELDS,
             max_records=settings.buffer_records,
             max_bytes=settings.buffer_bytes,
-            attend=self._worker.attend,
-            weigh=weigh_call,
+            attend=self._worker.wake_for_call,
+            weigh=estimate_call_bytes,
         )
         self._error_tracker = make_error_tracker(
             settings,
             read_context=make_context_reader(),
-            read_waiting=lambda *arguments: self._waiting.read(*arguments),
+            read_waiting=lambda *arguments: self._waiting.read_waiting_calls(*arguments),
             model_of=self._find_model,
             rng=self._rng,
             on_client=lambda: self.on_client(),
@@ -98,18 +98,18 @@ class InstrumentationPipeline:
         capture = Capture(
             sink=self._queue,
             loads=self._loads,
-            context_reader=self._error_tracker.context_reader,
-            model_name=settings.name_session,
+            context_reader=self._error_tracker.find_context_reader,
+            model_name=settings.find_declared_name,
             has_output_function=lambda session: callable(
-                self._options_for(model_name(session, may_read=False)).output_kind
+                self._options_for(find_model_name(session, may_read=False)).output_kind
             ),
             samples_device_outputs=lambda session: (
-                self._options_for(model_name(session, may_read=False)).device_outputs == "sample"
+                self._options_for(find_model_name(session, may_read=False)).device_outputs == "sample"
             ),
             allows_telemetry=settings.onnxruntime_telemetry,
         )
-        for stage in guards():
-            stage.reset()
+        for stage in list_guards():
+            stage.reset_stage()
         self.before_round: Callable[[], object] = lambda: None
         """Called at the beginning of each round of the worker thread."""
         self._is_closed: bool = False
@@ -121,16 +121,16 @@ class InstrumentationPipeline:
                 # The application's metric readers may collect before the first round of the worker thread.
                 self._make_writers()
             else:
-                self._resource = create_resource()
+                self._resource = create_otel_resource()
         self._runtimes: dict[str, Instrumentation] = instrument_all(capture)
 
-    def add_models(self, models: Mapping[str, ModelOptions]) -> None:
+    def add_model_options(self, models: Mapping[str, ModelOptions]) -> None:
         """Adds the developer's options of further models, before these run."""
         self.settings.models.update(models)
         self._options_for.cache_clear()
         self._model_of.cache_clear()
 
-    def drain(self, timeout_s: float = COLLECT_WAIT_S, *, may_hold: bool = True) -> bool:
+    def drain_queue(self, timeout_s: float = COLLECT_WAIT_S, *, may_hold: bool = True) -> bool:
         """Decodes the waiting inference calls and writes their metrics."""
         if not self.drain_lock.acquire(timeout=max(0.0, timeout_s)):
             return False
@@ -139,8 +139,8 @@ class InstrumentationPipeline:
                 return True
             with guard("signals"):
                 writers = self._make_writers()
-                writers.adopt_meter()
-                pause = give_way_unless(lambda: self._waiting.is_awaited or self._queue.is_long())
+                writers.adopt_meter_provider()
+                pause = make_interpreter_yield(lambda: self._waiting.is_awaited or self._queue.is_long())
                 self._catch_up(ROUND_WAIT_S, pause)
                 self._write_metrics(writers, may_hold=may_hold)
         finally:
@@ -155,19 +155,19 @@ class InstrumentationPipeline:
             with_host: Whether the application's own providers are flushed too.
         """
         deadline_s = time.monotonic() + timeout_s
-        is_done = self.drain(timeout_s, may_hold=False) and self._send(deadline_s - time.monotonic())
+        is_done = self.drain_queue(timeout_s, may_hold=False) and self._send(deadline_s - time.monotonic())
         if self._error_tracker.is_active:
-            self._error_tracker.flush(deadline_s - time.monotonic())
+            self._error_tracker.flush_calls(deadline_s - time.monotonic())
         providers = self._writers.providers if self._writers else None
         if providers is None:
             return is_done
-        return is_done and providers.flush(deadline_s - time.monotonic(), with_host=with_host)
+        return is_done and providers.flush_providers(deadline_s - time.monotonic(), with_host=with_host)
 
-    def flush_into(self, provider: object) -> None:
+    def flush_to_provider(self, provider: object) -> None:
         """Writes all waiting signals to one of the application's providers that is about to be flushed."""
         if self._is_closed or self._worker.is_current or not is_host_provider(provider, self.settings, self._providers):
             return
-        self.drain(may_hold=False)
+        self.drain_queue(may_hold=False)
         self._send(COLLECT_WAIT_S)
 
     def uninstrument(self) -> bool:
@@ -188,15 +188,15 @@ class InstrumentationPipeline:
         """
         deadline_s = time.monotonic() + timeout_s
         self.uninstrument()
-        is_done = self._worker.stop(timeout_s)
+        is_done = self._worker.stop_thread(timeout_s)
         self._queue.close()
-        is_done = is_done and self.drain(deadline_s - time.monotonic(), may_hold=False)
+        is_done = is_done and self.drain_queue(deadline_s - time.monotonic(), may_hold=False)
         is_done = self._send(deadline_s - time.monotonic()) and is_done
         if not is_exit:
-            self._error_tracker.flush(deadline_s - time.monotonic())
+            self._error_tracker.flush_calls(deadline_s - time.monotonic())
         if self._writers is not None:
-            is_done = self._writers.shutdown(deadline_s - time.monotonic(), with_host=with_host) and is_done
-        self._error_tracker.close(deadline_s - time.monotonic(), is_exit=is_exit)
+            is_done = self._writers.shut_down_providers(deadline_s - time.monotonic(), with_host=with_host) and is_done
+        self._error_tracker.close_tracker(deadline_s - time.monotonic(), is_exit=is_exit)
         self._is_closed, self._writers = True, None
         return is_done
 
@@ -216,22 +216,22 @@ class InstrumentationPipeline:
             failures=count_failures(),
             bulk_unavailable_reason=reasons.bulk,
             exemplars_unavailable_reason=reasons.exemplars,
-            metric_readers=writers.describe_readers() if writers else {},
+            metric_readers=writers.describe_metric_readers() if writers else {},
             owned_providers=tuple(type(provider).__name__ for provider in writers.providers.own) if writers else (),
-            findings=self._findings.all(),
-            outputs=self._findings.outputs.all(),
+            findings=self._findings.list_findings(),
+            outputs=self._findings.outputs.list_reports(),
             sentry_mode=self._error_tracker.mode,
         )
 
-    def after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Resets the instrumentation in a forked child, without the calls and locks of its parent."""
         if self._writers is not None:
             self._writers.close_metrics()
         self._queue.reset()
-        self._worker.reset()
+        self._worker.reset_thread()
         self._loads.clear()
-        JOURNAL.reset()
-        self._error_tracker.reset()
+        JOURNAL.reset_totals()
+        self._error_tracker.reset_calls()
         self._reset()
 
     def _reset(self) -> None:
@@ -241,43 +241,43 @@ class InstrumentationPipeline:
         self._count_lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._decode_stage = guard("record")
-        self._findings = Findings(self.settings.models)
-        vocabularies = make_vocabularies(
+        self._findings = ModelFindings(self.settings.models)
+        vocabularies = make_model_vocabularies(
             self.settings.max_labels, self._options_for, on_full=self._findings.note_full_vocabulary
         )
-        self._aggregator = Aggregator(admit=vocabularies.admit, settles=vocabularies.settles)
+        self._aggregator = PredictionAggregator(admit=vocabularies.limit_names, settles=vocabularies.has_enough_counts)
         self._span_queue = SpanQueue()
-        self._load_tracker = LoadTracker(
-            self._loads, is_suppressed=is_suppressed, options=self._options_for, findings=self._findings
+        self._load_tracker = ModelLoadTracker(
+            self._loads, is_suppressed=is_call_suppressed, options=self._options_for, findings=self._findings
         )
         limit, findings = self.settings.max_features, self._findings
-        make = functools.partial(make_decoder, options=self._options_for, max_features=limit, findings=findings)
-        self._decoders = Decoders(make, on_new=lambda plan: self._load_tracker.add_session(plan.session))
+        make = functools.partial(make_call_decoder, options=self._options_for, max_features=limit, findings=findings)
+        self._decoders = DecoderCache(make, on_new=lambda plan: self._load_tracker.announce_session(plan.session))
         # Its lock is taken inside `drain_lock`, or alone at the end of a request, which cannot wait for an exporter.
-        self._waiting = WaitingCalls(
+        self._waiting = WaitingCallReader(
             self._queue,
             decode=self._decode_chunk,
             decoders=self._decoders,
             options=self._options_for,
-            is_suppressed=is_suppressed,
-            wake=self._worker.wake,
+            is_suppressed=is_call_suppressed,
+            wake=self._worker.wake_thread,
             loads=self._loads,
         )
         self._recorded_calls = 0
         self._suppressed_calls = 0
         self._reported_drops: dict[str, int] = {}
-        self._providers: Providers | None = None
+        self._providers: SignalProviders | None = None
         self._writers = None
 
     def _run_round(self) -> None:
         with guard("host_hooks"):
             self.before_round()
         with guard("sentry"):
-            self._waiting.read_graphs()  # before exporters are imported: the end of a request may wait for it
+            self._waiting.read_model_graphs()  # before exporters are imported: the end of a request may wait for it
             self._error_tracker.adopt_client()
             for runtime in self._runtimes.values():
                 runtime.renew_context()
-        self.drain(ROUND_WAIT_S)
+        self.drain_queue(ROUND_WAIT_S)
         self._send(timeout_s=0.0)
 
     def _is_unused(self) -> bool:
@@ -299,8 +299,8 @@ class InstrumentationPipeline:
         # The loads first: the sessions were created before their calls.
         if self._loads:
             with guard("model_events"):
-                self._load_tracker.take()
-        batches, suppressed = take_batches(take, limit, is_suppressed=is_suppressed, pause=pause)
+                self._load_tracker.take_queued_loads()
+        batches, suppressed = take_batches(take, limit, is_suppressed=is_call_suppressed, pause=pause)
         self._suppressed_calls += suppressed
         for batch in batches:
             calls, is_recorded = len(batch.errors), False
@@ -311,12 +311,12 @@ class InstrumentationPipeline:
                 predictions = self._decoders.decode_batch(batch)
                 contexts, tracker_contexts = split_contexts(predictions.contexts)
                 predictions = dataclasses.replace(predictions, contexts=contexts)
-                self._aggregator.add(predictions)
+                self._aggregator.add_predictions(predictions)
                 self._recorded_calls += calls
                 is_recorded = True
                 if self._error_tracker.is_active:
                     self._error_tracker.store_child_spans(predictions, tracker_contexts)
-                self._span_queue.push(predictions, tracker_contexts)
+                self._span_queue.push_unmeasured(predictions, tracker_contexts)
             if not is_recorded:
                 self._drop("unreadable", calls)
 
@@ -331,16 +331,16 @@ class InstrumentationPipeline:
 
     def _write_metrics(self, writers: SignalWriters, *, may_hold: bool) -> None:
         with self._waiting.lock:
-            loads = self._load_tracker.durations() if self._load_tracker.unmeasured else []
-            snapshots = self._aggregator.take(may_hold=may_hold)
+            loads = self._load_tracker.take_load_durations() if self._load_tracker.unmeasured else []
+            snapshots = self._aggregator.take_snapshots(may_hold=may_hold)
             batches = self._span_queue.pop_unmeasured()
-        writers.write_metrics(snapshots, [(load.model.key, load.duration_s, load.error_type) for load in loads])
+        writers.write_metrics(snapshots, [(load.model.model_key, load.duration_s, load.error_type) for load in loads])
         self._span_queue.push_ready(batches)
         for reason, total in self._dropped_calls().items():
             count = total - self._reported_drops.get(reason, 0)
             if count:
                 self._reported_drops[reason] = total
-                JOURNAL.emit(RecordsDropped(reason=reason, count=count))
+                JOURNAL.emit_event(RecordsDropped(reason=reason, count=count))
 
     def _send(self, timeout_s: float) -> bool:
         """Writes the spans and events of decoded calls; returns whether that was done in time.
@@ -353,14 +353,14 @@ class InstrumentationPipeline:
         if not self._send_lock.acquire(timeout=max(0.0, timeout_s)):
             return False
         try:
-            writers.adopt_senders()
+            writers.adopt_tracer_and_logger()
             offset_ns = time.time_ns() - time.perf_counter_ns()
             if self._load_tracker.unannounced:
                 with guard("model_events"):
-                    for load in self._load_tracker.announcements():
-                        writers.write_model(load, offset_ns=offset_ns)
-            if batches := list(iter(self._span_queue.pop, None)):
-                writers.write_round(batches, offset_ns=offset_ns)
+                    for load in self._load_tracker.take_load_announcements():
+                        writers.write_model_events(load, offset_ns=offset_ns)
+            if batches := list(iter(self._span_queue.pop_ready, None)):
+                writers.write_spans_and_events(batches, offset_ns=offset_ns)
         finally:
             self._send_lock.release()
         return True
@@ -373,7 +373,7 @@ class InstrumentationPipeline:
                 self._providers,
                 self.settings,
                 options=self._options_for,
-                drain=self.drain,
+                drain=self.drain_queue,
                 sessions=self._models,
                 error_tracker=self._error_tracker,
                 rng=self._rng,
@@ -395,5 +395,6 @@ class InstrumentationPipeline:
         return next((self._identify(info, may_read=False) for info in infos if info is not None), None)
 
     def _identify(self, session: SessionInfo, *, may_read: bool = True) -> ModelKey:
-        version = self._options_for(model_name(session, may_read=may_read)).version
-        return identify(session, version=version, may_read=may_read, separate=self._findings.separate_version).key
+        version = self._options_for(find_model_name(session, may_read=may_read)).version
+        separate = self._findings.separate_version
+        return identify_model(session, version=version, may_read=may_read, separate=separate).model_key

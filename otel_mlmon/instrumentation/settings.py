@@ -22,13 +22,13 @@ from otel_mlmon.guard import guard
 from otel_mlmon.options import (
     DAY_S,
     Origin,
+    check_duration,
+    check_not_negative,
+    check_ratio,
     declare_option,
-    duration,
-    is_number,
-    not_negative,
-    options_of,
-    ratio,
-    resolve,
+    is_real_number,
+    list_options,
+    resolve_option,
     warn_of_unknown_variables,
 )
 from otel_mlmon.types import OUTPUT_KINDS, OutputKind
@@ -103,11 +103,11 @@ class ModelOptions:
             if fault:
                 faults.append(f"{name} {fault}")
             object.__setattr__(self, name, names)
-        for name, check in (("latency_threshold_s", _above_zero), ("confidence_floor", ratio)):
+        for name, check in (("latency_threshold_s", _above_zero), ("confidence_floor", check_ratio)):
             value = getattr(self, name)
             if value is None:
                 continue
-            value_fault = check(float(value)) if is_number(value) else "must be of type float"
+            value_fault = check(float(value)) if is_real_number(value) else "must be of type float"
             if value_fault:
                 faults.append(f"{name} {value_fault}, got {value!r}.")
             else:
@@ -207,18 +207,18 @@ class InstrumentationSettings:
         default=1.0,
         doc="Share of calls outside any trace that get a span, within [0, 1]; failed, slow and unsure calls get one "
         "beyond it.",
-        check=ratio,
+        check=check_ratio,
     )
     spans_per_second: float = declare_option(
         default=10.0,
         doc="Maximum number of spans a second for calls outside any trace; failed, slow and unsure calls come first.",
-        check=not_negative,
+        check=check_not_negative,
     )
     events_per_second: float = declare_option(
         default=10.0,
         doc="Maximum number of `ml.prediction` events a second, failed and unsure calls first; likewise of "
         "`ml.inference.exception`.",
-        check=not_negative,
+        check=check_not_negative,
     )
     latency_threshold_s: float = declare_option(
         default=math.inf,
@@ -226,7 +226,7 @@ class InstrumentationSettings:
         check=_above_zero,
     )
     confidence_floor: float = declare_option(
-        default=0.5, doc="A prediction of less confidence is unsure; within [0, 1].", check=ratio
+        default=0.5, doc="A prediction of less confidence is unsure; within [0, 1].", check=check_ratio
     )
     text: TextMode = declare_option(
         default="hash",
@@ -248,7 +248,7 @@ class InstrumentationSettings:
     max_features: int = declare_option(
         default=100,
         doc="Number of input features of a model that are profiled, the first ones; 0 leaves inputs alone.",
-        check=not_negative,
+        check=check_not_negative,
     )
     min_new_values: int = declare_option(
         default=10,
@@ -265,7 +265,7 @@ class InstrumentationSettings:
         default=16_777_216, doc="Maximum size of those calls in bytes.", check=_at_least_one
     )
     flush_interval_s: float = declare_option(
-        default=1.0, doc="Time between two aggregations; every collection of metrics aggregates too.", check=duration
+        default=1.0, doc="Time between two aggregations; a collection of metrics aggregates too.", check=check_duration
     )
     shutdown_timeout_s: float = declare_option(
         default=1.8,
@@ -283,7 +283,7 @@ class InstrumentationSettings:
         default=0.1,
         doc="Value that Sentry's `traces_sample_rate` is raised to where it is None or 0, within [0, 1]; 0 or None "
         "leaves it alone.",
-        check=ratio,
+        check=check_ratio,
         accepts=_is_none,
     )
     sentry_decides_downstream: bool = declare_option(
@@ -303,7 +303,7 @@ class InstrumentationSettings:
         "it from the start.",
     )
 
-    def name_session(self, session: Any) -> str:
+    def find_declared_name(self, session: Any) -> str:
         """Returns the name that the developer gave the model of a session; empty if there is none."""
         if not callable(self.model_name):
             return self.model_name
@@ -312,7 +312,7 @@ class InstrumentationSettings:
             name = self.model_name(session)
         return name.strip() if isinstance(name, str) else ""
 
-    def options_for(self, model: str) -> ModelOptions:
+    def find_model_options(self, model: str) -> ModelOptions:
         """Returns the options of one model, with the general thresholds where it has none of its own."""
         options = self.models.get(model, ModelOptions())
         thresholds = {
@@ -323,7 +323,7 @@ class InstrumentationSettings:
         return replace(options, **thresholds) if thresholds else options
 
 
-OPTIONS: Final = options_of(InstrumentationSettings)
+OPTIONS: Final = list_options(InstrumentationSettings)
 """Every option that an environment variable can set too."""
 
 
@@ -343,13 +343,13 @@ def resolve_settings(
     Raises:
         ConfigurationError: Arguments are refused; carries every fault.
     """
-    options = options_of(settings_type)
+    options = list_options(settings_type)
     faults: list[str] = []
     origins: dict[str, Origin] = {}
     values = dict(arguments)
     for option in options:
         try:
-            values[option.name], origins[option.name] = resolve(option, arguments=arguments, environ=environ)
+            values[option.name], origins[option.name] = resolve_option(option, arguments=arguments, environ=environ)
         except ConfigurationError as error:  # noqa: PERF203 - every fault is reported, not the first
             faults.extend(error.faults)
     for name, method in _PROVIDER_METHODS.items():
@@ -378,7 +378,7 @@ def _read_models(models: Any) -> tuple[dict[str, ModelOptions], list[str]]:
     return dict(models), faults
 
 
-def differences(running: object, settings: object, arguments: Iterable[str]) -> list[str]:
+def list_changed_arguments(running: object, settings: object, arguments: Iterable[str]) -> list[str]:
     """Lists the arguments whose value differs between the running settings and new ones, `models` aside."""
     return [name for name in arguments if name != "models" and getattr(settings, name) != getattr(running, name)]
 
@@ -387,14 +387,14 @@ def describe_arguments(settings_type: Any) -> str:
     """Returns the part of the docstring of `instrument()` that describes its options."""
     return "\n".join(
         textwrap.indent(textwrap.fill(f"{option.name}: {option.doc}", 112, subsequent_indent=" " * 4), " " * 8)
-        for option in options_of(settings_type)
+        for option in list_options(settings_type)
     )
 
 
-def configuration_type(settings_type: type[Any], name: str, module: str) -> type[Any]:
+def make_configuration_type(settings_type: type[Any], name: str, module: str) -> type[Any]:
     """Makes the dataclass of our section in OpenTelemetry's configuration file, with the same options."""
     models: tuple[str, Any, Any] = ("models", Mapping[str, ModelOptions], field(default_factory=dict))
-    options = [(option.name, option.annotation | None, None) for option in options_of(settings_type)]
+    options = [(option.name, option.annotation | None, None) for option in list_options(settings_type)]
     configuration = make_dataclass(name, [models, *options], kw_only=True)
     configuration.__module__ = module
     return configuration

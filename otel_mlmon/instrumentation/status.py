@@ -55,7 +55,7 @@ class Status:
 def count_failures() -> dict[str, int]:
     """Counts the internal errors of otel_mlmon that were kept from the application, by stage."""
     failures: dict[str, int] = {}
-    for attributes, count in JOURNAL.totals(semconv.FAILURES.name).items():
+    for attributes, count in JOURNAL.read_totals(semconv.FAILURES.name).items():
         stage = dict(attributes)[semconv.STAGE]
         failures[stage] = failures.get(stage, 0) + count
     return failures

@@ -52,7 +52,7 @@ def create_notifiers(config: Config, emit_event: EmitEvent | None) -> dict[str, 
         emit_event: Sends OTLP events to `forward.endpoint`; None while that is null.
     """
     created = {
-        name: NOTIFIERS.load(entry.name).create(entry.section, emit_event)
+        name: NOTIFIERS.load_plugin(entry.name).create(entry.section, emit_event)
         for name, entry in config.alerts.named_notifiers().items()
     }
     return {name: notifier for name, notifier in created.items() if notifier is not None}
@@ -79,7 +79,7 @@ def build_test_alert(config: Config, *, rule: str, model: str, now_ns: int) -> A
         model=model,
         version="",
         rule=rule,
-        title=f"TEST, nothing is wrong ({RULES.load(rule).title})",
+        title=f"TEST, nothing is wrong ({RULES.load_plugin(rule).title})",
         state=RuleState.NO_DATA if is_silent else RuleState.FIRING,
         previous=RuleState.OK,
         severity="warning",

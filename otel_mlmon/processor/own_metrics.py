@@ -36,7 +36,7 @@ def create_telemetry() -> SelfTelemetry:
         telemetry.add(semconv.WINDOW_POINTS, 0, outcome=outcome)
     for outcome in get_args(ReferenceOutcome):
         telemetry.add(semconv.REFERENCES, 0, outcome=outcome)
-    for rule in RULES.names():
+    for rule in RULES.list_names():
         for state in RuleState:
             telemetry.add(semconv.ALERTS, 0, rule=rule, state=state.value)
     return telemetry
@@ -44,7 +44,7 @@ def create_telemetry() -> SelfTelemetry:
 
 def failure_values() -> Iterator[MetricValue]:
     """Yields the number of internal errors that the guard has caught, by kind."""
-    for failure, total in JOURNAL.totals(semconv.FAILURES.name).items():
+    for failure, total in JOURNAL.read_totals(semconv.FAILURES.name).items():
         yield MetricValue(metric=semconv.FAILURES, value=total, attributes=dict(failure))
 
 

@@ -107,7 +107,7 @@ class Service:
                 lambda: self._pipeline.silences(),
                 self._silence,
                 models=lambda: self._pipeline.read()["models"],
-                rules=RULES.names(),
+                rules=RULES.list_names(),
             ),
             access=lambda: self._access,
             setup=self._setup,

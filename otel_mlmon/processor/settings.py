@@ -163,7 +163,7 @@ def _load_profiles(config: Config) -> dict[Path, Profile]:
         if path is None or path in profiles:
             continue
         try:
-            profiles[path] = Profile.read(path)
+            profiles[path] = Profile.read_file(path)
         except (ProfileError, OSError) as error:
             faults.append(f"models.{name}.reference.file: {error}")
     if faults:

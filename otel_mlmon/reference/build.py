@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from otel_mlmon import semconv, streams
 from otel_mlmon.errors import DataError, DependencyMissingError
 from otel_mlmon.instrumentation.decode.batch import take_batches
-from otel_mlmon.instrumentation.decode.decoder import Decoder, make_vocabularies
+from otel_mlmon.instrumentation.decode.decoder import TensorDecoder, make_model_vocabularies
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Tensor
-from otel_mlmon.instrumentation.runtime.input_sample import count_sample
+from otel_mlmon.instrumentation.runtime.input_sample import count_sampled_pixels
 from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRecorder
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
@@ -42,7 +42,7 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.plans import plan_input
 from otel_mlmon.instrumentation.runtime.runtime import Capture
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
 from otel_mlmon.reference.calibration import Calibration
-from otel_mlmon.reference.profile import Profile, format_timestamp, utc_now
+from otel_mlmon.reference.profile import Profile, format_timestamp, read_utc_time
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
@@ -79,7 +79,7 @@ class OnnxModel:
     """
 
     def __init__(self, path: Path) -> None:
-        module = onnxruntime.load()
+        module = onnxruntime.import_onnxruntime()
         if module is None:
             raise DependencyMissingError('A model needs onnxruntime: pip install "otel-mlmon[onnxruntime]"')
         if not path.is_file():
@@ -94,11 +94,11 @@ class OnnxModel:
             raise DataError(f"{path}: {error}") from error
 
     @property
-    def inputs(self) -> list[Any]:
+    def model_inputs(self) -> list[Any]:
         """The model's inputs, each with its name, type and shape."""
         return list(self._session.get_inputs())
 
-    def profile(
+    def build_profile(
         self,
         feed: Feed,
         *,
@@ -107,7 +107,7 @@ class OnnxModel:
         truth: Sequence[str | None] | None = None,
         max_labels: int = InstrumentationSettings().max_labels,
         progress: Callable[[int], None] = lambda _: None,
-        now: Callable[[], datetime] = utc_now,
+        now: Callable[[], datetime] = read_utc_time,
     ) -> BuiltReference:
         """Runs the model on all rows of the data, and builds its reference profile from inputs and predictions.
 
@@ -134,24 +134,24 @@ class OnnxModel:
         )
         recorder = CallRecorder(capture, runtime_version=self._version)
         options = options or ModelOptions()
-        decoders: list[Decoder] = []
+        decoders: list[TensorDecoder] = []
         counts = _StreamCounts(truth, text_key=options.text_key or "", admit=_admit_declared(max_labels, options))
         copy_call: CopyCall | None = None
         done = 0
         for batch in self._batches(feed, rows):
             outputs = self._run(batch, done)
-            copy_call = copy_call or recorder.attach_copier(self._session, None, batch, outputs)
+            copy_call = copy_call or recorder.attach_run_copier(self._session, None, batch, outputs)
             size = min(map(len, batch.values()))
             for part in _split_rows(outputs, size) if truth is not None else (slice(0, size),):
                 row = done + part.start
                 inputs = {name: values[part] for name, values in batch.items()}
                 copy_call(inputs, [value[part] for value in outputs], row, row + 1)  # its time is its first row
                 if len(calls.queue) >= CALLS_A_BATCH * FIELDS:
-                    counts.add(_decode(calls, decoders, options))
+                    counts.add_predictions(_decode(calls, decoders, options))
                     progress(done)
             done += size
         if calls.queue:
-            counts.add(_decode(calls, decoders, options))
+            counts.add_predictions(_decode(calls, decoders, options))
         progress(done)
         recorder.close()
         if not decoders:
@@ -177,7 +177,7 @@ class OnnxModel:
         return outputs
 
     def _batches(self, feed: Feed, rows: int) -> Iterator[dict[str, NDArray[Any]]]:
-        fixed = [node.shape[0] for node in self.inputs if node.shape and isinstance(node.shape[0], int)]
+        fixed = [node.shape[0] for node in self.model_inputs if node.shape and isinstance(node.shape[0], int)]
         size = max(fixed) if fixed else min(self._max_batch_rows(feed), rows)
         for start in range(0, rows - size + 1 if fixed else rows, size):
             yield {name: values[start : start + size] for name, values in feed.items()}
@@ -186,7 +186,7 @@ class OnnxModel:
         """Returns how many rows a batch may have at most so that all of its inputs are copied in full."""
         first = {name: values[:1] for name, values in feed.items()}
         outputs = self._run(first, 0)
-        limits = [_max_input_rows(plan_input(node, first[node.name]), first[node.name]) for node in self.inputs]
+        limits = [_max_input_rows(plan_input(node, first[node.name]), first[node.name]) for node in self.model_inputs]
         return max(1, min(MAX_BATCH_ROWS, *limits, *map(_max_output_rows, outputs)))
 
 
@@ -195,13 +195,13 @@ def _admit_declared(max_labels: int, options: ModelOptions) -> Admit:
 
     Undeclared ones are named once all are known.
     """
-    vocabularies = make_vocabularies(max_labels, lambda _: options)
+    vocabularies = make_model_vocabularies(max_labels, lambda _: options)
 
     def admit(
         model: str, head: str, feature: str, counts: Mapping[str, int], declared: Sequence[str]
     ) -> Mapping[str, int]:
         names = options.categories.get(feature, ()) if feature else declared
-        return vocabularies.admit(model, head, feature, counts, declared) if len(names) > max_labels else counts
+        return vocabularies.limit_names(model, head, feature, counts, declared) if len(names) > max_labels else counts
 
     return admit
 
@@ -254,7 +254,7 @@ class _StreamCounts:
         self._has_match = truth is None
         self._labels: dict[str, None] = {}
 
-    def add(self, predictions: Predictions) -> None:
+    def add_predictions(self, predictions: Predictions) -> None:
         for stream, sketch in _sketch_streams(predictions, self._admit):
             total = self.streams.get(stream)
             self.streams[stream] = sketch if total is None else total.merge(sketch)
@@ -300,7 +300,7 @@ def _resolve_label(label: str | None, table: Sequence[str], buckets: TextBuckets
         return label
     if label.isdecimal() and int(label) < len(table):
         return table[int(label)]
-    bucket = buckets.assign(label)
+    bucket = buckets.assign_bucket(label)
     return bucket if bucket in table else label
 
 
@@ -308,12 +308,12 @@ def _count_rows(calls: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[n
     return np.bincount(calls, minlength=len(sizes)).astype(np.int64)
 
 
-def _decode(calls: _CallList, decoders: list[Decoder], options: ModelOptions) -> Predictions:
+def _decode(calls: _CallList, decoders: list[TensorDecoder], options: ModelOptions) -> Predictions:
     (batch,), _ = take_batches(calls.take, len(calls.queue), is_suppressed=lambda _: False, pause=lambda: None)
     if not decoders:
         max_features = InstrumentationSettings().max_features
-        decoders.append(Decoder(batch.plan, options=lambda _: options, max_features=max_features))
-    return decoders[0].decode(batch)
+        decoders.append(TensorDecoder(batch.plan, options=lambda _: options, max_features=max_features))
+    return decoders[0].decode_batch(batch)
 
 
 def _sketch_streams(predictions: Predictions, admit: Admit) -> Iterator[tuple[str, StreamSketch]]:
@@ -353,7 +353,7 @@ def _name_categories(sketch: StreamSketch, max_labels: int, buckets: TextBuckets
     counts = sketch.categories.counts
     if len(counts) <= max_labels or not all(name.lstrip("-").isdecimal() for name in counts):
         return sketch
-    named = Vocabulary(limit=max_labels, buckets=buckets).admit(counts)
+    named = Vocabulary(limit=max_labels, buckets=buckets).limit_names(counts)
     return dataclasses.replace(sketch, categories=Categories(counts=named))
 
 
@@ -376,7 +376,7 @@ def _max_input_rows(tensor: Tensor, row: NDArray[Any]) -> int:
         return MAX_WIDE_ROWS
     if tensor.layout in {"nchw", "nhwc"}:
         height, width = row.shape[2:] if tensor.layout == "nchw" else row.shape[1:3]
-        copy_bytes = row.nbytes // max(height * width, 1) * count_sample(height, width)
+        copy_bytes = row.nbytes // max(height * width, 1) * count_sampled_pixels(height, width)
         return MAX_IMAGE_BYTES // max(int(copy_bytes), 1)
     return MAX_BATCH_ROWS
 

@@ -9,7 +9,7 @@ import httpx
 
 from otel_mlmon.errors import ProcessorError, ProfileError
 from otel_mlmon.reference.profile import Profile
-from otel_mlmon.reference.web_port import WebPort, connect, parse_json, read_document
+from otel_mlmon.reference.web_port import WebPort, open_web_client, parse_json_response, read_error_document
 
 PATH: Final = "/api/v1/references/"
 
@@ -49,9 +49,9 @@ def download_reference(port: WebPort, model: str, *, version: str | None, is_par
         ProcessorError: Nothing answers there, it is no processor, or it has no such reference; says which and why.
         ProfileError: What it answers is no profile that this release can read.
     """
-    base = port.base
+    base = port.base_url
     query = {} if version is None else {"version": version}
-    with connect(port) as client:
+    with open_web_client(port) as client:
         reply = _request(client, base, model, query)
         missing = reply.message if reply.reason == "learning" and is_partial else ""
         if missing:
@@ -66,8 +66,8 @@ def _request(client: httpx.Client, base: str, model: str, query: dict[str, str])
     response = client.get(f"{PATH}{quote(model, safe='')}", params=query)
     if response.status_code == httpx.codes.OK:
         try:
-            return _Reply(Profile.from_dict(parse_json(response)), "", "")
+            return _Reply(Profile.from_dict(parse_json_response(response)), "", "")
         except ProfileError as error:
             raise ProfileError(f"{base}: {error}") from error
-    document = read_document(response, base)
+    document = read_error_document(response, base)
     return _Reply(None, str(document.get("reason", "")), document["error"])

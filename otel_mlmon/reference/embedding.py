@@ -68,7 +68,7 @@ def decode_profile(text: str) -> Profile:
         raise ProfileError(f"not JSON: {error}") from error
 
 
-def find_profile(metadata: Mapping[str, str]) -> Profile | None:
+def find_embedded_profile(metadata: Mapping[str, str]) -> Profile | None:
     """Returns the reference profile in the metadata of an ONNX model; None if there is none.
 
     Raises:
@@ -78,7 +78,7 @@ def find_profile(metadata: Mapping[str, str]) -> Profile | None:
     return decode_profile(text) if text else None
 
 
-def read_metadata(model: bytes) -> dict[str, str]:
+def read_model_metadata(model: bytes) -> dict[str, str]:
     """Reads the metadata entries of an ONNX model, by key, from the bytes of its file.
 
     Raises:

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.errors import DataError
-from otel_mlmon.table.cells import format_label, is_missing, parse_numbers, parse_texts
-from otel_mlmon.table.files import SUFFIXES, find_suffix
+from otel_mlmon.table.cells import format_label, is_missing_value, parse_cell_numbers, parse_number_texts
+from otel_mlmon.table.files import SUFFIXES, find_format_suffix
 from otel_mlmon.table.read import read_table
 from otel_mlmon.table.table import Table, TableColumn
 
@@ -45,7 +45,7 @@ class ModelInput(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class InputData:
+class ModelInputData:
     """Holds the input data that a file contains, by column or array."""
 
     name: str
@@ -59,16 +59,16 @@ class InputData:
     """What separates the fraction of numbers in texts, by column; a point by default."""
 
     @property
-    def rows(self) -> int:
+    def row_count(self) -> int:
         """The number of rows in the input data."""
         return len(next(iter(self.columns.values()), ()))
 
-    def drop(self, column: str) -> InputData:
+    def drop_column(self, column: str) -> ModelInputData:
         """Returns the input data without one column."""
         columns = {name: values for name, values in self.columns.items() if name != column}
         return replace(self, columns=columns)
 
-    def select(self, columns: Sequence[str]) -> InputData:
+    def select_columns(self, columns: Sequence[str]) -> ModelInputData:
         """Returns the input data with only the given columns, in the given order.
 
         Raises:
@@ -80,7 +80,7 @@ class InputData:
         return replace(self, columns={name: self.columns[name] for name in columns})
 
 
-class ModelFeed(NamedTuple):
+class ModelInputArrays(NamedTuple):
     """Holds the arrays that a model is run on, by input name, and the columns they were made of."""
 
     arrays: dict[str, NDArray[Any]]
@@ -89,7 +89,7 @@ class ModelFeed(NamedTuple):
     """The columns of a table in the order of the inputs; empty for arrays."""
 
 
-def read_data(path: Path) -> InputData:
+def read_input_data(path: Path) -> ModelInputData:
     """Reads input data from a file, whose format is told by its name: a table, npz or npy.
 
     Raises:
@@ -98,10 +98,10 @@ def read_data(path: Path) -> InputData:
     """
     if path.suffix.lower() in ARRAY_SUFFIXES:
         arrays = _read_arrays(path)
-        data = InputData(name=str(path), columns=arrays, is_table=False, locate=lambda row: f"{path}: row {row}")
-    elif find_suffix(str(path)) in SUFFIXES or path.is_dir():
+        data = ModelInputData(name=str(path), columns=arrays, is_table=False, locate=lambda row: f"{path}: row {row}")
+    elif find_format_suffix(str(path)) in SUFFIXES or path.is_dir():
         table = read_table(str(path))
-        data = InputData(
+        data = ModelInputData(
             name=table.source,
             columns=_read_columns(table),
             is_table=True,
@@ -110,7 +110,7 @@ def read_data(path: Path) -> InputData:
         )
     else:
         raise DataError(f"{path}: the file name must end with one of {' '.join((*SUFFIXES, *ARRAY_SUFFIXES))}")
-    if not data.rows:
+    if not data.row_count:
         raise DataError(f"{path}: holds no rows")
     if len({len(values) for values in data.columns.values()}) > 1:
         lengths = ", ".join(f"{name} {len(values)}" for name, values in data.columns.items())
@@ -118,12 +118,12 @@ def read_data(path: Path) -> InputData:
     return data
 
 
-def read_labels(data: InputData, column: str) -> list[str | None]:
+def read_label_column(data: ModelInputData, column: str) -> list[str | None]:
     """Reads a column of the input data as labels; None where one is missing."""
     return [format_label(value) for value in data.columns[column].ravel().tolist()]
 
 
-def read_numbers(data: InputData, column: str) -> NDArray[np.float64]:
+def read_number_column(data: ModelInputData, column: str) -> NDArray[np.float64]:
     """Reads a column of the input data as numbers, shape (n,), NaN where one is missing.
 
     Raises:
@@ -133,13 +133,13 @@ def read_numbers(data: InputData, column: str) -> NDArray[np.float64]:
     if values.dtype.kind in "biuf":
         return values.astype(np.float64)
     cells = [value if isinstance(value, str) else _format_cell(value) for value in values.tolist()]
-    numbers, first_text = parse_texts(cells, data.decimals.get(column, "."))
+    numbers, first_text = parse_number_texts(cells, data.decimals.get(column, "."))
     if first_text >= 0:
         raise DataError(f"{data.locate(first_text)}: column {column}: {cells[first_text]!r} is not a number")
     return numbers
 
 
-def arrange_inputs(inputs: Sequence[ModelInput], data: InputData, *, main: str = "") -> ModelFeed:
+def arrange_model_inputs(inputs: Sequence[ModelInput], data: ModelInputData, *, main: str = "") -> ModelInputArrays:
     """Builds the array for every input of a model from the columns or arrays of the input data.
 
     Args:
@@ -153,7 +153,7 @@ def arrange_inputs(inputs: Sequence[ModelInput], data: InputData, *, main: str =
     if main and main not in [node.name for node in inputs]:
         raise DataError(f"the model has no input {main!r}; it takes {_format_inputs(inputs)}")
     columns = _assign_columns(inputs, data, main) if data.is_table else _assign_arrays(inputs, data)
-    return ModelFeed(
+    return ModelInputArrays(
         arrays={node.name: _build_array(node, data, columns[node.name]) for node in inputs},
         columns=tuple(name for node in inputs for name in columns[node.name]) if data.is_table else (),
     )
@@ -172,13 +172,13 @@ def _read_columns(table: Table) -> dict[str, NDArray[Any]]:
 def _convert_cells(column: TableColumn, array: Any) -> NDArray[Any]:
     """Converts the cells of a column to numbers, booleans or texts, by the column's type."""
     if column.kind == "number":
-        return parse_numbers(array).values
+        return parse_cell_numbers(array).values
     if column.kind == "time":
         times = array.cast("timestamp[us]").to_pylist()
         return _build_objects([None if time is None else str(time) for time in times])
     if column.kind == "boolean":
         return _build_objects(array.to_pylist())
-    return _build_objects([None if cell is None or is_missing(cell) else cell for cell in array.to_pylist()])
+    return _build_objects([None if cell is None or is_missing_value(cell) else cell for cell in array.to_pylist()])
 
 
 def _format_cell(value: object) -> str:
@@ -206,7 +206,7 @@ def _build_objects(values: Sequence[object]) -> NDArray[Any]:
     return column
 
 
-def _assign_arrays(inputs: Sequence[ModelInput], data: InputData) -> dict[str, list[str]]:
+def _assign_arrays(inputs: Sequence[ModelInput], data: ModelInputData) -> dict[str, list[str]]:
     if len(inputs) == 1 and len(data.columns) == 1:
         return {inputs[0].name: list(data.columns)}
     if any(node.name not in data.columns for node in inputs):
@@ -214,7 +214,7 @@ def _assign_arrays(inputs: Sequence[ModelInput], data: InputData) -> dict[str, l
     return {node.name: [node.name] for node in inputs}
 
 
-def _assign_columns(inputs: Sequence[ModelInput], data: InputData, main: str) -> dict[str, list[str]]:
+def _assign_columns(inputs: Sequence[ModelInput], data: ModelInputData, main: str) -> dict[str, list[str]]:
     columns: dict[str, list[str]] = {}
     unassigned = list(data.columns)
     for node in inputs:
@@ -245,7 +245,7 @@ def _find_parts(name: str, columns: Sequence[str]) -> list[str]:
     return parts
 
 
-def _build_array(node: ModelInput, data: InputData, columns: Sequence[str]) -> NDArray[Any]:
+def _build_array(node: ModelInput, data: ModelInputData, columns: Sequence[str]) -> NDArray[Any]:
     dtype = _DTYPES.get(node.type)
     if dtype is None:
         raise DataError(f"the input {node.name} is of type {node.type}, which no file holds")
@@ -264,14 +264,16 @@ def _build_array(node: ModelInput, data: InputData, columns: Sequence[str]) -> N
     return np.ascontiguousarray(array)
 
 
-def _cast(node: ModelInput, data: InputData, column: str, dtype: str) -> NDArray[Any]:
+def _cast(node: ModelInput, data: ModelInputData, column: str, dtype: str) -> NDArray[Any]:
     values = data.columns[column]
     if dtype == "object":
-        texts = np.array([label if label is not None else "" for label in read_labels(data, column)], dtype=object)
+        texts = np.array(
+            [label if label is not None else "" for label in read_label_column(data, column)], dtype=object
+        )
         return texts.reshape(values.shape)
     if values.dtype.kind in "biuf" and dtype.startswith("float"):
         return values.astype(dtype)
-    numbers = read_numbers(data, column) if values.ndim == 1 or values.dtype.kind in "biuf" else values
+    numbers = read_number_column(data, column) if values.ndim == 1 or values.dtype.kind in "biuf" else values
     if numbers.dtype.kind not in "biuf":
         raise DataError(f"{data.name}: {column} holds no numbers; the model takes {_format_inputs([node])}")
     if not dtype.startswith("float"):
@@ -280,7 +282,7 @@ def _cast(node: ModelInput, data: InputData, column: str, dtype: str) -> NDArray
         return numbers.astype(dtype)
 
 
-def _check_integers(node: ModelInput, data: InputData, column: str, numbers: NDArray[Any]) -> None:
+def _check_integers(node: ModelInput, data: ModelInputData, column: str, numbers: NDArray[Any]) -> None:
     flat = numbers.reshape(len(numbers), -1)
     fractional = np.flatnonzero(~(np.isfinite(flat) & (flat == np.floor(flat))).all(axis=1))
     if fractional.size:
@@ -299,14 +301,16 @@ def _count_columns(node: ModelInput) -> int:
 
 
 def _format_inputs(inputs: Sequence[ModelInput]) -> str:
-    def shape(node: ModelInput) -> str:
+    def format_shape(node: ModelInput) -> str:
         return " × ".join(str(size) if isinstance(size, int) else "n" for size in node.shape)
 
-    return ", ".join(f"{node.name} ({node.type.removeprefix('tensor(').rstrip(')')}, {shape(node)})" for node in inputs)
+    return ", ".join(
+        f"{node.name} ({node.type.removeprefix('tensor(').rstrip(')')}, {format_shape(node)})" for node in inputs
+    )
 
 
-def _format_columns(data: InputData) -> str:
-    def shape(values: NDArray[Any]) -> str:
+def _format_columns(data: ModelInputData) -> str:
+    def format_shape(values: NDArray[Any]) -> str:
         return "" if data.is_table else f" ({' × '.join(map(str, values.shape))})"
 
-    return ", ".join(f"{name}{shape(values)}" for name, values in data.columns.items()) or "no columns"
+    return ", ".join(f"{name}{format_shape(values)}" for name, values in data.columns.items()) or "no columns"

@@ -45,7 +45,7 @@ _KEYS: Final = ("format", "version", "model", "created", "streams")
 _OPTIONAL_KEYS: Final = ("calibration", "unstationary", "design_effects")
 
 
-def utc_now() -> datetime:
+def read_utc_time() -> datetime:
     """Returns the current time, with the time zone UTC."""
     return datetime.now(timezone.utc)
 
@@ -85,7 +85,7 @@ class Profile:
         values: NDArray[Any] | None = None,
         features: Mapping[str, NDArray[Any]] | None = None,
         calibration: Calibration | None = None,
-        now: Callable[[], datetime] = utc_now,
+        now: Callable[[], datetime] = read_utc_time,
     ) -> Profile:
         """Builds a reference profile from the predictions and features of a model on labelled or unlabelled data.
 
@@ -116,7 +116,7 @@ class Profile:
         )
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Profile:
+    def read_file(cls, path: str | os.PathLike[str]) -> Profile:
         """Reads a reference profile from a JSON file.
 
         Raises:
@@ -133,7 +133,7 @@ class Profile:
         except ProfileError as error:
             raise ProfileError(f"{path}: {error}") from error
 
-    def write(self, path: str | os.PathLike[str]) -> None:
+    def write_file(self, path: str | os.PathLike[str]) -> None:
         """Writes the reference profile to a JSON file, which is replaced atomically.
 
         Raises:

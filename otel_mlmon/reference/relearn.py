@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote
 
-from otel_mlmon.reference.web_port import WebPort, request_document
+from otel_mlmon.reference.web_port import WebPort, request_json_document
 
 PATH: Final = "/api/v1/relearn/"
 
@@ -36,5 +36,5 @@ def request_relearning(port: WebPort, model: str, *, version: str | None, stream
     query: dict[str, str | Sequence[str]] = {"stream": list(streams)}
     query |= {"version": version} if version is not None else {}
     path = f"{PATH}{quote(model, safe='')}"
-    document = request_document("POST", port, path, query=query, advice=_ADVICE)
+    document = request_json_document("POST", port, path, query=query, advice=_ADVICE)
     return tuple(map(str, document["streams"]))

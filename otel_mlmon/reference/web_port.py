@@ -33,12 +33,12 @@ class WebPort:
     """How long each step of a request may take, above 0."""
 
     @property
-    def base(self) -> str:
+    def base_url(self) -> str:
         """The address with its scheme and without a slash at its end."""
         return (self.address if "://" in self.address else f"http://{self.address}").rstrip("/")
 
 
-def request_document(
+def request_json_document(
     method: str,
     port: WebPort,
     path: str,
@@ -61,25 +61,25 @@ def request_document(
         ConfigurationError: The address is none.
         ProcessorError: Nothing answers there, it is no processor, or it refuses; says why.
     """
-    base = port.base
-    with connect(port) as client:
+    base = port.base_url
+    with open_web_client(port) as client:
         response = client.request(method, path, params=query, json=body)
-    document = parse_json(response)
+    document = parse_json_response(response)
     if response.is_success and isinstance(document, dict):
         return document
-    refusal = read_document(response, base)
+    refusal = read_error_document(response, base)
     raise ProcessorError(f"{base}: {refusal['error']}{advice.get(str(refusal.get('reason', '')), '')}")
 
 
 @contextmanager
-def connect(port: WebPort) -> Iterator[httpx.Client]:
+def open_web_client(port: WebPort) -> Iterator[httpx.Client]:
     """Opens a client of a processor's web port; no redirect is followed.
 
     Raises:
         ConfigurationError: The address is none.
         ProcessorError: Nothing answers there.
     """
-    base = port.base
+    base = port.base_url
     try:
         host = httpx.URL(base).host
         # A proxy of the environment is for the world outside, and would be asked for 127.0.0.1 too.
@@ -100,7 +100,7 @@ def connect(port: WebPort) -> Iterator[httpx.Client]:
         ) from error
 
 
-def build_trust(
+def build_tls_trust(
     authority: Path | None, *, server_certificate: Path | None, certificate: Path | None, key: Path | None
 ) -> ssl.SSLContext | None:
     """Returns what trusts the certificates of one authority, and shows a certificate of the client's own.
@@ -134,19 +134,19 @@ def build_trust(
     return trust
 
 
-def read_document(response: httpx.Response, base: str) -> dict[str, Any]:
+def read_error_document(response: httpx.Response, base: str) -> dict[str, Any]:
     """Reads an answer that is not success, `{"error": message, …}`.
 
     Raises:
         ProcessorError: It is none of a processor's.
     """
-    document = parse_json(response)
+    document = parse_json_response(response)
     if not isinstance(document, dict) or not isinstance(document.get("error"), str):
         raise ProcessorError(f"{base}: answers {response.status_code}, and is no processor's web port")
     return document
 
 
-def parse_json(response: httpx.Response) -> Any:
+def parse_json_response(response: httpx.Response) -> Any:
     """Returns the document of an answer; None if it is not JSON."""
     try:
         return response.json()

@@ -32,7 +32,7 @@ MAX_WHOLE: Final = 2**53
 """Beyond, whole numbers have gaps, and then no place among 64 bits."""
 
 
-class Numbers(NamedTuple):
+class ParsedNumbers(NamedTuple):
     """The cells of one column parsed as numbers, and the first cell that is none."""
 
     values: Floats
@@ -50,7 +50,7 @@ class CellLabels(NamedTuple):
     """Shape (n,): positions in `table`."""
 
 
-def parse_numbers(array: pa.Array, decimal: str = ".") -> Numbers:
+def parse_cell_numbers(array: pa.Array, decimal: str = ".") -> ParsedNumbers:
     """Parses the cells of an Arrow array as numbers, NaN where missing.
 
     Args:
@@ -62,60 +62,60 @@ def parse_numbers(array: pa.Array, decimal: str = ".") -> Numbers:
 
     kind = array.type
     if pa.types.is_floating(kind) and kind.bit_width == 64 and not array.null_count:
-        return Numbers(np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.float64))
+        return ParsedNumbers(np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.float64))
     if pa.types.is_null(kind):
-        return Numbers(np.full(len(array), np.nan))
+        return ParsedNumbers(np.full(len(array), np.nan))
     if pa.types.is_dictionary(kind):
         array = array.dictionary_decode()
-    if is_text(array.type):
+    if is_text_type(array.type):
         if decimal == ",":
-            return parse_texts(array.to_pylist(), decimal)
+            return parse_number_texts(array.to_pylist(), decimal)
         try:
             values = compute.cast(array, pa.float64())
         except pa.ArrowInvalid:
-            return parse_texts(array.to_pylist(), decimal)
-        return Numbers(_to_floats(values))
-    return Numbers(_to_floats(compute.cast(array, pa.float64(), safe=False)))
+            return parse_number_texts(array.to_pylist(), decimal)
+        return ParsedNumbers(_to_floats(values))
+    return ParsedNumbers(_to_floats(compute.cast(array, pa.float64(), safe=False)))
 
 
-def parse_texts(cells: Sequence[str | None], decimal: str) -> Numbers:
+def parse_number_texts(cells: Sequence[str | None], decimal: str) -> ParsedNumbers:
     """Parses texts as numbers; None and texts that mean a missing value, such as `NA`, become NaN."""
     numbers = {cell: _parse_cell(cell, decimal) for cell in set(cells)}
     faults = {cell for cell, number in numbers.items() if number is None}
     first = next((row for row, cell in enumerate(cells) if cell in faults), -1) if faults else -1
     values = {cell: math.nan if number is None else number for cell, number in numbers.items()}
-    return Numbers(np.fromiter(map(values.__getitem__, cells), dtype=np.float64, count=len(cells)), first)
+    return ParsedNumbers(np.fromiter(map(values.__getitem__, cells), dtype=np.float64, count=len(cells)), first)
 
 
-def read_labels(array: pa.Array) -> CellLabels:
+def parse_cell_labels(array: pa.Array) -> CellLabels:
     """Reads the cells of an Arrow array as labels of a category, None where missing."""
     import pyarrow as pa
 
-    if is_text(array.type) or pa.types.is_dictionary(array.type) or pa.types.is_boolean(array.type):
+    if is_text_type(array.type) or pa.types.is_dictionary(array.type) or pa.types.is_boolean(array.type):
         encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
         table = [*map(format_label, encoded.dictionary.to_pylist()), None]
         codes = encoded.indices.fill_null(len(table) - 1).to_numpy(zero_copy_only=False)
         return CellLabels(table, codes.astype(np.intp, copy=False))
     if pa.types.is_temporal(array.type):
         # Times are made texts only where a user declares them a category.
-        return read_labels(array.cast(pa.string()))
-    values, codes = _find_distinct(parse_numbers(array).values)
+        return parse_cell_labels(array.cast(pa.string()))
+    values, codes = _find_distinct(parse_cell_numbers(array).values)
     return CellLabels([format_label(value) for value in values.tolist()], codes)
 
 
-def is_text(kind: pa.DataType) -> bool:
+def is_text_type(kind: pa.DataType) -> bool:
     """Returns whether an Arrow type is a type of texts."""
     import pyarrow as pa
 
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def is_padded(text: str) -> bool:
+def has_leading_zeros(text: str) -> bool:
     """Returns whether a text is a whole number with leading zeros, and so an identifier such as a postcode."""
     return _PADDED.fullmatch(text.strip()) is not None
 
 
-def is_missing(text: str) -> bool:
+def is_missing_value(text: str) -> bool:
     """Returns whether the text of a cell, such as `NA` or an empty one, stands for a missing value."""
     return text.strip().lower() in MISSING_TEXTS
 
@@ -123,7 +123,7 @@ def is_missing(text: str) -> bool:
 def format_label(value: object) -> str | None:
     """Formats the value of a cell as a label, `6` for 6.0, as an instrumented application does; None if missing."""
     if isinstance(value, str):
-        return None if is_missing(value) else value
+        return None if is_missing_value(value) else value
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
@@ -134,12 +134,12 @@ def format_label(value: object) -> str | None:
 
 def normalize_label(text: str) -> str:
     """Returns a label as it is spelled in a column of numbers or booleans: `1` for `1.0`, `True` for `true`."""
-    if is_number(text):
+    if is_number_text(text):
         return str(format_label(float(text)) or text)
     return _BOOLEANS.get(text.strip().lower(), text)
 
 
-def is_number(cell: str, decimal: str = ".") -> bool:
+def is_number_text(cell: str, decimal: str = ".") -> bool:
     """Returns whether the text of a cell is a number; `1_0`, which Python reads as 10, is none."""
     if "_" in cell or (decimal == "," and "." in cell):
         return False
@@ -152,9 +152,9 @@ def is_number(cell: str, decimal: str = ".") -> bool:
 
 def _parse_cell(cell: str | None, decimal: str) -> float | None:
     """Parses the text of a cell as a number, NaN where missing; None if it is not a number."""
-    if cell is None or is_missing(cell):
+    if cell is None or is_missing_value(cell):
         return math.nan
-    if not is_number(cell, decimal):
+    if not is_number_text(cell, decimal):
         return None
     return float(cell.replace(",", ".", 1) if decimal == "," else cell)
 

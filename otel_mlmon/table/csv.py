@@ -18,8 +18,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from otel_mlmon.errors import DataError
-from otel_mlmon.table.cells import is_missing, is_number
-from otel_mlmon.table.files import FileSet, TableFile
+from otel_mlmon.table.cells import is_missing_value, is_number_text
+from otel_mlmon.table.files import TableFile, TableFileSet
 from otel_mlmon.table.table import TableColumn, check_column_names
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _AMBIGUOUS: Final = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dialect:
+class CsvDialect:
     """Describes how a CSV file is written: its delimiter, quotes, header and types of columns."""
 
     encoding: str
@@ -59,7 +59,7 @@ class Dialect:
     """Rows that are there for certain, up to `SAMPLE_ROWS`."""
 
     @property
-    def reader_options(self) -> dict[str, Any]:
+    def csv_reader_options(self) -> dict[str, Any]:
         """The arguments with which Python's `csv.reader` reads the file."""
         is_doubled = self.escape == self.quote
         return {
@@ -71,14 +71,14 @@ class Dialect:
         }
 
 
-def read_dialect(files: FileSet, file: TableFile, encoding: str | None) -> Dialect:
+def detect_csv_dialect(files: TableFileSet, file: TableFile, encoding: str | None) -> CsvDialect:
     """Finds out from the beginning of a CSV file how it is written, and the names and types of its columns.
 
     Raises:
         DataError: There are no column names, two are equal, or the text cannot be decoded; names the line.
     """
     csv.field_size_limit(MAX_CELL_BYTES)
-    with files.open(file.path) as raw:
+    with files.open_file(file.path) as raw:
         with _decompress(raw, file) as stream:
             content = stream.read(SAMPLE_BYTES)
         consumed_bytes = raw.tell()
@@ -94,7 +94,7 @@ def read_dialect(files: FileSet, file: TableFile, encoding: str | None) -> Diale
     sample = body if len(content) < SAMPLE_BYTES else body[: body.rfind("\n") + 1] or body
     quote = _find_quote(sample)
     escape = "\\" if f"\\{quote}" in sample and quote * 2 not in sample else quote
-    dialect = Dialect(
+    dialect = CsvDialect(
         encoding=encoding, delimiter=directive[1] if directive else "", quote=quote, escape=escape, names=(),
         skipped_lines=first_line - 1, columns=(), rows=0, min_rows=0,
     )  # fmt: skip
@@ -109,12 +109,12 @@ def read_dialect(files: FileSet, file: TableFile, encoding: str | None) -> Diale
     if len(names) > 1 and not names[-1] and not any(record[-1] for record in rows):
         names = names[:-1]  # a delimiter at the end of every line
     check_column_names(names, f"{file.path}:{first_line}")
-    fraction = next((name for name in names if "." in name and is_number(name)), None)
+    fraction = next((name for name in names if "." in name and is_number_text(name)), None)
     if fraction is not None:
         raise DataError(f"{file.path}:{first_line}: no column names: {fraction!r} is a number")
     cells: Sequence[Sequence[str]] = list(zip(*rows, strict=True)) or [()] * len(names)
     share = size_bytes / max(consumed_bytes, 1) if len(content) == SAMPLE_BYTES else 1.0
-    return Dialect(
+    return CsvDialect(
         encoding=encoding,
         delimiter=delimiter,
         quote=quote,
@@ -127,10 +127,10 @@ def read_dialect(files: FileSet, file: TableFile, encoding: str | None) -> Diale
     )
 
 
-def find_line(files: FileSet, file: TableFile, dialect: Dialect, row: int) -> int:
+def find_line_of_row(files: TableFileSet, file: TableFile, dialect: CsvDialect, row: int) -> int:
     """Returns the line, from 1, on which a row, from 0, of a CSV file ends: quoted cells may hold several lines."""
     with _open_text(files, file, dialect) as text:
-        reader = csv.reader(text, **dialect.reader_options)
+        reader = csv.reader(text, **dialect.csv_reader_options)
         width = len(next(reader))
         last = -1
         for cells in reader:
@@ -140,12 +140,12 @@ def find_line(files: FileSet, file: TableFile, dialect: Dialect, row: int) -> in
         return dialect.skipped_lines + int(reader.line_num)
 
 
-def explain_fault(files: FileSet, file: TableFile, dialect: Dialect, message: str) -> DataError:
+def explain_csv_fault(files: TableFileSet, file: TableFile, dialect: CsvDialect, message: str) -> DataError:
     """Returns the error that says what is wrong with a CSV file that could not be read, and on which line."""
     width = len(dialect.names)
     try:
         with _open_text(files, file, dialect) as text:
-            reader = csv.reader(text, **dialect.reader_options)
+            reader = csv.reader(text, **dialect.csv_reader_options)
             for cells in reader:
                 if (len(cells) > width and any(cells[width:])) or 0 < len(cells) < width:
                     line = dialect.skipped_lines + reader.line_num
@@ -163,9 +163,9 @@ def explain_fault(files: FileSet, file: TableFile, dialect: Dialect, message: st
     return DataError(f"{file.path}:{place[1] if place else 1}: {reason}")
 
 
-def _read_records(sample: str, dialect: Dialect, delimiter: str) -> Iterator[list[str]]:
+def _read_records(sample: str, dialect: CsvDialect, delimiter: str) -> Iterator[list[str]]:
     """Yields the rows of a sample of a CSV file, up to the first faulty one."""
-    reader = csv.reader(io.StringIO(sample, newline=""), **{**dialect.reader_options, "delimiter": delimiter})
+    reader = csv.reader(io.StringIO(sample, newline=""), **{**dialect.csv_reader_options, "delimiter": delimiter})
     try:
         for number, record in enumerate(reader):
             if record or number == 0:
@@ -174,8 +174,8 @@ def _read_records(sample: str, dialect: Dialect, delimiter: str) -> Iterator[lis
         return
 
 
-def _explain_header(sample: str, file: TableFile, line: int, delimiter: str, dialect: Dialect) -> DataError:
-    reader = csv.reader(io.StringIO(sample, newline=""), **{**dialect.reader_options, "delimiter": delimiter})
+def _explain_header(sample: str, file: TableFile, line: int, delimiter: str, dialect: CsvDialect) -> DataError:
+    reader = csv.reader(io.StringIO(sample, newline=""), **{**dialect.csv_reader_options, "delimiter": delimiter})
     try:
         next(reader, None)
     except csv.Error as error:
@@ -189,7 +189,7 @@ def _find_quote(sample: str) -> str:
     return "'" if is_single and not has_double else '"'
 
 
-def _find_delimiter(sample: str, dialect: Dialect) -> str:
+def _find_delimiter(sample: str, dialect: CsvDialect) -> str:
     """Returns the delimiter by which most of a CSV file's first rows have as many cells as its header."""
     best, best_score = ",", (0.0, 0)
     for delimiter in DELIMITERS:
@@ -204,16 +204,18 @@ def _find_delimiter(sample: str, dialect: Dialect) -> str:
 def _describe_column(name: str, cells: Sequence[str], delimiter: str) -> TableColumn:
     """Describes a column of a CSV file by its first cells: numbers or texts, and whether commas are decimal."""
     commas = [cell.strip() for cell in cells if "," in cell]
-    present = [cell for cell in cells if not is_missing(cell)]
-    has_commas = bool(commas) and all(is_number(cell.replace(",", "", 1)) for cell in present)
+    present = [cell for cell in cells if not is_missing_value(cell)]
+    has_commas = bool(commas) and all(is_number_text(cell.replace(",", "", 1)) for cell in present)
     is_ambiguous = has_commas and all(_AMBIGUOUS.fullmatch(cell) for cell in commas)
-    is_decimal = has_commas and not is_ambiguous and delimiter != "," and all(is_number(cell, ",") for cell in present)
+    is_decimal = (
+        has_commas and not is_ambiguous and delimiter != "," and all(is_number_text(cell, ",") for cell in present)
+    )
     return TableColumn(
         name=name,
         kind="text",
         type_name="text",
         decimal="," if is_decimal else ".",
-        has_points=any("." in cell and is_number(cell) for cell in present),
+        has_points=any("." in cell and is_number_text(cell) for cell in present),
         has_ambiguous_commas=has_commas and not is_decimal,
     )
 
@@ -226,7 +228,7 @@ def _find_encoding(content: bytes, encoding: str | None, file: TableFile) -> str
     return "utf-8" if content.startswith(codecs.BOM_UTF8) else encoding or "utf-8"
 
 
-def _decode_sample(content: bytes, encoding: str, file: TableFile, files: FileSet) -> str:
+def _decode_sample(content: bytes, encoding: str, file: TableFile, files: TableFileSet) -> str:
     decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)()
     try:
         return decoder.decode(content, final=len(content) < SAMPLE_BYTES)
@@ -234,9 +236,9 @@ def _decode_sample(content: bytes, encoding: str, file: TableFile, files: FileSe
         raise _explain_encoding(files, file, encoding) from error
 
 
-def _explain_encoding(files: FileSet, file: TableFile, encoding: str) -> DataError:
+def _explain_encoding(files: TableFileSet, file: TableFile, encoding: str) -> DataError:
     """Returns the error that says which line of a file is not in the text encoding it should have."""
-    with files.open(file.path) as raw, _decompress(raw, file) as stream:
+    with files.open_file(file.path) as raw, _decompress(raw, file) as stream:
         numbered = enumerate(io.BufferedReader(stream), start=1)
         line = next((number for number, content in numbered if not _is_text(content, encoding)), 1)
     return DataError(
@@ -266,9 +268,9 @@ def _decompress(raw: Any, file: TableFile) -> Iterator[pa.NativeFile]:
 
 
 @contextmanager
-def _open_text(files: FileSet, file: TableFile, dialect: Dialect) -> Iterator[TextIO]:
+def _open_text(files: TableFileSet, file: TableFile, dialect: CsvDialect) -> Iterator[TextIO]:
     encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
-    with files.open(file.path) as raw, _decompress(raw, file) as stream:
+    with files.open_file(file.path) as raw, _decompress(raw, file) as stream:
         text = io.TextIOWrapper(stream, encoding=encoding, newline="")
         for _ in range(dialect.skipped_lines):
             text.readline()

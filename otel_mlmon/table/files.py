@@ -49,14 +49,14 @@ class TableFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileSet:
+class TableFileSet:
     """The files that together hold one table, at least one, all of one format."""
 
     files: tuple[TableFile, ...]
     filesystem: Any = None
     """The file system of `fsspec`; None for that of this machine."""
 
-    def open(self, path: str) -> IO[bytes]:
+    def open_file(self, path: str) -> IO[bytes]:
         """Opens one of the table's files for reading, on this machine or in the object store."""
         if self.filesystem is None:
             return Path(path).open("rb")
@@ -64,7 +64,7 @@ class FileSet:
         return stream
 
 
-def find_files(location: str) -> FileSet:
+def find_table_files(location: str) -> TableFileSet:
     """Finds the files of a table from the path, pattern or address that the user gave.
 
     Args:
@@ -86,10 +86,10 @@ def find_files(location: str) -> FileSet:
     formats = sorted({file.format for file in files})
     if len(formats) > 1:
         raise DataError(f"{location}: holds files of several formats, {' and '.join(formats)}: name those of one")
-    return FileSet(files=files, filesystem=filesystem)
+    return TableFileSet(files=files, filesystem=filesystem)
 
 
-def find_suffix(path: str) -> str:
+def find_format_suffix(path: str) -> str:
     """Returns the file-name ending that tells the format, in lower case: `.csv` of `A.CSV.gz`."""
     pure = PurePosixPath(path.replace(os.sep, "/").lower())
     return PurePosixPath(pure.stem).suffix if pure.suffix in COMPRESSIONS else pure.suffix
@@ -138,7 +138,7 @@ def _list_folder(location: str, paths: list[str], has_entry: Callable[[str], boo
                 f"{location}: a table of {name}, of which some files are outdated: read it with Spark or DuckDB, "
                 "and give `otel_mlmon.backtest.run` the rows"
             )
-    tables = [path for path in paths if _is_data(path) and find_suffix(path) in SUFFIXES]
+    tables = [path for path in paths if _is_data(path) and find_format_suffix(path) in SUFFIXES]
     if not tables:
         raise DataError(f"{location}: the folder holds no file that ends with one of {' '.join(SUFFIXES)}")
     return sorted(tables)
@@ -149,7 +149,7 @@ def _is_data(path: str) -> bool:
 
 
 def _describe_file(path: str, root: str) -> TableFile:
-    suffix = find_suffix(path)
+    suffix = find_format_suffix(path)
     if suffix not in SUFFIXES:
         advice = _ADVICE.get(PurePosixPath(path.lower()).suffix)
         endings = " ".join(SUFFIXES)

@@ -19,14 +19,14 @@ from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_mlmon.errors import DataError, DependencyMissingError
-from otel_mlmon.table.csv import MIXED_LINES, Dialect, explain_fault, find_line, read_dialect
-from otel_mlmon.table.files import FileSet, TableFile, find_files
+from otel_mlmon.table.csv import MIXED_LINES, CsvDialect, detect_csv_dialect, explain_csv_fault, find_line_of_row
+from otel_mlmon.table.files import TableFile, TableFileSet, find_table_files
 from otel_mlmon.table.table import (
     ROWS_A_BATCH,
     Table,
     TableColumn,
     check_column_names,
-    describe_column,
+    describe_arrow_column,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _INSTALL: Final = 'needs DuckDB and Arrow: pip install "otel-mlmon[backtest]"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileReader:
+class TableFileReader:
     """Describes one opened file of a table: its columns, and the DuckDB query that reads it."""
 
     file: TableFile
@@ -51,11 +51,11 @@ class FileReader:
     """The table function of DuckDB whose columns are those of the file, in their order."""
     rows: int
     """The number of rows; an estimate for text."""
-    dialect: Dialect | None = None
+    dialect: CsvDialect | None = None
 
 
 @dataclass(slots=True)
-class RowCounts:
+class FileRowCounts:
     """Counts the rows of each file of a table as they are read, to tell later which file a row is from."""
 
     by_file: list[int] = field(default_factory=list)
@@ -65,7 +65,7 @@ def read_table(location: str, *, encoding: str | None = None, decimal: str | Non
     """Opens a table whose rows are in one file, in all files of a folder, or in those that match a pattern.
 
     Args:
-        location: As `find_files` has it.
+        location: As `find_table_files` has it.
         encoding: Of CSV without a byte order mark, one of `ENCODINGS`; UTF-8 by default.
         decimal: What separates fractions in texts, a point or a comma; by default seen from the first rows.
 
@@ -73,9 +73,9 @@ def read_table(location: str, *, encoding: str | None = None, decimal: str | Non
         DataError: A file cannot be read, or its columns are not those of the first one; names the place.
         DependencyMissingError: DuckDB or Arrow is not installed.
     """
-    files = find_files(location)
-    connection = connect(files.filesystem)
-    readers: list[FileReader] = []
+    files = find_table_files(location)
+    connection = open_duckdb(files.filesystem)
+    readers: list[TableFileReader] = []
     notes: list[str] = []
     for file in files.files:
         try:
@@ -88,9 +88,9 @@ def read_table(location: str, *, encoding: str | None = None, decimal: str | Non
     if not readers:
         raise DataError(f"{location}: all files are empty")
     columns = _join_columns(readers)
-    counts = RowCounts()
+    counts = FileRowCounts()
 
-    def scan(names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def scan_columns(names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         counts.by_file.clear()
         for reader in readers:
             counts.by_file.append(0)
@@ -102,13 +102,13 @@ def read_table(location: str, *, encoding: str | None = None, decimal: str | Non
         source=location,
         columns=columns,
         rows=sum(reader.rows for reader in readers),
-        scan=scan,
+        scan=scan_columns,
         locate=lambda row: _locate(files, readers, counts, row),
         notes=tuple(notes),
-    ).with_decimal(decimal)
+    ).with_decimal_separator(decimal)
 
 
-def connect(filesystem: Any = None) -> duckdb.DuckDBPyConnection:
+def open_duckdb(filesystem: Any = None) -> duckdb.DuckDBPyConnection:
     """Opens a DuckDB database in memory, which installs no extensions and limits its own memory.
 
     Raises:
@@ -133,7 +133,7 @@ def connect(filesystem: Any = None) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def stream_batches(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBatch]:
+def stream_query_batches(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBatch]:
     """Runs a DuckDB query and yields its rows as Arrow batches, at most `ROWS_A_BATCH` rows at a time."""
     relation: Any = connection.sql(query)
     # DuckDB 2 has another name for it, and warns of the old one.
@@ -143,8 +143,8 @@ def stream_batches(connection: duckdb.DuckDBPyConnection, query: str) -> Iterato
 
 
 def _open_file(
-    connection: duckdb.DuckDBPyConnection, files: FileSet, file: TableFile, encoding: str | None
-) -> FileReader:
+    connection: duckdb.DuckDBPyConnection, files: TableFileSet, file: TableFile, encoding: str | None
+) -> TableFileReader:
     if file.format == "csv":
         reader = _open_csv(files, file, encoding)
     elif file.format == "parquet":
@@ -156,8 +156,8 @@ def _open_file(
     return reader
 
 
-def _open_csv(files: FileSet, file: TableFile, encoding: str | None) -> FileReader:
-    dialect = read_dialect(files, file, encoding)
+def _open_csv(files: TableFileSet, file: TableFile, encoding: str | None) -> TableFileReader:
+    dialect = detect_csv_dialect(files, file, encoding)
     types = ", ".join(f"'c{position}': 'VARCHAR'" for position in range(len(dialect.names)))
     options = {
         "delim": dialect.delimiter,
@@ -171,25 +171,25 @@ def _open_csv(files: FileSet, file: TableFile, encoding: str | None) -> FileRead
         f"read_csv({_quote_text(_escape_magic(file.path))}, auto_detect = false, header = true, "
         f"skip = {dialect.skipped_lines}, columns = {{{types}}}, {rest})"
     )
-    return FileReader(file=file, columns=dialect.columns, query=query, rows=dialect.rows, dialect=dialect)
+    return TableFileReader(file=file, columns=dialect.columns, query=query, rows=dialect.rows, dialect=dialect)
 
 
-def _open_parquet(files: FileSet, file: TableFile) -> FileReader:
+def _open_parquet(files: TableFileSet, file: TableFile) -> TableFileReader:
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
-        with files.open(file.path) as stream:
+        with files.open_file(file.path) as stream:
             metadata = parquet.ParquetFile(stream).metadata
             schema = metadata.schema.to_arrow_schema()
     except pa.ArrowException as error:
         raise DataError(f"{file.path}: not a Parquet file: {error}") from error
-    columns = tuple(describe_column(entry.name, entry.type) for entry in schema)
+    columns = tuple(describe_arrow_column(entry.name, entry.type) for entry in schema)
     query = f"read_parquet({_quote_text(_escape_magic(file.path))}, hive_partitioning = false)"
-    return FileReader(file=file, columns=columns, query=query, rows=metadata.num_rows)
+    return TableFileReader(file=file, columns=columns, query=query, rows=metadata.num_rows)
 
 
-def _open_json(connection: duckdb.DuckDBPyConnection, files: FileSet, file: TableFile) -> FileReader:
+def _open_json(connection: duckdb.DuckDBPyConnection, files: TableFileSet, file: TableFile) -> TableFileReader:
     import duckdb
 
     source = f"{_quote_text(_escape_magic(file.path))}, compression = {_quote_text(file.compression)}"
@@ -206,9 +206,9 @@ def _open_json(connection: duckdb.DuckDBPyConnection, files: FileSet, file: Tabl
     )
     declared = ", ".join(f"{_quote_text(name)}: 'VARCHAR'" for name in names)
     query = f"read_json({source}, columns = {{{declared}}})"
-    with files.open(file.path) as stream:
+    with files.open_file(file.path) as stream:
         rows = sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
-    return FileReader(file=file, columns=columns, query=query, rows=rows)
+    return TableFileReader(file=file, columns=columns, query=query, rows=rows)
 
 
 def _describe(connection: duckdb.DuckDBPyConnection, function: str) -> list[tuple[str, str]]:
@@ -216,9 +216,9 @@ def _describe(connection: duckdb.DuckDBPyConnection, function: str) -> list[tupl
     return [(str(row[0]), str(row[1])) for row in rows]
 
 
-def _explain_json(files: FileSet, file: TableFile, message: str) -> DataError:
+def _explain_json(files: TableFileSet, file: TableFile, message: str) -> DataError:
     if file.compression == "none":
-        with files.open(file.path) as stream:
+        with files.open_file(file.path) as stream:
             faults = ((number, _find_json_fault(line)) for number, line in enumerate(stream, start=1))
             number, fault = next(((number, fault) for number, fault in faults if fault), (0, ""))
         if fault:
@@ -235,7 +235,7 @@ def _find_json_fault(line: bytes) -> str:
     return ""
 
 
-def _join_columns(readers: Sequence[FileReader]) -> dict[str, TableColumn]:
+def _join_columns(readers: Sequence[TableFileReader]) -> dict[str, TableColumn]:
     """Returns the columns that all files of a table have, by name; their types may differ.
 
     Raises:
@@ -259,7 +259,7 @@ def _join_columns(readers: Sequence[FileReader]) -> dict[str, TableColumn]:
     return columns
 
 
-def _choose_decimal(column: TableColumn, own: TableColumn, reader: FileReader) -> TableColumn:
+def _choose_decimal(column: TableColumn, own: TableColumn, reader: TableFileReader) -> TableColumn:
     if column.kind == own.kind == "text":
         return own if own.decimal == "," else column  # whole numbers in one file say nothing
     raise DataError(
@@ -269,7 +269,7 @@ def _choose_decimal(column: TableColumn, own: TableColumn, reader: FileReader) -
 
 
 def _scan_file(
-    connection: duckdb.DuckDBPyConnection, files: FileSet, reader: FileReader, names: Sequence[str]
+    connection: duckdb.DuckDBPyConnection, files: TableFileSet, reader: TableFileReader, names: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
     """Yields the rows of one file of a table as Arrow batches with the given columns, in order."""
     import duckdb
@@ -284,7 +284,7 @@ def _scan_file(
     query = f"SELECT {', '.join(parts) or '1'} FROM {reader.query}"  # noqa: S608 - names are positions, texts quoted
     rows = 0
     try:
-        for batch in stream_batches(connection.cursor(), query):
+        for batch in stream_query_batches(connection.cursor(), query):
             rows += batch.num_rows
             yield pa.RecordBatch.from_arrays(batch.columns, names=list(names) or ["rows"])
     except (duckdb.Error, pa.ArrowException, OSError) as error:  # Arrow's streams hand a fault on as an OSError
@@ -293,32 +293,32 @@ def _scan_file(
         raise DataError(f"{reader.file.path}: {MIXED_LINES}")
 
 
-def _explain_fault(files: FileSet, reader: FileReader, message: str) -> DataError:
+def _explain_fault(files: TableFileSet, reader: TableFileReader, message: str) -> DataError:
     if "memory" in message.lower() and "out of" in message.lower():
         return DataError(f"{reader.file.path}: {message.splitlines()[0]}")
     if reader.dialect is not None:
-        return explain_fault(files, reader.file, reader.dialect, message)
+        return explain_csv_fault(files, reader.file, reader.dialect, message)
     if reader.file.format == "json":
         return _explain_json(files, reader.file, message)
     return DataError(f"{reader.file.path}: damaged: {message.splitlines()[0]}")
 
 
-def _locate(files: FileSet, readers: Sequence[FileReader], counts: RowCounts, row: int) -> str:
+def _locate(files: TableFileSet, readers: Sequence[TableFileReader], counts: FileRowCounts, row: int) -> str:
     """Returns where a row of a table stands, as a file and a line or row number: `ref.csv:17`."""
     starts = [0, *accumulate(counts.by_file)]
     index = max(position for position, start in enumerate(starts[:-1] or [0]) if start <= row)
     reader, row = readers[index], row - starts[index]
     if reader.dialect is not None:
-        return f"{reader.file.path}:{find_line(files, reader.file, reader.dialect, row)}"
+        return f"{reader.file.path}:{find_line_of_row(files, reader.file, reader.dialect, row)}"
     if reader.file.format == "json" and reader.file.compression == "none":
-        with files.open(reader.file.path) as stream:
+        with files.open_file(reader.file.path) as stream:
             lines = (number for number, line in enumerate(stream, start=1) if line.strip())
             return f"{reader.file.path}:{next(islice(lines, row, None), 1)}"
     return f"{reader.file.path}: row {row}"
 
 
-def _is_empty(files: FileSet, file: TableFile) -> bool:
-    with files.open(file.path) as stream:
+def _is_empty(files: TableFileSet, file: TableFile) -> bool:
+    with files.open_file(file.path) as stream:
         return not stream.read(1)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import numpy as np
 
 from otel_mlmon.errors import DataError
-from otel_mlmon.table.cells import format_label, is_text
+from otel_mlmon.table.cells import format_label, is_text_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,7 +62,7 @@ class Table:
     notes: tuple[str, ...] = ()
     """Sentences that a reader of the results should know."""
 
-    def with_decimal(self, decimal: str | None) -> Table:
+    def with_decimal_separator(self, decimal: str | None) -> Table:
         """Returns the table with the decimal separator that the user states for its texts; None changes nothing."""
         if decimal is None:
             return self
@@ -73,7 +73,7 @@ class Table:
         return replace(self, columns=columns)
 
 
-def open_object(data: object, source: str) -> Table:
+def open_memory_table(data: object, source: str) -> Table:
     """Opens a table that is in memory: of Arrow, pandas or polars, or a mapping of names to columns.
 
     Args:
@@ -98,15 +98,15 @@ def open_object(data: object, source: str) -> Table:
     else:
         raise DataError(f"{source}: a {type(data).__name__} is no table: a path, Arrow, pandas or polars is")
     check_column_names(content.column_names, source)
-    columns = {entry.name: describe_column(entry.name, entry.type) for entry in content.schema}
+    columns = {entry.name: describe_arrow_column(entry.name, entry.type) for entry in content.schema}
 
-    def scan(names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def scan_columns(names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         yield from content.select(list(names)).to_batches(max_chunksize=ROWS_A_BATCH)
 
-    return Table(source=source, columns=columns, rows=content.num_rows, scan=scan)
+    return Table(source=source, columns=columns, rows=content.num_rows, scan=scan_columns)
 
 
-def describe_column(name: str, kind: pa.DataType) -> TableColumn:
+def describe_arrow_column(name: str, kind: pa.DataType) -> TableColumn:
     """Describes a table's column by its name and its Arrow type."""
     import pyarrow as pa
 
@@ -117,7 +117,7 @@ def describe_column(name: str, kind: pa.DataType) -> TableColumn:
         cells = "boolean"
     elif types.is_integer(value) or types.is_floating(value) or types.is_decimal(value) or types.is_null(value):
         cells = "number"
-    elif is_text(value):
+    elif is_text_type(value):
         cells = "text"
     elif types.is_timestamp(value) or types.is_date(value):
         cells = "time"

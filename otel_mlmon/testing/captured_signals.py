@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from otel_mlmon import semconv
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.instrumentation.export.metrics import exponential_views
+from otel_mlmon.instrumentation.export.metrics import make_exponential_views
 from otel_mlmon.instrumentation.lifecycle import Handle, instrument, is_instrumented
 
 FLUSH_TIMEOUT_S: Final = 10.0
@@ -87,7 +87,7 @@ def capture(**options: Any) -> Iterator[Captured]:
     tracer_provider.add_span_processor(SimpleSpanProcessor(spans))
     logger_provider = LoggerProvider(shutdown_on_exit=False)
     logger_provider.add_log_record_processor(SimpleLogRecordProcessor(events))
-    meter_provider = MeterProvider(metric_readers=[reader], views=exponential_views(), shutdown_on_exit=False)
+    meter_provider = MeterProvider(metric_readers=[reader], views=make_exponential_views(), shutdown_on_exit=False)
     everything = {"span_ratio": 1.0, "spans_per_second": 1e9, "events_per_second": 1e9, "min_new_values": 1}
     handle = instrument(
         tracer_provider=tracer_provider,

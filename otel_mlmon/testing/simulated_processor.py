@@ -23,9 +23,9 @@ from otel_mlmon.processor.receive.decode_logs import decode_logs
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.window.reference_export import RelearnRequest
-from otel_mlmon.testing.telemetry import Telemetry
+from otel_mlmon.testing.telemetry import MetricsRequestBuilder
 from otel_mlmon.types import ModelKey
-from otel_mlmon.vocabulary import name_attributes
+from otel_mlmon.vocabulary import build_label_attributes
 
 START_NS: Final = 1_767_225_600 * 10**9
 """The default start of a simulation: 2026-01-01 00:00 UTC, Unix nanoseconds."""
@@ -114,13 +114,15 @@ class SimulatedProcessor:
             failed_durations_s: Seconds of calls that failed.
         """
         length_ns = round((self._config.windows.pane_s if interval_s is None else interval_s) * SECOND_NS)
-        telemetry = Telemetry(
+        telemetry = MetricsRequestBuilder(
             ModelKey(model, version, environment), sender=sender, start_ns=self.now_ns - length_ns, end_ns=self.now_ns
         )
         for label, count in (labels or {}).items():
-            telemetry.add_count(semconv.PREDICTIONS, count, name_attributes(semconv.PREDICTION_LABEL, label))
+            telemetry.add_counter_point(
+                semconv.PREDICTIONS, count, build_label_attributes(semconv.PREDICTION_LABEL, label)
+            )
         for feature, count in (missing or {}).items():
-            telemetry.add_count(semconv.MISSING_VALUES, count, {semconv.FEATURE_NAME: feature})
+            telemetry.add_counter_point(semconv.MISSING_VALUES, count, {semconv.FEATURE_NAME: feature})
         numbers: list[tuple[semconv.Metric, Sequence[float], dict[str, str]]] = [
             (semconv.CONFIDENCE, confidences, {}),
             (semconv.VALUE, values, {}),
@@ -131,13 +133,13 @@ class SimulatedProcessor:
             attributes = {semconv.FEATURE_NAME: feature}
             if isinstance(counted, Mapping):
                 for category, count in counted.items():
-                    names = name_attributes(semconv.FEATURE_VALUE, category)
-                    telemetry.add_count(semconv.CATEGORY, count, {**attributes, **names})
+                    names = build_label_attributes(semconv.FEATURE_VALUE, category)
+                    telemetry.add_counter_point(semconv.CATEGORY, count, {**attributes, **names})
             else:
                 numbers.append((semconv.FEATURE, counted, attributes))
         for metric, sequence, attributes in numbers:
             if len(sequence):
-                telemetry.add_values(metric, sequence, attributes)
+                telemetry.add_histogram_point(metric, sequence, attributes)
         self.receive(telemetry.request)
 
     def advance(self, seconds: float = 0.0) -> None:

@@ -15,7 +15,7 @@ from otel_mlmon.types import Floats, ModelKey
 _DELTA: Final = 1
 
 
-class Telemetry:
+class MetricsRequestBuilder:
     """Builds the OTLP metrics request of one sender about one model, with the deltas of one interval.
 
     Args:
@@ -35,13 +35,15 @@ class Telemetry:
         self._model = {semconv.MODEL_NAME: model.name, semconv.MODEL_VERSION: model.version}
         self._times = {"start_time_unix_nano": start_ns, "time_unix_nano": end_ns}
 
-    def add_count(self, metric: semconv.Metric, count: int, attributes: Mapping[str, str]) -> None:
+    def add_counter_point(self, metric: semconv.Metric, count: int, attributes: Mapping[str, str]) -> None:
         """Adds a data point of a counter to the request; `count` is 0 or above."""
         data = self._metric(metric).sum
         data.aggregation_temporality, data.is_monotonic = _DELTA, True
         data.data_points.add(as_int=count, attributes=self._attributes(attributes), **self._times)
 
-    def add_values(self, metric: semconv.Metric, values: Sequence[float], attributes: Mapping[str, str]) -> None:
+    def add_histogram_point(
+        self, metric: semconv.Metric, values: Sequence[float], attributes: Mapping[str, str]
+    ) -> None:
         """Adds a histogram of finite values to the request, with the buckets that the metric has."""
         numbers: Floats = np.asarray(values, dtype=np.float64)
         fields = {

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from otel_mlmon.backtest.accuracy import NO_LABELS, AccuracyBounds, parse_bounds
+from otel_mlmon.backtest.accuracy import NO_LABELS, AccuracyBounds, parse_accuracy_bounds
 from otel_mlmon.backtest.api import run
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.reference.calibration import Calibration
@@ -78,9 +78,9 @@ def test_a_bound_without_labelled_data_is_unknown_and_no_gate_passes(data: pa.Ta
 @pytest.mark.parametrize("values", [("0%", None), ("100%", None), (None, "x"), (None, 1.5), (float("nan"), None)])
 def test_bounds_that_are_no_share_are_refused(values: tuple[Any, Any]) -> None:
     with pytest.raises(ConfigurationError, match=r"(min-accuracy|accuracy-drop): "):
-        parse_bounds(*values)
+        parse_accuracy_bounds(*values)
 
 
 def test_bounds() -> None:
-    assert parse_bounds("90%", 0.03) == AccuracyBounds(lowest=0.9, max_drop=0.03)
-    assert not parse_bounds(None, None)
+    assert parse_accuracy_bounds("90%", 0.03) == AccuracyBounds(lowest=0.9, max_drop=0.03)
+    assert not parse_accuracy_bounds(None, None)

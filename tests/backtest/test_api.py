@@ -279,7 +279,7 @@ def test_a_profile_is_a_reference(tmp_path: Path) -> None:
         labels=generator.choice(["ham", "spam"], 5_000).tolist(),
         features={"age": normal(5_000, seed=1), "gone": normal(5_000, seed=2)},
     )
-    profile.write(tmp_path / "fraud.reference.json")
+    profile.write_file(tmp_path / "fraud.reference.json")
     data = tmp_path / "data.csv"
     ages, labels = normal(4_000, seed=3, mean=1.0), generator.choice(["ham", "spam"], 4_000)
     data.write_text(

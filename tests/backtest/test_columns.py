@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from otel_mlmon.backtest.columns import ColumnKind, choose_columns
+from otel_mlmon.backtest.columns import ColumnKind, choose_column_kinds
 from otel_mlmon.errors import ConfigurationError
 from tests.support.tables import normal, table
 
@@ -42,17 +42,17 @@ WHOLE = np.arange(N)
     ],
 )
 def test_the_kind_of_a_column(name: str, values: NDArray[Any] | Sequence[object], kind: str) -> None:
-    chosen = choose_columns(table({name: values}), {}, timestamp=None)
+    chosen = choose_column_kinds(table({name: values}), {}, timestamp=None)
     assert chosen[name].kind == kind
     assert bool(chosen[name].reason) is (kind == "ignore")
 
 
 def test_what_the_user_says_goes_before() -> None:
     columns = {"id": WHOLE, "score": WHOLE % 7 / 6, "class": WHOLE % 3, "other": WHOLE % 3}
-    chosen = choose_columns(
+    chosen = choose_column_kinds(
         table(columns), {"id": "numeric", "score": "confidence", "class": "label", "other": "ignore"}, timestamp=None
     )
-    assert {name: choice.stream for name, choice in chosen.items()} == {
+    assert {name: choice.stream_name for name, choice in chosen.items()} == {
         "id": "input.id",
         "score": "prediction.confidence",
         "class": "prediction.label",
@@ -64,7 +64,7 @@ def test_what_the_user_says_goes_before() -> None:
 def test_all_faults_are_told_at_once() -> None:
     columns = {"a": ["x", "y"], "b": ["1", "z"], "c": ["1", "z"]}
     with pytest.raises(ConfigurationError) as caught:
-        choose_columns(
+        choose_column_kinds(
             table(columns), {"nobody": "numeric", "a": "numeric", "b": "label", "c": "label"}, timestamp=None
         )
     assert caught.value.faults == (
@@ -87,7 +87,7 @@ def test_names_of_predictions_are_a_guess_that_the_user_overrules(
     requested: dict[str, ColumnKind], kinds: tuple[str, str]
 ) -> None:
     columns = table({"y_pred": WHOLE % 3, "score": normal(N, seed=1) / 100 + 0.5})
-    chosen = choose_columns(columns, requested, timestamp=None)
+    chosen = choose_column_kinds(columns, requested, timestamp=None)
     assert (chosen["y_pred"].kind, chosen["score"].kind) == kinds
     assert (chosen["y_pred"].is_guess, chosen["score"].is_guess) == (
         "y_pred" not in requested,

@@ -9,12 +9,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from otel_mlmon.backtest.counting import CellFaultError, CountPlan, StreamPlan, compute_mean, count_batches
+from otel_mlmon.backtest.counting import (
+    CellFaultError,
+    StreamCountPlan,
+    WindowCountPlan,
+    compute_window_mean,
+    count_batches,
+)
 from otel_mlmon.backtest.counts import TableCounts, WindowCounts
 from otel_mlmon.processor.window.binning import Binning, ClassBins, NumberBins, choose_quantile_bins
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.stream_sketch import StreamSketch
-from otel_mlmon.table.table import TableColumn, open_object
+from otel_mlmon.table.table import TableColumn, open_memory_table
 
 # Powers of two are bounds of buckets; their neighbours and zeros are where a comparison could go wrong.
 VALUES = st.one_of(
@@ -26,16 +32,16 @@ VALUES = st.one_of(
 
 def counted(values: object, binning: Binning) -> WindowCounts:
     """The counts of all values in one window."""
-    data = open_object({"x": values}, "data.csv")
-    plan = StreamPlan(column=data.columns["x"], kind="numeric", binning=binning)
-    counts = count_batches(CountPlan(streams=(plan,), window_rows=1 << 40), data.scan(["x"]))
+    data = open_memory_table({"x": values}, "data.csv")
+    plan = StreamCountPlan(column=data.columns["x"], kind="numeric", binning=binning)
+    counts = count_batches(WindowCountPlan(streams=(plan,), window_rows=1 << 40), data.scan(["x"]))
     return next(iter(counts.windows.values()), WindowCounts(np.zeros(binning.bins.count, dtype=np.int64), [0]))
 
 
 def mean_of(values: object, binning: Binning) -> float:
     """The mean of all values."""
     window = counted(values, binning)
-    return compute_mean(window.counts, window.sums[0], binning)
+    return compute_window_mean(window.counts, window.sums[0], binning)
 
 
 def sketch_of(values: NDArray[np.float64]) -> StreamSketch:
@@ -156,13 +162,13 @@ def test_neither_order_nor_parts_change_the_counts_of_windows(
     rows: list[tuple[int, float | None, str | None]], data: st.DataObject
 ) -> None:
     """Rows are shuffled, dealt to parts, and the parts are merged in any order."""
-    plan = CountPlan(
+    plan = WindowCountPlan(
         streams=(
-            StreamPlan(
+            StreamCountPlan(
                 column=TableColumn(name="x", kind="number"), kind="numeric",
                 binning=NumberBins(edges=(-1.0, 0.0, 2.0), has_missing=True),
             ),
-            StreamPlan(
+            StreamCountPlan(
                 column=TableColumn(name="c", kind="text"), kind="category", binning=ClassBins(labels=("a", "_")),
             ),
         ),

@@ -24,7 +24,7 @@ def reference(tmp_path: Path) -> Path:
         model="fraud",
         labels=generator.choice(["ham", "spam"], 10_000, p=[0.9, 0.1]).tolist(),
         features={"age": generator.lognormal(3, 0.3, 10_000), "gone": np.arange(10.0)},
-    ).write(path)
+    ).write_file(path)
     return path
 
 
@@ -75,7 +75,7 @@ def test_without_drift_there_is_no_alarm(tmp_path: Path) -> None:
 
 def test_a_stream_without_a_reference_learns_one(tmp_path: Path) -> None:
     empty = tmp_path / "empty.reference.json"
-    Profile(model="fraud", created="2026-01-01T00:00:00Z").write(empty)
+    Profile(model="fraud", created="2026-01-01T00:00:00Z").write_file(empty)
     data = exports(tmp_path, shift_from=40)
     # Of 60 windows 25 are learned from, and the design effect of two classes takes 20.
     report = run_backtest(BacktestRequest(reference=str(empty), data=str(data), window=WindowLength(time_s=5.0)))

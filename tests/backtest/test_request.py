@@ -5,7 +5,7 @@ import pytest
 from otel_mlmon.backtest.request import (
     FalseAlarmBudget,
     WindowLength,
-    parse_budget,
+    parse_false_alarm_budget,
     parse_window_length,
 )
 from otel_mlmon.errors import ConfigurationError
@@ -36,11 +36,11 @@ def test_no_length(text: str) -> None:
     ],
 )
 def test_a_budget(text: str, budget: FalseAlarmBudget) -> None:
-    assert parse_budget(text) == budget
-    assert parse_budget(budget.text) == budget
+    assert parse_false_alarm_budget(text) == budget
+    assert parse_false_alarm_budget(budget.display_text) == budget
 
 
 @pytest.mark.parametrize("text", ["0", "never", "1 per", "0 per 1d"])
 def test_no_budget(text: str) -> None:
     with pytest.raises(ConfigurationError, match="--false-alarms"):
-        parse_budget(text)
+        parse_false_alarm_budget(text)

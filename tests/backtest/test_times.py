@@ -5,18 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from otel_mlmon.backtest.ordering import find_unit
-from otel_mlmon.backtest.times import Times, format_time, parse_times
+from otel_mlmon.backtest.ordering import find_time_unit
+from otel_mlmon.backtest.times import ParsedTimes, format_time, parse_times
 from tests.support.tables import table
 
 JANUARY_NS = 1_767_225_600 * 10**9
 
 
-def times_of(values: Sequence[object]) -> Times:
+def times_of(values: Sequence[object]) -> ParsedTimes:
     """The times of a column, as a backtest reads them."""
     data = table({"t": values})
     (batch,) = data.scan(["t"])
-    return parse_times(batch.column(0), data.columns["t"], find_unit(data, data.columns["t"]))
+    return parse_times(batch.column(0), data.columns["t"], find_time_unit(data, data.columns["t"]))
 
 
 BEYOND = "beyond the years 1678 to 2261, which are those that can be judged in nanoseconds"

@@ -18,7 +18,7 @@ PROGRAM = (sys.executable, "-m", "otel_mlmon")
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A profile, and a table."""
-    Profile.from_data(model="m", features={"x": np.arange(9.0)}).write(tmp_path / "m.reference.json")
+    Profile.from_data(model="m", features={"x": np.arange(9.0)}).write_file(tmp_path / "m.reference.json")
     (tmp_path / "x.csv").write_text("x\n" + "1\n2\n3\n" * 500)
     return tmp_path
 

@@ -72,9 +72,9 @@ def test_an_act_takes_a_positive_time(text: str, capsys: pytest.CaptureFixture[s
 def test_a_missing_extra_is_named_with_its_remedy(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    demo.check_modules(("json", "os"))
+    demo.check_required_modules(("json", "os"))
     with pytest.raises(DependencyMissingError, match=r'needs not_there, nor_this: pip install "otel-mlmon\[all\]"'):
-        demo.check_modules(("json", "not_there", "nor_this"))
+        demo.check_required_modules(("json", "not_there", "nor_this"))
     monkeypatch.setattr(demo, "REQUIRED_MODULES", ("not_there",))
     assert main(["demo", "--json"]) == 2
     assert capsys.readouterr() == ("", 'The demo needs not_there: pip install "otel-mlmon[all]"\n')
@@ -89,8 +89,8 @@ def test_the_environment_of_a_child_is_free_of_the_users_telemetry() -> None:
         "no_proxy": "internal",
     }
     local = {"no_grpc_proxy": "127.0.0.1", "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
-    assert demo.build_environment(inherited) == {"PATH": "/bin", **local}
-    assert demo.build_environment(inherited, endpoint="http://127.0.0.1:4317") == {
+    assert demo.build_child_environment(inherited) == {"PATH": "/bin", **local}
+    assert demo.build_child_environment(inherited, endpoint="http://127.0.0.1:4317") == {
         "PATH": "/bin",
         **local,
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317",
@@ -100,14 +100,14 @@ def test_the_environment_of_a_child_is_free_of_the_users_telemetry() -> None:
 
 
 def test_the_configuration_uses_free_ports_on_loopback_only(tmp_path: Path) -> None:
-    config = demo.build_config(tmp_path / "state")
+    config = demo.build_demo_config(tmp_path / "state")
     assert {*config["receiver"].values(), *config["web"].values()} == {"127.0.0.1:0"}
     assert config["storage"] == {"path": str(tmp_path / "state")}
 
 
 def test_the_processor_takes_the_configuration(tmp_path: Path) -> None:
     file = tmp_path / "mlmon.yaml"
-    file.write_text(json.dumps(demo.build_config(tmp_path / "state"), indent=2))
+    file.write_text(json.dumps(demo.build_demo_config(tmp_path / "state"), indent=2))
     loaded = load_config(file, {})
     assert (loaded.windows.pane_s, loaded.windows.lateness_s, loaded.windows.rolling_s) == (0.5, 0.5, 5.0)
     assert loaded.model("digits").reference.learn == 2000
@@ -117,18 +117,18 @@ def test_the_reader_reads_a_moment() -> None:
     model, alert = model_document(), alert_document("data_drift")
     with (
         api({"/api/v1/models/digits": (200, model), "/api/v1/alerts": (200, {"alerts": [alert]})}) as address,
-        demo.open_reader(address) as read,
+        demo.open_snapshot_reader(address) as read,
     ):
         moment = read("shift")
     assert moment.at_ns > 0
-    assert replace(moment, at_ns=0) == story.Moment(at_ns=0, act="shift", model=model, alerts=(alert,))
+    assert replace(moment, at_ns=0) == story.ApiSnapshot(at_ns=0, act="shift", model=model, alerts=(alert,))
 
 
 def test_a_model_that_is_not_known_yet_is_no_model() -> None:
     unknown = {"error": "no such model"}
     with (
         api({"/api/v1/models/digits": (404, unknown), "/api/v1/alerts": (200, {"alerts": []})}) as address,
-        demo.open_reader(address) as read,
+        demo.open_snapshot_reader(address) as read,
     ):
         moment = read("learning")
     assert (moment.model, moment.alerts) == (None, ())
@@ -139,9 +139,13 @@ def test_a_processor_that_answers_wrongly_or_not_at_all_is_a_failure() -> None:
         "/api/v1/models/digits": (500, {}),
         "/api/v1/alerts": (200, {"alerts": []}),
     }
-    with api(answers) as address, demo.open_reader(address) as read, pytest.raises(ChildFailedError, match="500"):
+    with (
+        api(answers) as address,
+        demo.open_snapshot_reader(address) as read,
+        pytest.raises(ChildFailedError, match="500"),
+    ):
         read("calm")
-    with demo.open_reader(address) as read, pytest.raises(ChildFailedError, match="does not answer"):
+    with demo.open_snapshot_reader(address) as read, pytest.raises(ChildFailedError, match="does not answer"):
         read("calm")
 
 
@@ -149,7 +153,7 @@ def test_lines_show_each_act_and_alert_once_and_a_line_a_second(capsys: pytest.C
     now_s = [100.0]
     lines = demo.LinePrinter(clock=lambda: now_s[0])
     _, calm, shift, _ = story.plan_acts(8.0)
-    quiet = story.Moment(at_ns=0, act="calm", model=model_document())
+    quiet = story.ApiSnapshot(at_ns=0, act="calm", model=model_document())
     alarmed = replace(quiet, act="shift", alerts=(alert_document("data_drift"),))
     for moment, act in ((quiet, calm), (quiet, calm), (quiet, calm), (alarmed, shift), (alarmed, shift)):
         lines(moment, act)
@@ -173,7 +177,7 @@ def perform(folder, seconds_per_act, *, is_shown, stay):
     print(folder, flush=True)
     sys.stdin.read()
 
-demo.perform = perform
+demo.perform_demo = perform
 sys.exit(main(["demo"]))
 """
 

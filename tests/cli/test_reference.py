@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from otel_mlmon import cli
-from otel_mlmon.reference.embedding import find_profile, read_metadata
+from otel_mlmon.reference.embedding import find_embedded_profile, read_model_metadata
 from otel_mlmon.reference.profile import Profile
 from tests.support import models
 
@@ -26,7 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     lines = [",".join(map(str, row)) + f",{label}" for row, label in zip(rows.tolist(), truth, strict=True)]
     Path("train.csv").write_text("\n".join(["age,income,debt,kind", *lines]) + "\n")
     np.savez("train.npz", rows=rows)
-    Profile.from_data(model="fraud", labels=["ant"]).write("profile.json")
+    Profile.from_data(model="fraud", labels=["ant"]).write_file("profile.json")
     Path("labels.csv").write_text("\n".join(["kind", *truth]) + "\n")
     return tmp_path
 
@@ -34,13 +34,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_from_a_model_and_a_table_to_a_profile(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["reference", "build", "fraud.onnx", "train.csv", "--labels", "kind"]) == 0
     out, err = capsys.readouterr()
-    version = Profile.read("fraud.reference.json").version
+    version = Profile.read_file("fraud.reference.json").version
     assert out == (
         f"fraud {version}: 120 rows, 5 streams: fraud.reference.json\naccuracy 99.17 % of 120 labelled rows\n"
     )
     assert re.fullmatch("[0-9a-f]{12}", version)
     assert "The features are named f0 (age) and so on" in err
-    profile = Profile.read("fraud.reference.json")
+    profile = Profile.read_file("fraud.reference.json")
     assert sorted(profile.streams) == [
         "input.f0", "input.f1", "input.f2", "prediction.confidence", "prediction.label",
     ]  # fmt: skip
@@ -50,7 +50,7 @@ def test_from_a_model_and_a_table_to_a_profile(folder: Path, capsys: pytest.Capt
 def test_a_table_and_arrays_give_the_same_profile(folder: Path) -> None:
     assert cli.main(["reference", "build", "fraud.onnx", "train.csv", "--labels", "kind", "-o", "a.json"]) == 0
     assert cli.main(["reference", "build", "fraud.onnx", "train.npz", "--labels", "labels.csv", "-o", "b.json"]) == 0
-    one, other = Profile.read("a.json"), Profile.read("b.json")
+    one, other = Profile.read_file("a.json"), Profile.read_file("b.json")
     assert (one.streams, one.calibration) == (other.streams, other.calibration)
 
 
@@ -58,7 +58,7 @@ def test_the_model_carries_its_profile_and_show_reads_either(folder: Path, capsy
     words = ["reference", "build", "fraud.onnx", "train.csv", "--labels", "kind", "--features", "header"]
     assert cli.main([*words, "-o", "p.json", "--embed", "carrying.onnx"]) == 0
     assert "p.json, carrying.onnx" in capsys.readouterr().out
-    assert find_profile(read_metadata(Path("carrying.onnx").read_bytes())) == Profile.read("p.json")
+    assert find_embedded_profile(read_model_metadata(Path("carrying.onnx").read_bytes())) == Profile.read_file("p.json")
     assert cli.main(["reference", "show", "p.json"]) == 0
     shown = capsys.readouterr().out
     assert "input.age" in shown
@@ -78,7 +78,7 @@ def test_only_a_model_is_written_where_only_one_is_asked_for(folder: Path) -> No
 def test_what_the_application_says_is_said_here_too(folder: Path) -> None:
     words = ["--name", "risk", "--model-version", "3", "--features", "a,b,c", "--categorical", "c", "-o", "p.json"]
     assert cli.main(["reference", "build", "fraud.onnx", "train.npz", *words]) == 0
-    profile = Profile.read("p.json")
+    profile = Profile.read_file("p.json")
     assert (profile.model, profile.version) == ("risk", "3")
     assert profile.streams["input.c"].categories.total == ROWS
 

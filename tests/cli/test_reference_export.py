@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from otel_mlmon import cli
 from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.service import Addresses, Service
-from otel_mlmon.reference.embedding import find_profile, read_metadata
+from otel_mlmon.reference.embedding import find_embedded_profile, read_model_metadata
 from otel_mlmon.reference.profile import Profile
 from tests.support import models
 from tests.support.otlp_requests import DELTA, counter, exponential, request
@@ -119,7 +119,7 @@ def test_another_processor_with_it_judges_alike(
         Path("digits.onnx").write_bytes(models.softmax(classes=4))
         assert cli.main(["reference", "embed", str(file), "digits.onnx", "-o", "carrying.onnx"]) == 0
         assert capsys.readouterr() == ("carrying.onnx: carries the profile of digits/small 1\n", "")
-        assert find_profile(read_metadata(Path("carrying.onnx").read_bytes())) == Profile.read(file)
+        assert find_embedded_profile(read_model_metadata(Path("carrying.onnx").read_bytes())) == Profile.read_file(file)
         with service(tmp_path / "second", file=str(file)) as second:
             send(first, *panes[LEARNED:])
             send(second, *panes[LEARNED:])
@@ -194,7 +194,7 @@ def test_what_cannot_be_had_is_said_and_the_code_is_2(
             "digits/small 1: 1 streams: part.json\n",
             f"Left out. {learns}: input.age has 9 of 1000 values.\n",
         )
-        assert list(Profile.read("part.json").streams) == ["prediction.label"]
+        assert list(Profile.read_file("part.json").streams) == ["prediction.label"]
         assert warning(running, "--model-version", "3") == "Model 'digits/small' has no version '3'. Known versions: 1."
         assert warning(running, "--partial", "-o", "none/x.json") == "none/x.json: No such file or directory"
         send(running, pane(first_ns + LEARNED * PANE_NS, CALM, version="2", ages=0))
@@ -204,4 +204,4 @@ def test_what_cannot_be_had_is_said_and_the_code_is_2(
             "In this command that is --model-version."
         )
         assert export(running, "--model-version", "1", "--partial") == 0
-    assert Profile.read("digits_small.reference.json").version == "1"
+    assert Profile.read_file("digits_small.reference.json").version == "1"

@@ -23,16 +23,16 @@ from opentelemetry.sdk.metrics.view import (
 from opentelemetry.sdk.resources import Resource
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.aggregate.aggregator import Snapshot
+from otel_mlmon.instrumentation.aggregate.aggregator import MetricSnapshot
 from otel_mlmon.instrumentation.decode.predictions import InputSummary
-from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons
+from otel_mlmon.instrumentation.export.bulk_self_test import BulkUnavailableReasons
 from otel_mlmon.instrumentation.export.metrics import MetricWriter
 from otel_mlmon.internal_events import JOURNAL
 from otel_mlmon.types import ModelKey
 from tests.support.otlp_server import OtlpServer
 
 Found = dict[str, Any]
-NONE = UnavailableReasons("", "")
+NONE = BulkUnavailableReasons("", "")
 DELTA = {SdkHistogram: AggregationTemporality.DELTA, Counter: AggregationTemporality.DELTA}
 FEATURE, DURATION = semconv.FEATURE.name, semconv.DURATION.name
 
@@ -47,11 +47,11 @@ VIEWS: dict[str, tuple[View, ...]] = {
 }
 
 
-def snapshots() -> list[Snapshot]:
+def snapshots() -> list[MetricSnapshot]:
     """Two intervals of one model, all values 0 or above, which `record` takes too."""
     rng = np.random.default_rng(7)
     return [
-        Snapshot(
+        MetricSnapshot(
             model=ModelKey("m", "1"),
             durations_s={"": rng.lognormal(-9, 1, 300)},
             labels={"": {"a": 200, "b": 100}},
@@ -80,9 +80,9 @@ def histogram(point: Any, metric: str) -> tuple[Any, ...]:
 def write(provider: MeterProvider, *, is_bulk: bool, collect: Callable[[], object]) -> None:
     metrics = MetricWriter(provider, drain=lambda: None, sessions=lambda: ())
     assert metrics.unavailable_reasons == NONE
-    metrics.unavailable_reasons = NONE if is_bulk else UnavailableReasons("asked for", "asked for")
+    metrics.unavailable_reasons = NONE if is_bulk else BulkUnavailableReasons("asked for", "asked for")
     for snapshot in snapshots():
-        metrics.write(snapshot)
+        metrics.write_snapshot(snapshot)
         collect()
 
 
@@ -171,10 +171,10 @@ def test_prometheus_gets_features_with_explicit_bounds() -> None:
 def test_negative_values_that_record_refuses_are_counted() -> None:
     provider = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
     metrics = MetricWriter(provider, drain=lambda: None, sessions=lambda: ())
-    negative = Snapshot(model=ModelKey("m", ""), inputs=InputSummary(features={"x": np.array([-1.0, 2.0, -3.0])}))
-    metrics.write(negative)
-    assert JOURNAL.totals(semconv.VALUES_DROPPED.name) == {}
-    metrics.unavailable_reasons = UnavailableReasons("asked for", "asked for")
-    metrics.write(negative)
-    assert JOURNAL.totals(semconv.VALUES_DROPPED.name) == {((semconv.REASON, "negative"),): 2}
+    negative = MetricSnapshot(model=ModelKey("m", ""), inputs=InputSummary(features={"x": np.array([-1.0, 2.0, -3.0])}))
+    metrics.write_snapshot(negative)
+    assert JOURNAL.read_totals(semconv.VALUES_DROPPED.name) == {}
+    metrics.unavailable_reasons = BulkUnavailableReasons("asked for", "asked for")
+    metrics.write_snapshot(negative)
+    assert JOURNAL.read_totals(semconv.VALUES_DROPPED.name) == {((semconv.REASON, "negative"),): 2}
     provider.shutdown()

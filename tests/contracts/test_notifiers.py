@@ -59,7 +59,7 @@ class ScriptedHandler(logging.Handler):
 
 
 def create(name: str, section: dict[str, Any], emit_event: EmitEvent | None = None) -> Notifier:
-    notifier_type = NOTIFIERS.load(name)
+    notifier_type = NOTIFIERS.load_plugin(name)
     notifier = notifier_type.create(notifier_type.section_type.model_validate(section), emit_event)
     assert notifier is not None
     return notifier
@@ -196,7 +196,7 @@ RECIPIENTS = {"log": make_log, "otlp": make_otlp, "webhook": make_webhook, "aler
               "command": make_command, "sentry": make_sentry, "apprise": make_apprise}  # fmt: skip
 
 
-@pytest.fixture(params=NOTIFIERS.names())
+@pytest.fixture(params=NOTIFIERS.list_names())
 def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     """Makes the notifier with a fault at the first attempt; a new one needs an entry in `RECIPIENTS`."""
     gate = threading.Event()
@@ -205,9 +205,9 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
         yield lambda fault: RECIPIENTS[request.param](fault, gate, stack)
 
 
-@pytest.mark.parametrize("name", NOTIFIERS.names())
+@pytest.mark.parametrize("name", NOTIFIERS.list_names())
 def test_its_section_explains_itself(name: str) -> None:
-    section_type = NOTIFIERS.load(name).section_type
+    section_type = NOTIFIERS.load_plugin(name).section_type
     assert issubclass(section_type, Section)
     assert section_type.__doc__
     assert all(field.description for field in section_type.model_fields.values())
@@ -346,7 +346,7 @@ from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.config.render import default_yaml
 from otel_mlmon.processor.service import Service
 from otel_mlmon.testing import SimulatedProcessor
-from otel_mlmon.testing.telemetry import Telemetry
+from otel_mlmon.testing.telemetry import MetricsRequestBuilder
 from otel_mlmon.types import ModelKey
 
 try:
@@ -365,8 +365,8 @@ Path("mlmon.yaml").write_text(json.dumps(configuration))
 service = Service(load_config("mlmon.yaml", {}))
 address = service.start().http
 now_ns = time.time_ns()
-telemetry = Telemetry(ModelKey("fraud", "1"), sender="s", start_ns=now_ns - 100_000_000, end_ns=now_ns)
-telemetry.add_count(PREDICTIONS, 10, {"ml.prediction.label": "ham"})
+telemetry = MetricsRequestBuilder(ModelKey("fraud", "1"), sender="s", start_ns=now_ns - 100_000_000, end_ns=now_ns)
+telemetry.add_counter_point(PREDICTIONS, 10, {"ml.prediction.label": "ham"})
 httpx.post(
     f"http://{address}/v1/metrics",
     content=telemetry.request.SerializeToString(),

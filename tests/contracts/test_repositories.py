@@ -28,7 +28,7 @@ from otel_mlmon.processor.state.repository import (
     transaction,
 )
 from otel_mlmon.processor.state.sqlite import SqliteRepository
-from otel_mlmon.registry import Registry
+from otel_mlmon.registry import PluginRegistry
 from otel_mlmon.types import ModelKey
 from tests.support.file_repository import FileRepository
 
@@ -91,18 +91,18 @@ def opening(engine: str, tmp_path: Path) -> Iterator[Callable[..., Repository]]:
 
 
 @pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry[Callable[[Path], Repository]]:
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PluginRegistry[Callable[[Path], Repository]]:
     """The registry beside an installed package that offers two repositories."""
     folder = tmp_path / "added_repository-1.0.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: added-repository\nVersion: 1.0\n")
     (folder / "entry_points.txt").write_text(ENTRY_POINTS)
     monkeypatch.syspath_prepend(str(tmp_path))
-    return Registry(REPOSITORIES.group, {"sqlite": "otel_mlmon.processor.state.sqlite:SqliteRepository"})
+    return PluginRegistry(REPOSITORIES.group, {"sqlite": "otel_mlmon.processor.state.sqlite:SqliteRepository"})
 
 
 def test_a_package_adds_a_repository_by_an_entry_point(
-    registry: Registry[Callable[[Path], Repository]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: PluginRegistry[Callable[[Path], Repository]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("otel_mlmon.processor.state.repository.REPOSITORIES", registry)
     added, built_in = (open_repository(name, tmp_path / name) for name in ("file", "sqlite"))

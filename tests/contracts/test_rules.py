@@ -33,14 +33,14 @@ ACTIVE: dict[str, dict[str, Any]] = {
 BELOW_1 = "100%", "99.9%"
 
 
-@pytest.fixture(params=RULES.names())
+@pytest.fixture(params=RULES.list_names())
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
 def rule(name: str) -> Rule:
-    rule_type = RULES.load(name)
+    rule_type = RULES.load_plugin(name)
     return rule_type(rule_type.section_type.model_validate(ACTIVE.get(name, {})))
 
 
@@ -73,7 +73,7 @@ def test_its_section_has_a_default_and_a_sentence_for_every_key(name: str, rule:
     ],
 )
 def test_a_bound_that_judges_nothing_or_everything_is_refused(name: str, key: str, refused: str, accepted: str) -> None:
-    section_type = RULES.load(name).section_type
+    section_type = RULES.load_plugin(name).section_type
     assert section_type.model_validate({key: accepted}) != section_type()
     with pytest.raises(ValidationError, match=key):
         section_type.model_validate({key: refused})

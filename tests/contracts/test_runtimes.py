@@ -211,7 +211,7 @@ def points(captured: Captured) -> dict[str, dict[tuple[str, ...], float]]:
 
 @pytest.mark.usefixtures("_toy_runtime_installed")
 def test_every_runtime_is_found_by_name() -> None:
-    assert RUNTIMES.names() == ("onnxruntime", "manual", "toy")
+    assert RUNTIMES.list_names() == ("onnxruntime", "manual", "toy")
     with capture() as captured:
         methods = captured.handle.status().patched_methods
     assert (list(methods), methods["manual"], methods["toy"]) == (["onnxruntime", "manual", "toy"], (), ("predict",))

@@ -15,7 +15,7 @@ from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
 from otel_mlmon.types import Counts
 
-ALL = STATISTICS.load_all()
+ALL = STATISTICS.load_all_plugins()
 COUNTS = arrays(np.int64, 5, elements=st.integers(0, 10_000))
 IN_UNIT_INTERVAL = {"jensen_shannon", "hellinger", "total_variation", "l_infinity", "cramers_v", "kolmogorov_smirnov"}
 

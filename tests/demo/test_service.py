@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from otel_mlmon.demo.service import ActReader, serve
-from otel_mlmon.demo.traffic import Traffic, load_images
+from otel_mlmon.demo.service import ActReader, serve_model
+from otel_mlmon.demo.traffic import ImageTraffic, load_images
 
 
-def make_traffic() -> Traffic:
-    return Traffic(*load_images(), np.random.default_rng(3))
+def make_traffic() -> ImageTraffic:
+    return ImageTraffic(*load_images(), np.random.default_rng(3))
 
 
 def test_acts_follow_the_lines_to_their_end() -> None:
@@ -26,7 +26,7 @@ def test_acts_follow_the_lines_to_their_end() -> None:
             names.append(acts.current)
 
     assert (acts.current, acts.over.is_set()) == ("learning", False)
-    acts.follow(lines())
+    acts.follow_lines(lines())
     assert (names, acts.over.is_set()) == (["calm", "calm", "shift"], True)
 
 
@@ -38,7 +38,7 @@ def test_acts_are_over_when_the_input_breaks() -> None:
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        acts.follow(broken())
+        acts.follow_lines(broken())
     assert acts.over.is_set()
 
 
@@ -52,7 +52,7 @@ def test_images_are_served_one_by_one_at_the_rate() -> None:
             acts.over.set()
 
     began_s = time.monotonic()
-    served = serve(predict, make_traffic(), acts, rate_per_s=400)
+    served = serve_model(predict, make_traffic(), acts, rate_per_s=400)
     # Ten groups of four, ten milliseconds apart: not faster, however slow the machine.
     assert time.monotonic() - began_s >= 0.09
     assert (served, shapes) == (40, [(1, 1, 8, 8)] * 40)
@@ -67,7 +67,7 @@ def test_the_act_decides_what_is_seen() -> None:
         if len(brightest) == 20:
             acts.over.set()
 
-    serve(predict, make_traffic(), acts, rate_per_s=2000)
+    serve_model(predict, make_traffic(), acts, rate_per_s=2000)
     assert max(brightest) == pytest.approx(0.55)
 
 
@@ -83,5 +83,5 @@ def test_a_delay_is_not_made_up_for_by_a_burst() -> None:
             acts.over.set()
 
     # One image a group; the first call takes 5 s, in which 500 were due: the next ones come as usual.
-    assert serve(predict, make_traffic(), acts, rate_per_s=100, clock=lambda: now_s[0]) == 4
+    assert serve_model(predict, make_traffic(), acts, rate_per_s=100, clock=lambda: now_s[0]) == 4
     assert called_at_s == pytest.approx([0.0, 5.0, 5.01, 5.02])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.demo.traffic import COMMON_DIGIT, SCENES, Traffic, load_images
+from otel_mlmon.demo.traffic import COMMON_DIGIT, SCENES, ImageTraffic, load_images
 
 IMAGES, LABELS = load_images()
 
@@ -22,7 +22,7 @@ def digits_of(drawn: np.ndarray, brightness_ratio: float) -> np.ndarray:
 @settings(deadline=None, max_examples=30)
 @given(n=st.integers(0, 50), act=st.sampled_from(sorted(SCENES)), seed=st.integers(0, 2**32 - 1))
 def test_every_draw_is_a_batch_a_model_can_take(n: int, act: str, seed: int) -> None:
-    images = Traffic(IMAGES, LABELS, np.random.default_rng(seed)).draw(n, act)
+    images = ImageTraffic(IMAGES, LABELS, np.random.default_rng(seed)).draw_images(n, act)
     assert (images.shape, images.dtype) == ((n, 1, 8, 8), np.dtype(np.float32))
     assert images.flags.c_contiguous
     assert np.all((images >= 0) & (images <= SCENES[act].brightness_ratio))
@@ -30,7 +30,7 @@ def test_every_draw_is_a_batch_a_model_can_take(n: int, act: str, seed: int) -> 
 
 @pytest.mark.parametrize("act", ["learning", "calm", "recovery"])
 def test_calm_traffic_is_uniform(act: str) -> None:
-    drawn = Traffic(IMAGES, LABELS, np.random.default_rng(1)).draw(10_000, act)
+    drawn = ImageTraffic(IMAGES, LABELS, np.random.default_rng(1)).draw_images(10_000, act)
     shares = np.bincount(digits_of(drawn, 1.0), minlength=10) / 10_000
     held = np.bincount(LABELS, minlength=10) / len(LABELS)
     assert np.abs(shares - held).max() < 0.015  # five standard deviations
@@ -38,7 +38,7 @@ def test_calm_traffic_is_uniform(act: str) -> None:
 
 
 def test_shifted_traffic_is_darker_and_shows_one_digit_more() -> None:
-    drawn = Traffic(IMAGES, LABELS, np.random.default_rng(2)).draw(10_000, "shift")
+    drawn = ImageTraffic(IMAGES, LABELS, np.random.default_rng(2)).draw_images(10_000, "shift")
     digits = digits_of(drawn, 0.55)
     assert (digits == COMMON_DIGIT).mean() == pytest.approx(0.5 + 0.5 * (LABELS == COMMON_DIGIT).mean(), abs=0.025)
     assert drawn.mean() == pytest.approx(0.55 * IMAGES.mean() / 16, abs=0.005)
@@ -46,7 +46,7 @@ def test_shifted_traffic_is_darker_and_shows_one_digit_more() -> None:
 
 def test_the_same_seed_gives_the_same_traffic() -> None:
     first, second, other = (
-        Traffic(IMAGES, LABELS, np.random.default_rng(seed)).draw(20, "shift") for seed in (5, 5, 6)
+        ImageTraffic(IMAGES, LABELS, np.random.default_rng(seed)).draw_images(20, "shift") for seed in (5, 5, 6)
     )
     assert np.array_equal(first, second)
     assert not np.array_equal(first, other)
@@ -54,4 +54,4 @@ def test_the_same_seed_gives_the_same_traffic() -> None:
 
 def test_an_unknown_act_is_refused() -> None:
     with pytest.raises(KeyError, match="matinee"):
-        Traffic(IMAGES, LABELS, np.random.default_rng(0)).draw(1, "matinee")
+        ImageTraffic(IMAGES, LABELS, np.random.default_rng(0)).draw_images(1, "matinee")

@@ -17,7 +17,7 @@ from otel_mlmon.demo.traffic import IMAGES_FILE, load_images
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     folder = tmp_path_factory.mktemp("made")
-    return folder, train.train(folder)
+    return folder, train.train_model(folder)
 
 
 def measured_accuracy(model: Path, images: Path) -> float:

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from otel_mlmon.demo import view
-from otel_mlmon.demo.story import Act, DemoOutcome, ExpectedAlert, Moment, plan_acts
+from otel_mlmon.demo.story import ApiSnapshot, DemoAct, DemoOutcome, ExpectedAlert, plan_acts
 from tests.support.api_documents import START_NS, alert_document, model_document, stream_document
 
 LEARNING, CALM, SHIFT, RECOVERY = plan_acts(8.0)
@@ -26,24 +26,24 @@ FINDING = ExpectedAlert(
 )
 
 
-def moment(act: str, model: dict[str, object] | None, *alerts: dict[str, object]) -> Moment:
-    return Moment(at_ns=START_NS, act=act, model=model, alerts=alerts)
+def moment(act: str, model: dict[str, object] | None, *alerts: dict[str, object]) -> ApiSnapshot:
+    return ApiSnapshot(at_ns=START_NS, act=act, model=model, alerts=alerts)
 
 
-def screen(shown: Moment, act: Act) -> str:
+def screen(shown: ApiSnapshot, act: DemoAct) -> str:
     console = Console(width=100, record=True, quiet=True, color_system=None)
     with console.capture() as capture:
         console.quiet = False
-        console.print(view.render(shown, act, 12.3))
+        console.print(view.render_screen(shown, act, 12.3))
     return capture.get()
 
 
 @given(ratio=st.floats(-2, 2), cells=st.integers(1, 40))
 def test_a_bar_has_its_width_and_grows_with_its_ratio(ratio: float, cells: int) -> None:
-    drawn = view.draw_bar(ratio, cells)
+    drawn = view.draw_text_bar(ratio, cells)
     assert cell_len(drawn) == cells
     assert drawn.count("█") <= max(0.0, min(1.0, ratio)) * cells + 0.1
-    assert len(view.draw_bar(ratio, cells).rstrip()) <= len(view.draw_bar(ratio + 0.5, cells).rstrip())
+    assert len(view.draw_text_bar(ratio, cells).rstrip()) <= len(view.draw_text_bar(ratio + 0.5, cells).rstrip())
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_bar_has_its_width_and_grows_with_its_ratio(ratio: float, cells: int) 
     [(0.0, "    "), (0.25, "█   "), (0.5, "██  "), (0.625, "██▌ "), (1.0, "████"), (9.0, "████")],
 )
 def test_bars(ratio: float, drawn: str) -> None:
-    assert view.draw_bar(ratio, 4) == drawn
+    assert view.draw_text_bar(ratio, 4) == drawn
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_what_is_not_known_yet_is_said_so() -> None:
     model["latency"] |= {"p50_s": None, "p95_s": None, "p99_s": None, "over_ratio": None}
     model["error_ratio"] = None
     unknown = "p50 ?  p95 ?  p99 ?  400/s  errors ?"
-    assert unknown in view.format_line(moment("learning", model), LEARNING, 1.0)
+    assert unknown in view.format_status_line(moment("learning", model), LEARNING, 1.0)
     assert unknown in screen(moment("learning", model), LEARNING)
 
 
@@ -82,11 +82,11 @@ def test_lines() -> None:
     performance = "p50 21 µs  p95 43 µs  p99 1.2 ms  400/s  errors 0.0 %"
     mixed = [stream_document("a"), stream_document("b", state="learning")]
     assert [
-        view.format_line(moment("learning", None), LEARNING, 0.5),
-        view.format_line(moment("learning", model_document(state="learning")), LEARNING, 3.0),
-        view.format_line(moment("shift", model_document(drifting=("prediction.label",))), SHIFT, 21.25),
-        view.format_line(moment("calm", {**model_document(), "streams": []}), CALM, 9.0),
-        view.format_line(moment("calm", {**model_document(), "streams": mixed}), CALM, 9.0),
+        view.format_status_line(moment("learning", None), LEARNING, 0.5),
+        view.format_status_line(moment("learning", model_document(state="learning")), LEARNING, 3.0),
+        view.format_status_line(moment("shift", model_document(drifting=("prediction.label",))), SHIFT, 21.25),
+        view.format_status_line(moment("calm", {**model_document(), "streams": []}), CALM, 9.0),
+        view.format_status_line(moment("calm", {**model_document(), "streams": mixed}), CALM, 9.0),
     ] == [
         "  0.5 s  learning  waiting for the first telemetry",
         f"  3.0 s  learning  {performance}  reference 500 of 2000 values",
@@ -161,10 +161,10 @@ def test_the_verdict_in_words() -> None:
         "  + data_drift (input.image.brightness): mean 0.31 → mean 0.17, 0.93 where 0.05 is tolerated; "
         "fired 1.5 s after the shift began, "
     )
-    assert view.format_outcome(DemoOutcome(problems=(), alerts=(FINDING,))) == (
+    assert view.format_demo_outcome(DemoOutcome(problems=(), alerts=(FINDING,))) == (
         f"As expected; no alert before the shift, and all are resolved:\n{texts}resolved at 11.0 s."
     )
     open_end = ExpectedAlert(**{**{f: getattr(FINDING, f) for f in FINDING.__slots__}, "resolved_after_s": None})
-    assert view.format_outcome(DemoOutcome(problems=("No x.", "No y."), alerts=(open_end,))) == (
+    assert view.format_demo_outcome(DemoOutcome(problems=("No x.", "No y."), alerts=(open_end,))) == (
         f"{texts}not resolved.\nNot as expected:\n  - No x.\n  - No y."
     )

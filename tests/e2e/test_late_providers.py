@@ -26,10 +26,10 @@ def run(calls):
     for _ in range(calls):
         session.run(None, {"input": np.array([[3, 0, 0, 0.5]], np.float32)})
 run(int(sys.argv[1]))
-JOURNAL.emit(RecordsDropped(reason="buffer_full", count=100))
+JOURNAL.emit_event(RecordsDropped(reason="buffer_full", count=100))
 assert handle.flush(30)
 run(int(sys.argv[2]))
-JOURNAL.emit(RecordsDropped(reason="buffer_full", count=20))
+JOURNAL.emit_event(RecordsDropped(reason="buffer_full", count=20))
 
 from opentelemetry import metrics, trace, _logs
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -57,7 +57,7 @@ if "logs" in sys.argv[4]:
 if "flushed" in sys.argv[4]:
     assert handle.flush(30)
 run(int(sys.argv[3]))
-JOURNAL.emit(RecordsDropped(reason="buffer_full", count=3))
+JOURNAL.emit_event(RecordsDropped(reason="buffer_full", count=3))
 """
 
 

@@ -257,7 +257,7 @@ OTHER = replace(FIRING, rule="latency", title="latency", sequence=3)
 
 
 def send_alerts(dsn: str, *alerts: Alert) -> None:
-    notifier_type = NOTIFIERS.load("sentry")
+    notifier_type = NOTIFIERS.load_plugin("sentry")
     notifier = notifier_type.create(notifier_type.section_type.model_validate({"dsn": dsn}), None)
     assert notifier is not None
     for alert in alerts:

@@ -34,7 +34,7 @@ def test_a_child_of_multiprocessing_that_ends_without_atexit_is_asked_too(tmp_pa
     if is_inherited:
         parent = os.getpid()
         hook = ExitHook(lambda is_abrupt: None if os.getpid() == parent else note(path, is_abrupt))
-        os.register_at_fork(after_in_child=hook.after_fork)
+        os.register_at_fork(after_in_child=hook.register_after_fork)
         process = context.Process(target=idle)
     else:
         process = context.Process(target=child, args=(str(path),))
@@ -42,7 +42,7 @@ def test_a_child_of_multiprocessing_that_ends_without_atexit_is_asked_too(tmp_pa
     process.join()
     assert (process.exitcode, path.read_text()) == (0, "True")
     if is_inherited:
-        hook.cancel()
+        hook.unregister()
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="signals of POSIX")

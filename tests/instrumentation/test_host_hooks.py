@@ -47,7 +47,7 @@ class Recorder:
     def flush_all(self) -> None:
         self.calls.append("all")
 
-    def flush_into(self, provider: object) -> None:
+    def flush_to_provider(self, provider: object) -> None:
         self.calls.append(provider)
 
 
@@ -69,7 +69,7 @@ def test_a_method_is_replaced_in_place_and_restored(name: str, plain: str) -> No
     original = Base.__dict__[name]
     hook = MethodHook(Base, name, shout)
     assert (getattr(Base(), name)("a"), getattr(Base, name).__name__) == (plain.upper(), name)
-    hook.undo()
+    hook.restore_method()
     assert Base.__dict__[name] is original
     assert getattr(Base(), name)("a") == plain
 
@@ -80,7 +80,7 @@ def test_below_another_librarys_patch_the_replacement_calls_the_original_only(mo
     ours = Base.end
     monkeypatch.setattr(Base, "end", lambda self, word: f"<{ours(self, word)}>")
     assert Base().end("a") == "<A>"
-    hook.undo()
+    hook.restore_method()
     assert Base().end("a") == "<a>"
     monkeypatch.undo()
     Base.end = original  # type: ignore[method-assign]
@@ -118,13 +118,13 @@ def test_a_module_that_is_loaded_later_is_hooked_then(monkeypatch: pytest.Monkey
     monkeypatch.delitem(sys.modules, "uvicorn.server")
     hooks = HostHooks(Recorder())
     try:
-        hooks.set_loaded()
+        hooks.hook_loaded_modules()
         assert module.Server.__dict__["shutdown"] is original
         monkeypatch.setitem(sys.modules, "uvicorn.server", module)
-        hooks.set_loaded()
+        hooks.hook_loaded_modules()
         assert module.Server.__dict__["shutdown"] is not original
     finally:
-        hooks.undo()
+        hooks.remove_hooks()
     assert module.Server.__dict__["shutdown"] is original
 
 
@@ -144,7 +144,7 @@ def test_uvicorns_shutdown_flushes_after_it_and_ends_as_it_did(
 
     monkeypatch.setattr(module.Server, "shutdown", shutdown)
     hooks = HostHooks(recorder)
-    hooks.set_loaded()
+    hooks.hook_loaded_modules()
     try:
         server: Any = object.__new__(module.Server)
         if is_failing:
@@ -153,7 +153,7 @@ def test_uvicorns_shutdown_flushes_after_it_and_ends_as_it_did(
         else:
             assert asyncio.run(server.shutdown(sockets="sockets")) == "ended"
     finally:
-        hooks.undo()
+        hooks.remove_hooks()
     assert recorder.calls == ["sockets", "all"]
 
 
@@ -254,14 +254,14 @@ def test_idle_workers_of_a_pool_export_and_end_as_they_would_without(
     method: str, task: Callable[[str], int], exit_code: int, tmp_path: Path
 ) -> None:
     hooks = HostHooks(Recorder())
-    hooks.set_loaded()
+    hooks.hook_loaded_modules()
     try:
         with multiprocessing.get_context(method).Pool(2) as pool:
             workers = [*pool._pool]  # type: ignore[attr-defined]
             pids = set(pool.map(task, [str(tmp_path)] * 8, chunksize=1))
         pool.join()
     finally:
-        hooks.undo()
+        hooks.remove_hooks()
     assert [worker.exitcode for worker in workers if worker.pid in pids] == [exit_code] * len(pids)
     assert {worker.exitcode for worker in workers if worker.pid not in pids} <= {-signal.SIGTERM}
     assert sum(count_exported(path) for path in tmp_path.iterdir()) == 8
@@ -271,7 +271,7 @@ def test_idle_workers_of_a_pool_export_and_end_as_they_would_without(
 @pytest.mark.filterwarnings("ignore:This process")
 def test_a_pool_that_was_closed_ends_in_order(tmp_path: Path) -> None:
     hooks = HostHooks(Recorder())
-    hooks.set_loaded()
+    hooks.hook_loaded_modules()
     try:
         pool = multiprocessing.get_context("fork").Pool(2)
         workers = [*pool._pool]  # type: ignore[attr-defined]
@@ -279,7 +279,7 @@ def test_a_pool_that_was_closed_ends_in_order(tmp_path: Path) -> None:
         pool.close()
         pool.terminate()
     finally:
-        hooks.undo()
+        hooks.remove_hooks()
     assert [worker.exitcode for worker in workers] == [0, 0]
     assert sum(count_exported(path) for path in tmp_path.iterdir()) == 8
 
@@ -289,14 +289,14 @@ def test_a_pool_that_was_closed_ends_in_order(tmp_path: Path) -> None:
 def test_a_pool_at_work_is_terminated_at_once() -> None:
     context = multiprocessing.get_context("fork")
     hooks = HostHooks(Recorder())
-    hooks.set_loaded()
+    hooks.hook_loaded_modules()
     try:
         with context.Pool(1) as pool:
             workers = [*pool._pool]  # type: ignore[attr-defined]
             pool.apply_async(time.sleep, (60,))
             began_s = time.monotonic()
     finally:
-        hooks.undo()
+        hooks.remove_hooks()
     assert [worker.exitcode for worker in workers] == [-signal.SIGTERM]
     assert time.monotonic() - began_s < 30
 

@@ -17,15 +17,15 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import StatusCode
 
 from otel_mlmon import ModelOptions, semconv
-from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
+from otel_mlmon.instrumentation.aggregate.aggregator import PredictionAggregator
 from otel_mlmon.instrumentation.decode.batch import CHUNK_CALLS
-from otel_mlmon.instrumentation.decode.decoder import Decoder
+from otel_mlmon.instrumentation.decode.decoder import TensorDecoder
 from otel_mlmon.instrumentation.export.events import EventWriter
 from otel_mlmon.instrumentation.export.metrics import MetricWriter
 from otel_mlmon.instrumentation.export.spans import SpanWriter
 from otel_mlmon.instrumentation.pipeline import InstrumentationPipeline
 from otel_mlmon.testing import Captured, capture
-from otel_mlmon.vocabulary import TextBuckets, split_bucket
+from otel_mlmon.vocabulary import TextBuckets, split_bucket_label
 from tests.support import models
 
 Points = dict[tuple[tuple[str, Any], ...], Any]
@@ -215,7 +215,7 @@ def test_regression_sigmoid_images_and_words() -> None:
         categories = points(captured, "ml.input.category")
         (name,) = {dict(key)["ml.model.name"] for key in categories}
         assert {dict(key)["ml.feature.value"]: n for key, n in categories.items()} == {
-            split_bucket(TextBuckets(key="", model=name).assign(text))[0]: count
+            split_bucket_label(TextBuckets(key="", model=name).assign_bucket(text))[0]: count
             for text, count in (("red", 5), ("secret@example.org", 1))
         }
 
@@ -268,11 +268,11 @@ def test_calls_are_recorded_or_dropped_by_reason() -> None:
 @pytest.mark.parametrize(
     ("owner", "method", "stage"),
     [
-        (Decoder, "decode", "record"),
-        (Aggregator, "add", "record"),
-        (MetricWriter, "write", "metrics"),
-        (SpanWriter, "write", "spans_and_events"),
-        (EventWriter, "write_predictions", "spans_and_events"),
+        (TensorDecoder, "decode_batch", "record"),
+        (PredictionAggregator, "add_predictions", "record"),
+        (MetricWriter, "write_snapshot", "metrics"),
+        (SpanWriter, "write_spans", "spans_and_events"),
+        (EventWriter, "write_prediction_events", "spans_and_events"),
     ],
 )
 def test_a_fault_in_any_stage_changes_nothing_for_the_host(
@@ -299,7 +299,7 @@ def test_a_call_after_which_copying_fails_is_timed_until_it_fails_too_often(monk
     def broken(*_: object) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr("otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder.make_copier", broken)
+    monkeypatch.setattr("otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder.make_call_copier", broken)
     session = ort.InferenceSession(models.classifier())
     with capture() as captured:
         for _ in range(120):
@@ -356,7 +356,7 @@ def resting(**options: Any) -> Iterator[tuple[Captured, InstrumentationPipeline]
         assert captured.handle._running is not None
         pipeline = captured.handle._running.pipeline
         ort.InferenceSession(models.classifier(name="first")).run(None, FEED)
-        assert pipeline._worker.stop(10)
+        assert pipeline._worker.stop_thread(10)
         captured.flush()
         yield captured, pipeline
 

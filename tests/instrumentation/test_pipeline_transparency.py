@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
-from otel_mlmon.instrumentation.decode.decoder import Decoder
-from otel_mlmon.instrumentation.decode.model_loading import LoadTracker
+from otel_mlmon.instrumentation.aggregate.aggregator import PredictionAggregator
+from otel_mlmon.instrumentation.decode.decoder import TensorDecoder
+from otel_mlmon.instrumentation.decode.model_loading import ModelLoadTracker
 from otel_mlmon.instrumentation.export.call_sampler import CallSampler, SlowCallDetector
 from otel_mlmon.instrumentation.export.events import EventWriter
 from otel_mlmon.instrumentation.export.metrics import MetricWriter
@@ -36,14 +36,18 @@ SLOW = settings(deadline=None, max_examples=40, suppress_health_check=[HealthChe
 FAULTS = st.sampled_from([RuntimeError, KeyError, MemoryError, RecursionError, UnicodeError, AttributeError, OSError])
 HOSTS = st.sampled_from([ValueError, KeyError, AttributeError, StopIteration, KeyboardInterrupt, SystemExit])
 STAGES = [
-    (CallRecorder, "_describe"), (CallRecorder, "_copiers_of"), (CallRecorder, "attach_copier"),
+    (CallRecorder, "_describe"), (CallRecorder, "_copiers_of"), (CallRecorder, "attach_run_copier"),
     (CallRecorder, "attach_value_copier"), (CallRecorder, "attach_async_copier"),
-    (AsyncCopier, "_record_first"), (CallQueue, "offer"), (LoadTracker, "take"), (LoadTracker, "add_session"),
-    (LoadTracker, "durations"), (LoadTracker, "announcements"), (Decoder, "__init__"), (Decoder, "decode"),
-    (Aggregator, "add"), (Aggregator, "take"),
-    (MetricWriter, "write"), (MetricWriter, "write_loads"), (MetricWriter, "add_exemplars"), (SpanWriter, "write"),
-    (EventWriter, "write_predictions"), (EventWriter, "write_exceptions"), (EventWriter, "write_model"),
-    (CallSampler, "choose"), (SlowCallDetector, "detect"),
+    (AsyncCopier, "_record_first"), (CallQueue, "offer"),
+    (ModelLoadTracker, "take_queued_loads"), (ModelLoadTracker, "announce_session"),
+    (ModelLoadTracker, "take_load_durations"), (ModelLoadTracker, "take_load_announcements"),
+    (TensorDecoder, "__init__"), (TensorDecoder, "decode_batch"),
+    (PredictionAggregator, "add_predictions"), (PredictionAggregator, "take_snapshots"),
+    (MetricWriter, "write_snapshot"), (MetricWriter, "write_model_loads"), (MetricWriter, "add_exemplars"),
+    (SpanWriter, "write_spans"),
+    (EventWriter, "write_prediction_events"), (EventWriter, "write_exception_events"),
+    (EventWriter, "write_model_event"),
+    (CallSampler, "choose_calls"), (SlowCallDetector, "detect_slow_calls"),
 ]  # fmt: skip
 
 
@@ -213,13 +217,13 @@ def test_calls_of_eight_threads_are_recorded_suppressed_or_dropped(count: int) -
 
 def test_a_full_buffer_drops_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     session = ort.InferenceSession(models.classifier())
-    may_go_on, decode = threading.Event(), Decoder.decode
+    may_go_on, decode = threading.Event(), TensorDecoder.decode_batch
 
-    def stuck(self: Decoder, batch: Any) -> Any:
+    def stuck(self: TensorDecoder, batch: Any) -> Any:
         assert may_go_on.wait(30)
         return decode(self, batch)
 
-    monkeypatch.setattr(Decoder, "decode", stuck)
+    monkeypatch.setattr(TensorDecoder, "decode_batch", stuck)
     with capture(buffer_records=50, events_per_second=0.0, spans_per_second=0.0) as captured:
         in_threads(8, 200, session)
         may_go_on.set()

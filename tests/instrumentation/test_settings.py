@@ -24,17 +24,17 @@ from otel_mlmon.instrumentation.settings import (
     OPTIONS,
     InstrumentationSettings,
     ModelOptions,
-    configuration_type,
+    make_configuration_type,
     resolve_settings,
 )
-from otel_mlmon.options import declare_option, options_of, positive
+from otel_mlmon.options import check_positive, declare_option, list_options
 
 ROOT = Path(__file__).parent.parent.parent
 PROVIDERS = ["tracer_provider", "meter_provider", "logger_provider"]
 
 EXTENDED: Any = make_dataclass(
     "ExtendedSettings",
-    [("probe_interval_s", float, declare_option(default=3.0, doc="Time between two probes.", check=positive))],
+    [("probe_interval_s", float, declare_option(default=3.0, doc="Time between two probes.", check=check_positive))],
     bases=(InstrumentationSettings,),
     frozen=True,
     slots=True,
@@ -89,15 +89,15 @@ def test_a_new_row_is_in_the_documentation_the_command_and_the_configuration_fil
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     row = "| `probe_interval_s` | `OTEL_MLMON_PROBE_INTERVAL_S` | `3.0` | Time between two probes. |"
-    assert row in settings_page(options_of(EXTENDED)).splitlines()
+    assert row in settings_page(list_options(EXTENDED)).splitlines()
     monkeypatch.setenv("OTEL_MLMON_PROBE_INTERVAL_S", "2.5")
-    assert command.run(argparse.Namespace(json=True, model=None), settings_type=EXTENDED) == 0
+    assert command.run_command(argparse.Namespace(json=True, model=None), settings_type=EXTENDED) == 0
     assert json.loads(capsys.readouterr().out)["probe_interval_s"] == {
         "value": 2.5,
         "origin": "environment",
         "variable": "OTEL_MLMON_PROBE_INTERVAL_S",
     }
-    section = configuration_type(EXTENDED, "Section", __name__)
+    section = make_configuration_type(EXTENDED, "Section", __name__)
     assert get_type_hints(section)["probe_interval_s"] == float | None
     assert (section().probe_interval_s, section(probe_interval_s=1.5).probe_interval_s) == (None, 1.5)
 
@@ -169,11 +169,11 @@ def test_which_arguments_are_allowed(name: str, allowed: list[Any], refused: lis
 def test_a_model_without_thresholds_has_the_general_ones() -> None:
     own = ModelOptions(version="2", latency_threshold_s=0.5, confidence_floor=0.0)
     settings = resolved(models={"own": own, "other": ModelOptions(version="3")}, confidence_floor=0.25)
-    assert settings.options_for("own") == replace(own, text="hash", text_key="")
-    assert settings.options_for("other") == ModelOptions(
+    assert settings.find_model_options("own") == replace(own, text="hash", text_key="")
+    assert settings.find_model_options("other") == ModelOptions(
         version="3", latency_threshold_s=math.inf, confidence_floor=0.25, text="hash", text_key=""
     )
-    assert settings.options_for("unknown") == ModelOptions(
+    assert settings.find_model_options("unknown") == ModelOptions(
         latency_threshold_s=math.inf, confidence_floor=0.25, text="hash", text_key=""
     )
 

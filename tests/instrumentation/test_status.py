@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import otel_mlmon
 from otel_mlmon.instrumentation.export import bulk
-from otel_mlmon.instrumentation.export.bulk_self_test import self_test
+from otel_mlmon.instrumentation.export.bulk_self_test import check_bulk_recording
 from otel_mlmon.instrumentation.lifecycle import Handle
 from otel_mlmon.instrumentation.status import Status
 from otel_mlmon.testing import capture
@@ -92,8 +92,8 @@ def test_metrics_switched_off_by_the_environment(variable: str, value: str, monk
 def test_a_release_of_the_sdk_laid_out_in_another_way_is_used_by_record(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = InMemoryMetricReader()
     provider = sdk.MeterProvider([reader], shutdown_on_exit=False)
-    bulk.private.cache_clear()
-    self_test.cache_clear()
+    bulk.import_private_name.cache_clear()
+    check_bulk_recording.cache_clear()
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.metrics._internal.measurement", None)
     try:
         with used(provider) as handle:
@@ -105,6 +105,6 @@ def test_a_release_of_the_sdk_laid_out_in_another_way_is_used_by_record(monkeypa
             names = [metric.name for metric in data.resource_metrics[0].scope_metrics[0].metrics]
             assert {"ml.inference.duration", "ml.input.feature"} <= set(names)
     finally:
-        bulk.private.cache_clear()
-        self_test.cache_clear()
+        bulk.import_private_name.cache_clear()
+        check_bulk_recording.cache_clear()
         provider.shutdown()

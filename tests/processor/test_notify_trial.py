@@ -25,7 +25,7 @@ def configure(folder: Path, *notify: Any, **sections: Any) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("rule", RULES.names())
+@pytest.mark.parametrize("rule", RULES.list_names())
 def test_a_test_alert_of_every_rule_says_that_it_is_one(rule: str) -> None:
     alert = build_test_alert(Config(), rule=rule, model="fraud", now_ns=TIME_NS)
     assert (alert.is_test, build_document(alert)["is_test"], alert.is_resolved) == (True, True, False)

@@ -10,7 +10,7 @@ import pytest
 
 from otel_mlmon import semconv
 from otel_mlmon.testing import SimulatedProcessor
-from otel_mlmon.testing.telemetry import Telemetry
+from otel_mlmon.testing.telemetry import MetricsRequestBuilder
 from otel_mlmon.types import ModelKey
 
 PANE, PANE_NS, MINUTE_PANES = "30s", 30 * 10**9, 2
@@ -108,11 +108,13 @@ def test_a_head_that_is_gone_is_a_drift_of_the_predictions() -> None:
         for pane in range(40 * MINUTE_PANES):
             processor.now_ns += PANE_NS
             start_ns = processor.now_ns - PANE_NS
-            telemetry = Telemetry(ModelKey("shop", "1"), sender="w", start_ns=start_ns, end_ns=processor.now_ns)
+            telemetry = MetricsRequestBuilder(
+                ModelKey("shop", "1"), sender="w", start_ns=start_ns, end_ns=processor.now_ns
+            )
             for head in ("size",) if pane >= 20 * MINUTE_PANES else ("size", "colour"):
                 for label, count in {"a": 60, "b": 40}.items():
                     words = {semconv.PREDICTION_LABEL: label, semconv.OUTPUT_NAME: head}
-                    telemetry.add_count(semconv.PREDICTIONS, count, words)
+                    telemetry.add_counter_point(semconv.PREDICTIONS, count, words)
             processor.receive(telemetry.request)
             processor.advance()
         (alert,) = processor.alerts

@@ -81,7 +81,7 @@ def test_a_number_of_streams_that_cannot_be_is_refused_with_its_line(tmp_path: P
 
 def test_a_reference_file_is_read_at_the_start(tmp_path: Path) -> None:
     profile = Profile.from_data(model="fraud", version="7", labels=["ok"] * 90 + ["fraud"] * 10)
-    profile.write(tmp_path / "fraud.json")
+    profile.write_file(tmp_path / "fraud.json")
     settings = settings_of(tmp_path, f"models: {{fraud: {{reference: {{file: '{tmp_path}/fraud.json'}}}}}}")
     assert settings.model_settings(FRAUD).profile == profile
     assert settings.model_settings(DIGITS).profile is None

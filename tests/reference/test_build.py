@@ -27,7 +27,7 @@ def model(folder: Path, content: bytes, name: str = "fraud") -> Path:
 def profiled(
     path: Path, *, options: ModelOptions | None = None, truth: Any = None, **feed: np.ndarray
 ) -> BuiltReference:
-    return OnnxModel(path).profile(feed, options=options, truth=truth)
+    return OnnxModel(path).build_profile(feed, options=options, truth=truth)
 
 
 def test_what_is_profiled_is_what_the_application_sends(tmp_path: Path) -> None:
@@ -96,7 +96,10 @@ def test_a_regression_has_values_and_texts_are_categories(tmp_path: Path) -> Non
     built = profiled(model(tmp_path, models.strings()), word=words, number=np.ones((4, 1), dtype=np.float32))
     word = built.profile.streams["input.word"]
     buckets = TextBuckets(key="", model=built.profile.model)
-    assert (dict(word.categories.counts), word.missing) == ({buckets.assign("red"): 2, buckets.assign("blue"): 1}, 1)
+    assert (dict(word.categories.counts), word.missing) == (
+        {buckets.assign_bucket("red"): 2, buckets.assign_bucket("blue"): 1},
+        1,
+    )
     kept = profiled(
         model(tmp_path, models.strings()), options=ModelOptions(keep_text=["word"]), word=words,
         number=np.ones((4, 1), dtype=np.float32),

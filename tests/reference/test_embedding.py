@@ -18,8 +18,8 @@ from otel_mlmon.reference.embedding import (
     decode_profile,
     embed_profile,
     encode_profile,
-    find_profile,
-    read_metadata,
+    find_embedded_profile,
+    read_model_metadata,
 )
 from otel_mlmon.reference.profile import Profile
 from tests.support.models import classifier, softmax
@@ -43,14 +43,14 @@ def test_the_runtime_reads_what_was_embedded_and_the_model_runs_as_before() -> N
     carried = embed_profile(model, profile())
     session = onnxruntime.InferenceSession(carried, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
-    assert find_profile(metadata) == profile_of(carried)
+    assert find_embedded_profile(metadata) == profile_of(carried)
     assert metadata["author"] == "me"
     before = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     assert np.array_equal(session.run(None, {"input": rows})[0], before.run(None, {"input": rows})[0])
 
 
 def profile_of(model: bytes) -> Profile | None:
-    return find_profile(read_metadata(model))
+    return find_embedded_profile(read_model_metadata(model))
 
 
 def test_the_bytes_of_the_model_stay_as_they_are_and_onnx_accepts_the_whole() -> None:
@@ -81,8 +81,8 @@ def test_a_long_profile_is_compressed_and_is_the_same_profile() -> None:
 
 
 def test_a_model_without_a_profile_has_none() -> None:
-    assert find_profile({}) is None
-    assert find_profile({"otel_mlmon.reference": ""}) is None
+    assert find_embedded_profile({}) is None
+    assert find_embedded_profile({"otel_mlmon.reference": ""}) is None
     assert profile_of(softmax()) is None
 
 
@@ -122,4 +122,4 @@ def test_any_metadata_survives_as_onnx_itself_reads_it(metadata: dict[str, str],
     entries = {entry.key: entry.value for entry in carried.metadata_props}
     assert decode_profile(entries.pop("otel_mlmon.reference")) == profile(0)
     assert (entries, carried.model_version) == (metadata, version)
-    assert read_metadata(model.SerializeToString()) == metadata
+    assert read_model_metadata(model.SerializeToString()) == metadata

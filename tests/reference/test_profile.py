@@ -51,8 +51,8 @@ def test_what_it_counts() -> None:
 
 def test_a_file_is_the_profile(tmp_path: Path) -> None:
     path = tmp_path / "fraud.reference.json"
-    profile().write(path)
-    assert Profile.read(path) == profile()
+    profile().write_file(path)
+    assert Profile.read_file(path) == profile()
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
@@ -123,7 +123,7 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, change: dict[str, 
     path = tmp_path / "bad.json"
     path.write_text(json.dumps(profile().to_dict() | change))
     with pytest.raises(ProfileError) as caught:
-        Profile.read(path)
+        Profile.read_file(path)
     assert str(caught.value).startswith(f"{path}: {message}")
 
 
@@ -132,7 +132,7 @@ def test_what_is_no_profile_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.json"
     path.write_bytes(content)
     with pytest.raises(ProfileError):
-        Profile.read(path)
+        Profile.read_file(path)
 
 
 def test_a_key_that_is_missing_is_named() -> None:
@@ -144,4 +144,4 @@ def test_a_key_that_is_missing_is_named() -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match="No such file"):
-        Profile.read(tmp_path / "none.json")
+        Profile.read_file(tmp_path / "none.json")

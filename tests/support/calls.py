@@ -8,15 +8,28 @@ from typing import Any
 
 import numpy as np
 
-from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator, Snapshot
+from otel_mlmon.instrumentation.aggregate.aggregator import MetricSnapshot, PredictionAggregator
 from otel_mlmon.instrumentation.decode.batch import CallBatch, take_batches
-from otel_mlmon.instrumentation.decode.decoder import Decoder
-from otel_mlmon.instrumentation.decode.findings import Findings
+from otel_mlmon.instrumentation.decode.decoder import TensorDecoder
+from otel_mlmon.instrumentation.decode.findings import ModelFindings
 from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
-from otel_mlmon.instrumentation.decode.predictions import Confidences, Head, Labels, Predictions
+from otel_mlmon.instrumentation.decode.predictions import (
+    ClassificationHead,
+    PredictedLabels,
+    PredictionConfidences,
+    Predictions,
+)
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Item, Plan, SessionInfo, Side, weigh_call
-from otel_mlmon.instrumentation.runtime.onnxruntime.copies import make_copier
+from otel_mlmon.instrumentation.runtime.call import (
+    FIELDS,
+    CallTuple,
+    Item,
+    Plan,
+    SessionInfo,
+    Side,
+    estimate_call_bytes,
+)
+from otel_mlmon.instrumentation.runtime.onnxruntime.copies import make_call_copier
 from otel_mlmon.instrumentation.runtime.onnxruntime.plans import plan_inputs, plan_outputs
 from otel_mlmon.instrumentation.settings import ModelOptions
 from otel_mlmon.vocabulary import Admit
@@ -117,7 +130,7 @@ def copy_calls(calls: Sequence[tuple[Arrays, Arrays]], **described: Any) -> list
     """Calls as they would be copy_calls on the host's thread; each is its inputs and its outputs, by name."""
     plan, positions = planned(*calls[0], **described)
     sink = Sink()
-    copy_call = make_copier(plan, positions, sink=sink, context=lambda _: None)
+    copy_call = make_call_copier(plan, positions, sink=sink, context=lambda _: None)
     for given, found in calls:
         copy_call(given, list(found.values()), 10, 1010)
     return records_of(sink.queue)
@@ -136,7 +149,7 @@ def copies(side: Side) -> tuple[Item, ...]:
 def batch_of(records: Sequence[CallTuple]) -> CallBatch:
     """Returns a batch of calls of one plan, as they are gathered from the buffer."""
     ring = CallQueue(
-        fields=FIELDS, max_records=len(records) + 1, max_bytes=1 << 40, attend=lambda _: None, weigh=weigh_call
+        fields=FIELDS, max_records=len(records) + 1, max_bytes=1 << 40, attend=lambda _: None, weigh=estimate_call_bytes
     )
     for record in records:
         ring.offer(record, 1)
@@ -149,28 +162,28 @@ def summarize(
     options: ModelOptions,
     *,
     cuts: Sequence[int] = (),
-    findings: Findings | None = None,
+    findings: ModelFindings | None = None,
     admit: Admit = lambda _, __, ___, counts, ____: counts,
-) -> Snapshot:
+) -> MetricSnapshot:
     """Adds up decoded records, which are read in pieces that end at `cuts`."""
-    decoder = Decoder(records[0][0], options=lambda _: options, max_features=100, findings=findings)
-    aggregator = Aggregator(admit=admit)
+    decoder = TensorDecoder(records[0][0], options=lambda _: options, max_features=100, findings=findings)
+    aggregator = PredictionAggregator(admit=admit)
     ends = [*sorted({cut % len(records) for cut in cuts} - {0}), len(records)]
     start = 0
     for end in ends:
-        aggregator.add(decoder.decode(batch_of(records[start:end])))
+        aggregator.add_predictions(decoder.decode_batch(batch_of(records[start:end])))
         start = end
-    (snapshot,) = aggregator.take()
+    (snapshot,) = aggregator.take_snapshots()
     return snapshot
 
 
-def labels_of(snapshot: Snapshot) -> Mapping[str, int]:
+def labels_of(snapshot: MetricSnapshot) -> Mapping[str, int]:
     """Counts the predictions of a model's only output by label; empty without labels."""
     assert set(snapshot.labels) <= {""}
     return snapshot.labels.get("", {})
 
 
-def confidences_of(snapshot: Snapshot) -> np.ndarray:
+def confidences_of(snapshot: MetricSnapshot) -> np.ndarray:
     """Returns the confidences of a model's only output."""
     assert set(snapshot.confidences) <= {""}
     return snapshot.confidences.get("", np.zeros(0))
@@ -180,7 +193,7 @@ def make_predictions(
     confidences: Sequence[Sequence[float]],
     *,
     errors: Sequence[str | None] = (),
-    labels: Labels | None = None,
+    labels: PredictedLabels | None = None,
     batch_sizes: Sequence[int] = (),
     version: str = "2",
 ) -> Predictions:
@@ -195,9 +208,9 @@ def make_predictions(
         errors=errors or [None] * calls,
         batch_sizes=np.array(batch_sizes or [len(rows) for rows in confidences], dtype=np.int64),
         heads={
-            "": Head(
-                labels=labels or Labels(),
-                confidences=Confidences(
+            "": ClassificationHead(
+                labels=labels or PredictedLabels(),
+                confidences=PredictionConfidences(
                     np.array([value for rows in confidences for value in rows], dtype=np.float64),
                     np.array([call for call, rows in enumerate(confidences) for _ in rows], dtype=np.int64),
                 ),

@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from otel_mlmon import semconv
 from otel_mlmon.processor.serve.page.source import Source
 from otel_mlmon.testing import SimulatedProcessor
-from otel_mlmon.testing.telemetry import Telemetry
+from otel_mlmon.testing.telemetry import MetricsRequestBuilder
 from otel_mlmon.types import ModelKey
 
 PANE_S: Final = 10
@@ -181,11 +181,11 @@ def _traced_call(
     now_ns: int, model: str, traffic: Traffic, duration_s: float, *, trace_id: bytes
 ) -> ExportMetricsServiceRequest:
     """Builds what another process of the model counted: one call, with its trace."""
-    telemetry = Telemetry(
+    telemetry = MetricsRequestBuilder(
         ModelKey(model, traffic.version, ""), sender="sender-2", start_ns=now_ns - PANE_S * 10**9, end_ns=now_ns
     )
     error = {semconv.ERROR_TYPE: "RuntimeError"} if traffic.failed_ratio else {}
-    telemetry.add_values(semconv.DURATION, [duration_s], error)
+    telemetry.add_histogram_point(semconv.DURATION, [duration_s], error)
     (metric,) = telemetry.request.resource_metrics[0].scope_metrics[0].metrics
     (point,) = metric.exponential_histogram.data_points or metric.histogram.data_points
     point.exemplars.add(time_unix_nano=now_ns, as_double=duration_s, trace_id=trace_id, span_id=trace_id[:8])

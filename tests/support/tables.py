@@ -13,18 +13,18 @@ import pytest
 from numpy.typing import NDArray
 
 from otel_mlmon.backtest.column_streams import measure_design_effects
-from otel_mlmon.backtest.columns import build_profile, choose_columns
+from otel_mlmon.backtest.columns import build_table_profile, choose_column_kinds
 from otel_mlmon.backtest.replay_table import replay_table
 from otel_mlmon.backtest.report import BacktestReport
 from otel_mlmon.backtest.request import BacktestRequest, WindowLength
-from otel_mlmon.table.table import Table, ignore_progress, open_object
+from otel_mlmon.table.table import Table, ignore_progress, open_memory_table
 
 SETUP = "pip install --no-deps nannyml==0.13.1"
 
 
 def table(columns: Mapping[str, NDArray[Any] | Sequence[object]]) -> Table:
     """Builds a table of columns."""
-    return open_object(columns, "memory")
+    return open_memory_table(columns, "memory")
 
 
 def judged(
@@ -41,8 +41,8 @@ def judged(
 
 def judged_tables(reference: Table, data: Table, request: BacktestRequest) -> BacktestReport:
     """Returns the backtest's report on two tables; the files of `request` are names only."""
-    choices = choose_columns(reference, request.columns, timestamp=request.timestamp)
-    profile = measure_design_effects(build_profile(reference, choices), reference, choices)
+    choices = choose_column_kinds(reference, request.columns, timestamp=request.timestamp)
+    profile = measure_design_effects(build_table_profile(reference, choices), reference, choices)
     return replay_table(request, data, profile, choices, ignore_progress)
 
 

@@ -11,12 +11,12 @@ import pytest
 from otel_mlmon.table.cells import (
     MISSING_TEXTS,
     format_label,
-    is_number,
-    is_padded,
+    has_leading_zeros,
+    is_number_text,
     normalize_label,
-    parse_numbers,
-    parse_texts,
-    read_labels,
+    parse_cell_labels,
+    parse_cell_numbers,
+    parse_number_texts,
 )
 
 
@@ -24,7 +24,7 @@ from otel_mlmon.table.cells import (
 def test_a_word_for_nothing_is_missing_however_it_is_written(word: str) -> None:
     cells = [word, word.upper(), f" {word.title()}\t"]
     assert [format_label(cell) for cell in cells] == [None, None, None]
-    numbers = parse_numbers(pa.array([*cells, "1"]))
+    numbers = parse_cell_numbers(pa.array([*cells, "1"]))
     np.testing.assert_array_equal(numbers.values, [np.nan, np.nan, np.nan, 1.0])
     assert numbers.first_text == -1
 
@@ -64,18 +64,18 @@ def test_the_label_of_a_value(value: object, word: str | None) -> None:
     ],
 )
 def test_numbers_of_every_type(array: pa.Array, numbers: list[float]) -> None:
-    parsed = parse_numbers(array)
+    parsed = parse_cell_numbers(array)
     np.testing.assert_array_equal(parsed.values, numbers)
     assert parsed.first_text == -1
 
 
 @pytest.mark.parametrize(("cells", "row"), [(["1", "x"], 1), (["1_0"], 0), (["", "NA", "0x1"], 2), (["1", "1,5"], 1)])
 def test_the_first_cell_that_is_not_a_number(cells: list[str], row: int) -> None:
-    assert parse_numbers(pa.array(cells)).first_text == row
+    assert parse_cell_numbers(pa.array(cells)).first_text == row
 
 
 def test_a_decimal_comma_goes_with_no_point() -> None:
-    parsed = parse_texts(["1,5", "-2", None, "2.5"], ",")
+    parsed = parse_number_texts(["1,5", "-2", None, "2.5"], ",")
     np.testing.assert_array_equal(parsed.values, [1.5, -2.0, np.nan, np.nan])
     assert parsed.first_text == 3
 
@@ -110,7 +110,7 @@ def test_a_word_as_the_number_it_is(word: str, label: str) -> None:
     ],
 )
 def test_labels_of_every_type(array: pa.Array, labels: list[str | None]) -> None:
-    read = read_labels(array)
+    read = parse_cell_labels(array)
     assert [read.table[code] for code in read.codes] == labels
 
 
@@ -119,4 +119,4 @@ def test_labels_of_every_type(array: pa.Array, labels: list[str | None]) -> None
     [("01", True, True), ("0", False, True), ("0.5", False, True), ("-007", True, True), ("a0", False, False)],
 )
 def test_leading_zeros_make_an_identifier(text: str, *, padded: bool, number: bool) -> None:
-    assert (is_padded(text), is_number(text)) == (padded, number)
+    assert (has_leading_zeros(text), is_number_text(text)) == (padded, number)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from otel_mlmon.errors import DataError, DependencyMissingError
-from otel_mlmon.table.files import find_files, find_suffix
+from otel_mlmon.table.files import find_format_suffix, find_table_files
 from otel_mlmon.table.read import read_table
 
 ENDINGS = ".csv .tsv .txt .parquet .pq .jsonl .ndjson .json"
@@ -21,7 +21,7 @@ def tree(folder: Path, *names: str) -> Path:
 
 
 def names_of(location: Path | str, root: Path) -> list[str]:
-    return [str(Path(file.path).relative_to(root)) for file in find_files(str(location)).files]
+    return [str(Path(file.path).relative_to(root)) for file in find_table_files(str(location)).files]
 
 
 def test_a_folder_is_its_tables_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_what_is_no_table_is_said(tmp_path: Path, names: tuple[str, ...], locati
     for name in names:
         (tmp_path / name).mkdir() if name.endswith("/") else tree(tmp_path, name)
     with pytest.raises(DataError) as caught:
-        find_files(f"{tmp_path}/{location}")
+        find_table_files(f"{tmp_path}/{location}")
     assert str(caught.value).startswith(f"{tmp_path}/{fault}")
 
 
@@ -72,7 +72,7 @@ def test_links_that_go_round_end(tmp_path: Path) -> None:
     tree(tmp_path, "folder/b.csv")
     assert names_of(tmp_path / "folder", tmp_path) == ["folder/b.csv"]
     with pytest.raises(DataError, match=r"a\.csv: Too many levels of symbolic links"):
-        find_files(str(tmp_path / "a.csv"))
+        find_table_files(str(tmp_path / "a.csv"))
 
 
 def test_files_of_one_table_have_the_same_columns(tmp_path: Path) -> None:
@@ -102,9 +102,9 @@ def test_the_place_of_a_row_is_in_its_file(tmp_path: Path) -> None:
 
 def test_a_store_needs_its_driver() -> None:
     with pytest.raises(DependencyMissingError, match=r"nowhere://a\.csv: needs fsspec and its driver"):
-        find_files("nowhere://a.csv")
+        find_table_files("nowhere://a.csv")
 
 
 @pytest.mark.parametrize(("path", "suffix"), [("a.CSV", ".csv"), ("a.csv.gz", ".csv"), ("a.gz", ""), ("b/a", "")])
 def test_the_ending_of_a_path(path: str, suffix: str) -> None:
-    assert find_suffix(path) == suffix
+    assert find_format_suffix(path) == suffix

@@ -17,11 +17,11 @@ import pytest
 from pyarrow import parquet
 
 from otel_mlmon.backtest.column_streams import build_streams
-from otel_mlmon.backtest.columns import build_profile, choose_columns
-from otel_mlmon.backtest.replay_table import build_plan, count_table
+from otel_mlmon.backtest.columns import build_table_profile, choose_column_kinds
+from otel_mlmon.backtest.replay_table import build_count_plan, count_table
 from otel_mlmon.backtest.request import BacktestRequest
 from otel_mlmon.errors import DependencyMissingError, MlmonError
-from otel_mlmon.table.read import connect, read_table
+from otel_mlmon.table.read import open_duckdb, read_table
 from otel_mlmon.table.table import ignore_progress
 
 ROWS = 1_200
@@ -180,13 +180,13 @@ def write(path: Path, content: str | bytes) -> str:
 def count(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Sequence[int]]:
     """Counts the rows of a table over the bins of `TEXT`."""
     reference = read_table(write(tmp_path_factory.mktemp("reference") / "ref.csv", TEXT))
-    choices = choose_columns(reference, {}, timestamp=None)
-    profile = build_profile(reference, choices)
+    choices = choose_column_kinds(reference, {}, timestamp=None)
+    profile = build_table_profile(reference, choices)
 
     def count_rows(location: str) -> Sequence[int]:
         table = read_table(location)
         request = BacktestRequest(reference="ref.csv", data=location)
-        plan = build_plan(request, table, build_streams(table, choices, profile))
+        plan = build_count_plan(request, table, build_streams(table, choices, profile))
         counts = count_table(plan, table, ignore_progress)
         total: list[int] = np.sum([window.counts for window in counts.windows.values()], axis=0).tolist()
         return total
@@ -240,11 +240,11 @@ def test_types_of_parquet(tmp_path: Path) -> None:
 def test_columns_that_are_numbers_or_text_are_known_from_all_rows(tmp_path: Path) -> None:
     text = "code,late,x\n" + "01,1,1.5\n" * 3_000 + "02,many,2.5\n"
     table = read_table(write(tmp_path / "a.csv", text))
-    choices = choose_columns(table, {}, timestamp=None)
+    choices = choose_column_kinds(table, {}, timestamp=None)
     assert {name: choice.kind for name, choice in choices.items()} == {
         "code": "category", "late": "category", "x": "numeric",
     }  # fmt: skip
-    categories = build_profile(table, choices).streams["input.code"].categories.counts
+    categories = build_table_profile(table, choices).streams["input.code"].categories.counts
     assert dict(categories) == {"01": 3_000, "02": 1}
 
 
@@ -257,7 +257,7 @@ def test_said_encodings_and_decimals_are_used(tmp_path: Path) -> None:
 
 
 def test_duckdb_installs_and_loads_nothing() -> None:
-    connection = connect()
+    connection = open_duckdb()
     settings = dict(
         connection.execute(
             "SELECT name, value FROM duckdb_settings() WHERE name LIKE 'auto%known_extensions'"

@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from otel_mlmon import semconv
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.testing import SimulatedProcessor
-from otel_mlmon.testing.telemetry import Telemetry
+from otel_mlmon.testing.telemetry import MetricsRequestBuilder
 from otel_mlmon.types import ModelKey
 
 QUICK = {"models": {"*": {"reference": {"learn": 1000}}}}
@@ -47,7 +47,7 @@ def test_each_head_of_a_model_is_judged_by_its_own_stream() -> None:
     with SimulatedProcessor(QUICK) as processor:
 
         def send(heads: dict[str, dict[str, int]]) -> None:
-            telemetry = Telemetry(
+            telemetry = MetricsRequestBuilder(
                 ModelKey("pets", "1"),
                 sender="sender-1",
                 start_ns=processor.now_ns - 10_000_000_000,
@@ -56,7 +56,7 @@ def test_each_head_of_a_model_is_judged_by_its_own_stream() -> None:
             for head, labels in heads.items():
                 for label, count in labels.items():
                     attributes = {semconv.PREDICTION_LABEL: label, semconv.OUTPUT_NAME: head}
-                    telemetry.add_count(semconv.PREDICTIONS, count, attributes)
+                    telemetry.add_counter_point(semconv.PREDICTIONS, count, attributes)
             processor.receive(telemetry.request)
             processor.advance(10)
 

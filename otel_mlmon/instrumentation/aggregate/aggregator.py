@@ -1,4 +1,4 @@
-"""OUT Snapshot: the totals of one model's calls over one collection interval.
+"""OUT MetricSnapshot: the totals of one model's calls over one collection interval.
 
 Choice: values that go into a histogram are kept as they are until the end of the interval, at most one queue of them,
 since only the reader of the metrics knows its buckets: the views of the application's meter provider may set others.
@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from otel_mlmon.instrumentation.decode.predictions import InputSummary, Labels, Predictions
+from otel_mlmon.instrumentation.decode.predictions import InputSummary, PredictedLabels, Predictions
 from otel_mlmon.types import Floats, ModelKey
 from otel_mlmon.vocabulary import Admit
 
@@ -22,7 +22,7 @@ HOLD_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Snapshot:
+class MetricSnapshot:
     """The totals of one model's inference calls between two collections of metrics."""
 
     model: ModelKey
@@ -46,7 +46,7 @@ class Snapshot:
     inputs: InputSummary = field(default_factory=InputSummary)
 
 
-class Aggregator:
+class PredictionAggregator:
     """Adds up the predictions of inference calls, model by model, until metrics are collected.
 
     Runs on: one thread at a time.
@@ -69,14 +69,14 @@ class Aggregator:
         self._clock = clock
         self._held: dict[tuple[ModelKey, str, str], tuple[float, Mapping[str, int]]] = {}
         """By model, head and feature: since when counts are held, and these."""
-        self._snapshots: dict[ModelKey, list[Snapshot]] = {}
+        self._snapshots: dict[ModelKey, list[MetricSnapshot]] = {}
 
-    def add(self, predictions: Predictions) -> None:
+    def add_predictions(self, predictions: Predictions) -> None:
         """Adds the predictions of one batch of inference calls to the totals of their model."""
         snapshot = self._summarize(predictions)
         self._snapshots.setdefault(snapshot.model, []).append(snapshot)
 
-    def take(self, *, may_hold: bool = False) -> list[Snapshot]:
+    def take_snapshots(self, *, may_hold: bool = False) -> list[MetricSnapshot]:
         """Returns the totals of each model since the last collection, and starts new ones.
 
         Args:
@@ -87,7 +87,7 @@ class Aggregator:
                 del self._held[key]
                 model, head, feature = key
                 admitted = self._admit(model.name, head, feature, counts, ())
-                snapshot = Snapshot(
+                snapshot = MetricSnapshot(
                     model=model,
                     labels={} if feature else {head: admitted},
                     inputs=InputSummary(categories={feature: admitted} if feature else {}),
@@ -96,16 +96,16 @@ class Aggregator:
         snapshots, self._snapshots = self._snapshots, {}
         return [merge_snapshots(parts) for parts in snapshots.values()]
 
-    def _summarize(self, predictions: Predictions) -> Snapshot:
-        model, inputs, sizes = predictions.model.key, predictions.inputs, predictions.batch_sizes
+    def _summarize(self, predictions: Predictions) -> MetricSnapshot:
+        model, inputs, sizes = predictions.model.model_key, predictions.inputs, predictions.batch_sizes
         durations_s, slowest_calls = _durations_by_error(predictions)
-        return Snapshot(
+        return MetricSnapshot(
             model=model,
             durations_s=durations_s,
             slowest_calls=slowest_calls,
             batch_sizes=sizes[sizes > 0].astype(np.float64),
             labels={
-                name: self._admit_or_hold(model, name, "", label_counts(head.labels), head.labels.declared)
+                name: self._admit_or_hold(model, name, "", count_labels(head.labels), head.labels.declared)
                 for name, head in predictions.heads.items()
             },
             uncounted={name: int(head.uncounted.sum()) for name, head in predictions.heads.items()},
@@ -136,14 +136,14 @@ class Aggregator:
         return {}
 
 
-def merge_snapshots(snapshots: Sequence[Snapshot]) -> Snapshot:
+def merge_snapshots(snapshots: Sequence[MetricSnapshot]) -> MetricSnapshot:
     """Adds up several snapshots of one model."""
     if len(snapshots) == 1:
         return snapshots[0]
     inputs = [snapshot.inputs for snapshot in snapshots]
     # Backwards: of equally slow calls the first is kept.
     calls = [call for snapshot in reversed(snapshots) for call in snapshot.slowest_calls.items()]
-    return Snapshot(
+    return MetricSnapshot(
         model=snapshots[0].model,
         durations_s=_concatenate(snapshot.durations_s for snapshot in snapshots),
         slowest_calls=dict(sorted(calls, key=lambda call: call[1][0])),
@@ -163,7 +163,7 @@ def merge_snapshots(snapshots: Sequence[Snapshot]) -> Snapshot:
     )
 
 
-def label_counts(labels: Labels) -> dict[str, int]:
+def count_labels(labels: PredictedLabels) -> dict[str, int]:
     """Counts how often each label was predicted, by its name."""
     counts: dict[str, int] = {}
     counts_by_code = np.bincount(labels.codes, minlength=1)

@@ -99,7 +99,7 @@ class SampleSizes:
         self._inputs = list(zip(tensors, items, strict=True))
         self._axes: list[_InputAxes] = []
 
-    def are_samples(self, sizes: Ints) -> bool | None:
+    def has_row_per_sample(self, sizes: Ints) -> bool | None:
         """Returns whether an output has one row for each input sample; None if the inputs do not tell.
 
         Calls without rows are not asked: an output that was not copied has none either.
@@ -118,7 +118,7 @@ class SampleSizes:
         # One row a call is one of a single vector or image, which has no axis of samples.
         return not has_samples and bool((sizes <= 1).all())
 
-    def fill(self, sizes: Ints) -> Ints:
+    def fill_unknown_sizes(self, sizes: Ints) -> Ints:
         """Fills in unknown (zero) batch sizes, shape (n,), with the length of the inputs' first axis."""
         for position in range(len(self._inputs)):
             if sizes.all():
@@ -161,12 +161,12 @@ def take_batches(
         columns = _without_suppressed([fields[position::FIELDS] for position in range(FIELDS)], is_suppressed)
         suppressed += calls - len(columns[0])
         for plan, plan_columns in _group_by_plan(columns):
-            builders[plan].add(plan_columns)
+            builders[plan].add_calls(plan_columns)
         if calls < size:
             break
         del fields, columns
         pause()
-    return [builder.build(plan) for plan, builder in builders.items()], suppressed
+    return [builder.build_batch(plan) for plan, builder in builders.items()], suppressed
 
 
 def split_calls(items: Items) -> Sequence[Item]:
@@ -177,7 +177,7 @@ def split_calls(items: Items) -> Sequence[Item]:
     return [items.data[start:end] for start, end in itertools.pairwise([0, *ends])]
 
 
-def join_rows(tensor: Tensor, items: Items, *, width: int = 0) -> TensorRows:
+def join_tensor_rows(tensor: Tensor, items: Items, *, width: int = 0) -> TensorRows:
     """Joins the copied rows of a tensor over a batch of inference calls into one array.
 
     Args:
@@ -190,13 +190,13 @@ def join_rows(tensor: Tensor, items: Items, *, width: int = 0) -> TensorRows:
     return rows or _ragged_rows(dtype, tensor, split_calls(items), width)
 
 
-def batch_sizes(tensor: Tensor, items: Items) -> Ints:
+def compute_batch_sizes(tensor: Tensor, items: Items) -> Ints:
     """Returns the length of a tensor's first axis at each inference call; 0 if unknown."""
     if isinstance(items, PackedTensor):
-        return items.lengths // max(row_bytes(tensor), 1)
+        return items.lengths // max(compute_row_bytes(tensor), 1)
     if tensor.layout == "none":
         return np.zeros(len(items), dtype=np.int64)
-    size_bytes = max(row_bytes(tensor), 1) if tensor.dtype else 1
+    size_bytes = max(compute_row_bytes(tensor), 1) if tensor.dtype else 1
     sizes = [
         (item[0][0] if item[0] else 0) if type(item) is tuple else len(item) // size_bytes if item is not None else 0
         for item in items
@@ -204,13 +204,13 @@ def batch_sizes(tensor: Tensor, items: Items) -> Ints:
     return np.array(sizes, dtype=np.int64)
 
 
-def row_bytes(tensor: Tensor) -> int:
+def compute_row_bytes(tensor: Tensor) -> int:
     """Computes how many bytes one row of a tensor takes."""
     return math.prod(tensor.row_shape or ()) * np.dtype(tensor.dtype).itemsize
 
 
 def _read_axes(tensor: Tensor, items: Items) -> _InputAxes:
-    first = batch_sizes(tensor, items)
+    first = compute_batch_sizes(tensor, items)
     if isinstance(items, PackedTensor):
         return _InputAxes((first,), has_samples=tensor.row_shape != ())
     shape = next((item[0] for item in items if type(item) is tuple), None)
@@ -234,24 +234,24 @@ class _BatchBuilder:
         self._inputs = _SideBuilder()
         self._outputs = _SideBuilder()
 
-    def add(self, columns: CallColumns) -> None:
+    def add_calls(self, columns: CallColumns) -> None:
         _, started, ended, contexts, inputs, outputs, errors = columns
         self._started.fromlist(started)  # a third of the time of `extend`
         self._ended.fromlist(ended)
         self._contexts.extend(contexts)
         self._errors.extend(errors)
-        self._inputs.add(inputs)
-        self._outputs.add(outputs)
+        self._inputs.add_sides(inputs)
+        self._outputs.add_sides(outputs)
 
-    def build(self, plan: Plan) -> CallBatch:
+    def build_batch(self, plan: Plan) -> CallBatch:
         return CallBatch(
             plan=plan,
             started_ns=np.frombuffer(self._started, dtype=np.int64),
             ended_ns=np.frombuffer(self._ended, dtype=np.int64),
             contexts=self._contexts,
             errors=self._errors,
-            inputs=self._inputs.build(len(plan.inputs)),
-            outputs=self._outputs.build(len(plan.outputs)),
+            inputs=self._inputs.build_items(len(plan.inputs)),
+            outputs=self._outputs.build_items(len(plan.outputs)),
         )
 
 
@@ -263,7 +263,7 @@ class _SideBuilder:
         self._lengths = array("q")
         self._sides: list[Side] = []
 
-    def add(self, sides: Sequence[Side]) -> None:
+    def add_sides(self, sides: Sequence[Side]) -> None:
         if not self._sides and set(map(type, sides)) == {bytes}:
             self._packed.append(b"".join(sides))  # type: ignore[arg-type]
             self._lengths.fromlist(list(map(len, sides)))
@@ -272,7 +272,7 @@ class _SideBuilder:
             self._sides, self._packed = list(split_calls(self._tensor())), []  # type: ignore[arg-type]
         self._sides.extend(sides)
 
-    def build(self, tensors: int) -> list[Items]:
+    def build_items(self, tensors: int) -> list[Items]:
         if not self._sides:
             return [self._tensor()]
         return [_items_at(self._sides, position) for position in range(tensors)]
@@ -313,7 +313,7 @@ def _group_by_plan(columns: CallColumns) -> Iterator[tuple[Plan, CallColumns]]:
 
 def _packed_rows(tensor: Tensor, items: PackedTensor) -> TensorRows | None:
     """Joins complete copies of a tensor's rows; None if one is incomplete, of an undeclared output shape."""
-    size_bytes, dtype = row_bytes(tensor), np.dtype(tensor.dtype)
+    size_bytes, dtype = compute_row_bytes(tensor), np.dtype(tensor.dtype)
     if not size_bytes:
         return None
     sizes = items.lengths // size_bytes

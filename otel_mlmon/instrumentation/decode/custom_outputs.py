@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT
-from otel_mlmon.instrumentation.decode.predictions import Confidences, Labels, encode_texts, label_of
+from otel_mlmon.instrumentation.decode.predictions import (
+    PredictedLabels,
+    PredictionConfidences,
+    encode_distinct_texts,
+    format_class_label,
+)
 from otel_mlmon.instrumentation.runtime.call import Item, Tensor
 
 OutputFunction = Callable[[dict[str, NDArray[Any]]], "tuple[object, object]"]
@@ -24,7 +29,7 @@ def decode_with_function(
     tensors: Sequence[Tensor],
     outputs_of_calls: Sequence[Sequence[Item]],
     class_names: Sequence[str],
-) -> tuple[Labels, Confidences]:
+) -> tuple[PredictedLabels, PredictionConfidences]:
     """Decodes the outputs of each inference call with the developer's function; counts the calls where it fails.
 
     Args:
@@ -51,10 +56,10 @@ def decode_with_function(
             label_calls += [call] * len(label_texts)
             confidences += ratios
             confidence_calls += [call] * len(ratios)
-    codes, table = encode_texts(texts)
+    codes, table = encode_distinct_texts(texts)
     return (
-        Labels(codes, np.array(label_calls, dtype=np.int64), table, class_names),
-        Confidences(np.array(confidences), np.array(confidence_calls, dtype=np.int64)),
+        PredictedLabels(codes, np.array(label_calls, dtype=np.int64), table, class_names),
+        PredictionConfidences(np.array(confidences), np.array(confidence_calls, dtype=np.int64)),
     )
 
 
@@ -81,7 +86,9 @@ def _label_texts(labels: object, class_names: Sequence[str]) -> list[str]:
     if labels is None:
         return []
     values = np.asarray(labels).ravel().tolist()
-    return [(value if isinstance(value, str) else label_of(value, class_names))[:MAX_TEXT] for value in values]
+    return [
+        (value if isinstance(value, str) else format_class_label(value, class_names))[:MAX_TEXT] for value in values
+    ]
 
 
 def _ratios(confidences: object) -> list[float]:

@@ -8,26 +8,26 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from otel_mlmon.instrumentation.decode.batch import CallBatch, Items, SampleSizes, batch_sizes, split_calls
+from otel_mlmon.instrumentation.decode.batch import CallBatch, Items, SampleSizes, compute_batch_sizes, split_calls
 from otel_mlmon.instrumentation.decode.custom_outputs import OutputFunction, decode_with_function
 from otel_mlmon.instrumentation.decode.features import FeatureProfiler
-from otel_mlmon.instrumentation.decode.findings import Findings
+from otel_mlmon.instrumentation.decode.findings import ModelFindings
 from otel_mlmon.instrumentation.decode.model_identity import (
     ModelIdentity,
-    class_names,
-    identify,
-    model_name,
-    reference_words,
+    find_model_name,
+    identify_model,
+    read_class_names,
+    read_reference_vocabulary,
 )
-from otel_mlmon.instrumentation.decode.output_kind import Decision
-from otel_mlmon.instrumentation.decode.output_reports import BY_FUNCTION, report_output
+from otel_mlmon.instrumentation.decode.output_kind import KindDecision
+from otel_mlmon.instrumentation.decode.output_reports import BY_FUNCTION, make_output_report
 from otel_mlmon.instrumentation.decode.outputs import TIMED_ONLY, DecodedOutputs, OutputDecoder
-from otel_mlmon.instrumentation.decode.predictions import CallSummary, Head, Predictions
+from otel_mlmon.instrumentation.decode.predictions import CallSummary, ClassificationHead, Predictions
 from otel_mlmon.instrumentation.decode.single_call import SingleCallReader
 from otel_mlmon.instrumentation.runtime.call import Plan, Side
-from otel_mlmon.options import suggest
+from otel_mlmon.options import suggest_name
 from otel_mlmon.types import OutputKind
-from otel_mlmon.vocabulary import TextBuckets, TextNamer, Vocabularies
+from otel_mlmon.vocabulary import ModelVocabularies, TextBuckets, TextPseudonymizer
 
 MAX_LISTED: Final = 8
 """Outputs that a warning lists at most."""
@@ -36,7 +36,7 @@ MAX_DECODERS: Final = 1024
 """The largest number of plans whose decoders are cached; beyond it the oldest is evicted."""
 
 
-class DeclaredModel(Protocol):
+class DeclaredModelOptions(Protocol):
     """The Protocol of the options that the developer has declared for a model; empty or None where there are none."""
 
     @property
@@ -84,14 +84,14 @@ class CallDecoder(Protocol):
 
     model: ModelIdentity
 
-    def decode(self, batch: CallBatch) -> Predictions:
+    def decode_batch(self, batch: CallBatch) -> Predictions:
         """Decodes a batch of one or more inference calls into predictions."""
 
-    def read(self, inputs: Side, outputs: Side) -> CallSummary | None:
+    def read_call(self, inputs: Side, outputs: Side) -> CallSummary | None:
         """Reads label and confidence of one inference call, without side effects; None if only a batch can be read."""
 
 
-class Decoder:
+class TensorDecoder:
     """Decodes the copied tensors of the inference calls of one session into predictions and features.
 
     Runs on: one thread at a time.
@@ -107,20 +107,20 @@ class Decoder:
         self,
         plan: Plan,
         *,
-        options: Callable[[str], DeclaredModel],
+        options: Callable[[str], DeclaredModelOptions],
         max_features: int,
-        findings: Findings | None = None,
+        findings: ModelFindings | None = None,
     ) -> None:
-        declared = options(model_name(plan.session))
-        self._findings = findings or Findings()
-        self.model = identify(plan.session, version=declared.version, separate=self._findings.separate_version)
+        declared = options(find_model_name(plan.session))
+        self._findings = findings or ModelFindings()
+        self.model = identify_model(plan.session, version=declared.version, separate=self._findings.separate_version)
         self._plan = plan
         self._declared = declared
         self._has_doubts = False
         """Whether a kind was assumed of which nobody was warned yet."""
-        self._findings.note_model(self.model.name)
+        self._findings.note_running_model(self.model.name)
         self._check_output_names()
-        namer = make_namer(plan, declared, self.model.name)
+        namer = make_text_pseudonymizer(plan, declared, self.model.name)
         self._outputs = OutputDecoder(plan, declared, self._note, namer, self._report_output)
         self._reader = SingleCallReader(plan, self._outputs)
         if callable(declared.output_kind):
@@ -136,14 +136,14 @@ class Decoder:
             namer=namer,
         )
 
-    def decode(self, batch: CallBatch) -> Predictions:
+    def decode_batch(self, batch: CallBatch) -> Predictions:
         """Decodes a batch of one or more inference calls into predictions and features."""
         calls = len(batch.errors)
         samples = SampleSizes(self._plan.inputs, batch.inputs)
         decoded = self._decode_outputs(batch.outputs, samples, calls)
         if self._has_doubts:
             self._has_doubts = False
-            self._findings.warn_in_doubt(self.model.name)
+            self._findings.warn_of_assumed_kinds(self.model.name)
         if not self._plan.outputs and not all(batch.errors):
             self._note("outputs", TIMED_ONLY)
         return Predictions(
@@ -153,52 +153,52 @@ class Decoder:
             duration_ns=np.maximum(batch.ended_ns - batch.started_ns, 0),
             contexts=batch.contexts,
             errors=batch.errors,
-            batch_sizes=samples.fill(decoded.sizes),
+            batch_sizes=samples.fill_unknown_sizes(decoded.sizes),
             heads=decoded.heads,
             values=decoded.values,
             items=decoded.items,
-            inputs=self._profiler.summarize(batch.inputs),
+            inputs=self._profiler.summarize_inputs(batch.inputs),
         )
 
-    def read(self, inputs: Side, outputs: Side) -> CallSummary | None:
+    def read_call(self, inputs: Side, outputs: Side) -> CallSummary | None:
         """Reads label and confidence of one inference call, without side effects; None if only a batch can be read."""
-        return None if callable(self._declared.output_kind) else self._reader.read(inputs, outputs)
+        return None if callable(self._declared.output_kind) else self._reader.read_call(inputs, outputs)
 
     def _decode_outputs(self, outputs: Sequence[Items], samples: SampleSizes, calls: int) -> DecodedOutputs:
         tensors, function = self._plan.outputs, self._declared.output_kind
         if not callable(function):
-            return self._outputs.decode(outputs, samples, calls)
-        sizes = batch_sizes(tensors[0], outputs[0]) if tensors else np.zeros(calls, dtype=np.int64)
+            return self._outputs.decode_outputs(outputs, samples, calls)
+        sizes = compute_batch_sizes(tensors[0], outputs[0]) if tensors else np.zeros(calls, dtype=np.int64)
         copies = list(zip(*map(split_calls, outputs), strict=True))
         labels, confidences = decode_with_function(function, tensors, copies, self._outputs.classes.class_names)
-        return DecodedOutputs(heads={"": Head(labels=labels, confidences=confidences)}, sizes=sizes)
+        return DecodedOutputs(heads={"": ClassificationHead(labels=labels, confidences=confidences)}, sizes=sizes)
 
     def _check_output_names(self) -> None:
         """Warns of output names in the developer's options that the model does not have."""
         kinds, names = self._declared.output_kind, self._plan.output_names
         if isinstance(kinds, Mapping) and names:
             for name in kinds.keys() - set(names):
-                finding = f"declared, but the outputs are {', '.join(names[:MAX_LISTED])}.{suggest(name, names)}"
+                finding = f"declared, but the outputs are {', '.join(names[:MAX_LISTED])}.{suggest_name(name, names)}"
                 self._note(f"output {name}", finding.rstrip(".?"), is_warning=True)
 
-    def _report_output(self, output: str, decision: Decision) -> None:
-        report = report_output(decision, self._plan.session.graph().state)
-        self._findings.outputs.note(self.model.key, output, report)
+    def _report_output(self, output: str, decision: KindDecision) -> None:
+        report = make_output_report(decision, self._plan.session.graph().state)
+        self._findings.outputs.note_report(self.model.model_key, output, report)
 
     def _note(self, subject: str, finding: str, **options: Any) -> None:
         self._has_doubts |= bool(options.get("assumption"))
-        self._findings.note(self.model.name, subject, finding, **options)
+        self._findings.note_finding(self.model.name, subject, finding, **options)
 
 
-def make_namer(plan: Plan, declared: DeclaredModel, model: str) -> TextNamer:
+def make_text_pseudonymizer(plan: Plan, declared: DeclaredModelOptions, model: str) -> TextPseudonymizer:
     """Makes the object that decides which labels and categories of a model may be exported as plain text."""
     session = plan.session
     keys = [key for tensor in plan.outputs for key in tensor.keys]
     graph_labels = [label for origin in session.graph().outputs.values() for label in origin.labels]
-    labels, categories = reference_words(session.metadata)
-    return TextNamer(
+    labels, categories = read_reference_vocabulary(session.metadata)
+    return TextPseudonymizer(
         buckets=None if declared.text == "keep" else TextBuckets(key=declared.text_key or "", model=model),
-        labels=[*map(str, declared.labels), *class_names(session.metadata), *keys, *graph_labels, *labels],
+        labels=[*map(str, declared.labels), *read_class_names(session.metadata), *keys, *graph_labels, *labels],
         categories={
             feature: [*map(str, declared.categories.get(feature, ())), *categories.get(feature, ())]
             for feature in {*declared.categories, *categories}
@@ -207,11 +207,14 @@ def make_namer(plan: Plan, declared: DeclaredModel, model: str) -> TextNamer:
     )
 
 
-def make_vocabularies(
-    limit: int, options: Callable[[str], DeclaredModel], *, on_full: Callable[[str, str], None] = lambda _, __: None
-) -> Vocabularies:
+def make_model_vocabularies(
+    limit: int,
+    options: Callable[[str], DeclaredModelOptions],
+    *,
+    on_full: Callable[[str, str], None] = lambda _, __: None,
+) -> ModelVocabularies:
     """Makes the limits on how many labels and categories of each model are counted by name."""
-    return Vocabularies(
+    return ModelVocabularies(
         limit=limit,
         buckets_of=lambda model: TextBuckets(key=options(model).text_key or "", model=model),
         declared_categories=lambda model, feature: options(model).categories.get(feature, ()),
@@ -219,7 +222,7 @@ def make_vocabularies(
     )
 
 
-class Decoders:
+class DecoderCache:
     """Keeps a decoder for each session plan, of the plans that were used last.
 
     Runs on: one thread at a time.
@@ -234,7 +237,7 @@ class Decoders:
         self._on_new = on_new
         self._decoders: dict[Plan, CallDecoder] = {}
 
-    def find(self, plan: Plan) -> CallDecoder | None:
+    def find_decoder(self, plan: Plan) -> CallDecoder | None:
         """Returns the decoder of a session plan; None before its first batch."""
         return self._decoders.get(plan)
 
@@ -246,4 +249,4 @@ class Decoders:
                 del self._decoders[next(iter(self._decoders))]
             decoder = self._decoders[batch.plan] = self._make(batch.plan)
             self._on_new(batch.plan)
-        return decoder.decode(batch)
+        return decoder.decode_batch(batch)

@@ -16,13 +16,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.instrumentation.decode.batch import Items, TensorRows, join_rows, split_calls
-from otel_mlmon.instrumentation.decode.images import channel_names, image_features
+from otel_mlmon.instrumentation.decode.batch import Items, TensorRows, join_tensor_rows, split_calls
+from otel_mlmon.instrumentation.decode.images import compute_image_features, name_color_channels
 from otel_mlmon.instrumentation.decode.predictions import InputSummary
 from otel_mlmon.instrumentation.runtime.call import Item, Tensor
-from otel_mlmon.instrumentation.runtime.input_sample import sample_interval
+from otel_mlmon.instrumentation.runtime.input_sample import compute_sample_interval
 from otel_mlmon.types import Bools
-from otel_mlmon.vocabulary import TextNamer
+from otel_mlmon.vocabulary import TextPseudonymizer
 
 MAX_FREE_WIDTH: Final = 64
 """Columns of a table whose width the model leaves open; a wider one is a sequence: sound, or a text's tokens."""
@@ -43,7 +43,7 @@ _TOKENS: Final = re.compile(r"((input|token|position|segment|decoder|attention)_
 
 
 @dataclass(slots=True, kw_only=True)
-class InputPlan:
+class InputFeaturePlan:
     """Describes how the features of one model input are summarized; decided once a session."""
 
     position: int
@@ -88,7 +88,7 @@ class FeatureProfiler:
         categorical: Sequence[str] | None,
         limit: int,
         note: Callable[[str], None],
-        namer: TextNamer,
+        namer: TextPseudonymizer,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         self._namer = namer
@@ -98,9 +98,9 @@ class FeatureProfiler:
         self._limit = limit
         self._note = note
         self._metadata = metadata or {}
-        self._plans: list[InputPlan] | None = None
+        self._plans: list[InputFeaturePlan] | None = None
 
-    def summarize(self, inputs: Sequence[Items]) -> InputSummary:
+    def summarize_inputs(self, inputs: Sequence[Items]) -> InputSummary:
         """Summarizes the copied inputs of a batch of inference calls; the summary is empty while widths are unknown."""
         summary = InputSummary()
         if self._plans is None:
@@ -114,7 +114,7 @@ class FeatureProfiler:
             summary.samples = max(summary.samples, self._add_input(plan, inputs[plan.position], summary))
         return summary
 
-    def _plan_inputs(self, widths: Sequence[int]) -> list[InputPlan]:
+    def _plan_inputs(self, widths: Sequence[int]) -> list[InputFeaturePlan]:
         inputs = [
             (position, tensor, width)
             for position, (tensor, width) in enumerate(zip(self._tensors, widths, strict=True))
@@ -127,11 +127,11 @@ class FeatureProfiler:
         ]
         free, names, columns = self._limit, self._names, sum(width for _, _, width in tables)
         plans = [
-            InputPlan(
+            InputFeaturePlan(
                 position=position,
                 tensor=tensor,
                 prefix=f"{tensor.name}." if len(images) > 1 else "",
-                channels=channel_names(tensor.name, self._metadata),
+                channels=name_color_channels(tensor.name, self._metadata),
             )
             for position, tensor in images
             if free
@@ -147,7 +147,7 @@ class FeatureProfiler:
             if self._names:
                 self._note(f"{tensor.name} is too wide for features of their own: its mean and spread are profiled")
             names_of_wide = (f"{tensor.name}.mean", f"{tensor.name}.spread")
-            plans.append(InputPlan(position=position, tensor=tensor, names=names_of_wide, is_wide=True))
+            plans.append(InputFeaturePlan(position=position, tensor=tensor, names=names_of_wide, is_wide=True))
         if columns > self._limit > 0:
             self._note(f"{columns} columns, the first {self._limit} are profiled (max_features)")
         return plans
@@ -159,8 +159,8 @@ class FeatureProfiler:
             return False
         return _is_sequence(tensor, width) or width > max(self._limit, MAX_TABLE_WIDTH)
 
-    def _plan_table(self, position: int, tensor: Tensor, names: tuple[str, ...], width: int) -> InputPlan:
-        plan = InputPlan(position=position, tensor=tensor, names=names, width=width)
+    def _plan_table(self, position: int, tensor: Tensor, names: tuple[str, ...], width: int) -> InputFeaturePlan:
+        plan = InputFeaturePlan(position=position, tensor=tensor, names=names, width=width)
         if tensor.layout == "text" or tensor.dtype == "bool":
             plan.categorical = set(range(len(names)))
         elif self._categorical is not None:
@@ -169,7 +169,7 @@ class FeatureProfiler:
             plan.categorical, plan.inferred = set(range(len(names))), set(range(len(names)))
         return plan
 
-    def _add_input(self, plan: InputPlan, items: Items, summary: InputSummary) -> int:
+    def _add_input(self, plan: InputFeaturePlan, items: Items, summary: InputSummary) -> int:
         """Adds one model input to the summary of features; returns the number of its rows."""
         if plan.tensor.layout == "text":
             return _add_texts(plan, split_calls(items), summary, self._namer)
@@ -177,7 +177,7 @@ class FeatureProfiler:
             return _add_images(plan, split_calls(items), summary)
         if plan.is_wide:
             return _add_wide(plan, split_calls(items), summary)
-        joined = join_rows(plan.tensor, items, width=plan.width)
+        joined = join_tensor_rows(plan.tensor, items, width=plan.width)
         if joined.is_ragged and self._plans is not None:
             self._plans.remove(plan)
             self._note(f"{plan.tensor.name} varies in width, as a sequence does, and is not profiled")
@@ -186,7 +186,7 @@ class FeatureProfiler:
             self._check_categories(plan, joined)
         return _add_table(plan, joined, summary, self._namer)
 
-    def _check_categories(self, plan: InputPlan, joined: TensorRows) -> None:
+    def _check_categories(self, plan: InputFeaturePlan, joined: TensorRows) -> None:
         low, high = CATEGORY_RANGE
         for index in sorted(plan.inferred):
             values = joined.rows[:, index]
@@ -221,7 +221,7 @@ def _width(tensor: Tensor, items: Items) -> int:
     return math.prod(shape[1:]) if tensor.layout in {"rows", "text", "wide"} else 1
 
 
-def _add_table(plan: InputPlan, joined: TensorRows, summary: InputSummary, namer: TextNamer) -> int:
+def _add_table(plan: InputFeaturePlan, joined: TensorRows, summary: InputSummary, namer: TextPseudonymizer) -> int:
     rows = joined.rows
     if not rows.size:
         return 0
@@ -257,7 +257,7 @@ def _category_of(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else f"{value:g}"
 
 
-def _add_texts(plan: InputPlan, items: Sequence[Item], summary: InputSummary, namer: TextNamer) -> int:
+def _add_texts(plan: InputFeaturePlan, items: Sequence[Item], summary: InputSummary, namer: TextPseudonymizer) -> int:
     # All texts of one width in a row, so that each column is counted in one step of C.
     texts_by_width: dict[int, list[str]] = {}
     for item in items:
@@ -279,14 +279,14 @@ def _add_texts(plan: InputPlan, items: Sequence[Item], summary: InputSummary, na
     return rows
 
 
-def _add_wide(plan: InputPlan, items: Sequence[Item], summary: InputSummary) -> int:
+def _add_wide(plan: InputFeaturePlan, items: Sequence[Item], summary: InputSummary) -> int:
     """Adds mean and standard deviation of each copied sample of a wide input, such as sound or tokens."""
     dtype = np.dtype(plan.tensor.dtype)
     tables: dict[int, list[NDArray[Any]]] = {}
     for item in items:
         shape, data = item if isinstance(item, tuple) else ((0, *(plan.tensor.row_shape or ())), item)
         width = math.prod(shape[1:])
-        values = -(-width // sample_interval(width)) if plan.tensor.layout == "wide" and width else width
+        values = -(-width // compute_sample_interval(width)) if plan.tensor.layout == "wide" and width else width
         if isinstance(data, bytes) and values and data and len(data) % (values * dtype.itemsize) == 0:
             rows = np.frombuffer(data, dtype=dtype).reshape(-1, values)
             tables.setdefault(rows[:, :: -(-values // MAX_WIDE_VALUES)].shape[1], []).append(
@@ -312,9 +312,9 @@ def _mean_and_spread(rows: NDArray[Any]) -> NDArray[Any]:
         return np.stack([means, np.sqrt((deviations**2).sum(axis=1) / counts)])
 
 
-def _add_images(plan: InputPlan, items: Sequence[Item], summary: InputSummary) -> int:
+def _add_images(plan: InputFeaturePlan, items: Sequence[Item], summary: InputSummary) -> int:
     rows = 0
-    for feature, values in image_features(plan.tensor, items, plan.channels).items():
+    for feature, values in compute_image_features(plan.tensor, items, plan.channels).items():
         rows, name = len(values), f"{plan.prefix}{feature}"
         summary.features[name] = _finite_values(values, name, summary, is_finite=False)
     return rows

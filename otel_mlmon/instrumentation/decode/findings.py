@@ -28,11 +28,11 @@ UNMATCHED: Final = "no model of this name has run"
 _LOG: Final = logging.getLogger("otel_mlmon")
 
 
-class Findings:
+class ModelFindings:
     """Collects the facts that were inferred about each model, such as the kind of an output.
 
-    Runs on: `note`, `note_model` and `warn_in_doubt` on one thread at a time, `note_file` likewise, beside them; `all`
-    on any.
+    Runs on: `note_finding`, `note_running_model` and `warn_of_assumed_kinds` on one thread at a time, `note_model_file`
+    likewise, beside them; `list_findings` on any.
 
     Args:
         declared: The models that the developer described, by name; may grow.
@@ -53,7 +53,7 @@ class Findings:
         self._doubted: set[str] = set()
         self.outputs = OutputReports()
 
-    def note_model(self, model: str) -> None:
+    def note_running_model(self, model: str) -> None:
         """Notes that a model has run, and warns if options were given for a similar name only."""
         self._has_run = True
         if model in self._declared:  # others may be without number
@@ -64,9 +64,9 @@ class Findings:
         for name in difflib.get_close_matches(
             model, [name for name in self._declared if name not in self._models], n=1
         ):
-            self.note(name, DESCRIPTION, f"{UNMATCHED}; did you mean {model}, which has", is_warning=True)
+            self.note_finding(name, DESCRIPTION, f"{UNMATCHED}; did you mean {model}, which has", is_warning=True)
 
-    def note(
+    def note_finding(
         self,
         model: str,
         subject: str,
@@ -85,7 +85,8 @@ class Findings:
             finding: The finding.
             is_logged: Whether it is logged, as information.
             is_warning: Whether it is a mistake of the developer's, which is logged as a warning.
-            assumption: Why it is no more than an assumption, of which `warn_in_doubt` warns; empty if it is certain.
+            assumption: Why it is no more than an assumption, of which `warn_of_assumed_kinds` warns; empty if it is
+                certain.
             output: The output whose kind was assumed.
         """
         key = (model, subject)
@@ -99,7 +100,7 @@ class Findings:
         elif is_logged or assumption:
             _LOG.log(logging.WARNING if is_warning else logging.INFO, "Model %s, %s: %s.", model, subject, finding)
 
-    def warn_in_doubt(self, model: str) -> None:
+    def warn_of_assumed_kinds(self, model: str) -> None:
         """Warns once a model of outputs whose kind was only assumed, with the option that settles it."""
         doubts = self._doubts.pop(model, None)
         if doubts:
@@ -111,7 +112,7 @@ class Findings:
                 model, ", ".join(f"{output!r}: ..." for output in doubts),
             )  # fmt: skip
 
-    def note_file(self, model: ModelKey, path: str, digest: str) -> None:
+    def note_model_file(self, model: ModelKey, path: str, digest: str) -> None:
         """Notes the file of a model, and warns once of a file of the same name with other content.
 
         A file that is replaced in its place is a new version, and so is one with a version of its own.
@@ -140,7 +141,7 @@ class Findings:
             else "two files of different content have this name, and are reported as its versions "
             f"{first_version} and {model.version}"
         )
-        self.note(model.name, FILES, f"{finding}. {SETTLE_NAME}", is_warning=True)
+        self.note_finding(model.name, FILES, f"{finding}. {SETTLE_NAME}", is_warning=True)
 
     def separate_version(self, model: ModelKey, digest: str) -> str:
         """Returns the version to report, made distinct by a digest where one version has files of different content.
@@ -163,9 +164,9 @@ class Findings:
     def note_full_vocabulary(self, model: str, feature: str) -> None:
         """Notes that a model has more labels, or categories of a feature, than are counted by name."""
         subject = f"values of {feature}" if feature else "labels"
-        self.note(model, subject, "more than max_labels, of which some or all are in buckets")
+        self.note_finding(model, subject, "more than max_labels, of which some or all are in buckets")
 
-    def all(self) -> dict[str, dict[str, str]]:
+    def list_findings(self) -> dict[str, dict[str, str]]:
         """Returns all inferred facts, by model and subject."""
         by_model: dict[str, dict[str, str]] = {}
         if self._has_run:

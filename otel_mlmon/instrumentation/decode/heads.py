@@ -16,22 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.instrumentation.decode.batch import TensorRows
-from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT, class_names
+from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT, read_class_names
 from otel_mlmon.instrumentation.decode.predictions import (
-    Confidences,
-    Head,
-    Labels,
+    ClassificationHead,
+    PredictedLabels,
+    PredictionConfidences,
+    build_label_table,
     decode_classes,
     decode_multi_labels,
-    encode_texts,
-    label_of,
-    label_table,
-    texts_of,
+    encode_distinct_texts,
+    format_class_label,
+    read_output_texts,
 )
 from otel_mlmon.instrumentation.runtime.call import Item, Plan, Tensor
 from otel_mlmon.instrumentation.runtime.model_graph import NO_ORIGIN, OutputOrigin
 from otel_mlmon.types import Bools, Floats, Ints, OutputKind
-from otel_mlmon.vocabulary import WHOLE_NUMBERS, TextNamer
+from otel_mlmon.vocabulary import WHOLE_NUMBERS, TextPseudonymizer
 
 MAX_HEADS: Final = 32
 """Heads, and targets of regressions, that are reported of a model; further ones are left out."""
@@ -51,9 +51,9 @@ class Classification:
     kind: OutputKind
     has_scores: bool = True
     """Whether it holds scores, not classes."""
-    labels: Labels = field(default_factory=Labels)
+    labels: PredictedLabels = field(default_factory=PredictedLabels)
     """The class of the greatest score in each row; empty for `top_k`, whose classes are another output."""
-    confidences: Confidences = field(default_factory=Confidences)
+    confidences: PredictionConfidences = field(default_factory=PredictionConfidences)
     sizes: Ints
     """Shape (n,): rows of each call, copied or not."""
     decoded: Ints
@@ -90,7 +90,7 @@ class ClassDecoder:
         namer: Names labels as they may leave the process.
     """
 
-    def __init__(self, plan: Plan, declared: DeclaredOutputs, note: Note, namer: TextNamer) -> None:
+    def __init__(self, plan: Plan, declared: DeclaredOutputs, note: Note, namer: TextPseudonymizer) -> None:
         self.namer = namer
         self._plan = plan
         self._declared = declared
@@ -103,17 +103,19 @@ class ClassDecoder:
     def class_names(self) -> tuple[str, ...]:
         """The names of the model's classes, as declared or as in the metadata of its file; empty if unknown."""
         names = tuple(str(name)[:MAX_TEXT] for name in self._declared.labels)
-        return names or class_names(self._plan.session.metadata)
+        return names or read_class_names(self._plan.session.metadata)
 
-    def name_number(self, value: object) -> str:
+    def pseudonymize_number_label(self, value: object) -> str:
         """Returns the label of a numeric class, as it may leave the process."""
-        return self.namer.name_number_label(label_of(value, self.class_names))
+        return self.namer.pseudonymize_number_label(format_class_label(value, self.class_names))
 
-    def origin_of(self, tensor: Tensor) -> OutputOrigin:
+    def find_output_origin(self, tensor: Tensor) -> OutputOrigin:
         """Returns how an output is computed, according to the model's file."""
         return self._origins.get(tensor.name, NO_ORIGIN)
 
-    def decode(self, tensor: Tensor, kind: OutputKind, joined: TensorRows, *, earlier: int = 0) -> Classification:
+    def decode_class_rows(
+        self, tensor: Tensor, kind: OutputKind, joined: TensorRows, *, earlier: int = 0
+    ) -> Classification:
         """Decodes the rows of an output into labels and confidences, by the output's kind.
 
         Args:
@@ -124,7 +126,7 @@ class ClassDecoder:
         """
         rows, calls, count = joined.rows, joined.calls, len(joined.sizes)
         has_scores = kind != "labels" and not (kind == "top_k" and rows.dtype.kind in "iu")
-        labels, confidences = Labels(), Confidences()
+        labels, confidences = PredictedLabels(), PredictionConfidences()
         if not has_scores:
             labels = self._number_labels(tensor, rows[:, 0] if rows.size else rows.ravel(), calls[: len(rows)])
             decoded = labels.calls
@@ -135,20 +137,20 @@ class ClassDecoder:
             codes, label_rows, certainties = decode_multi_labels(rows)
             is_finite: Bools = np.asarray(np.isfinite(certainties))
             calls = calls[: len(certainties)]
-            table = self.label_table(tensor, rows.shape[1])
-            labels = Labels(codes, calls[label_rows], table, table)
+            table = self.list_class_labels(tensor, rows.shape[1])
+            labels = PredictedLabels(codes, calls[label_rows], table, table)
             decoded = calls[is_finite]
             if rows.dtype.kind == "f":  # flags say nothing of how sure they are
-                confidences = Confidences(certainties[is_finite], decoded)
+                confidences = PredictionConfidences(certainties[is_finite], decoded)
         else:
             codes, likelihoods = decode_classes(kind, rows) if rows.size else (calls[:0], np.zeros(0))
             is_known: Bools = np.asarray(codes >= 0)
             if not is_known.all():
                 codes, likelihoods, calls = codes[is_known], likelihoods[is_known], calls[is_known]
             decoded = calls = calls[: len(codes)]
-            table = self.label_table(tensor, max(rows.shape[1], 2))
-            labels = Labels(codes, calls, table, table)
-            confidences = Confidences(likelihoods, calls)
+            table = self.list_class_labels(tensor, max(rows.shape[1], 2))
+            labels = PredictedLabels(codes, calls, table, table)
+            confidences = PredictionConfidences(likelihoods, calls)
         return Classification(
             output=tensor.name,
             kind=kind,
@@ -159,26 +161,30 @@ class ClassDecoder:
             decoded=np.bincount(decoded, minlength=count).astype(np.int64),
             earlier=earlier,
             width=rows.shape[1],
-            companion=self.origin_of(tensor).companion,
+            companion=self.find_output_origin(tensor).companion,
         )
 
-    def decode_texts(self, tensor: Tensor, kind: OutputKind, items: Sequence[Item], sizes: Ints) -> Classification:
+    def decode_label_texts(
+        self, tensor: Tensor, kind: OutputKind, items: Sequence[Item], sizes: Ints
+    ) -> Classification:
         """Decodes an output of strings into labels, with the number of rows of each inference call, shape (n,)."""
-        texts, calls = texts_of(items, is_ranked=kind == "top_k")
-        codes, table = encode_texts(texts)
+        texts, calls = read_output_texts(items, is_ranked=kind == "top_k")
+        codes, table = encode_distinct_texts(texts)
         shapes = [item[0] for item in items if type(item) is tuple]
         return Classification(
             output=tensor.name,
             kind=kind,
             has_scores=False,
-            labels=Labels(codes, calls, list(map(self.namer.name_label, table)), self._declared_labels(tensor)),
+            labels=PredictedLabels(
+                codes, calls, list(map(self.namer.pseudonymize_label, table)), self._declared_labels(tensor)
+            ),
             sizes=sizes,
             decoded=np.bincount(calls, minlength=len(sizes)).astype(np.int64),
             width=shapes[0][-1] if shapes and len(shapes[0]) > 1 else 1,
-            companion=self.origin_of(tensor).companion,
+            companion=self.find_output_origin(tensor).companion,
         )
 
-    def decode_values(self, output: str, rows: Floats, limit: int) -> dict[str, Floats]:
+    def split_regression_targets(self, output: str, rows: Floats, limit: int) -> dict[str, Floats]:
         """Splits the finite numbers of a regression output, shape (m, k), by target; at most `limit` targets."""
         is_finite: Bools = np.asarray(np.isfinite(rows))
         if rows.shape[1] == 1:
@@ -187,47 +193,51 @@ class ClassDecoder:
         columns = zip(targets, range(min(rows.shape[1], limit)), strict=False)
         return {f"{output}.{target}": rows[is_finite[:, index], index] for target, index in columns}
 
-    def _best_scores(self, tensor: Tensor, rows: NDArray[Any], calls: Ints) -> Confidences:
+    def _best_scores(self, tensor: Tensor, rows: NDArray[Any], calls: Ints) -> PredictionConfidences:
         """Returns the best score of each row of a top-k output; nothing if the scores are no probabilities."""
-        origin = self.origin_of(tensor)
+        origin = self.find_output_origin(tensor)
         if origin.role == "top_k_scores" and origin.source_role not in {"probabilities", "sigmoid"}:
-            return Confidences()  # the greatest of votes, margins or distances
+            return PredictionConfidences()  # the greatest of votes, margins or distances
         values = rows.astype(np.float64)
         is_finite: Bools = np.asarray(np.isfinite(values).all(axis=1))
         values, calls = values[is_finite], calls[is_finite]
         if not values.size:
-            return Confidences()
+            return PredictionConfidences()
         slack = max(TOLERANCE, rows.shape[1] / 512 if origin.is_quantised else 0.0)
         is_ordered = bool((np.diff(values, axis=1) <= 0).all())
         if not is_ordered or (values < 0).any() or (values.sum(axis=1) > 1 + slack).any():
             self._unlikely.add(tensor.name)
-        return Confidences() if tensor.name in self._unlikely else Confidences(np.minimum(values[:, 0], 1.0), calls)
+        return (
+            PredictionConfidences()
+            if tensor.name in self._unlikely
+            else PredictionConfidences(np.minimum(values[:, 0], 1.0), calls)
+        )
 
-    def label_table(self, tensor: Tensor, classes: int) -> Sequence[str]:
+    def list_class_labels(self, tensor: Tensor, classes: int) -> Sequence[str]:
         """Returns the labels of all classes of an output, in the order of its scores."""
         names = self.class_names
         is_only = sum(output.dtype.startswith("float") for output in self._plan.outputs) <= 1
         if self._declared.labels and len(names) != classes and is_only:
             self._note("labels", f"{len(names)} given for {classes} classes", is_warning=True)
             return [*names[:classes], *(str(index) for index in range(len(names), classes))]
-        labels = self.origin_of(tensor).labels
-        return label_table(names, labels if len(labels) == classes else tensor.keys, classes)
+        labels = self.find_output_origin(tensor).labels
+        return build_label_table(names, labels if len(labels) == classes else tensor.keys, classes)
 
     def _declared_labels(self, tensor: Tensor) -> Sequence[str]:
         """Returns all labels that an output of labels can have, as far as they are known; else nothing."""
-        origin = self.origin_of(tensor)
+        origin = self.find_output_origin(tensor)
         if self.class_names or origin.labels:
             return self.class_names or origin.labels
         return WHOLE_NUMBERS if origin.operator == "ArgMax" else ()
 
-    def _number_labels(self, tensor: Tensor, values: NDArray[Any], calls: Ints) -> Labels:
+    def _number_labels(self, tensor: Tensor, values: NDArray[Any], calls: Ints) -> PredictedLabels:
         """Returns the labels of numeric classes, shape (m,), with class names where they are known."""
         if values.dtype.kind == "f":
             is_finite = np.isfinite(values)
             values, calls = values[is_finite], calls[is_finite]
         unique, codes = np.unique(values, return_inverse=True)
-        table = list(map(self.name_number, unique.tolist()))
-        return Labels(codes.astype(np.int64), calls, table, self._declared_labels(tensor))
+        table = list(map(self.pseudonymize_number_label, unique.tolist()))
+        return PredictedLabels(codes.astype(np.int64), calls, table, self._declared_labels(tensor))
 
 
 @dataclass(slots=True)
@@ -240,7 +250,7 @@ class _Members:
     scores: str = ""
 
 
-class HeadJoiner:
+class ClassificationJoiner:
     """Joins outputs that describe one classification, such as a label and its scores, for one session.
 
     Runs on: one thread at a time.
@@ -251,7 +261,7 @@ class HeadJoiner:
         self._repeats: set[str] = set()
         """Outputs of scores that give the classes of another head a second time."""
 
-    def join(self, classifications: Sequence[Classification]) -> dict[str, Head]:
+    def join_outputs(self, classifications: Sequence[Classification]) -> dict[str, ClassificationHead]:
         """Joins the label and score outputs of a batch of inference calls into classifications, by output name."""
         by_output = {part.output: part for part in classifications}
         placed = {name for head in self._heads for name in (head.label, head.scores)} | self._repeats
@@ -264,7 +274,7 @@ class HeadJoiner:
         present.sort(key=lambda entry: order.get(entry[0], len(order)))
         return {name: _join(label, scores) for name, label, scores in present}
 
-    def find_first(self, sizes: Mapping[str, int]) -> tuple[str, str, str] | None:
+    def find_first_head(self, sizes: Mapping[str, int]) -> tuple[str, str, str] | None:
         """Returns which outputs make up a model's first classification: its name, its label output, its score output.
 
         Args:
@@ -312,7 +322,7 @@ class HeadJoiner:
         return _are_paired(part.labels, partner.labels)
 
 
-def _join(label: Classification | None, scores: Classification | None) -> Head:
+def _join(label: Classification | None, scores: Classification | None) -> ClassificationHead:
     parts = [part for part in (label, scores) if part is not None]
     classes = parts[0]
     if label is not None and scores is not None and scores.decoded.sum() > label.decoded.sum():
@@ -320,8 +330,8 @@ def _join(label: Classification | None, scores: Classification | None) -> Head:
     decoded = classes.decoded if classes.kind != "top_k" or not classes.has_scores else 0
     uncounted = np.maximum(np.maximum(parts[0].sizes, parts[-1].sizes) - decoded, 0)
     uncounted[0] += classes.earlier
-    confidences = scores.confidences if scores is not None else Confidences()
-    return Head(labels=classes.labels, confidences=confidences, uncounted=uncounted)
+    confidences = scores.confidences if scores is not None else PredictionConfidences()
+    return ClassificationHead(labels=classes.labels, confidences=confidences, uncounted=uncounted)
 
 
 def _agree(label: Classification, scores: Classification) -> bool:
@@ -345,7 +355,7 @@ def _agree(label: Classification, scores: Classification) -> bool:
     return True
 
 
-def _are_paired(one: Labels, other: Labels) -> bool:
+def _are_paired(one: PredictedLabels, other: PredictedLabels) -> bool:
     """Returns whether two outputs of labels correspond one to one, row by row."""
     if not np.array_equal(one.calls, other.calls):
         return False
@@ -364,7 +374,7 @@ def _is_repeat(first: Classification | None, part: Classification) -> bool:
     )
 
 
-class SeriesNames:
+class OutputSeriesNames:
     """Decides under which output name each classification and regression is counted; an only one has no name.
 
     Runs on: one thread at a time.
@@ -377,11 +387,11 @@ class SeriesNames:
         self._has_several = has_several
         self._names: dict[str, str] = {}
 
-    def find(self, output: str) -> str | None:
+    def find_series_name(self, output: str) -> str | None:
         """Returns the name under which an output is counted; None if it has none yet."""
         return self._names.get(output)
 
-    def assign(self, outputs: Sequence[str]) -> Mapping[str, str]:
+    def assign_series_names(self, outputs: Sequence[str]) -> Mapping[str, str]:
         """Returns the name under which each output is counted, once given and never changed."""
         is_only = not self._names and not self._has_several and len(outputs) == 1
         for output in outputs:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.runtime.call import Item, Tensor
-from otel_mlmon.instrumentation.runtime.input_sample import count_sample
+from otel_mlmon.instrumentation.runtime.input_sample import count_sampled_pixels
 from otel_mlmon.types import Floats
 
 CHUNK_BYTES: Final = 1 << 18
@@ -30,7 +30,7 @@ _ORDER_KEYS: Final = re.compile(
 )
 
 
-def channel_names(input_name: str, metadata: Mapping[str, str]) -> tuple[str, ...]:
+def name_color_channels(input_name: str, metadata: Mapping[str, str]) -> tuple[str, ...]:
     """Returns the feature names of an image's three colour channels, by colour if the model tells their order.
 
     Args:
@@ -44,7 +44,7 @@ def channel_names(input_name: str, metadata: Mapping[str, str]) -> tuple[str, ..
     return semconv.COLOUR_FEATURES if orders == {"rgb"} else semconv.COLOUR_FEATURES[::-1]
 
 
-def image_features(
+def compute_image_features(
     tensor: Tensor, items: Sequence[Item], channels: Sequence[str] = semconv.CHANNEL_FEATURES
 ) -> dict[str, Floats]:
     """Computes features such as brightness of all copied images, by name, shape (images,) each.
@@ -76,7 +76,7 @@ def _feature_tables(tensor: Tensor, shape: Sequence[int], data: Sequence[bytes])
     channels = _channels(tensor, shape)
     if not height or not width or not channels:
         return
-    pixels = count_sample(height, width)
+    pixels = count_sampled_pixels(height, width)
     image_bytes = channels * pixels * np.dtype(tensor.dtype).itemsize
     chunk = max(1, CHUNK_BYTES // max(map(len, data)))
     for first in range(0, len(data), chunk):

@@ -36,7 +36,7 @@ def choose_item_outputs(outputs: Mapping[int, Tensor]) -> set[int]:
     return scores or set(list(outputs)[:1])
 
 
-class ItemDecoder:
+class DetectedItemDecoder:
     """Decodes one output of kind `detection` or `sequence`: counts its boxes, tokens or frames.
 
     Runs on: one thread at a time.
@@ -57,7 +57,7 @@ class ItemDecoder:
         self._rows = 0
         self._has_no_scores = tensor.dtype[:5] != "float"
 
-    def decode(self, items: Items) -> OutputItems:
+    def decode_items(self, items: Items) -> OutputItems:
         """Counts the boxes, tokens or frames of each inference call of a batch, and reads their confidences."""
         counts: list[float] = []
         parts: list[NDArray[Any]] = []

@@ -67,7 +67,7 @@ class ModelIdentity:
     runtime_name: str = semconv.RUNTIME_ONNXRUNTIME
 
     @cached_property
-    def key(self) -> ModelKey:
+    def model_key(self) -> ModelKey:
         """The name and version of the model, by which metrics are aggregated."""
         return ModelKey(self.name, self.version)
 
@@ -82,7 +82,7 @@ class ModelIdentity:
         return {name: value for name, value in attributes.items() if value}
 
 
-def identify(
+def identify_model(
     session: SessionInfo,
     *,
     version: str = "",
@@ -98,7 +98,7 @@ def identify(
         separate: Returns the version of a model, from that in its file and the digest of that: another content under
             the same version is another version.
     """
-    name = model_name(session, may_read=may_read)
+    name = find_model_name(session, may_read=may_read)
     declared = session.model_version.strip()[:MAX_TEXT] or version
     return ModelIdentity(
         name=name,
@@ -110,7 +110,7 @@ def identify(
     )
 
 
-def model_name(session: SessionInfo, *, may_read: bool = True) -> str:
+def find_model_name(session: SessionInfo, *, may_read: bool = True) -> str:
     """Returns the name of a session's model, 1 to 128 characters, from its metadata or its file.
 
     The first of: the application's name, the metadata, the file's name. Where that is one like `model.onnx`, which
@@ -125,32 +125,32 @@ def model_name(session: SessionInfo, *, may_read: bool = True) -> str:
     name = (
         session.model_name.strip()
         or _metadata_value(session, _NAME_KEYS)
-        or file_name(session.path)
+        or name_model_by_file(session.path)
         or ("" if _EXPORTER_NAMES.fullmatch(graph) else graph)
         or _nearest_folder_name(session.path)
     )
     return name[:MAX_TEXT] or f"model-{_digest(session, may_read=may_read)[:DIGEST_CHARACTERS] or 'unknown'}"
 
 
-def stem(path: str) -> str:
+def read_file_stem(path: str) -> str:
     """Returns a file's name without its directories and suffix, since a path never leaves the process."""
     return PurePath(path.replace("\\", "/")).stem
 
 
-def file_name(path: str) -> str:
+def name_model_by_file(path: str) -> str:
     """Returns a model's name made from its file or folder; empty if these are as common as `model` or `best`."""
-    name = stem(path)
-    if not is_silent(name):
+    name = read_file_stem(path)
+    if not is_common_file_name(name):
         return name
     parents = PurePath(path.replace("\\", "/")).parents
     for folder in list(parents)[:MAX_FOLDERS]:
         # What lies in `home` is the name of a person.
-        if not is_silent(folder.name) and folder.parent.name.lower() not in {"home", "users"}:
+        if not is_common_file_name(folder.name) and folder.parent.name.lower() not in {"home", "users"}:
             return f"{folder.name.rpartition('--')[2]}-{name}"
     return ""
 
 
-def is_silent(name: str) -> bool:
+def is_common_file_name(name: str) -> bool:
     """Returns whether a file or folder name, such as `model`, `best` or `1`, is too common to identify a model."""
     words = [word for word in _WORD_BOUNDARY.split(name.lower()) if word]
     return all(word in _SILENT_WORDS or _SILENT_WORD.fullmatch(word) for word in words)
@@ -159,7 +159,7 @@ def is_silent(name: str) -> bool:
 def _nearest_folder_name(path: str) -> str:
     """Returns the name of the folder that a model's file is in, unless that was made for one run."""
     folder = PurePath(path.replace("\\", "/")).parent.name
-    return f"{folder}-{stem(path)}" if folder and not _SILENT_WORD.fullmatch(folder.lower()) else ""
+    return f"{folder}-{read_file_stem(path)}" if folder and not _SILENT_WORD.fullmatch(folder.lower()) else ""
 
 
 def _version(session: SessionInfo, *, may_read: bool) -> str:
@@ -181,7 +181,7 @@ def _metadata_value(session: SessionInfo, keys: Sequence[str]) -> str:
     return next((value for value in values if value), "")
 
 
-def class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
+def read_class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
     """Returns the class names in a model's metadata, in the order of its scores; empty if there are none.
 
     A list or a mapping by index, JSON or Python; else text of several lines, one a name; else separated by commas.
@@ -196,16 +196,16 @@ def class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
     return ()
 
 
-def reference_words(metadata: Mapping[str, str]) -> tuple[Sequence[str], Mapping[str, Sequence[str]]]:
+def read_reference_vocabulary(metadata: Mapping[str, str]) -> tuple[Sequence[str], Mapping[str, Sequence[str]]]:
     """Returns the labels, and the categories by feature, of the reference profile in a model's metadata.
 
     A profile that cannot be read names none: that is the processor's to report.
     """
     from otel_mlmon.errors import ProfileError
-    from otel_mlmon.reference.embedding import find_profile
+    from otel_mlmon.reference.embedding import find_embedded_profile
 
     try:
-        profile = find_profile(metadata)
+        profile = find_embedded_profile(metadata)
     except ProfileError:
         profile = None
     words = {name: list(sketch.categories.counts) for name, sketch in (profile.streams if profile else {}).items()}

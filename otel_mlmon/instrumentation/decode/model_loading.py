@@ -13,10 +13,16 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.decoder import DeclaredModel
-from otel_mlmon.instrumentation.decode.findings import Findings
-from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity, file_name, identify, model_name, stem
-from otel_mlmon.instrumentation.decode.output_reports import format_outputs
+from otel_mlmon.instrumentation.decode.decoder import DeclaredModelOptions
+from otel_mlmon.instrumentation.decode.findings import ModelFindings
+from otel_mlmon.instrumentation.decode.model_identity import (
+    ModelIdentity,
+    find_model_name,
+    identify_model,
+    name_model_by_file,
+    read_file_stem,
+)
+from otel_mlmon.instrumentation.decode.output_reports import format_output_kinds
 from otel_mlmon.instrumentation.runtime.call import Load, SessionInfo
 
 MAX_SESSIONS: Final = 1024
@@ -59,7 +65,7 @@ class ModelLoad:
         return bool(self.requested and self.providers) and self.requested[0] != self.providers[0]
 
 
-class LoadDuration(NamedTuple):
+class ModelLoadDuration(NamedTuple):
     """How long the load of a model took, with the model's name and version, or the error that it ended in."""
 
     model: ModelIdentity
@@ -68,10 +74,11 @@ class LoadDuration(NamedTuple):
     """The class of the exception if it was not loaded."""
 
 
-class LoadTracker:
+class ModelLoadTracker:
     """Collects the loads of models that the application's threads recorded, for metrics and events.
 
-    Runs on: `take`, `add_session` and `durations` on one thread at a time; `announcements` likewise, beside them.
+    Runs on: `take_queued_loads`, `announce_session` and `take_load_durations` on one thread at a time;
+    `take_load_announcements` likewise, beside them.
 
     Args:
         loads: The queue of the application's threads.
@@ -85,8 +92,8 @@ class LoadTracker:
         loads: deque[Load],
         *,
         is_suppressed: Callable[[object], bool],
-        options: Callable[[str], DeclaredModel],
-        findings: Findings,
+        options: Callable[[str], DeclaredModelOptions],
+        findings: ModelFindings,
     ) -> None:
         self._loads = loads
         self._is_suppressed = is_suppressed
@@ -98,7 +105,7 @@ class LoadTracker:
         self.unannounced: deque[Load] = deque(maxlen=MAX_SESSIONS)
         """Loads whose event was not sent yet."""
 
-    def take(self) -> None:
+    def take_queued_loads(self) -> None:
         """Reads the queued loads of models; called before the inference calls that followed them are decoded."""
         for load in [self._loads.popleft() for _ in range(len(self._loads))]:
             if not self._is_suppressed(load.context):
@@ -106,7 +113,7 @@ class LoadTracker:
                 self.unmeasured.append(load)
                 self._announce(load)
 
-    def add_session(self, session: SessionInfo) -> None:
+    def announce_session(self, session: SessionInfo) -> None:
         """Notes the model of a session at its first call, if its creation was not observed.
 
         It was created before the instrumentation, before a fork, or while instrumentation was suppressed.
@@ -114,19 +121,19 @@ class LoadTracker:
         if session not in self._announced:
             self._announce(Load(session, session.path, time.perf_counter_ns(), None))
 
-    def durations(self) -> list[LoadDuration]:
+    def take_load_durations(self) -> list[ModelLoadDuration]:
         """Returns how long the loads since the last call took, as far as it was measured."""
         loads = [self.unmeasured.popleft() for _ in range(len(self.unmeasured))]
         return [
-            LoadDuration(_model_of(load, self._options, self._findings), load.duration_s, load.error_type)
+            ModelLoadDuration(_model_of(load, self._options, self._findings), load.duration_s, load.error_type)
             for load in loads
             if load.duration_s is not None
         ]
 
-    def announcements(self) -> Iterator[ModelLoad]:
+    def take_load_announcements(self) -> Iterator[ModelLoad]:
         """Yields each loaded model whose event was not sent yet; reads the model's file."""
         while self.unannounced:
-            yield describe_load(self.unannounced.popleft(), options=self._options, findings=self._findings)
+            yield describe_model_load(self.unannounced.popleft(), options=self._options, findings=self._findings)
 
     def _announce(self, load: Load) -> None:
         if load.session is not None:
@@ -136,7 +143,9 @@ class LoadTracker:
         self.unannounced.append(load)
 
 
-def describe_load(load: Load, *, options: Callable[[str], DeclaredModel], findings: Findings) -> ModelLoad:
+def describe_model_load(
+    load: Load, *, options: Callable[[str], DeclaredModelOptions], findings: ModelFindings
+) -> ModelLoad:
     """Describes the load of a model for its event, with a hash of the model's file.
 
     Runs on: the worker thread; reads a file.
@@ -150,8 +159,12 @@ def describe_load(load: Load, *, options: Callable[[str], DeclaredModel], findin
     model = _model_of(load, options, findings)
     output_kinds = ""
     if session and load.is_new:
-        findings.note_file(model.key, session.path if not session.model_name.strip() else "", session.graph().digest)
-        output_kinds = format_outputs(findings.outputs.expect(model.key, session, options(model.name).output_kind))
+        findings.note_model_file(
+            model.model_key, session.path if not session.model_name.strip() else "", session.graph().digest
+        )
+        output_kinds = format_output_kinds(
+            findings.outputs.expect_reports(model.model_key, session, options(model.name).output_kind)
+        )
     return ModelLoad(
         model=model,
         is_new=load.is_new,
@@ -167,12 +180,15 @@ def describe_load(load: Load, *, options: Callable[[str], DeclaredModel], findin
     )
 
 
-def _model_of(load: Load, options: Callable[[str], DeclaredModel], findings: Findings) -> ModelIdentity:
+def _model_of(load: Load, options: Callable[[str], DeclaredModelOptions], findings: ModelFindings) -> ModelIdentity:
     if load.session is not None:
-        version = options(model_name(load.session)).version
-        return identify(load.session, version=version, separate=findings.separate_version)
+        version = options(find_model_name(load.session)).version
+        return identify_model(load.session, version=version, separate=findings.separate_version)
     return ModelIdentity(
-        name=file_name(load.path) or stem(load.path) or "unknown", version="", provider="", runtime_version=""
+        name=name_model_by_file(load.path) or read_file_stem(load.path) or "unknown",
+        version="",
+        provider="",
+        runtime_version="",
     )
 
 
@@ -182,7 +198,7 @@ def _reference(session: SessionInfo) -> str:
         return text
     _LOG.warning(
         "Model %s: its reference profile is longer than %d characters and is not sent.",
-        model_name(session),
+        find_model_name(session),
         MAX_REFERENCE_CHARACTERS,
     )
     return ""

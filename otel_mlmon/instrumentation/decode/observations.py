@@ -15,20 +15,25 @@ import numpy as np
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.batch import CallBatch, split_calls
-from otel_mlmon.instrumentation.decode.decoder import CallDecoder, DeclaredModel, Decoder, make_namer
-from otel_mlmon.instrumentation.decode.findings import Findings
-from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT, model_name
+from otel_mlmon.instrumentation.decode.decoder import (
+    CallDecoder,
+    DeclaredModelOptions,
+    TensorDecoder,
+    make_text_pseudonymizer,
+)
+from otel_mlmon.instrumentation.decode.findings import ModelFindings
+from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT, find_model_name
 from otel_mlmon.instrumentation.decode.predictions import (
     CallSummary,
-    Confidences,
-    Head,
+    ClassificationHead,
     InputSummary,
-    Labels,
+    PredictedLabels,
+    PredictionConfidences,
     Predictions,
-    encode_texts,
-    label_of,
+    encode_distinct_texts,
+    format_class_label,
 )
-from otel_mlmon.instrumentation.runtime.call import ObservedItem, Plan, Scalar, Side, ValueRows
+from otel_mlmon.instrumentation.runtime.call import ObservedItem, ObservedValues, Plan, Scalar, Side
 from otel_mlmon.internal_events import JOURNAL, ValuesDropped, ValuesUnreadable
 from otel_mlmon.types import Floats, Ints
 from otel_mlmon.vocabulary import Vocabulary
@@ -55,8 +60,12 @@ _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _ABSENT_TEXTS: Final = frozenset({"", "None", "nan"})
 
 
-def make_decoder(
-    plan: Plan, *, options: Callable[[str], DeclaredModel], max_features: int, findings: Findings | None = None
+def make_call_decoder(
+    plan: Plan,
+    *,
+    options: Callable[[str], DeclaredModelOptions],
+    max_features: int,
+    findings: ModelFindings | None = None,
 ) -> CallDecoder:
     """Makes the decoder of a session's calls: for tensors of a runtime, or for predictions of `observe()`.
 
@@ -66,43 +75,43 @@ def make_decoder(
         max_features: Features profiled at most.
         findings: Takes what is inferred.
     """
-    decoder = ObservationDecoder if plan.is_observed else Decoder
+    decoder = ObservationDecoder if plan.is_observed else TensorDecoder
     return decoder(plan, options=options, max_features=max_features, findings=findings)
 
 
 class ObservationDecoder:
-    """Decodes predictions that were reported by `observe()`; its arguments are those of `make_decoder`."""
+    """Decodes predictions that were reported by `observe()`; its arguments are those of `make_call_decoder`."""
 
     def __init__(
         self,
         plan: Plan,
         *,
-        options: Callable[[str], DeclaredModel],
+        options: Callable[[str], DeclaredModelOptions],
         max_features: int,
-        findings: Findings | None = None,
+        findings: ModelFindings | None = None,
     ) -> None:
-        model_options = options(model_name(plan.session))
+        model_options = options(find_model_name(plan.session))
         scores_plan = dataclasses.replace(plan, inputs=(), outputs=plan.outputs[-1:], is_observed=False)
-        self._scores = Decoder(scores_plan, options=options, max_features=0, findings=findings)
+        self._scores = TensorDecoder(scores_plan, options=options, max_features=0, findings=findings)
         self.model = self._scores.model
         self._class_names = [str(name)[:MAX_TEXT] for name in model_options.labels]
         # A text that the caller reports as a label is one; of many different ones it must be something else.
         self._vocabulary = Vocabulary(limit=max(MAX_LABELS, len(self._class_names)))
-        self._vocabulary.admit(dict.fromkeys(self._class_names, 1))
-        self._namer = make_namer(plan, model_options, model_name(plan.session))
+        self._vocabulary.limit_names(dict.fromkeys(self._class_names, 1))
+        self._namer = make_text_pseudonymizer(plan, model_options, find_model_name(plan.session))
         self._categorical = frozenset(model_options.categorical or ())
         self._max_features = max_features
         self._are_categories: dict[str, bool | None] = {}
         """Whether each feature is a category, by name; None until a value shows it."""
-        self._findings = findings or Findings()
+        self._findings = findings or ModelFindings()
         self._unreadable: set[str] = set()
         """Arguments that could not be read, of which was warned."""
 
-    def decode(self, batch: CallBatch) -> Predictions:
+    def decode_batch(self, batch: CallBatch) -> Predictions:
         """Decodes a batch of one or more calls of `observe()` into predictions and features."""
         labels, confidences, values, scores = map(split_calls, batch.outputs)
         features, unreadable = map(split_calls, batch.inputs)
-        predictions = self._scores.decode(dataclasses.replace(batch, inputs=(), outputs=(scores,)))
+        predictions = self._scores.decode_batch(dataclasses.replace(batch, inputs=(), outputs=(scores,)))
         inputs, input_sizes = self._summarize_features(cast("Sequence[Any]", features))
         rows_of_columns = [_flatten(cast("Sequence[Any]", column)) for column in (labels, confidences, values)]
         sizes = predictions.batch_sizes
@@ -112,10 +121,10 @@ class ObservationDecoder:
         numbers = _numbers(value_rows.values)
         texts = sum(isinstance(value, str) for value in value_rows.values)
         self._report_unreadable([*cast("Sequence[Any]", unreadable), {"value": texts} if texts else None])
-        derived = next(iter(predictions.heads.values()), Head())
+        derived = next(iter(predictions.heads.values()), ClassificationHead())
         is_reported = label_rows.sizes > 0
         unlabelled = label_rows.sizes - np.bincount(label_rows.calls, minlength=len(label_rows.sizes))
-        head = Head(
+        head = ClassificationHead(
             labels=_merge_labels(self._decode_labels(label_rows), derived.labels),
             confidences=_merge_confidences(_decode_confidences(confidence_rows), derived.confidences),
             uncounted=np.where(is_reported, unlabelled, derived.uncounted if derived.uncounted.size else 0),
@@ -128,15 +137,15 @@ class ObservationDecoder:
             inputs=inputs,
         )
 
-    def read(self, inputs: Side, outputs: Side) -> CallSummary | None:
+    def read_call(self, inputs: Side, outputs: Side) -> CallSummary | None:
         """Reads label and confidence of one call of `observe()` without side effects; None if only a batch can."""
         features: Any = inputs[0] if inputs else None
         label, confidence, value, scores = cast("Sequence[Any]", outputs) or (None,) * 4
         given = (label, confidence, value, *(features or {}).values())
-        if scores is not None or any(isinstance(item, ValueRows) for item in given):
+        if scores is not None or any(isinstance(item, ObservedValues) for item in given):
             return None
         if label is not None:
-            label = self._vocabulary.find(self._name_label(label))
+            label = self._vocabulary.find_counted_name(self._name_label(label))
             if label is None:
                 return None
         has_rows = any(item is not None for item in (label, confidence, value))
@@ -154,26 +163,28 @@ class ObservationDecoder:
         for item in items:
             counts.update(item or {})
         for argument, count in counts.items():
-            JOURNAL.emit(ValuesUnreadable(count=count))
+            JOURNAL.emit_event(ValuesUnreadable(count=count))
             if argument not in self._unreadable:
                 self._unreadable.add(argument)
                 finding = (
                     f"cannot be read and is left out of calls, which are recorded without it; {EXPECTED[argument]} is "
                     f"expected ({semconv.VALUES_DROPPED.name} counts what is left out)"
                 )
-                self._findings.note(self.model.name, f"{argument} of observe()", finding, is_warning=True)
+                self._findings.note_finding(self.model.name, f"{argument} of observe()", finding, is_warning=True)
 
-    def _decode_labels(self, rows: _Rows) -> Labels:
-        codes, table = encode_texts([self._name_label(value) for value in rows.values])
-        names = [next(iter(self._vocabulary.admit({label: 1}))) for label in table]
-        return Labels(codes, rows.calls, names, self._class_names)
+    def _decode_labels(self, rows: _Rows) -> PredictedLabels:
+        codes, table = encode_distinct_texts([self._name_label(value) for value in rows.values])
+        names = [next(iter(self._vocabulary.limit_names({label: 1}))) for label in table]
+        return PredictedLabels(codes, rows.calls, names, self._class_names)
 
     def _name_label(self, value: Scalar) -> str:
         if isinstance(value, str):
             return value[:MAX_TEXT]
-        return self._namer.name_number_label(label_of(value, self._class_names))
+        return self._namer.pseudonymize_number_label(format_class_label(value, self._class_names))
 
-    def _summarize_features(self, items: Sequence[dict[str, Scalar | ValueRows] | None]) -> tuple[InputSummary, Ints]:
+    def _summarize_features(
+        self, items: Sequence[dict[str, Scalar | ObservedValues] | None]
+    ) -> tuple[InputSummary, Ints]:
         """Summarizes the features that calls of `observe()` gave; also returns the rows of each call."""
         columns: dict[str, list[Scalar]] = {}
         sizes = np.zeros(len(items), dtype=np.int64)
@@ -184,7 +195,7 @@ class ObservationDecoder:
                 if name not in self._are_categories and not self._add_feature(name):
                     continue
                 column = columns.setdefault(name, [])
-                if isinstance(value, ValueRows):
+                if isinstance(value, ObservedValues):
                     column.extend(value.values)
                     copied_rows = max(copied_rows, len(value.values))
                     sizes[call] = max(sizes[call], value.size)
@@ -201,7 +212,7 @@ class ObservationDecoder:
         if len(self._are_categories) >= self._max_features:
             if self._max_features:
                 finding = f"more than {self._max_features} features, the first ones are profiled (max_features)"
-                self._findings.note(self._scores.model.name, "inputs", finding)
+                self._findings.note_finding(self._scores.model.name, "inputs", finding)
             return False
         self._are_categories[name] = True if name in self._categorical else None
         return True
@@ -245,10 +256,10 @@ class _Rows:
 def _flatten(items: Sequence[ObservedItem]) -> _Rows:
     batches = [
         item
-        if isinstance(item, ValueRows)
-        else ValueRows(0, ())
+        if isinstance(item, ObservedValues)
+        else ObservedValues(0, ())
         if item is None
-        else ValueRows(1, (cast("Scalar", item),))
+        else ObservedValues(1, (cast("Scalar", item),))
         for item in items
     ]
     calls = np.repeat(np.arange(len(items), dtype=np.int64), [len(rows.values) for rows in batches])
@@ -282,19 +293,19 @@ def _number(value: Scalar) -> float:
 def _category_text(value: Scalar) -> str:
     if isinstance(value, str):
         return value
-    return "" if value is None or not math.isfinite(_number(value)) else label_of(value, ())
+    return "" if value is None or not math.isfinite(_number(value)) else format_class_label(value, ())
 
 
-def _decode_confidences(rows: _Rows) -> Confidences:
+def _decode_confidences(rows: _Rows) -> PredictionConfidences:
     numbers = _numbers(rows.values)
     is_valid = (numbers >= 0) & (numbers <= 1)
     invalid_count = len(numbers) - int(is_valid.sum())
     if invalid_count:
-        JOURNAL.emit(ValuesDropped(reason="confidence_out_of_range", count=invalid_count))
-    return Confidences(numbers[is_valid], rows.calls[is_valid])
+        JOURNAL.emit_event(ValuesDropped(reason="confidence_out_of_range", count=invalid_count))
+    return PredictionConfidences(numbers[is_valid], rows.calls[is_valid])
 
 
-def _merge_labels(reported: Labels, derived: Labels) -> Labels:
+def _merge_labels(reported: PredictedLabels, derived: PredictedLabels) -> PredictedLabels:
     """Returns the labels that were reported, and for calls without them those with the greatest score."""
     if not derived.calls.size or not reported.calls.size:
         return reported if reported.calls.size else derived
@@ -302,10 +313,12 @@ def _merge_labels(reported: Labels, derived: Labels) -> Labels:
     calls = np.concatenate([reported.calls, derived.calls[is_other]])
     codes = np.concatenate([reported.codes, derived.codes[is_other] + len(reported.table)])
     order = np.argsort(calls, kind="stable")
-    return Labels(codes[order], calls[order], [*reported.table, *derived.table], reported.declared or derived.declared)
+    return PredictedLabels(
+        codes[order], calls[order], [*reported.table, *derived.table], reported.declared or derived.declared
+    )
 
 
-def _merge_confidences(reported: Confidences, derived: Confidences) -> Confidences:
+def _merge_confidences(reported: PredictionConfidences, derived: PredictionConfidences) -> PredictionConfidences:
     """Returns the confidences that were reported, and for calls without them those of the scores."""
     if not derived.calls.size or not reported.calls.size:
         return reported if reported.calls.size else derived
@@ -313,4 +326,4 @@ def _merge_confidences(reported: Confidences, derived: Confidences) -> Confidenc
     calls = np.concatenate([reported.calls, derived.calls[is_other]])
     values = np.concatenate([reported.values, derived.values[is_other]])
     order = np.argsort(calls, kind="stable")
-    return Confidences(values[order], calls[order])
+    return PredictionConfidences(values[order], calls[order])

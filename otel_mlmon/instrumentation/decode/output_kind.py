@@ -75,7 +75,7 @@ _CERTAIN: Final[dict[OutputRole, tuple[OutputKind, str]]] = {
 """The kind of outputs whose role settles it, and the role in words."""
 
 
-class Decision(NamedTuple):
+class KindDecision(NamedTuple):
     """The kind that an output was found to be of, such as `probabilities`, and why."""
 
     kind: OutputKind | None
@@ -85,7 +85,7 @@ class Decision(NamedTuple):
     """False of what was assumed: a developer may know better."""
 
 
-DETECTOR: Final = Decision("none", "an output of a detector, by the names of the outputs")
+DETECTOR: Final = KindDecision("none", "an output of a detector, by the names of the outputs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ class OutputFacts:
     """Whether the model has no other output."""
 
     @property
-    def name(self) -> str:
+    def lower_name(self) -> str:
         """The name of the output in lower case."""
         return self.tensor.name.lower()
 
@@ -120,21 +120,21 @@ class OutputFacts:
         """Whether the names of the model's classes are known."""
         return bool(self.class_names or self.origin.labels)
 
-    def names_classes(self, width: int) -> bool:
+    def has_name_per_column(self, width: int) -> bool:
         """Returns whether exactly as many class names are known as the output has columns."""
         return width in {len(self.class_names), len(self.origin.labels)} - {0}
 
-    def slack(self, width: int) -> float:
+    def compute_sum_tolerance(self, width: int) -> float:
         """Computes by how much the sum of a row's probabilities may differ from 1."""
         return max(2 * TOLERANCE, width / GRID if self.origin.is_quantised else 0.0)
 
 
-def is_detection(output_names: Iterable[str]) -> bool:
+def is_object_detector(output_names: Iterable[str]) -> bool:
     """Returns whether a model is an object detector, by the names of its outputs."""
     return any(_DETECTION.search(name.lower()) for name in output_names)
 
 
-def holds_labels(tensor: Tensor) -> bool:
+def is_label_output(tensor: Tensor) -> bool:
     """Returns whether an output holds a label for each row, by its type, shape and name."""
     if tensor.layout == "text":
         return True
@@ -143,7 +143,7 @@ def holds_labels(tensor: Tensor) -> bool:
     return tensor.row_shape is None or set(tensor.row_shape) <= {1}
 
 
-def decide_kind(facts: OutputFacts, rows: NDArray[Any], *, row_count: int = MIN_ROWS) -> Decision:
+def decide_output_kind(facts: OutputFacts, rows: NDArray[Any], *, row_count: int = MIN_ROWS) -> KindDecision:
     """Decides of which kind a model's output is from rows of its values, shape (m, k).
 
     Args:
@@ -161,19 +161,19 @@ def decide_kind(facts: OutputFacts, rows: NDArray[Any], *, row_count: int = MIN_
         return _decide_normalised(facts, rows)
     if rows.dtype.kind in "iub":
         return _decide_integers(facts, rows, width)
-    values = informative_rows(rows)
+    values = select_informative_rows(rows)
     if origin.role == "sigmoid":
         return _decide_sigmoid(facts, values, width)
     if width == 1:
         return _decide_single(facts, values)
-    if _NOT_SCORES.search(facts.name):
-        return Decision("none", "by its name no scores")
+    if _NOT_SCORES.search(facts.lower_name):
+        return KindDecision("none", "by its name no scores")
     if not values.size:
-        return Decision(None, "no row shows its kind yet")
+        return KindDecision(None, "no row shows its kind yet")
     return _decide_vector(facts, values, row_count)
 
 
-def expect_kind(
+def expect_output_kind(
     name: str,
     origin: OutputOrigin,
     *,
@@ -181,7 +181,7 @@ def expect_kind(
     producer: str = "",
     is_detector: bool = False,
     has_labels: bool = False,
-) -> Decision:
+) -> KindDecision:
     """Decides of which kind a model's output will be before any values, from the model's file alone.
 
     Args:
@@ -205,10 +205,10 @@ def expect_kind(
         is_only=False,
     )
     width = max(origin.width, len(origin.labels), 2 if origin.axis else 1)
-    return decide_kind(facts, np.zeros((0, 1 if origin.role == "label" else width), dtype=dtype), row_count=0)
+    return decide_output_kind(facts, np.zeros((0, 1 if origin.role == "label" else width), dtype=dtype), row_count=0)
 
 
-def informative_rows(rows: NDArray[Any]) -> Floats:
+def select_informative_rows(rows: NDArray[Any]) -> Floats:
     """Returns the rows of an output that tell its kind: all numbers, and not all of them 0."""
     values = rows.astype(np.float64)
     informative: Floats = values[np.isfinite(values).all(axis=1) & (values != 0).any(axis=1)]
@@ -216,18 +216,18 @@ def informative_rows(rows: NDArray[Any]) -> Floats:
 
 
 def are_probabilities(values: Floats, slack: float = 2 * TOLERANCE) -> bool:
-    """Returns whether each row, shape (m, k), is not negative and sums to 1 within `slack`; False of no rows."""
+    """Returns whether each row, shape (m, k), holds probabilities that sum to 1; False of no rows."""
     with np.errstate(over="ignore"):
         sums = values.sum(axis=1)
     return bool(values.size) and bool((values >= -TOLERANCE).all()) and _is_close_to_one(sums, slack)
 
 
-def are_within_unit(values: Floats) -> bool:
+def are_within_unit_interval(values: Floats) -> bool:
     """Returns whether all values lie within [0, 1]."""
     return not ((values < -TOLERANCE) | (values > 1 + TOLERANCE)).any()
 
 
-def vector_norms(rows: Floats) -> Floats:
+def compute_vector_norms(rows: Floats) -> Floats:
     """Computes the Euclidean length of each row, shape (m, k).
 
     Numbers whose squares overflow or underflow are scaled by the largest of their row.
@@ -244,19 +244,19 @@ def vector_norms(rows: Floats) -> Floats:
     return norms
 
 
-def _by_graph(kind: OutputKind | None, words: str, origin: OutputOrigin) -> Decision:
-    return Decision(kind, f"{words}, by its operator {origin.operator}" if origin.operator else words)
+def _by_graph(kind: OutputKind | None, words: str, origin: OutputOrigin) -> KindDecision:
+    return KindDecision(kind, f"{words}, by its operator {origin.operator}" if origin.operator else words)
 
 
-def _positions(origin: OutputOrigin) -> Decision:
+def _positions(origin: OutputOrigin) -> KindDecision:
     return _by_graph("none", "several classes a sample", origin)
 
 
-def _decide_normalised(facts: OutputFacts, rows: NDArray[Any]) -> Decision:
+def _decide_normalised(facts: OutputFacts, rows: NDArray[Any]) -> KindDecision:
     """Decides of which kind an output is that the model's file normalises along an axis, as softmax does."""
     origin, width = facts.origin, rows.shape[1]
-    values = informative_rows(rows)
-    if _NOT_SCORES.search(facts.name):
+    values = select_informative_rows(rows)
+    if _NOT_SCORES.search(facts.lower_name):
         return _by_graph("none", "by its name no classes, though normalised", origin)
     if origin.is_partial:
         is_single = width == 1
@@ -269,120 +269,129 @@ def _decide_normalised(facts: OutputFacts, rows: NDArray[Any]) -> Decision:
         return _by_graph("logits", "logarithms of probabilities", origin)
     if width == 1 and not is_row:
         return _by_graph("none", "one number a row that was normalised with others", origin)
-    if not are_within_unit(values):
+    if not are_within_unit_interval(values):
         return _by_graph("none", "normalised, but not within 0 and 1", origin)
     if is_row:
         return _by_graph("probabilities", "normalised along its classes", origin)
-    if origin.axis is None and (are_probabilities(values, facts.slack(width)) or not values.size):
+    if origin.axis is None and (are_probabilities(values, facts.compute_sum_tolerance(width)) or not values.size):
         kind: OutputKind | None = "probabilities" if values.size else None
         return _by_graph(kind, "normalised, and its rows sum to 1", origin)
     return _by_graph("none", "normalised along an axis that is not that of the classes of a row", origin)
 
 
-def _decide_sigmoid(facts: OutputFacts, values: Floats, width: int) -> Decision:
+def _decide_sigmoid(facts: OutputFacts, values: Floats, width: int) -> KindDecision:
     origin = facts.origin
-    if _NOT_SCORES.search(facts.name) or _VALUE_NAME.search(facts.name):
-        return Decision("none" if width > 1 else "regression", f"by its name no probabilities, by {origin.operator}")
-    if not are_within_unit(values):
-        return Decision("none", f"not within 0 and 1, although by {origin.operator}")
-    if facts.has_labels and width > 1 and values.size and are_probabilities(values, facts.slack(width)):
-        return Decision("probabilities", "beside labels, and its rows sum to 1")
+    if _NOT_SCORES.search(facts.lower_name) or _VALUE_NAME.search(facts.lower_name):
+        return KindDecision(
+            "none" if width > 1 else "regression", f"by its name no probabilities, by {origin.operator}"
+        )
+    if not are_within_unit_interval(values):
+        return KindDecision("none", f"not within 0 and 1, although by {origin.operator}")
+    if facts.has_labels and width > 1 and values.size and are_probabilities(values, facts.compute_sum_tolerance(width)):
+        return KindDecision("probabilities", "beside labels, and its rows sum to 1")
     return _by_graph("sigmoid" if width == 1 else "multi_label", "independent probabilities", origin)
 
 
-def _decide_integers(facts: OutputFacts, rows: NDArray[Any], width: int) -> Decision:
+def _decide_integers(facts: OutputFacts, rows: NDArray[Any], width: int) -> KindDecision:
     if width > 1:
-        is_flags = rows.dtype.kind == "b" and not _NOT_SCORES.search(facts.name)
-        return Decision("multi_label" if is_flags else "none", "flags" if is_flags else "several integers a row")
-    if _SIZE_NAME.search(facts.name):
-        return Decision("none", "by its name sizes")
+        is_flags = rows.dtype.kind == "b" and not _NOT_SCORES.search(facts.lower_name)
+        return KindDecision("multi_label" if is_flags else "none", "flags" if is_flags else "several integers a row")
+    if _SIZE_NAME.search(facts.lower_name):
+        return KindDecision("none", "by its name sizes")
     if facts.origin.role in {"linear", "sigmoid"}:
-        return Decision("none", f"numbers on a grid, by {facts.origin.operator}")
+        return KindDecision("none", f"numbers on a grid, by {facts.origin.operator}")
     is_wide = rows.size > 0 and (rows.max() > MAX_CLASS or rows.min() < -1)
-    if is_wide and rows.dtype.itemsize == 1 and facts.origin.role != "label" and not _LABEL_NAME.search(facts.name):
-        return Decision("none", "a number of 8 bits, which may be one of a grid", is_certain=False)
-    return Decision("regression" if _VALUE_NAME.search(facts.name) else "labels", "integers, one a row")
+    if (
+        is_wide
+        and rows.dtype.itemsize == 1
+        and facts.origin.role != "label"
+        and not _LABEL_NAME.search(facts.lower_name)
+    ):
+        return KindDecision("none", "a number of 8 bits, which may be one of a grid", is_certain=False)
+    return KindDecision("regression" if _VALUE_NAME.search(facts.lower_name) else "labels", "integers, one a row")
 
 
-def _decide_single(facts: OutputFacts, values: Floats) -> Decision:
+def _decide_single(facts: OutputFacts, values: Floats) -> KindDecision:
     if facts.has_labels:
-        return Decision("none", "one number beside labels")
-    if "logit" in facts.name:
-        return Decision("logits", "by its name")
-    if _VALUE_NAME.search(facts.name):
-        return Decision("regression", "by its name")
+        return KindDecision("none", "one number beside labels")
+    if "logit" in facts.lower_name:
+        return KindDecision("logits", "by its name")
+    if _VALUE_NAME.search(facts.lower_name):
+        return KindDecision("regression", "by its name")
     if not values.size:
-        is_score = bool(_SCORE_NAME.search(facts.name))
-        return Decision("sigmoid" if is_score else None, "by its name" if is_score else "no row shows its kind yet")
+        is_score = bool(_SCORE_NAME.search(facts.lower_name))
+        return KindDecision("sigmoid" if is_score else None, "by its name" if is_score else "no row shows its kind yet")
     # Of what the file says is made by another operator than a sigmoid, only a name that says so is believed.
     is_open = facts.origin.role in {"unknown", "input"}
-    is_named = bool((_SCORE_NAME if is_open else _PROBABILITY_NAME).search(facts.name)) or facts.names_classes(2)
-    is_score = are_within_unit(values) and is_named
-    return Decision("sigmoid" if is_score else "regression", "by its values", is_certain=False)
+    is_named = bool(
+        (_SCORE_NAME if is_open else _PROBABILITY_NAME).search(facts.lower_name)
+    ) or facts.has_name_per_column(2)
+    is_score = are_within_unit_interval(values) and is_named
+    return KindDecision("sigmoid" if is_score else "regression", "by its values", is_certain=False)
 
 
-def _decide_vector(facts: OutputFacts, values: Floats, row_count: int) -> Decision:
+def _decide_vector(facts: OutputFacts, values: Floats, row_count: int) -> KindDecision:
     width, role = values.shape[1], facts.origin.role
-    if are_probabilities(values, facts.slack(width)):
+    if are_probabilities(values, facts.compute_sum_tolerance(width)):
         return _decide_shares(facts, values, row_count)
-    if "logit" in facts.name:
-        return Decision("logits", "by its name")
+    if "logit" in facts.lower_name:
+        return KindDecision("logits", "by its name")
     if role == "linear" and facts.origin.companion and not facts.may_have_margins:
         return _by_graph("logits", f"the label {facts.origin.companion} is the greatest of its numbers", facts.origin)
     # Beside labels, scores that are not probabilities are distances, votes or margins: no softmax makes them one.
     if facts.has_labels:
-        return Decision("none", "beside labels, and its rows do not sum to 1")
+        return KindDecision("none", "beside labels, and its rows do not sum to 1")
     if role == "class_scores":
-        return Decision("none", "scores of no certain scale", is_certain=False)
-    if facts.names_classes(width) and facts.tensor.layout == "maps" and role not in {"unknown", "input"}:
-        return Decision("none", "a dictionary of numbers of no certain scale", is_certain=False)
-    if facts.names_classes(width):
+        return KindDecision("none", "scores of no certain scale", is_certain=False)
+    if facts.has_name_per_column(width) and facts.tensor.layout == "maps" and role not in {"unknown", "input"}:
+        return KindDecision("none", "a dictionary of numbers of no certain scale", is_certain=False)
+    if facts.has_name_per_column(width):
         return _decide_named(facts, values, row_count)
     return _decide_by_name(facts, values) or _decide_by_values(facts, values)
 
 
-def _decide_shares(facts: OutputFacts, values: Floats, row_count: int) -> Decision:
+def _decide_shares(facts: OutputFacts, values: Floats, row_count: int) -> KindDecision:
     """Decides of which kind rows are that sum to 1, as probabilities do, but also shares of anything."""
     if (values.max(axis=1) == 1).all() and not facts.has_labels:  # a class, but no word on how sure it is
         kind: OutputKind | None = "none" if row_count >= MIN_ROWS else None
-        return Decision(kind, "one of its numbers is 1 and all others are 0", is_certain=kind is None)
+        return KindDecision(kind, "one of its numbers is 1 and all others are 0", is_certain=kind is None)
     is_computed = facts.origin.role in {"other", "linear", "values"}
-    is_named = bool(_LOGIT_NAME.search(facts.name)) or facts.names_classes(values.shape[1])
+    is_named = bool(_LOGIT_NAME.search(facts.lower_name)) or facts.has_name_per_column(values.shape[1])
     if is_computed and not (facts.has_labels or is_named):
         words = f"its rows sum to 1, as shares of anything do, by its operator {facts.origin.operator}"
-        return Decision("none", words, is_certain=False)
-    return Decision("probabilities", "its rows sum to 1")
+        return KindDecision("none", words, is_certain=False)
+    return KindDecision("probabilities", "its rows sum to 1")
 
 
-def _decide_by_name(facts: OutputFacts, values: Floats) -> Decision | None:
-    if _VALUE_NAME.search(facts.name):
-        return Decision("regression", "by its name")
-    if _EMBEDDING.search(facts.name):
-        return Decision("embedding", "by its name")
-    if are_within_unit(values) and _MULTI_NAME.search(facts.name):
-        return Decision("multi_label", "by its name, and within 0 and 1")
-    if facts.origin.role == "linear" and _LOGIT_NAME.search(facts.name):
-        return Decision("logits", f"by its name and its operator {facts.origin.operator}")
+def _decide_by_name(facts: OutputFacts, values: Floats) -> KindDecision | None:
+    if _VALUE_NAME.search(facts.lower_name):
+        return KindDecision("regression", "by its name")
+    if _EMBEDDING.search(facts.lower_name):
+        return KindDecision("embedding", "by its name")
+    if are_within_unit_interval(values) and _MULTI_NAME.search(facts.lower_name):
+        return KindDecision("multi_label", "by its name, and within 0 and 1")
+    if facts.origin.role == "linear" and _LOGIT_NAME.search(facts.lower_name):
+        return KindDecision("logits", f"by its name and its operator {facts.origin.operator}")
     return None
 
 
-def _decide_by_values(facts: OutputFacts, values: Floats) -> Decision:
+def _decide_by_values(facts: OutputFacts, values: Floats) -> KindDecision:
     width = values.shape[1]
-    if _is_close_to_one(vector_norms(values), TOLERANCE):
-        return Decision("embedding", "its rows have length 1")
+    if _is_close_to_one(compute_vector_norms(values), TOLERANCE):
+        return KindDecision("embedding", "its rows have length 1")
     words = f"{width} numbers without bounds or names"
     if facts.origin.role == "linear" and width <= MAX_VALUES:
-        return Decision("regression", words, is_certain=False)
-    return Decision("embedding" if width in _EMBEDDING_WIDTHS else "none", words, is_certain=False)
+        return KindDecision("regression", words, is_certain=False)
+    return KindDecision("embedding" if width in _EMBEDDING_WIDTHS else "none", words, is_certain=False)
 
 
-def _decide_named(facts: OutputFacts, values: Floats, row_count: int) -> Decision:
+def _decide_named(facts: OutputFacts, values: Floats, row_count: int) -> KindDecision:
     width = values.shape[1]
-    if facts.origin.role in {"unknown", "input"} and are_within_unit(values):
-        if row_count < MIN_ROWS and not _MULTI_NAME.search(facts.name):
-            return Decision(None, "too few rows show its kind yet")
-        return Decision("multi_label", f"{width} classes are named, and its numbers are within 0 and 1")
-    return Decision("logits", f"{width} classes are named")
+    if facts.origin.role in {"unknown", "input"} and are_within_unit_interval(values):
+        if row_count < MIN_ROWS and not _MULTI_NAME.search(facts.lower_name):
+            return KindDecision(None, "too few rows show its kind yet")
+        return KindDecision("multi_label", f"{width} classes are named, and its numbers are within 0 and 1")
+    return KindDecision("logits", f"{width} classes are named")
 
 
 def _is_close_to_one(values: Floats, tolerance: float) -> bool:

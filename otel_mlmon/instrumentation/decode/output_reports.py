@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from otel_mlmon.instrumentation.decode.custom_outputs import OutputFunction
-from otel_mlmon.instrumentation.decode.model_identity import class_names
-from otel_mlmon.instrumentation.decode.output_kind import Decision, expect_kind, is_detection
+from otel_mlmon.instrumentation.decode.model_identity import read_class_names
+from otel_mlmon.instrumentation.decode.output_kind import KindDecision, expect_output_kind, is_object_detector
 from otel_mlmon.instrumentation.runtime.call import SessionInfo
 from otel_mlmon.instrumentation.runtime.model_graph import GraphState
 from otel_mlmon.types import ModelKey, OutputKind
@@ -21,7 +21,7 @@ MAX_OUTPUTS: Final = 64
 
 UNDECIDED: Final = "decided by the first rows"
 DECLARED: Final = "declared"
-BY_FUNCTION: Final = Decision(None, "ModelOptions.output_kind is a function of all outputs")
+BY_FUNCTION: Final = KindDecision(None, "ModelOptions.output_kind is a function of all outputs")
 
 _INTEGERS: Final = frozenset({"label", "top_k_labels", "counts"})
 """Roles of outputs that hold no scores."""
@@ -52,13 +52,13 @@ class OutputReports:
     def __init__(self) -> None:
         self._models: dict[ModelKey, dict[str, OutputReport]] = {}
 
-    def note(self, model: ModelKey, output: str, report: OutputReport) -> None:
+    def note_report(self, model: ModelKey, output: str, report: OutputReport) -> None:
         """Records of which kind an output is, as its values have shown or the developer has declared."""
         outputs = self._outputs_of(model)
         if output in outputs or len(outputs) < MAX_OUTPUTS:
             outputs[output] = report
 
-    def expect(
+    def expect_reports(
         self,
         model: ModelKey,
         session: SessionInfo,
@@ -68,13 +68,13 @@ class OutputReports:
 
         Runs on: the worker thread; reads a file.
         """
-        expected = expect_outputs(session, declared_kind)
+        expected = report_expected_outputs(session, declared_kind)
         outputs = self._outputs_of(model) if expected else {}
         for name, report in expected.items():
             outputs.setdefault(name, report)
         return expected
 
-    def all(self) -> dict[str, dict[str, OutputReport]]:
+    def list_reports(self) -> dict[str, dict[str, OutputReport]]:
         """Returns all reports on outputs, by `<model>/<version>` (or `<model>` without version) and output."""
         return {
             f"{model.name}/{model.version}" if model.version else model.name: dict(outputs)
@@ -87,7 +87,7 @@ class OutputReports:
         return self._models.setdefault(model, {})
 
 
-def expect_outputs(
+def report_expected_outputs(
     session: SessionInfo, declared_kind: OutputKind | Mapping[str, OutputKind] | OutputFunction | None = None
 ) -> dict[str, OutputReport]:
     """Reports on the outputs of a model before it has run, from its file and its options.
@@ -99,19 +99,19 @@ def expect_outputs(
         declared_kind: The option `output_kind` of the model.
     """
     graph = session.graph()
-    names = class_names(session.metadata)
-    is_detector = is_detection(graph.outputs)
+    names = read_class_names(session.metadata)
+    is_detector = is_object_detector(graph.outputs)
     scores = next((name for name, origin in graph.outputs.items() if origin.role not in _INTEGERS), "")
     has_label = {name for name, origin in graph.outputs.items() if origin.role == "label"}
     reports: dict[str, OutputReport] = {}
     for name, origin in list(graph.outputs.items())[:MAX_OUTPUTS]:
         kind = declared_kind.get(name) if isinstance(declared_kind, Mapping) else declared_kind
         if callable(kind):
-            reports[name] = report_output(BY_FUNCTION, graph.state)
+            reports[name] = make_output_report(BY_FUNCTION, graph.state)
         elif kind is not None and (isinstance(declared_kind, Mapping) or name == scores):
-            reports[name] = report_output(Decision(kind, DECLARED), graph.state)
+            reports[name] = make_output_report(KindDecision(kind, DECLARED), graph.state)
         else:
-            decision = expect_kind(
+            decision = expect_output_kind(
                 name,
                 origin,
                 class_names=names,
@@ -119,16 +119,16 @@ def expect_outputs(
                 is_detector=is_detector,
                 has_labels=bool(has_label - {name}),
             )
-            reports[name] = report_output(decision, graph.state)
+            reports[name] = make_output_report(decision, graph.state)
     return reports
 
 
-def report_output(decision: Decision, graph: GraphState) -> OutputReport:
+def make_output_report(decision: KindDecision, graph: GraphState) -> OutputReport:
     """Makes the report on one output from the decision on its kind."""
     kind = "function" if decision is BY_FUNCTION else decision.kind or UNDECIDED
     return OutputReport(kind=kind, reason=decision.reason, graph=graph)
 
 
-def format_outputs(reports: Mapping[str, OutputReport]) -> str:
+def format_output_kinds(reports: Mapping[str, OutputReport]) -> str:
     """Formats the kinds of a model's outputs as the attribute of the event `ml.model.loaded`."""
     return "; ".join(f"{name}: {report}" for name, report in reports.items())

@@ -12,36 +12,43 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.instrumentation.decode.batch import Items, SampleSizes, TensorRows, batch_sizes, join_rows, split_calls
+from otel_mlmon.instrumentation.decode.batch import (
+    Items,
+    SampleSizes,
+    TensorRows,
+    compute_batch_sizes,
+    join_tensor_rows,
+    split_calls,
+)
 from otel_mlmon.instrumentation.decode.heads import (
     MAX_HEADS,
     ClassDecoder,
     Classification,
+    ClassificationJoiner,
     DeclaredOutputs,
-    HeadJoiner,
     Note,
-    SeriesNames,
+    OutputSeriesNames,
 )
-from otel_mlmon.instrumentation.decode.items import ItemDecoder, choose_item_outputs
+from otel_mlmon.instrumentation.decode.items import DetectedItemDecoder, choose_item_outputs
 from otel_mlmon.instrumentation.decode.output_kind import (
     DETECTOR,
-    Decision,
+    KindDecision,
     OutputFacts,
     are_probabilities,
-    are_within_unit,
-    decide_kind,
-    holds_labels,
-    informative_rows,
-    is_detection,
-    vector_norms,
+    are_within_unit_interval,
+    compute_vector_norms,
+    decide_output_kind,
+    is_label_output,
+    is_object_detector,
+    select_informative_rows,
 )
 from otel_mlmon.instrumentation.decode.predictions import (
-    Head,
+    ClassificationHead,
     OutputItems,
 )
 from otel_mlmon.instrumentation.runtime.call import Plan, Tensor
 from otel_mlmon.types import Floats, Ints, OutputKind
-from otel_mlmon.vocabulary import TextNamer
+from otel_mlmon.vocabulary import TextPseudonymizer
 
 TIMED_ONLY: Final = "unknown kind, timed only (set ModelOptions.output_kind)"
 
@@ -63,14 +70,14 @@ _HEAD_ROLES: Final = frozenset({
 class DecodedOutputs:
     """Holds the predictions decoded from the outputs of a batch of inference calls."""
 
-    heads: dict[str, Head] = field(default_factory=dict)
+    heads: dict[str, ClassificationHead] = field(default_factory=dict)
     values: dict[str, Floats] = field(default_factory=dict)
     items: dict[str, OutputItems] = field(default_factory=dict)
     sizes: Ints
     """Shape (n,): rows of each call by the first output that has one a sample; 0 if unknown."""
 
 
-class KindEvidence:
+class OutputKindEvidence:
     """Decides of which kind one output is from the rows of its first calls, and whether later rows contradict that.
 
     The first rows that contradict what was assumed of it make it timed only: what was counted before must not be mixed
@@ -83,8 +90,8 @@ class KindEvidence:
         settled: What the developer or all outputs together say, which is never revised; None to decide by the rows.
     """
 
-    def __init__(self, facts: OutputFacts, *, settled: Decision | None = None) -> None:
-        self.decision: Decision = settled or Decision(None, "no row shows its kind yet")
+    def __init__(self, facts: OutputFacts, *, settled: KindDecision | None = None) -> None:
+        self.decision: KindDecision = settled or KindDecision(None, "no row shows its kind yet")
         self.facts = facts
         self.width = 0
         """Columns of the rows that showed the kind."""
@@ -96,16 +103,16 @@ class KindEvidence:
         """The kind of the output, such as `probabilities`; None while no row has shown it."""
         return self.decision.kind
 
-    def update(self, rows: NDArray[Any]) -> OutputKind | None:
+    def update_kind(self, rows: NDArray[Any]) -> OutputKind | None:
         """Returns the kind of the output after further rows, shape (m, k); None while no row has shown it."""
         if self._is_settled or self.kind == "none":
             return self.kind
         if self.kind is None:
-            self._informative_rows += len(informative_rows(rows)) if rows.dtype.kind == "f" else len(rows)
+            self._informative_rows += len(select_informative_rows(rows)) if rows.dtype.kind == "f" else len(rows)
             self.width = rows.shape[1]
-            self.decision = decide_kind(self.facts, rows, row_count=self._informative_rows)
+            self.decision = decide_output_kind(self.facts, rows, row_count=self._informative_rows)
         elif self.is_contradicted(rows):
-            self.decision = Decision("none", f"rows contradict {self.kind}", is_certain=False)
+            self.decision = KindDecision("none", f"rows contradict {self.kind}", is_certain=False)
         return self.kind
 
     def is_contradicted(self, rows: NDArray[Any]) -> bool:
@@ -116,9 +123,9 @@ class KindEvidence:
             return False
         checked = rows[:: -(-len(rows) // MAX_CHECKED_ROWS)].astype(np.float64)
         if self.kind != "probabilities" or self.facts.origin.role == "probabilities":
-            return not are_within_unit(checked)
-        checked = informative_rows(checked)
-        return bool(checked.size) and not are_probabilities(checked, self.facts.slack(self.width))
+            return not are_within_unit_interval(checked)
+        checked = select_informative_rows(checked)
+        return bool(checked.size) and not are_probabilities(checked, self.facts.compute_sum_tolerance(self.width))
 
 
 class OutputDecoder:
@@ -139,14 +146,14 @@ class OutputDecoder:
         plan: Plan,
         declared: DeclaredOutputs,
         note: Note,
-        namer: TextNamer,
-        report: Callable[[str, Decision], object] = lambda _, __: None,
+        namer: TextPseudonymizer,
+        report: Callable[[str, KindDecision], object] = lambda _, __: None,
     ) -> None:
         self._plan = plan
         self._declared = declared
         self._note = note
         self._report = report
-        self._evidence: dict[int, KindEvidence] = {}
+        self._evidence: dict[int, OutputKindEvidence] = {}
         self._noted: dict[int, str] = {}
         self._counted: dict[int, OutputKind] = {}
         """The kind by which each output was first counted."""
@@ -156,15 +163,15 @@ class OutputDecoder:
         """Whether an output of one axis is one row a call, by position, once rows have shown it."""
         self._waiting: Counter[int] = Counter()
         """Rows that came before the kind of their output was known."""
-        self._item_decoders: dict[int, ItemDecoder] = {}
-        self.heads = HeadJoiner()
+        self._item_decoders: dict[int, DetectedItemDecoder] = {}
+        self.heads = ClassificationJoiner()
         self.batches = 0
         """Batches decoded: what is known of the outputs changes only with them."""
         self.classes = ClassDecoder(plan, declared, note, namer)
         for position, kind in self._declared_kinds.items():
-            report(plan.outputs[position].name, Decision(kind, "declared"))
+            report(plan.outputs[position].name, KindDecision(kind, "declared"))
 
-    def decode(self, outputs: Sequence[Items], samples: SampleSizes, calls: int) -> DecodedOutputs:
+    def decode_outputs(self, outputs: Sequence[Items], samples: SampleSizes, calls: int) -> DecodedOutputs:
         """Decodes the copied outputs of a batch of inference calls into labels, confidences, values and boxes."""
         self.batches += 1
         decoded = DecodedOutputs(sizes=np.zeros(calls, dtype=np.int64))
@@ -175,17 +182,17 @@ class OutputDecoder:
                 self._decode_texts(position, tensor, items, samples, parts)
             else:
                 self._decode_rows(position, tensor, items, samples, decoded, parts, values)
-        heads = self.heads.join(parts)
+        heads = self.heads.join_outputs(parts)
         # Outputs of classes come first: they say what a sample is, wherever they stand.
         for part in sorted(parts, key=lambda part: part.has_scores):
             decoded.sizes = np.where(decoded.sizes > 0, decoded.sizes, part.sizes)
         limited = list(values)[:MAX_HEADS]
-        names = self.names.assign([*heads, *limited])
+        names = self.series_names.assign_series_names([*heads, *limited])
         decoded.heads = {names[output]: head for output, head in heads.items()}
         decoded.values |= {names[output]: values[output] for output in limited}
         return decoded
 
-    def find_kind(self, position: int) -> tuple[OutputKind | None, KindEvidence | None]:
+    def find_output_kind(self, position: int) -> tuple[OutputKind | None, OutputKindEvidence | None]:
         """Returns the kind of an output, None while undecided, and the evidence that may still change it."""
         kind = self._declared_kinds.get(position) or self._overrides.get(position)
         evidence = self._evidence.get(position)
@@ -215,7 +222,7 @@ class OutputDecoder:
             return
         if tensor.layout == "items":
             word = f"{kind} does not fit its three axes, timed only" if kind else TIMED_ONLY
-            self._tell(position, word, Decision("none", word if kind else "three axes or more"))
+            self._tell(position, word, KindDecision("none", word if kind else "three axes or more"))
             return
         joined = joined or self._fold(position, tensor, self._join_rows(tensor, items), samples)
         if kind is None:
@@ -223,13 +230,13 @@ class OutputDecoder:
             return
         self._counted.setdefault(position, kind)
         if kind == "regression":
-            values |= self.classes.decode_values(tensor.name, joined.rows.astype(np.float64), MAX_HEADS)
+            values |= self.classes.split_regression_targets(tensor.name, joined.rows.astype(np.float64), MAX_HEADS)
         elif kind == "embedding":
-            norms = vector_norms(joined.rows.astype(np.float64))
+            norms = compute_vector_norms(joined.rows.astype(np.float64))
             decoded.values[f"{tensor.name}.norm"] = norms[np.isfinite(norms)]
         else:
             earlier = self._waiting.pop(position, 0)
-            parts.append(self.classes.decode(tensor, kind, joined, earlier=earlier))
+            parts.append(self.classes.decode_class_rows(tensor, kind, joined, earlier=earlier))
             return
         decoded.sizes = np.where(decoded.sizes > 0, decoded.sizes, joined.sizes)
 
@@ -239,10 +246,12 @@ class OutputDecoder:
         self._counted.setdefault(position, kind)
         decoder = self._item_decoders.get(position)
         if decoder is None:
-            decoder = ItemDecoder(tensor, kind, is_quantised=self.classes.origin_of(tensor).is_quantised)
+            decoder = DetectedItemDecoder(
+                tensor, kind, is_quantised=self.classes.find_output_origin(tensor).is_quantised
+            )
             self._item_decoders[position] = decoder
         if kind == "sequence" or position in self._detection_positions():
-            decoded.items[tensor.name] = decoder.decode(items)
+            decoded.items[tensor.name] = decoder.decode_items(items)
 
     def _detection_positions(self) -> set[int]:
         """Returns which outputs of an object detector its boxes are counted by, each box once."""
@@ -254,15 +263,15 @@ class OutputDecoder:
         self, position: int, tensor: Tensor, items: Items, samples: SampleSizes, parts: list[Classification]
     ) -> None:
         kind = self._declared_kinds.get(position) or self._overrides.get(position)
-        sizes = batch_sizes(tensor, items)
-        if kind is None and samples.are_samples(sizes) is False:
+        sizes = compute_batch_sizes(tensor, items)
+        if kind is None and samples.has_row_per_sample(sizes) is False:
             kind = self._overrides[position] = "none"
-            self._tell(position, _NOT_SAMPLES, Decision("none", _NOT_SAMPLES))
+            self._tell(position, _NOT_SAMPLES, KindDecision("none", _NOT_SAMPLES))
         if kind is None and position not in self._noted:
             self._noted[position] = ""
-            self._report(tensor.name, Decision("labels", "texts, one a row"))
+            self._report(tensor.name, KindDecision("labels", "texts, one a row"))
         if kind in {None, "labels", "top_k"}:
-            parts.append(self.classes.decode_texts(tensor, kind or "labels", split_calls(items), sizes))
+            parts.append(self.classes.decode_label_texts(tensor, kind or "labels", split_calls(items), sizes))
 
     def _infer_kind(self, position: int, tensor: Tensor, joined: TensorRows, samples: SampleSizes) -> OutputKind | None:
         if not joined.rows.size:
@@ -270,24 +279,24 @@ class OutputDecoder:
         evidence = self._evidence.get(position)
         if evidence is None:
             evidence = self._evidence[position] = self._start_evidence(tensor)
-        kind = evidence.update(joined.rows)
+        kind = evidence.update_kind(joined.rows)
         counted = self._counted.get(position, kind)
         word: str = TIMED_ONLY if kind == "none" else kind or "waiting for rows that show its kind"
         if kind != counted:
             # Counts of two kinds under one name would look like drift.
             word = f"rows contradict {counted}, timed only from here on (set ModelOptions.output_kind)"
             kind = self._overrides[position] = "none"
-        elif kind not in {None, "none"} and samples.are_samples(joined.sizes) is False:
+        elif kind not in {None, "none"} and samples.has_row_per_sample(joined.sizes) is False:
             is_sequence = kind == "probabilities" and joined.rows.shape[1] > 1 and position not in self._counted
             kind = self._overrides[position] = "sequence" if is_sequence else "none"
             word = "several rows a sample that sum to 1, taken for a sequence" if is_sequence else _NOT_SAMPLES
         decision = evidence.decision
         reason = decision.reason if kind == decision.kind and position not in self._overrides else word
         assumption = "" if decision.is_certain or kind is None else decision.reason
-        self._tell(position, word, Decision(kind, reason), assumption=assumption)
+        self._tell(position, word, KindDecision(kind, reason), assumption=assumption)
         return kind
 
-    def _tell(self, position: int, word: str, decision: Decision, *, assumption: str = "") -> None:
+    def _tell(self, position: int, word: str, decision: KindDecision, *, assumption: str = "") -> None:
         """Records of which kind an output was found to be, and logs that if it is a surprise."""
         if self._noted.get(position) != word:
             self._noted[position] = word
@@ -301,15 +310,15 @@ class OutputDecoder:
         kinds += ["none" for tensor in self._plan.outputs if tensor.layout == "items"]
         return len(kinds) == len(self._plan.outputs) and set(kinds) == {"none"}
 
-    def _start_evidence(self, tensor: Tensor) -> KindEvidence:
+    def _start_evidence(self, tensor: Tensor) -> OutputKindEvidence:
         outputs = self._plan.outputs
-        is_detector = is_detection([*self._plan.output_names, *(output.name for output in outputs)])
+        is_detector = is_object_detector([*self._plan.output_names, *(output.name for output in outputs)])
         has_labels = any(
-            holds_labels(output) and not self.classes.origin_of(output).is_quantised
+            is_label_output(output) and not self.classes.find_output_origin(output).is_quantised
             for output in outputs
             if output is not tensor
         )
-        origin = self.classes.origin_of(tensor)
+        origin = self.classes.find_output_origin(tensor)
         facts = OutputFacts(
             tensor=tensor,
             class_names=self.classes.class_names,
@@ -318,11 +327,11 @@ class OutputDecoder:
             producer=self._plan.session.graph().producer,
             is_only=len(self._plan.output_names or outputs) == 1,
         )
-        return KindEvidence(facts, settled=DETECTOR if is_detector else None)
+        return OutputKindEvidence(facts, settled=DETECTOR if is_detector else None)
 
     def _join_rows(self, tensor: Tensor, items: Items) -> TensorRows:
         """Joins the copied rows of an output, and converts quantised integers to the numbers they stand for."""
-        joined, origin = join_rows(tensor, items), self.classes.origin_of(tensor)
+        joined, origin = join_tensor_rows(tensor, items), self.classes.find_output_origin(tensor)
         if origin.scale == 1.0:
             return joined
         return dataclasses.replace(joined, rows=(joined.rows.astype(np.float64) - origin.zero_point) * origin.scale)
@@ -350,7 +359,7 @@ class OutputDecoder:
         kind = self._declared_kinds.get(position)
         if kind is not None:
             has_no_columns = kind in {"probabilities", "embedding"}  # a single number is neither
-            return kind in _VECTORS and (has_no_columns or samples.are_samples(sizes) is not True)
+            return kind in _VECTORS and (has_no_columns or samples.has_row_per_sample(sizes) is not True)
         values = rows.astype(np.float64)
         return bool(rows.dtype.kind == "f" and (values >= 0).all() and (np.abs(values.sum(axis=1) - 1) < 2e-3).all())
 
@@ -374,7 +383,7 @@ class OutputDecoder:
         return kinds
 
     @functools.cached_property
-    def names(self) -> SeriesNames:
+    def series_names(self) -> OutputSeriesNames:
         """The names under which the classifications and regressions of this model are counted."""
         origins = self._plan.session.graph().outputs
         heads = {
@@ -382,4 +391,4 @@ class OutputDecoder:
             for name, origin in origins.items()
             if origin.role in _HEAD_ROLES and (origin.rank or 0) <= 2
         }
-        return SeriesNames(has_several=len(heads) > 1)
+        return OutputSeriesNames(has_several=len(heads) > 1)

@@ -15,7 +15,7 @@ from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT, ModelIdentity
 from otel_mlmon.instrumentation.runtime.call import Item, Shape
 from otel_mlmon.types import Bools, Floats, Ints, OutputKind
-from otel_mlmon.vocabulary import name_attributes
+from otel_mlmon.vocabulary import build_label_attributes
 
 _BLOCK_VALUES: Final = 1 << 16
 """Numbers that are classified at a time: with what is computed from them, they stay in a core's cache."""
@@ -31,7 +31,7 @@ Attributes: TypeAlias = "dict[str, str | int | float]"
 """The attributes of a span or an event."""
 
 
-class Labels(NamedTuple):
+class PredictedLabels(NamedTuple):
     """Holds the predicted labels of a batch of inference calls, and the call that each belongs to."""
 
     codes: Ints = _NO_INTS
@@ -43,7 +43,7 @@ class Labels(NamedTuple):
     """All labels that there are, in an order that every process knows; empty if that is unknown."""
 
 
-class Confidences(NamedTuple):
+class PredictionConfidences(NamedTuple):
     """Holds the confidences of a batch of inference calls, and the call that each belongs to."""
 
     values: Floats = _NO_FLOATS
@@ -51,16 +51,16 @@ class Confidences(NamedTuple):
     calls: Ints = _NO_INTS
 
 
-_NO_LABELS: Final = Labels()
-_NO_CONFIDENCES: Final = Confidences()
+_NO_LABELS: Final = PredictedLabels()
+_NO_CONFIDENCES: Final = PredictionConfidences()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Head:
+class ClassificationHead:
     """Holds one classification (labels and confidences) of a batch of inference calls; a model may have several."""
 
-    labels: Labels = _NO_LABELS
-    confidences: Confidences = _NO_CONFIDENCES
+    labels: PredictedLabels = _NO_LABELS
+    confidences: PredictionConfidences = _NO_CONFIDENCES
     uncounted: Ints = field(default_factory=lambda: _NO_INTS)
     """Shape (n,), or (0,) for zeros: rows of each call that have no label here, being not copied or without a
     number. Labels and these add up to the rows; of independent labels, the rows that were decoded and these do."""
@@ -106,7 +106,7 @@ class Predictions:
     """The class of each call's exception."""
     batch_sizes: Ints
     """Shape (n,): true rows of each call; 0 if unknown."""
-    heads: Mapping[str, Head] = field(default_factory=dict)
+    heads: Mapping[str, ClassificationHead] = field(default_factory=dict)
     """Classifications by the name of their output, in the model's order; of a model's only head the name is empty."""
     values: Mapping[str, Floats] = field(default_factory=dict)
     """Finite values of regressions by output, of several targets by `<output>.<target>`, of a model's only head by an
@@ -116,17 +116,17 @@ class Predictions:
     inputs: InputSummary = field(default_factory=InputSummary)
 
     @property
-    def head_name(self) -> str:
+    def first_head_name(self) -> str:
         """The name of the output of the first classification, which spans and events show; empty for an only one."""
         return next(iter(self.heads), "")
 
     @property
-    def labels(self) -> Labels:
+    def labels(self) -> PredictedLabels:
         """The labels of the model's first classification."""
         return next((head.labels for head in self.heads.values()), _NO_LABELS)
 
     @property
-    def confidences(self) -> Confidences:
+    def confidences(self) -> PredictionConfidences:
         """The confidences of the model's first classification."""
         return next((head.confidences for head in self.heads.values()), _NO_CONFIDENCES)
 
@@ -170,7 +170,7 @@ class CallConfidences(Protocol):
         """Lowest confidence of each call's rows, shape (n,)."""
 
 
-def confidence_by_call(confidences: Confidences, calls: int) -> tuple[Floats, Floats]:
+def confidence_by_call(confidences: PredictionConfidences, calls: int) -> tuple[Floats, Floats]:
     """Computes the mean and the lowest confidence of each inference call; NaN if it has none."""
     rows = np.bincount(confidences.calls, minlength=calls)
     if (rows == 1).all():
@@ -198,7 +198,7 @@ def describe_call(predictions: Predictions, confidences: CallConfidences, call: 
         error_type=predictions.errors[call],
         summary=CallSummary(
             batch_size=batch_size,
-            head_name=predictions.head_name,
+            head_name=predictions.first_head_name,
             label=labels.table[int(labels.codes[row])] if has_label else None,
             mean_confidence=mean if has_confidence else None,
             min_confidence=lowest if has_confidence else None,
@@ -206,7 +206,7 @@ def describe_call(predictions: Predictions, confidences: CallConfidences, call: 
     )
 
 
-def call_attributes(call: CallDescription) -> Attributes:
+def build_call_attributes(call: CallDescription) -> Attributes:
     """Builds the attributes that spans and events of an inference call share, without inputs and raw outputs."""
     model, summary = call.model, call.summary
     attributes: Attributes = {semconv.MODEL_NAME: model.name}
@@ -219,7 +219,7 @@ def call_attributes(call: CallDescription) -> Attributes:
     if summary.head_name:
         attributes[semconv.OUTPUT_NAME] = summary.head_name
     if summary.label is not None:
-        attributes.update(name_attributes(semconv.PREDICTION_LABEL, summary.label))
+        attributes.update(build_label_attributes(semconv.PREDICTION_LABEL, summary.label))
     if summary.mean_confidence is not None:
         attributes[semconv.PREDICTION_CONFIDENCE] = summary.mean_confidence
         if summary.batch_size > 1 and summary.min_confidence is not None:
@@ -229,9 +229,9 @@ def call_attributes(call: CallDescription) -> Attributes:
     return attributes
 
 
-def span_attributes(call: CallDescription) -> Attributes:
+def build_span_attributes(call: CallDescription) -> Attributes:
     """Builds the attributes of an inference call's span, those of the runtime among them."""
-    attributes = call_attributes(call)
+    attributes = build_call_attributes(call)
     attributes.update(call.model.runtime_attributes)
     attributes[semconv.OPERATION_NAME] = call.operation
     return attributes
@@ -276,7 +276,7 @@ def decode_multi_labels(rows: NDArray[Any]) -> tuple[Ints, Ints, Floats]:
     return codes[order], label_rows[order], np.where(is_finite, certainty, np.nan)
 
 
-def label_of(value: object, names: Sequence[str]) -> str:
+def format_class_label(value: object, names: Sequence[str]) -> str:
     """Returns the label of a numeric class: its name if `names` has one at that position, else its digits."""
     if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
         value = int(value)
@@ -285,26 +285,26 @@ def label_of(value: object, names: Sequence[str]) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)[:MAX_TEXT]
 
 
-def label_table(names: Sequence[str], keys: Sequence[str], classes: int) -> Sequence[str]:
+def build_label_table(names: Sequence[str], keys: Sequence[str], classes: int) -> Sequence[str]:
     """Returns the labels of a number of classes: their names, or the keys of a ZipMap output, or numbers."""
     if len(names) == classes:
         return names
     return keys if len(keys) == classes else [str(index) for index in range(classes)]
 
 
-def texts_of(items: Sequence[Item], *, is_ranked: bool = False) -> tuple[list[str], Ints]:
+def read_output_texts(items: Sequence[Item], *, is_ranked: bool = False) -> tuple[list[str], Ints]:
     """Returns the strings of an output, one a row, and the inference call that each is from.
 
     Args:
         items: The copies.
         is_ranked: Whether a row has several strings, of which the first counts; else rows of several have none.
     """
-    parts = [row_texts(*item, is_ranked=is_ranked) if type(item) is tuple else () for item in items]
+    parts = [read_row_texts(*item, is_ranked=is_ranked) if type(item) is tuple else () for item in items]
     texts = [str(text)[:MAX_TEXT] for text in itertools.chain.from_iterable(parts)]
     return texts, np.repeat(np.arange(len(parts), dtype=np.int64), list(map(len, parts)))
 
 
-def row_texts(shape: Shape, texts: Any, *, is_ranked: bool) -> tuple[str, ...]:
+def read_row_texts(shape: Shape, texts: Any, *, is_ranked: bool) -> tuple[str, ...]:
     """Returns the strings of an output at one inference call, one a row."""
     width = math.prod(shape[1:])
     if width == 1 and isinstance(texts, tuple):
@@ -313,7 +313,7 @@ def row_texts(shape: Shape, texts: Any, *, is_ranked: bool) -> tuple[str, ...]:
     return texts[::width] if is_ranked and is_complete else ()
 
 
-def encode_texts(texts: Sequence[str]) -> tuple[Ints, list[str]]:
+def encode_distinct_texts(texts: Sequence[str]) -> tuple[Ints, list[str]]:
     """Encodes strings as positions in a table of the distinct ones."""
     table: dict[str, int] = {}
     codes = [table.setdefault(text, len(table)) for text in texts]

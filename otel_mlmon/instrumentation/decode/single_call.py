@@ -16,11 +16,11 @@ from typing import Any, Final, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.instrumentation.decode.batch import SampleSizes, TensorRows, row_bytes
+from otel_mlmon.instrumentation.decode.batch import SampleSizes, TensorRows, compute_row_bytes
 from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT
 from otel_mlmon.instrumentation.decode.output_kind import TOLERANCE
-from otel_mlmon.instrumentation.decode.outputs import KindEvidence, OutputDecoder
-from otel_mlmon.instrumentation.decode.predictions import CallSummary, row_texts
+from otel_mlmon.instrumentation.decode.outputs import OutputDecoder, OutputKindEvidence
+from otel_mlmon.instrumentation.decode.predictions import CallSummary, read_row_texts
 from otel_mlmon.instrumentation.runtime.call import Item, Plan, Side, Tensor
 from otel_mlmon.types import OutputKind
 
@@ -89,7 +89,7 @@ class SingleCallReader:
         self._batches = 0
         self._read_row: _ReadRow = _read_none
 
-    def read(self, inputs: Side, outputs: Side) -> CallSummary | None:
+    def read_call(self, inputs: Side, outputs: Side) -> CallSummary | None:
         """Reads label and confidence of one inference call; None if the kinds of its outputs are not settled yet."""
         if self._batches != self._outputs.batches:
             self._batches, self._read_row = self._outputs.batches, self._make_row_reader()
@@ -102,16 +102,16 @@ class SingleCallReader:
         """
         plan, outputs = self._plan, self._outputs
         positions = {tensor.name: position for position, tensor in enumerate(plan.outputs)}
-        head = outputs.heads.find_first(dict.fromkeys(positions, 1))
+        head = outputs.heads.find_first_head(dict.fromkeys(positions, 1))
         if len(plan.inputs) != 1 or head is None or {head[1], head[2]} - {""} != positions.keys() or not head[2]:
             return _read_none
-        (source,), name = plan.inputs, outputs.names.find(head[0])
+        (source,), name = plan.inputs, outputs.series_names.find_series_name(head[0])
         read_scores = self._make_scores_reader(positions[head[2]])
         read_label = self._make_label_reader(positions[head[1]]) if head[1] else None
         if name is None or read_scores is None or (head[1] and read_label is None):
             return _read_none
         at_scores, at_label, count = positions[head[2]], positions.get(head[1], 0), len(positions)
-        input_size = row_bytes(source) if source.layout == "rows" and source.row_shape else -1
+        input_size = compute_row_bytes(source) if source.layout == "rows" and source.row_shape else -1
 
         def read_row(inputs: Side, side: Side) -> CallSummary | None:
             items = (side,) if isinstance(side, bytes) else side
@@ -130,19 +130,19 @@ class SingleCallReader:
     def _make_scores_reader(self, position: int) -> Callable[[Item], tuple[str, float] | None] | None:
         """Makes the function that reads label and confidence of one row of scores; None of other outputs."""
         outputs, tensor = self._outputs, self._plan.outputs[position]
-        kind, evidence = outputs.find_kind(position)
+        kind, evidence = outputs.find_output_kind(position)
         width = len(tensor.keys) if tensor.layout == "maps" else math.prod(tensor.row_shape or (0,))
         if (
             kind not in {"probabilities", "logits", "sigmoid"}
             or tensor.dtype not in _FORMATS
             or not 0 < width <= MAX_VALUES
-            or outputs.classes.origin_of(tensor).scale != 1.0
+            or outputs.classes.find_output_origin(tensor).scale != 1.0
             or (evidence is not None and evidence.width != width)
         ):
             return None
         layout, shape = struct.Struct(f"={width}{_FORMATS[tensor.dtype]}"), (1, width)
         read = _read_single if width == 1 else _read_vector
-        labels = outputs.classes.label_table(tensor, max(width, 2))
+        labels = outputs.classes.list_class_labels(tensor, max(width, 2))
 
         def read_scores(item: Item) -> tuple[str, float] | None:
             if type(item) is tuple and item[0] == shape:
@@ -160,26 +160,26 @@ class SingleCallReader:
     def _make_label_reader(self, position: int) -> Callable[[Item], str | None] | None:
         """Makes the function that reads the label of one row, a text or a whole number; None of other outputs."""
         outputs, tensor = self._outputs, self._plan.outputs[position]
-        classes, (kind, evidence) = outputs.classes, outputs.find_kind(position)
+        classes, (kind, evidence) = outputs.classes, outputs.find_output_kind(position)
         if tensor.layout == "text" and kind in {None, "labels"}:
 
             def read_text(item: Item) -> str | None:
                 if type(item) is not tuple or item[0] != (1,) or len(item[1]) != 1:
                     return None
-                return classes.namer.name_label(str(item[1][0])[:MAX_TEXT])
+                return classes.namer.pseudonymize_label(str(item[1][0])[:MAX_TEXT])
 
             return read_text
         is_one = math.prod(tensor.row_shape or ()) == 1 and (evidence is None or evidence.width == 1)
         is_column = tensor.row_shape is not None and (tensor.row_shape or outputs.is_folded.get(position) is False)
         if kind != "labels" or tensor.dtype != "int64" or not is_one or not is_column:
             return None
-        if classes.origin_of(tensor).scale != 1.0:
+        if classes.find_output_origin(tensor).scale != 1.0:
             return None
 
         def read_number(item: Item) -> str | None:
             if type(item) is not bytes or len(item) != 8:
                 return None
-            return classes.name_number(int.from_bytes(item, sys.byteorder, signed=True))
+            return classes.pseudonymize_number_label(int.from_bytes(item, sys.byteorder, signed=True))
 
         return read_number
 
@@ -195,8 +195,8 @@ class SingleCallReader:
                 return None
             readings[tensor.name] = reading
         classes = {output: reading.size for output, reading in readings.items() if reading.is_class}
-        head = self._outputs.heads.find_first(classes)
-        name = "" if head is None or not head[0] else self._outputs.names.find(head[0])
+        head = self._outputs.heads.find_first_head(classes)
+        name = "" if head is None or not head[0] else self._outputs.series_names.find_series_name(head[0])
         if head is None or name is None:
             return None
         batch_size = self._batch_size(list(readings.values()), input_items)
@@ -223,18 +223,18 @@ class SingleCallReader:
         return next((length for length in lengths if length), 0)
 
     def _read_texts(self, position: int, tensor: Tensor, item: Item, inputs: Sequence[Item]) -> _Reading | None:
-        kind, _ = self._outputs.find_kind(position)
+        kind, _ = self._outputs.find_output_kind(position)
         size = _first_axis(tensor, item)
         if kind is None and not self._are_samples(size, inputs):
             return None
         if kind not in {None, "labels", "top_k"}:
             return _NOTHING
-        texts = row_texts(*item, is_ranked=kind == "top_k") if isinstance(item, tuple) else ()
-        label = self._outputs.classes.namer.name_label(str(texts[0])[:MAX_TEXT]) if texts else None
+        texts = read_row_texts(*item, is_ranked=kind == "top_k") if isinstance(item, tuple) else ()
+        label = self._outputs.classes.namer.pseudonymize_label(str(texts[0])[:MAX_TEXT]) if texts else None
         return _Reading(size, is_class=True, label=label, label_count=len(texts), row_count=len(texts))
 
     def _read_rows(self, position: int, tensor: Tensor, item: Item, inputs: Sequence[Item]) -> _Reading | None:
-        kind, evidence = self._outputs.find_kind(position)
+        kind, evidence = self._outputs.find_output_kind(position)
         if kind in {"none", "detection", "sequence"}:
             return _NOTHING
         rows = _split_rows(tensor, item, is_folded=self._outputs.is_folded.get(position))
@@ -257,11 +257,11 @@ class SingleCallReader:
         return self._read_by_numpy(tensor, kind, rows, evidence)
 
     def _read_plain(
-        self, position: int, tensor: Tensor, kind: OutputKind, rows: _CopiedRows, evidence: KindEvidence | None
+        self, position: int, tensor: Tensor, kind: OutputKind, rows: _CopiedRows, evidence: OutputKindEvidence | None
     ) -> _Reading | None:
         """Reads a few rows of finite numbers without numpy; None where numpy is needed."""
         classes, width = self._outputs.classes, rows.width
-        origin = classes.origin_of(tensor)
+        origin = classes.find_output_origin(tensor)
         values: list[Any] = np.frombuffer(rows.data, dtype=tensor.dtype).tolist()
         if origin.scale != 1.0:
             values = [(float(value) - origin.zero_point) * origin.scale for value in values]
@@ -269,7 +269,7 @@ class SingleCallReader:
             return None
         if kind == "labels":
             count = len(values) // width
-            label = classes.name_number(values[0])
+            label = classes.pseudonymize_number_label(values[0])
             return _Reading(rows.size, is_class=True, label=label, label_count=count, row_count=count)
         numbers = list(map(float, values))
         table = [numbers[start : start + width] for start in range(0, len(numbers), width)]
@@ -278,7 +278,7 @@ class SingleCallReader:
             return None
         labels = self._tables.get((position, width))
         if labels is None:
-            labels = self._tables[position, width] = classes.label_table(tensor, max(width, 2))
+            labels = self._tables[position, width] = classes.list_class_labels(tensor, max(width, 2))
         code, confidences = _read_scores(kind, table)
         count = len(table)
         return _Reading(
@@ -292,17 +292,18 @@ class SingleCallReader:
         )
 
     def _read_by_numpy(
-        self, tensor: Tensor, kind: OutputKind, rows: _CopiedRows, evidence: KindEvidence | None
+        self, tensor: Tensor, kind: OutputKind, rows: _CopiedRows, evidence: OutputKindEvidence | None
     ) -> _Reading | None:
         classes = self._outputs.classes
-        origin = classes.origin_of(tensor)
+        origin = classes.find_output_origin(tensor)
         table: NDArray[Any] = np.frombuffer(rows.data, dtype=tensor.dtype).reshape(-1, rows.width)
         if origin.scale != 1.0:
             table = (table.astype(np.float64) - origin.zero_point) * origin.scale
         if evidence is not None and evidence.is_contradicted(table):
             return None
         calls = np.zeros(len(table), dtype=np.int64)
-        decoded = classes.decode(tensor, kind, TensorRows(rows=table, calls=calls, sizes=np.array([rows.size])))
+        tensor_rows = TensorRows(rows=table, calls=calls, sizes=np.array([rows.size]))
+        decoded = classes.decode_class_rows(tensor, kind, tensor_rows)
         labels = decoded.labels
         return _Reading(
             rows.size,
@@ -319,7 +320,7 @@ class SingleCallReader:
         tensors = self._plan.inputs
         if not size or any(_first_axis(tensor, item) == size for tensor, item in zip(tensors, inputs, strict=True)):
             return True
-        return SampleSizes(tensors, [[item] for item in inputs]).are_samples(np.array([size])) is not False
+        return SampleSizes(tensors, [[item] for item in inputs]).has_row_per_sample(np.array([size])) is not False
 
 
 def _read_none(_inputs: Side, _outputs: Side) -> None:
@@ -339,7 +340,7 @@ def _first_axis(tensor: Tensor, item: Item) -> int:
         return 0
     if isinstance(item, tuple):
         return item[0][0] if item[0] else 0
-    return len(item) // max(row_bytes(tensor), 1)
+    return len(item) // max(compute_row_bytes(tensor), 1)
 
 
 def _split_rows(tensor: Tensor, item: Item, *, is_folded: bool | None) -> _CopiedRows | None:
@@ -369,11 +370,11 @@ def _split_rows(tensor: Tensor, item: Item, *, is_folded: bool | None) -> _Copie
     return _CopiedRows(size, width, data)
 
 
-def _are_of_kind(kind: OutputKind, table: Sequence[Row], evidence: KindEvidence) -> bool:
+def _are_of_kind(kind: OutputKind, table: Sequence[Row], evidence: OutputKindEvidence) -> bool:
     """Returns whether rows of an output are certainly of the kind that the output is taken for."""
     facts = evidence.facts
     if kind == "probabilities" and facts.origin.role != "probabilities":
-        slack = facts.slack(evidence.width) - _MARGIN
+        slack = facts.compute_sum_tolerance(evidence.width) - _MARGIN
         return all(min(row) >= -TOLERANCE and abs(sum(row) - 1) <= slack for row in table if any(row))
     if kind in {"probabilities", "sigmoid"}:
         return all(min(row) >= -TOLERANCE and max(row) <= 1 + TOLERANCE for row in table)
@@ -396,5 +397,4 @@ def _read_single(kind: OutputKind, row: Row) -> tuple[int, float]:
 
 def _read_vector(kind: OutputKind, row: Row) -> tuple[int, float]:
     peak = max(row)
-    confidence = peak if kind == "probabilities" else 1 / sum([math.exp(value - peak) for value in row])
-    return row.index(peak), confidence
+    return row.index(peak), peak if kind == "probabilities" else 1 / sum([math.exp(value - peak) for value in row])

@@ -13,11 +13,11 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, Protocol
 
 from otel_mlmon.guard import guard
-from otel_mlmon.instrumentation.decode.decoder import DeclaredModel, Decoders
-from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity, identify, model_name
+from otel_mlmon.instrumentation.decode.decoder import DeclaredModelOptions, DecoderCache
+from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity, find_model_name, identify_model
 from otel_mlmon.instrumentation.decode.predictions import CallDescription, CallSummary
 from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, Load
-from otel_mlmon.instrumentation.runtime.model_graph import LazyGraph
+from otel_mlmon.instrumentation.runtime.model_graph import LazyModelGraph
 
 GRAPH_POLL_S: Final = 0.001
 """Time between two looks whether the worker thread has read a model's file."""
@@ -28,17 +28,17 @@ MAX_LOOKED_AT: Final = 4096
 _CONTEXT: Final = Call._fields.index("context")
 
 
-class Queue(Protocol):
+class WaitingCallQueue(Protocol):
     """The Protocol of a queue of inference calls, as far as it is read here."""
 
     queue: list[Any]
     """See `Sink.queue`."""
 
-    def take_at(self, positions: Sequence[int]) -> Sequence[Any]:
+    def take_calls_at(self, positions: Sequence[int]) -> Sequence[Any]:
         """Removes the calls at the given positions of the queue, and returns their fields."""
 
 
-class WaitingCalls:
+class WaitingCallReader:
     """Reads inference calls that wait in the queue, one by one, before the worker thread does.
 
     Runs on: any thread.
@@ -55,11 +55,11 @@ class WaitingCalls:
 
     def __init__(
         self,
-        queue: Queue,
+        queue: WaitingCallQueue,
         *,
         decode: Callable[[Callable[[int], list[Any]], int, Callable[[], object]], object],
-        decoders: Decoders,
-        options: Callable[[str], DeclaredModel],
+        decoders: DecoderCache,
+        options: Callable[[str], DeclaredModelOptions],
         is_suppressed: Callable[[object], bool],
         wake: Callable[[], bool],
         loads: Collection[Load] = (),
@@ -75,10 +75,10 @@ class WaitingCalls:
         self._is_suppressed = is_suppressed
         self._wake = wake
         self._loads = loads
-        self._slow_graphs: set[LazyGraph] = set()
+        self._slow_graphs: set[LazyModelGraph] = set()
         """Graphs that were waited for in vain: nobody waits for them twice."""
 
-    def read(
+    def read_waiting_calls(
         self,
         timeout_s: float,
         is_wanted: Callable[[object], bool],
@@ -112,7 +112,7 @@ class WaitingCalls:
                 self.lock.release()
         return descriptions
 
-    def read_graphs(self) -> None:
+    def read_model_graphs(self) -> None:
         """Reads the model files of waiting inference calls ahead of time, so that decoding them is fast.
 
         Runs on: the worker thread, without `lock`.
@@ -142,18 +142,18 @@ class WaitingCalls:
                 positions.append(position)
         return positions[::-1][:limit]
 
-    def _unread_graphs(self, positions: Sequence[int]) -> set[LazyGraph]:
+    def _unread_graphs(self, positions: Sequence[int]) -> set[LazyModelGraph]:
         queue = self._queue.queue
         plans = [queue[position * FIELDS] for position in positions]
         graphs = [plan.session.graph for plan in plans]
-        if any(self._decoders.find(plan) is None for plan in plans):
+        if any(self._decoders.find_decoder(plan) is None for plan in plans):
             graphs += self._graphs_of_loads()
         return {graph for graph in graphs if graph.known is None and graph not in self._slow_graphs}
 
-    def _graphs_of_loads(self) -> list[LazyGraph]:
+    def _graphs_of_loads(self) -> list[LazyModelGraph]:
         return [load.session.graph for load in list(self._loads) if load.session is not None]
 
-    def _await(self, graphs: set[LazyGraph], deadline_s: float) -> None:
+    def _await(self, graphs: set[LazyModelGraph], deadline_s: float) -> None:
         is_running = self._wake()
         while is_running and any(graph.known is None for graph in graphs) and time.monotonic() < deadline_s:
             time.sleep(GRAPH_POLL_S)
@@ -177,21 +177,21 @@ class WaitingCalls:
             graphs = [*(call.plan.session.graph for _, call in unsettled), *self._graphs_of_loads()]
             if any(graph.known is None for graph in graphs):
                 return [*descriptions, *(self._describe_unread(call) for _, call in unsettled)]
-            fields = iter(self._queue.take_at([position for position, _ in unsettled]))
+            fields = iter(self._queue.take_calls_at([position for position, _ in unsettled]))
             self._decode(lambda calls: list(itertools.islice(fields, calls * FIELDS)), len(unsettled), lambda: None)
         return descriptions
 
     def _describe(self, call: Call) -> CallDescription | None:
         """Describes one inference call for its span; None if it can only be decoded in a batch."""
-        decoder = self._decoders.find(call.plan)
-        summary = decoder.read(call.inputs, call.outputs) if decoder is not None else None
+        decoder = self._decoders.find_decoder(call.plan)
+        summary = decoder.read_call(call.inputs, call.outputs) if decoder is not None else None
         return None if decoder is None or summary is None else _describe_as(call, decoder.model, summary)
 
     def _describe_unread(self, call: Call) -> CallDescription:
         """Describes an inference call by its times only, while its model's file is not read yet."""
-        session, decoder = call.plan.session, self._decoders.find(call.plan)
-        version = self._options(model_name(session, may_read=False)).version
-        model = decoder.model if decoder is not None else identify(session, version=version, may_read=False)
+        session, decoder = call.plan.session, self._decoders.find_decoder(call.plan)
+        version = self._options(find_model_name(session, may_read=False)).version
+        model = decoder.model if decoder is not None else identify_model(session, version=version, may_read=False)
         return _describe_as(call, model, CallSummary())
 
 

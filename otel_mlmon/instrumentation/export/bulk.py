@@ -53,12 +53,12 @@ Source: opentelemetry-exporter-prometheus, `_CustomCollector._collect_data_point
 """
 
 
-def is_sdk(instrument: object) -> bool:
+def is_sdk_instrument(instrument: object) -> bool:
     """Returns whether a metric instrument is one of OpenTelemetry's SDK, into which values can be recorded at once."""
     return hasattr(instrument, "_measurement_consumer")
 
 
-def record_one_by_one(
+def record_values_one_by_one(
     instrument: Histogram,
     values: Floats,
     attributes: Attributes,
@@ -81,7 +81,7 @@ def record_one_by_one(
     return int(values.size - accepted.size)
 
 
-def record_at_once(
+def record_values_at_once(
     instrument: Any,
     values: Floats,
     attributes: Attributes,
@@ -108,9 +108,11 @@ def record_at_once(
     measurements = []
     for value in extremes:
         context = _exemplar_context(exemplar) if exemplar and value == exemplar[0] else UNTRACED_CONTEXT
-        measurement = private("measurement", "Measurement")(value, now_ns, instrument, context, dict(attributes))
+        measurement = import_private_name("measurement", "Measurement")(
+            value, now_ns, instrument, context, dict(attributes)
+        )
         measurements.append((measurement, accept(value, now_ns, dict(attributes), context)))
-    for _, match in view_matches(instrument):
+    for _, match in iterate_view_matches(instrument):
         _add_to_match(match, measurements, others, attributes, are_hidden=are_hidden)
     return 0
 
@@ -128,11 +130,13 @@ def offer_exemplar(instrument: Any, value: float, attributes: Attributes, contex
         context: Of the span of that call.
         time_ns: Unix time of the value.
     """
-    measurement = private("measurement", "Measurement")(value, time_ns, instrument, context, dict(attributes))
+    measurement = import_private_name("measurement", "Measurement")(
+        value, time_ns, instrument, context, dict(attributes)
+    )
     accept = instrument._measurement_consumer._sdk_config.exemplar_filter.should_sample
     if not accept(value, time_ns, measurement.attributes, context):
         return
-    for _, match in view_matches(instrument):
+    for _, match in iterate_view_matches(instrument):
         with match._lock:
             aggregation = match._attributes_aggregation.get(_aggregation_key(match, attributes)[0])
             if aggregation is not None:
@@ -144,14 +148,14 @@ def has_exemplars_off(instrument: Any) -> bool:
     return isinstance(instrument._measurement_consumer._sdk_config.exemplar_filter, AlwaysOffExemplarFilter)
 
 
-def view_matches(instrument: Any) -> Iterator[tuple[Any, Any]]:
+def iterate_view_matches(instrument: Any) -> Iterator[tuple[Any, Any]]:
     """Yields each metric reader and each view that a metric instrument's values are sent through."""
     for reader, storage in list(instrument._measurement_consumer._reader_storages.items()):
         for match in storage._get_or_init_view_instrument_match(instrument):
             yield reader, match
 
 
-def describe_readers(instrument: Any) -> dict[str, str]:
+def describe_metric_readers(instrument: Any) -> dict[str, str]:
     """Describes what each metric reader exports of a histogram, by the reader's class name.
 
     The host's views decide, and not every reader can follow: exponential histograms need a view or a reader that asks
@@ -159,7 +163,7 @@ def describe_readers(instrument: Any) -> dict[str, str]:
     """
     descriptions: dict[str, str] = {}
     names: dict[int, str] = {}
-    for reader, match in view_matches(instrument):
+    for reader, match in iterate_view_matches(instrument):
         kind = type(reader).__name__
         repeats = sum(name.split(" ")[0] == kind for name in names.values())
         name = names.setdefault(id(reader), kind if not repeats else f"{kind} {repeats + 1}")
@@ -181,7 +185,7 @@ def _describe_aggregation(reader: Any, aggregation: Any) -> str:
 
 
 @functools.cache
-def private(module: str, name: str) -> Any:
+def import_private_name(module: str, name: str) -> Any:
     """Imports a private name of OpenTelemetry's SDK; raises an error in releases that do not have it."""
     return getattr(importlib.import_module(f"opentelemetry.sdk.metrics._internal.{module}"), name)
 
@@ -191,7 +195,7 @@ def _aggregation_key(match: Any, attributes: Attributes) -> tuple[Any, dict[str,
     names = match._view._attribute_keys
     view_attributes = {name: value for name, value in attributes.items() if names is None or name in names}
     if hasattr(match, "_get_or_create_aggregation"):
-        return private("_view_instrument_match", "_hash_attributes")(view_attributes), view_attributes
+        return import_private_name("_view_instrument_match", "_hash_attributes")(view_attributes), view_attributes
     return frozenset(view_attributes.items()), view_attributes
 
 

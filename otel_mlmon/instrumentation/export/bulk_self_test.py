@@ -29,25 +29,25 @@ _LOG: Final = logging.getLogger("otel_mlmon")
 _OTHER_LAYOUT: Final = (ImportError, AttributeError, LookupError, TypeError, ValueError, RuntimeError)
 
 
-class UnavailableReasons(NamedTuple):
+class BulkUnavailableReasons(NamedTuple):
     """Says why a private part of OpenTelemetry's SDK is not used; each reason is empty if it is used."""
 
     bulk: str
-    """The difference between `bulk.record_at_once` and `record`."""
+    """The difference between `bulk.record_values_at_once` and `record`."""
     exemplars: str
     """The difference between `bulk.offer_exemplar` and `record`."""
 
 
 @functools.cache
-def self_test() -> UnavailableReasons:
+def check_bulk_recording() -> BulkUnavailableReasons:
     """Tests once a process whether values can be recorded at once with this release of OpenTelemetry's SDK."""
     reason = _compare(is_traced=False)
     if reason:
         _LOG.warning("Values are recorded in metrics one by one, which takes 500 times as long: %s.", reason)
-    return UnavailableReasons(reason, reason or _compare(is_traced=True))
+    return BulkUnavailableReasons(reason, reason or _compare(is_traced=True))
 
 
-def comparable(point: Any) -> tuple[Any, ...]:
+def make_comparable_point(point: Any) -> tuple[Any, ...]:
     """Returns a metric data point without its times, rounded so that it can be compared with another one."""
     buckets = (
         (point.scale, point.zero_count, _nonzero(point.positive), _nonzero(point.negative))
@@ -58,7 +58,7 @@ def comparable(point: Any) -> tuple[Any, ...]:
     return (dict(point.attributes), point.count, round(point.sum, 6), point.min, point.max, buckets, exemplars)
 
 
-def consume_one_by_one(instrument: Any, values: Floats, attributes: bulk.Attributes) -> None:
+def consume_values_one_by_one(instrument: Any, values: Floats, attributes: bulk.Attributes) -> None:
     """Records values one by one, also negative ones, which the SDK's public method refuses."""
     for value in values.tolist():
         _consume(instrument, value, attributes, Context())
@@ -108,14 +108,14 @@ def _record(*, is_bulk: bool, is_traced: bool, are_hidden: bool = False) -> dict
         # In two steps, since the second finds buckets that exist.
         for part in (values[::2], values[1::2]):
             if is_bulk:
-                bulk.record_at_once(instrument, part, ATTRIBUTES, are_hidden=are_hidden)
+                bulk.record_values_at_once(instrument, part, ATTRIBUTES, are_hidden=are_hidden)
             else:
-                consume_one_by_one(instrument, part, ATTRIBUTES)
+                consume_values_one_by_one(instrument, part, ATTRIBUTES)
         _record_traced(instrument, is_bulk=is_bulk, is_traced=is_traced, are_hidden=are_hidden)
     data = reader.get_metrics_data()
     provider.shutdown()
     metrics = data.resource_metrics[0].scope_metrics[0].metrics if data else []
-    return {metric.name: comparable(metric.data.data_points[0]) for metric in metrics}
+    return {metric.name: make_comparable_point(metric.data.data_points[0]) for metric in metrics}
 
 
 def _record_traced(instrument: Any, *, is_bulk: bool, is_traced: bool, are_hidden: bool) -> None:
@@ -125,13 +125,13 @@ def _record_traced(instrument: Any, *, is_bulk: bool, is_traced: bool, are_hidde
     if not is_bulk:
         _consume(instrument, TRACED_VALUE, ATTRIBUTES, context)
         return
-    bulk.record_at_once(instrument, np.array([TRACED_VALUE]), ATTRIBUTES, are_hidden=are_hidden)
+    bulk.record_values_at_once(instrument, np.array([TRACED_VALUE]), ATTRIBUTES, are_hidden=are_hidden)
     if is_traced:
         bulk.offer_exemplar(instrument, TRACED_VALUE, ATTRIBUTES, context, time.time_ns())
 
 
 def _consume(instrument: Any, value: float, attributes: bulk.Attributes, context: Context) -> None:
-    measurement = bulk.private("measurement", "Measurement")(
+    measurement = bulk.import_private_name("measurement", "Measurement")(
         value, time.time_ns(), instrument, context, dict(attributes)
     )
     instrument._measurement_consumer.consume_measurement(measurement)

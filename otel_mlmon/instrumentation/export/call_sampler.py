@@ -52,7 +52,7 @@ GOLDEN: Final = (5**0.5 - 1) / 2
 SamplingReason: TypeAlias = Literal["failed", "slow", "unsure", "share", "chance"]
 
 
-class Sample(NamedTuple):
+class CallSample(NamedTuple):
     """Says why an inference call was chosen for a span or event, and with which probability."""
 
     reason: SamplingReason
@@ -60,7 +60,7 @@ class Sample(NamedTuple):
     """Within (0, 1]."""
 
 
-Samples: TypeAlias = Mapping[int, Sample]
+Samples: TypeAlias = Mapping[int, CallSample]
 """The chosen calls of a batch, by position."""
 
 
@@ -82,7 +82,9 @@ class CallPriorities:
         return self.failed | self.unsure | self.slow
 
 
-def prioritize(predictions: Predictions, *, slow: Bools | None = None, confidence_floor: float = 0.0) -> CallPriorities:
+def prioritize_calls(
+    predictions: Predictions, *, slow: Bools | None = None, confidence_floor: float = 0.0
+) -> CallPriorities:
     """Marks the inference calls of a batch that failed, were slow or unsure.
 
     Args:
@@ -109,7 +111,7 @@ class SlowCallDetector:
     def __init__(self) -> None:
         self._durations_ns: dict[str, Ints] = {}
 
-    def detect(self, model: str, durations_ns: Ints, threshold_s: float | None) -> Bools:
+    def detect_slow_calls(self, model: str, durations_ns: Ints, threshold_s: float | None) -> Bools:
         """Marks the inference calls slower than the threshold, or than 99 % of the model's calls before.
 
         Args:
@@ -145,7 +147,7 @@ class SamplingRound:
     durations_ns: Ints
 
 
-def make_round(
+def make_sampling_round(
     models: Sequence[ModelKey], priorities: Sequence[CallPriorities], durations_ns: Sequence[Ints]
 ) -> SamplingRound:
     """Joins the inference calls of several batches, to choose among them.
@@ -158,21 +160,21 @@ def make_round(
     lengths = [len(batch.failed) for batch in priorities]
     codes = {model: code for code, model in enumerate(dict.fromkeys(models))}
 
-    def join(flags: Callable[[CallPriorities], Bools]) -> Bools:
+    def join_flags(flags: Callable[[CallPriorities], Bools]) -> Bools:
         return np.concatenate([np.zeros(0, dtype=bool), *map(flags, priorities)])
 
     return SamplingRound(
         starts=np.cumsum([0, *lengths]).tolist(),
         models=list(codes),
         codes=np.repeat(np.array([codes[model] for model in models], dtype=np.int64), lengths),
-        failed=join(lambda batch: batch.failed),
-        slow=join(lambda batch: batch.slow),
-        unsure=join(lambda batch: batch.unsure),
+        failed=join_flags(lambda batch: batch.failed),
+        slow=join_flags(lambda batch: batch.slow),
+        unsure=join_flags(lambda batch: batch.unsure),
         durations_ns=np.concatenate([np.zeros(0, dtype=np.int64), *durations_ns]),
     )
 
 
-def sample_attributes(sample: Sample | None) -> dict[str, str | int | float]:
+def build_sampling_attributes(sample: CallSample | None) -> dict[str, str | int | float]:
     """Builds the attributes that say why a call got a span, and with which probability; none if its parent has one."""
     if sample is None:
         return {}
@@ -202,7 +204,7 @@ class CallSampler:
         self._draws = _Draws(seed)
         self._refilled_at_s = clock()
 
-    def choose(self, calls: SamplingRound, candidates: Sequence[Bools]) -> list[dict[int, Sample]]:
+    def choose_calls(self, calls: SamplingRound, candidates: Sequence[Bools]) -> list[dict[int, CallSample]]:
         """Chooses the inference calls that get a span or event, among the candidates of one round.
 
         Args:
@@ -212,11 +214,11 @@ class CallSampler:
         Returns:
             The chosen calls of each batch, by position.
         """
-        chosen: list[dict[int, Sample]] = [{} for _ in candidates]
+        chosen: list[dict[int, CallSample]] = [{} for _ in candidates]
         selection = _Selection(calls, np.concatenate([np.zeros(0, dtype=bool), *candidates]), self._draws)
         if self._per_second and selection.is_candidate.any():
             self._select(calls, selection)
-            for position, sample in selection.samples():
+            for position, sample in selection.iterate_samples():
                 batch = int(np.searchsorted(calls.starts, position, side="right")) - 1
                 chosen[batch][position - calls.starts[batch]] = sample
         return chosen
@@ -226,23 +228,23 @@ class CallSampler:
         elapsed_s = min(now_s - self._refilled_at_s, SAVED_S)
         self._refilled_at_s = now_s
         for budget in (self._failures, self._priorities, self._others):
-            budget.refill(elapsed_s)
+            budget.refill_tokens(elapsed_s)
         failures, priorities, others = self._failures, self._priorities, self._others
-        failures.tokens -= selection.draw_evenly("failed", calls.failed, failures.tokens)
+        failures.tokens -= selection.draw_calls_evenly("failed", calls.failed, failures.tokens)
         is_slow = calls.slow & ~calls.failed
         is_unsure = calls.unsure & ~calls.failed & ~calls.slow
         # Neither kind takes the other's half of the reserve while that one has calls for it.
         half = priorities.tokens / 2
-        slow_tokens = max(half, priorities.tokens - selection.count(is_unsure))
-        priorities.tokens -= selection.draw_evenly("slow", is_slow, slow_tokens)
-        priorities.tokens -= selection.draw_evenly("unsure", is_unsure, priorities.tokens)
-        others.tokens += failures.take_excess() + priorities.take_excess()
-        others.take_excess()
-        pools = selection.pools(selection.is_candidate)
+        slow_tokens = max(half, priorities.tokens - selection.count_unchosen(is_unsure))
+        priorities.tokens -= selection.draw_calls_evenly("slow", is_slow, slow_tokens)
+        priorities.tokens -= selection.draw_calls_evenly("unsure", is_unsure, priorities.tokens)
+        others.tokens += failures.take_excess_tokens() + priorities.take_excess_tokens()
+        others.take_excess_tokens()
+        pools = selection.group_by_model(selection.is_candidate)
         share = others.tokens / max(1, len(pools))
         for pool in pools:
-            others.tokens -= selection.draw("share", pool, share)
-        others.tokens -= selection.draw("chance", selection.everything(), others.tokens)
+            others.tokens -= selection.draw_calls("share", pool, share)
+        others.tokens -= selection.draw_calls("chance", selection.group_all_calls(), others.tokens)
 
 
 class _Budget:
@@ -255,11 +257,11 @@ class _Budget:
         self._limit = limit
         self.tokens = limit
 
-    def refill(self, elapsed_s: float) -> None:
+    def refill_tokens(self, elapsed_s: float) -> None:
         """Adds the samples that the time since the last round allows."""
         self.tokens += elapsed_s * self._per_second
 
-    def take_excess(self) -> float:
+    def take_excess_tokens(self) -> float:
         """Removes and returns the number of samples beyond the limit."""
         excess = max(0.0, self.tokens - self._limit)
         self.tokens -= excess
@@ -332,15 +334,15 @@ class _Selection:
         self._miss_probability = np.ones(is_candidate.size)
         self._reasons: dict[int, SamplingReason] = {}
 
-    def count(self, flags: Bools) -> int:
+    def count_unchosen(self, flags: Bools) -> int:
         """Counts the calls of one kind, such as the failed ones, that are not chosen yet."""
         return int(np.count_nonzero(flags & self._is_left))
 
-    def everything(self) -> _Pool:
+    def group_all_calls(self) -> _Pool:
         """Returns all candidates for a span or event as one group."""
         return _Pool(None, np.flatnonzero(self.is_candidate), np.flatnonzero(self._is_left))
 
-    def pools(self, flags: Bools) -> list[_Pool]:
+    def group_by_model(self, flags: Bools) -> list[_Pool]:
         """Groups the calls of one kind, such as the slow ones, by model, the smallest group first."""
         members = np.flatnonzero(flags & self.is_candidate)
         if not members.size:
@@ -354,18 +356,18 @@ class _Selection:
                 pools.append(_Pool(self._calls.models[code], of_model, left))
         return sorted(pools, key=lambda pool: pool.left.size)
 
-    def draw_evenly(self, reason: SamplingReason, flags: Bools, tokens: float) -> float:
+    def draw_calls_evenly(self, reason: SamplingReason, flags: Bools, tokens: float) -> float:
         """Chooses calls of one kind, such as the slow ones, so that each model gets its share of the samples.
 
         Returns:
             The expected number of calls drawn: at most `tokens`.
         """
-        pools, spent = self.pools(flags), 0.0
+        pools, spent = self.group_by_model(flags), 0.0
         for index, pool in enumerate(pools):
-            spent += self.draw(reason, pool, (tokens - spent) / (len(pools) - index))
+            spent += self.draw_calls(reason, pool, (tokens - spent) / (len(pools) - index))
         return spent
 
-    def draw(self, reason: SamplingReason, pool: _Pool, tokens: float) -> float:
+    def draw_calls(self, reason: SamplingReason, pool: _Pool, tokens: float) -> float:
         """Chooses calls of a group with equal probability; returns how many are expected, at most `tokens`."""
         left = pool.left
         expected = min(float(left.size), max(0.0, tokens))
@@ -379,10 +381,10 @@ class _Selection:
         self._reasons.update(dict.fromkeys(left.tolist(), reason))
         return expected
 
-    def samples(self) -> Iterator[tuple[int, Sample]]:
+    def iterate_samples(self) -> Iterator[tuple[int, CallSample]]:
         """Yields the position of each chosen call, why it was chosen and with which probability."""
         for position, reason in sorted(self._reasons.items()):
-            yield position, Sample(reason, 1.0 - float(self._miss_probability[position]))
+            yield position, CallSample(reason, 1.0 - float(self._miss_probability[position]))
 
 
 def _are_unsure(predictions: Predictions, min_confidence: Floats, confidence_floor: float) -> Bools:

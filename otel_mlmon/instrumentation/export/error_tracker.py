@@ -25,7 +25,7 @@ RelatedSpans: TypeAlias = "Callable[[int], SpanIds | None]"
 class ErrorTracker(Protocol):
     """The Protocol of an error tracker, such as Sentry, that gets inference calls beside OpenTelemetry.
 
-    Runs on: the function that `context_reader` returns on the host's threads; all else on the worker thread.
+    Runs on: the function that `find_context_reader` returns on the host's threads; all else on the worker thread.
     """
 
     @property
@@ -36,7 +36,7 @@ class ErrorTracker(Protocol):
     def is_active(self) -> bool:
         """Whether the error tracker takes inference calls at present."""
 
-    def context_reader(self) -> ContextReader:
+    def find_context_reader(self) -> ContextReader:
         """Returns the function that reads the current trace context of the host around each inference call."""
 
     def adopt_client(self) -> None:
@@ -45,13 +45,13 @@ class ErrorTracker(Protocol):
     def store_child_spans(self, predictions: Predictions, contexts: Sequence[object]) -> None:
         """Stores the inference calls that ran inside a transaction, until the transaction is sent."""
 
-    def related_spans(self, predictions: Predictions, contexts: Sequence[object]) -> RelatedSpans | None:
+    def find_related_spans(self, predictions: Predictions, contexts: Sequence[object]) -> RelatedSpans | None:
         """Returns the error tracker's span that each inference call was inside; None if no call was in one."""
 
-    def find_candidates(self, predictions: Predictions, contexts: Sequence[object], /) -> Bools:
+    def find_transaction_candidates(self, predictions: Predictions, contexts: Sequence[object], /) -> Bools:
         """Returns which inference calls of a batch may become transactions, being outside any; shape (n,)."""
 
-    def emit(
+    def send_calls(
         self,
         predictions: Predictions,
         priorities: CallPriorities,
@@ -70,17 +70,17 @@ class ErrorTracker(Protocol):
             samples: The calls outside any transaction that were chosen.
             contexts: The error tracker's own context around each call; empty if no call had one.
             span_contexts: The context of OpenTelemetry's span, by call, of the calls that have one.
-            related_spans: The result of `related_spans` for the same batch.
+            related_spans: The result of `find_related_spans` for the same batch.
             offset_ns: Unix time minus `time.perf_counter_ns`.
         """
 
     def export_spans(self, provider: Any, *, is_own: bool) -> None:
         """Exports the OpenTelemetry spans of a tracer provider to the error tracker, if its mode asks for that."""
 
-    def flush(self, timeout_s: float) -> None:
+    def flush_calls(self, timeout_s: float) -> None:
         """Sends all queued inference calls to the error tracker within a time limit."""
 
-    def close(self, timeout_s: float, /, *, is_exit: bool = False) -> None:
+    def close_tracker(self, timeout_s: float, /, *, is_exit: bool = False) -> None:
         """Sends what is queued, and undoes all changes made to the application's error-tracker client.
 
         Args:
@@ -88,7 +88,7 @@ class ErrorTracker(Protocol):
             is_exit: Whether the process ends, where the client flushes by itself: both share the time.
         """
 
-    def reset(self) -> None:
+    def reset_calls(self) -> None:
         """Discards the inference calls of the parent process, in a forked child."""
 
 
@@ -106,7 +106,7 @@ class NullErrorTracker:
         self.mode: str = mode
         self._read_context = read_context
 
-    def context_reader(self) -> ContextReader:
+    def find_context_reader(self) -> ContextReader:
         """Returns the function that reads OpenTelemetry's context only."""
         return self._read_context
 
@@ -116,25 +116,25 @@ class NullErrorTracker:
     def store_child_spans(self, predictions: Predictions, contexts: Sequence[object]) -> None:
         """Does nothing, since there are no transactions."""
 
-    def related_spans(self, *_: object) -> None:
+    def find_related_spans(self, *_: object) -> None:
         """Returns None, since no inference call is inside an error tracker's span."""
 
-    def find_candidates(self, predictions: Predictions, _contexts: Sequence[object]) -> Bools:
+    def find_transaction_candidates(self, predictions: Predictions, _contexts: Sequence[object]) -> Bools:
         """Returns that no inference call may become a transaction."""
         return np.zeros(len(predictions.errors), dtype=bool)
 
-    def emit(self, *_: object, **__: object) -> None:
+    def send_calls(self, *_: object, **__: object) -> None:
         """Does nothing, since there is no error tracker to send calls to."""
 
     def export_spans(self, provider: Any, *, is_own: bool) -> None:
         """Does nothing, since there is no error tracker to export spans to."""
 
-    def flush(self, timeout_s: float) -> None:
+    def flush_calls(self, timeout_s: float) -> None:
         """Does nothing, since nothing is queued for an error tracker."""
 
-    def close(self, _timeout_s: float, /, **_: object) -> None:
+    def close_tracker(self, _timeout_s: float, /, **_: object) -> None:
         """Sets the mode to `off`, and does nothing else."""
         self.mode = "off"
 
-    def reset(self) -> None:
+    def reset_calls(self) -> None:
         """Does nothing, since there is no state of inference calls."""

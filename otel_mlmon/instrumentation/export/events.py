@@ -12,10 +12,10 @@ from opentelemetry.context import Context
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.model_loading import ModelLoad
-from otel_mlmon.instrumentation.decode.predictions import Attributes, Predictions, call_attributes, describe_call
-from otel_mlmon.instrumentation.export.call_sampler import CallPriorities, Samples, sample_attributes
-from otel_mlmon.instrumentation.export.spans import otel_context
-from otel_mlmon.instrumentation.queue.call_queue import give_way
+from otel_mlmon.instrumentation.decode.predictions import Attributes, Predictions, build_call_attributes, describe_call
+from otel_mlmon.instrumentation.export.call_sampler import CallPriorities, Samples, build_sampling_attributes
+from otel_mlmon.instrumentation.export.spans import read_otel_context
+from otel_mlmon.instrumentation.queue.call_queue import yield_interpreter
 from otel_mlmon.version import __version__
 
 MAX_LOGGED_FALLBACKS: Final = 1024
@@ -45,7 +45,7 @@ class EventWriter:
         self._new_id = new_id
         self._logged_fallbacks: set[tuple[str, str, str]] = set()
 
-    def write_predictions(
+    def write_prediction_events(
         self,
         predictions: Predictions,
         priorities: CallPriorities,
@@ -66,12 +66,14 @@ class EventWriter:
         if self._logger is None:
             return
         for call, sample in samples.items():
-            attributes = call_attributes(describe_call(predictions, priorities, call)) | sample_attributes(sample)
+            attributes = build_call_attributes(
+                describe_call(predictions, priorities, call)
+            ) | build_sampling_attributes(sample)
             attributes[semconv.PREDICTION_ID] = self._new_id()
             self._write_call(semconv.EVENT_PREDICTION, predictions, call, attributes, span_contexts, offset_ns)
-            give_way()
+            yield_interpreter()
 
-    def write_exceptions(
+    def write_exception_events(
         self,
         predictions: Predictions,
         samples: Samples,
@@ -93,11 +95,11 @@ class EventWriter:
                 **version,
                 semconv.OPERATION_NAME: predictions.operation,
                 semconv.EXCEPTION_TYPE: str(predictions.errors[call]),
-                **sample_attributes(sample),
+                **build_sampling_attributes(sample),
             }
             self._write_call(semconv.EVENT_INFERENCE_EXCEPTION, predictions, call, attributes, span_contexts, offset_ns)
 
-    def write_model(self, load: ModelLoad, *, offset_ns: int) -> None:
+    def write_model_event(self, load: ModelLoad, *, offset_ns: int) -> None:
         """Writes the event `ml.model.loaded`, and another one if a fallback execution provider runs the model.
 
         Args:
@@ -106,7 +108,7 @@ class EventWriter:
         """
         if load.error_type is not None:
             return
-        time_ns, context = load.ended_ns + offset_ns, otel_context(load.context)
+        time_ns, context = load.ended_ns + offset_ns, read_otel_context(load.context)
         if load.is_new:
             self._write(semconv.EVENT_MODEL_LOADED, SeverityNumber.INFO, _loaded_attributes(load), time_ns, context)
         if load.has_fallen_back:

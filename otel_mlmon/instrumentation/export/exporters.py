@@ -17,7 +17,7 @@ from importlib.metadata import entry_points
 from typing import Any, Final, Literal
 
 from otel_mlmon.guard import guard
-from otel_mlmon.options import suggest
+from otel_mlmon.options import suggest_name
 
 Signal = Literal["traces", "metrics", "logs"]
 
@@ -68,7 +68,7 @@ class ExporterFactory:
         self._replaced: set[str] = set()
         """Variables whose protocol has no exporter here."""
 
-    def make(self, signal: Signal) -> list[Any]:
+    def make_exporters(self, signal: Signal) -> list[Any]:
         """Makes the exporters of one signal (metrics, traces or logs); warns of those that cannot be made."""
         variable = f"OTEL_{signal.upper()}_EXPORTER"
         setting = self._environ.get(variable, "").strip() or "otlp"
@@ -90,7 +90,7 @@ class ExporterFactory:
         if entry is None:
             package = _PACKAGES.get(entry_name)
             names = ["none", "otlp", *(other.name for other in entry_points(group=group))]
-            remedy = f" pip install {package}" if package else suggest(name, names)
+            remedy = f" pip install {package}" if package else suggest_name(name, names)
             _LOG.warning(
                 "%s=%s: no exporter of this name is installed, so %s are not exported to it.%s",
                 variable, name, signal, remedy,
@@ -123,7 +123,7 @@ class ExporterFactory:
                 return protocol
             if protocol:
                 _LOG.warning(
-                    "%s=%s is not supported; grpc is used.%s", variable, protocol, suggest(protocol, _PROTOCOLS)
+                    "%s=%s is not supported; grpc is used.%s", variable, protocol, suggest_name(protocol, _PROTOCOLS)
                 )
         return "grpc"
 
@@ -138,15 +138,15 @@ class ExporterFactory:
                     result = export(*arguments, **keywords)
             except OSError:
                 # Exporters of 1.39 raise if no collector listens, and the SDK logs the traceback.
-                self.warn_once(signal)
+                self.warn_of_missing_collector(signal)
                 return None
             if getattr(result, "name", "SUCCESS") != "SUCCESS":
-                self.warn_once(signal)
+                self.warn_of_missing_collector(signal)
             return result
 
         return export_silently
 
-    def warn_once(self, signal: Signal) -> None:
+    def warn_of_missing_collector(self, signal: Signal) -> None:
         """Logs once that no collector accepts the metrics, traces or logs."""
         with self._lock:
             if signal in self._warned:

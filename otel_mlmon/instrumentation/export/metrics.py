@@ -25,17 +25,17 @@ from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
-from otel_mlmon.instrumentation.aggregate.aggregator import Snapshot
+from otel_mlmon.instrumentation.aggregate.aggregator import MetricSnapshot
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.export import bulk
-from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons, self_test
+from otel_mlmon.instrumentation.export.bulk_self_test import BulkUnavailableReasons, check_bulk_recording
 from otel_mlmon.instrumentation.export.call_sampler import CallPriorities
 from otel_mlmon.instrumentation.export.spans import UNTRACED_CONTEXT
-from otel_mlmon.instrumentation.queue.call_queue import give_way
+from otel_mlmon.instrumentation.queue.call_queue import yield_interpreter
 from otel_mlmon.internal_events import JOURNAL, Attributes, ValuesDropped, ValuesWithheld
 from otel_mlmon.types import Floats, ModelKey
 from otel_mlmon.version import __version__
-from otel_mlmon.vocabulary import name_attributes
+from otel_mlmon.vocabulary import build_label_attributes
 
 MAX_EXEMPLARS: Final = 8
 """Exemplars offered of a batch, metric and set of attributes: each costs as much as a `record` of the SDK's."""
@@ -46,12 +46,12 @@ Totals = dict[str, dict[Attributes, int]]
 """The totals of internal events, by metric."""
 
 
-def exponential_views() -> list[View]:
+def make_exponential_views() -> list[View]:
     """Makes the SDK views that turn some metrics into exponential histograms, for a meter provider of our own.
 
     None where values are recorded one by one: the SDK's own way can fail in later collections (see `bulk`).
     """
-    if self_test().bulk:
+    if check_bulk_recording().bulk:
         return []
     return [
         View(instrument_name=metric.name, aggregation=ExponentialBucketHistogramAggregation())
@@ -67,11 +67,11 @@ HIDDEN: Final = frozenset({semconv.FEATURE.name, semconv.VALUE.name})
 class MetricWriter:
     """Writes the metrics of all models through one OpenTelemetry meter provider.
 
-    Runs on: one thread at a time; `close` on any. The callbacks run on the readers' threads.
+    Runs on: one thread at a time; `stop_callbacks` on any. The callbacks run on the readers' threads.
 
     Args:
         provider: Whose instruments are used.
-        drain: Aggregates what is buffered, and calls `write` with it.
+        drain: Aggregates what is buffered, and calls `write_snapshot` with it.
         sessions: The models of the sessions alive, one entry a session.
         min_new_values: Values of a feature or of a regression that are written together at least; fewer are held, since
             the sum of one call's values is its input.
@@ -99,12 +99,12 @@ class MetricWriter:
             instruments.pid, instruments.earlier_totals = os.getpid(), {}
         if earlier is not None:
             self._held_values, earlier._held_values = earlier._held_values, {}
-            instruments.earlier_totals = earlier._instruments.freeze()
+            instruments.earlier_totals = earlier._instruments.freeze_totals()
         instruments.drain, instruments.sessions = drain, sessions
 
-    def write(self, snapshot: Snapshot) -> None:
+    def write_snapshot(self, snapshot: MetricSnapshot) -> None:
         """Adds the totals of one model over one interval to the metric instruments."""
-        base = model_attributes(snapshot.model)
+        base = build_model_attributes(snapshot.model)
         for error, durations in snapshot.durations_s.items():
             attributes = {**base, semconv.ERROR_TYPE: error} if error else base
             self._record(semconv.DURATION, durations, attributes, snapshot.slowest_calls.get(error))
@@ -116,14 +116,14 @@ class MetricWriter:
             (semconv.ITEM_CONFIDENCE, snapshot.item_confidences),
         ):
             for name, values in values_by_output.items():
-                self._record(metric, values, output_attributes(base, name))
+                self._record(metric, values, add_output_attribute(base, name))
         for name, values in snapshot.inputs.features.items():
             self._record(semconv.FEATURE, values, {**base, semconv.FEATURE_NAME: name})
         for name, labels in snapshot.labels.items():
-            self._count(semconv.PREDICTIONS, labels, output_attributes(base, name), semconv.PREDICTION_LABEL)
+            self._count(semconv.PREDICTIONS, labels, add_output_attribute(base, name), semconv.PREDICTION_LABEL)
         for name, count in snapshot.uncounted.items():
             if count:
-                attributes = output_attributes(base, name)
+                attributes = add_output_attribute(base, name)
                 self._instruments.counters[semconv.UNCOUNTED.name].add(count, attributes, UNTRACED_CONTEXT)
         self._count(semconv.MISSING_VALUES, snapshot.inputs.missing, base, semconv.FEATURE_NAME)
         for name, categories in snapshot.inputs.categories.items():
@@ -131,10 +131,10 @@ class MetricWriter:
         if snapshot.inputs.samples:
             self._instruments.counters[semconv.SAMPLES.name].add(snapshot.inputs.samples, base, UNTRACED_CONTEXT)
 
-    def write_loads(self, loads: Iterable[tuple[ModelKey, float, str | None]]) -> None:
+    def write_model_loads(self, loads: Iterable[tuple[ModelKey, float, str | None]]) -> None:
         """Adds how long loads of models took to the metric instruments, and which of them failed."""
         for model, duration_s, error in loads:
-            attributes = model_attributes(model)
+            attributes = build_model_attributes(model)
             if error:
                 attributes[semconv.ERROR_TYPE] = error
             self._record(semconv.LOAD_DURATION, np.array([duration_s]), attributes)
@@ -161,14 +161,14 @@ class MetricWriter:
             ended_ns = predictions.started_ns + predictions.duration_ns + offset_ns
             for metric, attributes, values in _exemplar_values(predictions, priorities, span_contexts):
                 instrument = self._instruments.find(metric)
-                for value, call in spread_over_ranks(values):
+                for value, call in pick_exemplar_values(values):
                     bulk.offer_exemplar(instrument, value, attributes, span_contexts[call], int(ended_ns[call]))
 
-    def describe_readers(self) -> dict[str, str]:
+    def describe_metric_readers(self) -> dict[str, str]:
         """Describes what each metric reader exports of the values of features; empty if that cannot be found out."""
         with guard("status"):
             if not self.unavailable_reasons.bulk:
-                return bulk.describe_readers(self._instruments.histograms[semconv.FEATURE.name])
+                return bulk.describe_metric_readers(self._instruments.histograms[semconv.FEATURE.name])
         return {}
 
     def drop_held_values(self) -> None:
@@ -176,9 +176,9 @@ class MetricWriter:
         count = sum(values.size for values in self._held_values.values())
         self._held_values.clear()
         if count:
-            JOURNAL.emit(ValuesWithheld(count=count))
+            JOURNAL.emit_event(ValuesWithheld(count=count))
 
-    def close(self) -> None:
+    def stop_callbacks(self) -> None:
         """Stops the callbacks of observable instruments, which OpenTelemetry cannot unregister.
 
         A successor that observes through the same provider by now goes on.
@@ -198,12 +198,12 @@ class MetricWriter:
             values = self._release(metric.name, values, attributes)
         if not values.size:
             return
-        record = bulk.record_one_by_one if self.unavailable_reasons.bulk else bulk.record_at_once
+        record = bulk.record_values_one_by_one if self.unavailable_reasons.bulk else bulk.record_values_at_once
         histogram = self._instruments.histograms[metric.name]
         refused = record(histogram, values, attributes, exemplar, are_hidden=are_hidden)
-        give_way()
+        yield_interpreter()
         if refused:
-            JOURNAL.emit(ValuesDropped(reason="negative", count=refused))
+            JOURNAL.emit_event(ValuesDropped(reason="negative", count=refused))
 
     def _release(self, metric: str, values: Floats, attributes: MetricAttributes) -> Floats:
         """Returns values that may be exported, with those held back before; holds them back if they are too few."""
@@ -218,10 +218,10 @@ class MetricWriter:
     def _count(self, metric: semconv.Metric, counts: Mapping[str, int], base: MetricAttributes, key: str) -> None:
         counter = self._instruments.counters[metric.name]
         for name, count in counts.items():
-            counter.add(count, {**base, **name_attributes(key, name)}, UNTRACED_CONTEXT)
+            counter.add(count, {**base, **build_label_attributes(key, name)}, UNTRACED_CONTEXT)
 
 
-def model_attributes(model: ModelKey) -> MetricAttributes:
+def build_model_attributes(model: ModelKey) -> MetricAttributes:
     """Builds the attributes that every metric of a model has: its name, version and so on."""
     attributes = {semconv.MODEL_NAME: model.name}
     if model.version:
@@ -229,7 +229,7 @@ def model_attributes(model: ModelKey) -> MetricAttributes:
     return attributes
 
 
-def output_attributes(base: MetricAttributes, output: str) -> MetricAttributes:
+def add_output_attribute(base: MetricAttributes, output: str) -> MetricAttributes:
     """Adds the name of a model's output to metric attributes; the name of an only output is empty and left out."""
     return {**base, semconv.OUTPUT_NAME: output} if output else base
 
@@ -238,7 +238,7 @@ def _exemplar_values(
     predictions: Predictions, priorities: CallPriorities, calls: Collection[int]
 ) -> Iterable[tuple[semconv.Metric, MetricAttributes, list[tuple[float, int]]]]:
     """Yields metric, attributes and values of the calls whose spans are to become exemplars."""
-    base = model_attributes(ModelKey(predictions.model.name, predictions.model.version))
+    base = build_model_attributes(ModelKey(predictions.model.name, predictions.model.version))
     durations: dict[str, list[tuple[float, int]]] = {}
     for call in calls:
         if predictions.duration_ns[call]:
@@ -247,17 +247,17 @@ def _exemplar_values(
     for error, values in durations.items():
         yield semconv.DURATION, {**base, semconv.ERROR_TYPE: error} if error else base, values
     confidences = ((float(priorities.min_confidence[call]), call) for call in calls)
-    head = output_attributes(base, predictions.head_name)
+    head = add_output_attribute(base, predictions.first_head_name)
     yield semconv.CONFIDENCE, head, [(confidence, call) for confidence, call in confidences if confidence >= 0]
     rows = predictions.labels
     labels: dict[str, list[tuple[float, int]]] = {}
     for row in np.flatnonzero(np.isin(rows.calls, list(calls))).tolist():
         labels.setdefault(rows.table[int(rows.codes[row])], []).append((1.0, int(rows.calls[row])))
     for label, values in labels.items():
-        yield semconv.PREDICTIONS, {**head, **name_attributes(semconv.PREDICTION_LABEL, label)}, values[-1:]
+        yield semconv.PREDICTIONS, {**head, **build_label_attributes(semconv.PREDICTION_LABEL, label)}, values[-1:]
 
 
-def spread_over_ranks(values: list[tuple[float, int]]) -> list[tuple[float, int]]:
+def pick_exemplar_values(values: list[tuple[float, int]]) -> list[tuple[float, int]]:
     """Picks a few values for exemplars, evenly over their ranks and with both extremes."""
     if len(values) <= MAX_EXEMPLARS:
         return values
@@ -265,12 +265,12 @@ def spread_over_ranks(values: list[tuple[float, int]]) -> list[tuple[float, int]
     return [ordered[rank] for rank in np.linspace(0, len(ordered) - 1, MAX_EXEMPLARS).astype(int).tolist()]
 
 
-def _unavailable_reasons(provider: MeterProvider, instruments: _Instruments) -> UnavailableReasons:
-    if not bulk.is_sdk(instruments.histograms[semconv.DURATION.name]):
+def _unavailable_reasons(provider: MeterProvider, instruments: _Instruments) -> BulkUnavailableReasons:
+    if not bulk.is_sdk_instrument(instruments.histograms[semconv.DURATION.name]):
         kind = type(provider)
         foreign = f"the meter provider is not OpenTelemetry's SDK but {kind.__module__}.{kind.__qualname__}"
-        return UnavailableReasons(foreign, foreign)
-    reasons = self_test()
+        return BulkUnavailableReasons(foreign, foreign)
+    reasons = check_bulk_recording()
     if not reasons.exemplars and bulk.has_exemplars_off(instruments.histograms[semconv.DURATION.name]):
         return reasons._replace(exemplars="the SDK's exemplar filter is always_off (OTEL_METRICS_EXEMPLAR_FILTER)")
     return reasons
@@ -333,13 +333,13 @@ class _Instruments:
                 self.drain()  # which may make another provider follow
         totals = self.final_totals.get(name, {})
         if self.drain is not None:
-            totals = self._subtract_earlier(name, JOURNAL.totals(name))
+            totals = self._subtract_earlier(name, JOURNAL.read_totals(name))
         return [Observation(total, dict(attributes), UNTRACED_CONTEXT) for attributes, total in totals.items()]
 
-    def freeze(self) -> Totals:
+    def freeze_totals(self) -> Totals:
         """Makes observable instruments report the totals of now for ever; returns those totals."""
         totals = {
-            metric.name: JOURNAL.totals(metric.name)
+            metric.name: JOURNAL.read_totals(metric.name)
             for metric in semconv.APPLICATION_METRICS
             if metric.instrument == "observable_counter"
         }
@@ -357,7 +357,7 @@ class _Instruments:
         with guard("metrics"):
             for model in self.sessions() if self.sessions else ():
                 counts[model] = counts.get(model, 0) + 1
-        return [Observation(count, model_attributes(model), UNTRACED_CONTEXT) for model, count in counts.items()]
+        return [Observation(count, build_model_attributes(model), UNTRACED_CONTEXT) for model, count in counts.items()]
 
 
 _INSTRUMENTS: Final[weakref.WeakKeyDictionary[Any, _Instruments]] = weakref.WeakKeyDictionary()

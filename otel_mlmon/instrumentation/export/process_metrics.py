@@ -14,7 +14,7 @@ PROCESS_METRICS: Final[dict[str, list[str] | None]] = {
 """The names of the process metrics, and the states of each; no metric of the whole machine."""
 
 
-def start(meter_provider: Any) -> Any:
+def start_process_metrics(meter_provider: Any) -> Any:
     """Starts metrics of the process's CPU and memory; returns the instrumentor that stops them, or None.
 
     Its instrumentor is one a process: where the host uses it already, nothing is done.

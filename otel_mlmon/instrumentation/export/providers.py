@@ -26,7 +26,7 @@ from opentelemetry import _logs, metrics, trace
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.export.exporters import SILENCE, ExporterFactory, Signal
-from otel_mlmon.instrumentation.export.metrics import exponential_views
+from otel_mlmon.instrumentation.export.metrics import make_exponential_views
 from otel_mlmon.instrumentation.settings import InstrumentationSettings
 
 P = TypeVar("P")
@@ -42,7 +42,7 @@ alarm."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Providers:
+class SignalProviders:
     """Holds the tracer, meter and logger provider in use; None for a signal that the environment switches off."""
 
     tracer: trace.TracerProvider | None = None
@@ -61,7 +61,7 @@ class Providers:
     ending: list[tuple[Signal, threading.Thread]] = field(default_factory=list)
     """The threads on which replaced providers of our own export what they hold."""
 
-    def replace(self, signal: Signal, provider: Any) -> None:
+    def replace_provider(self, signal: Signal, provider: Any) -> None:
         """Replaces our own provider of a signal by one that the application has set; ours exports what it holds."""
         kind = _KINDS[signal]
         earlier = getattr(self, kind)
@@ -73,7 +73,7 @@ class Providers:
             self.ending.append((signal, _start(earlier.shutdown)))
         _LOG.info("The application has set a %s provider: %s go through it from now on.", kind, signal)
 
-    def flush(self, timeout_s: float, *, with_host: bool = False) -> bool:
+    def flush_providers(self, timeout_s: float, *, with_host: bool = False) -> bool:
         """Exports what the providers hold; returns whether that was done in time.
 
         Args:
@@ -86,7 +86,7 @@ class Providers:
         is_done = not _run_within(timeout_s, [sender.force_flush for sender in (*own, *self.push_readers, *host)])
         return not self._wait_for_ending(deadline_s) and is_done
 
-    def shutdown(self, timeout_s: float, *, with_host: bool = False) -> bool:
+    def shut_down_providers(self, timeout_s: float, *, with_host: bool = False) -> bool:
         """Exports what is left and ends our own providers; returns whether that was done in time.
 
         The application's providers are flushed only, if asked to.
@@ -118,16 +118,16 @@ class Providers:
         return [provider for provider in providers if provider not in self.own and hasattr(provider, "force_flush")]
 
 
-def find_providers(settings: InstrumentationSettings, *, base: Any, environ: Mapping[str, str]) -> Providers:
+def find_providers(settings: InstrumentationSettings, *, base: Any, environ: Mapping[str, str]) -> SignalProviders:
     """Returns the providers from the settings, the application's global ones, or else new ones of our own."""
     resource = base and base.merge(_instance_resource(environ))
     exporters = ExporterFactory(environ)
-    providers = Providers(
+    providers = SignalProviders(
         tracer=settings.tracer_provider,
         meter=settings.meter_provider,
         logger=settings.logger_provider,
         resource=resource,
-        warn=exporters.warn_once,
+        warn=exporters.warn_of_missing_collector,
     )
     if settings.tracer_provider is None:
         current = trace.get_tracer_provider()
@@ -143,7 +143,7 @@ def find_providers(settings: InstrumentationSettings, *, base: Any, environ: Map
     return providers
 
 
-def create_resource() -> Any:
+def create_otel_resource() -> Any:
     """Creates the OpenTelemetry resource of providers of our own.
 
     Made early, with the SDK's modules loaded: its detectors run on threads, which the end of a process refuses, and a
@@ -163,7 +163,7 @@ def has_host_providers() -> bool:
     )
 
 
-def is_host_provider(provider: object, settings: InstrumentationSettings, providers: Providers | None) -> bool:
+def is_host_provider(provider: object, settings: InstrumentationSettings, providers: SignalProviders | None) -> bool:
     """Returns whether a provider is one of the application's that are in use, or will be."""
     if providers is not None:
         used = (providers.tracer, providers.meter, providers.logger)
@@ -176,7 +176,7 @@ def is_host_provider(provider: object, settings: InstrumentationSettings, provid
     )
 
 
-def find_late_provider(signal: Signal, settings: InstrumentationSettings, providers: Providers) -> Any:
+def find_late_provider(signal: Signal, settings: InstrumentationSettings, providers: SignalProviders) -> Any:
     """Returns a provider that the application has set after we created one of our own; None if there is none."""
     kind = _KINDS[signal]
     if getattr(settings, f"{kind}_provider") is not None:
@@ -207,7 +207,9 @@ def _is_proxy(provider: object) -> bool:
 
 
 def _create(
-    create: Callable[[Providers, ExporterFactory], P | None], providers: Providers, exporters: ExporterFactory
+    create: Callable[[SignalProviders, ExporterFactory], P | None],
+    providers: SignalProviders,
+    exporters: ExporterFactory,
 ) -> P | None:
     """Creates a provider with its exporters; None if an exporter cannot be made.
 
@@ -218,11 +220,11 @@ def _create(
     return None
 
 
-def _create_tracer(providers: Providers, exporters: ExporterFactory) -> trace.TracerProvider | None:
+def _create_tracer(providers: SignalProviders, exporters: ExporterFactory) -> trace.TracerProvider | None:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    chosen = exporters.make("traces")
+    chosen = exporters.make_exporters("traces")
     if not chosen:
         return None
     # The SDK's default sampler takes every call that we chose, or what OTEL_TRACES_SAMPLER says.
@@ -233,11 +235,11 @@ def _create_tracer(providers: Providers, exporters: ExporterFactory) -> trace.Tr
     return provider
 
 
-def _create_meter(providers: Providers, exporters: ExporterFactory) -> metrics.MeterProvider | None:
+def _create_meter(providers: SignalProviders, exporters: ExporterFactory) -> metrics.MeterProvider | None:
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 
-    chosen = exporters.make("metrics")
+    chosen = exporters.make_exporters("metrics")
     if not chosen:
         return None
     has_interval = bool(os.environ.get("OTEL_METRIC_EXPORT_INTERVAL", "").strip())
@@ -250,7 +252,7 @@ def _create_meter(providers: Providers, exporters: ExporterFactory) -> metrics.M
         for exporter in chosen
     ]
     # Prometheus's reader fails on exponential histograms, and with it the whole page.
-    views = [] if any(isinstance(exporter, MetricReader) for exporter in chosen) else exponential_views()
+    views = [] if any(isinstance(exporter, MetricReader) for exporter in chosen) else make_exponential_views()
     provider = MeterProvider(metric_readers=readers, resource=providers.resource, views=views, shutdown_on_exit=False)
     providers.own.append(provider)
     providers.owns_meter = True
@@ -258,11 +260,11 @@ def _create_meter(providers: Providers, exporters: ExporterFactory) -> metrics.M
     return provider
 
 
-def _create_logger(providers: Providers, exporters: ExporterFactory) -> _logs.LoggerProvider | None:
+def _create_logger(providers: SignalProviders, exporters: ExporterFactory) -> _logs.LoggerProvider | None:
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 
-    chosen = exporters.make("logs")
+    chosen = exporters.make_exporters("logs")
     if not chosen:
         return None
     provider = LoggerProvider(resource=providers.resource, shutdown_on_exit=False)

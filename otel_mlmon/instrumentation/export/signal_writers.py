@@ -10,23 +10,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from otel_mlmon.guard import guard
-from otel_mlmon.instrumentation.aggregate.aggregator import Snapshot
+from otel_mlmon.instrumentation.aggregate.aggregator import MetricSnapshot
 from otel_mlmon.instrumentation.decode.model_loading import ModelLoad
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.export import process_metrics
-from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons
+from otel_mlmon.instrumentation.export.bulk_self_test import BulkUnavailableReasons
 from otel_mlmon.instrumentation.export.call_sampler import (
     CallPriorities,
+    CallSample,
     CallSampler,
-    Sample,
     SlowCallDetector,
-    make_round,
-    prioritize,
+    make_sampling_round,
+    prioritize_calls,
 )
 from otel_mlmon.instrumentation.export.error_tracker import ErrorTracker
 from otel_mlmon.instrumentation.export.events import EventWriter
 from otel_mlmon.instrumentation.export.metrics import MetricWriter
-from otel_mlmon.instrumentation.export.providers import Providers, find_late_provider
+from otel_mlmon.instrumentation.export.providers import SignalProviders, find_late_provider
 from otel_mlmon.instrumentation.export.spans import SpanBatch, SpanCandidates, SpanWriter
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
 from otel_mlmon.types import Bools, ModelKey
@@ -38,14 +38,15 @@ class _ChosenCalls(NamedTuple):
     batch: SpanBatch
     priorities: CallPriorities
     with_sampled_parent: Sequence[int]
-    samples: Mapping[str, dict[int, Sample]]
+    samples: Mapping[str, dict[int, CallSample]]
     """By signal: `spans`, `events`, `exceptions`, `tracker`."""
 
 
 class SignalWriters:
     """Writes the metrics, spans and events of this process through its OpenTelemetry providers.
 
-    Runs on: `write_metrics` on one thread at a time; `write_round` and `write_model` likewise, beside it.
+    Runs on: `write_metrics` on one thread at a time; `write_spans_and_events` and `write_model_events` likewise,
+    beside it.
 
     Args:
         providers: One a signal.
@@ -59,7 +60,7 @@ class SignalWriters:
 
     def __init__(
         self,
-        providers: Providers,
+        providers: SignalProviders,
         settings: InstrumentationSettings,
         *,
         options: Callable[[str], ModelOptions],
@@ -97,12 +98,12 @@ class SignalWriters:
             self._spans = SpanWriter(providers.tracer, ratio=settings.span_ratio, rng=rng)
         if providers.owns_meter:
             with guard("resource"):
-                self._process_metrics = process_metrics.start(providers.meter)
+                self._process_metrics = process_metrics.start_process_metrics(providers.meter)
         if providers.tracer is not None:
             with guard("sentry"):
                 error_tracker.export_spans(providers.tracer, is_own=providers.tracer in providers.own)
 
-    def adopt_meter(self) -> None:
+    def adopt_meter_provider(self) -> None:
         """Changes to a meter provider that the application has set meanwhile; nothing is counted twice.
 
         Runs on: that of `write_metrics`.
@@ -116,42 +117,44 @@ class SignalWriters:
             if self._process_metrics is not None:
                 self._process_metrics, instrumentor = None, self._process_metrics
                 instrumentor.uninstrument()
-            self.providers.replace("metrics", late)
+            self.providers.replace_provider("metrics", late)
 
-    def adopt_senders(self) -> None:
+    def adopt_tracer_and_logger(self) -> None:
         """Changes to tracer and logger providers that the application has set meanwhile.
 
-        Runs on: that of `write_round`.
+        Runs on: that of `write_spans_and_events`.
         """
         tracer = find_late_provider("traces", self._settings, self.providers)
         if tracer is not None:
             with guard("signals"):
                 self._spans = SpanWriter(tracer, ratio=self._settings.span_ratio, rng=self._rng)
-                self.providers.replace("traces", tracer)
+                self.providers.replace_provider("traces", tracer)
             with guard("sentry"):
                 self._error_tracker.export_spans(tracer, is_own=False)
         logger = find_late_provider("logs", self._settings, self.providers)
         if logger is not None:
             with guard("signals"):
                 self._events = EventWriter(logger)
-                self.providers.replace("logs", logger)
+                self.providers.replace_provider("logs", logger)
 
-    def write_metrics(self, snapshots: Iterable[Snapshot], loads: Sequence[tuple[ModelKey, float, str | None]]) -> None:
+    def write_metrics(
+        self, snapshots: Iterable[MetricSnapshot], loads: Sequence[tuple[ModelKey, float, str | None]]
+    ) -> None:
         """Adds the totals of inference calls and of loaded models to the metrics."""
         if self._metrics is None:
             return
         for snapshot in snapshots:
             with guard("metrics"):
-                self._metrics.write(snapshot)
+                self._metrics.write_snapshot(snapshot)
         if loads:
             with guard("metrics"):
-                self._metrics.write_loads(loads)
+                self._metrics.write_model_loads(loads)
 
-    def write_model(self, load: ModelLoad, *, offset_ns: int) -> None:
+    def write_model_events(self, load: ModelLoad, *, offset_ns: int) -> None:
         """Writes the events of a model that was loaded."""
-        self._events.write_model(load, offset_ns=offset_ns)
+        self._events.write_model_event(load, offset_ns=offset_ns)
 
-    def write_round(self, batches: Sequence[SpanBatch], *, offset_ns: int) -> None:
+    def write_spans_and_events(self, batches: Sequence[SpanBatch], *, offset_ns: int) -> None:
         """Writes spans, exemplars and events of the chosen calls of batches that the metrics count already.
 
         The host's span processors run here, and may block.
@@ -166,11 +169,11 @@ class SignalWriters:
                     self._write_calls(calls, offset_ns)
 
     def _choose(self, batches: Sequence[SpanBatch]) -> Iterator[_ChosenCalls]:
-        models = [batch.predictions.model.key for batch in batches]
+        models = [batch.predictions.model.model_key for batch in batches]
         priorities = [self._prioritize(batch.predictions) for batch in batches]
         spans = self._spans
         candidates = [
-            spans.find_candidates(batch.predictions, flags)
+            spans.find_span_candidates(batch.predictions, flags)
             if spans
             else SpanCandidates(np.zeros_like(flags.failed), ())
             for batch, flags in zip(batches, priorities, strict=True)
@@ -181,8 +184,8 @@ class SignalWriters:
             "exceptions": [flags.failed for flags in priorities],
             "tracker": [self._find_tracker_candidates(batch) for batch in batches],
         }
-        calls = make_round(models, priorities, [batch.predictions.duration_ns for batch in batches])
-        chosen = {signal: self._samplers[signal].choose(calls, flags) for signal, flags in signals.items()}
+        calls = make_sampling_round(models, priorities, [batch.predictions.duration_ns for batch in batches])
+        chosen = {signal: self._samplers[signal].choose_calls(calls, flags) for signal, flags in signals.items()}
         for index, (batch, flags, found) in enumerate(zip(batches, priorities, candidates, strict=True)):
             samples = {signal: of_batches[index] for signal, of_batches in chosen.items()}
             yield _ChosenCalls(batch, flags, found.with_sampled_parent, samples)
@@ -190,21 +193,23 @@ class SignalWriters:
     def _find_tracker_candidates(self, batch: SpanBatch) -> Bools:
         if self._error_tracker.is_active:
             with guard("sentry"):
-                return self._error_tracker.find_candidates(*batch)
+                return self._error_tracker.find_transaction_candidates(*batch)
         return np.zeros(len(batch.predictions.errors), dtype=bool)
 
     def _prioritize(self, predictions: Predictions) -> CallPriorities:
         options = self._options(predictions.model.name)
-        slow = self._slow_calls.detect(predictions.model.name, predictions.duration_ns, options.latency_threshold_s)
-        return prioritize(predictions, slow=slow, confidence_floor=options.confidence_floor or 0.0)
+        slow = self._slow_calls.detect_slow_calls(
+            predictions.model.name, predictions.duration_ns, options.latency_threshold_s
+        )
+        return prioritize_calls(predictions, slow=slow, confidence_floor=options.confidence_floor or 0.0)
 
     def _write_calls(self, calls: _ChosenCalls, offset_ns: int) -> None:
         (predictions, tracker_contexts), priorities, with_sampled_parent, samples = calls
         tracker = self._error_tracker if self._error_tracker.is_active else None
-        related_spans = tracker.related_spans(predictions, tracker_contexts) if tracker else None
+        related_spans = tracker.find_related_spans(predictions, tracker_contexts) if tracker else None
         span_contexts = {}
         if self._spans is not None:
-            span_contexts = self._spans.write(
+            span_contexts = self._spans.write_spans(
                 predictions,
                 priorities,
                 with_sampled_parent,
@@ -214,11 +219,13 @@ class SignalWriters:
             )
             if self._metrics is not None:
                 self._metrics.add_exemplars(predictions, priorities, span_contexts, offset_ns=offset_ns)
-        self._events.write_predictions(predictions, priorities, samples["events"], span_contexts, offset_ns=offset_ns)
-        self._events.write_exceptions(predictions, samples["exceptions"], span_contexts, offset_ns=offset_ns)
+        self._events.write_prediction_events(
+            predictions, priorities, samples["events"], span_contexts, offset_ns=offset_ns
+        )
+        self._events.write_exception_events(predictions, samples["exceptions"], span_contexts, offset_ns=offset_ns)
         if tracker:
             with guard("sentry"):
-                tracker.emit(
+                tracker.send_calls(
                     predictions,
                     priorities,
                     samples["tracker"],
@@ -228,42 +235,42 @@ class SignalWriters:
                     offset_ns=offset_ns,
                 )
 
-    def unavailable_reasons(self) -> UnavailableReasons:
+    def unavailable_reasons(self) -> BulkUnavailableReasons:
         """Returns why values are recorded one by one, and why metrics have no exemplars; empty if not so."""
         if self._metrics is None:
             reason = _missing_provider("meter", "OTEL_METRICS_EXPORTER leaves metrics")
-            return UnavailableReasons(reason, reason)
+            return BulkUnavailableReasons(reason, reason)
         reasons = self._metrics.unavailable_reasons
         if self._spans is None and not reasons.exemplars:
             return reasons._replace(exemplars=_missing_provider("tracer", "OTEL_TRACES_EXPORTER leaves spans"))
         return reasons
 
-    def describe_readers(self) -> dict[str, str]:
+    def describe_metric_readers(self) -> dict[str, str]:
         """Describes what each metric reader exports of the values of features."""
-        return self._metrics.describe_readers() if self._metrics is not None else {}
+        return self._metrics.describe_metric_readers() if self._metrics is not None else {}
 
     def close_metrics(self) -> None:
         """Stops the observable metric instruments; the providers stay as they are."""
         if self._metrics is not None:
-            self._metrics.close()
+            self._metrics.stop_callbacks()
 
-    def shutdown(self, timeout_s: float, *, with_host: bool) -> bool:
+    def shut_down_providers(self, timeout_s: float, *, with_host: bool) -> bool:
         """Exports what is left and ends our own providers; returns whether that was done in time."""
         if self._process_metrics is not None:
             self._process_metrics.uninstrument()
         if self._metrics is not None:
             self._metrics.drop_held_values()
-        is_done = self.providers.shutdown(timeout_s, with_host=with_host)
+        is_done = self.providers.shut_down_providers(timeout_s, with_host=with_host)
         self.close_metrics()
         return is_done
 
 
-def unavailable_reasons(writers: SignalWriters | None, *, is_closed: bool) -> UnavailableReasons:
+def unavailable_reasons(writers: SignalWriters | None, *, is_closed: bool) -> BulkUnavailableReasons:
     """Returns why values are recorded one by one, also before the first record and after the end."""
     if writers is not None:
         return writers.unavailable_reasons()
     reason = "it was shut down" if is_closed else "nothing was recorded yet"
-    return UnavailableReasons(reason, reason)
+    return BulkUnavailableReasons(reason, reason)
 
 
 def _missing_provider(kind: str, cause: str) -> str:

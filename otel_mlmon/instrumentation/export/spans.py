@@ -32,10 +32,20 @@ from opentelemetry.trace import (
 )
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.predictions import InputSummary, Predictions, describe_call, span_attributes
-from otel_mlmon.instrumentation.export.call_sampler import CallPriorities, Sample, Samples, sample_attributes
+from otel_mlmon.instrumentation.decode.predictions import (
+    InputSummary,
+    Predictions,
+    build_span_attributes,
+    describe_call,
+)
+from otel_mlmon.instrumentation.export.call_sampler import (
+    CallPriorities,
+    CallSample,
+    Samples,
+    build_sampling_attributes,
+)
 from otel_mlmon.instrumentation.export.error_tracker import RelatedSpans, SpanIds
-from otel_mlmon.instrumentation.queue.call_queue import give_way
+from otel_mlmon.instrumentation.queue.call_queue import yield_interpreter
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 from otel_mlmon.types import Bools
 from otel_mlmon.version import __version__
@@ -76,8 +86,8 @@ class SpanQueue:
 
     No lock: a signal handler may end a transaction of Sentry's, which pushes here too. Each counter has one writer.
 
-    Runs on: `push` and `pop_unmeasured` on one thread at a time; `push_ready` likewise, and `pop` likewise, beside
-    them.
+    Runs on: `push_unmeasured` and `pop_unmeasured` on one thread at a time; `push_ready` and `pop_ready`
+    likewise, beside them.
     """
 
     def __init__(self) -> None:
@@ -89,7 +99,7 @@ class SpanQueue:
         self.dropped_batches = 0
         """Number of batches dropped, the oldest first, since too many waited."""
 
-    def push(self, predictions: Predictions, tracker_contexts: Sequence[object]) -> None:
+    def push_unmeasured(self, predictions: Predictions, tracker_contexts: Sequence[object]) -> None:
         """Queues a batch that the metrics do not count yet; drops the oldest batches if too many calls wait."""
         batch = SpanBatch(
             dataclasses.replace(predictions, values={}, items={}, inputs=InputSummary()), tracker_contexts
@@ -102,7 +112,7 @@ class SpanQueue:
                 return
             self._dropped_weight += _weight(oldest)
             self.dropped_batches += 1
-            JOURNAL.emit(RecordsDropped(reason="exporter_blocked", count=len(oldest.predictions.errors)))
+            JOURNAL.emit_event(RecordsDropped(reason="exporter_blocked", count=len(oldest.predictions.errors)))
 
     def pop_unmeasured(self) -> Iterable[SpanBatch]:
         """Removes and returns the batches queued since the last call, which the metrics do not count yet."""
@@ -113,7 +123,7 @@ class SpanQueue:
         """Queues batches of inference calls that the metrics count now, so that their spans can be written."""
         self._ready.extend(batches)
 
-    def pop(self) -> SpanBatch | None:
+    def pop_ready(self) -> SpanBatch | None:
         """Removes and returns the oldest batch whose spans may be written; None if there is none."""
         batch = _pop_first(self._ready)
         if batch is not None:
@@ -147,7 +157,7 @@ class SpanWriter:
         self._ratio = ratio
         self._rng = rng
 
-    def find_candidates(self, predictions: Predictions, priorities: CallPriorities) -> SpanCandidates:
+    def find_span_candidates(self, predictions: Predictions, priorities: CallPriorities) -> SpanCandidates:
         """Returns which calls may get a span: a share of all, and all that failed, were slow or unsure."""
         sampled_calls: list[int] = []
         may_be_chosen = priorities.is_priority | self._draw_by_ratio(len(predictions.contexts))
@@ -161,7 +171,7 @@ class SpanWriter:
                     sampled_calls.append(call)
         return SpanCandidates(may_be_chosen, sampled_calls)
 
-    def write(
+    def write_spans(
         self,
         predictions: Predictions,
         priorities: CallPriorities,
@@ -205,7 +215,7 @@ class SpanWriter:
         predictions: Predictions,
         priorities: CallPriorities,
         call: int,
-        sample: Sample | None,
+        sample: CallSample | None,
         offset_ns: int,
         related_span: SpanIds | None,
     ) -> Context:
@@ -219,7 +229,8 @@ class SpanWriter:
             name,
             context=context,
             kind=SpanKind.INTERNAL,
-            attributes=span_attributes(describe_call(predictions, priorities, call)) | sample_attributes(sample),
+            attributes=build_span_attributes(describe_call(predictions, priorities, call))
+            | build_sampling_attributes(sample),
             start_time=start_ns,
             links=links,
             record_exception=False,
@@ -227,7 +238,7 @@ class SpanWriter:
         if priorities.failed[call]:
             span.set_status(Status(StatusCode.ERROR))
         span.end(start_ns + int(predictions.duration_ns[call]))
-        give_way()
+        yield_interpreter()
         return trace.set_span_in_context(span, context)
 
     def _relate(self, context: Context, related_span: SpanIds, name: str) -> tuple[Context, list[Link]]:
@@ -270,7 +281,7 @@ def _holds_current(variable: ContextVar[object]) -> bool:
         context_api.detach(token)
 
 
-def otel_context(captured: object) -> object:
+def read_otel_context(captured: object) -> object:
     """Returns OpenTelemetry's part of a captured context; `EMPTY_CONTEXT` if it has none.
 
     A captured context is OpenTelemetry's, which is never a tuple, or None, or a pair of it and an error tracker's own.
@@ -278,9 +289,9 @@ def otel_context(captured: object) -> object:
     return (captured[0] if type(captured) is tuple else captured) or EMPTY_CONTEXT
 
 
-def is_suppressed(captured: object) -> bool:
+def is_call_suppressed(captured: object) -> bool:
     """Returns whether the application had suppressed instrumentation around an inference call."""
-    captured = otel_context(captured)
+    captured = read_otel_context(captured)
     # Asked of every call of a host with Sentry: an isinstance check against an abstract class is slow.
     if captured is EMPTY_CONTEXT or not isinstance(captured, Mapping):
         return False
@@ -294,7 +305,7 @@ def split_contexts(captured: Sequence[object]) -> tuple[Sequence[object], Sequen
         return [EMPTY_CONTEXT] * len(captured), ()
     kinds = set(map(type, captured))
     if tuple not in kinds:
-        return list(map(otel_context, captured)), ()
+        return list(map(read_otel_context, captured)), ()
     pairs: Any = captured if len(kinds) == 1 else [pair if type(pair) is tuple else (pair, None) for pair in captured]
     contexts, tracker_contexts = zip(*pairs, strict=True)
     return [own or EMPTY_CONTEXT for own in contexts], list(tracker_contexts)

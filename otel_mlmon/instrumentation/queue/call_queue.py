@@ -40,11 +40,11 @@ class LockFreeCounter:
         self._count = itertools.count()
         self._reads = 0
 
-    def add(self) -> None:
+    def increment(self) -> None:
         """Increments the counter by one."""
         next(self._count)
 
-    def value(self) -> int:
+    def read_count(self) -> int:
         """Returns the value of the counter."""
         value = next(self._count) - self._reads
         self._reads += 1
@@ -118,7 +118,7 @@ class CallQueue:
 
     def drop(self, reason: str) -> None:
         """Counts an inference call that is not queued, by the reason."""
-        self._drops.setdefault(reason, LockFreeCounter()).add()
+        self._drops.setdefault(reason, LockFreeCounter()).increment()
 
     def take(self, limit: int) -> list[Any]:
         """Removes the oldest inference calls, at most `limit`, and returns their fields one call after the other."""
@@ -130,7 +130,7 @@ class CallQueue:
         self._update_weight(fields, offered_bytes)
         return fields
 
-    def take_at(self, positions: Sequence[int]) -> list[Any]:
+    def take_calls_at(self, positions: Sequence[int]) -> list[Any]:
         """Removes the calls at the given positions, increasing, and returns their fields one call after the other."""
         offered_bytes = self._offered_bytes
         fields: list[Any] = []
@@ -154,7 +154,7 @@ class CallQueue:
 
     def dropped(self) -> Mapping[str, int]:
         """Returns how many inference calls were dropped so far, by reason."""
-        return {reason: counter.value() for reason, counter in list(self._drops.items())}
+        return {reason: counter.read_count() for reason, counter in list(self._drops.items())}
 
     def close(self) -> None:
         """Makes the queue drop and count every later inference call, since no worker will read it."""
@@ -167,10 +167,10 @@ class CallQueue:
         self._offered_bytes = self._taken_bytes = self._unweighed_fields = 0
 
 
-class Worker:
+class WorkerThread:
     """A background thread that calls a function at regular times, or sooner when it is woken.
 
-    Runs on: `attend` on any thread, never waiting; `stop` on any other than the worker's own.
+    Runs on: `wake_for_call` on any thread, never waiting; `stop_thread` on any other than the worker's own.
 
     Args:
         work: One round; keeps its own faults.
@@ -180,9 +180,9 @@ class Worker:
     def __init__(self, *, work: Callable[[], None], interval_s: float) -> None:
         self._work = work
         self._interval_s = interval_s
-        self.reset()
+        self.reset_thread()
 
-    def reset(self) -> None:
+    def reset_thread(self) -> None:
         """Sets the state of a worker that was never started, in a forked child, which has no such thread."""
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._starting = threading.Lock()
@@ -199,7 +199,7 @@ class Worker:
         """Whether the code runs on the worker thread."""
         return self._thread is threading.current_thread()
 
-    def attend(self, is_urgent: bool) -> None:  # noqa: FBT001 - a callback's one argument
+    def wake_for_call(self, is_urgent: bool) -> None:  # noqa: FBT001 - a callback's one argument
         """Starts the worker thread at the first call, and wakes it if the call is urgent."""
         if self._thread is None and not self._is_stopping and self._starting.acquire(blocking=False):
             # Never released: the first caller starts it, and a process that cannot start it is not asked again.
@@ -211,12 +211,12 @@ class Worker:
         if is_urgent and self._wake.empty():
             self._wake.put(None)
 
-    def wake(self) -> bool:
+    def wake_thread(self) -> bool:
         """Wakes the worker thread; returns whether it is running."""
-        self.attend(is_urgent=True)
+        self.wake_for_call(is_urgent=True)
         return self.is_alive
 
-    def stop(self, timeout_s: float) -> bool:
+    def stop_thread(self, timeout_s: float) -> bool:
         """Ends the worker thread after its current round; returns whether it ended in time."""
         self._is_stopping = True
         self._wake.put(None)
@@ -234,16 +234,16 @@ class Worker:
                 wake.get(timeout=self._interval_s)
 
 
-def give_way() -> None:
+def yield_interpreter() -> None:
     """Lets another thread that waits for the interpreter run first; takes 0.26 ms on Linux, and hardly any CPU."""
     time.sleep(PAUSE_S)
 
 
-def give_way_unless(is_late: Callable[[], bool]) -> Callable[[], None]:
+def make_interpreter_yield(is_late: Callable[[], bool]) -> Callable[[], None]:
     """Makes a function that lets other threads run first, except while time is short."""
 
     def give_way_in_time() -> None:
         if not is_late():
-            give_way()
+            yield_interpreter()
 
     return give_way_in_time

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
-from otel_mlmon.instrumentation.runtime.model_graph import NO_LAZY_GRAPH, LazyGraph
+from otel_mlmon.instrumentation.runtime.model_graph import NO_LAZY_GRAPH, LazyModelGraph
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -19,7 +19,7 @@ Scalar: TypeAlias = "str | float | bool | None"
 """A value of a label, number or feature; whole numbers too."""
 
 
-class ValueRows(NamedTuple):
+class ObservedValues(NamedTuple):
     """The values of one argument of `observe()` for a batch of predictions, a sample of them if it is large."""
 
     size: int
@@ -27,7 +27,7 @@ class ValueRows(NamedTuple):
     values: tuple[Scalar, ...]
 
 
-ObservedItem: TypeAlias = "Scalar | ValueRows | Mapping[str, Scalar | ValueRows]"
+ObservedItem: TypeAlias = "Scalar | ObservedValues | Mapping[str, Scalar | ObservedValues]"
 """A tensor of the layout `values`, in the place of an `Item`: a value, one a row, or the features by name."""
 
 Item: TypeAlias = "bytes | tuple[Shape, bytes | tuple[str, ...]] | None"
@@ -85,7 +85,7 @@ class SessionInfo:
     """The value of `ml.runtime.name`."""
     providers: tuple[str, ...] = ()
     """All execution providers, in order; the first is `provider`."""
-    graph: LazyGraph = NO_LAZY_GRAPH
+    graph: LazyModelGraph = NO_LAZY_GRAPH
     """Returns what the model's file says of its outputs. Runs on: the worker thread; reads files, at the first call."""
 
 
@@ -149,7 +149,7 @@ NUMBER_BYTES: Final = 32
 """Bytes of a Python number, rounded up."""
 
 
-def weigh_call(call: Sequence[Any]) -> int:
+def estimate_call_bytes(call: Sequence[Any]) -> int:
     """Estimates how many bytes of memory a queued inference call takes."""
     return RECORD_BYTES + _weigh(call[4]) + _weigh(call[5])
 
@@ -215,25 +215,25 @@ class Load(NamedTuple):
     """The stamp of the file before it was loaded; None if it was not read then."""
 
 
-def provider_names(providers: Any) -> tuple[str, ...]:
+def read_provider_names(providers: Any) -> tuple[str, ...]:
     """Returns the names of execution providers in a session's `providers` argument, which may have options."""
     if not isinstance(providers, Sequence) or isinstance(providers, str):
         return ()
     return tuple(str(entry[0] if isinstance(entry, tuple) and entry else entry) for entry in providers)
 
 
-def names_key(output_names: Any) -> tuple[Any, ...] | None:
+def make_output_names_key(output_names: Any) -> tuple[Any, ...] | None:
     """Returns the names of outputs that an inference call asks for, as a tuple; None for all outputs."""
     return tuple(output_names) if output_names else None
 
 
-def path_of(source: object) -> str:
+def read_model_path(source: object) -> str:
     """Returns a session's `path_or_bytes` argument as a path; empty if the model came as bytes."""
     path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
     return path if isinstance(path, str) else ""
 
 
-def stamp_of(path: str) -> FileStamp | None:
+def read_file_stamp(path: str) -> FileStamp | None:
     """Returns the size and the modification time of a file; None if there is no such file."""
     if not path:
         return None

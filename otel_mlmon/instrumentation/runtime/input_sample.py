@@ -33,7 +33,7 @@ Positions: TypeAlias = "NDArray[np.intp]"
 
 
 @functools.lru_cache(MAX_SIZES)
-def sample_positions(height: int, width: int) -> Positions | None:
+def compute_sample_positions(height: int, width: int) -> Positions | None:
     """Returns the positions of the pixels that are sampled of an image, shape (784,); None for all pixels."""
     if height * width <= MAX_WHOLE_PIXELS:
         return None
@@ -41,14 +41,14 @@ def sample_positions(height: int, width: int) -> Positions | None:
     return np.sort((y * height).astype(np.intp) * width + (x * width).astype(np.intp))
 
 
-def count_sample(height: int, width: int) -> int:
+def count_sampled_pixels(height: int, width: int) -> int:
     """Returns how many pixels are sampled of an image of a given size."""
     pixels = height * width
     return pixels if pixels <= MAX_WHOLE_PIXELS else CELLS * CELLS
 
 
 @functools.lru_cache(MAX_SIZES)
-def sample_interval(width: int) -> int:
+def compute_sample_interval(width: int) -> int:
     """Returns the step between sampled values of a wide row: a prime, to match no period in the values."""
     interval = width // WIDE_VALUES
     if interval < 2:

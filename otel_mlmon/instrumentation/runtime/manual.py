@@ -29,12 +29,12 @@ from otel_mlmon.instrumentation.runtime.values import (
     UNREADABLE,
     Features,
     Outcome,
-    copy_features,
-    copy_outcome,
+    copy_observed_features,
+    copy_observed_outcome,
     copy_readable,
+    estimate_observed_bytes,
     is_small_outcome,
     to_nanoseconds,
-    weight_of,
 )
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def observe(
     return None
 
 
-class Manual:
+class ManualRuntime:
     """The runtime plug-in by which predictions reported by `observe()` are recorded."""
 
     def instrument(self, capture: Capture) -> ManualRecorder:
@@ -280,15 +280,15 @@ class ManualRecorder:
                 plan = plans.get(model) or add_plan(model)
                 if duration_s is not None:
                     started_ns = ended_ns - to_nanoseconds(duration_s)
-                copies, is_small = copy_features(features)
+                copies, is_small = copy_observed_features(features)
                 if not is_small_outcome(outcome):
-                    outcome = copy_outcome(outcome)
+                    outcome = copy_observed_outcome(outcome)
                     is_small = is_small and is_small_outcome(outcome)
                 call: Any = (plan, started_ns, ended_ns, context(None), (copies, None), outcome, None)
                 if is_small and 0 < len(queue) < length_limit:
                     extend(call)
                 else:
-                    offer(call, weight_of(copies, outcome))
+                    offer(call, estimate_observed_bytes(copies, outcome))
             except BaseException as error:
                 if not record_readable(error, model, (started_ns, ended_ns, duration_s), features, outcome):
                     raise
@@ -344,7 +344,7 @@ class ManualRecorder:
         unreadable |= counts
         inputs: Any = (copies, unreadable or None)
         call: Any = (plan, started_ns, ended_ns, self._context(None), inputs, outcome, None)
-        self._capture.sink.offer(call, weight_of(copies, outcome))
+        self._capture.sink.offer(call, estimate_observed_bytes(copies, outcome))
         return bool(unreadable)
 
     def _find_plan(self, model: ModelId) -> tuple[Plan, dict[str, int]]:
@@ -397,4 +397,4 @@ class ManualRecorder:
         return plan
 
 
-RUNTIME: Final = Manual()
+RUNTIME: Final = ManualRuntime()

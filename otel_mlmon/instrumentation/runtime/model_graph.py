@@ -98,7 +98,7 @@ class ModelGraph:
     """The tool that wrote the model, such as `pytorch` or `skl2onnx`; empty if unknown."""
 
 
-class LazyGraph:
+class LazyModelGraph:
     """The description of a model's graph, which is read from its file at the first use.
 
     Args:
@@ -123,7 +123,7 @@ class LazyGraph:
 NO_GRAPH: Final = ModelGraph(state="not_attempted")
 """The graph of a model whose runtime reads no files."""
 
-NO_LAZY_GRAPH: Final = LazyGraph(lambda: NO_GRAPH)
+NO_LAZY_GRAPH: Final = LazyModelGraph(lambda: NO_GRAPH)
 NO_LAZY_GRAPH.known = NO_GRAPH
 
 NO_ORIGIN: Final = OutputOrigin()

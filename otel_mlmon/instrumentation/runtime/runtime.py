@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.runtime.call import Context, Load, SessionInfo, Sink
-from otel_mlmon.registry import Registry
+from otel_mlmon.registry import PluginRegistry
 
 _LOG: Final = logging.getLogger("otel_mlmon")
 
@@ -79,7 +79,7 @@ class Runtime(Protocol):
         """
 
 
-RUNTIMES: Final[Registry[Runtime]] = Registry(
+RUNTIMES: Final[PluginRegistry[Runtime]] = PluginRegistry(
     "otel_mlmon.runtimes",
     {
         "onnxruntime": "otel_mlmon.instrumentation.runtime.onnxruntime.patches:RUNTIME",
@@ -89,12 +89,12 @@ RUNTIMES: Final[Registry[Runtime]] = Registry(
 """Every runtime, by name."""
 
 
-def instrument_all(capture: Capture, *, runtimes: Registry[Runtime] = RUNTIMES) -> dict[str, Instrumentation]:
+def instrument_all(capture: Capture, *, runtimes: PluginRegistry[Runtime] = RUNTIMES) -> dict[str, Instrumentation]:
     """Instruments every runtime that is installed; leaves out one that fails, and counts the error."""
     instrumentations: dict[str, Instrumentation] = {}
-    for name in runtimes.names():
+    for name in runtimes.list_names():
         with guard("runtime"):
-            instrumentation = runtimes.load(name).instrument(capture)
+            instrumentation = runtimes.load_plugin(name).instrument(capture)
             if instrumentation is None:
                 _LOG.info("%s is not installed: its calls are not monitored.", name)
             else:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 
-from otel_mlmon.instrumentation.runtime.call import RECORD_BYTES, Item, Scalar, ValueRows
+from otel_mlmon.instrumentation.runtime.call import RECORD_BYTES, Item, ObservedValues, Scalar
 
 MAX_FEATURES: Final = 1024
 """Features of a call that are copied, the first ones; `max_features` decides how many of them are profiled."""
@@ -58,7 +58,7 @@ def is_small_outcome(outcome: Outcome) -> bool:
     )
 
 
-def copy_outcome(outcome: Outcome) -> Outcome:
+def copy_observed_outcome(outcome: Outcome) -> Outcome:
     """Copies the label, confidence, value and scores given to `observe()`.
 
     Raises:
@@ -71,7 +71,7 @@ def copy_outcome(outcome: Outcome) -> Outcome:
 
 def copy_readable(
     features: Features | None, outcome: Outcome
-) -> tuple[Mapping[str, Scalar | ValueRows] | None, Outcome, dict[str, int]]:
+) -> tuple[Mapping[str, Scalar | ObservedValues] | None, Outcome, dict[str, int]]:
     """Copies what can be read of the features, label, confidence, value and scores given to `observe()`.
 
     Returns:
@@ -90,16 +90,16 @@ def copy_readable(
     except UNREADABLE:
         copies.append(None)
         counts["scores"] = 1
-    readable: Mapping[str, Scalar | ValueRows] | None = None
+    readable: Mapping[str, Scalar | ObservedValues] | None = None
     try:
-        readable = copy_features(features)[0]
+        readable = copy_observed_features(features)[0]
     except UNREADABLE:
         counts["features"] = 1
     label, confidence, value, scores = copies
     return readable, (label, confidence, value, scores), counts
 
 
-def copy_features(features: Features | None) -> tuple[Mapping[str, Scalar | ValueRows] | None, bool]:
+def copy_observed_features(features: Features | None) -> tuple[Mapping[str, Scalar | ObservedValues] | None, bool]:
     """Copies the features given to `observe()`, by name, and returns whether they are small.
 
     Raises:
@@ -119,7 +119,7 @@ def copy_features(features: Features | None) -> tuple[Mapping[str, Scalar | Valu
     return {str(name)[:MAX_CHARACTERS]: _copy_entries(value)[0] for name, value in items}, False
 
 
-def _copy_entries(value: Any) -> tuple[Scalar | ValueRows, int]:
+def _copy_entries(value: Any) -> tuple[Scalar | ObservedValues, int]:
     """Copies a value or a sequence, with None in the place of what cannot be read; returns how many could not."""
     try:
         return _copy_value(value), 0
@@ -135,7 +135,7 @@ def _copy_entries(value: Any) -> tuple[Scalar | ValueRows, int]:
     count = copies.count(_UNREADABLE)
     if count == len(copies):
         return None, 1
-    return ValueRows(len(entries), tuple(None if copy is _UNREADABLE else copy for copy in copies)), count
+    return ObservedValues(len(entries), tuple(None if copy is _UNREADABLE else copy for copy in copies)), count
 
 
 def _copy_entry(value: Any) -> Any:
@@ -145,7 +145,7 @@ def _copy_entry(value: Any) -> Any:
         return _UNREADABLE
 
 
-def _copy_value(value: Any) -> Scalar | ValueRows:
+def _copy_value(value: Any) -> Scalar | ObservedValues:
     """Copies one feature given to `observe()`: a text, a number, or a sequence of them.
 
     Raises:
@@ -157,14 +157,14 @@ def _copy_value(value: Any) -> Scalar | ValueRows:
     if isinstance(value, (list, tuple)):
         values = value[:: -(-len(value) // MAX_ROWS) or 1]
         if _SCALARS.issuperset(map(type, values)):
-            return ValueRows(len(value), tuple(map(_copy_scalar, values)))
+            return ObservedValues(len(value), tuple(map(_copy_scalar, values)))
     array = np.asarray(value)
     if not array.ndim:
         return _copy_scalar(array.item())
     size = len(array)
     if array.size != size:
         raise ValueError(f"a sequence of values is expected, not an array of shape {array.shape}")
-    return ValueRows(size, tuple(map(_copy_scalar, array.ravel()[:: -(-size // MAX_ROWS) or 1].tolist())))
+    return ObservedValues(size, tuple(map(_copy_scalar, array.ravel()[:: -(-size // MAX_ROWS) or 1].tolist())))
 
 
 def _copy_scalar(value: Any) -> Scalar:
@@ -205,11 +205,11 @@ def _copy_scores(scores: Any) -> Item:
     return table.shape, table[:: -(-size // max_rows) or 1].astype(np.float64).tobytes()
 
 
-def weight_of(features: Mapping[str, Scalar | ValueRows] | None, outcome: Sequence[Any]) -> int:
+def estimate_observed_bytes(features: Mapping[str, Scalar | ObservedValues] | None, outcome: Sequence[Any]) -> int:
     """Estimates how many bytes of memory a call of `observe()` takes in the queue."""
     weight = RECORD_BYTES
     for item in (*(features or {}).values(), *outcome):
-        if isinstance(item, ValueRows):
+        if isinstance(item, ObservedValues):
             weight += sum(map(_scalar_weight, item.values))
         elif isinstance(item, tuple):
             weight += VALUE_BYTES + len(item[1])

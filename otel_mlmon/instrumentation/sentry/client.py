@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
-from otel_mlmon.instrumentation.sentry.headers import defer_decisions
+from otel_mlmon.instrumentation.sentry.headers import defer_sampling_decisions
 
 _LOG: Final = logging.getLogger("otel_mlmon")
 _RATE: Final = "traces_sample_rate"
@@ -26,7 +26,7 @@ MIN_EXIT_S: Final = 0.2
 INSTALL: Final = "sentry-sdk is not installed: pip install 'otel-mlmon[sentry]'."
 
 
-def active_client() -> Any:
+def find_active_client() -> Any:
     """Returns the Sentry client of the application, if it sends anywhere; None if there is none."""
     get_client = getattr(sys.modules.get("sentry_sdk"), "get_client", None)
     client = get_client() if get_client else None
@@ -42,14 +42,14 @@ def has_tracing(client: Any) -> bool:
     return bool(has_tracing_enabled(client.options))
 
 
-def is_streaming(client: Any) -> bool:
+def is_span_streaming(client: Any) -> bool:
     """Returns whether a Sentry client sends each span by itself (`trace_lifecycle="stream"`)."""
     options = client.options
     lifecycle = options.get("trace_lifecycle") or (options.get("_experiments") or {}).get("trace_lifecycle")
     return bool(lifecycle == "stream")
 
 
-def has_rate_choice(client: Any) -> bool:
+def has_sample_rate_choice(client: Any) -> bool:
     """Returns whether the application has configured how much of its traffic Sentry traces."""
     options = client.options
     return (
@@ -57,23 +57,23 @@ def has_rate_choice(client: Any) -> bool:
     )
 
 
-def is_converted(client: Any) -> bool:
+def is_made_from_otel(client: Any) -> bool:
     """Returns whether the Sentry client makes its spans from OpenTelemetry's, and not by its own API."""
-    return client.options.get("instrumenter") == "otel" and not is_streaming(client)
+    return client.options.get("instrumenter") == "otel" and not is_span_streaming(client)
 
 
-def flushes_at_exit(client: Any) -> bool:
+def has_exit_flush(client: Any) -> bool:
     """Returns whether Sentry flushes the client at the end of the process."""
     return "atexit" in client.integrations
 
 
-def shorten_exit(client: Any, *, by_s: float) -> None:
+def shorten_exit_timeout(client: Any, *, by_s: float) -> None:
     """Shortens the time that Sentry may wait at the end of the process by the time waited already."""
     timeout_s = float(client.options["shutdown_timeout"])
     client.options["shutdown_timeout"] = max(timeout_s - max(0.0, by_s), min(timeout_s, MIN_EXIT_S))
 
 
-class SentryClients:
+class SentryClientAdjuster:
     """Adjusts the settings of Sentry's clients in this process, and restores them at the end.
 
     Runs on: one thread at a time.
@@ -91,7 +91,7 @@ class SentryClients:
         self._old_rates: list[tuple[weakref.ReferenceType[Any], float | None]] = []
         self._own: Any = None
 
-    def initialise(self, dsn: str, rate: float | None) -> None:
+    def initialise_sentry(self, dsn: str, rate: float | None) -> None:
         """Initialises Sentry, where the application has not done so."""
         import sentry_sdk
 
@@ -100,16 +100,16 @@ class SentryClients:
         self._defer_downstream()
         _LOG.info("otel_mlmon initialised Sentry, since the application did not: %s is %s.", _RATE, rate)
 
-    def is_new(self, client: Any) -> bool:
+    def is_new_client(self, client: Any) -> bool:
         """Returns whether a Sentry client is another one than at the last call."""
         if self._latest is not None and self._latest() is client:
             return False
         self._latest = weakref.ref(client)
         return True
 
-    def raise_rate(self, client: Any) -> None:
+    def raise_sample_rate(self, client: Any) -> None:
         """Raises the trace sample rate of a Sentry client that traces nothing, unless the application chose so."""
-        if not self._rate or has_rate_choice(client):
+        if not self._rate or has_sample_rate_choice(client):
             return
         old = client.options.get(_RATE)
         client.options[_RATE] = self._rate
@@ -123,9 +123,9 @@ class SentryClients:
 
     def _defer_downstream(self) -> None:
         if not self._decides_downstream and self._restore_headers is _do_nothing:
-            self._restore_headers = defer_decisions()
+            self._restore_headers = defer_sampling_decisions()
 
-    def restore(self, timeout_s: float, *, is_exit: bool = False) -> None:
+    def restore_sample_rates(self, timeout_s: float, *, is_exit: bool = False) -> None:
         """Restores every raised trace sample rate, and closes the client that we have created.
 
         Args:

@@ -26,7 +26,7 @@ _MODULES_WITH_INPUTS: Final = ("otel_mlmon", "onnxruntime")
 _RUNTIME_MODULES: Final = "otel_mlmon.instrumentation.runtime."
 
 
-def find_model(error: BaseException | None, model_of: Callable[[object], ModelKey | None]) -> ModelKey | None:
+def find_failed_model(error: BaseException | None, model_of: Callable[[object], ModelKey | None]) -> ModelKey | None:
     """Returns the model whose call raised an error, or one of the error's causes; None if there is none.
 
     Args:
@@ -41,16 +41,18 @@ def find_model(error: BaseException | None, model_of: Callable[[object], ModelKe
     return None
 
 
-def tag_model(event: Any, error: BaseException | None, model_of: Callable[[object], ModelKey | None]) -> bool:
+def tag_event_with_model(
+    event: Any, error: BaseException | None, model_of: Callable[[object], ModelKey | None]
+) -> bool:
     """Tags a Sentry event with the model whose call raised its error, and removes inputs; returns whether it did.
 
     Args:
         event: Sentry's error event, changed in place.
         error: The exception.
-        model_of: See `find_model`.
+        model_of: See `find_failed_model`.
     """
     _remove_inputs(event)
-    model = find_model(error, model_of)
+    model = find_failed_model(error, model_of)
     if model is None:
         return False
     tags = event.setdefault("tags", {})
@@ -61,7 +63,7 @@ def tag_model(event: Any, error: BaseException | None, model_of: Callable[[objec
     return True
 
 
-def link_trace(event: Any, *, is_in_span: bool) -> None:
+def link_event_to_trace(event: Any, *, is_in_span: bool) -> None:
     """Adds the current OpenTelemetry trace to a Sentry error event.
 
     Choice: not `register_external_propagation_context`, which also ends Sentry's own headers on outgoing requests.

@@ -35,7 +35,7 @@ def stop_processing_events(process: ProcessEvent) -> None:
         _Processing.process = None
 
 
-def weight_transaction(event: Any) -> None:
+def weigh_transaction(event: Any) -> None:
     """Multiplies the sample rate in a Sentry transaction by the probability with which its call was chosen.
 
     Source: develop.sentry.dev, SDK, Dynamic Sampling Context: Sentry weights by the `sample_rate` of the envelope's

@@ -18,7 +18,7 @@ _TRACEPARENT_PARTS: Final = 2
 _METHODS: Final = ("to_traceparent", "_to_traceparent", "iter_headers", "_iter_headers")
 
 
-def defer_decisions() -> Callable[[], None]:
+def defer_sampling_decisions() -> Callable[[], None]:
     """Removes sampling decisions made here from Sentry's trace headers; returns the function that undoes this."""
     import sentry_sdk.tracing
 

@@ -6,7 +6,7 @@ import logging
 from typing import Any, Final, Literal, TypeAlias
 
 from otel_mlmon.instrumentation.sentry import otlp
-from otel_mlmon.instrumentation.sentry.client import is_converted
+from otel_mlmon.instrumentation.sentry.client import is_made_from_otel
 from otel_mlmon.instrumentation.settings import SentryMode
 
 Mode: TypeAlias = Literal["native", "otlp", "otel"]
@@ -27,14 +27,14 @@ HAS_RATE: Final = (
 _LOG: Final = logging.getLogger("otel_mlmon")
 
 
-def choose_mode(choice: SentryMode, client: Any) -> Mode:
+def choose_sentry_mode(choice: SentryMode, client: Any) -> Mode:
     """Returns the mode in which inference calls reach a Sentry client; warns if the developer's choice is impossible.
 
     Args:
         choice: The option `sentry`, other than `off`.
         client: Sentry's client.
     """
-    if is_converted(client):
+    if is_made_from_otel(client):
         if choice != "auto":
             _LOG.warning(CONVERTED, choice)
         return "otel"
@@ -43,8 +43,8 @@ def choose_mode(choice: SentryMode, client: Any) -> Mode:
             return "otlp"
         _LOG.warning(TWICE)
     elif choice == "otlp":
-        reason = "" if otlp.is_available() else otlp.TOO_OLD
-        reason = reason or (HAS_RATE if otlp.has_rate(client) else "")
+        reason = "" if otlp.is_otlp_available() else otlp.TOO_OLD
+        reason = reason or (HAS_RATE if otlp.has_own_tracing(client) else "")
         if not reason:
             return "otlp"
         _LOG.warning(reason)

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 TOO_OLD: Final = "sentry='otlp' needs a newer sentry-sdk, with its OTLP integration; sentry='native' is used instead."
 
 
-def is_available() -> bool:
+def is_otlp_available() -> bool:
     """Returns whether this version of Sentry's SDK has the OTLP integration."""
     try:
         from sentry_sdk.integrations import DidNotEnable
@@ -47,7 +47,7 @@ def has_integration(client: Any) -> bool:
     return "otlp" in client.integrations
 
 
-def has_rate(client: Any) -> bool:
+def has_own_tracing(client: Any) -> bool:
     """Returns whether the application has set up Sentry's own tracing, which prevents linking errors."""
     options = client.options
     return options.get("traces_sample_rate") is not None or options.get("traces_sampler") is not None

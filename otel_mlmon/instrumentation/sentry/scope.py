@@ -59,12 +59,12 @@ def make_context_reader(
     def read_slowly() -> object:
         """Reads the context where Sentry has another client, no scope or no ids, or is not enabled."""
         nonlocal current, isolation, root, client, takes_spans
-        if MODULE not in modules or not scopes.refresh() or not is_enabled():
+        if MODULE not in modules or not scopes.refresh_scopes() or not is_enabled():
             current = _no_scope
             return read_context(None)
         isolation, root, client, takes_spans = scopes.isolation, scopes.root, scopes.client, has_spans()
         current = scopes.current  # last: a thread that has this one reads the others
-        return read(None) if scopes.create_ids() else read_context(None)
+        return read(None) if scopes.create_trace_ids() else read_context(None)
 
     def read(absent: None) -> object:
         nonlocal last
@@ -105,9 +105,9 @@ class _SentryScopes:
         self.root: Any = None
         """The scope of `sentry_sdk.init`; None in a version that keeps it elsewhere."""
         self.client: Any = None
-        """The client of `root` at the last `refresh`."""
+        """The client of `root` at the last `refresh_scopes`."""
 
-    def refresh(self) -> bool:
+    def refresh_scopes(self) -> bool:
         """Examines Sentry's SDK, and reports a new client; returns whether its scopes can be read."""
         if not self._is_bound:
             module = sys.modules[MODULE]
@@ -125,7 +125,7 @@ class _SentryScopes:
                 self._on_client()
         return True
 
-    def create_ids(self) -> bool:
+    def create_trace_ids(self) -> bool:
         """Creates Sentry's scopes and trace ids on a new thread; returns whether it has some now."""
         scope = type(self.root)
         scope.get_current_scope()
@@ -176,17 +176,17 @@ class ParentSpan(NamedTuple):
     is_streamed: bool
 
 
-def is_streamed(span: Any) -> bool:
+def is_streamed_span(span: Any) -> bool:
     """Returns whether a Sentry span is one that is sent by itself, without a transaction."""
     traces = sys.modules.get("sentry_sdk.traces")
     return traces is not None and isinstance(span, traces.StreamedSpan)
 
 
-def parent_span(context: Any) -> ParentSpan | None:
+def read_parent_span(context: Any) -> ParentSpan | None:
     """Returns the Sentry span in a captured context; None if it holds none."""
     if not hasattr(context, "sampled"):
         return None
-    if is_streamed(context):
+    if is_streamed_span(context):
         is_sampled = bool(context.sampled)
         return ParentSpan(context, context.trace_id, context.span_id, "", is_sampled, is_streamed=True)
     transaction = context.containing_transaction
@@ -196,7 +196,7 @@ def parent_span(context: Any) -> ParentSpan | None:
     return ParentSpan(context, context.trace_id, context.span_id, root_id, is_sampled, is_streamed=False)
 
 
-def parent_spans(contexts: Sequence[object]) -> dict[int, ParentSpan]:
+def read_parent_spans(contexts: Sequence[object]) -> dict[int, ParentSpan]:
     """Returns the Sentry span that each inference call ran in, by position of the call."""
     if set(map(type, contexts)) <= _OUTSIDE:
         return {}
@@ -205,21 +205,23 @@ def parent_spans(contexts: Sequence[object]) -> dict[int, ParentSpan]:
     parent: ParentSpan | None = None
     for call, context in enumerate(contexts):
         if context is not previous:
-            previous, parent = context, parent_span(context)
+            previous, parent = context, read_parent_span(context)
         if parent is not None:
             parents[call] = parent
     return parents
 
 
-def sent_parents(contexts: Sequence[object]) -> dict[int, ParentSpan]:
+def read_sent_parents(contexts: Sequence[object]) -> dict[int, ParentSpan]:
     """Returns the Sentry span that each inference call ran in, if Sentry sends that span.
 
     It never sends a span without a transaction: such a call gets a transaction in its trace.
     """
-    return {call: parent for call, parent in parent_spans(contexts).items() if parent.root_id or parent.is_streamed}
+    return {
+        call: parent for call, parent in read_parent_spans(contexts).items() if parent.root_id or parent.is_streamed
+    }
 
 
-def span_ids(context: Any) -> SpanIds | None:
+def read_span_ids(context: Any) -> SpanIds | None:
     """Returns Sentry's trace and span id in a captured context; None if it holds no valid ids."""
     if not isinstance(context, tuple):
         context = getattr(context, "trace_id", None), getattr(context, "span_id", None)

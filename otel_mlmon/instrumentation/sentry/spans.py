@@ -22,8 +22,13 @@ from datetime import datetime, timezone
 from typing import Any, Final
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.predictions import CallDescription, Predictions, describe_call, span_attributes
-from otel_mlmon.instrumentation.export.call_sampler import CallPriorities, Samples, sample_attributes
+from otel_mlmon.instrumentation.decode.predictions import (
+    CallDescription,
+    Predictions,
+    build_span_attributes,
+    describe_call,
+)
+from otel_mlmon.instrumentation.export.call_sampler import CallPriorities, Samples, build_sampling_attributes
 from otel_mlmon.instrumentation.export.error_tracker import SpanIds
 from otel_mlmon.instrumentation.sentry.scope import ParentSpan
 
@@ -42,7 +47,7 @@ MAX_TRANSACTIONS: Final = 256
 """Unfinished transactions whose child spans are stored; beyond it the oldest loses them."""
 
 
-class ChildSpans:
+class ChildSpanStore:
     """Stores the spans of inference calls until the Sentry transaction that they belong to is sent.
 
     Runs on: any thread.
@@ -54,7 +59,7 @@ class ChildSpans:
         self._calls: dict[str, Iterator[int]] = {}
         """Counts the calls in each transaction that is not captured yet; `next` is one step of the interpreter."""
 
-    def expect(self, root_id: str) -> None:
+    def expect_span(self, root_id: str) -> None:
         """Notes that an inference call ran inside a Sentry transaction; takes no lock."""
         calls = self._calls.get(root_id)
         if calls is None:
@@ -63,11 +68,11 @@ class ChildSpans:
             calls = self._calls.setdefault(root_id, itertools.count())
         next(calls)
 
-    def is_expected(self, root_id: str) -> bool:
+    def is_span_expected(self, root_id: str) -> bool:
         """Returns whether inference calls ran inside a Sentry transaction that was not sent yet."""
         return root_id in self._calls
 
-    def count_waiting(self, root_id: str) -> tuple[int, int]:
+    def count_waiting_calls(self, root_id: str) -> tuple[int, int]:
         """Returns how many calls in a Sentry transaction have no span yet, and how many spans still fit in it.
 
         Asked when it is captured: asking counts as a call.
@@ -75,26 +80,26 @@ class ChildSpans:
         calls, spans = self._calls.get(root_id), len(self._spans.get(root_id, ()))
         return next(calls) - spans if calls is not None else 0, MAX_CHILD_SPANS - spans
 
-    def has_room(self, root_id: str) -> bool:
+    def has_span_room(self, root_id: str) -> bool:
         """Returns whether a Sentry transaction that was not sent yet takes another span."""
         return root_id in self._calls and len(self._spans.get(root_id, ())) < MAX_CHILD_SPANS
 
-    def add(self, root_id: str, span: dict[str, Any]) -> None:
+    def add_span(self, root_id: str, span: dict[str, Any]) -> None:
         """Stores the span of an inference call for the Sentry transaction that it belongs to."""
         with self._lock:
-            if self.has_room(root_id):
+            if self.has_span_room(root_id):
                 self._spans.setdefault(root_id, []).append(span)
             if len(self._spans) > MAX_TRANSACTIONS:
                 self._spans.popitem(last=False)
 
-    def pop(self, root_id: str) -> list[dict[str, Any]]:
+    def pop_spans(self, root_id: str) -> list[dict[str, Any]]:
         """Removes and returns the spans stored for a Sentry transaction."""
         self._calls.pop(root_id, None)
         with self._lock:
             return self._spans.pop(root_id, [])
 
 
-def child_span(call: CallDescription, trace_id: str, parent_id: str, offset_ns: int) -> dict[str, Any]:
+def build_child_span(call: CallDescription, trace_id: str, parent_id: str, offset_ns: int) -> dict[str, Any]:
     """Builds the span of one inference call in Sentry's protocol.
 
     Args:
@@ -115,7 +120,7 @@ def child_span(call: CallDescription, trace_id: str, parent_id: str, offset_ns: 
         "timestamp": ended_at,
         "origin": ORIGIN,
         "status": FAILED_STATUS if call.error_type else "ok",
-        "data": span_attributes(call),
+        "data": build_span_attributes(call),
     }
 
 
@@ -169,7 +174,7 @@ def send_transactions(
                 **parent,
             )
             if transaction.sampled:
-                attributes = span_attributes(description) | sample_attributes(sample)
+                attributes = build_span_attributes(description) | build_sampling_attributes(sample)
                 for name, value in attributes.items():
                     transaction.set_data(name, value)
                 transaction.set_tag(semconv.MODEL_NAME, model.name)
@@ -219,8 +224,8 @@ def send_streamed_spans(
                 attributes={
                     "sentry.op": OP,
                     "sentry.origin": ORIGIN,
-                    **span_attributes(description),
-                    **sample_attributes(sample),
+                    **build_span_attributes(description),
+                    **build_sampling_attributes(sample),
                 },
                 parent_span=parent.span if isinstance(parent, ParentSpan) else None,
                 active=False,

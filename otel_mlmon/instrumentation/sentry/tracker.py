@@ -26,7 +26,7 @@ from opentelemetry.context import Context
 
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.decode.predictions import CallDescription, Predictions, describe_call
-from otel_mlmon.instrumentation.export.call_sampler import CallPriorities, EvenDraws, Samples, prioritize
+from otel_mlmon.instrumentation.export.call_sampler import CallPriorities, EvenDraws, Samples, prioritize_calls
 from otel_mlmon.instrumentation.export.error_tracker import (
     ContextReader,
     ErrorTracker,
@@ -37,27 +37,27 @@ from otel_mlmon.instrumentation.export.error_tracker import (
 from otel_mlmon.instrumentation.sentry import otlp as sentry_otlp
 from otel_mlmon.instrumentation.sentry.client import (
     INSTALL,
-    SentryClients,
-    active_client,
-    flushes_at_exit,
+    SentryClientAdjuster,
+    find_active_client,
+    has_exit_flush,
     has_tracing,
-    is_streaming,
-    shorten_exit,
+    is_span_streaming,
+    shorten_exit_timeout,
 )
-from otel_mlmon.instrumentation.sentry.errors import link_trace, tag_model
-from otel_mlmon.instrumentation.sentry.events import process_events_for, stop_processing_events, weight_transaction
-from otel_mlmon.instrumentation.sentry.mode import choose_mode
+from otel_mlmon.instrumentation.sentry.errors import link_event_to_trace, tag_event_with_model
+from otel_mlmon.instrumentation.sentry.events import process_events_for, stop_processing_events, weigh_transaction
+from otel_mlmon.instrumentation.sentry.mode import choose_sentry_mode
 from otel_mlmon.instrumentation.sentry.scope import (
     MODULE,
     ParentSpan,
     make_context_reader,
-    parent_spans,
-    sent_parents,
-    span_ids,
+    read_parent_spans,
+    read_sent_parents,
+    read_span_ids,
 )
 from otel_mlmon.instrumentation.sentry.spans import (
-    ChildSpans,
-    child_span,
+    ChildSpanStore,
+    build_child_span,
     send_streamed_spans,
     send_transactions,
 )
@@ -75,7 +75,7 @@ MAX_JOINED_TRACES: Final = 1024
 """Traces whose calls are counted for that, the latest ones: each thread has its own."""
 
 WaitingCallReader: TypeAlias = Callable[..., Sequence[CallDescription]]
-"""Reads the calls of one transaction that were not decoded yet: see `WaitingCalls.read`."""
+"""Reads the calls of one transaction that were not decoded yet: see `WaitingCallReader.read_waiting_calls`."""
 
 _LOG: Final = logging.getLogger("otel_mlmon")
 
@@ -119,7 +119,7 @@ def make_error_tracker(
 class SentryTracker:
     """Sends inference calls to Sentry; its arguments are those of `make_error_tracker`.
 
-    Runs on: the function of `context_reader` and `process_event` on the host's threads; all else on the worker thread.
+    Runs on: the function of `find_context_reader` and `process_event` on the host's threads; else the worker thread.
     """
 
     def __init__(
@@ -140,24 +140,24 @@ class SentryTracker:
         self._model_of = model_of
         self._on_client = on_client
         self._sample_rands = EvenDraws(rng)
-        self._clients = SentryClients(self._sample_rate, decides_downstream=settings.sentry_decides_downstream)
+        self._clients = SentryClientAdjuster(self._sample_rate, decides_downstream=settings.sentry_decides_downstream)
         self._client: Any = None
         self._span_processor: sentry_otlp.SentrySpanProcessor | None = None
         self._unlink_errors: Callable[[], None] = _do_nothing
         self.mode: str = "waiting"
         self.is_active = False
-        self.reset()
+        self.reset_calls()
         with guard("sentry"):
             self._start()
 
-    def reset(self) -> None:
+    def reset_calls(self) -> None:
         """Discards the inference calls of the parent process, in a forked child."""
         self._adopting = threading.Lock()
-        self._child_spans = ChildSpans()
+        self._child_spans = ChildSpanStore()
         self._joined_calls: OrderedDict[str, int] = OrderedDict()
         self._has_unflushed = False
 
-    def context_reader(self) -> ContextReader:
+    def find_context_reader(self) -> ContextReader:
         """Returns the function that reads the trace context of a call, Sentry's too once that is imported."""
         if self._read_both_contexts is None and MODULE in sys.modules:
             self._read_both_contexts = make_context_reader(
@@ -175,8 +175,8 @@ class SentryTracker:
         if not self._adopting.acquire(blocking=False):
             return
         try:
-            client = active_client()
-            if client is not None and self._clients.is_new(client):
+            client = find_active_client()
+            if client is not None and self._clients.is_new_client(client):
                 self._use_client(client)
                 self._on_client()
         finally:
@@ -189,37 +189,37 @@ class SentryTracker:
         with guard("sentry"):
             offset_ns = time.time_ns() - time.perf_counter_ns()
             priorities: CallPriorities | None = None
-            for call, parent in parent_spans(contexts).items():
+            for call, parent in read_parent_spans(contexts).items():
                 # None of a transaction that was sent: it took the calls that waited with it.
-                if parent.is_sampled and self._child_spans.has_room(parent.root_id):
-                    priorities = priorities or prioritize(predictions)
+                if parent.is_sampled and self._child_spans.has_span_room(parent.root_id):
+                    priorities = priorities or prioritize_calls(predictions)
                     description = describe_call(predictions, priorities, call)
-                    span = child_span(description, parent.trace_id, parent.span_id, offset_ns)
-                    self._child_spans.add(parent.root_id, span)
+                    span = build_child_span(description, parent.trace_id, parent.span_id, offset_ns)
+                    self._child_spans.add_span(parent.root_id, span)
 
-    def related_spans(self, predictions: Predictions, contexts: Sequence[object]) -> RelatedSpans | None:
+    def find_related_spans(self, predictions: Predictions, contexts: Sequence[object]) -> RelatedSpans | None:
         """Returns the Sentry span that each inference call was inside; None if no call was in one."""
         if not contexts or not self.is_active:
             return None
-        parents = parent_spans(contexts)
+        parents = read_parent_spans(contexts)
 
         @functools.cache
         def related_span(call: int) -> SpanIds | None:
             context = contexts[call]
-            return span_ids(context) if call in parents or self._joins_trace(predictions, call, context) else None
+            return read_span_ids(context) if call in parents or self._joins_trace(predictions, call, context) else None
 
         return related_span
 
-    def find_candidates(self, predictions: Predictions, contexts: Sequence[object]) -> Bools:
+    def find_transaction_candidates(self, predictions: Predictions, contexts: Sequence[object]) -> Bools:
         """Returns which inference calls of a batch may become Sentry transactions, being outside any."""
         client = self._client
         is_candidate = np.zeros(len(predictions.errors), dtype=bool)
         if self.mode == "native" and client is not None and has_tracing(client):
             is_candidate[:] = True
-            is_candidate[list(sent_parents(contexts))] = False
+            is_candidate[list(read_sent_parents(contexts))] = False
         return is_candidate
 
-    def emit(
+    def send_calls(
         self,
         predictions: Predictions,
         priorities: CallPriorities,
@@ -239,8 +239,8 @@ class SentryTracker:
             for call in samples
         }
         rands = self._sample_rands
-        if is_streaming(client):
-            parents = {call: parent for call, parent in sent_parents(contexts).items() if parent.is_sampled}
+        if is_span_streaming(client):
+            parents = {call: parent for call, parent in read_sent_parents(contexts).items() if parent.is_sampled}
             if parents or ids:
                 places: dict[int, ParentSpan | SpanIds | None] = {**parents, **ids}
                 send_streamed_spans(predictions, priorities, samples, places, rands, offset_ns=offset_ns)
@@ -260,7 +260,7 @@ class SentryTracker:
         )
         provider.add_span_processor(self._span_processor)
 
-    def flush(self, timeout_s: float) -> None:
+    def flush_calls(self, timeout_s: float) -> None:
         """Makes Sentry's client send the inference calls that it still holds."""
         with guard("sentry"):
             if self._span_processor is not None:
@@ -269,19 +269,19 @@ class SentryTracker:
                 self._has_unflushed = False
                 self._client.flush(timeout=timeout_s)
 
-    def close(self, timeout_s: float, /, *, is_exit: bool = False) -> None:
+    def close_tracker(self, timeout_s: float, /, *, is_exit: bool = False) -> None:
         """Sends what is queued, and undoes all changes made to the application's Sentry client."""
         with guard("sentry"):
-            if is_exit and self._client is not None and flushes_at_exit(self._client):
-                shorten_exit(self._client, by_s=self._settings.shutdown_timeout_s - timeout_s)
+            if is_exit and self._client is not None and has_exit_flush(self._client):
+                shorten_exit_timeout(self._client, by_s=self._settings.shutdown_timeout_s - timeout_s)
             else:
-                self.flush(timeout_s)
+                self.flush_calls(timeout_s)
             self.mode, self.is_active = "off", False
             stop_processing_events(self.process_event)
             self._unlink_errors()
             if self._span_processor is not None:
                 self._span_processor.shutdown()
-            self._clients.restore(max(0.0, timeout_s), is_exit=is_exit)
+            self._clients.restore_sample_rates(max(0.0, timeout_s), is_exit=is_exit)
             self._client = None
 
     def process_event(self, event: Any, hint: Any) -> None:
@@ -295,31 +295,31 @@ class SentryTracker:
         if kind == "transaction":
             if self.mode == "native":
                 self._add_child_spans(event)
-            weight_transaction(event)
+            weigh_transaction(event)
         elif kind is None:
             error = (hint.get("exc_info") or (None, None))[1]
-            if tag_model(event, error, self._model_of) and self.mode == "native":
-                link_trace(event, is_in_span=self._is_in_span())
+            if tag_event_with_model(event, error, self._model_of) and self.mode == "native":
+                link_event_to_trace(event, is_in_span=self._is_in_span())
 
     def _start(self) -> None:
         dsn = self._settings.sentry_dsn or os.environ.get("SENTRY_DSN", "").strip()
-        if dsn and active_client() is None:
-            is_native = self._settings.sentry != "otlp" or not sentry_otlp.is_available()
-            self._clients.initialise(dsn, self._sample_rate or None if is_native else None)
+        if dsn and find_active_client() is None:
+            is_native = self._settings.sentry != "otlp" or not sentry_otlp.is_otlp_available()
+            self._clients.initialise_sentry(dsn, self._sample_rate or None if is_native else None)
         self.adopt_client()
 
     def _use_client(self, client: Any) -> None:
         self._client = client
         process_events_for(self.process_event)
         unlink_errors, self._unlink_errors = self._unlink_errors, _do_nothing
-        mode = choose_mode(self._settings.sentry, client)
+        mode = choose_sentry_mode(self._settings.sentry, client)
         if mode == "otlp":
             # A link of ours is replaced by the integration's own, and by nothing else.
             if not sentry_otlp.has_integration(client):
                 self._unlink_errors = unlink_errors if unlink_errors is not _do_nothing else sentry_otlp.link_errors()
         else:
             unlink_errors()
-            self._clients.raise_rate(client)
+            self._clients.raise_sample_rate(client)
         self.mode, self.is_active = mode, True
 
     def _joins_trace(self, predictions: Predictions, call: int, context: object) -> bool:
@@ -339,7 +339,7 @@ class SentryTracker:
     def _add_child_spans(self, event: Any) -> None:
         trace_context = (event.get("contexts") or {}).get("trace") or {}
         root_id, spans = str(trace_context.get("span_id")), event.get("spans")
-        if not self._child_spans.is_expected(root_id):
+        if not self._child_spans.is_span_expected(root_id):
             return
 
         def is_within(context: Any) -> bool:
@@ -350,13 +350,13 @@ class SentryTracker:
         waiting = self._read_waiting(
             CATCH_UP_S,
             is_within,
-            lambda: self._child_spans.count_waiting(root_id),
-            lambda: child_spans.extend(self._child_spans.pop(root_id)),
+            lambda: self._child_spans.count_waiting_calls(root_id),
+            lambda: child_spans.extend(self._child_spans.pop_spans(root_id)),
         )
         offset_ns = time.time_ns() - time.perf_counter_ns()
         for call in waiting:
             parent: Any = call.context[1]  # type: ignore[index]
-            child_spans.append(child_span(call, parent.trace_id, parent.span_id, offset_ns))
+            child_spans.append(build_child_span(call, parent.trace_id, parent.span_id, offset_ns))
         child_spans.sort(key=lambda span: span["start_timestamp"])
         if isinstance(spans, list):
             spans.extend(child_spans)
@@ -377,7 +377,7 @@ class SentryTracker:
             if transaction.timestamp is not None:
                 return False
             if transaction.sampled and self.mode == "native":
-                self._child_spans.expect(transaction.span_id)
+                self._child_spans.expect_span(transaction.span_id)
         return True
 
     def _is_in_span(self) -> bool:

@@ -298,7 +298,7 @@ def describe_bin(stream: str, name: str, bins: Bins) -> str:
         return "all others"
     if bins.is_ordered:
         return name
-    return f"{'class' if streams.stream_family(stream) == semconv.STREAM_LABEL else 'value'} {name}"
+    return f"{'class' if streams.find_stream_family(stream) == semconv.STREAM_LABEL else 'value'} {name}"
 
 
 def format_percent(share: float) -> str:

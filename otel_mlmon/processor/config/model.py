@@ -71,7 +71,7 @@ else:
     NotifierEntry = create_model(
         "NotifierEntry",
         __base__=NotifierEntryBase,
-        **{name: (notifier.section_type | None, None) for name, notifier in NOTIFIERS.load_all().items()},
+        **{name: (notifier.section_type | None, None) for name, notifier in NOTIFIERS.load_all_plugins().items()},
     )
     ModelSection = create_model(
         "ModelSection",
@@ -81,7 +81,7 @@ else:
                 rule.section_type,
                 Field(default=rule.section_type(), description=rule.section_type.__doc__),
             )
-            for name, rule in RULES.load_all().items()
+            for name, rule in RULES.load_all_plugins().items()
         },
     )
 
@@ -97,7 +97,9 @@ class AlertsSection(AlertSection):
     notify: tuple[NotifierEntry, ...] = Field(
         default=tuple(NotifierEntry.model_validate({name: {}}) for name in ("log", "otlp")),
         description="Who is notified, any of "
-        + ", ".join(_build_example(name, notifier.section_type) for name, notifier in NOTIFIERS.load_all().items())
+        + ", ".join(
+            _build_example(name, notifier.section_type) for name, notifier in NOTIFIERS.load_all_plugins().items()
+        )
         + ".",
     )
 

@@ -79,7 +79,7 @@ class Evaluator:
         self._is_offline = is_offline
         self._policy_for = policy_for
         self._alarm_line_for = alarm_line_for
-        self._statistics = STATISTICS.load_all() if statistics is None else dict(statistics)
+        self._statistics = STATISTICS.load_all_plugins() if statistics is None else dict(statistics)
         self._policies: dict[StreamKey, DetectionPolicy | None] = {}
         self._entries: dict[StreamKey, StreamEntry] = {}
         self._lineage = Lineage()

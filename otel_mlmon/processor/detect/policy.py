@@ -42,7 +42,7 @@ class Threshold:
         """Returns the number of values that a window of K bins must hold before the threshold judges it."""
         if self.above is None:
             return MIN_EXPECTED * bins
-        return STATISTICS.load(self.statistic).min_count(bins=bins, threshold=self.above)
+        return STATISTICS.load_plugin(self.statistic).min_count(bins=bins, threshold=self.above)
 
     def judge(self, statistics: Statistics, *, count: int, bins: int) -> ThresholdVerdict | None:
         """Compares a drift statistic of a window with the threshold; None if the stream has no such statistic."""

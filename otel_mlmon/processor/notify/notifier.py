@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias, runtime_c
 from otel_mlmon.errors import MlmonError
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.config.section import Section
-from otel_mlmon.registry import Registry
+from otel_mlmon.registry import PluginRegistry
 
 LogSeverity: TypeAlias = Literal["INFO", "WARN", "ERROR"]
 
@@ -91,7 +91,7 @@ class PermanentError(MlmonError):
 
 _FOLDER: Final = "otel_mlmon.processor.notify"
 
-NOTIFIERS: Final[Registry[type[Notifier]]] = Registry(
+NOTIFIERS: Final[PluginRegistry[type[Notifier]]] = PluginRegistry(
     "otel_mlmon.notifiers",
     {
         "log": f"{_FOLDER}.log:LogNotifier",

@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from otel_mlmon.errors import MalformedError, OverloadedError, RetryableError, StoreError, UnavailableError
 from otel_mlmon.guard import guard
-from otel_mlmon.internal_events import Journal
+from otel_mlmon.internal_events import EventJournal
 from otel_mlmon.processor.receive.codec import CODECS, BodyFormat, Signal, SignalCodec, parse_request
 from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
 from otel_mlmon.processor.receive.dead_letters import DeadLetterDirectory
@@ -116,7 +116,7 @@ class Admission:
         self._meter = meter or WorkMeter()
         self._clock = clock
         self._decoders = threading.BoundedSemaphore(DECODERS)
-        self._journal = Journal(log=_LOG)
+        self._journal = EventJournal(log=_LOG)
         self._versions = SenderVersions()
         self._places: dict[int, Place] = {}
         """Of requests that are not answered yet, the oldest first."""
@@ -165,13 +165,13 @@ class Admission:
         with self._lock:
             self._unread_requests[reason] += 1
             self._unread_bytes[reason] += read_bytes
-        self._journal.emit(RequestRefused(reason=reason, explanation=explanation))
+        self._journal.emit_event(RequestRefused(reason=reason, explanation=explanation))
 
     def count_malformed(self, explanation: str) -> None:
         """Counts and logs a request that is not valid in its encoding; `explanation` is a sentence."""
         with self._lock:
             self._totals["malformed"] += 1
-        self._journal.emit(RequestMalformed(explanation=explanation))
+        self._journal.emit_event(RequestMalformed(explanation=explanation))
 
     def admit(self, size_bytes: int, *, sent_bytes: int | None = None) -> Place:
         """Admits an OTLP request before it is decompressed and parsed; `release` or `consume` must follow.
@@ -330,7 +330,7 @@ class Admission:
 
     def _log_rejections(self, request: _PendingRequest, rejected: Rejections) -> None:
         for reason, count in rejected.items():
-            self._journal.emit(PointsRejected(signal=request.signal, reason=reason, count=count))
+            self._journal.emit_event(PointsRejected(signal=request.signal, reason=reason, count=count))
 
     def _refuse(self, request: _PendingRequest, points: int, error: Exception) -> None:
         with self._lock:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from otel_mlmon import semconv
-from otel_mlmon.vocabulary import join_bucket
+from otel_mlmon.vocabulary import join_bucket_label
 
 Value: TypeAlias = "str | bool | int | float | bytes | list[Value] | tuple[tuple[str, Value], ...] | None"
 """An attribute's value; a tuple of pairs is a map, sorted by key."""
@@ -82,7 +82,7 @@ def name_of(attributes: Attributes, name: str) -> str:
     """Returns the text of an attribute; of a bucket of hashed texts with the fingerprint of its hash key."""
     text = text_of(attributes.get(name))
     key_id = attributes.get(semconv.TEXT_KEY_ID) if name in _LABELS else None
-    return text if key_id is None else join_bucket(text, text_of(key_id))
+    return text if key_id is None else join_bucket_label(text, text_of(key_id))
 
 
 def check_names(*names: str) -> None:

@@ -20,11 +20,11 @@ class PointsRejected:
     reason: str
     count: int
 
-    def attributes(self) -> Mapping[str, str]:
+    def metric_attributes(self) -> Mapping[str, str]:
         """Returns the attributes of a rejection of data points: its reason."""
         return {semconv.REASON: self.reason}
 
-    def message(self) -> str:
+    def log_message(self) -> str:
         """Returns the log line on rejected data points: how many, and why."""
         return (
             f"{self.count} points of a {self.signal} request were rejected: {self.reason}. "
@@ -41,11 +41,11 @@ class RequestMalformed:
     explanation: str
     count: int = 1
 
-    def attributes(self) -> Mapping[str, str]:
+    def metric_attributes(self) -> Mapping[str, str]:
         """Returns nothing: there is one kind."""
         return {}
 
-    def message(self) -> str:
+    def log_message(self) -> str:
         """Returns the log line: what is wrong, and where all are counted."""
         return (
             f"A request is lost, since it is malformed: {self.explanation} {self.metric} counts all; "
@@ -63,10 +63,10 @@ class RequestRefused:
     explanation: str
     count: int = 1
 
-    def attributes(self) -> Mapping[str, str]:
+    def metric_attributes(self) -> Mapping[str, str]:
         """Returns the attributes of a refused OTLP request: its reason."""
         return {semconv.REASON: self.reason}
 
-    def message(self) -> str:
+    def log_message(self) -> str:
         """Returns the log line on a refused OTLP request: what is wrong, and where all refusals are counted."""
         return f"A request was refused: {self.explanation} {self.metric} counts all; logged once a minute."

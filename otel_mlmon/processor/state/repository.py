@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.errors import StoreError
-from otel_mlmon.registry import Registry
+from otel_mlmon.registry import PluginRegistry
 from otel_mlmon.sketch.moments import ExactSum
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ class Repository(Protocol):
         """Drops the changes since the last commit, and releases the store's directory; a second call does nothing."""
 
 
-REPOSITORIES: Final[Registry[Callable[[Path], Repository]]] = Registry(
+REPOSITORIES: Final[PluginRegistry[Callable[[Path], Repository]]] = PluginRegistry(
     "otel_mlmon.repositories", {"sqlite": "otel_mlmon.processor.state.sqlite:SqliteRepository"}
 )
 
@@ -104,7 +104,7 @@ def open_repository(engine: str, directory: Path) -> Repository:
         ConfigurationError: There is no such engine.
         StoreError: The directory cannot be used, is in use, or holds state of another format or another program.
     """
-    return REPOSITORIES.load(engine)(directory)
+    return REPOSITORIES.load_plugin(engine)(directory)
 
 
 @contextmanager

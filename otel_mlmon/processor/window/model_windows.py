@@ -381,7 +381,7 @@ class ModelWindows:
 def _count_predictions(sketches: Mapping[str, StreamSketch]) -> int:
     """Counts the predictions of a pane: labels, or else values; of several outputs the most."""
     for family in (semconv.STREAM_LABEL, semconv.STREAM_VALUE):
-        totals = [sketch.total for name, sketch in sketches.items() if streams.stream_family(name) == family]
+        totals = [sketch.total for name, sketch in sketches.items() if streams.find_stream_family(name) == family]
         if totals:
             return max(totals)
     return 0

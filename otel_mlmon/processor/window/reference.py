@@ -271,7 +271,7 @@ def choose_binning(
         grid: Where the edges of numbers may lie.
         settings: Of the model.
     """
-    family = streams.stream_family(stream)
+    family = streams.find_stream_family(stream)
     if family == semconv.STREAM_CONFIDENCE:
         return NumberBins(edges=streams.CONFIDENCE_EDGES, is_fixed=True)
     is_input = stream.startswith(semconv.STREAM_INPUT_PREFIX)

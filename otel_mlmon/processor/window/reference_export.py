@@ -16,7 +16,7 @@ from otel_mlmon.processor.window.binning import Grid
 from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.stream import StreamWindows
 from otel_mlmon.reference.design_effect import DesignEffect
-from otel_mlmon.reference.profile import Profile, format_timestamp, utc_now
+from otel_mlmon.reference.profile import Profile, format_timestamp, read_utc_time
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
 
@@ -52,7 +52,7 @@ class ModelReference:
     relearnable: tuple[str, ...] = ()
     """Streams whose reference is learned, is being learned or moves, so that it can be learned again."""
 
-    def document(self, now: Callable[[], datetime] = utc_now) -> dict[str, Any] | None:
+    def document(self, now: Callable[[], datetime] = read_utc_time) -> dict[str, Any] | None:
         """Returns the fixed and learned references of a model version as a JSON profile; None if there are none.
 
         Args:

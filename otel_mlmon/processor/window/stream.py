@@ -16,7 +16,7 @@ from otel_mlmon.processor.window.window import PaneCounts, Reference, RollingWin
 from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts
-from otel_mlmon.vocabulary import split_bucket
+from otel_mlmon.vocabulary import split_bucket_label
 
 _NO_COUNTS: Final = np.zeros(0, dtype=np.int64)
 _EMPTY: Final = StreamSketch()
@@ -250,7 +250,7 @@ def _count_keys(sketch: StreamSketch) -> dict[str, int]:
     """Counts the values in buckets of hashed texts by the fingerprint of the hash key."""
     counts: dict[str, int] = {}
     for label, count in sketch.categories.counts.items():
-        key_id = split_bucket(label)[1]
+        key_id = split_bucket_label(label)[1]
         if key_id:
             counts[key_id] = counts.get(key_id, 0) + count
     return counts

@@ -10,14 +10,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.aggregate.aggregator import HOLD_S, Aggregator, Snapshot, label_counts, merge_snapshots
-from otel_mlmon.instrumentation.decode.decoder import Decoder
+from otel_mlmon.instrumentation.aggregate.aggregator import (
+    HOLD_S,
+    MetricSnapshot,
+    PredictionAggregator,
+    count_labels,
+    merge_snapshots,
+)
+from otel_mlmon.instrumentation.decode.decoder import TensorDecoder
 from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
-from otel_mlmon.instrumentation.decode.predictions import Head, InputSummary, Labels, Predictions, encode_texts
+from otel_mlmon.instrumentation.decode.predictions import (
+    ClassificationHead,
+    InputSummary,
+    PredictedLabels,
+    Predictions,
+    encode_distinct_texts,
+)
 from otel_mlmon.instrumentation.runtime.call import CallTuple
 from otel_mlmon.instrumentation.settings import ModelOptions
 from otel_mlmon.types import ModelKey
-from otel_mlmon.vocabulary import BUCKETS, TextBuckets, Vocabularies
+from otel_mlmon.vocabulary import BUCKETS, ModelVocabularies, TextBuckets
 from tests.support.calls import batch_of, copy_calls, labels_of, summarize
 
 FAILED = "ValueError"
@@ -51,9 +63,9 @@ def test_durations_by_error_with_the_slowest_call_of_each(errors: list[bool], cu
 @given(st.lists(st.integers(0, 3), max_size=20))
 def test_two_classes_of_one_name_are_one_label(codes: list[int]) -> None:
     table = ["a", "b", "a", "c"]
-    assert label_counts(Labels(np.array(codes, dtype=np.int64), np.zeros(len(codes), np.int64), table)) == Counter(
-        table[code] for code in codes
-    )
+    assert count_labels(
+        PredictedLabels(np.array(codes, dtype=np.int64), np.zeros(len(codes), np.int64), table)
+    ) == Counter(table[code] for code in codes)
 
 
 def test_memory_is_flat_over_three_hundred_thousand_labels_and_categories() -> None:
@@ -61,17 +73,17 @@ def test_memory_is_flat_over_three_hundred_thousand_labels_and_categories() -> N
     rows, limit = 1000, 50
     options = ModelOptions(categorical=["f0"], output_kind="labels")
     first = copy_calls([({"x": np.arange(500).reshape(-1, 1)}, {"y": np.arange(rows)})])
-    decoder = Decoder(first[0][0], options=lambda _: options, max_features=10)
-    aggregator = Aggregator(admit=Vocabularies(limit=limit).admit)
+    decoder = TensorDecoder(first[0][0], options=lambda _: options, max_features=10)
+    aggregator = PredictionAggregator(admit=ModelVocabularies(limit=limit).limit_names)
     blocks: list[int] = []
     names: set[str] = set()
     total = 0
     for call in range(300):
         numbers = np.arange(call * rows, (call + 1) * rows)
         record = (*first[0][:4], numbers[:500].tobytes(), numbers.tobytes(), None)
-        aggregator.add(decoder.decode(batch_of([record])))
+        aggregator.add_predictions(decoder.decode_batch(batch_of([record])))
         if call % 30 == 29:
-            (snapshot,) = aggregator.take()
+            (snapshot,) = aggregator.take_snapshots()
             total += sum(labels_of(snapshot).values())
             names |= set(labels_of(snapshot)) | set(snapshot.inputs.categories["f0"])
             blocks.append(sys.getallocatedblocks())
@@ -81,9 +93,9 @@ def test_memory_is_flat_over_three_hundred_thousand_labels_and_categories() -> N
     assert blocks[-1] - blocks[1] < 1000
 
 
-def as_snapshot(numbers: list[float], counts: dict[str, int], samples: int) -> Snapshot:
+def as_snapshot(numbers: list[float], counts: dict[str, int], samples: int) -> MetricSnapshot:
     values = np.array(numbers)
-    return Snapshot(
+    return MetricSnapshot(
         model=ModelKey("m", ""),
         durations_s={"": values} if numbers else {},
         slowest_calls={"": (max(numbers), f"context of {max(numbers)}")} if numbers else {},
@@ -103,7 +115,7 @@ def as_snapshot(numbers: list[float], counts: dict[str, int], samples: int) -> S
     )
 
 
-def as_tuple(snapshot: Snapshot) -> tuple[object, ...]:
+def as_tuple(snapshot: MetricSnapshot) -> tuple[object, ...]:
     inputs = snapshot.inputs
     return (
         snapshot.model,
@@ -133,7 +145,7 @@ SNAPSHOTS = st.builds(
 
 @settings(deadline=None, max_examples=50)
 @given(SNAPSHOTS, SNAPSHOTS, SNAPSHOTS)
-def test_merging_is_associative(a: Snapshot, b: Snapshot, c: Snapshot) -> None:
+def test_merging_is_associative(a: MetricSnapshot, b: MetricSnapshot, c: MetricSnapshot) -> None:
     merged = as_tuple(merge_snapshots([a, b, c]))
     assert merged == as_tuple(merge_snapshots([merge_snapshots([a, b]), c]))
     assert merged == as_tuple(merge_snapshots([a, merge_snapshots([b, c])]))
@@ -167,7 +179,7 @@ def test_of_equally_slow_calls_the_first_is_kept() -> None:
 
 def observed(labels: Sequence[str], name: str = "m") -> Predictions:
     """A call a label, whose words are declared nowhere."""
-    codes, table = encode_texts(labels)
+    codes, table = encode_distinct_texts(labels)
     calls = np.arange(len(labels))
     none = np.zeros(len(labels), dtype=np.int64)
     return Predictions(
@@ -178,7 +190,7 @@ def observed(labels: Sequence[str], name: str = "m") -> Predictions:
         contexts=[None] * len(labels),
         errors=[None] * len(labels),
         batch_sizes=np.ones(len(labels), dtype=np.int64),
-        heads={"": Head(labels=Labels(codes, calls, table), uncounted=none)},
+        heads={"": ClassificationHead(labels=PredictedLabels(codes, calls, table), uncounted=none)},
     )
 
 
@@ -187,14 +199,16 @@ class Worker:
 
     def __init__(self) -> None:
         self.now_s = 0.0
-        vocabularies = Vocabularies(limit=50, buckets_of=lambda model: TextBuckets(key="", model=model))
-        self._aggregator = Aggregator(admit=vocabularies.admit, settles=vocabularies.settles, clock=lambda: self.now_s)
+        vocabularies = ModelVocabularies(limit=50, buckets_of=lambda model: TextBuckets(key="", model=model))
+        self._aggregator = PredictionAggregator(
+            admit=vocabularies.limit_names, settles=vocabularies.has_enough_counts, clock=lambda: self.now_s
+        )
 
     def take(self, labels: Sequence[str], *, may_hold: bool = True) -> Counter[str]:
         if labels:
-            self._aggregator.add(observed(labels))
+            self._aggregator.add_predictions(observed(labels))
         counts: Counter[str] = Counter()
-        for snapshot in self._aggregator.take(may_hold=may_hold):
+        for snapshot in self._aggregator.take_snapshots(may_hold=may_hold):
             counts.update(labels_of(snapshot))
         return counts
 
@@ -202,7 +216,7 @@ class Worker:
 def test_eight_workers_agree_from_the_first_label_on_which_of_eighty_words_are_buckets() -> None:
     random = np.random.default_rng(0)
     words = [f"word {number}" for number in range(80)]
-    bucket_of = TextBuckets(key="", model="m").assign
+    bucket_of = TextBuckets(key="", model="m").assign_bucket
     for _ in range(8):
         worker, counts, said = Worker(), Counter[str](), Counter[str]()
         for _ in range(60):  # seconds of three calls each

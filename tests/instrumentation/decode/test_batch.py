@@ -5,9 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.instrumentation.decode.batch import PIECE_CALLS, PackedTensor, join_rows, split_calls, take_batches
+from otel_mlmon.instrumentation.decode.batch import (
+    PIECE_CALLS,
+    PackedTensor,
+    join_tensor_rows,
+    split_calls,
+    take_batches,
+)
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Item, Plan, Side, Tensor, weigh_call
+from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Item, Plan, Side, Tensor, estimate_call_bytes
 from tests.support.calls import batch_of, copies, copy_calls, records_of, session
 
 SUPPRESSED = {"suppress": True}
@@ -43,7 +49,9 @@ def runs_of_calls(draw: st.DrawFn) -> list[CallTuple]:
 @settings(deadline=None, max_examples=60)
 @given(runs_of_calls(), st.integers(1, 4 * PIECE_CALLS))
 def test_every_call_is_in_the_batch_of_its_plan_as_it_came_or_suppressed(calls: list[CallTuple], limit: int) -> None:
-    ring = CallQueue(fields=FIELDS, max_records=10_000, max_bytes=1 << 30, attend=lambda _: None, weigh=weigh_call)
+    ring = CallQueue(
+        fields=FIELDS, max_records=10_000, max_bytes=1 << 30, attend=lambda _: None, weigh=estimate_call_bytes
+    )
     for call in calls:
         ring.offer(call, 1)
     pauses: list[None] = []
@@ -96,13 +104,13 @@ WHOLE, THINNED = ROWS.tobytes(), ((9, 2), ROWS.tobytes())
 def test_rows_and_the_calls_they_belong_to(
     tensor: Tensor, items: list[Item], calls: list[int], sizes: list[int], is_ragged: bool
 ) -> None:
-    joined = join_rows(tensor, items)
+    joined = join_tensor_rows(tensor, items)
     assert np.array_equal(joined.rows, np.concatenate([ROWS, ROWS]))
     assert (joined.calls.tolist(), joined.sizes.tolist(), joined.is_ragged) == (calls, sizes, is_ragged)
 
 
 def test_a_width_that_is_wanted_is_kept_instead_of_the_first() -> None:
-    joined = join_rows(FREE, [((1, 3), b"\0" * 12), THINNED], width=2)
+    joined = join_tensor_rows(FREE, [((1, 3), b"\0" * 12), THINNED], width=2)
     assert (joined.rows.tolist(), joined.calls.tolist(), joined.is_ragged) == (ROWS.tolist(), [1, 1, 1], True)
 
 
@@ -110,4 +118,4 @@ def test_a_width_that_is_wanted_is_kept_instead_of_the_first() -> None:
 def test_nothing_copied_is_no_rows(items: list[Item]) -> None:
     for tensor in (STATIC, FREE):
         if not (tensor is FREE and items == [b""]):
-            assert join_rows(tensor, items).rows.size == 0
+            assert join_tensor_rows(tensor, items).rows.size == 0

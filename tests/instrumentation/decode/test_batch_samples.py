@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_mlmon.instrumentation.decode.batch import SampleSizes, batch_sizes
+from otel_mlmon.instrumentation.decode.batch import SampleSizes, compute_batch_sizes
 from otel_mlmon.instrumentation.runtime.call import Tensor
 
 ROWS = Tensor(name="x", layout="rows", dtype="float32")
@@ -45,19 +45,19 @@ def samples(*inputs: tuple[Tensor, Any]) -> SampleSizes:
     ],
 )
 def test_rows_are_those_of_samples(inputs: list[Any], sizes: list[int], are_samples: bool | None) -> None:
-    assert samples(*inputs).are_samples(np.array(sizes)) is are_samples
+    assert samples(*inputs).has_row_per_sample(np.array(sizes)) is are_samples
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 4), st.integers(1, 3))
 def test_one_call_of_other_rows_is_seen(sizes: list[int], at: int, more: int) -> None:
     inputs = samples(shapes(*((size, 2) for size in sizes)))
     rows = np.array(sizes)
-    assert inputs.are_samples(rows) is True
+    assert inputs.has_row_per_sample(rows) is True
     rows[at % len(rows)] += more
-    assert inputs.are_samples(rows) is False
+    assert inputs.has_row_per_sample(rows) is False
 
 
 def test_sizes_that_are_unknown_are_those_of_the_first_input_that_knows() -> None:
     inputs = samples(shapes((), (), None), shapes((3, 2), (4, 2), None))
-    assert inputs.fill(np.array([7, 0, 0])).tolist() == [7, 4, 0]
-    assert batch_sizes(*shapes((3, 2), layout="none")).tolist() == [0]
+    assert inputs.fill_unknown_sizes(np.array([7, 0, 0])).tolist() == [7, 4, 0]
+    assert compute_batch_sizes(*shapes((3, 2), layout="none")).tolist() == [0]

@@ -60,7 +60,7 @@ def test_it_reads_whole_rows_however_they_were_copied() -> None:
 @pytest.mark.guarded
 def test_a_call_it_fails_for_has_no_labels_and_the_others_have() -> None:
     stage = guard.guard(STAGE)
-    stage.reset()
+    stage.reset_stage()
 
     def read(given: dict[str, np.ndarray]) -> tuple[list[str], None]:
         if given["y"][0, 0]:
@@ -75,7 +75,7 @@ def test_a_call_it_fails_for_has_no_labels_and_the_others_have() -> None:
 @pytest.mark.guarded
 def test_one_that_always_fails_is_switched_off() -> None:
     stage = guard.guard(STAGE)
-    stage.reset()
+    stage.reset_stage()
     asked: list[int] = []
 
     def read(given: dict[str, np.ndarray]) -> tuple[None, None]:
@@ -84,7 +84,7 @@ def test_one_that_always_fails_is_switched_off() -> None:
 
     summarize(copy_calls([({}, {"y": np.zeros((1, 1))})] * 300, is_whole=True), ModelOptions(output_kind=read))
     assert len(asked) == 100
-    stage.reset()
+    stage.reset_stage()
 
 
 def test_an_output_too_large_to_copy_is_not_given_in_part() -> None:

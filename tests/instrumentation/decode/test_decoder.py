@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from otel_mlmon.instrumentation.decode.decoder import MAX_DECODERS, Decoder, Decoders
-from otel_mlmon.instrumentation.decode.findings import Findings
+from otel_mlmon.instrumentation.decode.decoder import MAX_DECODERS, DecoderCache, TensorDecoder
+from otel_mlmon.instrumentation.decode.findings import ModelFindings
 from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT
 from otel_mlmon.instrumentation.decode.output_kind import MAX_CLASS
 from otel_mlmon.instrumentation.runtime.call import CallTuple, Plan
@@ -131,14 +131,16 @@ def test_a_string_output_that_is_no_known_class_leaves_as_a_bucket_however_often
     records = copy_calls(as_calls([np.array([word], dtype=object) for word in words]))
     snapshot = summarize(records, ModelOptions(text_key="k"), cuts=range(1, 20))
     buckets = TextBuckets(key="k", model="")
-    assert labels_of(snapshot) == Counter(buckets.assign(word[:MAX_TEXT]) for word in words)
+    assert labels_of(snapshot) == Counter(buckets.assign_bucket(word[:MAX_TEXT]) for word in words)
 
 
 def test_a_customers_number_leaves_as_a_bucket() -> None:
     numbers = np.array([7, 10_000, 10_001, 48_151_623], dtype=np.int64)
     snapshot = summarize(copy_calls(as_calls([numbers])), ModelOptions(text_key="k"))
     buckets = TextBuckets(key="k", model="")
-    assert labels_of(snapshot) == Counter(["7", "10000", buckets.assign("10001"), buckets.assign("48151623")])
+    assert labels_of(snapshot) == Counter(
+        ["7", "10000", buckets.assign_bucket("10001"), buckets.assign_bucket("48151623")]
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -185,7 +187,7 @@ def test_strings_as_inputs(data: st.DataObject, cuts: list[int]) -> None:
         present = [str(value) for value in rows[:, at] if value is not None and value == value and value != ""]
         categories = snapshot.inputs.categories[f"f{at}"] if present else {}
         is_named = [at == 1 or text == "red" for text in present]
-        names = [text if named else buckets.assign(text) for text, named in zip(present, is_named, strict=True)]
+        names = [text if named else buckets.assign_bucket(text) for text, named in zip(present, is_named, strict=True)]
         assert categories == Counter(names)
         assert snapshot.inputs.missing.get(f"f{at}", 0) == len(rows) - len(present)
 
@@ -228,11 +230,11 @@ def test_several_targets_are_told_apart() -> None:
 )
 def test_labels_too_few_too_many_and_twice(labels: list[str], counts: dict[str, int]) -> None:
     rows = np.array([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])
-    findings = Findings()
+    findings = ModelFindings()
     snapshot = summarize(copy_calls([({}, {"p": rows})]), ModelOptions(labels=labels), findings=findings)
     assert labels_of(snapshot) == counts
     said = {} if len(labels) == 3 else {"labels": f"{len(labels)} given for 3 classes"}
-    assert findings.all() == {"m": {"output p": "probabilities", **said}}
+    assert findings.list_findings() == {"m": {"output p": "probabilities", **said}}
 
 
 @pytest.mark.parametrize(
@@ -243,23 +245,23 @@ def test_labels_too_few_too_many_and_twice(labels: list[str], counts: dict[str, 
     ],
 )
 def test_what_a_detector_finds_is_not_counted_as_predictions(outputs: dict[str, np.ndarray]) -> None:
-    findings = Findings()
+    findings = ModelFindings()
     snapshot = summarize(copy_calls([({}, outputs)]), ModelOptions(), findings=findings)
     assert (labels_of(snapshot), confidences_of(snapshot).size, dict(snapshot.values)) == ({}, 0, {})
-    assert set(findings.all()["m"].values()) == {"unknown kind, timed only (set ModelOptions.output_kind)"}
+    assert set(findings.list_findings()["m"].values()) == {"unknown kind, timed only (set ModelOptions.output_kind)"}
 
 
 @pytest.mark.parametrize("value", [np.zeros((2, 3, 4, 5)), np.float32(3), np.zeros((1, 7, 9))])
 def test_what_cannot_be_read_is_timed_and_that_is_said_once(value: Any, caplog: pytest.LogCaptureFixture) -> None:
     records = copy_calls([({"x": np.zeros((2, 3))}, {"out": value})] * 3)
-    findings = Findings()
+    findings = ModelFindings()
     with caplog.at_level(logging.INFO, logger="otel_mlmon"):
         for _ in range(3):
             snapshot = summarize(records, ModelOptions(), cuts=[1, 2], findings=findings)
     assert (snapshot.durations_s[""].size, labels_of(snapshot), dict(snapshot.values)) == (3, {}, {})
     assert [record.getMessage() for record in caplog.records] == [
         f"Model m, {subject}: unknown kind, timed only (set ModelOptions.output_kind)."
-        for subject in findings.all()["m"]
+        for subject in findings.list_findings()["m"]
     ]
 
 
@@ -281,18 +283,18 @@ def test_a_sequence_of_free_width_is_no_table() -> None:
 def test_a_table_whose_width_changes_is_a_sequence_after_all() -> None:
     nodes = {"x": Node(name="x", type="tensor(float)", shape=["N", "length"])}
     calls = [({"x": np.ones((1, width), np.float32)}, {"out": np.zeros((1, 1))}) for width in (3, 3, 5, 3)]
-    findings = Findings()
+    findings = ModelFindings()
     snapshot = summarize(copy_calls(calls, nodes=nodes), ModelOptions(), cuts=[1, 2, 3], findings=findings)
     assert snapshot.inputs.features["f0"].size == 2
-    assert findings.all()["m"]["inputs"] == "x varies in width, as a sequence does, and is not profiled"
+    assert findings.list_findings()["m"]["inputs"] == "x varies in width, as a sequence does, and is not profiled"
 
 
 def test_a_whole_number_that_is_no_category_is_one_feature_from_then_on() -> None:
     calls = [({"age": np.array([[age]])}, {"out": np.zeros((1, 1))}) for age in (30, 45, 20)]
-    findings = Findings()
+    findings = ModelFindings()
     snapshot = summarize(copy_calls(calls), ModelOptions(), cuts=[1, 2], findings=findings)
     assert (snapshot.inputs.categories["f0"], snapshot.inputs.features["f0"].tolist()) == ({"30": 1}, [45.0, 20.0])
-    assert findings.all()["m"]["inputs"] == "f0 is a number"
+    assert findings.list_findings()["m"]["inputs"] == "f0 is a number"
     said = summarize(copy_calls(calls), ModelOptions(categorical=[]), cuts=[1, 2])
     assert (said.inputs.categories, said.inputs.features["f0"].tolist()) == ({}, [30.0, 45.0, 20.0])
 
@@ -362,10 +364,12 @@ def test_a_single_tensor_may_come_with_a_tuple_around_it() -> None:
 
 
 def decoder_of(
-    record: CallTuple, options: ModelOptions | None = None, findings: Findings | None = None
-) -> tuple[Decoder, Findings]:
-    findings = findings or Findings()
-    return Decoder(record[0], options=lambda _: options or ModelOptions(), max_features=9, findings=findings), findings
+    record: CallTuple, options: ModelOptions | None = None, findings: ModelFindings | None = None
+) -> tuple[TensorDecoder, ModelFindings]:
+    findings = findings or ModelFindings()
+    return TensorDecoder(
+        record[0], options=lambda _: options or ModelOptions(), max_features=9, findings=findings
+    ), findings
 
 
 def predict(outputs: dict[str, Any], options: ModelOptions, **described: Any) -> tuple[dict[str, int], list[float]]:
@@ -411,10 +415,10 @@ def test_class_names_of_another_number_are_fitted_where_there_is_one_output_of_s
     options = ModelOptions(labels=["a", "b", "c"])
     assert predict({"p": HALF}, options)[0] == {"b": 1}
     two = {"p": HALF, "other": np.array([[0.1, 0.2, 0.7]])}
-    findings = Findings()
+    findings = ModelFindings()
     snapshot = summarize(copy_calls([({}, two)]), options, findings=findings)
     expected = ({"p": {"1": 1}, "other": {"c": 1}}, False)
-    assert (snapshot.labels, "labels" in findings.all()["m"]) == expected
+    assert (snapshot.labels, "labels" in findings.list_findings()["m"]) == expected
     assert predict({"p": np.array([[0.7]])}, ModelOptions(labels=["no", "yes"]))[0] == {"yes": 1}
 
 
@@ -436,8 +440,8 @@ def test_findings_about_outputs() -> None:
     decoder, findings = decoder_of(records[0])
     texts = []
     for record in records:
-        decoder.decode(batch_of([record]))
-        texts.append(findings.all()["m"]["output y"])
+        decoder.decode_batch(batch_of([record]))
+        texts.append(findings.list_findings()["m"]["output y"])
     assert texts == [
         "waiting for rows that show its kind",
         "probabilities",
@@ -448,9 +452,9 @@ def test_findings_about_outputs() -> None:
 
 def test_only_revisions_and_models_without_any_kind_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="otel_mlmon"):
-        summarize(copy_calls([({}, {"mask": np.ones((1, 2)), "p": HALF})]), ModelOptions(), findings=Findings())
+        summarize(copy_calls([({}, {"mask": np.ones((1, 2)), "p": HALF})]), ModelOptions(), findings=ModelFindings())
         assert caplog.records == []
-        summarize(copy_calls([({}, {"mask": np.ones((1, 2)), "hn": HALF})]), ModelOptions(), findings=Findings())
+        summarize(copy_calls([({}, {"mask": np.ones((1, 2)), "hn": HALF})]), ModelOptions(), findings=ModelFindings())
     assert [record.getMessage() for record in caplog.records] == [
         "Model m, output hn: unknown kind, timed only (set ModelOptions.output_kind)."
     ]
@@ -460,10 +464,10 @@ def test_a_model_is_not_called_timed_only_by_calls_that_failed() -> None:
     record = copy_calls([({}, {})])[0]
     failed: Any = (*record[:6], "ValueError")
     decoder, findings = decoder_of(record)
-    decoder.decode(batch_of([failed]))
-    assert findings.all() == {}
-    decoder.decode(batch_of([failed, record]))
-    assert findings.all() == {"m": {"outputs": "unknown kind, timed only (set ModelOptions.output_kind)"}}
+    decoder.decode_batch(batch_of([failed]))
+    assert findings.list_findings() == {}
+    decoder.decode_batch(batch_of([failed, record]))
+    assert findings.list_findings() == {"m": {"outputs": "unknown kind, timed only (set ModelOptions.output_kind)"}}
 
 
 @pytest.mark.parametrize(
@@ -482,13 +486,13 @@ def test_batch_sizes_are_those_of_outputs_else_of_inputs(
     feed: dict[str, Any], outputs: dict[str, Any], size: int
 ) -> None:
     records = copy_calls([(feed, outputs)])
-    assert decoder_of(records[0])[0].decode(batch_of(records)).batch_sizes.tolist() == [size]
+    assert decoder_of(records[0])[0].decode_batch(batch_of(records)).batch_sizes.tolist() == [size]
 
 
 def test_durations_are_never_negative() -> None:
     record = copy_calls([({}, {"p": HALF})])[0]
     calls: list[Any] = [(record[0], 5, end, *record[3:]) for end in (5, 4, 9)]
-    assert decoder_of(record)[0].decode(batch_of(calls)).duration_ns.tolist() == [0, 0, 4]
+    assert decoder_of(record)[0].decode_batch(batch_of(calls)).duration_ns.tolist() == [0, 0, 4]
 
 
 def test_decoders_are_made_once_and_the_oldest_are_forgotten() -> None:
@@ -496,11 +500,11 @@ def test_decoders_are_made_once_and_the_oldest_are_forgotten() -> None:
     made: list[Plan] = []
     announced: list[Plan] = []
 
-    def make(plan: Plan) -> Decoder:
+    def make(plan: Plan) -> TensorDecoder:
         made.append(plan)
-        return Decoder(plan, options=lambda _: ModelOptions(), max_features=1)
+        return TensorDecoder(plan, options=lambda _: ModelOptions(), max_features=1)
 
-    decoders = Decoders(make, on_new=announced.append)
+    decoders = DecoderCache(make, on_new=announced.append)
     for record in [*records[:MAX_DECODERS], records[0]]:
         decoders.decode_batch(batch_of([record]))
     assert made == announced == [record[0] for record in records[:MAX_DECODERS]]

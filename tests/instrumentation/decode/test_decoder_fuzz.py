@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from otel_mlmon.instrumentation.decode.findings import Findings
+from otel_mlmon.instrumentation.decode.findings import ModelFindings
 from otel_mlmon.instrumentation.settings import ModelOptions
 from otel_mlmon.types import OUTPUT_KINDS
 from tests.support.calls import Node, copy_calls, labels_of, node, summarize
@@ -76,7 +76,10 @@ def test_nothing_is_raised_and_every_call_counts(
     ]
     nodes = {name: declared(name, value, free) for name, value in {**made, **first}.items()}
     snapshot = summarize(
-        copy_calls(same, nodes=nodes), ModelOptions(output_kind=kind, labels=labels), cuts=[1, 2], findings=Findings()
+        copy_calls(same, nodes=nodes),
+        ModelOptions(output_kind=kind, labels=labels),
+        cuts=[1, 2],
+        findings=ModelFindings(),
     )
     assert snapshot.durations_s[""].size == len(calls)
     for confidences in [*snapshot.confidences.values(), *snapshot.item_confidences.values()]:

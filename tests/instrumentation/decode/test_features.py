@@ -12,13 +12,13 @@ import pytest
 from otel_mlmon.instrumentation.decode.features import FeatureProfiler
 from otel_mlmon.instrumentation.decode.predictions import InputSummary
 from otel_mlmon.instrumentation.runtime.call import CallTuple, Plan
-from otel_mlmon.vocabulary import TextNamer
+from otel_mlmon.vocabulary import TextPseudonymizer
 from tests.support.calls import Node, batch_of, copy_calls
 
 OUTPUT = {"y": np.zeros((1, 1), np.float32)}
 
 
-KEEP = TextNamer(buckets=None)
+KEEP = TextPseudonymizer(buckets=None)
 
 
 def profile(
@@ -28,7 +28,7 @@ def profile(
     names: Sequence[str] = (),
     categorical: Sequence[str] | None = None,
     limit: int = 100,
-    namer: TextNamer = KEEP,
+    namer: TextPseudonymizer = KEEP,
 ) -> tuple[list[InputSummary], list[str]]:
     """The summary after each call, and what was noted."""
     records: list[CallTuple] = copy_calls([(feed, OUTPUT) for feed in calls], nodes=nodes)
@@ -37,7 +37,7 @@ def profile(
     profiler = FeatureProfiler(
         plan.inputs, names=names, categorical=categorical, limit=limit, note=notes.append, namer=namer
     )
-    return [profiler.summarize(batch_of([record]).inputs) for record in records], notes
+    return [profiler.summarize_inputs(batch_of([record]).inputs) for record in records], notes
 
 
 def free(name: str, dtype: str = "float") -> dict[str, Node]:

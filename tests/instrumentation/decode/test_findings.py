@@ -4,23 +4,23 @@ import logging
 
 import pytest
 
-from otel_mlmon.instrumentation.decode.findings import MAX_FINDINGS, Findings
+from otel_mlmon.instrumentation.decode.findings import MAX_FINDINGS, ModelFindings
 from otel_mlmon.types import ModelKey
 
 
 def test_a_finding_is_logged_once_and_again_when_it_changes(caplog: pytest.LogCaptureFixture) -> None:
-    findings = Findings()
+    findings = ModelFindings()
     with caplog.at_level(logging.INFO, logger="otel_mlmon"):
         for finding in ("logits", "logits", "regression, revised"):
-            findings.note("m", "output y", finding)
-        findings.note("m", "inputs", "quiet", is_logged=False)
+            findings.note_finding("m", "output y", finding)
+        findings.note_finding("m", "inputs", "quiet", is_logged=False)
         findings.note_full_vocabulary("m", "colour")
     assert [record.getMessage() for record in caplog.records] == [
         "Model m, output y: logits.",
         "Model m, output y: regression, revised.",
         "Model m, values of colour: more than max_labels, of which some or all are in buckets.",
     ]
-    assert findings.all() == {
+    assert findings.list_findings() == {
         "m": {
             "output y": "regression, revised",
             "inputs": "quiet",
@@ -30,33 +30,33 @@ def test_a_finding_is_logged_once_and_again_when_it_changes(caplog: pytest.LogCa
 
 
 def test_what_it_keeps_is_bounded() -> None:
-    findings = Findings()
+    findings = ModelFindings()
     for number in range(2 * MAX_FINDINGS):
-        findings.note(f"m{number}", "labels", "x", is_logged=False)
-    assert len(findings.all()) == MAX_FINDINGS
+        findings.note_finding(f"m{number}", "labels", "x", is_logged=False)
+    assert len(findings.list_findings()) == MAX_FINDINGS
 
 
 def test_a_description_of_a_misspelt_model_is_said_with_the_name_that_ran(caplog: pytest.LogCaptureFixture) -> None:
     declared = {"fruad": 1, "churn": 1}
-    findings = Findings(declared)
-    assert findings.all() == {}  # before any model has run nothing can be known
+    findings = ModelFindings(declared)
+    assert findings.list_findings() == {}  # before any model has run nothing can be known
     for _ in range(2):
-        findings.note_model("fraud")
+        findings.note_running_model("fraud")
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "Model fruad, description: no model of this name has run; did you mean fraud, which has.")
     ]
-    assert findings.all() == {
+    assert findings.list_findings() == {
         "fruad": {"description": "no model of this name has run; did you mean fraud, which has"},
         "churn": {"description": "no model of this name has run"},
     }
     declared["late"] = 1
     for name in ("fruad", "churn", "late"):
-        findings.note_model(name)
-    assert findings.all() == {}
+        findings.note_running_model(name)
+    assert findings.list_findings() == {}
 
 
 def test_a_second_content_under_one_version_is_a_version_of_its_own() -> None:
-    findings = Findings()
+    findings = ModelFindings()
     first, other = "ab" * 32, "cd" * 32
     versions = [
         (ModelKey("churn", "1"), first), (ModelKey("churn", "1"), other), (ModelKey("churn", "1"), first),

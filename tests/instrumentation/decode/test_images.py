@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.images import channel_names, image_features
+from otel_mlmon.instrumentation.decode.images import compute_image_features, name_color_channels
 from otel_mlmon.instrumentation.runtime.call import Layout, Tensor
-from otel_mlmon.instrumentation.runtime.input_sample import sample_positions
+from otel_mlmon.instrumentation.runtime.input_sample import compute_sample_positions
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import _pixels
 
 
 def sampled(images: np.ndarray) -> np.ndarray:
     """The pixels that are copied of images of layout `nchw`, shape (images, channels, pixels)."""
-    positions = sample_positions(*images.shape[2:])
+    positions = compute_sample_positions(*images.shape[2:])
     flat = images.reshape(*images.shape[:2], -1)
     return flat if positions is None else flat[:, :, positions]
 
@@ -24,7 +24,7 @@ def test_features_are_those_of_the_copied_pixels(layout: Layout, channels: int, 
     given = pixels if layout == "nchw" else np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
     tensor = Tensor(name="image", layout=layout, dtype="uint8")
     item = _pixels(given, dtype=np.dtype(np.uint8), channels_first=layout == "nchw")
-    found = image_features(tensor, [item, None])
+    found = compute_image_features(tensor, [item, None])
     thin = sampled(pixels[:, :3]) / 255.0
     expected = {
         "image.brightness": thin.mean(axis=(1, 2)),
@@ -42,7 +42,7 @@ def test_features_are_those_of_the_copied_pixels(layout: Layout, channels: int, 
 
 def test_no_images() -> None:
     tensor = Tensor(name="image", layout="nchw", dtype="float32")
-    assert image_features(tensor, [None, ((0, 3, 8, 8), b"")]) == {}
+    assert compute_image_features(tensor, [None, ((0, 3, 8, 8), b"")]) == {}
 
 
 def test_many_images_of_several_shapes_with_a_ruined_one() -> None:
@@ -50,7 +50,9 @@ def test_many_images_of_several_shapes_with_a_ruined_one() -> None:
     given = [generator.normal(size=(2, 3, size, size)).astype(np.float32) for size in (64, 8, 64)]
     given[1][0, 0, 0, 0] = np.nan
     tensor = Tensor(name="image", layout="nchw", dtype="float32")
-    found = image_features(tensor, [_pixels(each, dtype=np.dtype(np.float32), channels_first=True) for each in given])
+    found = compute_image_features(
+        tensor, [_pixels(each, dtype=np.dtype(np.float32), channels_first=True) for each in given]
+    )
     thin = [sampled(given[at]) for at in (0, 2, 1)]  # by shape, in order of appearance
     means = np.concatenate([each.astype(np.float64).mean(axis=(1, 2)) for each in thin])
     np.testing.assert_allclose(found["image.brightness"], means, rtol=1e-9)
@@ -79,4 +81,4 @@ def test_many_images_of_several_shapes_with_a_ruined_one() -> None:
 def test_colours_are_named_only_where_the_model_says_their_order(
     name: str, metadata: dict[str, str], names: tuple[str, ...]
 ) -> None:
-    assert channel_names(name, metadata) == names
+    assert name_color_channels(name, metadata) == names

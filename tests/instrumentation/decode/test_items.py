@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.instrumentation.decode.items import MIN_ITEMS, ItemDecoder, choose_item_outputs
+from otel_mlmon.instrumentation.decode.items import MIN_ITEMS, DetectedItemDecoder, choose_item_outputs
 from otel_mlmon.instrumentation.runtime.call import Tensor
 
 RNG = np.random.default_rng(5)
@@ -31,8 +31,8 @@ def boxes(count: int, *, score: int | None = 4, width: int = 6) -> np.ndarray:
     return rows
 
 
-def decode(decoder: ItemDecoder, *arrays: np.ndarray | None) -> tuple[list[float], list[float]]:
-    decoded = decoder.decode(items(*arrays))
+def decode(decoder: DetectedItemDecoder, *arrays: np.ndarray | None) -> tuple[list[float], list[float]]:
+    decoded = decoder.decode_items(items(*arrays))
     return decoded.counts.tolist(), decoded.confidences.tolist()
 
 
@@ -40,7 +40,7 @@ def decode(decoder: ItemDecoder, *arrays: np.ndarray | None) -> tuple[list[float
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=5), st.sampled_from([4, 5, 6]))
 def test_boxes_are_counted_and_scored_by_the_one_column_that_can_be_a_score(counts: list[int], score: int) -> None:
     arrays = [boxes(count, score=score, width=7) for count in counts]
-    got, scores = decode(ItemDecoder(tensor(), "detection"), *arrays, None)
+    got, scores = decode(DetectedItemDecoder(tensor(), "detection"), *arrays, None)
     assert got == counts
     expected: Any = np.concatenate([array[:, score] for array in arrays]) if sum(counts) >= MIN_ITEMS else []
     np.testing.assert_allclose(scores, expected)
@@ -57,11 +57,11 @@ def test_boxes_are_counted_and_scored_by_the_one_column_that_can_be_a_score(coun
     ],
 )
 def test_boxes_without_one_column_of_scores_are_only_counted(rows: np.ndarray) -> None:
-    assert decode(ItemDecoder(tensor(dtype=rows.dtype.name), "detection"), rows) == ([20.0], [])
+    assert decode(DetectedItemDecoder(tensor(dtype=rows.dtype.name), "detection"), rows) == ([20.0], [])
 
 
 def test_a_column_that_leaves_the_unit_range_ends_the_scores() -> None:
-    decoder, later = ItemDecoder(tensor(), "detection"), boxes(9)
+    decoder, later = DetectedItemDecoder(tensor(), "detection"), boxes(9)
     assert len(decode(decoder, boxes(9))[1]) == 9
     later[3, 4] = 1.5
     assert decode(decoder, later) == ([9.0], [])
@@ -71,14 +71,17 @@ def test_a_column_that_leaves_the_unit_range_ends_the_scores() -> None:
 def test_an_output_of_scores_has_one_an_item_whatever_its_shape() -> None:
     for shape in ((6,), (1, 6), (2, 3)):
         scores = np.linspace(0, 1, 6, dtype=np.float32).reshape(shape)
-        assert decode(ItemDecoder(tensor("detection_scores"), "detection"), scores) == ([6.0], scores.ravel().tolist())
+        assert decode(DetectedItemDecoder(tensor("detection_scores"), "detection"), scores) == (
+            [6.0],
+            scores.ravel().tolist(),
+        )
 
 
 def test_static_rows_are_counted_by_their_bytes() -> None:
     static = Tensor(name="dets", layout="rows", dtype="float32", row_shape=(6,))
-    decoder = ItemDecoder(static, "detection")
+    decoder = DetectedItemDecoder(static, "detection")
     rows = boxes(3)
-    assert decoder.decode([rows.tobytes(), b"", None]).counts.tolist() == [3.0, 0.0]
+    assert decoder.decode_items([rows.tobytes(), b"", None]).counts.tolist() == [3.0, 0.0]
 
 
 @settings(deadline=None, max_examples=30)
@@ -87,7 +90,7 @@ def test_tokens_are_scored_by_the_greatest_probability(batch: int, length: int, 
     logits = RNG.normal(size=(batch, length, width)) * 3
     shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     rows = (np.log(shares) if is_log else shares).astype(np.float32)
-    counts, scores = decode(ItemDecoder(tensor(), "sequence"), rows)
+    counts, scores = decode(DetectedItemDecoder(tensor(), "sequence"), rows)
     assert counts == [float(batch * length)]
     np.testing.assert_allclose(scores, shares.max(-1).ravel(), rtol=1e-4)
 
@@ -95,11 +98,11 @@ def test_tokens_are_scored_by_the_greatest_probability(batch: int, length: int, 
 @pytest.mark.parametrize("rows", [RNG.normal(size=(1, 5, 7)), RNG.normal(size=(4, 1)), np.array([[0.2, 0.3]])])
 def test_tokens_that_are_no_probabilities_are_only_counted(rows: np.ndarray) -> None:
     rows = rows.astype(np.float32)
-    assert decode(ItemDecoder(tensor(), "sequence"), rows) == ([float(rows.size // rows.shape[-1])], [])
+    assert decode(DetectedItemDecoder(tensor(), "sequence"), rows) == ([float(rows.size // rows.shape[-1])], [])
 
 
 def test_no_rows_and_no_numbers_are_no_scores() -> None:
-    decoder = ItemDecoder(tensor(), "sequence")
+    decoder = DetectedItemDecoder(tensor(), "sequence")
     nothing = np.full((1, 2, 3), np.nan, np.float32)
     assert decode(decoder, np.zeros((0, 3), np.float32), nothing, np.zeros((1, 0, 3), np.float32)) == ([0, 2, 0], [])
     assert decode(decoder, np.array([[0.0, 1.0, 0.0]], np.float32)) == ([1.0], [1.0])

@@ -4,15 +4,21 @@ import dataclasses
 
 import pytest
 
-from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity, class_names, file_name, identify, stem
+from otel_mlmon.instrumentation.decode.model_identity import (
+    ModelIdentity,
+    identify_model,
+    name_model_by_file,
+    read_class_names,
+    read_file_stem,
+)
 from otel_mlmon.instrumentation.runtime.call import UNKNOWN_VERSION, SessionInfo
-from otel_mlmon.instrumentation.runtime.model_graph import NO_LAZY_GRAPH, LazyGraph, ModelGraph
+from otel_mlmon.instrumentation.runtime.model_graph import NO_LAZY_GRAPH, LazyModelGraph, ModelGraph
 from otel_mlmon.types import ModelKey
 
 SESSION = SessionInfo(
     model_name="given",
     path="/secret/dir/Iris v2.onnx",
-    graph=LazyGraph(lambda: ModelGraph(state="read", digest="0123456789abcdef")),
+    graph=LazyModelGraph(lambda: ModelGraph(state="read", digest="0123456789abcdef")),
     graph_name="fraud_net",
     version=UNKNOWN_VERSION,
     metadata={"model_name": "meta"},
@@ -33,22 +39,22 @@ def test_the_name_argument_then_metadata_then_file_then_graph_then_hash() -> Non
     info, names = SESSION, []
     for step in steps:
         info = dataclasses.replace(info, **step)  # type: ignore[arg-type]
-        names.append(identify(info).name)
+        names.append(identify_model(info).name)
     assert names == ["given", "meta", "Iris v2", "fraud_net", "model-0123456789ab", "model-unknown"]
 
 
 @pytest.mark.parametrize("graph", ["main_graph", "torch-jit-export", "", "graph", "tf2onnx", "3f" * 16])
 def test_graph_names_of_exporters_say_nothing(graph: str) -> None:
     info = dataclasses.replace(SESSION, model_name="", metadata={}, path="", graph_name=graph)
-    assert identify(info).name == "model-0123456789ab"
+    assert identify_model(info).name == "model-0123456789ab"
 
 
 def test_the_version_argument_then_metadata_then_model() -> None:
-    assert identify(dataclasses.replace(SESSION, graph=NO_LAZY_GRAPH)).version == ""
-    assert identify(dataclasses.replace(SESSION, version=3)).version == "3"
+    assert identify_model(dataclasses.replace(SESSION, graph=NO_LAZY_GRAPH)).version == ""
+    assert identify_model(dataclasses.replace(SESSION, version=3)).version == "3"
     said = dataclasses.replace(SESSION, version=3, metadata={"version": "1.2"})
-    assert identify(said).version == "1.2"
-    assert identify(said, version="9").version == "9"
+    assert identify_model(said).version == "1.2"
+    assert identify_model(said, version="9").version == "9"
 
 
 @pytest.mark.parametrize(
@@ -71,20 +77,20 @@ def test_the_version_argument_then_metadata_then_model() -> None:
     ],
 )
 def test_class_names(text: str, names: tuple[str, ...]) -> None:
-    assert class_names({"names": text}) == names
+    assert read_class_names({"names": text}) == names
 
 
 def test_class_names_by_any_key_and_none_from_text_too_long() -> None:
     for key in ("names", "classes", "labels", "class_names", "id2label", "character"):
-        assert class_names({key: "a,b"}) == ("a", "b")
-    assert class_names({"names": "a," * 500_001}) == ()
+        assert read_class_names({key: "a,b"}) == ("a", "b")
+    assert read_class_names({"names": "a," * 500_001}) == ()
 
 
 def test_texts_are_cut_to_128_characters() -> None:
     info = dataclasses.replace(SESSION, model_name="n" * 129, metadata={"version": "v" * 129})
-    assert (identify(info).name, identify(info).version) == ("n" * 128, "v" * 128)
-    assert class_names({"names": f'["{"a" * 129}", "b"]'}) == ("a" * 128, "b")
-    assert class_names({"names": f"{'a' * 129},b"}) == ("a" * 128, "b")
+    assert (identify_model(info).name, identify_model(info).version) == ("n" * 128, "v" * 128)
+    assert read_class_names({"names": f'["{"a" * 129}", "b"]'}) == ("a" * 128, "b")
+    assert read_class_names({"names": f"{'a' * 129},b"}) == ("a" * 128, "b")
 
 
 def test_blank_texts_count_as_none() -> None:
@@ -93,7 +99,7 @@ def test_blank_texts_count_as_none() -> None:
         model_name="  ",
         metadata={"model_name": " ", "name": " second ", "model_version": " ", "version": " 2 "},
     )
-    assert (identify(info).name, identify(info).version) == ("second", "2")
+    assert (identify_model(info).name, identify_model(info).version) == ("second", "2")
 
 
 @pytest.mark.parametrize(
@@ -104,15 +110,15 @@ def test_the_version_that_calls_report_comes_before_the_declared_one_and_the_mod
     reported: str, declared: str, version: str
 ) -> None:
     session = dataclasses.replace(SESSION, model_version=reported, metadata={"version": "2"})
-    assert identify(session, version=declared).version == version
+    assert identify_model(session, version=declared).version == version
 
 
 def test_the_identity_has_everything_that_signals_say() -> None:
-    identity = identify(dataclasses.replace(SESSION, version=3))
+    identity = identify_model(dataclasses.replace(SESSION, version=3))
     assert identity == ModelIdentity(
         name="given", version="3", provider="CPUExecutionProvider", runtime_version="1", runtime_name="onnxruntime"
     )
-    assert identity.key == ModelKey("given", "3")
+    assert identity.model_key == ModelKey("given", "3")
     assert identity.runtime_attributes == {
         "ml.runtime.name": "onnxruntime",
         "ml.runtime.version": "1",
@@ -127,13 +133,13 @@ def test_the_identity_has_everything_that_signals_say() -> None:
     [("C:\\models\\fraud.v2.onnx", "fraud.v2"), ("/a/b/fraud", "fraud"), ("fraud.onnx", "fraud"), ("", "")],
 )
 def test_the_stem_of_a_path(path: str, name: str) -> None:
-    assert stem(path) == name
+    assert read_file_stem(path) == name
 
 
 @pytest.mark.parametrize("graph", ["fraud", "main_graph_2", "my graph", f"{'3f' * 15}", "models", "graph1"])
 def test_graph_names_that_say_something(graph: str) -> None:
     info = dataclasses.replace(SESSION, model_name="", metadata={}, path="", graph_name=f" {graph} ")
-    assert identify(info).name == graph
+    assert identify_model(info).name == graph
 
 
 @pytest.mark.parametrize(
@@ -155,31 +161,31 @@ def test_graph_names_that_say_something(graph: str) -> None:
     ],
 )
 def test_texts_of_class_names(text: str, names: tuple[str, ...]) -> None:
-    assert class_names({"names": text}) == names
+    assert read_class_names({"names": text}) == names
 
 
 def test_the_first_key_that_names_classes_counts_and_a_million_characters_are_read() -> None:
-    assert class_names({"names": "nothing", "classes": "a,b", "labels": "c,d"}) == ("a", "b")
+    assert read_class_names({"names": "nothing", "classes": "a,b", "labels": "c,d"}) == ("a", "b")
     text = "a," * 499_999 + "bb"
-    assert (len(text), len(class_names({"names": text}))) == (1_000_000, 500_000)
-    assert class_names({"names": text + "b", "labels": "a,b"}) == ("a", "b")
+    assert (len(text), len(read_class_names({"names": text}))) == (1_000_000, 500_000)
+    assert read_class_names({"names": text + "b", "labels": "a,b"}) == ("a", "b")
 
 
 @pytest.mark.parametrize("version", [UNKNOWN_VERSION, 0, -1])
 def test_a_version_that_nobody_set_is_the_digest(version: int) -> None:
-    assert identify(dataclasses.replace(SESSION, version=version)).version == "0123456789ab"
+    assert identify_model(dataclasses.replace(SESSION, version=version)).version == "0123456789ab"
 
 
 def test_on_the_hosts_thread_no_file_is_read() -> None:
     session = dataclasses.replace(
         SESSION, model_name="", metadata={}, path="", graph_name="",
-        graph=LazyGraph(lambda: ModelGraph(state="read", digest="0123456789abcdef")),
+        graph=LazyModelGraph(lambda: ModelGraph(state="read", digest="0123456789abcdef")),
     )  # fmt: skip
-    before = identify(session, may_read=False)
-    read = identify(session)
+    before = identify_model(session, may_read=False)
+    read = identify_model(session)
     assert (before.name, before.version) == ("model-unknown", "")
     assert (read.name, read.version) == ("model-0123456789ab", "0123456789ab")
-    assert identify(session, may_read=False) == read
+    assert identify_model(session, may_read=False) == read
 
 
 @pytest.mark.parametrize(
@@ -204,7 +210,7 @@ def test_on_the_hosts_thread_no_file_is_read() -> None:
     ],
 )
 def test_a_file_whose_name_says_nothing_takes_its_folder(path: str, name: str) -> None:
-    assert file_name(path) == name
+    assert name_model_by_file(path) == name
 
 
 @pytest.mark.parametrize(
@@ -218,4 +224,4 @@ def test_a_file_whose_name_says_nothing_takes_its_folder(path: str, name: str) -
 )
 def test_where_folders_say_nothing_the_graph_then_the_folder_then_the_digest(path: str, graph: str, name: str) -> None:
     session = dataclasses.replace(SESSION, model_name="", metadata={}, path=path, graph_name=graph)
-    assert identify(session).name == name
+    assert identify_model(session).name == name

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from otel_mlmon.instrumentation.decode import model_loading as loading
-from otel_mlmon.instrumentation.decode.findings import Findings
+from otel_mlmon.instrumentation.decode.findings import ModelFindings
 from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
-from otel_mlmon.instrumentation.decode.model_loading import LoadTracker, ModelLoad, describe_load
+from otel_mlmon.instrumentation.decode.model_loading import ModelLoad, ModelLoadTracker, describe_model_load
 from otel_mlmon.instrumentation.runtime.call import UNKNOWN_VERSION, Load, SessionInfo
-from otel_mlmon.instrumentation.runtime.model_graph import LazyGraph, ModelGraph
+from otel_mlmon.instrumentation.runtime.model_graph import LazyModelGraph, ModelGraph
 from otel_mlmon.instrumentation.settings import ModelOptions
 
 INFO = SessionInfo(
@@ -21,18 +21,18 @@ INFO = SessionInfo(
 
 
 def read(load: Load) -> ModelLoad:
-    return describe_load(load, options=lambda _: ModelOptions(), findings=Findings())
+    return describe_model_load(load, options=lambda _: ModelOptions(), findings=ModelFindings())
 
 
-def graph_of(digest: str, *, is_complete: bool = True) -> LazyGraph:
-    return LazyGraph(lambda: ModelGraph(state="read", digest=digest, is_digest_complete=is_complete))
+def graph_of(digest: str, *, is_complete: bool = True) -> LazyModelGraph:
+    return LazyModelGraph(lambda: ModelGraph(state="read", digest=digest, is_digest_complete=is_complete))
 
 
 def test_a_load_in_words() -> None:
     info = dataclasses.replace(INFO, graph=graph_of("ab"), metadata={"otel_mlmon.reference": "text"})
     requested = ("CUDAExecutionProvider", "CPUExecutionProvider")
     load = Load(info, "", 5, "context", duration_s=0.5, requested=requested)
-    found = describe_load(load, options={"iris": ModelOptions(version="9")}.__getitem__, findings=Findings())
+    found = describe_model_load(load, options={"iris": ModelOptions(version="9")}.__getitem__, findings=ModelFindings())
     assert found == ModelLoad(
         model=ModelIdentity(name="iris", version="9", provider="CPUExecutionProvider", runtime_version="1.2"),
         is_new=True, ended_ns=5, context="context", duration_s=0.5, error_type=None,
@@ -90,15 +90,15 @@ def info(name: str) -> SessionInfo:
     )
 
 
-def tracker_of(loads: deque[Load]) -> LoadTracker:
-    return LoadTracker(
+def tracker_of(loads: deque[Load]) -> ModelLoadTracker:
+    return ModelLoadTracker(
         loads, is_suppressed=lambda context: context == "suppressed",
-        options=lambda _: ModelOptions(version="7"), findings=Findings(),
+        options=lambda _: ModelOptions(version="7"), findings=ModelFindings(),
     )  # fmt: skip
 
 
-def announced(tracker: LoadTracker) -> list[tuple[str, object, float | None]]:
-    return [(loaded.model.name, loaded.context, loaded.duration_s) for loaded in tracker.announcements()]
+def announced(tracker: ModelLoadTracker) -> list[tuple[str, object, float | None]]:
+    return [(loaded.model.name, loaded.context, loaded.duration_s) for loaded in tracker.take_load_announcements()]
 
 
 def test_a_session_is_announced_once_at_its_creation_or_at_its_first_call() -> None:
@@ -106,31 +106,31 @@ def test_a_session_is_announced_once_at_its_creation_or_at_its_first_call() -> N
     tracker = tracker_of(loads)
     a, b = info("a"), info("b")
     loads.append(Load(a, "", 1, "here", duration_s=0.5))
-    tracker.take()
+    tracker.take_queued_loads()
     for session in (a, b, a, b):
-        tracker.add_session(session)
+        tracker.announce_session(session)
     assert announced(tracker) == [("a", "here", 0.5), ("b", None, None)]
     assert announced(tracker) == []
-    assert [(model.name, model.version, seconds, error) for model, seconds, error in tracker.durations()] == [
+    assert [(model.name, model.version, seconds, error) for model, seconds, error in tracker.take_load_durations()] == [
         ("a", "7", 0.5, None)
     ]
-    assert tracker.durations() == []
+    assert tracker.take_load_durations() == []
     assert not loads
 
 
 def test_a_suppressed_load_is_announced_at_the_first_call_that_is_not() -> None:
     loads = deque([Load(a := info("a"), "", 1, "suppressed", duration_s=0.5)])
     tracker = tracker_of(loads)
-    tracker.take()
-    assert (announced(tracker), tracker.durations()) == ([], [])
-    tracker.add_session(a)
+    tracker.take_queued_loads()
+    assert (announced(tracker), tracker.take_load_durations()) == ([], [])
+    tracker.announce_session(a)
     assert announced(tracker) == [("a", None, None)]
 
 
 def test_a_failed_load_is_timed_by_its_error() -> None:
     tracker = tracker_of(deque([Load(None, "/models/fraud.onnx", 1, None, duration_s=2.0, error_type="NoSuchFile")]))
-    tracker.take()
-    assert [(model.name, seconds, error) for model, seconds, error in tracker.durations()] == [
+    tracker.take_queued_loads()
+    assert [(model.name, seconds, error) for model, seconds, error in tracker.take_load_durations()] == [
         ("fraud", 2.0, "NoSuchFile")
     ]
 
@@ -138,6 +138,6 @@ def test_a_failed_load_is_timed_by_its_error() -> None:
 def test_sessions_without_end_are_bounded() -> None:
     tracker = tracker_of(deque())
     for number in range(loading.MAX_SESSIONS + 5):
-        tracker.add_session(info(str(number)))
+        tracker.announce_session(info(str(number)))
     assert len(announced(tracker)) == loading.MAX_SESSIONS
     assert len(tracker._announced) == loading.MAX_SESSIONS

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 import otel_mlmon
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.batch import PIECE_CALLS, take_batches
-from otel_mlmon.instrumentation.decode.findings import Findings
-from otel_mlmon.instrumentation.decode.observations import EXPECTED, MAX_LABELS, make_decoder
+from otel_mlmon.instrumentation.decode.findings import ModelFindings
+from otel_mlmon.instrumentation.decode.observations import EXPECTED, MAX_LABELS, make_call_decoder
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, OBSERVED_INPUTS, OBSERVED_OUTPUTS, Plan, weigh_call
+from otel_mlmon.instrumentation.runtime.call import FIELDS, OBSERVED_INPUTS, OBSERVED_OUTPUTS, Plan, estimate_call_bytes
 from otel_mlmon.instrumentation.runtime.values import copy_readable
 from otel_mlmon.instrumentation.settings import ModelOptions
 from otel_mlmon.internal_events import JOURNAL
@@ -34,13 +34,15 @@ def decoded(
     options: ModelOptions | None = None,
     *,
     max_features: int = 100,
-    findings: Findings | None = None,
+    findings: ModelFindings | None = None,
 ) -> Predictions:
     """Calls of one model, each by what `observe()` was given; None of one that failed."""
     plan = Plan(
         session=session(), operation="observe", inputs=OBSERVED_INPUTS, outputs=OBSERVED_OUTPUTS, is_observed=True
     )
-    queue = CallQueue(fields=FIELDS, max_records=100_000, max_bytes=1 << 40, attend=lambda _: None, weigh=weigh_call)
+    queue = CallQueue(
+        fields=FIELDS, max_records=100_000, max_bytes=1 << 40, attend=lambda _: None, weigh=estimate_call_bytes
+    )
     for call in calls:
         if call is None:
             queue.offer((plan, 1, 4, None, (), (), "ValueError"), 1)
@@ -50,10 +52,10 @@ def decoded(
         sides = (features, unreadable), copies
         queue.offer((plan, 1, 4, None, *sides, None), 1)
     (batch,), _ = take_batches(queue.take, len(calls), is_suppressed=lambda _: False, pause=lambda: None)
-    decoder = make_decoder(
+    decoder = make_call_decoder(
         plan, options=lambda _: options or ModelOptions(), max_features=max_features, findings=findings
     )
-    return decoder.decode(batch)
+    return decoder.decode_batch(batch)
 
 
 def labels_of(predictions: Predictions) -> list[tuple[int, str]]:
@@ -115,7 +117,7 @@ def test_a_label_is_its_text_or_the_class_of_its_number(label: object, text: str
 def test_confidences_outside_of_0_and_1_are_dropped_and_counted() -> None:
     predictions = decoded([{"label": "a", "confidence": value} for value in (0, 1, -0.1, 93, math.nan, "0.5", 10**400)])
     assert confidences_of(predictions) == [(0, 0.0), (1, 1.0)]
-    assert JOURNAL.totals(semconv.VALUES_DROPPED.name) == {(("reason", "confidence_out_of_range"),): 5}
+    assert JOURNAL.read_totals(semconv.VALUES_DROPPED.name) == {(("reason", "confidence_out_of_range"),): 5}
 
 
 def test_values_that_are_no_finite_numbers_are_left() -> None:
@@ -125,7 +127,7 @@ def test_values_that_are_no_finite_numbers_are_left() -> None:
 
 
 def test_what_cannot_be_read_is_counted_and_one_warning_an_argument(caplog: pytest.LogCaptureFixture) -> None:
-    findings = Findings()
+    findings = ModelFindings()
     calls: list[dict[str, Any] | None] = [
         {"label": ["a", object(), None], "value": [1.5, "text", 2.5]},
         None,
@@ -142,7 +144,7 @@ def test_what_cannot_be_read_is_counted_and_one_warning_an_argument(caplog: pyte
     assert predictions.inputs.missing == {"x": 2}
     assert predictions.batch_sizes.tolist() == [3, 0, 1, 3] * 2
     assert predictions.duration_ns.tolist() == [3] * 8
-    assert JOURNAL.totals(semconv.VALUES_DROPPED.name) == {(("reason", "unreadable"),): 10}
+    assert JOURNAL.read_totals(semconv.VALUES_DROPPED.name) == {(("reason", "unreadable"),): 10}
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert said == [
         f"Model m, {argument} of observe(): cannot be read and is left out of calls, which are recorded without it; "
@@ -154,7 +156,9 @@ def test_what_cannot_be_read_is_counted_and_one_warning_an_argument(caplog: pyte
             ("value", "a number, or a sequence of one a row"),
         )
     ]
-    assert set(findings.all()["m"]) == {f"{name} of observe()" for name in ("label", "features", "scores", "value")}
+    assert set(findings.list_findings()["m"]) == {
+        f"{name} of observe()" for name in ("label", "features", "scores", "value")
+    }
 
 
 def test_every_argument_has_a_word_for_what_can_be_read() -> None:
@@ -180,12 +184,12 @@ def test_features_are_numbers_or_categories_by_their_first_value() -> None:
 
 @pytest.mark.parametrize(("max_features", "names"), [(0, []), (2, ["f0", "f1"]), (3, ["f0", "f1", "f2"])])
 def test_the_first_features_are_profiled(max_features: int, names: list[str]) -> None:
-    findings = Findings()
+    findings = ModelFindings()
     inputs = decoded(
         [{"features": {"f0": 1, "f1": 2}}, {"features": {"f2": 3}}], max_features=max_features, findings=findings
     ).inputs
     assert list(inputs.features) == names
-    assert bool(findings.all()) is (max_features == 2)
+    assert bool(findings.list_findings()) is (max_features == 2)
 
 
 def test_the_developers_own_function_reads_scores() -> None:

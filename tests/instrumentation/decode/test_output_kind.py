@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from otel_mlmon.instrumentation.decode.output_kind import (
-    Decision,
+    KindDecision,
     OutputFacts,
-    decide_kind,
-    holds_labels,
-    is_detection,
-    vector_norms,
+    compute_vector_norms,
+    decide_output_kind,
+    is_label_output,
+    is_object_detector,
 )
-from otel_mlmon.instrumentation.decode.outputs import KindEvidence
+from otel_mlmon.instrumentation.decode.outputs import OutputKindEvidence
 from otel_mlmon.instrumentation.runtime.call import Tensor
 from otel_mlmon.instrumentation.runtime.model_graph import OutputOrigin
 from otel_mlmon.types import OutputKind
@@ -28,7 +28,7 @@ def kind_of(rows: Any, name: str = "output", *, row_count: int | None = None, **
     values = np.asarray(rows)
     values = values.astype(np.float32) if values.dtype.kind == "f" else values
     tensor = Tensor(name=name, layout="rows", dtype=values.dtype.name)
-    return decide_kind(OutputFacts(tensor=tensor, **facts), values, row_count=row_count or len(values)).kind
+    return decide_output_kind(OutputFacts(tensor=tensor, **facts), values, row_count=row_count or len(values)).kind
 
 
 @pytest.mark.parametrize(
@@ -153,15 +153,15 @@ def test_whole_numbers_are_labels_if_there_is_one_a_row(name: str, rows: np.ndar
     assert kind_of(rows, name) == kind
 
 
-def evidence_of(declared: OutputKind | None = None, **facts: Any) -> KindEvidence:
+def evidence_of(declared: OutputKind | None = None, **facts: Any) -> OutputKindEvidence:
     tensor = Tensor(name="output", layout="rows", dtype="float32")
-    return KindEvidence(
-        OutputFacts(tensor=tensor, **facts), settled=Decision(declared, "declared") if declared else None
+    return OutputKindEvidence(
+        OutputFacts(tensor=tensor, **facts), settled=KindDecision(declared, "declared") if declared else None
     )
 
 
-def kinds(evidence: KindEvidence, *batches: list[list[float]]) -> list[OutputKind | None]:
-    return [evidence.update(np.array(batch, dtype=np.float32)) for batch in batches]
+def kinds(evidence: OutputKindEvidence, *batches: list[list[float]]) -> list[OutputKind | None]:
+    return [evidence.update_kind(np.array(batch, dtype=np.float32)) for batch in batches]
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_one_row_that_sums_to_one_among_many_makes_no_probabilities() -> None:
     ],
 )
 def test_what_holds_labels(tensor: Tensor, expected: bool) -> None:
-    assert holds_labels(tensor) is expected
+    assert is_label_output(tensor) is expected
 
 
 @pytest.mark.parametrize(
@@ -258,16 +258,16 @@ def test_what_holds_labels(tensor: Tensor, expected: bool) -> None:
     [(["Boxes"], True), (["x", "dets"], True), (["detection_scores"], True), (["details"], False), ([], False)],
 )
 def test_which_models_detect_objects(names: list[str], expected: bool) -> None:
-    assert is_detection(names) is expected
+    assert is_object_detector(names) is expected
 
 
 def test_one_in_so_many_rows_is_checked_that_1024_are() -> None:
     def contradicting(rows: int, position: int) -> bool:
         evidence = evidence_of(class_names=("no", "yes"))
-        assert evidence.update(np.array([[0.3]])) == "sigmoid"
+        assert evidence.update_kind(np.array([[0.3]])) == "sigmoid"
         values = np.full((rows, 1), 0.3)
         values[position] = 7.5
-        return evidence.update(values) == "none"
+        return evidence.update_kind(values) == "none"
 
     assert [contradicting(1024, 1023), contradicting(1025, 1024), contradicting(1025, 1023)] == [True, True, False]
     assert [contradicting(3000, 3), contradicting(3000, 2), contradicting(3000, 1)] == [True, False, False]
@@ -287,7 +287,7 @@ def test_probabilities_are_contradicted_by_any_row_that_is_none() -> None:
 
 def test_a_later_width_makes_a_sequence_of_any_kind() -> None:
     integers = evidence_of()
-    assert [integers.update(np.array([[1]])), integers.update(np.array([[1, 2]]))] == ["labels", "none"]
+    assert [integers.update_kind(np.array([[1]])), integers.update_kind(np.array([[1, 2]]))] == ["labels", "none"]
     named = evidence_of(class_names=("a", "b"))
     assert kinds(named, [[3, -1]], [[3, -1, 2]], [[3, -1]]) == ["logits", "none", "none"]
     assert kinds(evidence_of("logits"), [[3, -1]], [[3, -1, 2]]) == ["logits", "logits"]
@@ -297,12 +297,12 @@ def test_a_later_width_makes_a_sequence_of_any_kind() -> None:
 def test_norms_at_any_scale(scale: float) -> None:
     rows = np.array([[3.0, 4.0], [0.0, -12.0], [0.0, 0.0]]) * scale
     expected = [math.hypot(*row) for row in rows]
-    np.testing.assert_allclose(vector_norms(rows), expected, rtol=1e-12)
+    np.testing.assert_allclose(compute_vector_norms(rows), expected, rtol=1e-12)
 
 
 def test_norms_that_are_no_numbers() -> None:
     rows = np.array([[1.7e308, 1.7e308], [np.inf, 1.0], [np.nan, 1.0], [3.0, 4.0]])
-    assert [norm if np.isfinite(norm) else None for norm in vector_norms(rows)] == [None, None, None, 5.0]
+    assert [norm if np.isfinite(norm) else None for norm in compute_vector_norms(rows)] == [None, None, None, 5.0]
 
 
 def test_widths_of_embeddings() -> None:

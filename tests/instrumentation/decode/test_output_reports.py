@@ -10,11 +10,11 @@ from otel_mlmon.instrumentation.decode.output_reports import (
     MAX_OUTPUTS,
     OutputReport,
     OutputReports,
-    expect_outputs,
-    format_outputs,
+    format_output_kinds,
+    report_expected_outputs,
 )
 from otel_mlmon.instrumentation.runtime.call import SessionInfo
-from otel_mlmon.instrumentation.runtime.model_graph import LazyGraph, ModelGraph, OutputOrigin
+from otel_mlmon.instrumentation.runtime.model_graph import LazyModelGraph, ModelGraph, OutputOrigin
 from otel_mlmon.types import ModelKey
 
 LABEL = OutputOrigin(role="label", operator="ArgMax")
@@ -25,7 +25,7 @@ CLASSIFIER = {"label": LABEL, "p": SCORES}
 def session_of(outputs: Mapping[str, OutputOrigin], state: Any = "read") -> SessionInfo:
     return SessionInfo(
         model_name="m", path="", graph_name="", metadata={}, provider="P", runtime_version="1",
-        graph=LazyGraph(lambda: ModelGraph(state=state, outputs=outputs)),
+        graph=LazyModelGraph(lambda: ModelGraph(state=state, outputs=outputs)),
     )  # fmt: skip
 
 
@@ -53,22 +53,22 @@ DETECTOR = report("none", "an output of a detector, by the names of the outputs"
 def test_outputs_are_expected_from_the_options_then_from_the_file(
     outputs: Mapping[str, OutputOrigin], declared: Any, expected: dict[str, OutputReport]
 ) -> None:
-    assert expect_outputs(session_of(outputs), declared) == expected
+    assert report_expected_outputs(session_of(outputs), declared) == expected
 
 
 def test_outputs_in_one_text() -> None:
-    assert format_outputs({"a": report("labels", "x"), "b": report("none", "y")}) == "a: labels (x); b: none (y)"
-    assert format_outputs({}) == ""
+    assert format_output_kinds({"a": report("labels", "x"), "b": report("none", "y")}) == "a: labels (x); b: none (y)"
+    assert format_output_kinds({}) == ""
 
 
 def test_what_rows_showed_is_not_replaced_by_what_the_file_says_of_a_later_session() -> None:
     reports, key = OutputReports(), ModelKey("m", "1")
-    assert reports.expect(key, session_of(CLASSIFIER), None) == {"label": LABELS, "p": PROBABILITIES}
-    reports.note(key, "p", report("none", "rows contradict it"))
-    reports.expect(key, session_of(CLASSIFIER), None)
-    reports.expect(ModelKey("silent"), session_of({}, "unreadable"), None)
-    reports.note(ModelKey("bare"), "y", report("labels"))
-    assert reports.all() == {
+    assert reports.expect_reports(key, session_of(CLASSIFIER), None) == {"label": LABELS, "p": PROBABILITIES}
+    reports.note_report(key, "p", report("none", "rows contradict it"))
+    reports.expect_reports(key, session_of(CLASSIFIER), None)
+    reports.expect_reports(ModelKey("silent"), session_of({}, "unreadable"), None)
+    reports.note_report(ModelKey("bare"), "y", report("labels"))
+    assert reports.list_reports() == {
         "m/1": {"label": LABELS, "p": report("none", "rows contradict it")},
         "bare": {"y": report("labels")},
     }
@@ -77,8 +77,8 @@ def test_what_rows_showed_is_not_replaced_by_what_the_file_says_of_a_later_sessi
 def test_what_is_kept_is_bounded_and_the_latest_models_stay() -> None:
     reports = OutputReports()
     for number in range(2 * MAX_MODELS):
-        reports.note(ModelKey(f"m{number}"), "y", report("labels"))
+        reports.note_report(ModelKey(f"m{number}"), "y", report("labels"))
     for number in range(2 * MAX_OUTPUTS):
-        reports.note(ModelKey("wide"), f"y{number}", report("labels"))
-    held = reports.all()
+        reports.note_report(ModelKey("wide"), f"y{number}", report("labels"))
+    held = reports.list_reports()
     assert (len(held), len(held["wide"]), next(iter(held))) == (MAX_MODELS, MAX_OUTPUTS, f"m{MAX_MODELS + 1}")

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from otel_mlmon.instrumentation.decode.predictions import (
+    build_label_table,
     decode_classes,
     decode_multi_labels,
-    encode_texts,
-    label_of,
-    label_table,
-    texts_of,
+    encode_distinct_texts,
+    format_class_label,
+    read_output_texts,
 )
 from otel_mlmon.types import OutputKind
 
@@ -131,25 +131,25 @@ TABLE = ["a", "b"]
     ],
 )
 def test_the_label_of_a_number(value: object, label: str) -> None:
-    assert label_of(value, TABLE) == label
+    assert format_class_label(value, TABLE) == label
 
 
 def test_label_tables() -> None:
-    assert label_table(TABLE, ("k", "l"), 2) is TABLE
-    assert label_table(TABLE, ("k", "l", "m"), 3) == ("k", "l", "m")
-    assert label_table(TABLE, ("k", "l"), 3) == ["0", "1", "2"]
+    assert build_label_table(TABLE, ("k", "l"), 2) is TABLE
+    assert build_label_table(TABLE, ("k", "l", "m"), 3) == ("k", "l", "m")
+    assert build_label_table(TABLE, ("k", "l"), 3) == ["0", "1", "2"]
 
 
 def test_texts_and_their_calls() -> None:
-    texts, calls = texts_of([((2,), ("a", "b" * 200)), None, b"raw", ((1,), ("a",))])
+    texts, calls = read_output_texts([((2,), ("a", "b" * 200)), None, b"raw", ((1,), ("a",))])
     assert (texts, calls.tolist()) == (["a", "b" * 128, "a"], [0, 0, 3])
-    codes, table = encode_texts(texts)
+    codes, table = encode_distinct_texts(texts)
     assert (codes.tolist(), table) == ([0, 1, 0], ["a", "b" * 128])
 
 
 def test_a_row_of_several_texts_has_a_label_only_where_they_are_ranked() -> None:
     items = [((2, 2), ("a", "b", "c", "d")), ((1, 2), ("e", "f", "g")), ((0, 2), ()), ((3, 1), ("h", "i", "j"))]
-    texts, calls = texts_of(items)
+    texts, calls = read_output_texts(items)
     assert (texts, calls.tolist()) == (["h", "i", "j"], [3, 3, 3])
-    texts, calls = texts_of(items, is_ranked=True)
+    texts, calls = read_output_texts(items, is_ranked=True)
     assert (texts, calls.tolist()) == (["a", "c", "h", "i", "j"], [0, 0, 3, 3, 3])

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.instrumentation.decode.decoder import Decoder
+from otel_mlmon.instrumentation.decode.decoder import TensorDecoder
 from otel_mlmon.instrumentation.decode.predictions import CallSummary, describe_call
-from otel_mlmon.instrumentation.export.call_sampler import prioritize
+from otel_mlmon.instrumentation.export.call_sampler import prioritize_calls
 from otel_mlmon.instrumentation.runtime.call import CallTuple
-from otel_mlmon.instrumentation.runtime.model_graph import LazyGraph, ModelGraph, OutputOrigin
-from otel_mlmon.instrumentation.runtime.onnxruntime.copies import make_copier
+from otel_mlmon.instrumentation.runtime.model_graph import LazyModelGraph, ModelGraph, OutputOrigin
+from otel_mlmon.instrumentation.runtime.onnxruntime.copies import make_call_copier
 from otel_mlmon.instrumentation.settings import ModelOptions
 from otel_mlmon.types import OUTPUT_KINDS
 from tests.support.calls import Node, Sink, batch_of, planned, records_of
@@ -100,10 +100,10 @@ def records(
     calls: Sequence[tuple[Arrays, Arrays]], origins: Mapping[str, OutputOrigin], nodes: Mapping[str, Node]
 ) -> list[CallTuple]:
     plan, positions = planned(*calls[0], nodes=nodes)
-    graph = LazyGraph(lambda: ModelGraph(state="read", outputs=origins))
+    graph = LazyModelGraph(lambda: ModelGraph(state="read", outputs=origins))
     plan = dataclasses.replace(plan, session=dataclasses.replace(plan.session, graph=graph))
     sink = Sink()
-    copy_call = make_copier(plan, positions, sink=sink, context=lambda _: None)
+    copy_call = make_call_copier(plan, positions, sink=sink, context=lambda _: None)
     for feed, outputs in calls:
         copy_call(feed, list(outputs.values()), 10, 1010)
     return records_of(sink.queue)
@@ -118,13 +118,13 @@ def described(outputs: Arrays) -> dict[str, Node]:
     }
 
 
-def decoder_of(first: CallTuple, options: Mapping[str, Any]) -> Decoder:
-    return Decoder(first[0], options=lambda _: ModelOptions(**options), max_features=5)
+def decoder_of(first: CallTuple, options: Mapping[str, Any]) -> TensorDecoder:
+    return TensorDecoder(first[0], options=lambda _: ModelOptions(**options), max_features=5)
 
 
-def summarize(decoder: Decoder, call: CallTuple) -> CallSummary:
-    predictions = decoder.decode(batch_of([call]))
-    return describe_call(predictions, prioritize(predictions), 0).summary
+def summarize(decoder: TensorDecoder, call: CallTuple) -> CallSummary:
+    predictions = decoder.decode_batch(batch_of([call]))
+    return describe_call(predictions, prioritize_calls(predictions), 0).summary
 
 
 def assert_same(actual: CallSummary, expected: CallSummary) -> None:
@@ -143,7 +143,7 @@ def compare(
     reading, other = decoder_of(copies[0], options), decoder_of(copies[0], options)
     read: list[CallSummary | None] = []
     for call in copies:
-        summary = reading.read(call[4], call[5])
+        summary = reading.read_call(call[4], call[5])
         expected = summarize(other, call)
         if summary is not None:
             assert_same(summary, expected)
@@ -201,7 +201,7 @@ def test_a_label_beside_its_probabilities_is_read_by_itself(label: str, *, as_ma
     decoder = decoder_of(copies[0], {})
     summarize(decoder, copies[0])
     # In the fewest steps: as the general way reads it, which is not gone.
-    decoder._reader.read(*copies[-1][4:6])
+    decoder._reader.read_call(*copies[-1][4:6])
     assert decoder._reader._read_row(*copies[-1][4:6]) == last
     assert (last.batch_size, last.head_name) == (1, "")
     assert last.label is not None
@@ -214,7 +214,7 @@ def test_a_failed_call_is_read_by_itself() -> None:
     failed = (*copies[1][:4], (), (), "ValueError")
     decoder = decoder_of(copies[0], {})
     summarize(decoder, copies[0])
-    assert decoder.read((), ()) == summarize(decoder, failed) == CallSummary()
+    assert decoder.read_call((), ()) == summarize(decoder, failed) == CallSummary()
 
 
 def test_rows_that_contradict_their_kind_are_left_to_a_batch() -> None:

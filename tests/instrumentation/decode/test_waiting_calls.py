@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from otel_mlmon.instrumentation.decode.batch import take_batches
-from otel_mlmon.instrumentation.decode.decoder import Decoder, Decoders
+from otel_mlmon.instrumentation.decode.decoder import DecoderCache, TensorDecoder
 from otel_mlmon.instrumentation.decode.predictions import CallDescription, CallSummary, Predictions
-from otel_mlmon.instrumentation.decode.waiting_calls import WaitingCalls
+from otel_mlmon.instrumentation.decode.waiting_calls import WaitingCallReader
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Load, Plan, weigh_call
-from otel_mlmon.instrumentation.runtime.model_graph import LazyGraph, ModelGraph
+from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Load, Plan, estimate_call_bytes
+from otel_mlmon.instrumentation.runtime.model_graph import LazyModelGraph, ModelGraph
 from otel_mlmon.instrumentation.settings import ModelOptions
 from tests.support.calls import copy_calls
 
@@ -35,14 +35,14 @@ class Waiting:
 
     def __init__(self, *, wake: Callable[[], bool] = lambda: False) -> None:
         self.queue = CallQueue(
-            fields=FIELDS, max_records=1000, max_bytes=1 << 20, attend=lambda _: None, weigh=weigh_call
+            fields=FIELDS, max_records=1000, max_bytes=1 << 20, attend=lambda _: None, weigh=estimate_call_bytes
         )
         self.decoded: list[Predictions] = []
         self.loads: list[Load] = []
-        self.decoders = Decoders(
-            lambda plan: Decoder(plan, options=lambda _: ModelOptions(), max_features=0), on_new=lambda _: None
+        self.decoders = DecoderCache(
+            lambda plan: TensorDecoder(plan, options=lambda _: ModelOptions(), max_features=0), on_new=lambda _: None
         )
-        self.calls = WaitingCalls(
+        self.calls = WaitingCallReader(
             self.queue,
             decode=self.decode,
             decoders=self.decoders,
@@ -63,7 +63,7 @@ class Waiting:
         self, wanted: object = "ours", *, timeout_s: float = 30.0, bounds: tuple[int, int] = EVERY
     ) -> Sequence[CallDescription]:
         held: list[bool] = []
-        found = self.calls.read(
+        found = self.calls.read_waiting_calls(
             timeout_s,
             lambda context: context in (wanted, "suppressed"),
             lambda: bounds,
@@ -73,7 +73,7 @@ class Waiting:
         return found
 
 
-def record(graph: LazyGraph | None = None) -> tuple[Plan, CallTuple]:
+def record(graph: LazyModelGraph | None = None) -> tuple[Plan, CallTuple]:
     (one,) = copy_calls([({"x": np.zeros((1, 2), np.float32)}, {"probabilities": ROW})])
     plan = one[0]
     if graph is not None:
@@ -113,7 +113,7 @@ def test_only_calls_that_cannot_be_read_are_taken_out() -> None:
 
 
 def test_no_file_is_read_where_the_worker_does_not_run() -> None:
-    waiting, (plan, call) = Waiting(), record(LazyGraph(read_never))
+    waiting, (plan, call) = Waiting(), record(LazyModelGraph(read_never))
     waiting.put(plan, call, "ours")
     (found,) = waiting.read()
     assert (found.model.name, found.summary, found.duration_ns) == ("m", CallSummary(), 1000)
@@ -121,11 +121,11 @@ def test_no_file_is_read_where_the_worker_does_not_run() -> None:
 
 
 def test_the_worker_is_waited_for_while_it_reads_a_file() -> None:
-    graph = LazyGraph(lambda: READ)
+    graph = LazyModelGraph(lambda: READ)
     readers: list[threading.Thread] = []
 
     def wake() -> bool:
-        readers.append(threading.Thread(target=waiting.calls.read_graphs))
+        readers.append(threading.Thread(target=waiting.calls.read_model_graphs))
         readers[0].start()
         return True
 
@@ -139,7 +139,7 @@ def test_the_worker_is_waited_for_while_it_reads_a_file() -> None:
 
 def test_a_slow_file_is_waited_for_once() -> None:
     woken = itertools.count()
-    waiting, (plan, call) = Waiting(wake=lambda: next(woken) >= 0), record(LazyGraph(read_never))
+    waiting, (plan, call) = Waiting(wake=lambda: next(woken) >= 0), record(LazyModelGraph(read_never))
     waiting.put(plan, call, "ours")
     for _ in range(3):
         (found,) = waiting.read(timeout_s=0.01)
@@ -152,7 +152,9 @@ def test_nothing_is_read_while_a_batch_is_decoded_for_too_long() -> None:
     waiting.put(plan, call, "ours")
     finished: list[str] = []
     with waiting.calls.lock:
-        assert waiting.calls.read(0.01, lambda _: True, lambda: EVERY, lambda: finished.append("once")) == []
+        assert (
+            waiting.calls.read_waiting_calls(0.01, lambda _: True, lambda: EVERY, lambda: finished.append("once")) == []
+        )
     assert finished == ["once"]
     assert not waiting.calls.lock.locked()
 
@@ -163,13 +165,13 @@ def test_the_lock_is_given_back_whatever_happens() -> None:
 
     waiting = Waiting()
     with pytest.raises(ValueError, match="span"):
-        waiting.calls.read(1.0, lambda _: True, lambda: EVERY, fail)
+        waiting.calls.read_waiting_calls(1.0, lambda _: True, lambda: EVERY, fail)
     assert not waiting.calls.lock.locked()
 
 
 def test_loads_whose_files_were_not_read_keep_calls_from_being_decoded() -> None:
     waiting, (plan, call) = Waiting(), record()
-    other, _ = record(LazyGraph(read_never))
+    other, _ = record(LazyModelGraph(read_never))
     waiting.loads.append(Load(other.session, "", 0, None))
     waiting.put(plan, call, "ours")
     (found,) = waiting.read(timeout_s=0.01)

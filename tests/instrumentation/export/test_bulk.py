@@ -22,10 +22,10 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from otel_mlmon.instrumentation.export import bulk
 from otel_mlmon.instrumentation.export.bulk_self_test import (
-    UnavailableReasons,
-    comparable,
-    consume_one_by_one,
-    self_test,
+    BulkUnavailableReasons,
+    check_bulk_recording,
+    consume_values_one_by_one,
+    make_comparable_point,
 )
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.moments import Moments
@@ -52,7 +52,7 @@ def _collected(parts: list[list[float]], view: View | None, write: Any, temporal
 
 def _assert_same(one: list[Any], other: list[Any]) -> None:
     for bulk_points, points in zip(one, other, strict=True):
-        mine, theirs = [comparable(p) for p in bulk_points], [comparable(p) for p in points]
+        mine, theirs = [make_comparable_point(p) for p in bulk_points], [make_comparable_point(p) for p in points]
         assert [p[:2] + p[3:] for p in mine] == [p[:2] + p[3:] for p in theirs]
         assert [p[2] for p in mine] == pytest.approx([p[2] for p in theirs], rel=1e-9, abs=1e-6)
 
@@ -74,11 +74,13 @@ def _assert_same(one: list[Any], other: list[Any]) -> None:
     temporality=st.sampled_from([None, {SdkHistogram: AggregationTemporality.DELTA}]),
 )
 def test_bulk_leaves_what_record_leaves(parts: list[list[float]], view: View | None, temporality: Any) -> None:
-    one = _collected(parts, view, bulk.record_at_once, temporality)
-    _assert_same(one, _collected(parts, view, consume_one_by_one, temporality))
+    one = _collected(parts, view, bulk.record_values_at_once, temporality)
+    _assert_same(one, _collected(parts, view, consume_values_one_by_one, temporality))
     # The public way refuses negative values and is the same for all others.
     positive = [[value for value in part if value >= 0] for part in parts]
-    _assert_same(_collected(positive, view, bulk.record_at_once), _collected(parts, view, bulk.record_one_by_one))
+    _assert_same(
+        _collected(positive, view, bulk.record_values_at_once), _collected(parts, view, bulk.record_values_one_by_one)
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -86,8 +88,8 @@ def test_bulk_leaves_what_record_leaves(parts: list[list[float]], view: View | N
 def test_bulk_fills_exponential_buckets_as_record_does(values: list[float], max_size: int, delta: bool) -> None:
     view = View(instrument_name="h", aggregation=ExponentialBucketHistogramAggregation(max_size=max_size))
     temporality = {SdkHistogram: AggregationTemporality.DELTA} if delta else None
-    one = _collected([values], view, bulk.record_at_once, temporality)
-    _assert_same(one, _collected([values], view, consume_one_by_one, temporality))
+    one = _collected([values], view, bulk.record_values_at_once, temporality)
+    _assert_same(one, _collected([values], view, consume_values_one_by_one, temporality))
 
 
 def _sketch(point: Any) -> ExponentialHistogram:
@@ -107,8 +109,8 @@ def _sketch(point: Any) -> ExponentialHistogram:
 def test_collections_between_lose_no_exponential_bucket(parts: list[list[float]]) -> None:
     """Of the same values collected once, whose way through the SDK is not the one that fails (see `bulk._prepare`)."""
     everything = [value for part in parts for value in part]
-    between = _collected(parts, EXPONENTIAL, bulk.record_at_once)[-1]
-    once = _collected([everything], EXPONENTIAL, consume_one_by_one)[-1]
+    between = _collected(parts, EXPONENTIAL, bulk.record_values_at_once)[-1]
+    once = _collected([everything], EXPONENTIAL, consume_values_one_by_one)[-1]
     assert len(between) == len(once)
     for point, expected in zip(between, once, strict=True):
         assert (point.count, point.zero_count, point.min, point.max) == (
@@ -120,14 +122,14 @@ def test_collections_between_lose_no_exponential_bucket(parts: list[list[float]]
 
 
 def test_the_self_test_passes_on_this_sdk() -> None:
-    assert self_test() == UnavailableReasons("", "")
+    assert check_bulk_recording() == BulkUnavailableReasons("", "")
 
 
 def test_a_view_that_makes_a_sum_is_honoured() -> None:
     reader = InMemoryMetricReader()
     view = View(instrument_name="h", aggregation=SumAggregation())
     provider = MeterProvider(metric_readers=[reader], views=[view], shutdown_on_exit=False)
-    bulk.record_at_once(provider.get_meter("test").create_histogram("h"), np.array([1.0, 2.0, 3.0, 4.0]), {})
+    bulk.record_values_at_once(provider.get_meter("test").create_histogram("h"), np.array([1.0, 2.0, 3.0, 4.0]), {})
     data = reader.get_metrics_data()
     assert data is not None
     assert data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points[0].value == 10.0  # type: ignore[union-attr]
@@ -140,7 +142,7 @@ def test_the_slowest_calls_trace_is_the_exemplar() -> None:
     span = NonRecordingSpan(SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=TraceFlags(1)))
     histogram = provider.get_meter("test").create_histogram("h", explicit_bucket_boundaries_advisory=[0.5])
     context = trace.set_span_in_context(span)
-    bulk.record_at_once(histogram, np.array([0.1, 0.9, 0.2]), {}, (0.9, context))
+    bulk.record_values_at_once(histogram, np.array([0.1, 0.9, 0.2]), {}, (0.9, context))
     data = reader.get_metrics_data()
     assert data is not None
     (point,) = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
@@ -151,7 +153,7 @@ def test_the_slowest_calls_trace_is_the_exemplar() -> None:
 def test_other_implementations_are_told_apart() -> None:
     provider = MeterProvider(shutdown_on_exit=False)
     meter = provider.get_meter("test")
-    assert bulk.is_sdk(meter.create_histogram("h"))
+    assert bulk.is_sdk_instrument(meter.create_histogram("h"))
     assert isinstance(meter.create_counter("c"), Counter)
 
     class Foreign(Histogram):
@@ -162,7 +164,7 @@ def test_other_implementations_are_told_apart() -> None:
             self.seen.append(amount)
 
     foreign = Foreign()
-    assert not bulk.is_sdk(foreign)
-    bulk.record_one_by_one(foreign, np.array([1.0, -2.0, 3.0]), {})
+    assert not bulk.is_sdk_instrument(foreign)
+    bulk.record_values_one_by_one(foreign, np.array([1.0, -2.0, 3.0]), {})
     assert foreign.seen == [1.0, 3.0]
     provider.shutdown()

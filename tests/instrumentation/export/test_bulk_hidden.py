@@ -54,7 +54,7 @@ def _sketch_of(point: Any) -> ExponentialHistogram:
 @settings(deadline=None, max_examples=80)
 @given(parts=PARTS, is_delta=st.booleans())
 def test_exponential_points_tell_no_more_than_their_buckets(parts: list[list[float]], is_delta: bool) -> None:
-    points = _collect(parts, is_exponential=True, is_delta=is_delta, record=bulk.record_at_once)
+    points = _collect(parts, is_exponential=True, is_delta=is_delta, record=bulk.record_values_at_once)
     for number, point in enumerate(points):
         values = np.concatenate(parts[number : number + 1] if is_delta else parts[: number + 1])
         assert (point.count, point.min, point.max) == (values.size, math.inf, -math.inf)
@@ -77,7 +77,7 @@ def test_two_sets_of_values_in_the_same_buckets_leave_the_same_point(parts: list
         for part in parts
     ]
     points, points_of_middles = (
-        _collect(values, is_exponential=False, is_delta=is_delta, record=bulk.record_at_once)
+        _collect(values, is_exponential=False, is_delta=is_delta, record=bulk.record_values_at_once)
         for values in (parts, middles)
     )
     assert [(p.count, p.sum, p.min, p.max, tuple(p.bucket_counts)) for p in points] == [
@@ -86,12 +86,12 @@ def test_two_sets_of_values_in_the_same_buckets_leave_the_same_point(parts: list
 
 
 def test_ten_equal_values_are_told_to_the_width_of_a_bucket() -> None:
-    (point,) = _collect([[52_340.75] * 10], is_exponential=True, is_delta=False, record=bulk.record_at_once)
+    (point,) = _collect([[52_340.75] * 10], is_exponential=True, is_delta=False, record=bulk.record_values_at_once)
     assert point.scale == MAX_HIDDEN_SCALE
     assert point.sum / 10 != 52_340.75
     assert point.sum / 10 == pytest.approx(52_340.75, rel=4e-4)
 
 
 def test_values_that_are_recorded_one_by_one_are_the_middles_of_buckets() -> None:
-    points = _collect([[3.1, 4.2, 7e9]], is_exponential=True, is_delta=False, record=bulk.record_one_by_one)
+    points = _collect([[3.1, 4.2, 7e9]], is_exponential=True, is_delta=False, record=bulk.record_values_one_by_one)
     assert (points[0].min, points[0].max, points[0].sum) == (3.5, semconv.VALUE_BOUNDS[-1], 3.5 + 3.5 + 5e6)

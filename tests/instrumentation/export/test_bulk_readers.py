@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics.view import (
 )
 
 from otel_mlmon.instrumentation.export import bulk
-from otel_mlmon.instrumentation.export.bulk import describe_readers
+from otel_mlmon.instrumentation.export.bulk import describe_metric_readers
 
 BUCKETS = "histograms of 3 buckets, -1 … 5"
 EXPONENTIAL = "exponential histograms"
@@ -45,7 +45,7 @@ EXPONENTIAL = "exponential histograms"
 def test_what_the_views_make_of_a_histogram(views: list[View], expected: str) -> None:
     provider = MeterProvider([InMemoryMetricReader()], views=views, shutdown_on_exit=False)
     histogram = provider.get_meter("test").create_histogram("h", explicit_bucket_boundaries_advisory=[-1.0, 5.0])
-    assert describe_readers(histogram) == {"InMemoryMetricReader": expected}
+    assert describe_metric_readers(histogram) == {"InMemoryMetricReader": expected}
     provider.shutdown()
 
 
@@ -56,7 +56,10 @@ def test_each_reader_has_a_line() -> None:
     ]
     provider = MeterProvider(readers, shutdown_on_exit=False)
     histogram = provider.get_meter("test").create_histogram("h", explicit_bucket_boundaries_advisory=[-1.0, 5.0])
-    assert describe_readers(histogram) == {"InMemoryMetricReader": BUCKETS, "InMemoryMetricReader 2": EXPONENTIAL}
+    assert describe_metric_readers(histogram) == {
+        "InMemoryMetricReader": BUCKETS,
+        "InMemoryMetricReader 2": EXPONENTIAL,
+    }
     # Asking makes no data point.
     assert [reader.get_metrics_data() for reader in readers] == [None, None]
     provider.shutdown()
@@ -71,13 +74,13 @@ def test_prometheus_gets_buckets_or_nothing_at_all(*, is_exponential: bool) -> N
         [exporter.PrometheusMetricReader()], views=[view] if is_exponential else [], shutdown_on_exit=False
     )
     histogram = provider.get_meter("test").create_histogram("h", explicit_bucket_boundaries_advisory=[-1.0, 5.0])
-    bulk.record_at_once(histogram, np.array([0.5]), {})
+    bulk.record_values_at_once(histogram, np.array([0.5]), {})
     if is_exponential:
         nothing = "nothing: a view asks for exponential histograms, at which this reader fails with all its metrics"
-        assert describe_readers(histogram) == {"PrometheusMetricReader": nothing}
+        assert describe_metric_readers(histogram) == {"PrometheusMetricReader": nothing}
         with pytest.raises(AttributeError, match="ExponentialHistogramDataPoint"):
             client.generate_latest()
     else:
-        assert describe_readers(histogram) == {"PrometheusMetricReader": BUCKETS}
+        assert describe_metric_readers(histogram) == {"PrometheusMetricReader": BUCKETS}
         assert "h_bucket" in client.generate_latest().decode()
     provider.shutdown()

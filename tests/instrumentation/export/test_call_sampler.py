@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from otel_mlmon.instrumentation.export.call_sampler import (
     CallPriorities,
+    CallSample,
     CallSampler,
-    Sample,
     SamplingRound,
     SlowCallDetector,
-    make_round,
-    sample_attributes,
+    build_sampling_attributes,
+    make_sampling_round,
 )
 from otel_mlmon.types import Bools, Floats, ModelKey
 
@@ -45,13 +45,13 @@ def every(batch: CallPriorities) -> Bools:
 def join(batches: Sequence[tuple[ModelKey, CallPriorities]]) -> SamplingRound:
     """Joins batches whose calls took longer and longer."""
     durations_ns = [np.arange(len(batch.failed)) for _, batch in batches]
-    return make_round([model for model, _ in batches], [batch for _, batch in batches], durations_ns)
+    return make_sampling_round([model for model, _ in batches], [batch for _, batch in batches], durations_ns)
 
 
-def choose(sampler: CallSampler, batches: Sequence[tuple[ModelKey, CallPriorities]]) -> list[dict[int, Sample]]:
+def choose(sampler: CallSampler, batches: Sequence[tuple[ModelKey, CallPriorities]]) -> list[dict[int, CallSample]]:
     """Chooses among all calls of batches."""
     calls = join(batches)
-    return sampler.choose(calls, [every(batch) for _, batch in batches])
+    return sampler.choose_calls(calls, [every(batch) for _, batch in batches])
 
 
 def test_whatever_fits_is_chosen_with_certainty() -> None:
@@ -59,7 +59,7 @@ def test_whatever_fits_is_chosen_with_certainty() -> None:
     batch = priorities(20, failed=[3], slow=[4], unsure=[5, 3])
     (chosen,) = choose(sampler, [(A, batch)])
     reasons = {3: "failed", 4: "slow", 5: "unsure"}
-    assert chosen == {call: Sample(reasons.get(call, "share"), 1.0) for call in range(20)}  # type: ignore[arg-type]
+    assert chosen == {call: CallSample(reasons.get(call, "share"), 1.0) for call in range(20)}  # type: ignore[arg-type]
 
 
 def test_a_rate_of_zero_chooses_nothing_and_no_calls_are_nothing() -> None:
@@ -72,8 +72,8 @@ def test_calls_that_are_no_candidates_are_never_chosen() -> None:
     batch = priorities(6, failed=[0, 1], slow=[2, 3])
     calls = join([(A, batch)])
     may_be_chosen = np.array([False, True, False, True, True, False])
-    (chosen,) = CallSampler(10.0, seed=1, clock=Clock()).choose(calls, [may_be_chosen])
-    assert chosen == {1: Sample("failed", 1.0), 3: Sample("slow", 1.0), 4: Sample("share", 1.0)}
+    (chosen,) = CallSampler(10.0, seed=1, clock=Clock()).choose_calls(calls, [may_be_chosen])
+    assert chosen == {1: CallSample("failed", 1.0), 3: CallSample("slow", 1.0), 4: CallSample("share", 1.0)}
 
 
 def test_failures_have_half_slow_and_unsure_calls_a_quarter_and_models_even_shares() -> None:
@@ -103,7 +103,7 @@ def test_a_failure_of_a_model_seldom_called_comes_before_the_hundredth_of_anothe
     sampler = CallSampler(10.0, seed=1, clock=clock)
     for _ in range(50):
         outage, seldom = choose(sampler, [(A, priorities(500, failed=range(500))), (B, priorities(9, failed=[4]))])
-        assert seldom[4] == Sample("failed", 1.0)
+        assert seldom[4] == CallSample("failed", 1.0)
         clock.now_s += 1.0
     assert {sample.reason for sample in outage.values()} == {"failed", "share"}
 
@@ -160,7 +160,7 @@ def test_signals_of_one_round_choose_the_same_calls() -> None:
     for _ in range(20):
         batch = priorities(700, failed=range(9), slow=range(20, 30))
         calls = join([(A, batch)])
-        assert spans.choose(calls, [every(batch)]) == events.choose(calls, [every(batch)])
+        assert spans.choose_calls(calls, [every(batch)]) == events.choose_calls(calls, [every(batch)])
         clock.now_s += 1.0
 
 
@@ -180,8 +180,11 @@ def test_each_calls_chance_is_the_probability_it_is_told() -> None:
 
 
 def test_the_attributes_say_why_and_how_likely() -> None:
-    assert sample_attributes(Sample("slow", 0.25)) == {"ml.sampling.reason": "slow", "ml.sampling.probability": 0.25}
-    assert sample_attributes(None) == {}
+    assert build_sampling_attributes(CallSample("slow", 0.25)) == {
+        "ml.sampling.reason": "slow",
+        "ml.sampling.probability": 0.25,
+    }
+    assert build_sampling_attributes(None) == {}
 
 
 def weighted_quantile(values: Floats, weights: Floats, share: float) -> float:
@@ -207,15 +210,15 @@ def test_failures_are_there_and_weighted_figures_are_true(seed: int) -> None:
             durations[model.name].append(of_round[model.name])
             failed = np.flatnonzero(random_values.random(calls) < 0.01)
             failures += failed.size
-            slow = detector.detect(model.name, (of_round[model.name] * 1e9).astype(np.int64), None)
+            slow = detector.detect_slow_calls(model.name, (of_round[model.name] * 1e9).astype(np.int64), None)
             batches.append((model, priorities(calls, failed=failed, slow=np.flatnonzero(slow))))
-        calls_of_round = make_round(
+        calls_of_round = make_sampling_round(
             [model for model, _ in batches],
             [batch for _, batch in batches],
             [(values * 1e9).astype(np.int64) for values in of_round.values()],
         )
         with_span, with_event = (
-            sampler.choose(calls_of_round, [every(batch) for _, batch in batches]) for sampler in (spans, events)
+            sampler.choose_calls(calls_of_round, [every(batch) for _, batch in batches]) for sampler in (spans, events)
         )
         assert with_span == with_event
         reserve += 5.0 if clock.now_s else 0.0

@@ -31,7 +31,7 @@ def emitted(*loads: ModelLoad) -> list[tuple[str | None, str | None, int | None,
     provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
     events = EventWriter(provider)
     for load in loads:
-        events.write_model(load, offset_ns=100)
+        events.write_model_event(load, offset_ns=100)
     provider.shutdown()
     records = [found.log_record for found in exporter.get_finished_logs()]
     return [(r.event_name, r.severity_text, r.timestamp, dict(r.attributes or {})) for r in records]
@@ -75,6 +75,6 @@ def test_other_providers_are_no_new_model_and_a_failure_is_none(caplog: pytest.L
 
 def test_without_a_provider_of_events_the_log_line_stays(caplog: pytest.LogCaptureFixture) -> None:
     events = EventWriter(None)
-    events.write_model(LOADED, offset_ns=0)
-    events.write_model(LOADED, offset_ns=0)
+    events.write_model_event(LOADED, offset_ns=0)
+    events.write_model_event(LOADED, offset_ns=0)
     assert len(caplog.records) == 1

@@ -16,7 +16,7 @@ REFUSING = ("127.0.0.1", 1)
 
 
 def make(signal: Signal, **environ: str) -> list[Any]:
-    exporters = ExporterFactory(environ).make(signal)
+    exporters = ExporterFactory(environ).make_exporters(signal)
     for exporter in exporters:
         exporter.shutdown()
     return exporters
@@ -81,7 +81,7 @@ def test_the_protocol_of_a_signal_wins_over_the_common_one(
 
 def test_http_json_is_used_where_its_exporter_is_installed(caplog: pytest.LogCaptureFixture) -> None:
     factory = ExporterFactory({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})
-    made = [exporter for signal in ("traces", "metrics", "logs") for exporter in factory.make(signal)]
+    made = [exporter for signal in ("traces", "metrics", "logs") for exporter in factory.make_exporters(signal)]
     for exporter in made:
         exporter.shutdown()
     is_installed = has_json_exporter()

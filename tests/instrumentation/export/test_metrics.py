@@ -21,10 +21,10 @@ def test_whoever_closes_leaves_its_successor_on_the_same_provider_alone() -> Non
         metrics = data.resource_metrics[0].scope_metrics[0].metrics if data and data.resource_metrics else []
         return [getattr(point, "value", point) for metric in metrics for point in metric.data.data_points]
 
-    first.close()
+    first.stop_callbacks()
     assert active() == [1]
     assert set(drained) == {"second"}
-    second.close()
+    second.stop_callbacks()
     drained.clear()
     assert (active(), drained) == ([], [])
     provider.shutdown()

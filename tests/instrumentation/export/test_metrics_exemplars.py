@@ -28,13 +28,18 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 import otel_mlmon
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
-from otel_mlmon.instrumentation.aggregate.aggregator import Snapshot
+from otel_mlmon.instrumentation.aggregate.aggregator import MetricSnapshot
 from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
-from otel_mlmon.instrumentation.decode.predictions import Confidences, Head, Labels, Predictions
+from otel_mlmon.instrumentation.decode.predictions import (
+    ClassificationHead,
+    PredictedLabels,
+    PredictionConfidences,
+    Predictions,
+)
 from otel_mlmon.instrumentation.export import bulk
-from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons
-from otel_mlmon.instrumentation.export.call_sampler import prioritize
-from otel_mlmon.instrumentation.export.metrics import MAX_EXEMPLARS, MetricWriter, spread_over_ranks
+from otel_mlmon.instrumentation.export.bulk_self_test import BulkUnavailableReasons
+from otel_mlmon.instrumentation.export.call_sampler import prioritize_calls
+from otel_mlmon.instrumentation.export.metrics import MAX_EXEMPLARS, MetricWriter, pick_exemplar_values
 from otel_mlmon.instrumentation.lifecycle import Handle
 from otel_mlmon.testing import capture
 from otel_mlmon.types import ModelKey
@@ -189,17 +194,19 @@ def test_exemplars_of_a_batch_are_a_few_calls_evenly_over_the_ranks() -> None:
         errors=[None] * 100 + ["ValueError"],
         batch_sizes=np.ones(calls, dtype=np.int64),
         heads={
-            "": Head(
-                labels=Labels(codes=np.array([0, 1, 1, 0]), calls=np.array([3, 4, 5, 100]), table=["cat", "dog"]),
-                confidences=Confidences(np.array([0.0, 0.5]), np.array([7, 9])),
+            "": ClassificationHead(
+                labels=PredictedLabels(
+                    codes=np.array([0, 1, 1, 0]), calls=np.array([3, 4, 5, 100]), table=["cat", "dog"]
+                ),
+                confidences=PredictionConfidences(np.array([0.0, 0.5]), np.array([7, 9])),
             )
         },
     )
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
     metrics = MetricWriter(provider, drain=lambda: None, sessions=list)
-    metrics.write(
-        Snapshot(
+    metrics.write_snapshot(
+        MetricSnapshot(
             model=ModelKey("m"),
             durations_s={
                 "": durations_ns[:100] / 1e9,
@@ -213,13 +220,13 @@ def test_exemplars_of_a_batch_are_a_few_calls_evenly_over_the_ranks() -> None:
     span_contexts = {call: sampled(call + 1) for call in range(calls) if call != 5}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bulk, "offer_exemplar", lambda instrument, *offer: offers.append((instrument.name, *offer)))
-        metrics.add_exemplars(predictions, prioritize(predictions), span_contexts, offset_ns=7)
-        metrics.add_exemplars(predictions, prioritize(predictions), {}, offset_ns=7)
+        metrics.add_exemplars(predictions, prioritize_calls(predictions), span_contexts, offset_ns=7)
+        metrics.add_exemplars(predictions, prioritize_calls(predictions), {}, offset_ns=7)
         guard("exemplars").is_open = True
-        metrics.add_exemplars(predictions, prioritize(predictions), span_contexts, offset_ns=7)
-        guard("exemplars").reset()
-        metrics.unavailable_reasons = UnavailableReasons("", "a reason")
-        metrics.add_exemplars(predictions, prioritize(predictions), span_contexts, offset_ns=7)
+        metrics.add_exemplars(predictions, prioritize_calls(predictions), span_contexts, offset_ns=7)
+        guard("exemplars").reset_stage()
+        metrics.unavailable_reasons = BulkUnavailableReasons("", "a reason")
+        metrics.add_exemplars(predictions, prioritize_calls(predictions), span_contexts, offset_ns=7)
     provider.shutdown()
     base = {"ml.model.name": "m"}
     order = sorted((duration_ns, call) for call, duration_ns in enumerate(durations_ns[:100].tolist()) if call != 5)
@@ -242,7 +249,7 @@ def test_exemplars_of_a_batch_are_a_few_calls_evenly_over_the_ranks() -> None:
 @pytest.mark.parametrize("count", [1, MAX_EXEMPLARS, MAX_EXEMPLARS + 1, 1000])
 def test_the_spread_keeps_both_extremes_and_no_more_than_it_may(count: int) -> None:
     values = [(float(value), value) for value in np.random.default_rng(count).permutation(count).tolist()]
-    spread = spread_over_ranks(values)
+    spread = pick_exemplar_values(values)
     assert len(spread) == min(count, MAX_EXEMPLARS)
     assert {min(values), max(values)} <= set(spread) <= set(values)
     if count <= MAX_EXEMPLARS:
@@ -282,7 +289,7 @@ def test_the_hosts_random_state_is_not_touched() -> None:
     random.seed(1)
     before = random.getstate()
     for value in range(1, 50):
-        bulk.record_at_once(histogram, np.array([float(value)]), {}, (float(value), sampled(0xABC)))
+        bulk.record_values_at_once(histogram, np.array([float(value)]), {}, (float(value), sampled(0xABC)))
         bulk.offer_exemplar(histogram, float(value), {}, sampled(0xABC), 1)
         bulk.offer_exemplar(counter, 1, {}, sampled(0xABC), 1)
     assert random.getstate() == before

@@ -10,17 +10,17 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.aggregate.aggregator import Snapshot
+from otel_mlmon.instrumentation.aggregate.aggregator import MetricSnapshot
 from otel_mlmon.instrumentation.decode.predictions import InputSummary
-from otel_mlmon.instrumentation.export.metrics import MetricWriter, exponential_views
+from otel_mlmon.instrumentation.export.metrics import MetricWriter, make_exponential_views
 from otel_mlmon.internal_events import JOURNAL
 from otel_mlmon.types import ModelKey
 
 INCOME = 52_340.75
 
 
-def _snapshot(count: int) -> Snapshot:
-    return Snapshot(
+def _snapshot(count: int) -> MetricSnapshot:
+    return MetricSnapshot(
         model=ModelKey("loan", "1"),
         values={"amount": np.full(count, INCOME)},
         inputs=InputSummary(features={"income": np.full(count, INCOME)}, samples=count),
@@ -29,7 +29,7 @@ def _snapshot(count: int) -> Snapshot:
 
 def test_nine_values_wait_for_the_tenth_and_no_byte_of_one_leaves() -> None:
     reader = InMemoryMetricReader()
-    provider = MeterProvider(metric_readers=[reader], views=exponential_views(), shutdown_on_exit=False)
+    provider = MeterProvider(metric_readers=[reader], views=make_exponential_views(), shutdown_on_exit=False)
     writer = MetricWriter(provider, drain=lambda: None, sessions=list, min_new_values=10)
 
     def counts() -> dict[str, int]:
@@ -44,16 +44,16 @@ def test_nine_values_wait_for_the_tenth_and_no_byte_of_one_leaves() -> None:
         }
         return {name: getattr(point, "count", -1) for name, point in points.items()}
 
-    writer.write(_snapshot(4))
-    writer.write(_snapshot(5))
+    writer.write_snapshot(_snapshot(4))
+    writer.write_snapshot(_snapshot(5))
     assert counts() == {}
-    writer.write(_snapshot(1))
+    writer.write_snapshot(_snapshot(1))
     assert counts() == {semconv.FEATURE.name: 10, semconv.VALUE.name: 10}
-    writer.write(_snapshot(9))
+    writer.write_snapshot(_snapshot(9))
     assert counts() == {semconv.FEATURE.name: 10, semconv.VALUE.name: 10}
-    before = JOURNAL.totals(semconv.VALUES_DROPPED.name).get((("reason", "too_few"),), 0)
+    before = JOURNAL.read_totals(semconv.VALUES_DROPPED.name).get((("reason", "too_few"),), 0)
     writer.drop_held_values()
-    after = JOURNAL.totals(semconv.VALUES_DROPPED.name)[("reason", "too_few"),]
+    after = JOURNAL.read_totals(semconv.VALUES_DROPPED.name)[("reason", "too_few"),]
     assert after - before == 18
-    writer.close()
+    writer.stop_callbacks()
     provider.shutdown()

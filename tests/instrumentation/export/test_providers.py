@@ -24,7 +24,7 @@ REFUSING = ("127.0.0.1", 1)
 """Where nobody listens: a port for which one has to be root, and which no program uses."""
 
 
-def _find(environ: dict[str, str], **arguments: Any) -> providers.Providers:
+def _find(environ: dict[str, str], **arguments: Any) -> providers.SignalProviders:
     settings, _ = resolve_settings(InstrumentationSettings, arguments, environ={})
     return providers.find_providers(settings, base=Resource.create(), environ=environ)
 
@@ -33,8 +33,8 @@ def test_signals_switched_off_by_the_environment_have_no_provider() -> None:
     environ = {f"OTEL_{name}_EXPORTER": "none" for name in ("TRACES", "METRICS", "LOGS")}
     found = _find(environ)
     assert (found.tracer, found.meter, found.logger, found.own) == (None, None, None, [])
-    assert found.flush(1.0)
-    assert found.shutdown(1.0)
+    assert found.flush_providers(1.0)
+    assert found.shut_down_providers(1.0)
 
 
 def test_given_providers_are_used_and_not_owned(caplog: pytest.LogCaptureFixture) -> None:
@@ -51,7 +51,7 @@ from otel_mlmon.instrumentation.export import providers
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, resolve_settings
 from tests.support.otlp_server import OtlpServer
 settings, _ = resolve_settings(InstrumentationSettings, {}, environ={})
-found = providers.find_providers(settings, base=providers.create_resource(), environ=os.environ)
+found = providers.find_providers(settings, base=providers.create_otel_resource(), environ=os.environ)
 process = resource.start(found.meter)
 before = set(sys.modules)
 found.meter.get_meter("m").create_histogram("h").record(1.0)
@@ -110,8 +110,8 @@ def test_a_shutdown_that_hangs_is_left_behind_at_the_deadline() -> None:
     warned: list[str] = []
     hangs: Any = Hangs()
     ends: Any = Ends()
-    found = providers.Providers(tracer=hangs, meter=ends, own=[hangs, ends], warn=warned.append)
-    assert not found.shutdown(0.05)
+    found = providers.SignalProviders(tracer=hangs, meter=ends, own=[hangs, ends], warn=warned.append)
+    assert not found.shut_down_providers(0.05)
     assert warned == ["traces"]
     release.set()
 

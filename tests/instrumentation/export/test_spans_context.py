@@ -7,9 +7,9 @@ from opentelemetry import context
 
 from otel_mlmon.instrumentation.export.spans import (
     EMPTY_CONTEXT,
-    is_suppressed,
+    is_call_suppressed,
     make_context_reader,
-    otel_context,
+    read_otel_context,
     split_contexts,
 )
 
@@ -63,7 +63,7 @@ def test_what_is_carried_beside_a_context_is_told_apart() -> None:
         [EMPTY_CONTEXT, SPAN, SPAN, EMPTY_CONTEXT],
         [None, None, "around", "alone"],
     )
-    assert [otel_context(captured) for captured in (None, SPAN, (None, "alone"))] == [
+    assert [read_otel_context(captured) for captured in (None, SPAN, (None, "alone"))] == [
         EMPTY_CONTEXT,
         SPAN,
         EMPTY_CONTEXT,
@@ -71,12 +71,12 @@ def test_what_is_carried_beside_a_context_is_told_apart() -> None:
 
 
 def test_suppression_is_not_looked_for_in_a_context_that_is_no_mapping() -> None:
-    assert not is_suppressed(object())
+    assert not is_call_suppressed(object())
 
 
 def test_suppression_is_seen_beside_anything() -> None:
     quiet = context.Context({"suppress_instrumentation": True})
-    assert [is_suppressed(captured) for captured in (None, SPAN, quiet, (quiet, "around"), (None, "alone"))] == [
+    assert [is_call_suppressed(captured) for captured in (None, SPAN, quiet, (quiet, "around"), (None, "alone"))] == [
         False,
         False,
         True,

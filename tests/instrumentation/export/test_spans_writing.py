@@ -16,7 +16,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, Trace
 
 from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
 from otel_mlmon.instrumentation.decode.predictions import Predictions
-from otel_mlmon.instrumentation.export.call_sampler import Sample, prioritize
+from otel_mlmon.instrumentation.export.call_sampler import CallSample, prioritize_calls
 from otel_mlmon.instrumentation.export.error_tracker import SpanIds
 from otel_mlmon.instrumentation.export.spans import SpanWriter
 
@@ -37,7 +37,7 @@ def write(
     sampler: Sampler = ALWAYS_ON,
     ratio: float = 1.0,
 ) -> tuple[list[ReadableSpan], dict[int, Context]]:
-    """The spans of calls of 5 ns, one after the other, and the contexts that `write` returns."""
+    """The spans of calls of 5 ns, one after the other, and the contexts that `write_spans` returns."""
     calls = len(contexts)
     exporter = InMemorySpanExporter()
     provider = TracerProvider(sampler=sampler)
@@ -52,13 +52,13 @@ def write(
         batch_sizes=np.ones(calls, dtype=np.int64),
     )
     writer = SpanWriter(provider, ratio=ratio, rng=random.Random(1))
-    priorities = prioritize(predictions)
-    candidates = writer.find_candidates(predictions, priorities)
-    span_contexts = writer.write(
+    priorities = prioritize_calls(predictions)
+    candidates = writer.find_span_candidates(predictions, priorities)
+    span_contexts = writer.write_spans(
         predictions,
         priorities,
         candidates.with_sampled_parent,
-        {call: Sample("share", 0.5) for call in np.flatnonzero(candidates.may_be_chosen).tolist()},
+        {call: CallSample("share", 0.5) for call in np.flatnonzero(candidates.may_be_chosen).tolist()},
         offset_ns=START_NS,
         related_spans=related.get if related else None,
     )

@@ -46,16 +46,16 @@ def test_a_counter_loses_nothing_between_threads_and_reads() -> None:
 
     def work() -> None:
         for _ in range(2000):
-            counter.add()
+            counter.increment()
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        assert counter.value() <= 16_000
+        assert counter.read_count() <= 16_000
     for thread in threads:
         thread.join()
-    assert (counter.value(), counter.value()) == (16_000, 16_000)
+    assert (counter.read_count(), counter.read_count()) == (16_000, 16_000)
 
 
 def test_attends_when_a_quarter_of_its_bytes_is_taken() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from otel_mlmon.instrumentation.queue.call_queue import give_way_unless
+from otel_mlmon.instrumentation.queue.call_queue import make_interpreter_yield
 
 
 @pytest.fixture
@@ -30,11 +30,11 @@ def test_a_thread_that_waits_for_the_interpreter_gets_it_unless_there_is_no_time
     thread = threading.Thread(target=other)
     thread.start()
     gate.release()  # from here on it waits for the interpreter only
-    late = give_way_unless(lambda: True)
+    late = make_interpreter_yield(lambda: True)
     for _ in range(1000):
         late()
     assert came == []
-    in_time = give_way_unless(lambda: False)
+    in_time = make_interpreter_yield(lambda: False)
     for _ in range(10_000):
         if came:
             break

@@ -11,9 +11,9 @@ from otel_mlmon.instrumentation.runtime.input_sample import (
     CELLS,
     MAX_WHOLE_PIXELS,
     WIDE_VALUES,
-    count_sample,
-    sample_interval,
-    sample_positions,
+    compute_sample_interval,
+    compute_sample_positions,
+    count_sampled_pixels,
 )
 
 SIZES = [(224, 224), (64, 64), (640, 640), (480, 640), (1080, 1920), (299, 299), (96, 128), (100, 333), (512, 512)]
@@ -24,7 +24,7 @@ SLANTED = 0.1
 
 def off_by(pattern: np.ndarray) -> tuple[float, float]:
     """How much mean and standard deviation of the sample differ from those of the image."""
-    positions = sample_positions(*pattern.shape)
+    positions = compute_sample_positions(*pattern.shape)
     sample = pattern.ravel() if positions is None else pattern.ravel()[positions]
     return abs(sample.mean() - pattern.mean()), abs(sample.std() - pattern.std())
 
@@ -62,25 +62,25 @@ def test_boards_of_eight_pixels_keep_mean_and_contrast() -> None:
 
 @given(height=st.integers(0, 3000), width=st.integers(0, 3000))
 def test_positions_lie_within_the_image_in_order(height: int, width: int) -> None:
-    positions = sample_positions(height, width)
+    positions = compute_sample_positions(height, width)
     assert (positions is None) is (height * width <= MAX_WHOLE_PIXELS)
     if positions is None:
-        assert count_sample(height, width) == height * width
+        assert count_sampled_pixels(height, width) == height * width
         return
-    assert positions.shape == (CELLS * CELLS,) == (count_sample(height, width),)
+    assert positions.shape == (CELLS * CELLS,) == (count_sampled_pixels(height, width),)
     assert (np.diff(positions) >= 0).all()
     assert (positions[0] >= 0) & (positions[-1] < height * width)
 
 
 def test_the_positions_are_the_same_in_every_process() -> None:
-    positions = sample_positions(224, 224)
+    positions = compute_sample_positions(224, 224)
     assert positions is not None
     assert positions[:4].tolist() == [25, 38, 61, 187]
 
 
 @given(width=st.integers(1, 10_000_000))
 def test_a_step_within_a_row_is_no_product(width: int) -> None:
-    interval = sample_interval(width)
+    interval = compute_sample_interval(width)
     assert all(interval % divisor for divisor in range(2, min(interval, 1000)))
     values = -(-width // interval)
     assert values <= 4 * WIDE_VALUES

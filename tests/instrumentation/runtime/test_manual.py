@@ -12,7 +12,7 @@ import otel_mlmon
 from otel_mlmon import semconv
 from otel_mlmon.guard import FAILURE_LIMIT
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, RECORD_BYTES, Call, ValueRows, weigh_call
+from otel_mlmon.instrumentation.runtime.call import FIELDS, RECORD_BYTES, Call, ObservedValues, estimate_call_bytes
 from otel_mlmon.instrumentation.runtime.manual import MAX_FAILURES, MAX_MODELS, RUNTIME, ManualRecorder
 from otel_mlmon.instrumentation.runtime.runtime import Capture
 from otel_mlmon.instrumentation.runtime.values import SMALL_BYTES
@@ -28,7 +28,11 @@ class Watched:
     def __init__(self, *, max_bytes: int = 10**9) -> None:
         self.attended: list[bool] = []
         self.queue = CallQueue(
-            fields=FIELDS, max_records=100_000, max_bytes=max_bytes, attend=self.attended.append, weigh=weigh_call
+            fields=FIELDS,
+            max_records=100_000,
+            max_bytes=max_bytes,
+            attend=self.attended.append,
+            weigh=estimate_call_bytes,
         )
         self.read: Callable[[None], object] = lambda _: "context"
         self.recorder: ManualRecorder = RUNTIME.instrument(
@@ -180,7 +184,7 @@ UNREADABLE_CALLS: list[tuple[dict[str, Any], object, tuple[object, ...], dict[st
     # Arguments beside a duration of 2 ms; the features, label, confidence, value and scores that are read; what is not.
     ({"label": NO_LABEL}, None, NOTHING, {"label": 1}),
     ({"label": {"a": 1}, "confidence": 0.5}, None, (None, 0.5, None, None), {"label": 1}),
-    ({"label": ["a", NO_LABEL, "b"]}, None, (ValueRows(3, ("a", None, "b")), None, None, None), {"label": 1}),
+    ({"label": ["a", NO_LABEL, "b"]}, None, (ObservedValues(3, ("a", None, "b")), None, None, None), {"label": 1}),
     ({"confidence": [NO_LABEL, NO_LABEL], "label": "a"}, None, ("a", None, None, None), {"confidence": 1}),
     ({"value": [[1, 2], [3, 4]], "label": "a"}, None, ("a", None, None, None), {"value": 1}),
     ({"scores": "text", "label": "a", "features": {"x": 1}}, {"x": 1}, ("a", None, None, None), {"scores": 1}),
@@ -237,7 +241,7 @@ def test_of_a_value_that_raises_anything_else_the_times_are_recorded(watched: Wa
     assert (sides(first), first.ended_ns - first.started_ns) == (((None, None), NOTHING), 2_000_000)
     assert (sides(second), second.ended_ns - second.started_ns) == (((None, {"duration_s": 1}), NOTHING), 0)
     assert watched.queue.dropped() == {}
-    assert JOURNAL.totals(semconv.FAILURES.name) == {(("error.type", "AssertionError"), ("stage", "observe")): 2}
+    assert JOURNAL.read_totals(semconv.FAILURES.name) == {(("error.type", "AssertionError"), ("stage", "observe")): 2}
 
 
 @pytest.mark.guarded
@@ -254,7 +258,7 @@ def test_a_passing_fault_of_ours_is_counted_and_loses_nothing(watched: Watched) 
     otel_mlmon.observe("churn", label="a", duration_s=0.002)
     (call,) = watched.calls()
     assert (sides(call), call.context) == (((None, None), ("a", None, None, None)), "context")
-    assert JOURNAL.totals(semconv.FAILURES.name) == {(("error.type", "RuntimeError"), ("stage", "observe")): 1}
+    assert JOURNAL.read_totals(semconv.FAILURES.name) == {(("error.type", "RuntimeError"), ("stage", "observe")): 1}
 
 
 @pytest.mark.guarded

@@ -14,7 +14,7 @@ from otel_mlmon import semconv
 from otel_mlmon.instrumentation.runtime.call import SessionInfo
 from otel_mlmon.instrumentation.runtime.runtime import Capture, Instrumentation, Runtime, instrument_all, undo_all
 from otel_mlmon.internal_events import JOURNAL
-from otel_mlmon.registry import Registry
+from otel_mlmon.registry import PluginRegistry
 from tests.support.calls import Sink
 
 
@@ -70,7 +70,7 @@ def test_a_runtime_that_fails_or_is_absent_is_left_out(
     module = ModuleType("some_runtimes")
     vars(module).update(BROKEN=Broken(), ABSENT=Absent(), PRESENT=Present())
     monkeypatch.setitem(sys.modules, "some_runtimes", module)
-    runtimes: Registry[Runtime] = Registry(
+    runtimes: PluginRegistry[Runtime] = PluginRegistry(
         "otel_mlmon.none_such",
         {
             "missing": "some_runtimes:MISSING",
@@ -92,7 +92,7 @@ def test_a_runtime_that_fails_or_is_absent_is_left_out(
     assert list(instrumentations) == ["present"]
     assert sink.queue == ["asked"]
     assert "absent is not installed: its calls are not monitored." in caplog.messages
-    assert JOURNAL.totals(semconv.FAILURES.name) == {
+    assert JOURNAL.read_totals(semconv.FAILURES.name) == {
         (("error.type", "AttributeError"), ("stage", "runtime")): 1,
         (("error.type", "RuntimeError"), ("stage", "runtime")): 1,
     }

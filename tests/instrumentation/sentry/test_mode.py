@@ -15,7 +15,7 @@ from tests.support.processes import run_python
 from tests.support.sentry_endpoint import Endpoint, endpoint, initialise, no_sentry
 
 pytestmark = pytest.mark.skipif(
-    not sentry_otlp.is_available(), reason="this sentry-sdk has no OTLP integration: pip install -U sentry-sdk"
+    not sentry_otlp.is_otlp_available(), reason="this sentry-sdk has no OTLP integration: pip install -U sentry-sdk"
 )
 
 

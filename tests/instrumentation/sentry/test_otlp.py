@@ -19,7 +19,7 @@ from tests.support.processes import run_python
 from tests.support.sentry_endpoint import Endpoint, endpoint, initialise, no_sentry
 
 needs_integration = pytest.mark.skipif(
-    not sentry_otlp.is_available(), reason="this sentry-sdk has no OTLP integration: pip install -U sentry-sdk"
+    not sentry_otlp.is_otlp_available(), reason="this sentry-sdk has no OTLP integration: pip install -U sentry-sdk"
 )
 
 FEED = {"input": np.zeros((1, 4), np.float32)}
@@ -40,7 +40,7 @@ def sentry() -> Iterator[Endpoint]:
 
 
 def test_an_older_sentry_falls_back(sentry: Endpoint, caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sentry_otlp, "is_available", lambda: False)
+    monkeypatch.setattr(sentry_otlp, "is_otlp_available", lambda: False)
     initialise(sentry)
     with capture(sentry="otlp") as captured:
         assert captured.handle.status().sentry_mode == "native"

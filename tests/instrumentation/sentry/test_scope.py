@@ -15,7 +15,7 @@ import sentry_sdk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.instrumentation.sentry.scope import MAX_CACHED_TRACES, make_context_reader, span_ids
+from otel_mlmon.instrumentation.sentry.scope import MAX_CACHED_TRACES, make_context_reader, read_span_ids
 from tests.support.sentry_endpoint import no_sentry
 
 CONTEXT: ContextVar[object] = ContextVar("context", default=None)
@@ -215,4 +215,4 @@ def test_a_version_that_keeps_its_scopes_elsewhere(name: str, monkeypatch: pytes
     ],
 )
 def test_ids_as_numbers(context: object, ids: tuple[int, int] | None) -> None:
-    assert span_ids(context) == ids
+    assert read_span_ids(context) == ids

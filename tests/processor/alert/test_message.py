@@ -130,7 +130,7 @@ shares = st.lists(st.floats(0, 1), min_size=0, max_size=30)
 @given(
     shares,
     st.integers(0, 50),
-    st.sampled_from(RULES.names()),
+    st.sampled_from(RULES.list_names()),
     st.sampled_from(RuleState),
     st.booleans(),
     st.text(max_size=40),

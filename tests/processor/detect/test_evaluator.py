@@ -92,7 +92,7 @@ def window(
 
 
 def faults() -> int:
-    totals = JOURNAL.totals(semconv.FAILURES.name)
+    totals = JOURNAL.read_totals(semconv.FAILURES.name)
     return sum(count for attributes, count in totals.items() if ("stage", "drift") in attributes)
 
 

@@ -23,39 +23,39 @@ COUNTS = np.array([20, 40, 60, 80])
 
 
 def faults() -> int:
-    totals = JOURNAL.totals(semconv.FAILURES.name)
+    totals = JOURNAL.read_totals(semconv.FAILURES.name)
     return sum(count for attributes, count in totals.items() if ("stage", "drift") in attributes)
 
 
 @pytest.mark.parametrize("reference", [CLASSES, RANGES])
 def test_every_statistic_that_means_something_for_the_bins(reference: Reference) -> None:
     rows = {}
-    for name, statistic in STATISTICS.load_all().items():
+    for name, statistic in STATISTICS.load_all_plugins().items():
         if reference.bins.is_ordered or not statistic.needs_ordered_bins:
             measurement = statistic.measure(samples_of(reference.counts, COUNTS))
             p_value, noise = (
                 None if number is None else float(number) for number in (measurement.p_value, measurement.noise)
             )
             rows[name] = (float(measurement.value), p_value, noise)
-    assert measure_windows([(reference, COUNTS)], STATISTICS.load_all()) == [Statistics.from_rows(rows)]
+    assert measure_windows([(reference, COUNTS)], STATISTICS.load_all_plugins()) == [Statistics.from_rows(rows)]
 
 
 def test_together_is_one_by_one() -> None:
     windows = [(CLASSES, COUNTS), (FEW, np.array([1, 9])), (RANGES, COUNTS[::-1]), (CLASSES, COUNTS * 3)]
-    alone = [measure_windows([window], STATISTICS.load_all())[0] for window in windows]
-    assert measure_windows(windows, STATISTICS.load_all()) == alone
-    assert measure_windows([], STATISTICS.load_all()) == []
+    alone = [measure_windows([window], STATISTICS.load_all_plugins())[0] for window in windows]
+    assert measure_windows(windows, STATISTICS.load_all_plugins()) == alone
+    assert measure_windows([], STATISTICS.load_all_plugins()) == []
 
 
 @pytest.mark.guarded
 @pytest.mark.parametrize("bad", [np.array([1, 2]), np.array([1, 2, 3, -1])], ids=["other bins", "negative"])
 def test_a_bad_window_has_no_statistics_and_its_neighbours_have_theirs(bad: Any) -> None:
     before = faults()
-    results = measure_windows([(CLASSES, COUNTS), (CLASSES, bad), (CLASSES, COUNTS * 2)], STATISTICS.load_all())
+    results = measure_windows([(CLASSES, COUNTS), (CLASSES, bad), (CLASSES, COUNTS * 2)], STATISTICS.load_all_plugins())
     assert faults() == before + 1
-    alone = [measure_windows([(CLASSES, COUNTS * factor)], STATISTICS.load_all())[0] for factor in (1, 2)]
+    alone = [measure_windows([(CLASSES, COUNTS * factor)], STATISTICS.load_all_plugins())[0] for factor in (1, 2)]
     assert results == [alone[0], Statistics(), alone[1]]
-    assert measure_windows([(CLASSES, bad)], STATISTICS.load_all()) == [Statistics()]
+    assert measure_windows([(CLASSES, bad)], STATISTICS.load_all_plugins()) == [Statistics()]
 
 
 class Broken:
@@ -80,7 +80,9 @@ class Broken:
 @pytest.mark.parametrize("value", [None, np.float64(1.0), np.zeros(2), np.zeros((1, 1))])
 def test_a_bad_statistic_takes_nothing_with_it(value: Any) -> None:
     before = faults()
-    (statistics,) = measure_windows([(CLASSES, COUNTS)], {"broken": Broken(value), "psi": STATISTICS.load("psi")})
+    (statistics,) = measure_windows(
+        [(CLASSES, COUNTS)], {"broken": Broken(value), "psi": STATISTICS.load_plugin("psi")}
+    )
     assert faults() == before + 1
     assert statistics.names == ("psi",)
 

@@ -20,7 +20,7 @@ def hashed(key: str, words: Mapping[str, int] = WORDS) -> dict[str, int]:
     buckets = TextBuckets(key=key, model="shop")
     counts: dict[str, int] = {}
     for word, count in words.items():
-        bucket = buckets.assign(word)
+        bucket = buckets.assign_bucket(word)
         counts[bucket] = counts.get(bucket, 0) + count
     return counts
 
@@ -73,7 +73,7 @@ def test_texts_that_arrive_hashed_cannot_be_compared_with_a_reference_of_words(t
     Profile(
         model="shop", created="2026-01-01T00:00:00Z",
         streams={"input.city": StreamSketch(categories=Categories(counts=WORDS))},
-    ).write(file)  # fmt: skip
+    ).write_file(file)  # fmt: skip
     configuration = {"windows": {"pane": "10s"}, "models": {"shop": {"reference": {"file": str(file)}}}}
     with SimulatedProcessor(configuration) as processor:
         document = send(processor, hashed("one"))
@@ -89,7 +89,7 @@ def test_a_reference_of_buckets_judges_buckets(tmp_path: Path, are_hashed: bool)
     Profile(
         model="shop", created="2026-01-01T00:00:00Z",
         streams={"input.city": StreamSketch(categories=Categories(counts={w: 10 * c for w, c in counts.items()}))},
-    ).write(file)  # fmt: skip
+    ).write_file(file)  # fmt: skip
     configuration = {"windows": {"pane": "10s"}, "models": {"shop": {"reference": {"file": str(file)}}}}
     with SimulatedProcessor(configuration) as processor:
         document = send(processor, counts)

@@ -15,19 +15,19 @@ from numpy import ndarray
 from otel_mlmon.instrumentation.runtime.call import RECORD_BYTES, Context, Plan, Side, Sink, Tensor
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     SMALL_BYTES,
-    copier_of,
-    is_small,
-    length_limit,
-    row_bytes,
-    side_of,
-    weight_of,
+    compute_queue_limit,
+    compute_row_bytes,
+    estimate_copied_bytes,
+    is_small_output,
+    join_copies,
+    make_tensor_copier,
 )
-from otel_mlmon.instrumentation.runtime.onnxruntime.plans import Node
+from otel_mlmon.instrumentation.runtime.onnxruntime.plans import SessionNode
 
 ASYNC_ERROR: Final = "RuntimeError"
 """The `error.type` of a call that fails on onnxruntime's own thread, which passes its callback a text and no class."""
 
-PlanResults: TypeAlias = "Callable[[Mapping[int, tuple[Node, Any]]], Mapping[int, Tensor]]"
+PlanResults: TypeAlias = "Callable[[Mapping[int, tuple[SessionNode, Any]]], Mapping[int, Tensor]]"
 """Plans outputs by their position, from the description and first value of each."""
 
 RecordCall: TypeAlias = "Callable[..., None]"
@@ -51,7 +51,7 @@ class AsyncCopier:
     def __init__(
         self,
         plan: Plan,
-        nodes: Mapping[int, Node],
+        nodes: Mapping[int, SessionNode],
         plan_results: PlanResults,
         *,
         sink: Sink,
@@ -88,7 +88,7 @@ class AsyncCopier:
         # Two threads may both come here first; each records by its own plan, and one of them stays.
         record = self._make_general(plan, list(planned))
         record(started_ns, ended_ns, context, inputs, results, None, "")
-        if len(plan.inputs) == len(plan.outputs) == 1 and is_small(plan.inputs[0], plan.outputs[0]):
+        if len(plan.inputs) == len(plan.outputs) == 1 and is_small_output(plan.inputs[0], plan.outputs[0]):
             record = _make_single(plan, next(iter(planned)), self._sink, record)
         self.record = record
 
@@ -100,7 +100,7 @@ class AsyncCopier:
     def _make_general(self, plan: Plan, positions: Sequence[int]) -> RecordCall:
         offer, record_failure = self._sink.offer, self._record_failure
         copiers = [
-            (position, copier_of(tensor, is_input=False))
+            (position, make_tensor_copier(tensor, is_input=False))
             for position, tensor in zip(positions, plan.outputs, strict=True)
         ]
 
@@ -117,16 +117,16 @@ class AsyncCopier:
                 record_failure(started_ns, ended_ns, context)
                 return
             copies = [copy(results[position]) for position, copy in copiers]
-            weight = weight_of((*((inputs,) if isinstance(inputs, bytes) else inputs), *copies))
-            offer((plan, started_ns, ended_ns, context, inputs, side_of(copies), None), weight)
+            weight = estimate_copied_bytes((*((inputs,) if isinstance(inputs, bytes) else inputs), *copies))
+            offer((plan, started_ns, ended_ns, context, inputs, join_copies(copies), None), weight)
 
         return record
 
 
 def _make_single(plan: Plan, position: int, sink: Sink, general: RecordCall) -> RecordCall:
     """Makes the function that records calls of `run_async` with one small input and output, quickly."""
-    queue, extend, limit, small = sink.queue, sink.queue.extend, length_limit(sink), SMALL_BYTES
-    axes, row = len(plan.outputs[0].row_shape or ()) + 1, row_bytes(plan.outputs[0])
+    queue, extend, limit, small = sink.queue, sink.queue.extend, compute_queue_limit(sink), SMALL_BYTES
+    axes, row = len(plan.outputs[0].row_shape or ()) + 1, compute_row_bytes(plan.outputs[0])
 
     def record(
         started_ns: int,
@@ -149,10 +149,10 @@ def _make_single(plan: Plan, position: int, sink: Sink, general: RecordCall) -> 
 
 
 def _make_inputs_copier(tensors: Sequence[Tensor]) -> Callable[[Mapping[str, Any]], Side]:
-    copiers = [(tensor.name, copier_of(tensor, is_input=True)) for tensor in tensors]
+    copiers = [(tensor.name, make_tensor_copier(tensor, is_input=True)) for tensor in tensors]
 
     def copy_inputs(feed: Mapping[str, Any]) -> Side:
-        return side_of([copy(feed.get(name)) for name, copy in copiers])
+        return join_copies([copy(feed.get(name)) for name, copy in copiers])
 
     if len(tensors) != 1 or tensors[0].layout != "rows" or tensors[0].row_shape is None:
         return copy_inputs

@@ -24,22 +24,22 @@ from otel_mlmon.instrumentation.runtime.call import (
     Plan,
     SessionInfo,
     Tensor,
-    names_key,
-    path_of,
-    provider_names,
-    stamp_of,
+    make_output_names_key,
+    read_file_stamp,
+    read_model_path,
+    read_provider_names,
 )
-from otel_mlmon.instrumentation.runtime.model_graph import NO_LAZY_GRAPH, LazyGraph, ModelGraph
+from otel_mlmon.instrumentation.runtime.model_graph import NO_LAZY_GRAPH, LazyModelGraph, ModelGraph
 from otel_mlmon.instrumentation.runtime.onnxruntime.async_calls import AsyncCopier
-from otel_mlmon.instrumentation.runtime.onnxruntime.copies import CopyCall, make_copier
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.read import MAX_WHOLE_BYTES, read_bytes, read_file
+from otel_mlmon.instrumentation.runtime.onnxruntime.copies import CopyCall, make_call_copier
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.read import MAX_WHOLE_BYTES, read_model_bytes, read_model_file
 from otel_mlmon.instrumentation.runtime.onnxruntime.ort_values import (
     CopyValues,
     DeviceSampler,
-    make_value_copier,
-    shape_placeholder,
+    make_ort_value_call_copier,
+    make_shape_placeholder,
 )
-from otel_mlmon.instrumentation.runtime.onnxruntime.plans import Node, plan_inputs, plan_output, plan_outputs
+from otel_mlmon.instrumentation.runtime.onnxruntime.plans import SessionNode, plan_inputs, plan_output, plan_outputs
 from otel_mlmon.instrumentation.runtime.runtime import Capture
 
 ATTRIBUTE: Final = "_otel_mlmon"
@@ -75,16 +75,16 @@ class CallRecorder:
         """Lists the sessions that are alive now."""
         self._is_closed = False
 
-    def attach_copier(
+    def attach_run_copier(
         self, session: Any, output_names: Any, feed: Mapping[str, Any], outputs: Sequence[Any]
     ) -> CopyCall:
         """Makes the function that copies a session's calls of `run`, at the first call."""
         self.renew_context()
-        context, copiers, key = self._context, self._copiers_of(session), names_key(output_names)
+        context, copiers, key = self._context, self._copiers_of(session), make_output_names_key(output_names)
         info = copiers["session"]
         if len(copiers) > MAX_PLANS:
             timed = Plan(session=info, operation="run")
-            timing: CopyCall = copiers.get("timing") or make_copier(timed, [], sink=self.sink, context=context)
+            timing: CopyCall = copiers.get("timing") or make_call_copier(timed, [], sink=self.sink, context=context)
             self._keep(copiers, "timing", timing, info, context)
             return timing
         nodes = {node.name: node for node in session.get_outputs()}
@@ -99,7 +99,7 @@ class CallRecorder:
             outputs=tuple(planned.values()),
             output_names=tuple(nodes),
         )
-        copier = make_copier(plan, list(planned), sink=self.sink, context=context)
+        copier = make_call_copier(plan, list(planned), sink=self.sink, context=context)
         self._keep(copiers, key, copier, info, context)
         return copier
 
@@ -118,7 +118,7 @@ class CallRecorder:
         self.renew_context()
         context, copiers = self._context, self._copiers_of(session)
         info = copiers["session"]
-        names = names_key(output_names)
+        names = make_output_names_key(output_names)
         key: tuple[str, object] = (operation, names)
         nodes = {node.name: node for node in session.get_outputs()}
         inputs: tuple[Tensor, ...] = ()
@@ -129,11 +129,11 @@ class CallRecorder:
                 timing: CopyValues = copiers[key]
                 return timing
         else:
-            arrays = {name: shape_placeholder(value) for name, value in feed.items()}
+            arrays = {name: make_shape_placeholder(value) for name, value in feed.items()}
             has_feed = operation == "run_with_ort_values" and names != ("",)
             inputs = plan_inputs(session, arrays) if has_feed else ()
             planned = self._plan_values(info, nodes, nodes if names is None else names, values, inputs)
-        copier = make_value_copier(
+        copier = make_ort_value_call_copier(
             Plan(
                 session=info,
                 operation=operation,
@@ -154,14 +154,14 @@ class CallRecorder:
     def _plan_values(
         self,
         info: SessionInfo,
-        nodes: Mapping[str, Node],
+        nodes: Mapping[str, SessionNode],
         names: Iterable[str],
         values: Any,
         inputs: Sequence[Tensor],
     ) -> dict[int, Tensor]:
         """Plans which `OrtValue` outputs are copied; if nothing else is, one shape that tells the batch size."""
         described = {
-            position: (nodes[name], shape_placeholder(values[position]))
+            position: (nodes[name], make_shape_placeholder(values[position]))
             for position, name in enumerate(names)
             if name in nodes and position < len(values)
         }
@@ -183,11 +183,11 @@ class CallRecorder:
         self.renew_context()
         context, copiers = self._context, self._copiers_of(session)
         info = copiers["session"]
-        names = names_key(output_names)
+        names = make_output_names_key(output_names)
         key: tuple[str, object] = ("run_async", names)
         nodes = {node.name: node for node in session.get_outputs()}
         inputs: tuple[Tensor, ...] = ()
-        chosen: dict[int, Node] = {}
+        chosen: dict[int, SessionNode] = {}
         if len(copiers) > MAX_PLANS:
             key = ("timing", "run_async")
             if key in copiers:
@@ -218,12 +218,12 @@ class CallRecorder:
             plan = copiers.get(("times", operation))
             if plan is None:
                 plan = copiers["times", operation] = Plan(session=copiers["session"], operation=operation)
-            self.sink.offer((plan, started_ns, ended_ns, self.context(), (), (), error), RECORD_BYTES)
+            self.sink.offer((plan, started_ns, ended_ns, self.read_context(), (), (), error), RECORD_BYTES)
         except BaseException:
             self.sink.drop(DROP_FAULT)
             raise
 
-    def context(self) -> object:
+    def read_context(self) -> object:
         """Returns the OpenTelemetry context of the current thread; None if there is none."""
         self.renew_context()
         return self._context(None)
@@ -236,7 +236,7 @@ class CallRecorder:
             for session in self._live_sessions():
                 _detach(session.__dict__.get(ATTRIBUTE, {}))
 
-    def swallow(self, error: BaseException, session: Any, operation: str, started_ns: int, ended_ns: int) -> bool:
+    def swallow_error(self, error: BaseException, session: Any, operation: str, started_ns: int, ended_ns: int) -> bool:
         """Records only the times of an inference call that could not be copied, because of an internal error.
 
         Returns:
@@ -249,7 +249,7 @@ class CallRecorder:
             self._record_times(session, operation, started_ns, ended_ns, None)
         return True
 
-    def record_load(
+    def record_session_load(
         self,
         session: Any,
         source: object,
@@ -262,13 +262,13 @@ class CallRecorder:
         """Records that a session was created, or could not be, and how long that took."""
         with self.stage:
             copiers = {} if error else self._copiers_of(session, stamp)
-            requested = copiers["requested"] = provider_names(providers)
+            requested = copiers["requested"] = read_provider_names(providers)
             self._capture.loads.append(
                 Load(
                     session=copiers.get("session"),
-                    path=path_of(source),
+                    path=read_model_path(source),
                     ended_ns=time.perf_counter_ns(),
-                    context=self.context(),
+                    context=self.read_context(),
                     duration_s=duration_s,
                     error_type=type(error).__qualname__ if error else None,
                     requested=requested,
@@ -276,7 +276,7 @@ class CallRecorder:
                 )
             )
 
-    def record_providers(self, session: Any, requested: tuple[str, ...]) -> None:
+    def record_provider_change(self, session: Any, requested: tuple[str, ...]) -> None:
         """Records that a session changed to other execution providers."""
         with self.stage:
             is_new = ATTRIBUTE not in session.__dict__
@@ -287,10 +287,10 @@ class CallRecorder:
             copiers["requested"] = requested
             _detach(copiers)
             self._capture.loads.append(
-                Load(info, info.path, time.perf_counter_ns(), self.context(), is_new=is_new, requested=requested)
+                Load(info, info.path, time.perf_counter_ns(), self.read_context(), is_new=is_new, requested=requested)
             )
 
-    def requested_providers(self, session: Any) -> tuple[str, ...]:
+    def find_requested_providers(self, session: Any) -> tuple[str, ...]:
         """Returns the execution providers that a session was created with; empty if not observed."""
         names: tuple[str, ...] = session.__dict__.get(ATTRIBUTE, {}).get("requested", ())
         return names
@@ -337,10 +337,12 @@ class CallRecorder:
         if self._is_closed or context is not self._context or copiers.get("session") is not info:
             copiers.pop(key, None)
 
-    def _describe(self, session: Any, *, stamp: FileStamp | None = None, graph: LazyGraph | None = None) -> SessionInfo:
+    def _describe(
+        self, session: Any, *, stamp: FileStamp | None = None, graph: LazyModelGraph | None = None
+    ) -> SessionInfo:
         meta = session.get_modelmeta()
         source = getattr(session, "_model_path", None)
-        path = path_of(source)
+        path = read_model_path(source)
         path = os.path.abspath(path) if path else ""  # noqa: PTH100 - a Path costs more than the call
         providers = session.get_providers()
         return SessionInfo(
@@ -375,20 +377,22 @@ def _forget(
         sessions.pop(identity, None)
 
 
-def _make_graph(session: Any, path: str, stamp: FileStamp | None) -> LazyGraph:
+def _make_graph(session: Any, path: str, stamp: FileStamp | None) -> LazyModelGraph:
     """Makes the object that reads a session's model file later, on the worker thread."""
     names = tuple(node.name for node in session.get_outputs())
     content = getattr(session, "_model_bytes", None)
     if not isinstance(content, bytes):
         if not path:
             return NO_LAZY_GRAPH
-        return LazyGraph(functools.partial(read_file, path, stamp=stamp or stamp_of(path), names=names))
+        return LazyModelGraph(
+            functools.partial(read_model_file, path, stamp=stamp or read_file_stamp(path), names=names)
+        )
     if len(content) <= MAX_WHOLE_BYTES:
         # Held until it was read, within a second, even if its session ends before.
-        return LazyGraph(functools.partial(read_bytes, content, names=names))
-    return LazyGraph(functools.partial(_read_live_bytes, weakref.ref(session), names))
+        return LazyModelGraph(functools.partial(read_model_bytes, content, names=names))
+    return LazyModelGraph(functools.partial(_read_live_bytes, weakref.ref(session), names))
 
 
 def _read_live_bytes(session: weakref.ref[Any], names: Sequence[str]) -> ModelGraph:
     content = getattr(session(), "_model_bytes", None)
-    return read_bytes(content, names=names) if isinstance(content, bytes) else ModelGraph(state="missing")
+    return read_model_bytes(content, names=names) if isinstance(content, bytes) else ModelGraph(state="missing")

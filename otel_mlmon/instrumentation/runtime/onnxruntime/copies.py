@@ -16,7 +16,11 @@ import numpy as np
 from numpy import ndarray
 
 from otel_mlmon.instrumentation.runtime.call import FIELDS, RECORD_BYTES, Context, Item, Plan, Shape, Side, Sink, Tensor
-from otel_mlmon.instrumentation.runtime.input_sample import count_sample, sample_interval, sample_positions
+from otel_mlmon.instrumentation.runtime.input_sample import (
+    compute_sample_interval,
+    compute_sample_positions,
+    count_sampled_pixels,
+)
 
 SMALL_BYTES: Final = 1024
 """The largest input and output that are copied by the specialised closure."""
@@ -53,15 +57,15 @@ CopyCall = Callable[[Mapping[str, Any], Sequence[Any], int, int], None]
 """Copies one call: feed, outputs, `started_ns`, `ended_ns`."""
 
 
-def make_copier(plan: Plan, positions: Sequence[int], *, sink: Sink, context: Context) -> CopyCall:
+def make_call_copier(plan: Plan, positions: Sequence[int], *, sink: Sink, context: Context) -> CopyCall:
     """Makes the function that copies the inference calls of a session, as its plan says."""
     general = _general(plan, positions, sink, context)
-    if len(plan.inputs) == len(plan.outputs) == 1 and is_small(plan.inputs[0], plan.outputs[0]):
+    if len(plan.inputs) == len(plan.outputs) == 1 and is_small_output(plan.inputs[0], plan.outputs[0]):
         return _single(plan, positions[0], sink, context, general)
     return general
 
 
-def is_small(source: Tensor, result: Tensor) -> bool:
+def is_small_output(source: Tensor, result: Tensor) -> bool:
     """Returns whether an output is small whenever the input is, so that it may be copied without checking its size.
 
     Neither may be absent: what is looked up in a dictionary of the host's with defaults would be added to it.
@@ -74,16 +78,16 @@ def is_small(source: Tensor, result: Tensor) -> bool:
         or result.row_shape is None
     ):
         return False
-    rows = SMALL_BYTES // max(row_bytes(source), 1)
-    return 0 < rows * row_bytes(result) <= MAX_OUTPUT_BYTES
+    rows = SMALL_BYTES // max(compute_row_bytes(source), 1)
+    return 0 < rows * compute_row_bytes(result) <= MAX_OUTPUT_BYTES
 
 
-def row_bytes(tensor: Tensor) -> int:
+def compute_row_bytes(tensor: Tensor) -> int:
     """Computes how many bytes one row of a tensor takes."""
     return int(np.dtype(tensor.dtype).itemsize * np.prod(tensor.row_shape or (1,), dtype=np.int64))
 
 
-def length_limit(sink: Sink) -> int:
+def compute_queue_limit(sink: Sink) -> int:
     """Computes up to which length the call queue may be extended without counting bytes.
 
     Up to it, a closure may extend the queue without counting bytes.
@@ -96,10 +100,10 @@ def _single(plan: Plan, position: int, sink: Sink, context: Context, general: Co
 
     onnxruntime holds an input against the shape that the model declares, an output not.
     """
-    axes, row = len(plan.outputs[0].row_shape or ()) + 1, row_bytes(plan.outputs[0])
+    axes, row = len(plan.outputs[0].row_shape or ()) + 1, compute_row_bytes(plan.outputs[0])
     name, small = plan.inputs[0].name, SMALL_BYTES
     queue, extend = sink.queue, sink.queue.extend
-    limit = length_limit(sink)
+    limit = compute_queue_limit(sink)
 
     def copy_call(feed: Mapping[str, Any], outputs: Sequence[Any], started_ns: int, ended_ns: int) -> None:
         array = feed[name]
@@ -116,21 +120,22 @@ def _single(plan: Plan, position: int, sink: Sink, context: Context, general: Co
 
 def _general(plan: Plan, positions: Sequence[int], sink: Sink, context: Context) -> CopyCall:
     offer = sink.offer
-    input_copiers = [(tensor.name, copier_of(tensor, is_input=True)) for tensor in plan.inputs]
+    input_copiers = [(tensor.name, make_tensor_copier(tensor, is_input=True)) for tensor in plan.inputs]
     output_copiers = [
-        (position, copier_of(tensor, is_input=False)) for position, tensor in zip(positions, plan.outputs, strict=True)
+        (position, make_tensor_copier(tensor, is_input=False))
+        for position, tensor in zip(positions, plan.outputs, strict=True)
     ]
 
     def copy_call(feed: Mapping[str, Any], outputs: Sequence[Any], started_ns: int, ended_ns: int) -> None:
         inputs = [copy(feed.get(name)) for name, copy in input_copiers]
         copies = [copy(outputs[position]) for position, copy in output_copiers]
-        record = (plan, started_ns, ended_ns, context(None), side_of(inputs), side_of(copies), None)
-        offer(record, weight_of((*inputs, *copies)))
+        record = (plan, started_ns, ended_ns, context(None), join_copies(inputs), join_copies(copies), None)
+        offer(record, estimate_copied_bytes((*inputs, *copies)))
 
     return copy_call
 
 
-def copier_of(tensor: Tensor, *, is_input: bool) -> Copy:
+def make_tensor_copier(tensor: Tensor, *, is_input: bool) -> Copy:
     """Makes the function that copies one input or output as the plan says."""
     if tensor.layout == "rows":
         limits = (MAX_INPUT_BYTES, SAMPLE_BYTES) if is_input else (MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES)
@@ -178,7 +183,7 @@ def _pixels(value: Any, *, dtype: np.dtype[Any], channels_first: bool) -> Item:
         return None
     images = value[:: _image_interval(value, channels_first=channels_first)]
     height, width = value.shape[2:] if channels_first else value.shape[1:3]
-    positions = sample_positions(height, width)
+    positions = compute_sample_positions(height, width)
     if positions is None:
         return (value.shape, images.tobytes())
     if not images.flags.c_contiguous:
@@ -196,7 +201,9 @@ def _image_interval(value: ndarray[Any, Any], *, channels_first: bool) -> int:
     """Computes how many images of a batch one copied image stands for."""
     height, width = value.shape[2:] if channels_first else value.shape[1:3]
     channels = value.shape[1] if channels_first else value.shape[3]
-    return max(1, -(-int(len(value) * channels * count_sample(height, width) * value.itemsize) // MAX_IMAGE_BYTES))
+    return max(
+        1, -(-int(len(value) * channels * count_sampled_pixels(height, width) * value.itemsize) // MAX_IMAGE_BYTES)
+    )
 
 
 def _wide(value: Any, *, dtype: np.dtype[Any]) -> Item:
@@ -206,7 +213,7 @@ def _wide(value: Any, *, dtype: np.dtype[Any]) -> Item:
     if not value.size or not (value.flags.c_contiguous or value.nbytes <= MAX_WIDE_BYTES):
         return (value.shape, b"")
     rows = value.reshape(len(value), -1)
-    return (value.shape, rows[:: -(-len(rows) // MAX_WIDE_ROWS), :: sample_interval(rows.shape[1])].tobytes())
+    return (value.shape, rows[:: -(-len(rows) // MAX_WIDE_ROWS), :: compute_sample_interval(rows.shape[1])].tobytes())
 
 
 def _texts(value: Any) -> Item:
@@ -244,14 +251,14 @@ def _nothing(value: Any) -> Item:  # noqa: ARG001
     return None
 
 
-def side_of(items: Sequence[Item]) -> Side:
+def join_copies(items: Sequence[Item]) -> Side:
     """Joins the copied inputs, or outputs, of one call in the form in which they are queued."""
     if len(items) == 1 and type(items[0]) is bytes:
         return items[0]
     return tuple(items)
 
 
-def weight_of(items: Sequence[Item]) -> int:
+def estimate_copied_bytes(items: Sequence[Item]) -> int:
     """Estimates how many bytes of memory an inference call with these copies takes in the queue."""
     weight = RECORD_BYTES
     for item in items:

@@ -21,12 +21,12 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     MAX_WHOLE_BYTES,
     SMALL_BYTES,
     Copy,
-    copier_of,
-    is_small,
-    length_limit,
-    row_bytes,
-    side_of,
-    weight_of,
+    compute_queue_limit,
+    compute_row_bytes,
+    estimate_copied_bytes,
+    is_small_output,
+    join_copies,
+    make_tensor_copier,
 )
 
 CopyValues: TypeAlias = "Callable[[Mapping[str, Any], Any, Any, int, int], None]"
@@ -62,7 +62,7 @@ class DeviceSampler:
         self._next_ns = 0.0
         self._stage: Guard = guard("device_outputs")
 
-    def choose(self, run_options: Any, ended_ns: int) -> bool:
+    def choose_call(self, run_options: Any, ended_ns: int) -> bool:
         """Returns whether the outputs of a call that has just ended may be copied from the GPU."""
         if ended_ns < self._next_ns or not self._lock.acquire(blocking=False):
             return False
@@ -72,9 +72,9 @@ class DeviceSampler:
             self._next_ns = ended_ns + DEVICE_INTERVAL_NS
         finally:
             self._lock.release()
-        return run_options is None or is_synchronized(run_options)
+        return run_options is None or is_device_synchronized(run_options)
 
-    def copy(self, value: Any, copy: Copy, item_bytes: int) -> Item:
+    def copy_from_device(self, value: Any, copy: Copy, item_bytes: int) -> Item:
         """Copies an output from the GPU, or its shape only if it is large, or cannot be copied."""
         shape = tuple(value.shape())
         with self._stage:
@@ -88,7 +88,7 @@ class DeviceSampler:
         return shape, b""
 
 
-def is_synchronized(run_options: Any) -> bool:
+def is_device_synchronized(run_options: Any) -> bool:
     """Returns whether a call with these run options waits until the GPU has finished."""
     read = getattr(run_options, "get_run_config_entry", None)
     if read is None:
@@ -100,7 +100,7 @@ def is_synchronized(run_options: Any) -> bool:
     return entry != "1"
 
 
-def make_value_copier(
+def make_ort_value_call_copier(
     plan: Plan,
     positions: Sequence[int],
     *,
@@ -123,9 +123,9 @@ def make_value_copier(
     """
     general = _general(plan, positions, sink, context, is_host_only=is_host_only, are_views=are_views, sampler=sampler)
     if are_views and len(plan.outputs) == 1 and plan.outputs[0].layout == "rows":
-        if not plan.inputs and is_small(plan.outputs[0], plan.outputs[0]):
+        if not plan.inputs and is_small_output(plan.outputs[0], plan.outputs[0]):
             return _single_output(plan, positions[0], sink, context, general, is_host_only=is_host_only)
-        if len(plan.inputs) == 1 and is_small(plan.inputs[0], plan.outputs[0]):
+        if len(plan.inputs) == 1 and is_small_output(plan.inputs[0], plan.outputs[0]):
             return _single(plan, positions[0], sink, context, general, is_host_only=is_host_only)
     return general
 
@@ -135,8 +135,8 @@ def _single(
 ) -> CopyValues:
     """Makes a fast copying function for calls with one small `OrtValue` as input and one as output."""
     name, small, queue, extend = plan.inputs[0].name, SMALL_BYTES, sink.queue, sink.queue.extend
-    limit, host = length_limit(sink), HOST_NAMES
-    axes, row = len(plan.outputs[0].row_shape or ()) + 1, row_bytes(plan.outputs[0])
+    limit, host = compute_queue_limit(sink), HOST_NAMES
+    axes, row = len(plan.outputs[0].row_shape or ()) + 1, compute_row_bytes(plan.outputs[0])
     # onnxruntime allocates the results of a session without any device in host memory.
     are_host = is_host_only and plan.operation == "run_with_ort_values"
 
@@ -164,8 +164,14 @@ def _single_output(
     plan: Plan, position: int, sink: Sink, context: Context, general: CopyValues, *, is_host_only: bool
 ) -> CopyValues:
     """Makes a fast copying function for calls of which one small output is read, and no input."""
-    small, queue, extend, limit, host = SMALL_BYTES, sink.queue, sink.queue.extend, length_limit(sink), HOST_NAMES
-    axes, row = len(plan.outputs[0].row_shape or ()) + 1, row_bytes(plan.outputs[0])
+    small, queue, extend, limit, host = (
+        SMALL_BYTES,
+        sink.queue,
+        sink.queue.extend,
+        compute_queue_limit(sink),
+        HOST_NAMES,
+    )
+    axes, row = len(plan.outputs[0].row_shape or ()) + 1, compute_row_bytes(plan.outputs[0])
 
     def copy_call(feed: Mapping[str, Any], values: Any, run_options: Any, started_ns: int, ended_ns: int) -> None:
         if 0 < len(queue) < limit and (is_host_only or run_options is None):
@@ -192,38 +198,38 @@ def _general(
 ) -> CopyValues:
     offer = sink.offer
     input_copiers = [
-        (tensor.name, value_copier(tensor, copier_of(tensor, is_input=True), are_views=are_views))
+        (tensor.name, make_ort_value_copier(tensor, make_tensor_copier(tensor, is_input=True), are_views=are_views))
         for tensor in plan.inputs
     ]
-    outputs = [(tensor, copier_of(tensor, is_input=False)) for tensor in plan.outputs]
+    outputs = [(tensor, make_tensor_copier(tensor, is_input=False)) for tensor in plan.outputs]
     plain = [
-        (position, value_copier(tensor, copy, are_views=are_views))
+        (position, make_ort_value_copier(tensor, copy, are_views=are_views))
         for position, (tensor, copy) in zip(positions, outputs, strict=True)
     ]
     sampled = (
         plain
         if sampler is None
         else [
-            (position, value_copier(tensor, copy, are_views=are_views, sampler=sampler))
+            (position, make_ort_value_copier(tensor, copy, are_views=are_views, sampler=sampler))
             for position, (tensor, copy) in zip(positions, outputs, strict=True)
         ]
     )
 
     def copy_call(feed: Mapping[str, Any], values: Any, run_options: Any, started_ns: int, ended_ns: int) -> None:
         inputs = [copy(feed.get(name)) for name, copy in input_copiers]
-        if sampler is not None and sampler.choose(run_options, ended_ns):
+        if sampler is not None and sampler.choose_call(run_options, ended_ns):
             copies = [copy(values[position]) for position, copy in sampled]
         elif is_host_only or run_options is None:
             copies = [copy(values[position]) for position, copy in plain]
         else:  # a run option can leave the device still at work on them
             copies = [None] * len(plain)
-        record = (plan, started_ns, ended_ns, context(None), side_of(inputs), side_of(copies), None)
-        offer(record, weight_of((*inputs, *copies)))
+        record = (plan, started_ns, ended_ns, context(None), join_copies(inputs), join_copies(copies), None)
+        offer(record, estimate_copied_bytes((*inputs, *copies)))
 
     return copy_call
 
 
-def value_copier(tensor: Tensor, copy: Copy, *, are_views: bool, sampler: DeviceSampler | None = None) -> Copy:
+def make_ort_value_copier(tensor: Tensor, copy: Copy, *, are_views: bool, sampler: DeviceSampler | None = None) -> Copy:
     """Makes the function that copies an `OrtValue` in host memory, or the shape of one on a GPU."""
     is_shape, is_text = tensor.layout == "shape", tensor.layout == "text"
     item_bytes = np.dtype(tensor.dtype).itemsize if tensor.dtype else 0
@@ -235,7 +241,11 @@ def value_copier(tensor: Tensor, copy: Copy, *, are_views: bool, sampler: Device
         if is_shape:
             return tuple(value.shape()), b""
         if value.device_name() not in HOST_NAMES:
-            return (tuple(value.shape()), b"") if sampler is None or is_text else sampler.copy(value, copy, item_bytes)
+            return (
+                (tuple(value.shape()), b"")
+                if sampler is None or is_text
+                else sampler.copy_from_device(value, copy, item_bytes)
+            )
         if is_text or not are_views:
             # Strings have no view: every one of them would be made.
             shape = tuple(value.shape())
@@ -248,7 +258,7 @@ def value_copier(tensor: Tensor, copy: Copy, *, are_views: bool, sampler: Device
     return copy_value
 
 
-def shape_placeholder(value: Any) -> object:
+def make_shape_placeholder(value: Any) -> object:
     """Returns an array with the shape of an `OrtValue` that takes no memory; None if it is no tensor."""
     if value is None or not value.has_value() or not value.is_tensor():
         return None

@@ -20,10 +20,10 @@ from typing import Any, Final
 import numpy as np
 
 from otel_mlmon.guard import guard
-from otel_mlmon.instrumentation.runtime.call import DROP_OFF, FileStamp, path_of, stamp_of
+from otel_mlmon.instrumentation.runtime.call import DROP_OFF, FileStamp, read_file_stamp, read_model_path
 from otel_mlmon.instrumentation.runtime.onnxruntime import run_methods
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import ATTRIBUTE, CallRecorder
-from otel_mlmon.instrumentation.runtime.onnxruntime.run_methods import Method, Replacement, parameters_of
+from otel_mlmon.instrumentation.runtime.onnxruntime.run_methods import Method, MethodReplacement, read_parameter_names
 from otel_mlmon.instrumentation.runtime.runtime import Capture
 
 _RUN_PARAMETERS: Final = ("self", "output_names", "input_feed", "run_options")
@@ -34,14 +34,14 @@ class OnnxRuntime:
 
     def instrument(self, capture: Capture) -> OnnxRuntimeInstrumentation | None:
         """Imports onnxruntime and patches its sessions, so that calls are recorded; None if not installed."""
-        module = load()
+        module = import_onnxruntime()
         if module is None:
             return None
         if not capture.allows_telemetry:
             with guard("onnxruntime_telemetry"):
                 stop_telemetry(module)
-        recorder = CallRecorder(capture, runtime_version=module.__version__, are_views=has_views(module))
-        return OnnxRuntimeInstrumentation(recorder, patch(module, recorder))
+        recorder = CallRecorder(capture, runtime_version=module.__version__, are_views=has_memory_views(module))
+        return OnnxRuntimeInstrumentation(recorder, patch_run_methods(module, recorder))
 
 
 class OnnxRuntimeInstrumentation:
@@ -52,7 +52,7 @@ class OnnxRuntimeInstrumentation:
         patches: Every method that is patched, by its name.
     """
 
-    def __init__(self, recorder: CallRecorder, patches: Mapping[str, Patch]) -> None:
+    def __init__(self, recorder: CallRecorder, patches: Mapping[str, MethodPatch]) -> None:
         self.sessions = recorder.sessions
         self.session_of = recorder.session_of
         self.renew_context = recorder.renew_context
@@ -69,12 +69,12 @@ class OnnxRuntimeInstrumentation:
 
         The sessions are released at once: the next instrumentation must not find closures of this one.
         """
-        undone, self._patches = [patch.undo() for patch in reversed(self._patches.values())], {}
+        undone, self._patches = [patch.restore_method() for patch in reversed(self._patches.values())], {}
         self._recorder.close()
         return all(undone)
 
 
-class Patch:
+class MethodPatch:
     """A method of onnxruntime that is replaced on its class, and can be restored.
 
     Args:
@@ -84,14 +84,14 @@ class Patch:
         replace: Makes the replacement of the method as it is now.
     """
 
-    def __init__(self, owner: type, name: str, replace: Callable[[Method], Replacement]) -> None:
+    def __init__(self, owner: type, name: str, replace: Callable[[Method], MethodReplacement]) -> None:
         self._owner = next(base for base in owner.__mro__ if name in base.__dict__)
         self._name = name
         self._original: Method = self._owner.__dict__[name]
         self._replacement = replace(self._original)
         setattr(self._owner, name, self._replacement.function)
 
-    def undo(self) -> bool:
+    def restore_method(self) -> bool:
         """Restores the method; returns whether that was possible, with no other library's patch above ours."""
         self._replacement.switch_off()
         if self._owner.__dict__.get(self._name) is not self._replacement.function:
@@ -100,7 +100,7 @@ class Patch:
         return True
 
 
-def load() -> ModuleType | None:
+def import_onnxruntime() -> ModuleType | None:
     """Imports onnxruntime; None if it is not installed."""
     try:
         import onnxruntime
@@ -110,7 +110,7 @@ def load() -> ModuleType | None:
     return module if hasattr(module, "InferenceSession") else None
 
 
-def has_views(module: ModuleType) -> bool:
+def has_memory_views(module: ModuleType) -> bool:
     """Returns whether this release gives the memory of an `OrtValue` as a view, and not as a copy."""
     value = module.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32))
     return bool(np.shares_memory(value.numpy(), value.numpy()))
@@ -123,31 +123,31 @@ def stop_telemetry(module: ModuleType) -> None:
         stop()
 
 
-def patch(module: ModuleType, recorder: CallRecorder) -> dict[str, Patch]:
+def patch_run_methods(module: ModuleType, recorder: CallRecorder) -> dict[str, MethodPatch]:
     """Patches the methods that run a model, as far as this release has them; returns the patches by name."""
     session = module.InferenceSession
     return {
-        name: Patch(session, name, functools.partial(_replace, replace, recorder))
+        name: MethodPatch(session, name, functools.partial(_replace, replace, recorder))
         for name, replace in METHODS.items()
         if hasattr(session, name)
     }
 
 
 def _replace(
-    replace: Callable[[Method, CallRecorder], Replacement], recorder: CallRecorder, original: Method
-) -> Replacement:
+    replace: Callable[[Method, CallRecorder], MethodReplacement], recorder: CallRecorder, original: Method
+) -> MethodReplacement:
     return replace(original, recorder)
 
 
-def _replace_run(original: Method, recorder: CallRecorder) -> Replacement:
-    is_exact = parameters_of(original) == _RUN_PARAMETERS
+def _replace_run(original: Method, recorder: CallRecorder) -> MethodReplacement:
+    is_exact = read_parameter_names(original) == _RUN_PARAMETERS
     return _exact_run(original, recorder) if is_exact else _any_run(original, recorder)
 
 
-def _exact_run(original: Method, recorder: CallRecorder) -> Replacement:
+def _exact_run(original: Method, recorder: CallRecorder) -> MethodReplacement:
     # Everything the hot path touches is a cell or a local: a global or an attribute costs 0.02 µs each.
-    clock, stage, attach_copier = time.perf_counter_ns, recorder.stage, recorder.attach_copier
-    record_failure, swallow, drop = recorder.record_failure, recorder.swallow, recorder.sink.drop
+    clock, stage, attach_copier = time.perf_counter_ns, recorder.stage, recorder.attach_run_copier
+    record_failure, swallow, drop = recorder.record_failure, recorder.swallow_error, recorder.sink.drop
     is_on = True
 
     @functools.wraps(original)
@@ -179,10 +179,10 @@ def _exact_run(original: Method, recorder: CallRecorder) -> Replacement:
         nonlocal is_on
         is_on = False
 
-    return Replacement(run, switch_off)
+    return MethodReplacement(run, switch_off)
 
 
-def _any_run(original: Method, recorder: CallRecorder) -> Replacement:
+def _any_run(original: Method, recorder: CallRecorder) -> MethodReplacement:
     """Makes a replacement of `run` for any parameters, where another library has replaced it before."""
 
     def call_original(self: Any, _names: Any, _feed: Any, run_options: Any = None) -> Any:
@@ -198,10 +198,10 @@ def _any_run(original: Method, recorder: CallRecorder) -> Replacement:
         feed: Mapping[str, Any] = next(mappings, {})
         return exact_run(self, names, feed, (arguments, keywords))
 
-    return Replacement(run, switch_off)
+    return MethodReplacement(run, switch_off)
 
 
-def _replace_init(original: Method, recorder: CallRecorder) -> Replacement:
+def _replace_init(original: Method, recorder: CallRecorder) -> MethodReplacement:
     clock = time.perf_counter
     is_on = True
 
@@ -214,23 +214,23 @@ def _replace_init(original: Method, recorder: CallRecorder) -> Replacement:
         providers = arguments[2] if len(arguments) > 2 else keywords.get("providers")
         stamp: FileStamp | None = None
         with recorder.stage:
-            stamp = stamp_of(path_of(source))
+            stamp = read_file_stamp(read_model_path(source))
         started_s = clock()
         try:
             original(self, *arguments, **keywords)
         except BaseException as error:
-            recorder.record_load(self, source, providers, duration_s=clock() - started_s, error=error)
+            recorder.record_session_load(self, source, providers, duration_s=clock() - started_s, error=error)
             raise
-        recorder.record_load(self, source, providers, duration_s=clock() - started_s, error=None, stamp=stamp)
+        recorder.record_session_load(self, source, providers, duration_s=clock() - started_s, error=None, stamp=stamp)
 
     def switch_off() -> None:
         nonlocal is_on
         is_on = False
 
-    return Replacement(__init__, switch_off)
+    return MethodReplacement(__init__, switch_off)
 
 
-METHODS: Final[Mapping[str, Callable[[Method, CallRecorder], Replacement]]] = {
+METHODS: Final[Mapping[str, Callable[[Method, CallRecorder], MethodReplacement]]] = {
     "run": _replace_run,
     "run_async": run_methods.replace_run_async,
     "run_with_iobinding": run_methods.replace_run_with_iobinding,

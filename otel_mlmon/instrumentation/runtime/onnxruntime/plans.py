@@ -28,7 +28,7 @@ _TENSOR: Final = re.compile(r"(?:optional\()?tensor\((\w+)\)")
 _MAP: Final = re.compile(r"seq\(map\((?:int64|string),tensor\(float\)\)\)")
 
 
-class Node(Protocol):
+class SessionNode(Protocol):
     """The Protocol of an input or output of a session, as onnxruntime's `NodeArg` describes it."""
 
     name: str
@@ -36,19 +36,19 @@ class Node(Protocol):
     shape: Sequence[object]
 
 
-def plan_input(node: Node, value: Any) -> Tensor:
+def plan_input(node: SessionNode, value: Any) -> Tensor:
     """Plans how one input of a model is copied, from its first value: as image, table, strings, or its shape."""
     return _plan(node, value, is_input=True)
 
 
-def plan_output(node: Node, value: Any) -> Tensor:
+def plan_output(node: SessionNode, value: Any) -> Tensor:
     """Plans how one output of a model is copied, from its first value: as rows, or its shape."""
     if _MAP.fullmatch(node.type) and isinstance(value, list) and value and isinstance(value[0], dict):
         return Tensor(name=node.name, layout="maps", dtype="float32", keys=tuple(map(str, value[0])))
     return _plan(node, value, is_input=False)
 
 
-def plan_outputs(values: Mapping[int, tuple[Node, Any]], *, is_whole: bool) -> dict[int, Tensor]:
+def plan_outputs(values: Mapping[int, tuple[SessionNode, Any]], *, is_whole: bool) -> dict[int, Tensor]:
     """Plans which outputs of a model are copied, and how, by their position.
 
     Args:
@@ -65,7 +65,7 @@ def _as_whole(tensor: Tensor) -> Tensor:
     return dataclasses.replace(tensor, layout="whole") if tensor.layout in {"rows", "items", "shape"} else tensor
 
 
-def _plan(node: Node, value: object, *, is_input: bool) -> Tensor:
+def _plan(node: SessionNode, value: object, *, is_input: bool) -> Tensor:
     match = _TENSOR.match(node.type)
     if not match:
         return Tensor(name=node.name, layout="none")
@@ -101,7 +101,7 @@ def _layout(shape: Sequence[int | None], *, is_input: bool) -> Layout:
 def plan_inputs(session: Any, feed: Mapping[str, Any]) -> tuple[Tensor, ...]:
     """Plans which inputs of a model are copied, and how, without those that hold recurrent states."""
     outputs, nodes = list(session.get_outputs()), session.get_inputs()
-    states = {node.name for node in nodes if len(nodes) > 1 and is_state(node, outputs)}
+    states = {node.name for node in nodes if len(nodes) > 1 and is_recurrent_state(node, outputs)}
     inputs = [plan_input(node, feed.get(node.name)) for node in nodes if node.name not in states]
     profiled = [tensor for tensor in inputs if tensor.layout not in {"none", "shape"}]
     # Without any input to profile, one shape still shows the batch size.
@@ -121,7 +121,7 @@ _STATE_NAME: Final = re.compile(
 )
 
 
-def is_state(node: Node, outputs: Sequence[Node]) -> bool:
+def is_recurrent_state(node: SessionNode, outputs: Sequence[SessionNode]) -> bool:
     """Returns whether an input of a model holds a recurrent state that the host feeds back from an output.
 
     The output has almost the same name; or the input is named like a state and has three axes or more, as the output.
@@ -135,7 +135,7 @@ def is_state(node: Node, outputs: Sequence[Node]) -> bool:
     )
 
 
-def _feeds_back(node: Node, outputs: Sequence[Node]) -> bool:
+def _feeds_back(node: SessionNode, outputs: Sequence[SessionNode]) -> bool:
     core = _STATE_WORDS.sub("", node.name.lower())
     return bool(core) and any(
         other.type == node.type

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from otel_mlmon.instrumentation.runtime.call import DROP_OFF, Side, provider_names
+from otel_mlmon.instrumentation.runtime.call import DROP_OFF, Side, read_provider_names
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRecorder
 
 DROP_CALLBACK: Final = "no_callback"
@@ -24,7 +24,7 @@ Method: TypeAlias = Callable[..., Any]
 _NO_FEED: Final[dict[str, Any]] = {}
 
 
-class Replacement(NamedTuple):
+class MethodReplacement(NamedTuple):
     """A function that replaces a method of onnxruntime, and the function that makes it do nothing."""
 
     function: Method
@@ -32,7 +32,7 @@ class Replacement(NamedTuple):
     """Makes `function` call the original method only, for good."""
 
 
-class Switch:
+class ReplacementSwitch:
     """Says whether the replacement of a method still records calls, or only passes them on."""
 
     __slots__ = ("is_on",)
@@ -40,17 +40,17 @@ class Switch:
     def __init__(self) -> None:
         self.is_on = True
 
-    def off(self) -> None:
+    def switch_off(self) -> None:
         """Makes the replacement of a method pass calls on without recording them, for good."""
         self.is_on = False
 
 
-def replace_run_async(original: Method, recorder: CallRecorder) -> Replacement:
+def replace_run_async(original: Method, recorder: CallRecorder) -> MethodReplacement:
     """Makes the replacement of `run_async`, whose calls end in a callback on another thread."""
-    switch = Switch()
+    switch = ReplacementSwitch()
     names = ("self", "output_names", "input_feed", "callback", "user_data", "run_options")
-    if parameters_of(original) == names:
-        return Replacement(_exact_async(original, recorder, switch), switch.off)
+    if read_parameter_names(original) == names:
+        return MethodReplacement(_exact_async(original, recorder, switch), switch.switch_off)
 
     def call_original(self: Any, _names: Any, _feed: Any, wrapped: Any, callback: Any, run_options: Any) -> Any:
         arguments, keywords = run_options
@@ -67,10 +67,10 @@ def replace_run_async(original: Method, recorder: CallRecorder) -> Replacement:
             return original(self, *arguments, **keywords)
         return exact(self, ("",), {}, callback, callback, (arguments, keywords))
 
-    return Replacement(any_async, switch.off)
+    return MethodReplacement(any_async, switch.switch_off)
 
 
-def _exact_async(original: Method, recorder: CallRecorder, switch: Switch) -> Method:
+def _exact_async(original: Method, recorder: CallRecorder, switch: ReplacementSwitch) -> Method:
     clock, stage, wrap = time.perf_counter_ns, recorder.stage, _callback_wrapper(recorder, switch)
 
     @functools.wraps(original)
@@ -93,9 +93,9 @@ def _exact_async(original: Method, recorder: CallRecorder, switch: Switch) -> Me
     return run_async
 
 
-def _callback_wrapper(recorder: CallRecorder, switch: Switch) -> Callable[[Any, Any, Any, Any], Any]:
+def _callback_wrapper(recorder: CallRecorder, switch: ReplacementSwitch) -> Callable[[Any, Any, Any, Any], Any]:
     """Makes a function that wraps the callback of a `run_async` call, so that the call is recorded first."""
-    clock, stage, swallow = time.perf_counter_ns, recorder.stage, recorder.swallow
+    clock, stage, swallow = time.perf_counter_ns, recorder.stage, recorder.swallow_error
     attach, drop = recorder.attach_async_copier, recorder.sink.drop
 
     def wrap(session: Any, output_names: Any, feed: Any, callback: Any) -> Any:
@@ -147,13 +147,18 @@ class _FailedCopier:
         raise self._error
 
 
-def replace_run_with_ort_values(original: Method, recorder: CallRecorder) -> Replacement:
+def replace_run_with_ort_values(original: Method, recorder: CallRecorder) -> MethodReplacement:
     """Makes the replacement of `run_with_ort_values`, which records what lies in host memory."""
     operation = "run_with_ort_values"
-    if parameters_of(original) != ("self", "output_names", "input_dict_ort_values", "run_options"):
+    if read_parameter_names(original) != ("self", "output_names", "input_dict_ort_values", "run_options"):
         return _timed_only(original, recorder, operation)
-    switch, clock, stage, attach = Switch(), time.perf_counter_ns, recorder.stage, recorder.attach_value_copier
-    record_failure, swallow, drop = recorder.record_failure, recorder.swallow, recorder.sink.drop
+    switch, clock, stage, attach = (
+        ReplacementSwitch(),
+        time.perf_counter_ns,
+        recorder.stage,
+        recorder.attach_value_copier,
+    )
+    record_failure, swallow, drop = recorder.record_failure, recorder.swallow_error, recorder.sink.drop
 
     @functools.wraps(original)
     def run_with_ort_values(self, output_names, input_dict_ort_values, run_options=None):  # type: ignore[no-untyped-def]
@@ -180,16 +185,26 @@ def replace_run_with_ort_values(original: Method, recorder: CallRecorder) -> Rep
                 raise
         return outputs
 
-    return Replacement(run_with_ort_values, switch.off)
+    return MethodReplacement(run_with_ort_values, switch.switch_off)
 
 
-def replace_run_with_iobinding(original: Method, recorder: CallRecorder) -> Replacement:
+def replace_run_with_iobinding(original: Method, recorder: CallRecorder) -> MethodReplacement:
     """Makes the replacement of `run_with_iobinding`, which records the outputs and no inputs."""
     operation = "run_with_iobinding"
-    if parameters_of(original) != ("self", "iobinding", "run_options"):
+    if read_parameter_names(original) != ("self", "iobinding", "run_options"):
         return _timed_only(original, recorder, operation)
-    switch, clock, stage, attach = Switch(), time.perf_counter_ns, recorder.stage, recorder.attach_value_copier
-    record_failure, swallow, drop, nothing = recorder.record_failure, recorder.swallow, recorder.sink.drop, _NO_FEED
+    switch, clock, stage, attach = (
+        ReplacementSwitch(),
+        time.perf_counter_ns,
+        recorder.stage,
+        recorder.attach_value_copier,
+    )
+    record_failure, swallow, drop, nothing = (
+        recorder.record_failure,
+        recorder.swallow_error,
+        recorder.sink.drop,
+        _NO_FEED,
+    )
 
     @functools.wraps(original)
     def run_with_iobinding(self, iobinding, run_options=None):  # type: ignore[no-untyped-def]
@@ -218,17 +233,27 @@ def replace_run_with_iobinding(original: Method, recorder: CallRecorder) -> Repl
                 raise
         return result
 
-    return Replacement(run_with_iobinding, switch.off)
+    return MethodReplacement(run_with_iobinding, switch.switch_off)
 
 
-def replace_run_with_ortvaluevector(original: Method, recorder: CallRecorder) -> Replacement:
+def replace_run_with_ortvaluevector(original: Method, recorder: CallRecorder) -> MethodReplacement:
     """Makes the replacement of `run_with_ortvaluevector`, used in training, which records no inputs."""
     operation = "run_with_ortvaluevector"
     expected = ("self", "run_options", "feed_names", "feeds", "fetch_names", "fetches", "fetch_devices")
-    if parameters_of(original) != expected:
+    if read_parameter_names(original) != expected:
         return _timed_only(original, recorder, operation)
-    switch, clock, stage, attach = Switch(), time.perf_counter_ns, recorder.stage, recorder.attach_value_copier
-    record_failure, swallow, drop, nothing = recorder.record_failure, recorder.swallow, recorder.sink.drop, _NO_FEED
+    switch, clock, stage, attach = (
+        ReplacementSwitch(),
+        time.perf_counter_ns,
+        recorder.stage,
+        recorder.attach_value_copier,
+    )
+    record_failure, swallow, drop, nothing = (
+        recorder.record_failure,
+        recorder.swallow_error,
+        recorder.sink.drop,
+        _NO_FEED,
+    )
 
     @functools.wraps(original)
     def run_with_ortvaluevector(self, run_options, feed_names, feeds, fetch_names, fetches, fetch_devices):  # type: ignore[no-untyped-def]
@@ -255,12 +280,12 @@ def replace_run_with_ortvaluevector(original: Method, recorder: CallRecorder) ->
                 raise
         return result
 
-    return Replacement(run_with_ortvaluevector, switch.off)
+    return MethodReplacement(run_with_ortvaluevector, switch.switch_off)
 
 
-def replace_set_providers(original: Method, recorder: CallRecorder) -> Replacement:
+def replace_set_providers(original: Method, recorder: CallRecorder) -> MethodReplacement:
     """Makes the replacement of `set_providers`, which records that a session changed execution providers."""
-    switch = Switch()
+    switch = ReplacementSwitch()
 
     @functools.wraps(original)
     def set_providers(self: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -271,13 +296,13 @@ def replace_set_providers(original: Method, recorder: CallRecorder) -> Replaceme
             providers = arguments[0] if arguments else keywords.get("providers")
             requested = _requested_providers(recorder, self, providers)
         result = original(self, *arguments, **keywords)
-        recorder.record_providers(self, requested)
+        recorder.record_provider_change(self, requested)
         return result
 
-    return Replacement(set_providers, switch.off)
+    return MethodReplacement(set_providers, switch.switch_off)
 
 
-def parameters_of(method: Method) -> tuple[str, ...]:
+def read_parameter_names(method: Method) -> tuple[str, ...]:
     """Returns the names of a method's parameters; empty if it has no signature."""
     try:
         return tuple(inspect.signature(method).parameters)
@@ -288,12 +313,17 @@ def parameters_of(method: Method) -> tuple[str, ...]:
 def _requested_providers(recorder: CallRecorder, session: Any, providers: Any) -> tuple[str, ...]:
     """Returns the execution providers that the host asked for, also in onnxruntime's own second attempt."""
     if providers is not None and providers is getattr(session, "_fallback_providers", None):
-        return recorder.requested_providers(session) or tuple(session.get_providers())
-    return provider_names(providers)
+        return recorder.find_requested_providers(session) or tuple(session.get_providers())
+    return read_provider_names(providers)
 
 
-def _timed_only(original: Method, recorder: CallRecorder, operation: str) -> Replacement:
-    switch, clock, stage, attach = Switch(), time.perf_counter_ns, recorder.stage, recorder.attach_value_copier
+def _timed_only(original: Method, recorder: CallRecorder, operation: str) -> MethodReplacement:
+    switch, clock, stage, attach = (
+        ReplacementSwitch(),
+        time.perf_counter_ns,
+        recorder.stage,
+        recorder.attach_value_copier,
+    )
 
     @functools.wraps(original)
     def timed(self: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -316,11 +346,11 @@ def _timed_only(original: Method, recorder: CallRecorder, operation: str) -> Rep
                 copy_call = attach(self, operation, ("",), {}, ())
             copy_call({}, (), None, started_ns, ended_ns)
         except BaseException as error:
-            if not recorder.swallow(error, self, operation, started_ns, ended_ns):
+            if not recorder.swallow_error(error, self, operation, started_ns, ended_ns):
                 raise
         return result
 
-    return Replacement(timed, switch.off)
+    return MethodReplacement(timed, switch.switch_off)
 
 
 def _bound_names(session: Any, iobinding: Any, values: Sequence[Any]) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ class ConfidenceRule:
 
     def policy(self, stream: str) -> DetectionPolicy | None:
         """Returns how a fall of confidences is detected; None for every other stream."""
-        if streams.stream_family(stream) != semconv.STREAM_CONFIDENCE:
+        if streams.find_stream_family(stream) != semconv.STREAM_CONFIDENCE:
             return None
         section = self.section
         return DetectionPolicy(tolerance=section.tolerance, direction="down", max_detectable=section.max_detectable)

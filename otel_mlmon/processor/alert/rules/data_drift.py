@@ -70,7 +70,7 @@ class DataDriftRule:
 
     def policy(self, stream: str) -> DetectionPolicy | None:
         """Returns how drift of an input feature is detected; None for other streams and ignored features."""
-        if streams.stream_family(stream) in _OUTPUT_STREAMS:
+        if streams.find_stream_family(stream) in _OUTPUT_STREAMS:
             return None
         tolerance = self.section.feature_tolerance(stream)
         if tolerance is None:

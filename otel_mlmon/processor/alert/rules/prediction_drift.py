@@ -41,7 +41,7 @@ class PredictionDriftRule:
 
     def policy(self, stream: str) -> DetectionPolicy | None:
         """Returns how drift of predicted labels and values is detected; None for every other stream."""
-        if streams.stream_family(stream) not in (semconv.STREAM_LABEL, semconv.STREAM_VALUE):
+        if streams.find_stream_family(stream) not in (semconv.STREAM_LABEL, semconv.STREAM_VALUE):
             return None
         section = self.section
         return DetectionPolicy(tolerance=section.tolerance, direction="both", max_detectable=section.max_detectable)

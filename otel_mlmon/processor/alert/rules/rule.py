@@ -25,7 +25,7 @@ from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.progress import Absence
 from otel_mlmon.processor.window.providers import ProviderUse
 from otel_mlmon.processor.window.window import Reference, Window
-from otel_mlmon.registry import Registry
+from otel_mlmon.registry import PluginRegistry
 
 Judgement: TypeAlias = Cause | Literal["ok", "unknown"] | None
 """The result of one rule for one stream: the cause of an alert in a breach, `ok` without one, None if it is not known
@@ -136,7 +136,7 @@ class ModelRules:
     @classmethod
     def from_section(cls, section: object) -> ModelRules:
         """Makes every registered alert rule from its part of a model's configuration section."""
-        return cls({name: rule_type(getattr(section, name)) for name, rule_type in RULES.load_all().items()})
+        return cls({name: rule_type(getattr(section, name)) for name, rule_type in RULES.load_all_plugins().items()})
 
     def policy(self, stream: str) -> DetectionPolicy | None:
         """Returns how drift of a stream of the model is detected; None if no active rule judges the stream.
@@ -251,7 +251,7 @@ def burn_rate_severity(causes: Iterable[Cause]) -> Severity:
 
 _FOLDER: Final = "otel_mlmon.processor.alert.rules"
 
-RULES: Final[Registry[type[Rule]]] = Registry(
+RULES: Final[PluginRegistry[type[Rule]]] = PluginRegistry(
     "otel_mlmon.rules",
     {
         "latency": f"{_FOLDER}.latency:LatencyRule",

@@ -28,8 +28,8 @@ _SMALLEST: Final = 1e-300
 
 
 def _check_statistic(name: str) -> str:
-    if name not in STATISTICS.names():
-        raise ValueError(f"must be one of {', '.join(STATISTICS.names())}")
+    if name not in STATISTICS.list_names():
+        raise ValueError(f"must be one of {', '.join(STATISTICS.list_names())}")
     return name
 
 
@@ -45,8 +45,10 @@ class ThresholdSection(Section):
     def _check(self) -> ThresholdSection:
         if (self.above is None) == (self.p_below is None):
             raise ValueError("must have exactly one of above and p_below")
-        if self.p_below is not None and not STATISTICS.load(self.statistic).has_p_value:
-            names = ", ".join(name for name, statistic in STATISTICS.load_all().items() if statistic.has_p_value)
+        if self.p_below is not None and not STATISTICS.load_plugin(self.statistic).has_p_value:
+            names = ", ".join(
+                name for name, statistic in STATISTICS.load_all_plugins().items() if statistic.has_p_value
+            )
             raise ValueError(f"{self.statistic} has no p-value: p_below is for {names}")
         return self
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import Final
 
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
-from otel_mlmon.registry import Registry
+from otel_mlmon.registry import PluginRegistry
 
 _FOLDER: Final = "otel_mlmon.processor.detect.statistics"
 
-STATISTICS: Final[Registry[Statistic]] = Registry(
+STATISTICS: Final[PluginRegistry[Statistic]] = PluginRegistry(
     "otel_mlmon.statistics",
     {
         "psi": f"{_FOLDER}.psi:PSI",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Plan, weigh_call
+from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Plan, estimate_call_bytes
 from otel_mlmon.instrumentation.runtime.onnxruntime.async_calls import AsyncCopier
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import SMALL_BYTES
 from otel_mlmon.instrumentation.runtime.onnxruntime.plans import plan_inputs, plan_outputs
@@ -26,7 +26,7 @@ class Recording:
             [node(name, value) for name, value in feed.items()], [node(name, value) for name, value in outputs.items()]
         )
         self.queue = CallQueue(
-            fields=FIELDS, max_records=1000, max_bytes=1 << 24, attend=lambda _: None, weigh=weigh_call
+            fields=FIELDS, max_records=1000, max_bytes=1 << 24, attend=lambda _: None, weigh=estimate_call_bytes
         )
         self.copier = AsyncCopier(
             Plan(session=session(), operation="run_async", inputs=plan_inputs(described, feed)),

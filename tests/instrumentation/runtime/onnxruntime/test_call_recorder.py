@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, SessionInfo, stamp_of, weigh_call
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, SessionInfo, estimate_call_bytes, read_file_stamp
 from otel_mlmon.instrumentation.runtime.model_graph import ModelGraph
 from otel_mlmon.instrumentation.runtime.onnxruntime import call_recorder
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRecorder
@@ -29,7 +29,9 @@ def loads() -> deque[Load]:
 
 @pytest.fixture
 def recorder(loads: deque[Load]) -> CallRecorder:
-    queue = CallQueue(fields=FIELDS, max_records=1000, max_bytes=10**9, attend=lambda _: None, weigh=weigh_call)
+    queue = CallQueue(
+        fields=FIELDS, max_records=1000, max_bytes=10**9, attend=lambda _: None, weigh=estimate_call_bytes
+    )
     capture = Capture(
         sink=queue,
         loads=loads,
@@ -42,9 +44,9 @@ def recorder(loads: deque[Load]) -> CallRecorder:
 
 def described(recorder: CallRecorder, loads: deque[Load], source: str | bytes) -> SessionInfo:
     """What is known of a session that was created of a file or of bytes, and ended."""
-    stamp = stamp_of(source) if isinstance(source, str) else None
+    stamp = read_file_stamp(source) if isinstance(source, str) else None
     session = ort.InferenceSession(source)
-    recorder.record_load(session, source, None, duration_s=0.1, error=None, stamp=stamp)
+    recorder.record_session_load(session, source, None, duration_s=0.1, error=None, stamp=stamp)
     info = loads.pop().session
     assert info is not None
     assert info.graph.known is None
@@ -64,7 +66,7 @@ def test_large_bytes_are_not_held_beyond_their_session(
     monkeypatch.setattr(call_recorder, "MAX_WHOLE_BYTES", 10)
     assert described(recorder, loads, models.softmax()).graph() == MISSING
     session = ort.InferenceSession(models.softmax())
-    recorder.record_load(session, b"", None, duration_s=0.1, error=None)
+    recorder.record_session_load(session, b"", None, duration_s=0.1, error=None)
     info = loads.pop().session
     assert info is not None
     assert info.graph().state == "read"
@@ -99,8 +101,8 @@ def test_a_file_that_changed_since_is_not_the_model(
 
 def test_other_providers_do_not_read_the_file_again(recorder: CallRecorder, loads: deque[Load]) -> None:
     session = ort.InferenceSession(models.softmax())
-    recorder.record_load(session, b"", None, duration_s=0.1, error=None)
-    recorder.record_providers(session, ("CPUExecutionProvider",))
+    recorder.record_session_load(session, b"", None, duration_s=0.1, error=None)
+    recorder.record_provider_change(session, ("CPUExecutionProvider",))
     first, second = (load.session for load in loads)
     assert first is not None
     assert second is not None
@@ -112,7 +114,7 @@ def test_a_session_first_seen_at_a_call_is_read_too(recorder: CallRecorder, tmp_
     path.write_bytes(models.softmax())
     session = ort.InferenceSession(path)
     feed = {session.get_inputs()[0].name: np.ones((1, 4), np.float32)}
-    recorder.attach_copier(session, None, feed, session.run(None, feed))
+    recorder.attach_run_copier(session, None, feed, session.run(None, feed))
     info = recorder.session_of(session)
     assert info is not None
     assert info.graph().state == "read"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from otel_mlmon.instrumentation.runtime.call import FIELDS, RECORD_BYTES, Item, Layout, Side, Tensor
-from otel_mlmon.instrumentation.runtime.input_sample import sample_interval, sample_positions
+from otel_mlmon.instrumentation.runtime.input_sample import compute_sample_interval, compute_sample_positions
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     MAX_IMAGE_BYTES,
     MAX_INPUT_BYTES,
@@ -18,12 +18,12 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     SAMPLE_BYTES,
     SMALL_BYTES,
     TEXT_BYTES,
-    copier_of,
-    make_copier,
-    side_of,
-    weight_of,
+    estimate_copied_bytes,
+    join_copies,
+    make_call_copier,
+    make_tensor_copier,
 )
-from otel_mlmon.instrumentation.runtime.onnxruntime.plans import is_state, plan_input, plan_output
+from otel_mlmon.instrumentation.runtime.onnxruntime.plans import is_recurrent_state, plan_input, plan_output
 from tests.support.calls import Node, Sink, copies, planned, records_of
 
 
@@ -41,7 +41,7 @@ from tests.support.calls import Node, Sink, copies, planned, records_of
 def test_a_side_is_bare_if_it_is_one_array_copied_whole_and_weighs_what_it_holds(
     items: list[Item], side: Side, weight: int
 ) -> None:
-    assert (side_of(items), weight_of(items)) == (side, RECORD_BYTES + weight)
+    assert (join_copies(items), estimate_copied_bytes(items)) == (side, RECORD_BYTES + weight)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_side_is_bare_if_it_is_one_array_copied_whole_and_weighs_what_it_holds
     ],
 )
 def test_dictionaries_of_scores_are_copied_as_a_table_if_they_are_one(rows: object, expected: Item) -> None:
-    assert copier_of(Tensor(name="p", layout="maps", dtype="float32"), is_input=False)(rows) == expected
+    assert make_tensor_copier(Tensor(name="p", layout="maps", dtype="float32"), is_input=False)(rows) == expected
 
 
 @pytest.mark.parametrize("made_rows", [1, 2, SMALL_BYTES])
@@ -63,7 +63,7 @@ def test_outputs_of_other_sizes_than_inputs_are_copied_whole(made_rows: int) -> 
     made = np.arange(2 * made_rows, dtype=np.float32).reshape(-1, 2)
     plan, positions = planned({"x": table}, {"y": table})
     sink = Sink(queue=["of another call"] * FIELDS)
-    make_copier(plan, positions, sink=sink, context=lambda _: "here")({"x": table}, [made], 1, 2)
+    make_call_copier(plan, positions, sink=sink, context=lambda _: "here")({"x": table}, [made], 1, 2)
     _, call = records_of(sink.queue)
     assert call == (plan, 1, 2, "here", table.tobytes(), made.tobytes(), None)
 
@@ -80,7 +80,9 @@ def table(rows: int, width: int) -> Any:
 
 
 def copied(layout: Layout, value: object, *, is_input: bool, row_shape: tuple[int, ...] | None = None) -> Item:
-    return copier_of(Tensor(name="t", layout=layout, dtype="float32", row_shape=row_shape), is_input=is_input)(value)
+    return make_tensor_copier(Tensor(name="t", layout=layout, dtype="float32", row_shape=row_shape), is_input=is_input)(
+        value
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ def test_of_a_large_image_a_sample_of_its_pixels_is_copied(layout: Layout, side:
     pixels = np.random.default_rng(7).random((*shape[:3], 2 * shape[3]), dtype=np.float32)[:, :, :, ::2]
     if is_contiguous:
         pixels = np.ascontiguousarray(pixels)
-    positions = sample_positions(side, side + 2)
+    positions = compute_sample_positions(side, side + 2)
     flat = pixels.reshape((2, 3, -1) if layout == "nchw" else (2, -1, 3))
     expected = flat if positions is None else flat[:, :, positions] if layout == "nchw" else flat[:, positions]
     assert (positions is None) is (side < 32)
@@ -136,7 +138,7 @@ def test_of_a_large_image_a_sample_of_its_pixels_is_copied(layout: Layout, side:
 def test_of_wide_rows_as_many_values_of_each_are_copied(shape: tuple[int, ...]) -> None:
     rows = np.random.default_rng(7).random(shape, dtype=np.float32)
     flat = rows.reshape(shape[0], -1)
-    expected = flat[:: -(-shape[0] // MAX_WIDE_ROWS), :: sample_interval(flat.shape[1])]
+    expected = flat[:: -(-shape[0] // MAX_WIDE_ROWS), :: compute_sample_interval(flat.shape[1])]
     assert copied("wide", rows, is_input=True) == (shape, expected.tobytes())
     assert 256 <= expected.shape[1] <= 1024
     assert len(expected) <= MAX_WIDE_ROWS
@@ -200,7 +202,7 @@ def test_small_calls_are_appended_by_the_short_way_only_where_it_is_safe(waiting
     rows = (SMALL_BYTES + extra_bytes) // 4
     plan, positions = planned({"x": table(2, 1)}, {"y": table(2, 1)})
     sink = Offers(queue=["of another call"] * FIELDS * waiting, high_water=8)
-    make_copier(plan, positions, sink=sink, context=lambda _: None)({"x": table(rows, 1)}, [table(rows, 1)], 1, 2)
+    make_call_copier(plan, positions, sink=sink, context=lambda _: None)({"x": table(rows, 1)}, [table(rows, 1)], 1, 2)
     is_short = 0 < waiting < 8 and not extra_bytes
     assert offered == ([] if is_short else [RECORD_BYTES + 2 * (SMALL_BYTES + extra_bytes)])
     assert records_of(sink.queue)[-1][4:6] == (table(rows, 1).tobytes(), table(rows, 1).tobytes())
@@ -216,7 +218,7 @@ def test_the_short_way_ends_where_small_calls_could_fill_the_bytes() -> None:
 
     plan, positions = planned({"x": table(2, 1)}, {"y": table(2, 1)})
     sink = Offers(max_bytes=5 * (2 * SMALL_BYTES + RECORD_BYTES) + 1)
-    copy_call = make_copier(plan, positions, sink=sink, context=lambda _: None)
+    copy_call = make_call_copier(plan, positions, sink=sink, context=lambda _: None)
     for _ in range(7):
         copy_call({"x": table(1, 1)}, [table(1, 1)], 1, 2)
     assert offered == [0, 5, 6]
@@ -268,7 +270,7 @@ def test_of_several_inputs_and_outputs_each_is_copied() -> None:
     for feed, made in (({"x": small, "y": small + 1}, {"z": small}), ({"x": small}, {"y": small, "z": small + 1})):
         plan, positions = planned(feed, made)
         sink = Sink(queue=["of another call"] * FIELDS)
-        make_copier(plan, positions, sink=sink, context=lambda _: None)(feed, list(made.values()), 1, 2)
+        make_call_copier(plan, positions, sink=sink, context=lambda _: None)(feed, list(made.values()), 1, 2)
         _, call = records_of(sink.queue)
         assert copies(call[4]) == tuple(array.tobytes() for array in feed.values())
         assert copies(call[5]) == tuple(array.tobytes() for array in made.values())
@@ -293,4 +295,4 @@ def test_recurrent_states_are_no_features(
 ) -> None:
     kind = "tensor(float)"
     results = [Node(name=output, type=kind, shape=size) for output, size in outputs.items()]
-    assert is_state(Node(name=name, type=kind, shape=shape), results) is is_fed_back
+    assert is_recurrent_state(Node(name=name, type=kind, shape=shape), results) is is_fed_back

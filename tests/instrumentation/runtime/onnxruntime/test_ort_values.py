@@ -12,7 +12,7 @@ import pytest
 
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Item, Plan, Tensor, weigh_call
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Item, Plan, Tensor, estimate_call_bytes
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import MAX_TEXTS, SMALL_BYTES
 from otel_mlmon.instrumentation.runtime.onnxruntime.ort_values import (
     DEVICE_INTERVAL_NS,
@@ -20,10 +20,10 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.ort_values import (
     UNSYNCHRONIZED,
     CopyValues,
     DeviceSampler,
-    is_synchronized,
-    make_value_copier,
-    shape_placeholder,
-    value_copier,
+    is_device_synchronized,
+    make_ort_value_call_copier,
+    make_ort_value_copier,
+    make_shape_placeholder,
 )
 from tests.support import models
 from tests.support.calls import records_of, session
@@ -79,7 +79,7 @@ def never(_: Any) -> Item:
 def fresh() -> Iterator[None]:
     DeviceValue.reads = 0
     yield
-    guard("device_outputs").reset()
+    guard("device_outputs").reset_stage()
 
 
 class Recording:
@@ -87,11 +87,13 @@ class Recording:
 
     def __init__(self, *, output: Tensor = ROWS, inputs: tuple[Tensor, ...] = (), **options: Any) -> None:
         self.queue = CallQueue(
-            fields=FIELDS, max_records=1000, max_bytes=1 << 24, attend=lambda _: None, weigh=weigh_call
+            fields=FIELDS, max_records=1000, max_bytes=1 << 24, attend=lambda _: None, weigh=estimate_call_bytes
         )
         plan = Plan(session=session(), operation="run_with_iobinding", inputs=inputs, outputs=(output,))
         arguments: dict[str, Any] = {"is_host_only": False, "are_views": True, **options}
-        self.copy_call: CopyValues = make_value_copier(plan, [0], sink=self.queue, context=lambda _: None, **arguments)
+        self.copy_call: CopyValues = make_ort_value_call_copier(
+            plan, [0], sink=self.queue, context=lambda _: None, **arguments
+        )
 
     def outputs(self, value: Any, *, at_ns: int = 0, run_options: Any = None, feed: Any = None) -> Any:
         """The copies of the outputs of one call."""
@@ -107,7 +109,7 @@ def unsynchronized() -> Any:
 
 
 def test_only_what_lies_in_host_memory_is_copied() -> None:
-    copy = value_copier(ROWS, never, are_views=True)
+    copy = make_ort_value_copier(ROWS, never, are_views=True)
     assert copy(on_device(np.ones((5, 2), np.float32))) == ((5, 2), b"")
     assert [copy(None), copy(Value(has_value=False))] == [None, None]
     with pytest.raises(AssertionError, match="copied"):
@@ -117,7 +119,7 @@ def test_only_what_lies_in_host_memory_is_copied() -> None:
 def test_a_shape_is_not_an_array() -> None:
     value = on_host(np.ones((4, 2), np.float32))
     shape = Tensor(name="x", layout="shape", dtype="float32")
-    assert value_copier(shape, never, are_views=True)(value) == ((4, 2), b"")
+    assert make_ort_value_copier(shape, never, are_views=True)(value) == ((4, 2), b"")
 
 
 def test_strings_are_made_only_if_they_are_few() -> None:
@@ -133,7 +135,7 @@ def test_strings_are_made_only_if_they_are_few() -> None:
         seen.append(array.tolist())
         return None
 
-    by_value = value_copier(Tensor(name="x", layout="text"), copy, are_views=True)
+    by_value = make_ort_value_copier(Tensor(name="x", layout="text"), copy, are_views=True)
     assert by_value(labels(2)) is None
     assert by_value(labels(MAX_TEXTS + 1)) == ((MAX_TEXTS + 1,), ())
     assert seen == [["bee", "bee"]]
@@ -146,13 +148,13 @@ def test_where_reading_copies_all_of_it_a_large_tensor_is_a_shape(are_views: boo
 
 
 def test_a_placeholder_has_the_shape_and_no_memory() -> None:
-    placeholder = shape_placeholder(on_host(np.ones((300, 2), np.float32)))
+    placeholder = make_shape_placeholder(on_host(np.ones((300, 2), np.float32)))
     assert isinstance(placeholder, np.ndarray)
     assert (placeholder.shape, placeholder.strides) == ((300, 2), (0, 0))
     assert [
-        shape_placeholder(None),
-        shape_placeholder(Value(has_value=False)),
-        shape_placeholder(Value(is_tensor=False)),
+        make_shape_placeholder(None),
+        make_shape_placeholder(Value(has_value=False)),
+        make_shape_placeholder(Value(is_tensor=False)),
     ] == [None, None, None]
 
 
@@ -194,7 +196,7 @@ def test_threads_share_the_ten_calls_a_second() -> None:
 
     def work() -> None:
         barrier.wait()
-        mine = [at_ns for at_ns in range(0, SECOND, DEVICE_INTERVAL_NS // 50) if sampler.choose(None, at_ns)]
+        mine = [at_ns for at_ns in range(0, SECOND, DEVICE_INTERVAL_NS // 50) if sampler.choose_call(None, at_ns)]
         with lock:
             chosen.extend(mine)
 
@@ -235,7 +237,7 @@ def test_run_options_say_whether_a_call_waits() -> None:
 
     other = ort.RunOptions()
     other.add_run_config_entry(UNSYNCHRONIZED, "0")
-    assert [is_synchronized(options) for options in (ort.RunOptions(), other, unsynchronized(), Older())] == [
+    assert [is_device_synchronized(options) for options in (ort.RunOptions(), other, unsynchronized(), Older())] == [
         True, True, False, False,
     ]  # fmt: skip
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, Load, weigh_call
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, Load, estimate_call_bytes
 from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRecorder
 from otel_mlmon.instrumentation.runtime.runtime import Capture
@@ -29,7 +29,7 @@ class Watched:
     def __init__(self) -> None:
         self.read: Callable[[None], object] = lambda _: "context"
         self.ring = CallQueue(
-            fields=FIELDS, max_records=100_000, max_bytes=10**9, attend=lambda _: None, weigh=weigh_call
+            fields=FIELDS, max_records=100_000, max_bytes=10**9, attend=lambda _: None, weigh=estimate_call_bytes
         )
         self.loads: deque[Load] = deque()
         self.recorder = CallRecorder(
@@ -42,13 +42,13 @@ class Watched:
             ),
             runtime_version="1",
         )
-        self.patches = onnxruntime.patch(ort, self.recorder)
+        self.patches = onnxruntime.patch_run_methods(ort, self.recorder)
 
     def calls(self) -> list[Call]:
         return list(map(Call._make, records_of(self.ring.take(100_000))))
 
     def undo(self) -> dict[str, bool]:
-        return {name: patch.undo() for name, patch in self.patches.items()}
+        return {name: patch.restore_method() for name, patch in self.patches.items()}
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ import onnxruntime as ort
 import pytest
 
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, Load, weigh_call
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, Load, estimate_call_bytes
 from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import MAX_PLANS, CallRecorder
 from otel_mlmon.instrumentation.runtime.onnxruntime.ort_values import DEVICE_INTERVAL_NS
-from otel_mlmon.instrumentation.runtime.onnxruntime.run_methods import parameters_of
+from otel_mlmon.instrumentation.runtime.onnxruntime.run_methods import read_parameter_names
 from otel_mlmon.instrumentation.runtime.runtime import Capture
 from tests.support import models
 from tests.support.calls import copies, records_of
@@ -36,7 +36,7 @@ def thread_of(_: None) -> int:
 class Watched:
     def __init__(self, *, samples_device_outputs: bool = False) -> None:
         self.ring = CallQueue(
-            fields=FIELDS, max_records=100_000, max_bytes=10**9, attend=lambda _: None, weigh=weigh_call
+            fields=FIELDS, max_records=100_000, max_bytes=10**9, attend=lambda _: None, weigh=estimate_call_bytes
         )
         self.loads: deque[Load] = deque()
         self.recorder = CallRecorder(
@@ -51,14 +51,14 @@ class Watched:
             runtime_version="1",
             are_views=True,
         )
-        self.patches = onnxruntime.patch(ort, self.recorder)
+        self.patches = onnxruntime.patch_run_methods(ort, self.recorder)
 
     def calls(self) -> list[Call]:
         return list(map(Call._make, records_of(self.ring.take(100_000))))
 
     def close(self) -> None:
         for patch in self.patches.values():
-            patch.undo()
+            patch.restore_method()
         self.recorder.close()
 
 
@@ -441,7 +441,7 @@ def test_set_providers_is_noted_and_later_calls_are_read_anew(watched: Watched) 
     )  # fmt: skip
     assert changed.session is second.plan.session
     assert list(watched.recorder.sessions()) == [second.plan.session]
-    assert watched.recorder.requested_providers(session) == ("CPUExecutionProvider",)
+    assert watched.recorder.find_requested_providers(session) == ("CPUExecutionProvider",)
 
 
 def test_the_runtimes_own_second_try_is_told_by_what_was_asked_for(watched: Watched) -> None:
@@ -502,4 +502,4 @@ def test_sessions_that_are_equal_or_unhashable_are_two(watched: Watched) -> None
 
 
 def test_parameters_of_what_does_not_tell() -> None:
-    assert parameters_of(max) == ()
+    assert read_parameter_names(max) == ()

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, Item, weigh_call
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, Item, estimate_call_bytes
 from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRecorder
 from otel_mlmon.instrumentation.runtime.runtime import Capture
@@ -36,7 +36,7 @@ ROWS = np.arange(10, dtype=np.float32).reshape(1, 10)
 class Watched:
     def __init__(self) -> None:
         self.queue = CallQueue(
-            fields=FIELDS, max_records=100_000, max_bytes=10**9, attend=lambda _: None, weigh=weigh_call
+            fields=FIELDS, max_records=100_000, max_bytes=10**9, attend=lambda _: None, weigh=estimate_call_bytes
         )
         self.recorder = CallRecorder(
             Capture(
@@ -49,7 +49,7 @@ class Watched:
             runtime_version="1",
             are_views=True,
         )
-        self.patches = onnxruntime.patch(ort, self.recorder)
+        self.patches = onnxruntime.patch_run_methods(ort, self.recorder)
 
     def calls(self) -> list[Call]:
         return list(map(Call._make, records_of(self.queue.take(100_000))))
@@ -63,7 +63,7 @@ class Watched:
 
     def close(self) -> None:
         for patch in self.patches.values():
-            patch.undo()
+            patch.restore_method()
         self.recorder.close()
 
 
@@ -252,7 +252,7 @@ def test_what_cannot_be_copied_has_its_times_only(watched: Watched) -> None:
     ]  # fmt: skip
     assert all(call.ended_ns > call.started_ns for call in calls)
     assert watched.queue.dropped() == {}
-    watched.recorder.stage.reset()
+    watched.recorder.stage.reset_stage()
 
 
 ARRAYS: list[Callable[[np.ndarray], Any]] = [

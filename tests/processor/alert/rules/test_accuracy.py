@@ -128,7 +128,7 @@ def profile(tmp_path: Path) -> Path:
     confidences, is_right = draw(np.random.default_rng(1), 20_000, unsure=0.1)
     calibration = Calibration.from_predictions(confidences, is_right)
     file = tmp_path / "fraud.reference.json"
-    Profile.from_data(model="fraud", confidences=confidences, calibration=calibration).write(file)
+    Profile.from_data(model="fraud", confidences=confidences, calibration=calibration).write_file(file)
     return file
 
 

@@ -49,11 +49,11 @@ def test_the_active_rules_are_listed_in_the_order_of_the_registry() -> None:
         "latency", "errors", "prediction_drift", "confidence", "data_drift", "execution_provider", "no_data",
     ]  # fmt: skip
     named = rules_of(accuracy={"min": "90%"}, statistic=THRESHOLDS, version_drift={"enabled": True})
-    assert tuple(named.active) == RULES.names()
+    assert tuple(named.active) == RULES.list_names()
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in RULES.names() if name not in ("accuracy", "statistic", "version_drift")]
+    "name", [name for name in RULES.list_names() if name not in ("accuracy", "statistic", "version_drift")]
 )
 def test_a_rule_that_is_switched_off_is_left_out_and_hides_no_other(name: str) -> None:
     rules = rules_of(**{name: {"enabled": False}})

@@ -28,7 +28,7 @@ P, Q = REFERENCE / REFERENCE.sum(), CURRENT / CURRENT.sum()
 
 
 def measure(name: str, reference: NDArray[np.int64], current: NDArray[np.int64]) -> Measurement:
-    return STATISTICS.load(name).measure(samples_of(reference, current))
+    return STATISTICS.load_plugin(name).measure(samples_of(reference, current))
 
 
 @pytest.mark.parametrize(("name", "expected"), [
@@ -93,7 +93,7 @@ def test_the_p_value_of_psi_is_as_often_below_a_level_as_it_says() -> None:
     ("g_test", 30.0, 50),
 ])  # fmt: skip
 def test_the_smallest_count_of_ten_bins(name: str, threshold: float, count: int) -> None:
-    assert STATISTICS.load(name).min_count(bins=10, threshold=threshold) in (count, count + 1)
+    assert STATISTICS.load_plugin(name).min_count(bins=10, threshold=threshold) in (count, count + 1)
 
 
 def test_total_variation_noise_is_the_simulated_mean() -> None:

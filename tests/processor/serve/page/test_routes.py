@@ -126,7 +126,7 @@ def test_hostile_names_are_harmless_everywhere() -> None:
 
 
 def test_every_runbook_is_a_page_and_none_else_is(client: httpx.Client) -> None:
-    for name in ("README", *RULES.names()):
+    for name in ("README", *RULES.list_names()):
         answer = client.get(f"/runbooks/{name}.md")
         assert (answer.status_code, answer.text.count("<h1>")) == (200, 1)
         assert ("<table>" in answer.text, "](" in answer.text) == (True, False)

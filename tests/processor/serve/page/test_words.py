@@ -108,7 +108,7 @@ def test_times() -> None:
 
 
 def test_a_rule_has_one_name_and_a_meaning() -> None:
-    for name, rule in RULES.load_all().items():
+    for name, rule in RULES.load_all_plugins().items():
         assert words.name_rule(name) == rule.title
         assert bool(words.explain_rule(name)) == (name not in ("no_data", "statistic"))
     assert (words.name_rule("slow_start"), words.explain_rule("slow_start")) == ("slow start", "")

@@ -11,68 +11,73 @@ from typing import Final
 
 from otel_mlmon.instrumentation.runtime.model_graph import OutputRole
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.node import GraphNode
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.tensor_origin import CHOICES, LIKELIHOODS, Axis, TensorOrigin
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.trace import Finder, Step
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.tensor_origin import (
+    CHOICES,
+    LIKELIHOODS,
+    TensorAxis,
+    TensorOrigin,
+)
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.trace import Finder, TraceStep
 
 _LOGISTIC: Final = frozenset({"LOGISTIC", 2})
 _SOFTMAX: Final = frozenset({"SOFTMAX", "SOFTMAX_ZERO", 1, 3})
 
 
-def _find_classifier(step: Step) -> TensorOrigin:
+def _find_classifier(step: TraceStep) -> TensorOrigin:
     node, labels = step.node, _class_labels(step.node)
     if step.index == 0:
         scores = frozenset((id(step.scope), name) for name in node.outputs[1:2])
         return TensorOrigin(
             role="label", operator=step.operator, source_role="class_scores", labels=labels, choices=scores
         )
-    role: OutputRole = "probabilities" if node.text("post_transform") in _SOFTMAX else "class_scores"
-    return TensorOrigin(role=role, operator=step.operator, axis=Axis(1, 2), labels=labels)
+    role: OutputRole = "probabilities" if node.read_string("post_transform") in _SOFTMAX else "class_scores"
+    return TensorOrigin(role=role, operator=step.operator, axis=TensorAxis(1, 2), labels=labels)
 
 
 def _class_labels(node: GraphNode) -> tuple[str, ...]:
     names = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
-    return next((tuple(map(str, values)) for name in names if (values := node.values(name))), ())
+    return next((tuple(map(str, values)) for name in names if (values := node.read_list(name))), ())
 
 
-def _find_regressor(step: Step) -> TensorOrigin:
-    transform = step.node.text("post_transform") or step.node.integer("post_transform", 0)
+def _find_regressor(step: TraceStep) -> TensorOrigin:
+    transform = step.node.read_string("post_transform") or step.node.read_integer("post_transform", 0)
     if transform in _LOGISTIC:
         return TensorOrigin(role="sigmoid", operator=step.operator)
     if transform in _SOFTMAX:
-        return TensorOrigin(role="probabilities", operator=step.operator, axis=Axis(1, 2))
+        return TensorOrigin(role="probabilities", operator=step.operator, axis=TensorAxis(1, 2))
     return TensorOrigin(role="values", operator=step.operator)
 
 
-def _find_zip_map(step: Step) -> TensorOrigin:
-    return dataclasses.replace(step.source(), labels=_class_labels(step.node), axis=Axis(1, 2))
+def _find_zip_map(step: TraceStep) -> TensorOrigin:
+    return dataclasses.replace(step.trace_input(), labels=_class_labels(step.node), axis=TensorAxis(1, 2))
 
 
-def _find_normalizer(step: Step) -> TensorOrigin:
-    source, norm = step.source(), step.node.text("norm", "MAX")
+def _find_normalizer(step: TraceStep) -> TensorOrigin:
+    source, norm = step.trace_input(), step.node.read_string("norm", "MAX")
     if norm == "L2":
         return TensorOrigin(role="unit_vector", operator=step.operator)
     if norm == "L1" and source.role in LIKELIHOODS:
-        return dataclasses.replace(source, role="probabilities", operator=step.operator, axis=Axis(1, 2))
-    return step.other()
+        return dataclasses.replace(source, role="probabilities", operator=step.operator, axis=TensorAxis(1, 2))
+    return step.make_other_origin()
 
 
-def _find_label_encoder(step: Step) -> TensorOrigin:
-    source, node = step.source(), step.node
+def _find_label_encoder(step: TraceStep) -> TensorOrigin:
+    source, node = step.trace_input(), step.node
     if source.role not in CHOICES:
-        return step.other()
+        return step.make_other_origin()
     names = ("values_strings", "values_int64s", "values_floats", "classes_strings")
-    values = next((values for name in names if (values := node.values(name))), ())
-    keys = node.values("keys_int64s") or ()
+    values = next((values for name in names if (values := node.read_list(name))), ())
+    keys = node.read_list("keys_int64s") or ()
     for name in ("values", "keys"):
-        tensor = node.tensor(f"{name}_tensor")
+        tensor = node.read_tensor_attribute(f"{name}_tensor")
         if tensor is not None:
             values, keys = (tensor.values, keys) if name == "values" else (values, tensor.values)
     if len(keys) == len(values) and all(isinstance(key, int) for key in keys):
         values = tuple(values[at] for at in sorted(range(len(keys)), key=keys.__getitem__))  # type: ignore[assignment]
-    return dataclasses.replace(source, labels=tuple(map(label_text, values)))
+    return dataclasses.replace(source, labels=tuple(map(format_label_text, values)))
 
 
-def label_text(value: object) -> str:
+def format_label_text(value: object) -> str:
     """Formats a label from a model's file as text; a whole number has no decimal point."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 

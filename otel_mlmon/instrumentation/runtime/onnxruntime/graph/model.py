@@ -15,18 +15,18 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.graph.node import (
     GraphNode,
     SmallTensor,
     Span,
-    constant_of,
+    read_constant_node,
     read_tensor,
-    tensor_name,
+    read_tensor_name,
 )
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.wire import (
     MESSAGE,
     VARINT,
-    Content,
+    ModelContent,
     ModelFileError,
-    fields,
+    convert_to_signed,
+    iterate_fields,
     read_text,
-    signed,
 )
 
 ORT_FORMAT: Final = b"ORTM"
@@ -40,18 +40,18 @@ MAX_EXTERNAL_BYTES: Final = 4096
 
 
 @dataclass(slots=True, eq=False)
-class Scope:
+class GraphScope:
     """The names that the nodes of one ONNX graph, or of a function's body, can refer to."""
 
-    content: Content
+    content: ModelContent
     nodes: list[Span] = field(default_factory=list)
     tensors: list[Span] = field(default_factory=list)
     inputs: dict[str, Span] = field(default_factory=dict)
     """Formal inputs, with their type where a graph declares it."""
     outputs: dict[str, Span] = field(default_factory=dict)
-    arguments: Mapping[str, tuple[Scope, str]] = field(default_factory=dict)
+    arguments: Mapping[str, tuple[GraphScope, str]] = field(default_factory=dict)
     """Of a function's body: the name outside that each input is bound to."""
-    outer: Scope | None = None
+    outer: GraphScope | None = None
     """Of a subgraph: the graph that it is in, whose names it may use."""
     opsets: Mapping[str, int] = field(default_factory=dict)
     _producers: dict[str, GraphNode] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Scope:
     """Nodes whose outputs are in `_producers`, counted from the last."""
     _constants: dict[str, Span] | None = None
 
-    def producer(self, name: str) -> GraphNode | None:
+    def find_producer(self, name: str) -> GraphNode | None:
         """Returns the node of an ONNX graph that computes a value; None for an input or a constant."""
         while name not in self._producers and self._indexed < len(self.nodes):
             self._indexed += 1
@@ -70,10 +70,10 @@ class Scope:
     def find_constant(self, name: str) -> Span | None:
         """Returns where the constant of a name stands in the model's file; None if there is none."""
         if self._constants is None:
-            self._constants = {tensor_name(self.content, span): span for span in self.tensors}
+            self._constants = {read_tensor_name(self.content, span): span for span in self.tensors}
         if name in self._constants:
             return self._constants[name]
-        node = self.producer(name)
+        node = self.find_producer(name)
         if node is not None:
             return node.span if node.operator == "Constant" else None
         if name in self.arguments:
@@ -81,19 +81,23 @@ class Scope:
             return scope.find_constant(outer_name)
         return self.outer.find_constant(name) if self.outer is not None and name not in self.inputs else None
 
-    def constant(self, name: str) -> SmallTensor | None:
+    def read_constant(self, name: str) -> SmallTensor | None:
         """Reads a small constant of an ONNX graph; None if it is no constant, or a large one."""
         span = self.find_constant(name)
         if span is None:
             return None
-        return read_tensor(self.content, span) if span in self.tensors else constant_of(GraphNode(self.content, span))
+        return (
+            read_tensor(self.content, span)
+            if span in self.tensors
+            else read_constant_node(GraphNode(self.content, span))
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ModelParts:
+class OnnxModelParts:
     """The parts of an ONNX model: its graph, functions, producer, version and metadata."""
 
-    graph: Scope
+    graph: GraphScope
     functions: Mapping[tuple[str, str], Span]
     """By domain and name."""
     producer: str
@@ -103,20 +107,20 @@ class ModelParts:
     metadata: Mapping[str, str]
 
 
-def read_model(content: Content) -> ModelParts:  # noqa: C901 - one branch a field
+def read_model_parts(content: ModelContent) -> OnnxModelParts:  # noqa: C901 - one branch a field
     """Reads where the parts of an ONNX model stand in its file.
 
     Raises:
         ModelFileError: It is no model, or too large a one.
     """
-    if content.size >= 8 and content.read(4, 8) == ORT_FORMAT:
+    if content.size >= 8 and content.read_range(4, 8) == ORT_FORMAT:
         raise ModelFileError("ort_format")
     graph: Span | None = None
     opsets: dict[str, int] = {}
     functions: dict[tuple[str, str], Span] = {}
     producer, version = "", 0
     metadata: dict[str, str] = {}
-    for count, (number, wire, start, end) in enumerate(fields(content, 0, content.size)):
+    for count, (number, wire, start, end) in enumerate(iterate_fields(content, 0, content.size)):
         if count > MAX_FIELDS:
             raise ModelFileError("too_large")
         if number == 7 and wire == MESSAGE:
@@ -129,14 +133,14 @@ def read_model(content: Content) -> ModelParts:  # noqa: C901 - one branch a fie
         elif number == 2 and wire == MESSAGE:
             producer = read_text(content, start, end, max_bytes=64)
         elif number == 5 and wire == VARINT:
-            version = signed(start)
+            version = convert_to_signed(start)
         elif number == 14 and wire == MESSAGE:
             key, value = _read_entry(content, (start, end))
             metadata[key] = value
     if graph is None or not opsets:
         raise ModelFileError("unreadable")
-    return ModelParts(
-        graph=read_graph(content, graph, opsets=opsets),
+    return OnnxModelParts(
+        graph=read_graph_scope(content, graph, opsets=opsets),
         functions=functions,
         producer=producer,
         graph_name=_graph_name(content, graph),
@@ -145,11 +149,13 @@ def read_model(content: Content) -> ModelParts:  # noqa: C901 - one branch a fie
     )
 
 
-def read_graph(content: Content, span: Span, *, opsets: Mapping[str, int], outer: Scope | None = None) -> Scope:
+def read_graph_scope(
+    content: ModelContent, span: Span, *, opsets: Mapping[str, int], outer: GraphScope | None = None
+) -> GraphScope:
     """Reads where the parts of an ONNX graph, or of a subgraph inside a node, stand in the model's file."""
-    scope = Scope(content, opsets=opsets, outer=outer)
+    scope = GraphScope(content, opsets=opsets, outer=outer)
     nodes, tensors = scope.nodes, scope.tensors
-    for number, wire, start, end in fields(content, *span):
+    for number, wire, start, end in iterate_fields(content, *span):
         if wire != MESSAGE:
             continue
         if number == 1:
@@ -157,22 +163,22 @@ def read_graph(content: Content, span: Span, *, opsets: Mapping[str, int], outer
         elif number == 5:
             tensors.append((start, end))
         elif number == 11:
-            scope.inputs[value_name(content, (start, end))] = (start, end)
+            scope.inputs[read_value_name(content, (start, end))] = (start, end)
         elif number == 12:
-            scope.outputs[value_name(content, (start, end))] = (start, end)
+            scope.outputs[read_value_name(content, (start, end))] = (start, end)
         if len(nodes) + len(tensors) > MAX_FIELDS:
             raise ModelFileError("too_large")
     return scope
 
 
-def read_function(
-    content: Content, span: Span, node: GraphNode, scope: Scope, *, opsets: Mapping[str, int]
-) -> tuple[Scope, list[str]]:
+def read_function_scope(
+    content: ModelContent, span: Span, node: GraphNode, scope: GraphScope, *, opsets: Mapping[str, int]
+) -> tuple[GraphScope, list[str]]:
     """Reads the parts of an ONNX function that a node calls, and the names of its outputs."""
     formal: list[str] = []
     outputs: list[str] = []
-    body = Scope(content, opsets=opsets)
-    for number, wire, start, end in fields(content, *span):
+    body = GraphScope(content, opsets=opsets)
+    for number, wire, start, end in iterate_fields(content, *span):
         if wire != MESSAGE:
             continue
         if number == 4:
@@ -186,13 +192,13 @@ def read_function(
     return body, outputs
 
 
-def external_files(scope: Scope) -> list[str]:
+def list_external_files(scope: GraphScope) -> list[str]:
     """Lists the files beside the model that hold its weights, each once."""
     names: dict[str, None] = {}
     for span in scope.tensors:
-        if span[1] - span[0] > MAX_EXTERNAL_BYTES or b"location" not in scope.content.read(*span):
+        if span[1] - span[0] > MAX_EXTERNAL_BYTES or b"location" not in scope.content.read_range(*span):
             continue
-        for number, wire, start, end in fields(scope.content, *span):
+        for number, wire, start, end in iterate_fields(scope.content, *span):
             if number == 13 and wire == MESSAGE:
                 key, value = _read_entry(scope.content, (start, end))
                 if key == "location":
@@ -200,15 +206,15 @@ def external_files(scope: Scope) -> list[str]:
     return list(names)
 
 
-def value_name(content: Content, span: Span) -> str:
+def read_value_name(content: ModelContent, span: Span) -> str:
     """Reads the name of a model's input or output."""
-    for number, wire, start, end in fields(content, *span):
+    for number, wire, start, end in iterate_fields(content, *span):
         if number == 1 and wire == MESSAGE:
             return read_text(content, start, end)
     return ""
 
 
-def value_shape(content: Content, span: Span) -> tuple[int | str, ...] | None:
+def read_value_shape(content: ModelContent, span: Span) -> tuple[int | str, ...] | None:
     """Reads the declared shape of a model's input or output: a size or a symbol for each axis; None if absent."""
     kind = _submessage(content, span, 2)
     tensor = kind and _submessage(content, kind, 1)
@@ -216,27 +222,27 @@ def value_shape(content: Content, span: Span) -> tuple[int | str, ...] | None:
     if not shape:
         return None
     sizes: list[int | str] = []
-    for number, wire, start, end in fields(content, *shape):
+    for number, wire, start, end in iterate_fields(content, *shape):
         if number == 1 and wire == MESSAGE:
             size: int | str = ""
-            for part, part_wire, value, value_end in fields(content, start, end):
+            for part, part_wire, value, value_end in iterate_fields(content, start, end):
                 if part == 1 and part_wire == VARINT:
-                    size = signed(value)
+                    size = convert_to_signed(value)
                 elif part == 2:
                     size = read_text(content, value, value_end)
             sizes.append(size)
     return tuple(sizes)
 
 
-def _submessage(content: Content, span: Span, wanted: int) -> Span | None:
-    for number, wire, start, end in fields(content, *span):
+def _submessage(content: ModelContent, span: Span, wanted: int) -> Span | None:
+    for number, wire, start, end in iterate_fields(content, *span):
         if number == wanted and wire == MESSAGE:
             return start, end
     return None
 
 
-def _graph_name(content: Content, span: Span) -> str:
-    for number, wire, start, end in fields(content, *span):
+def _graph_name(content: ModelContent, span: Span) -> str:
+    for number, wire, start, end in iterate_fields(content, *span):
         if number == 2 and wire == MESSAGE:
             return read_text(content, start, end)
         if number > 2:
@@ -244,18 +250,18 @@ def _graph_name(content: Content, span: Span) -> str:
     return ""
 
 
-def _read_entry(content: Content, span: Span) -> tuple[str, str]:
+def _read_entry(content: ModelContent, span: Span) -> tuple[str, str]:
     texts = {
         number: read_text(content, start, end, max_bytes=MAX_ENTRY_BYTES)
-        for number, wire, start, end in fields(content, *span)
+        for number, wire, start, end in iterate_fields(content, *span)
         if wire == MESSAGE
     }
     return texts.get(1, ""), texts.get(2, "")
 
 
-def _read_opset(content: Content, span: Span) -> tuple[str, int]:
+def _read_opset(content: ModelContent, span: Span) -> tuple[str, int]:
     domain, version = "", 0
-    for number, wire, start, end in fields(content, *span):
+    for number, wire, start, end in iterate_fields(content, *span):
         if number == 1 and wire == MESSAGE:
             domain = read_text(content, start, end)
         elif number == 2 and wire == VARINT:
@@ -263,9 +269,9 @@ def _read_opset(content: Content, span: Span) -> tuple[str, int]:
     return domain, version
 
 
-def _function_name(content: Content, span: Span) -> tuple[str, str]:
+def _function_name(content: ModelContent, span: Span) -> tuple[str, str]:
     texts = {1: "", 10: ""}
-    for number, wire, start, end in fields(content, *span):
+    for number, wire, start, end in iterate_fields(content, *span):
         if number in texts and wire == MESSAGE:
             texts[number] = read_text(content, start, end)
     return texts[10], texts[1]

@@ -13,14 +13,14 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.wire import (
     MESSAGE,
     VARINT,
-    Content,
     Field,
+    ModelContent,
     ModelFileError,
-    fields,
-    packed_varints,
+    convert_to_signed,
+    iterate_fields,
     read_float,
+    read_packed_varints,
     read_text,
-    signed,
 )
 
 Span: TypeAlias = tuple[int, int]
@@ -59,7 +59,7 @@ class GraphNode:
         span: Where the node is.
     """
 
-    def __init__(self, content: Content, span: Span) -> None:
+    def __init__(self, content: ModelContent, span: Span) -> None:
         self._content = content
         self.span = span
         self._attributes: dict[str, Span] = {}
@@ -67,7 +67,7 @@ class GraphNode:
         self.outputs: list[str] = []
         self.operator: str = ""
         self.domain: str = ""
-        for count, (number, wire, start, end) in enumerate(fields(content, *span)):
+        for count, (number, wire, start, end) in enumerate(iterate_fields(content, *span)):
             if count > MAX_FIELDS:
                 raise ModelFileError("too_large")
             if wire != MESSAGE:
@@ -83,53 +83,53 @@ class GraphNode:
             elif number == 7:
                 self.domain = read_text(content, start, end)
 
-    def integer(self, name: str, default: int = 0) -> int:
+    def read_integer(self, name: str, default: int = 0) -> int:
         """Reads an attribute of the node that is an integer."""
         for number, wire, value, _ in self._fields_of(name):
             if (number, wire) == (3, VARINT):
-                return signed(value)
+                return convert_to_signed(value)
         return default
 
-    def text(self, name: str, default: str = "") -> str:
+    def read_string(self, name: str, default: str = "") -> str:
         """Reads an attribute of the node that is a string."""
         for number, wire, start, end in self._fields_of(name):
             if (number, wire) == (4, MESSAGE):
                 return read_text(self._content, start, end)
         return default
 
-    def values(self, name: str) -> Scalars | None:
+    def read_list(self, name: str) -> Scalars | None:
         """Reads an attribute of the node that is a short list; None if there is none, or it is long."""
         values: list[int | float | str] = []
         for number, wire, start, end in self._fields_of(name):
             if len(values) > MAX_VALUES or (wire == MESSAGE and end - start > MAX_CONSTANT_BYTES):
                 return None
             if number == 8 and wire == VARINT:
-                values.append(signed(start))
+                values.append(convert_to_signed(start))
             elif number == 8 and wire == MESSAGE:
-                values.extend(packed_varints(self._content.read(start, end)))
+                values.extend(read_packed_varints(self._content.read_range(start, end)))
             elif number == 9 and wire == MESSAGE:
                 values.append(read_text(self._content, start, end)[:MAX_NAME_CHARACTERS])
             elif number == 7 and wire == MESSAGE:
-                values.extend(_unpack("f", self._content.read(start, end)))
+                values.extend(_unpack("f", self._content.read_range(start, end)))
             elif number == 7:
                 values.append(read_float(self._content, start))
         return tuple(values) or None  # type: ignore[return-value]
 
-    def tensor(self, name: str) -> SmallTensor | None:
+    def read_tensor_attribute(self, name: str) -> SmallTensor | None:
         """Reads an attribute of the node that is a small tensor."""
         for number, wire, start, end in self._fields_of(name):
             if (number, wire) == (5, MESSAGE):
                 return read_tensor(self._content, (start, end))
         return None
 
-    def graph(self, name: str) -> Span | None:
+    def find_subgraph(self, name: str) -> Span | None:
         """Returns where an attribute of the node that is a graph stands in the file."""
         for number, wire, start, end in self._fields_of(name):
             if (number, wire) == (6, MESSAGE):
                 return start, end
         return None
 
-    def has(self, name: str) -> bool:
+    def has_attribute(self, name: str) -> bool:
         """Returns whether the node has an attribute of a name."""
         return name in self._attributes
 
@@ -138,50 +138,52 @@ class GraphNode:
         if span is None:
             return ()
         found = []
-        for count, entry in enumerate(fields(self._content, *span)):
+        for count, entry in enumerate(iterate_fields(self._content, *span)):
             if count > MAX_VALUES + 8:
                 break
             found.append(entry)
         return found
 
 
-def constant_of(node: GraphNode) -> SmallTensor | None:
+def read_constant_node(node: GraphNode) -> SmallTensor | None:
     """Reads the value of an ONNX node `Constant`."""
-    if node.has("value"):
-        return node.tensor("value")
-    if node.has("value_int"):
-        return SmallTensor((node.integer("value_int"),), 0)
-    values = node.values("value_ints") or node.values("value_strings")
+    if node.has_attribute("value"):
+        return node.read_tensor_attribute("value")
+    if node.has_attribute("value_int"):
+        return SmallTensor((node.read_integer("value_int"),), 0)
+    values = node.read_list("value_ints") or node.read_list("value_strings")
     return SmallTensor(values, 1) if values else None
 
 
-def tensor_name(content: Content, span: Span) -> str:
+def read_tensor_name(content: ModelContent, span: Span) -> str:
     """Reads the name of an ONNX tensor."""
-    for number, wire, start, end in fields(content, *span):
+    for number, wire, start, end in iterate_fields(content, *span):
         if number == 8 and wire == MESSAGE:
             return read_text(content, start, end)
     return ""
 
 
-def read_tensor(content: Content, span: Span) -> SmallTensor | None:
+def read_tensor(content: ModelContent, span: Span) -> SmallTensor | None:
     """Reads an ONNX tensor; None if it is large, stored in another file, or of an unsupported type."""
     if span[1] - span[0] > MAX_CONSTANT_BYTES:
         return None
     kind, rank = 0, 0
     values: list[int | float | str] = []
-    for number, wire, start, end in fields(content, *span):
+    for number, wire, start, end in iterate_fields(content, *span):
         if number == 1:
-            rank += 1 if wire == VARINT else len(packed_varints(content.read(start, end)))
+            rank += 1 if wire == VARINT else len(read_packed_varints(content.read_range(start, end)))
         elif number == 2:
             kind = start
         elif number == 6 and wire == MESSAGE:
             values.append(read_text(content, start, end)[:MAX_NAME_CHARACTERS])
         elif number in {5, 7}:
-            values.extend([signed(start)] if wire == VARINT else packed_varints(content.read(start, end)))
+            values.extend(
+                [convert_to_signed(start)] if wire == VARINT else read_packed_varints(content.read_range(start, end))
+            )
         elif number == 4 and wire == MESSAGE:
-            values.extend(_unpack("f", content.read(start, end)))
+            values.extend(_unpack("f", content.read_range(start, end)))
         elif number == 9 and wire == MESSAGE and kind in _RAW_FORMATS:
-            values.extend(_unpack(_RAW_FORMATS[kind], content.read(start, end)))
+            values.extend(_unpack(_RAW_FORMATS[kind], content.read_range(start, end)))
         if len(values) > MAX_VALUES:
             return None
     return SmallTensor(tuple(values), rank) if values else None  # type: ignore[arg-type]
@@ -192,8 +194,8 @@ def _unpack(kind: str, data: bytes) -> tuple[Any, ...]:
     return struct.unpack(f"<{len(data) // size}{kind}", data[: len(data) // size * size])
 
 
-def _attribute_name(content: Content, span: Span) -> str:
-    for number, wire, start, end in fields(content, *span):
+def _attribute_name(content: ModelContent, span: Span) -> str:
+    for number, wire, start, end in iterate_fields(content, *span):
         if number == 1 and wire == MESSAGE:
             return read_text(content, start, end)
     return ""

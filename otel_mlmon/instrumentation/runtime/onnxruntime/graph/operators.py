@@ -11,16 +11,16 @@ from typing import Final
 
 from otel_mlmon.instrumentation.runtime.model_graph import OutputRole
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph import tensor_origin
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.ml_operators import ML_FINDERS, label_text
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.ml_operators import ML_FINDERS, format_label_text
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.tensor_origin import (
     CHOICES,
     LIKELIHOODS,
     SCORES,
     UNKNOWN,
-    Axis,
+    TensorAxis,
     TensorOrigin,
 )
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.trace import Finder, Step
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.trace import Finder, TraceStep
 
 MAX_BRANCHES: Final = 16
 """Inputs of a concatenation, or of a sum, that are looked at."""
@@ -32,25 +32,25 @@ _GRIDS: Final = {
 """Operators that give integers, and the position of their scale among the inputs."""
 
 
-def _find_same(step: Step) -> TensorOrigin:
-    return step.source()
+def _find_same(step: TraceStep) -> TensorOrigin:
+    return step.trace_input()
 
 
-def _find_clipped(step: Step) -> TensorOrigin:
-    source = step.source()
-    return source if source.role in LIKELIHOODS | {"values"} else step.other()
+def _find_clipped(step: TraceStep) -> TensorOrigin:
+    source = step.trace_input()
+    return source if source.role in LIKELIHOODS | {"values"} else step.make_other_origin()
 
 
-def _find_quantised(step: Step) -> TensorOrigin:
-    return _with_grid(step, dataclasses.replace(step.source(), is_quantised=True, scale=1.0, zero_point=0))
+def _find_quantised(step: TraceStep) -> TensorOrigin:
+    return _with_grid(step, dataclasses.replace(step.trace_input(), is_quantised=True, scale=1.0, zero_point=0))
 
 
-def _with_grid(step: Step, origin: TensorOrigin) -> TensorOrigin:
+def _with_grid(step: TraceStep, origin: TensorOrigin) -> TensorOrigin:
     """Adds to a quantised tensor the scale and zero point by which its integers stand for numbers."""
     at = _GRIDS.get(step.operator)
     if at is None:
         return origin
-    scale, zero_point = step.constant(at), step.constant(at + 1)
+    scale, zero_point = step.read_constant_input(at), step.read_constant_input(at + 1)
     return dataclasses.replace(
         origin,
         is_quantised=True,
@@ -59,18 +59,20 @@ def _with_grid(step: Step, origin: TensorOrigin) -> TensorOrigin:
     )
 
 
-def _find_softmax(step: Step) -> TensorOrigin:
-    source = step.source()
+def _find_softmax(step: TraceStep) -> TensorOrigin:
+    source = step.trace_input()
     if source.role == "top_k_scores":  # normalised among those that were chosen, in their order
         return _with_grid(step, dataclasses.replace(source, operator=step.operator, source_role="other"))
-    version = step.node.integer("opset", step.opset) if step.operator == "QLinearSoftmax" else step.opset
-    axis = step.node.integer("axis", -1 if version >= 13 else 1)
+    version = step.node.read_integer("opset", step.opset) if step.operator == "QLinearSoftmax" else step.opset
+    axis = step.node.read_integer("axis", -1 if version >= 13 else 1)
     role: OutputRole = "log_probabilities" if step.operator == "LogSoftmax" else "probabilities"
-    return _with_grid(step, TensorOrigin(role=role, operator=step.operator, axis=Axis(axis), tensors=source.tensors))
+    return _with_grid(
+        step, TensorOrigin(role=role, operator=step.operator, axis=TensorAxis(axis), tensors=source.tensors)
+    )
 
 
-def _find_sigmoid(step: Step) -> TensorOrigin:
-    source = step.source()
+def _find_sigmoid(step: TraceStep) -> TensorOrigin:
+    source = step.trace_input()
     if source.role == "top_k_scores":
         return _with_grid(step, dataclasses.replace(source, operator=step.operator, source_role="sigmoid"))
     return _with_grid(
@@ -78,15 +80,15 @@ def _find_sigmoid(step: Step) -> TensorOrigin:
     )
 
 
-def _find_linear(step: Step) -> TensorOrigin:
-    activation = step.node.text("activation") if step.operator.startswith("Fused") else ""
+def _find_linear(step: TraceStep) -> TensorOrigin:
+    activation = step.node.read_string("activation") if step.operator.startswith("Fused") else ""
     if activation:
         return TensorOrigin(role="sigmoid" if activation == "Sigmoid" else "other", operator=activation)
     return _with_grid(step, TensorOrigin(role="linear", operator=step.operator))
 
 
-def _find_choice(step: Step) -> TensorOrigin:
-    source = step.source()
+def _find_choice(step: TraceStep) -> TensorOrigin:
+    source = step.trace_input()
     is_least = step.operator == "ArgMin"
     if is_least and source.role in LIKELIHOODS:
         return TensorOrigin(role="counts", operator=step.operator)
@@ -96,9 +98,9 @@ def _find_choice(step: Step) -> TensorOrigin:
     )
 
 
-def _find_top_k(step: Step) -> TensorOrigin:
-    source = step.source()
-    is_least = not step.node.integer("largest", 1)
+def _find_top_k(step: TraceStep) -> TensorOrigin:
+    source = step.trace_input()
+    is_least = not step.node.read_integer("largest", 1)
     if step.index:
         source = dataclasses.replace(source, is_quantised=False, scale=1.0, zero_point=0)
     if is_least and source.role in LIKELIHOODS:
@@ -106,7 +108,7 @@ def _find_top_k(step: Step) -> TensorOrigin:
     return TensorOrigin(
         role="top_k_labels" if step.index else "top_k_scores",
         operator=step.operator,
-        axis=Axis(step.node.integer("axis", -1)),
+        axis=TensorAxis(step.node.read_integer("axis", -1)),
         source_role=source.role,
         is_quantised=source.is_quantised,
         scale=source.scale,
@@ -116,100 +118,100 @@ def _find_top_k(step: Step) -> TensorOrigin:
     )
 
 
-def _find_lp_normalization(step: Step) -> TensorOrigin:
-    return TensorOrigin(role="unit_vector" if step.node.integer("p", 2) == 2 else "other", operator=step.operator)
+def _find_lp_normalization(step: TraceStep) -> TensorOrigin:
+    return TensorOrigin(role="unit_vector" if step.node.read_integer("p", 2) == 2 else "other", operator=step.operator)
 
 
-def _find_extracted(step: Step) -> TensorOrigin:
+def _find_extracted(step: TraceStep) -> TensorOrigin:
     """Finds how a tensor is computed that an operator picks from a table of classes, or from columns of scores."""
-    if step.is_constant(0):
-        index = step.source(1)
+    if step.is_constant_input(0):
+        index = step.trace_input(1)
         if index.role not in CHOICES:
-            return step.other()
-        return dataclasses.replace(index, labels=tuple(map(label_text, step.constant(0))))
+            return step.make_other_origin()
+        return dataclasses.replace(index, labels=tuple(map(format_label_text, step.read_constant_input(0))))
     if step.operator == "ArrayFeatureExtractor":
-        return tensor_origin.select(step.source(), -1, drops_axis=False)
-    axis, is_one = step.node.integer("axis", 0), step.is_scalar(1)
-    if not step.is_constant(1):
-        return step.source().without_axis(is_partial=True)
-    return tensor_origin.select(step.source(), axis, drops_axis=is_one)
+        return tensor_origin.select_along_axis(step.trace_input(), -1, drops_axis=False)
+    axis, is_one = step.node.read_integer("axis", 0), step.is_scalar_input(1)
+    if not step.is_constant_input(1):
+        return step.trace_input().without_axis(is_partial=True)
+    return tensor_origin.select_along_axis(step.trace_input(), axis, drops_axis=is_one)
 
 
-def _find_sliced(step: Step) -> TensorOrigin:
-    origin = step.source()
+def _find_sliced(step: TraceStep) -> TensorOrigin:
+    origin = step.trace_input()
     if step.operator == "Split":
-        return tensor_origin.select(origin, step.node.integer("axis", 0), drops_axis=False)
-    starts, ends = step.integers("starts", 1), step.integers("ends", 2)
-    axes = step.integers("axes", 3) or tuple(range(len(starts or ())))
+        return tensor_origin.select_along_axis(origin, step.node.read_integer("axis", 0), drops_axis=False)
+    starts, ends = step.read_integers("starts", 1), step.read_integers("ends", 2)
+    axes = step.read_integers("axes", 3) or tuple(range(len(starts or ())))
     if starts is None or ends is None or len(starts) != len(axes) or len(ends) != len(axes):
         return origin.without_axis(is_partial=True)
     for axis, start, end in zip(axes, starts, ends, strict=True):
         if start != 0 or end < 2**31 - 1:
-            origin = tensor_origin.select(origin, axis, drops_axis=False)
+            origin = tensor_origin.select_along_axis(origin, axis, drops_axis=False)
     return origin
 
 
-def _find_transposed(step: Step) -> TensorOrigin:
-    order = step.node.values("perm")
-    return tensor_origin.transpose(step.source(), tuple(map(int, order)) if order else None)
+def _find_transposed(step: TraceStep) -> TensorOrigin:
+    order = step.node.read_list("perm")
+    return tensor_origin.transpose(step.trace_input(), tuple(map(int, order)) if order else None)
 
 
-def _find_squeezed(step: Step) -> TensorOrigin:
-    return tensor_origin.squeeze(step.source(), step.integers("axes", 1))
+def _find_squeezed(step: TraceStep) -> TensorOrigin:
+    return tensor_origin.squeeze(step.trace_input(), step.read_integers("axes", 1))
 
 
-def _find_unsqueezed(step: Step) -> TensorOrigin:
-    return tensor_origin.unsqueeze(step.source(), step.integers("axes", 1))
+def _find_unsqueezed(step: TraceStep) -> TensorOrigin:
+    return tensor_origin.unsqueeze(step.trace_input(), step.read_integers("axes", 1))
 
 
-def _find_flattened(step: Step) -> TensorOrigin:
-    return tensor_origin.flatten(step.source(), step.node.integer("axis", 1))
+def _find_flattened(step: TraceStep) -> TensorOrigin:
+    return tensor_origin.flatten(step.trace_input(), step.node.read_integer("axis", 1))
 
 
-def _find_reshaped(step: Step) -> TensorOrigin:
-    return tensor_origin.reshape(step.source(), step.integers("shape", 1))
+def _find_reshaped(step: TraceStep) -> TensorOrigin:
+    return tensor_origin.reshape(step.trace_input(), step.read_integers("shape", 1))
 
 
-def _find_reduced(step: Step) -> TensorOrigin:
-    source, axes = step.source(), step.integers("axes", 1)
-    is_dropped = bool(step.node.integer("keepdims", 1))
-    if source.axis is not None and axes is not None and any(source.axis.equals(axis) for axis in axes):
+def _find_reduced(step: TraceStep) -> TensorOrigin:
+    source, axes = step.trace_input(), step.read_integers("axes", 1)
+    is_dropped = bool(step.node.read_integer("keepdims", 1))
+    if source.axis is not None and axes is not None and any(source.axis.is_at(axis) for axis in axes):
         # The greatest probability of a row, which is its confidence.
         is_greatest = step.operator == "ReduceMax" and source.role in LIKELIHOODS
         return TensorOrigin(
             role="top_k_scores", operator=step.operator, source_role=source.role, choices=source.tensors
-        ) if is_greatest else step.other()  # fmt: skip
+        ) if is_greatest else step.make_other_origin()  # fmt: skip
     if source.role not in LIKELIHOODS | {"linear"} or step.operator in {"ReduceSum", "ReduceProd"}:
-        return step.other()
-    origin = source if source.role in {"linear", "sigmoid"} else source.as_role("class_scores", step.operator)
+        return step.make_other_origin()
+    origin = source if source.role in {"linear", "sigmoid"} else source.with_role("class_scores", step.operator)
     return tensor_origin.squeeze(origin, axes) if is_dropped is False else origin
 
 
-def _find_pooled(step: Step) -> TensorOrigin:
-    source = step.source()
-    return _with_grid(step, source) if source.role in {"linear", "sigmoid"} else step.other()
+def _find_pooled(step: TraceStep) -> TensorOrigin:
+    source = step.trace_input()
+    return _with_grid(step, source) if source.role in {"linear", "sigmoid"} else step.make_other_origin()
 
 
-def _find_concatenated(step: Step) -> TensorOrigin:
-    origins = [step.source(at) for at in range(min(len(step.node.inputs), MAX_BRANCHES))]
-    axis = Axis(step.node.integer("axis", 0))
+def _find_concatenated(step: TraceStep) -> TensorOrigin:
+    origins = [step.trace_input(at) for at in range(min(len(step.node.inputs), MAX_BRANCHES))]
+    axis = TensorAxis(step.node.read_integer("axis", 0))
     if len(origins) == 2 and all(origin.role == "sigmoid" for origin in origins) and _are_complements(step):
         tensors = frozenset[object]().union(*(origin.tensors for origin in origins))
         return TensorOrigin(role="probabilities", operator=step.operator, axis=axis, tensors=tensors)
     origin = _common_origin(origins)
     if origin is None:
-        return step.other()
-    if origin.axis is not None and origin.axis.equals(axis.position) is not False:
+        return step.make_other_origin()
+    if origin.axis is not None and origin.axis.is_at(axis.position) is not False:
         # Distributions side by side are none together.
-        return step.other() if origin.role in SCORES else origin
+        return step.make_other_origin() if origin.role in SCORES else origin
     return origin
 
 
-def _are_complements(step: Step) -> bool:
+def _are_complements(step: TraceStep) -> bool:
     """Returns whether two inputs of a node are p and 1 - p."""
     for at in (0, 1):
-        name, other = step.name(at), step.name(1 - at)
-        node = step.scope.producer(name)
+        name, other = step.input_name(at), step.input_name(1 - at)
+        node = step.scope.find_producer(name)
         if node is not None and node.operator == "Sub" and other in node.inputs[1:2]:
             return True
     return False
@@ -236,16 +238,16 @@ def _common_origin(origins: list[TensorOrigin]) -> TensorOrigin | None:
     )
 
 
-def _find_branch(step: Step) -> TensorOrigin:
+def _find_branch(step: TraceStep) -> TensorOrigin:
     """Finds how the output of an If operator is computed, whose branches mostly compute the same."""
-    origin = _common_origin([step.subgraph_output("then_branch"), step.subgraph_output("else_branch")])
+    origin = _common_origin([step.trace_subgraph_output("then_branch"), step.trace_subgraph_output("else_branch")])
     return origin or UNKNOWN
 
 
-def _find_quotient(step: Step) -> TensorOrigin:
-    norm = step.norm_of(1, step.name())
+def _find_quotient(step: TraceStep) -> TensorOrigin:
+    norm = step.find_norm(1, step.input_name())
     if norm is not None and norm.kind == "sum":
-        source = step.source()
+        source = step.trace_input()
         if source.role in LIKELIHOODS or source.operator == "Exp":
             return dataclasses.replace(
                 source, role="probabilities", operator="Div by ReduceSum", axis=norm.axis, labels=()
@@ -253,48 +255,48 @@ def _find_quotient(step: Step) -> TensorOrigin:
         # Shares of anything: magnitudes, counts, an energy.
         is_choice = source.role == "top_k_scores"
         return dataclasses.replace(
-            source if is_choice else step.other(), source_role="other", operator="Div by ReduceSum"
+            source if is_choice else step.make_other_origin(), source_role="other", operator="Div by ReduceSum"
         )
     if norm is not None and norm.kind == "euclidean":
         return TensorOrigin(role="unit_vector", operator="Div by ReduceL2")
     return _find_arithmetic(step)
 
 
-def _find_difference(step: Step) -> TensorOrigin:
-    norm = step.norm_of(1, step.name())
+def _find_difference(step: TraceStep) -> TensorOrigin:
+    norm = step.find_norm(1, step.input_name())
     if norm is not None and norm.kind == "log_sum_exp":
         return TensorOrigin(
-            role="log_probabilities", operator="ReduceLogSumExp", axis=norm.axis, tensors=step.source().tensors
+            role="log_probabilities", operator="ReduceLogSumExp", axis=norm.axis, tensors=step.trace_input().tensors
         )
-    if step.constant(0) == (1.0,) and step.source(1).role == "sigmoid":
-        return TensorOrigin(role="sigmoid", operator=step.operator, axis=step.source(1).axis)
+    if step.read_constant_input(0) == (1.0,) and step.trace_input(1).role == "sigmoid":
+        return TensorOrigin(role="sigmoid", operator=step.operator, axis=step.trace_input(1).axis)
     return _find_arithmetic(step)
 
 
-def _find_exponential(step: Step) -> TensorOrigin:
-    source = step.source()
+def _find_exponential(step: TraceStep) -> TensorOrigin:
+    source = step.trace_input()
     if source.role == "log_probabilities":
-        return source.as_role("probabilities")
-    return step.other()
+        return source.with_role("probabilities")
+    return step.make_other_origin()
 
 
-def _find_logarithm(step: Step) -> TensorOrigin:
-    source = step.source()
-    return source.as_role("log_probabilities") if source.role == "probabilities" else step.other()
+def _find_logarithm(step: TraceStep) -> TensorOrigin:
+    source = step.trace_input()
+    return source.with_role("log_probabilities") if source.role == "probabilities" else step.make_other_origin()
 
 
-def _find_arithmetic(step: Step) -> TensorOrigin:
+def _find_arithmetic(step: TraceStep) -> TensorOrigin:
     """Finds how a sum or product is computed; scores stay scores, although of another scale."""
     places = range(1 if step.operator == "Where" else 0, min(len(step.node.inputs), MAX_BRANCHES))
-    variables = [step.source(at) for at in places if not step.is_constant(at)]
+    variables = [step.trace_input(at) for at in places if not step.is_constant_input(at)]
     if step.operator == "QLinearAdd":
-        variables = [step.source(0), step.source(3)]
+        variables = [step.trace_input(0), step.trace_input(3)]
     quantised_scale = any(origin.operator in {"MatMulInteger", "ConvInteger"} for origin in variables)
     if quantised_scale:
         variables = [origin for origin in variables if origin.role == "linear"]
     origin = _common_origin(variables)
     if origin is None:
-        return step.other()
+        return step.make_other_origin()
     if origin.role == "top_k_scores":  # in their order still, though of another scale
         return dataclasses.replace(origin, source_role="other", is_quantised=False, scale=1.0, zero_point=0)
     # What the numbers of a grid stand for is lost with it.
@@ -302,18 +304,18 @@ def _find_arithmetic(step: Step) -> TensorOrigin:
     if origin.role in {"linear", "values"}:
         return origin
     is_score = origin.role in LIKELIHOODS and step.operator not in {"Sub", "Pow", "Min"}
-    return origin.as_role("class_scores", step.operator) if is_score else step.other()
+    return origin.with_role("class_scores", step.operator) if is_score else step.make_other_origin()
 
 
-def _find_recurrent(step: Step) -> TensorOrigin:
+def _find_recurrent(step: TraceStep) -> TensorOrigin:
     return TensorOrigin(role="state" if step.index else "other", operator=step.operator)
 
 
-def _find_counts(step: Step) -> TensorOrigin:
+def _find_counts(step: TraceStep) -> TensorOrigin:
     return TensorOrigin(role="counts", operator=step.operator)
 
 
-def _find_detections(step: Step) -> TensorOrigin:
+def _find_detections(step: TraceStep) -> TensorOrigin:
     return TensorOrigin(role="detections", operator=step.operator)
 
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from otel_mlmon.instrumentation.runtime.model_graph import OutputOrigin
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.model import ModelParts, Scope, value_shape
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.model import GraphScope, OnnxModelParts, read_value_shape
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.node import GraphNode
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.operators import FINDERS, SUPPRESSIONS
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.tensor_origin import Axis, TensorOrigin
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.trace import Tracer
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.wire import Content
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.tensor_origin import TensorAxis, TensorOrigin
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.trace import TensorTracer
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.wire import ModelContent
 
 MAX_OUTPUTS: Final = 256
 """Outputs of a model that are looked at; caches of large models are hundreds."""
@@ -28,20 +28,20 @@ MAX_NODE_BYTES: Final = 4096
 """A larger node is no product of two tensors."""
 
 
-def trace_outputs(model: ModelParts, content: Content) -> dict[str, OutputOrigin]:
+def trace_outputs(model: OnnxModelParts, content: ModelContent) -> dict[str, OutputOrigin]:
     """Returns how a model computes each of its outputs, by name.
 
     Raises:
         ModelFileError: The model is damaged, or too large.
     """
-    tracer = Tracer(model, FINDERS)
+    tracer = TensorTracer(model, FINDERS)
     graph = model.graph
     names = list(graph.outputs)
-    origins = {name: tracer.trace(graph, name) for name in names[:MAX_OUTPUTS]}
-    if any(content.holds(operator.encode()) for operator in SUPPRESSIONS):
+    origins = {name: tracer.trace_tensor(graph, name) for name in names[:MAX_OUTPUTS]}
+    if any(content.has_text(operator.encode()) for operator in SUPPRESSIONS):
         origins = {name: _as_detection(origin) for name, origin in origins.items()}
     origins |= {
-        name: origin.as_role("weights")
+        name: origin.with_role("weights")
         for name, origin in origins.items()
         if len(names) > 1 and origin.role == "probabilities" and _weighs_others(graph, name)
     }
@@ -50,22 +50,24 @@ def trace_outputs(model: ModelParts, content: Content) -> dict[str, OutputOrigin
     for name, origin in origins.items():
         companion = companions[name]
         labels = origin.labels or (origins[companion].labels if companion else ())
-        outputs[name] = _describe(origin, value_shape(content, graph.outputs[name]), labels, companion)
+        outputs[name] = _describe(origin, read_value_shape(content, graph.outputs[name]), labels, companion)
     return outputs
 
 
 def _as_detection(origin: TensorOrigin) -> TensorOrigin:
-    return origin if origin.role == "state" else origin.as_role("detections", origin.operator)
+    return origin if origin.role == "state" else origin.with_role("detections", origin.operator)
 
 
-def _weighs_others(graph: Scope, name: str) -> bool:
+def _weighs_others(graph: GraphScope, name: str) -> bool:
     """Returns whether a model weighs other numbers by a distribution that is one of its outputs, as attention."""
     names = [name]
-    while len(names) <= len(_FORMS) and (node := graph.producer(names[-1])) is not None and node.operator in _FORMS:
+    while (
+        len(names) <= len(_FORMS) and (node := graph.find_producer(names[-1])) is not None and node.operator in _FORMS
+    ):
         names.append(node.inputs[0])
     wanted = [text.encode() for text in names]
     for span in graph.nodes:
-        if span[1] - span[0] > MAX_NODE_BYTES or not any(text in graph.content.read(*span) for text in wanted):
+        if span[1] - span[0] > MAX_NODE_BYTES or not any(text in graph.content.read_range(*span) for text in wanted):
             continue
         node = GraphNode(graph.content, span)
         if node.operator in _PRODUCTS and not set(names).isdisjoint(node.inputs):
@@ -105,7 +107,7 @@ def _describe(
     rank = None if shape is None else len(shape)
     axis = origin.axis
     if axis is not None and rank is not None:
-        axis = Axis(axis.position, rank).resolve() if axis.rank in {None, rank} else None
+        axis = TensorAxis(axis.position, rank).count_from_front() if axis.rank in {None, rank} else None
     is_placed = axis is not None and 0 <= axis.position < (rank if rank is not None else axis.rank or 0)
     return OutputOrigin(
         role=origin.role,

@@ -14,11 +14,11 @@ from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeAlias
 
-from otel_mlmon.instrumentation.runtime.call import FileStamp, SessionInfo, stamp_of
-from otel_mlmon.instrumentation.runtime.model_graph import LazyGraph, ModelGraph
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.model import external_files, read_model
+from otel_mlmon.instrumentation.runtime.call import FileStamp, SessionInfo, read_file_stamp
+from otel_mlmon.instrumentation.runtime.model_graph import LazyModelGraph, ModelGraph
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.model import list_external_files, read_model_parts
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.outputs import trace_outputs
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.wire import Content, ModelFileError
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.wire import ModelContent, ModelFileError
 
 MAX_GRAPH_BYTES: Final = 6 << 20
 """Bytes read to walk over the nodes of a larger file."""
@@ -37,7 +37,7 @@ ReadAt: TypeAlias = "Callable[[int, int], bytes]"
 """Reads so many bytes from a position on, fewer at the end."""
 
 
-def read_bytes(content: bytes, *, names: Collection[str]) -> ModelGraph:
+def read_model_bytes(content: bytes, *, names: Collection[str]) -> ModelGraph:
     """Reads how the outputs of a model that was loaded from bytes are computed.
 
     Args:
@@ -47,7 +47,7 @@ def read_bytes(content: bytes, *, names: Collection[str]) -> ModelGraph:
     return _read(lambda start, size: content[start : start + size], len(content), folder=None, names=names)
 
 
-def read_file(path: str, *, stamp: FileStamp | None, names: Collection[str]) -> ModelGraph:
+def read_model_file(path: str, *, stamp: FileStamp | None, names: Collection[str]) -> ModelGraph:
     """Reads how the outputs of a model are computed from its file, and the digest of that.
 
     Args:
@@ -63,10 +63,10 @@ def read_file(path: str, *, stamp: FileStamp | None, names: Collection[str]) -> 
             graph = _read(functools.partial(_read_at, file), status.st_size, folder=Path(path).parent, names=names)
     except (OSError, ValueError):
         return ModelGraph(state="missing")
-    return graph if stamp in {None, stamp_of(path)} else ModelGraph(state="missing")
+    return graph if stamp in {None, read_file_stamp(path)} else ModelGraph(state="missing")
 
 
-def describe_file(path: str) -> SessionInfo:
+def describe_model_file(path: str) -> SessionInfo:
     """Describes the model in a file as a session that runs it would be described, without running it.
 
     Raises:
@@ -76,7 +76,9 @@ def describe_file(path: str) -> SessionInfo:
     with Path(path).open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         try:
-            parts = read_model(Content(functools.partial(_read_at, file), size=size, max_bytes=MAX_GRAPH_BYTES))
+            parts = read_model_parts(
+                ModelContent(functools.partial(_read_at, file), size=size, max_bytes=MAX_GRAPH_BYTES)
+            )
             graph_name, version, metadata = parts.graph_name, parts.version, dict(parts.metadata)
         except ModelFileError:
             pass
@@ -88,11 +90,11 @@ def describe_file(path: str) -> SessionInfo:
         provider="",
         runtime_version="",
         version=version,
-        graph=LazyGraph(functools.partial(read_file, path, stamp=None, names=())),
+        graph=LazyModelGraph(functools.partial(read_model_file, path, stamp=None, names=())),
     )
 
 
-def digest_of(read_at: ReadAt, size: int) -> str:
+def compute_model_digest(read_at: ReadAt, size: int) -> str:
     """Computes a digest of a model's content: of all of it up to 8 MiB, else of 32 sampled blocks of 64 KiB.
 
     Returns:
@@ -117,18 +119,20 @@ def _read(read_at: ReadAt, size: int, *, folder: Path | None, names: Collection[
     if size <= MAX_WHOLE_BYTES:
         data = read_at(0, size)
         read_at = lambda start, length: data[start : start + length]  # noqa: E731
-    content = Content(read_at, size=size, max_bytes=MAX_WHOLE_BYTES if size <= MAX_WHOLE_BYTES else MAX_GRAPH_BYTES)
+    content = ModelContent(
+        read_at, size=size, max_bytes=MAX_WHOLE_BYTES if size <= MAX_WHOLE_BYTES else MAX_GRAPH_BYTES
+    )
     external: list[str] = []
     try:
-        model = read_model(content)
-        external = external_files(model.graph)[:MAX_EXTERNAL_FILES] if folder is not None else []
+        model = read_model_parts(content)
+        external = list_external_files(model.graph)[:MAX_EXTERNAL_FILES] if folder is not None else []
         outputs = trace_outputs(model, content)
         is_same = set(names) <= set(outputs)
         graph = ModelGraph(state="read", outputs=outputs, producer=model.producer)
         graph = graph if is_same else ModelGraph(state="missing")
     except ModelFileError as error:
         graph = ModelGraph(state=error.state)
-    digest = digest_of(read_at, size)
+    digest = compute_model_digest(read_at, size)
     for name in external:
         weights = _external_digest(folder, name, SAMPLED_BYTES // len(external))
         digest = hashlib.sha256((digest + weights).encode()).hexdigest()

@@ -10,18 +10,18 @@ from typing import Final, NamedTuple
 from otel_mlmon.instrumentation.runtime.model_graph import OutputRole
 
 
-class Axis(NamedTuple):
+class TensorAxis(NamedTuple):
     """An axis of a tensor: counted from the front, or, if negative, from the back."""
 
     position: int
     rank: int | None = None
     """The tensor's number of axes; None if unknown."""
 
-    def resolve(self) -> Axis:
+    def count_from_front(self) -> TensorAxis:
         """Returns the axis counted from the front, if the number of axes is known."""
-        return self if self.rank is None or self.position >= 0 else Axis(self.position + self.rank, self.rank)
+        return self if self.rank is None or self.position >= 0 else TensorAxis(self.position + self.rank, self.rank)
 
-    def equals(self, position: int) -> bool | None:
+    def is_at(self, position: int) -> bool | None:
         """Returns whether this is the axis at a position; None if that cannot be told."""
         if (self.position >= 0) == (position >= 0):
             return self.position == position
@@ -34,7 +34,7 @@ class TensorOrigin:
 
     role: OutputRole = "unknown"
     operator: str = ""
-    axis: Axis | None = None
+    axis: TensorAxis | None = None
     source_role: OutputRole = "unknown"
     is_partial: bool = False
     is_quantised: bool = False
@@ -48,15 +48,15 @@ class TensorOrigin:
     """Of a label, and of the results of a TopK: the tensors that the choice was made of."""
 
     @property
-    def is_scored(self) -> bool:
+    def has_class_scores(self) -> bool:
         """Whether the tensor holds probabilities or other scores of classes."""
         return self.role in SCORES
 
-    def as_role(self, role: OutputRole, operator: str = "") -> TensorOrigin:
+    def with_role(self, role: OutputRole, operator: str = "") -> TensorOrigin:
         """Returns the description with another role of the tensor, such as `probabilities`."""
         return dataclasses.replace(self, role=role, operator=operator or self.operator)
 
-    def with_axis(self, axis: Axis | None) -> TensorOrigin:
+    def with_axis(self, axis: TensorAxis | None) -> TensorOrigin:
         """Returns the description with the classes along another axis."""
         return dataclasses.replace(self, axis=axis)
 
@@ -84,8 +84,8 @@ def transpose(origin: TensorOrigin, order: Sequence[int] | None) -> TensorOrigin
         order = tuple(reversed(range(rank))) if rank else None
     if order is None:
         return origin.without_axis()
-    axis = Axis(origin.axis.position, len(order)).resolve()
-    return origin.with_axis(Axis(order.index(axis.position), len(order)) if axis.position in order else None)
+    axis = TensorAxis(origin.axis.position, len(order)).count_from_front()
+    return origin.with_axis(TensorAxis(order.index(axis.position), len(order)) if axis.position in order else None)
 
 
 def squeeze(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOrigin:
@@ -95,18 +95,18 @@ def squeeze(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOrig
         return origin
     if positions is None:
         # All of size 1 go: a last axis of classes is the last one still, unless there is only one class.
-        return origin.with_axis(Axis(-1)) if axis.equals(-1) else origin.without_axis()
-    if any(axis.equals(position) for position in positions):
+        return origin.with_axis(TensorAxis(-1)) if axis.is_at(-1) else origin.without_axis()
+    if any(axis.is_at(position) for position in positions):
         return origin.without_axis()
     if axis.rank is not None:
-        axis = axis.resolve()
+        axis = axis.count_from_front()
         dropped = [position % axis.rank for position in positions]  # type: ignore[operator]
         before = sum(1 for position in dropped if position < axis.position)
-        return origin.with_axis(Axis(axis.position - before, axis.rank - len(dropped)))  # type: ignore[operator]
+        return origin.with_axis(TensorAxis(axis.position - before, axis.rank - len(dropped)))  # type: ignore[operator]
     if any((position < 0) != (axis.position < 0) for position in positions):
         return origin.without_axis()
     between = sum(1 for position in positions if (position > axis.position) == (axis.position < 0))
-    return origin.with_axis(Axis(axis.position + between if axis.position < 0 else axis.position - between))
+    return origin.with_axis(TensorAxis(axis.position + between if axis.position < 0 else axis.position - between))
 
 
 def unsqueeze(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOrigin:
@@ -120,8 +120,8 @@ def unsqueeze(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOr
         rank = axis.rank + len(positions)
         added = {position % rank for position in positions}
         remaining = [position for position in range(rank) if position not in added]
-        before = axis.resolve().position
-        return origin.with_axis(Axis(remaining[before], rank) if 0 <= before < len(remaining) else None)
+        before = axis.count_from_front().position
+        return origin.with_axis(TensorAxis(remaining[before], rank) if 0 <= before < len(remaining) else None)
     position = axis.position
     if any((added < 0) != (position < 0) for added in positions):
         return origin.without_axis()
@@ -130,7 +130,7 @@ def unsqueeze(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOr
             position -= 1
         elif position >= 0 and place <= position:
             position += 1
-    return origin.with_axis(Axis(position))
+    return origin.with_axis(TensorAxis(position))
 
 
 def flatten(origin: TensorOrigin, first: int) -> TensorOrigin:
@@ -141,7 +141,7 @@ def flatten(origin: TensorOrigin, first: int) -> TensorOrigin:
     if axis.rank == 2 and first in {1, -1}:
         return origin
     # Axis 1 of (N, K, 1, 1) is axis 1 of (N, K); of (N, K, H, W) the classes are mixed up, which the values show.
-    return origin.with_axis(Axis(1, 2)) if first == 1 and axis.equals(1) else origin.without_axis()
+    return origin.with_axis(TensorAxis(1, 2)) if first == 1 and axis.is_at(1) else origin.without_axis()
 
 
 def reshape(origin: TensorOrigin, shape: Sequence[int] | None) -> TensorOrigin:
@@ -154,16 +154,16 @@ def reshape(origin: TensorOrigin, shape: Sequence[int] | None) -> TensorOrigin:
     rank = len(shape)
     classes = len(origin.labels)
     # The last axis stays the last one, unless it is joined with others, for which its size would have to be known.
-    is_last = axis.equals(-1) and shape[-1] != 1 and (not classes or shape[-1] in {classes, -1, 0})
-    return origin.with_axis(Axis(-1, rank).resolve()) if is_last else origin.without_axis()
+    is_last = axis.is_at(-1) and shape[-1] != 1 and (not classes or shape[-1] in {classes, -1, 0})
+    return origin.with_axis(TensorAxis(-1, rank).count_from_front()) if is_last else origin.without_axis()
 
 
-def select(origin: TensorOrigin, position: int, *, drops_axis: bool) -> TensorOrigin:
+def select_along_axis(origin: TensorOrigin, position: int, *, drops_axis: bool) -> TensorOrigin:
     """Returns how a tensor is computed that has only a part of another one along an axis."""
     axis = origin.axis
     if axis is None:
         return origin
-    is_same = axis.equals(position)
+    is_same = axis.is_at(position)
     if is_same is None:
         return origin.without_axis(is_partial=True)
     if is_same:

@@ -6,9 +6,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, NamedTuple
 
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.model import ModelParts, Scope, read_function, read_graph
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.model import (
+    GraphScope,
+    OnnxModelParts,
+    read_function_scope,
+    read_graph_scope,
+)
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.node import GraphNode, Scalars, Span
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.tensor_origin import UNKNOWN, Axis, TensorOrigin
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.tensor_origin import UNKNOWN, TensorAxis, TensorOrigin
 
 NormKind = Literal["sum", "euclidean", "log_sum_exp"]
 
@@ -34,14 +39,14 @@ _SUMS: Final[Mapping[str, NormKind]] = {
 }
 
 
-class Norm(NamedTuple):
+class TensorNorm(NamedTuple):
     """A norm, such as the sum, that a model computes along an axis of a tensor."""
 
     kind: NormKind
-    axis: Axis
+    axis: TensorAxis
 
 
-class Tracer:
+class TensorTracer:
     """Finds out how the tensors of one model are computed.
 
     Args:
@@ -49,13 +54,13 @@ class Tracer:
         finders: The function that finds how the output of a node is computed, by its operator.
     """
 
-    def __init__(self, model: ModelParts, finders: Mapping[str, Finder]) -> None:
+    def __init__(self, model: OnnxModelParts, finders: Mapping[str, Finder]) -> None:
         self._model = model
         self._finders = finders
         self._origins: dict[tuple[int, str], TensorOrigin] = {}
-        self._bodies: dict[tuple[int, Span], tuple[Scope, list[str]]] = {}
+        self._bodies: dict[tuple[int, Span], tuple[GraphScope, list[str]]] = {}
 
-    def trace(self, scope: Scope, name: str, depth: int = 0) -> TensorOrigin:
+    def trace_tensor(self, scope: GraphScope, name: str, depth: int = 0) -> TensorOrigin:
         """Returns how a tensor of a model's graph is computed.
 
         Raises:
@@ -71,40 +76,40 @@ class Tracer:
         self._origins[key] = dataclasses.replace(origin, tensors=origin.tensors | {key})
         return self._origins[key]
 
-    def subgraph(self, scope: Scope, span: Span) -> tuple[Scope, list[str]]:
+    def read_subgraph(self, scope: GraphScope, span: Span) -> tuple[GraphScope, list[str]]:
         """Reads a graph inside a node; returns it, and the names of its outputs."""
         key = (id(scope), span)
         if key not in self._bodies:
-            inner = read_graph(scope.content, span, opsets=scope.opsets, outer=scope)
+            inner = read_graph_scope(scope.content, span, opsets=scope.opsets, outer=scope)
             self._bodies[key] = inner, list(inner.outputs)
         return self._bodies[key]
 
-    def _find(self, scope: Scope, name: str, depth: int) -> TensorOrigin:
-        node = scope.producer(name)
+    def _find(self, scope: GraphScope, name: str, depth: int) -> TensorOrigin:
+        node = scope.find_producer(name)
         if node is not None:
             return self._find_in_node(scope, node, node.outputs.index(name), depth)
         if name in scope.arguments:
             outer_scope, outer_name = scope.arguments[name]
-            return self.trace(outer_scope, outer_name, depth + 1)
+            return self.trace_tensor(outer_scope, outer_name, depth + 1)
         if name in scope.inputs:
             is_input = scope.outer is None and scope.find_constant(name) is None
             return TensorOrigin(role="input") if is_input else UNKNOWN
-        return self.trace(scope.outer, name, depth + 1) if scope.outer is not None else UNKNOWN
+        return self.trace_tensor(scope.outer, name, depth + 1) if scope.outer is not None else UNKNOWN
 
-    def _find_in_node(self, scope: Scope, node: GraphNode, index: int, depth: int) -> TensorOrigin:
+    def _find_in_node(self, scope: GraphScope, node: GraphNode, index: int, depth: int) -> TensorOrigin:
         function = self._model.functions.get((node.domain, node.operator))
         if function is None:
-            step = Step(self, scope, node, index, depth)
+            step = TraceStep(self, scope, node, index, depth)
             find = self._finders.get(node.operator)
-            return find(step) if find is not None else step.other()
+            return find(step) if find is not None else step.make_other_origin()
         key = (id(scope), node.span)
         if key not in self._bodies:
-            self._bodies[key] = read_function(scope.content, function, node, scope, opsets=scope.opsets)
+            self._bodies[key] = read_function_scope(scope.content, function, node, scope, opsets=scope.opsets)
         body, outputs = self._bodies[key]
-        return self.trace(body, outputs[index], depth + 1) if index < len(outputs) else UNKNOWN
+        return self.trace_tensor(body, outputs[index], depth + 1) if index < len(outputs) else UNKNOWN
 
 
-class Step:
+class TraceStep:
     """One node of a model on the way back from an output to the operator that decides what it holds.
 
     Args:
@@ -115,7 +120,7 @@ class Step:
         depth: Nodes on the way so far.
     """
 
-    def __init__(self, tracer: Tracer, scope: Scope, node: GraphNode, index: int, depth: int) -> None:
+    def __init__(self, tracer: TensorTracer, scope: GraphScope, node: GraphNode, index: int, depth: int) -> None:
         self._tracer = tracer
         self._depth = depth
         self.scope = scope
@@ -125,75 +130,77 @@ class Step:
         self.opset: int = scope.opsets.get("", scope.opsets.get("ai.onnx", 13))
         """The version of the standard operators."""
 
-    def other(self) -> TensorOrigin:
+    def make_other_origin(self) -> TensorOrigin:
         """Returns the origin of a tensor that no rule is known for."""
         return TensorOrigin(role="other", operator=self.operator)
 
-    def name(self, at: int = 0) -> str:
+    def input_name(self, at: int = 0) -> str:
         """Returns the name of one of the node's inputs; empty if there is none."""
         return self.node.inputs[at] if at < len(self.node.inputs) else ""
 
-    def source(self, at: int = 0) -> TensorOrigin:
+    def trace_input(self, at: int = 0) -> TensorOrigin:
         """Returns how one of the node's inputs is computed."""
-        name = self.name(at)
-        return self._tracer.trace(self.scope, name, self._depth + 1) if name else UNKNOWN
+        name = self.input_name(at)
+        return self._tracer.trace_tensor(self.scope, name, self._depth + 1) if name else UNKNOWN
 
-    def is_constant(self, at: int) -> bool:
+    def is_constant_input(self, at: int) -> bool:
         """Returns whether one of the node's inputs is a constant."""
-        name = self.name(at)
+        name = self.input_name(at)
         return bool(name) and self.scope.find_constant(name) is not None
 
-    def constant(self, at: int) -> Scalars:
+    def read_constant_input(self, at: int) -> Scalars:
         """Returns the values of one of the node's inputs that is a small constant; empty if it is none."""
-        name = self.name(at)
-        constant = self.scope.constant(name) if name else None
+        name = self.input_name(at)
+        constant = self.scope.read_constant(name) if name else None
         return constant.values if constant is not None else ()
 
-    def is_scalar(self, at: int) -> bool:
+    def is_scalar_input(self, at: int) -> bool:
         """Returns whether one of the node's inputs is a constant without axes."""
-        name = self.name(at)
-        constant = self.scope.constant(name) if name else None
+        name = self.input_name(at)
+        constant = self.scope.read_constant(name) if name else None
         return constant is not None and constant.rank == 0
 
-    def integers(self, attribute: str, at: int) -> tuple[int, ...] | None:
+    def read_integers(self, attribute: str, at: int) -> tuple[int, ...] | None:
         """Returns integers that the node has as an attribute, or as a constant input; None if unknown."""
-        values = self.node.values(attribute) if self.node.has(attribute) else self.constant(at)
+        values = self.node.read_list(attribute) if self.node.has_attribute(attribute) else self.read_constant_input(at)
         return tuple(map(int, values)) if values and not isinstance(values[0], str) else None
 
-    def subgraph_output(self, attribute: str) -> TensorOrigin:
+    def trace_subgraph_output(self, attribute: str) -> TensorOrigin:
         """Returns how the output of a graph inside the node is computed."""
-        span = self.node.graph(attribute)
+        span = self.node.find_subgraph(attribute)
         if span is None:
             return UNKNOWN
-        inner, names = self._tracer.subgraph(self.scope, span)
-        return self._tracer.trace(inner, names[self.index], self._depth + 1) if self.index < len(names) else UNKNOWN
+        inner, names = self._tracer.read_subgraph(self.scope, span)
+        return (
+            self._tracer.trace_tensor(inner, names[self.index], self._depth + 1) if self.index < len(names) else UNKNOWN
+        )
 
-    def norm_of(self, at: int, wanted: str) -> Norm | None:
+    def find_norm(self, at: int, wanted: str) -> TensorNorm | None:
         """Returns which norm of a tensor one of the node's inputs is, and along which axis; None if it is none."""
-        name, is_root = self.name(at), False
+        name, is_root = self.input_name(at), False
         for _ in range(8):
-            node = self.scope.producer(name)
+            node = self.scope.find_producer(name)
             if node is None or node.operator not in {*_FORMS, *_SUMS}:
                 return None
             if node.operator in _SUMS:
                 kind = "euclidean" if is_root and node.operator != "ReduceLogSumExp" else _SUMS[node.operator]
                 axis = self._axis_of(node) if wanted in {*node.inputs[:1], *self._magnitude_of(node)} else None
-                return Norm(kind, axis) if axis is not None else None
+                return TensorNorm(kind, axis) if axis is not None else None
             is_root = is_root or node.operator == "Sqrt"
             # Of `Where(x == 0, 1, x)` the last input is the sum, of `Add(x, ε)` the one that is no constant.
             candidates = node.inputs[:0:-1] if node.operator == "Where" else node.inputs[:2]
             name = next((entry for entry in candidates if entry and self.scope.find_constant(entry) is None), "")
         return None
 
-    def _axis_of(self, node: GraphNode) -> Axis | None:
-        step = Step(self._tracer, self.scope, node, 0, self._depth)
-        axes = step.integers("axes", 1)
-        return Axis(axes[0]) if axes is not None and len(axes) == 1 else None
+    def _axis_of(self, node: GraphNode) -> TensorAxis | None:
+        step = TraceStep(self._tracer, self.scope, node, 0, self._depth)
+        axes = step.read_integers("axes", 1)
+        return TensorAxis(axes[0]) if axes is not None and len(axes) == 1 else None
 
     def _magnitude_of(self, node: GraphNode) -> list[str]:
         """Returns the tensor whose squares, magnitudes or exponentials a node sums."""
-        parent = self.scope.producer(node.inputs[0]) if node.inputs else None
+        parent = self.scope.find_producer(node.inputs[0]) if node.inputs else None
         return parent.inputs[:1] if parent is not None and parent.operator in {"Abs", "Cast", "Mul", "Pow"} else []
 
 
-Finder = Callable[[Step], TensorOrigin]
+Finder = Callable[[TraceStep], TensorOrigin]

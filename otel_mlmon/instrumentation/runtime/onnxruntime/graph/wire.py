@@ -38,7 +38,7 @@ class ModelFileError(Exception):
         self.state: GraphState = state
 
 
-class Content:
+class ModelContent:
     """The bytes of a model, of which only the pages that are needed are read, each once.
 
     Args:
@@ -53,7 +53,7 @@ class Content:
         self._max_pages = max_bytes // PAGE_BYTES
         self.size: int = size
 
-    def read(self, start: int, end: int) -> bytes:
+    def read_range(self, start: int, end: int) -> bytes:
         """Returns the bytes of the model from `start` to before `end`.
 
         Raises:
@@ -62,28 +62,28 @@ class Content:
         number, offset = divmod(start, PAGE_BYTES)
         length = end - start
         if offset + length <= PAGE_BYTES:
-            data = self.page(number)[offset : offset + length]
+            data = self.read_page(number)[offset : offset + length]
         else:
-            pages = [self.page(at) for at in range(number, -(-end // PAGE_BYTES))]
+            pages = [self.read_page(at) for at in range(number, -(-end // PAGE_BYTES))]
             data = b"".join(pages)[offset : offset + length]
         if len(data) != length:
             raise ModelFileError("unreadable")
         return data
 
-    def head(self, position: int) -> tuple[bytes, int]:
+    def read_field_head(self, position: int) -> tuple[bytes, int]:
         """Returns a page with at least 20 bytes from a position on, and where in the page that is."""
         number, offset = divmod(position, PAGE_BYTES)
         if offset <= PAGE_BYTES - _HEAD_BYTES:
-            page = self._pages.get(number) or self.page(number)
+            page = self._pages.get(number) or self.read_page(number)
             if offset <= len(page) - _HEAD_BYTES:
                 return page, offset
-        return self.read(position, min(position + _HEAD_BYTES, self.size)) + bytes(_HEAD_BYTES), 0
+        return self.read_range(position, min(position + _HEAD_BYTES, self.size)) + bytes(_HEAD_BYTES), 0
 
-    def holds(self, text: bytes) -> bool:
+    def has_text(self, text: bytes) -> bool:
         """Returns whether the pages read so far contain a text."""
         return any(text in page for page in self._pages.values())
 
-    def page(self, number: int) -> bytes:
+    def read_page(self, number: int) -> bytes:
         """Returns a page of the model's bytes by its number, counted from 0."""
         page = self._pages.get(number)
         if page is None:
@@ -97,7 +97,7 @@ class Content:
         return page
 
 
-def fields(content: Content, start: int, end: int) -> Iterator[Field]:
+def iterate_fields(content: ModelContent, start: int, end: int) -> Iterator[Field]:
     """Yields the number, type and position of each field of a protobuf message, without reading their values.
 
     Raises:
@@ -105,7 +105,7 @@ def fields(content: Content, start: int, end: int) -> Iterator[Field]:
     """
     position = start
     while position < end:
-        page, at = content.head(position)
+        page, at = content.read_field_head(position)
         first = position - at
         tag, at = (page[at], at + 1) if page[at] < 128 else _varint(page, at)
         wire = tag & 7
@@ -128,28 +128,28 @@ def fields(content: Content, start: int, end: int) -> Iterator[Field]:
         raise ModelFileError("unreadable")
 
 
-def read_text(content: Content, start: int, end: int, *, max_bytes: int = 4096) -> str:
+def read_text(content: ModelContent, start: int, end: int, *, max_bytes: int = 4096) -> str:
     """Reads a protobuf string, of which the beginning if it is long."""
-    return content.read(start, min(end, start + max_bytes)).decode("utf-8", "replace")
+    return content.read_range(start, min(end, start + max_bytes)).decode("utf-8", "replace")
 
 
-def read_float(content: Content, start: int) -> float:
+def read_float(content: ModelContent, start: int) -> float:
     """Reads a floating-point number of 32 bits."""
-    return float(struct.unpack("<f", content.read(start, start + 4))[0])
+    return float(struct.unpack("<f", content.read_range(start, start + 4))[0])
 
 
-def signed(value: int) -> int:
+def convert_to_signed(value: int) -> int:
     """Converts an unsigned integer of 64 bits to the signed one that it stands for."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def packed_varints(data: bytes) -> list[int]:
+def read_packed_varints(data: bytes) -> list[int]:
     """Reads the signed integers of a packed protobuf field."""
     values, at = [], 0
     data += bytes(_HEAD_BYTES)
     while at < len(data) - _HEAD_BYTES:
         value, at = _varint(data, at)
-        values.append(signed(value))
+        values.append(convert_to_signed(value))
     return values
 
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from otel_mlmon.instrumentation.runtime.model_graph import OutputOrigin
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.read import read_bytes
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.read import read_model_bytes
 
 node = helper.make_node
 SHAPE: dict[int, list[Any]] = {rank: ["N", "a", "b", "c"][:rank] for rank in range(5)}
@@ -41,7 +41,7 @@ def origins(
     )
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", 3), helper.make_opsetid("our", 1)]
     model = helper.make_model(graph, opset_imports=opsets, functions=list(functions))
-    graph_read = read_bytes(model.SerializeToString(), names=tuple(ranks))
+    graph_read = read_model_bytes(model.SerializeToString(), names=tuple(ranks))
     assert graph_read.state == "read"
     return dict(graph_read.outputs)
 
@@ -357,7 +357,7 @@ def test_what_scikit_learn_exports() -> None:
         exported = skl2onnx.to_onnx(
             model.fit(rows, target), rows[:1], options=options or None, target_opset={"": 17, "ai.onnx.ml": 3}
         ).SerializeToString()
-        outputs = read_bytes(exported, names=()).outputs
+        outputs = read_model_bytes(exported, names=()).outputs
         return {name: (entry.role, entry.labels) for name, entry in outputs.items()}
 
     classes = ("setosa", "versicolor", "virginica")

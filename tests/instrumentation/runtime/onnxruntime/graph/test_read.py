@@ -13,9 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, external_data_helper, helper, numpy_helper, save_model
 
-from otel_mlmon.instrumentation.runtime.model_graph import LazyGraph, ModelGraph
+from otel_mlmon.instrumentation.runtime.model_graph import LazyModelGraph, ModelGraph
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph import read, trace
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.read import digest_of, read_bytes, read_file
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.read import (
+    compute_model_digest,
+    read_model_bytes,
+    read_model_file,
+)
 from tests.support import models
 
 MODEL = models.softmax()
@@ -41,7 +45,7 @@ def timed(path: Path) -> tuple[ModelGraph, float]:
     best = 1.0
     for _ in range(3):
         started_s = time.thread_time()
-        graph = read_file(str(path), stamp=None, names=("out",))
+        graph = read_model_file(str(path), stamp=None, names=("out",))
         best = min(best, time.thread_time() - started_s)
     return graph, best
 
@@ -57,7 +61,7 @@ def test_a_large_file_costs_milliseconds_and_few_bytes(tmp_path: Path, monkeypat
 
     graph, took_s = timed(path)
     monkeypatch.setattr(read, "_read_at", counted)
-    read_file(str(path), stamp=None, names=("out",))
+    read_model_file(str(path), stamp=None, names=("out",))
     assert (graph.state, graph.outputs["out"].role, graph.is_digest_complete) == ("read", "probabilities", False)
     assert took_s < BUDGET_S
     assert sum(sizes) < 3_000_000
@@ -74,9 +78,9 @@ def test_a_hundred_thousand_nodes_are_too_many_and_cost_no_more(tmp_path: Path) 
 def test_a_digest_of_a_small_file_is_its_sha256(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(MODEL)
-    graph = read_file(str(path), stamp=None, names=())
+    graph = read_model_file(str(path), stamp=None, names=())
     assert (graph.digest, graph.is_digest_complete) == (hashlib.sha256(MODEL).hexdigest(), True)
-    assert read_bytes(MODEL, names=()) == graph
+    assert read_model_bytes(MODEL, names=()) == graph
 
 
 @pytest.mark.parametrize("position", [0, 1 << 15, 9 << 20, (9 << 20) + 1])
@@ -85,7 +89,7 @@ def test_the_digest_of_a_large_one_covers_its_size_its_ends_and_blocks_between(p
     content = content[: (9 << 20) + 2]
 
     def digest(data: bytes) -> str:
-        return digest_of(lambda start, size: data[start : start + size], len(data))
+        return compute_model_digest(lambda start, size: data[start : start + size], len(data))
 
     changed = content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
     assert len({digest(content), digest(changed), digest(content[:-1])}) == 3
@@ -96,12 +100,12 @@ def test_weights_beside_the_file_count_for_the_digest(tmp_path: Path) -> None:
     model = deep_model(weights=10_000)
     external_data_helper.convert_model_to_external_data(model, location="m.data", size_threshold=0)
     save_model(model, str(path))
-    first = read_file(str(path), stamp=None, names=("out",))
+    first = read_model_file(str(path), stamp=None, names=("out",))
     data = (tmp_path / "m.data").read_bytes()
     (tmp_path / "m.data").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    second = read_file(str(path), stamp=None, names=("out",))
+    second = read_model_file(str(path), stamp=None, names=("out",))
     (tmp_path / "m.data").unlink()
-    third = read_file(str(path), stamp=None, names=("out",))
+    third = read_model_file(str(path), stamp=None, names=("out",))
     assert len({first.digest, second.digest, third.digest}) == 3
     assert (first.state, third.state, first.is_digest_complete) == ("read", "read", False)
 
@@ -117,9 +121,9 @@ def test_weights_elsewhere_are_not_opened(tmp_path: Path, location: str) -> None
     model = deep_model()
     model.graph.initializer.append(tensor)
     (folder / "m.onnx").write_bytes(model.SerializeToString())
-    first = read_file(str(folder / "m.onnx"), stamp=None, names=("out",))
+    first = read_model_file(str(folder / "m.onnx"), stamp=None, names=("out",))
     (tmp_path / "secret").write_bytes(b"2")
-    assert read_file(str(folder / "m.onnx"), stamp=None, names=("out",)) == first
+    assert read_model_file(str(folder / "m.onnx"), stamp=None, names=("out",)) == first
 
 
 @pytest.mark.parametrize(
@@ -137,7 +141,7 @@ def test_weights_elsewhere_are_not_opened(tmp_path: Path, location: str) -> None
     ],
 )
 def test_what_is_no_model_has_a_word_and_a_digest(content: bytes, state: str) -> None:
-    assert read_bytes(content, names=("out",)) == ModelGraph(
+    assert read_model_bytes(content, names=("out",)) == ModelGraph(
         state=state,  # type: ignore[arg-type]
         digest=hashlib.sha256(content).hexdigest(),
         is_digest_complete=True,
@@ -145,17 +149,17 @@ def test_what_is_no_model_has_a_word_and_a_digest(content: bytes, state: str) ->
 
 
 def test_a_file_of_other_outputs_is_another_model() -> None:
-    assert read_bytes(MODEL, names=("elsewhere",)).state == "missing"
+    assert read_model_bytes(MODEL, names=("elsewhere",)).state == "missing"
 
 
 @pytest.mark.parametrize("path", ["/nowhere/model.onnx", "/proc/self", "a\0b"])
 def test_a_file_that_cannot_be_opened_is_missing(path: str) -> None:
-    assert read_file(path, stamp=None, names=()) == ModelGraph(state="missing")
+    assert read_model_file(path, stamp=None, names=()) == ModelGraph(state="missing")
 
 
 def test_a_node_that_refers_to_itself_ends() -> None:
     model = deep_model(helper.make_node("Identity", ["out"], ["out"]))
-    assert read_bytes(model.SerializeToString(), names=("out",)).outputs["out"].role == "unknown"
+    assert read_model_bytes(model.SerializeToString(), names=("out",)).outputs["out"].role == "unknown"
 
 
 def test_graphs_inside_graphs_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +172,7 @@ def test_graphs_inside_graphs_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def role(depth: int) -> str:
         last = helper.make_node("If", ["x"], ["out"], then_branch=nested(depth), else_branch=nested(0))
-        return read_bytes(deep_model(last).SerializeToString(), names=("out",)).outputs["out"].role
+        return read_model_bytes(deep_model(last).SerializeToString(), names=("out",)).outputs["out"].role
 
     assert (role(3), role(12)) == ("sigmoid", "sigmoid")
     monkeypatch.setattr(trace, "MAX_DEPTH", 6)
@@ -182,7 +186,7 @@ def test_a_reader_that_fails_is_asked_once() -> None:
         asked.append(1)
         return ModelGraph(state="missing")
 
-    graph = LazyGraph(fail)
+    graph = LazyModelGraph(fail)
     assert (graph.known, graph(), graph(), asked) == (None, graph.known, graph.known, [1])
 
 
@@ -199,5 +203,5 @@ def test_damaged_models_never_raise(source: bytes, changes: list[tuple[float, in
     content = bytearray(source)
     for place, value in changes:
         content[int(place * len(content))] = value
-    graph = read_bytes(bytes(content[: int(len(content) * cut)]), names=())
+    graph = read_model_bytes(bytes(content[: int(len(content) * cut)]), names=())
     assert graph.state in {"read", "unreadable", "too_large", "ort_format"}
