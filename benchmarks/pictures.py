@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.markup import format_html, format_markdown
-from otel_mlmon.processor.alert.message import build_message, format_alert
+from otel_mlmon.processor.alert.message import build_alert_message, format_alert
 from otel_mlmon.testing import SimulatedProcessor
 from tests.support.incidents import (
     CALM_PANES,
@@ -77,7 +77,7 @@ def _photograph(
 
 
 def _count_links(alert: Alert) -> int:
-    return len(build_message(alert).notes) + len(alert.causes)
+    return len(build_alert_message(alert).notes) + len(alert.causes)
 
 
 def _photograph_message(alert: Alert, name: str, folder: Path, python: str) -> int:

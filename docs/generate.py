@@ -155,7 +155,7 @@ The processor's settings are `collector-config/mlmon.yaml`, every key at its def
 
 def alert_schema() -> str:
     """docs/alert.schema.json: the types of the machine form, with what their fields are documented to be."""
-    schema = document.build_schema()
+    schema = document.build_alert_schema()
     for name, definition in schema["$defs"].items():
         documented = getattr(document, name, None) or getattr(alerts, name)
         texts = field_docs(documented)

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from otel_mlmon.processor.alert.alert import Alert, RuleState
-from otel_mlmon.processor.alert.document import encode_document
+from otel_mlmon.processor.alert.document import encode_alert
 from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.notify.notifier import PermanentError
 from otel_mlmon.processor.notify.webhook import WebhookNotifier
@@ -180,7 +180,7 @@ def test_when_a_version_is_rolled_back(
     alert: Alert, current: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decide = example("roll_back", monkeypatch).decide
-    told = decide(json.loads(encode_document(alert)), current, errors_within_s=1800.0, cool_down_s=3600.0)
+    told = decide(json.loads(encode_alert(alert)), current, errors_within_s=1800.0, cool_down_s=3600.0)
     assert told.startswith(reason)
     assert bool(told) is bool(reason)
 
@@ -191,7 +191,7 @@ def test_a_version_is_rolled_back_once_and_a_pointer_that_cannot_be_changed_is_t
 
     def run() -> tuple[int, str]:
         done = subprocess.run(
-            command, input=encode_document(DRIFT), capture_output=True, env=environment(), timeout=60
+            command, input=encode_alert(DRIFT), capture_output=True, env=environment(), timeout=60
         )  # fmt: skip
         return done.returncode, done.stdout.decode()
 

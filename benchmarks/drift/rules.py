@@ -25,7 +25,7 @@ FLEET_LINE = math.log(6.7e6)
 """One false alarm in 30 days over 26 streams with panes of 10 s."""
 
 
-class Rule(Protocol):
+class DriftRule(Protocol):
     """A drift rule, on as many streams as there are references."""
 
     def alarms(self, counts: Counts, /) -> Flags:
@@ -37,7 +37,7 @@ class Named:
     """A drift rule by its name, and how it is begun."""
 
     name: str
-    begin: Callable[[Counts, Rng, int], Rule]
+    begin: Callable[[Counts, Rng, int], DriftRule]
     """From references of shape (S, K), a generator, and the size of a window."""
 
 
@@ -82,7 +82,7 @@ class Distance:
 def tolerant(*, line: float = ARL_LINE, tolerance: float = 0.02, direction: Direction = "both") -> Named:
     """Creates our drift rule, by its alarm line and tolerance."""
 
-    def begin(references: Counts, _rng: Rng, _items: int) -> Rule:
+    def begin(references: Counts, _rng: Rng, _items: int) -> DriftRule:
         return Tolerant(references, line=line, tolerance=tolerance, direction=direction)
 
     return Named(f"**tolerant e-CUSUM**, tolerance {tolerance:g}, ARL {math.exp(line):.3g}", begin)
@@ -110,12 +110,12 @@ def _two_samples(references: Counts, counts: Counts) -> Flags:
     return p_value < 0.05
 
 
-def _evidently_small(references: Counts, rng: Rng, _items: int) -> Rule:
+def _evidently_small(references: Counts, rng: Rng, _items: int) -> DriftRule:
     shares = references / references.sum(-1, keepdims=True)
     return Distance(rng.multinomial(1_000, shares), _one_sample)
 
 
-def _nannyml(references: Counts, rng: Rng, items: int) -> Rule:
+def _nannyml(references: Counts, rng: Rng, items: int) -> DriftRule:
     """Mean + 3 sd of the statistic over the chunks that the reference makes, each as large as a window."""
     chunks = max(1, int(references.sum(-1).min()) // items)
     shares = references / references.sum(-1, keepdims=True)

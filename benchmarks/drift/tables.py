@@ -18,7 +18,7 @@ from benchmarks.drift.faults import injected_faults
 from benchmarks.drift.hidden_values import hidden_values
 from benchmarks.drift.intervals import share
 from benchmarks.drift.rare import rare_moves
-from benchmarks.drift.rules import ARL_LINE, FLEET_LINE, PEER_RULES, Named, Rule, Tolerant, tolerant
+from benchmarks.drift.rules import ARL_LINE, FLEET_LINE, PEER_RULES, DriftRule, Named, Tolerant, tolerant
 from benchmarks.drift.streams import SHARES, Autoregressive, Sticky, Traffic
 from otel_mlmon.processor.detect.alternatives import Direction, two_sided
 from otel_mlmon.processor.detect.counts import samples_of
@@ -40,7 +40,7 @@ def references_of(rng: np.random.Generator, runs: int, shares: NDArray[np.float6
 
 
 def windows_in_alarm(
-    rule: Rule, traffic: Traffic, rng: np.random.Generator, runs: int, windows: int
+    rule: DriftRule, traffic: Traffic, rng: np.random.Generator, runs: int, windows: int
 ) -> NDArray[np.bool_]:
     """Shape (windows, runs)."""
     return np.array([rule.alarms(traffic(rng, runs, window)) for window in range(windows)])

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from otel_mlmon.backtest.accuracy import NO_BOUNDS, RULE, AccuracyBounds, AccuracyReport, AccuracyTrace
 from otel_mlmon.backtest.request import FalseAlarmBudget
-from otel_mlmon.processor.alert.alert import Alert, Cause
+from otel_mlmon.processor.alert.alert import Alert, AlertCause
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.config.units import FalseAlarms
@@ -56,14 +56,14 @@ class StreamTrace:
     score: Score | None = None
     """The score of `window`."""
 
-    def describe_cause(self, settings: Settings) -> Cause | None:
+    def describe_cause(self, settings: Settings) -> AlertCause | None:
         """Describes the window of the first alarm, or the last one, as an alert would name it as its cause."""
         if self.window is None or self.score is None or self.window.reference is None:
             return None
         score = replace(self.score, state="drift")
         rules = settings.rules(self.key.model).find_rules(self.key.stream)
         outcomes = (rule.judge(self.window, score, OnsetCounts()) for _, rule in rules)
-        return next((outcome for outcome in outcomes if isinstance(outcome, Cause)), None)
+        return next((outcome for outcome in outcomes if isinstance(outcome, AlertCause)), None)
 
 
 def build_backtest_settings(

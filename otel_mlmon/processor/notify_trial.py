@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.alert.alert import Alert, Cause, RuleState
+from otel_mlmon.processor.alert.alert import Alert, AlertCause, RuleState
 from otel_mlmon.processor.alert.rules.rule import NO_DATA, RULES
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.notify.delivery import DeliverySettings
@@ -61,7 +61,7 @@ def create_notifiers(config: Config, emit_event: EmitEvent | None) -> dict[str, 
 def build_test_alert(config: Config, *, rule: str, model: str, now_ns: int) -> Alert:
     """Builds an alert that says that it is a test, with an invented cause."""
     is_silent = rule == NO_DATA
-    cause = Cause(
+    cause = AlertCause(
         stream=_STREAMS.get(rule, "prediction.label"),
         value=0.3,
         bound=0.02,

@@ -9,7 +9,7 @@ A data point goes through them in this order:
        ↓
     detect     `advance`   each window is scored against its reference: `Evaluator.evaluate` → `Score`
        ↓
-    alert      `advance`   the rules of each model judge the scores of a pane: `Alerts.evaluate` → `Alert`
+    alert      `advance`   the rules of each model judge the scores of a pane: `AlertStateMachine.evaluate` → `Alert`
                `commit`    everything that changed is stored in one transaction
        ↓
     notify     `publish`   committed alerts are handed to the notifiers, and events about new versions are sent; then

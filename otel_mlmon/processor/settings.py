@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from otel_mlmon.errors import ConfigurationError, ProfileError
-from otel_mlmon.processor.alert.alert import AlertAddresses, Link
-from otel_mlmon.processor.alert.lifecycle import Alerts
+from otel_mlmon.processor.alert.alert import AlertAddresses, AlertLink
+from otel_mlmon.processor.alert.lifecycle import AlertStateMachine
 from otel_mlmon.processor.alert.records import AlertsRecord
 from otel_mlmon.processor.alert.rules.rule import ModelRules
 from otel_mlmon.processor.config.model import Config
@@ -98,9 +98,9 @@ class Settings:
         time_zone = self._model(stream.model.name).reference.time_zone
         return replace(policy, time_zone=time_zone) if policy is not None and time_zone else policy
 
-    def alerts(self, record: AlertsRecord | None = None, *, now_ns: int = 0) -> Alerts:
+    def alerts(self, record: AlertsRecord | None = None, *, now_ns: int = 0) -> AlertStateMachine:
         """Creates the alert step, which continues from a stored state of all alerts if there is one."""
-        return Alerts(
+        return AlertStateMachine(
             self._config.alerts,
             rules_of=self.rules,
             stale_after_s=self._config.limits.stale_after_s,
@@ -139,7 +139,7 @@ def build_addresses(config: Config) -> AlertAddresses:
         dashboard=section.dashboard_url or "",
         runbook=section.runbook_url or "",
         trace=section.trace_url or "",
-        others=tuple(Link(name=name, url=url) for name, url in section.links.items()),
+        others=tuple(AlertLink(name=name, url=url) for name, url in section.links.items()),
     )
 
 

@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.document import build_document
+from otel_mlmon.processor.alert.document import build_alert_document
 from otel_mlmon.processor.alert.message import format_alert
 from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.notify.dispatcher import OutboxEntry
@@ -184,7 +184,8 @@ class SimulatedProcessor:
         return [
             alert
             for alert in self.alerts
-            if (rule is None or alert.rule == rule) and (about is None or about in json.dumps(build_document(alert)))
+            if (rule is None or alert.rule == rule)
+            and (about is None or about in json.dumps(build_alert_document(alert)))
         ]
 
     def close(self) -> None:

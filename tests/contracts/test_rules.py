@@ -13,9 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.alert.alert import Cause
+from otel_mlmon.processor.alert.alert import AlertCause
 from otel_mlmon.processor.alert.cause import OnsetCounts
-from otel_mlmon.processor.alert.rules.rule import RULES, Rule
+from otel_mlmon.processor.alert.rules.rule import RULES, AlertRule
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.config.render import default_yaml
 from otel_mlmon.processor.detect.score import ThresholdVerdict
@@ -39,17 +39,17 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def rule(name: str) -> Rule:
+def rule(name: str) -> AlertRule:
     rule_type = RULES.load_plugin(name)
     return rule_type(rule_type.section_type.model_validate(ACTIVE.get(name, {})))
 
 
-def outcome(rule: Rule, entry: Judged) -> object:
+def outcome(rule: AlertRule, entry: Judged) -> object:
     _, (window, score) = entry
     return rule.judge(replace(window, calibration=EVEN), score, OnsetCounts())
 
 
-def test_its_section_has_a_default_and_a_sentence_for_every_key(name: str, rule: Rule) -> None:
+def test_its_section_has_a_default_and_a_sentence_for_every_key(name: str, rule: AlertRule) -> None:
     section_type = type(rule).section_type
     assert section_type() == section_type.model_validate({})
     assert all(field.description for field in section_type.model_fields.values())
@@ -79,29 +79,29 @@ def test_a_bound_that_judges_nothing_or_everything_is_refused(name: str, key: st
         section_type.model_validate({key: refused})
 
 
-def test_it_is_active_unless_it_is_switched_off(rule: Rule) -> None:
+def test_it_is_active_unless_it_is_switched_off(rule: AlertRule) -> None:
     assert rule.section.is_active
     assert not rule.section.model_copy(update={"enabled": False}).is_active
 
 
-def test_its_title_is_a_few_words(rule: Rule) -> None:
+def test_its_title_is_a_few_words(rule: AlertRule) -> None:
     assert rule.title.strip() == rule.title
     assert 0 < len(rule.title) <= 40
 
 
-def test_its_policies_are_within_their_range_and_always_the_same(rule: Rule) -> None:
+def test_its_policies_are_within_their_range_and_always_the_same(rule: AlertRule) -> None:
     for stream in STREAMS:
         policy = rule.policy(stream)
         assert policy == rule.policy(stream)
         assert policy is None or 0.0 <= policy.tolerance <= 1.0
 
 
-def test_it_decides_nothing_while_a_stream_learns(rule: Rule) -> None:
+def test_it_decides_nothing_while_a_stream_learns(rule: AlertRule) -> None:
     for stream in filter(rule.policy, STREAMS):
         assert outcome(rule, judged(stream, "learning")) is None
 
 
-def test_it_is_ok_or_undecided_without_evidence(rule: Rule) -> None:
+def test_it_is_ok_or_undecided_without_evidence(rule: AlertRule) -> None:
     for stream in filter(rule.policy, STREAMS):
         assert outcome(rule, judged(stream, "ok")) in ("ok", None)
 
@@ -113,15 +113,15 @@ STEEP = Calibration(right=np.array([1_000, 89_000]), total=np.array([10_000, 90_
 BREACHED = ThresholdVerdict(statistic="psi", is_p_value=False, value=0.9, bound=0.2, min_count=60, verdict="breached")
 
 
-def breach(rule: Rule, stream: str, *, margin: float = 0.5) -> Cause | None:
+def breach(rule: AlertRule, stream: str, *, margin: float = 0.5) -> AlertCause | None:
     # So many slow or failed calls spend more than five minutes of their budget at once.
     pane = (10, 90) if stream in (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS) else (90, 10)
     _, (window, score) = judged(stream, "drift", margin=margin, pane=pane)
     cause = rule.judge(replace(window, calibration=STEEP), replace(score, thresholds=(BREACHED,)), OnsetCounts())
-    return cause if isinstance(cause, Cause) else None
+    return cause if isinstance(cause, AlertCause) else None
 
 
-def test_a_breach_is_a_cause_that_says_what_and_how_much(name: str, rule: Rule) -> None:
+def test_a_breach_is_a_cause_that_says_what_and_how_much(name: str, rule: AlertRule) -> None:
     causes = [breach(rule, stream) for stream in filter(rule.policy, STREAMS)]
     assert causes or name in ("no_data", "version_drift", "execution_provider")
     for cause in causes:
@@ -136,7 +136,7 @@ def test_a_breach_is_a_cause_that_says_what_and_how_much(name: str, rule: Rule) 
         assert json.loads(json.dumps(asdict(cause), allow_nan=False))["stream"] == cause.stream
 
 
-def test_more_evidence_makes_nothing_more_severe(rule: Rule) -> None:
+def test_more_evidence_makes_nothing_more_severe(rule: AlertRule) -> None:
     assert rule.severity(()) == "warning"
     for stream in filter(rule.policy, STREAMS):
         few, many = breach(rule, stream, margin=0.1), breach(rule, stream, margin=20.0)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from otel_mlmon import cli
-from otel_mlmon.processor.alert.document import build_document
-from otel_mlmon.processor.alert.message import format_alert, format_title
+from otel_mlmon.processor.alert.document import build_alert_document
+from otel_mlmon.processor.alert.message import format_alert, format_alert_title
 from otel_mlmon.processor.alert.rules.rule import RULES
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.notify_trial import build_test_alert
@@ -28,8 +28,8 @@ def configure(folder: Path, *notify: Any, **sections: Any) -> str:
 @pytest.mark.parametrize("rule", RULES.list_names())
 def test_a_test_alert_of_every_rule_says_that_it_is_one(rule: str) -> None:
     alert = build_test_alert(Config(), rule=rule, model="fraud", now_ns=TIME_NS)
-    assert (alert.is_test, build_document(alert)["is_test"], alert.is_resolved) == (True, True, False)
-    assert "· fraud · TEST, nothing is wrong (" in format_title(alert)
+    assert (alert.is_test, build_alert_document(alert)["is_test"], alert.is_resolved) == (True, True, False)
+    assert "· fraud · TEST, nothing is wrong (" in format_alert_title(alert)
     assert "Why       This is a test, sent by hand" in format_alert(alert)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from otel_mlmon.processor.alert.alert import Alert, Cause, RuleState
+from otel_mlmon.processor.alert.alert import Alert, AlertCause, RuleState
 
 TIME_NS = 1_763_820_012_000_000_000
 
-CAUSE = Cause(
+CAUSE = AlertCause(
     stream="prediction.label",
     value=0.35,
     bound=0.02,

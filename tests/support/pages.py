@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from otel_mlmon.processor.alert.alert import Alert, AlertAddresses, Cause, Link, RuleState
-from otel_mlmon.processor.alert.document import build_document
+from otel_mlmon.processor.alert.alert import Alert, AlertAddresses, AlertCause, AlertLink, RuleState
+from otel_mlmon.processor.alert.document import build_alert_document
 from otel_mlmon.processor.serve.api import create_app
 from otel_mlmon.processor.serve.page.history import History
 from otel_mlmon.processor.serve.server import WebServer
@@ -48,7 +48,7 @@ def serve_page(read: Callable[[], dict[str, Any]], history: History) -> Iterator
 
 def hostile_alert(name: str, document: dict[str, Any]) -> dict[str, Any]:
     """The document of an alert in which every text is hostile."""
-    cause = Cause(
+    cause = AlertCause(
         stream=f"input.{document['name']}", value=0.5, bound=0.1, reference=name, current=name, current_count=100,
         reference_count=100, onset_ns=START_NS, bins=(name, "b"), reference_shares=(0.5, 0.5),
         current_shares=(0.1, 0.9), details=(name,), summary=name,
@@ -59,11 +59,11 @@ def hostile_alert(name: str, document: dict[str, Any]) -> dict[str, Any]:
         onset_ns=START_NS, causes=(cause,), exemplars=(name,), reason=5 * name, silence=5 * name,
         addresses=AlertAddresses(
             web="127.0.0.1:8080", trace="https://x.example/{trace_id}?{model}", others=(
-                Link(name=name, url="javascript:alert(1)"), Link(name=name, url="https://x.example/{model}"),
+                AlertLink(name=name, url="javascript:alert(1)"), AlertLink(name=name, url="https://x.example/{model}"),
             ),
         ),
     )  # fmt: skip
-    return build_document(alert)
+    return build_alert_document(alert)
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from otel_mlmon.processor.alert.alert import Cause, Severity
-from otel_mlmon.processor.alert.cause import OnsetCounts, rolling_counts, shift_cause
+from otel_mlmon.processor.alert.alert import AlertCause, Severity
+from otel_mlmon.processor.alert.cause import OnsetCounts, build_shift_cause, count_rolling_window
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
 from otel_mlmon.processor.config.section import Ratio
 from otel_mlmon.processor.detect.policy import DetectionPolicy
@@ -39,13 +39,13 @@ class DominanceRule:
         """Compares the largest share with what is allowed; says nothing while the reference is learned."""
         if window.reference is None or not window.rolling.any():
             return None
-        rolling = rolling_counts(window)
+        rolling = count_rolling_window(window)
         share = max(rolling.counts) / rolling.total
         if share <= self.section.max_share:
             return "ok"
-        cause = shift_cause(window, window.reference, score, rolling, bound=self.section.max_share)
+        cause = build_shift_cause(window, window.reference, score, rolling, bound=self.section.max_share)
         return replace(cause, value=share, summary=f"a share of {share:.2f}")
 
-    def severity(self, causes: Iterable[Cause]) -> Severity:
+    def severity(self, causes: Iterable[AlertCause]) -> Severity:
         """Takes every breach for critical."""
         return "critical"

@@ -57,7 +57,7 @@ class RuleState(str, Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cause:
+class AlertCause:
     """A stream that breaches an alert rule, with how much its distribution moved in numbers and in words."""
 
     stream: str
@@ -95,7 +95,7 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
+class AlertLink:
     """A web address that an alert points people to, such as a dashboard or a runbook."""
 
     name: str
@@ -123,7 +123,7 @@ class AlertAddresses:
     """The address of the runbooks without the last part, which is the rule; empty for those at the web port."""
     trace: str = ""
     """With `{trace_id}`, and the others; empty if traces have no address."""
-    others: tuple[Link, ...] = ()
+    others: tuple[AlertLink, ...] = ()
     """With the same names as a dashboard."""
 
 
@@ -161,7 +161,7 @@ class Alert:
     """Time at which the state changed, Unix nanoseconds."""
     onset_ns: int
     """Time at which the cause of the alert began, Unix nanoseconds; 0 if that is unknown."""
-    causes: tuple[Cause, ...] = ()
+    causes: tuple[AlertCause, ...] = ()
     """Ranked, the largest contribution first."""
     exemplars: tuple[str, ...] = ()
     """ExampleTrace ids to look at."""
@@ -233,18 +233,18 @@ class Alert:
         return f"http://{LOOPBACK_OF.get(host, host)}:{port}" if int(port or 0) else ""
 
     @property
-    def links(self) -> tuple[Link, ...]:
+    def links(self) -> tuple[AlertLink, ...]:
         """The links to the dashboard, the runbook and other configured addresses, as far as each has an address."""
         web, runbook = self.web_url, self.addresses.runbook
         dashboard = self.addresses.dashboard or (f"{web}/alerts/{self.fingerprint}" if web else "")
         base = runbook.rstrip("/") or (f"{web}/runbooks" if web else "")
         links = [
-            Link(name="dashboard", url=dashboard),
-            Link(name="runbook", url=f"{base}/{{rule}}.md" if base else ""),
+            AlertLink(name="dashboard", url=dashboard),
+            AlertLink(name="runbook", url=f"{base}/{{rule}}.md" if base else ""),
             *self.addresses.others,
         ]
         return tuple(
-            Link(name=link.name, url=self._fill(link.url))
+            AlertLink(name=link.name, url=self._fill(link.url))
             for link in links
             if link.url.startswith(("http://", "https://"))
         )

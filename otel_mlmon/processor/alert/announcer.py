@@ -15,7 +15,7 @@ from otel_mlmon.processor.alert import silence as silencing
 from otel_mlmon.processor.alert.alert import Alert, RuleState
 from otel_mlmon.processor.alert.config import MaintenanceSection
 from otel_mlmon.processor.alert.records import RuleRecord
-from otel_mlmon.processor.alert.rules.rule import Rule
+from otel_mlmon.processor.alert.rules.rule import AlertRule
 from otel_mlmon.types import ModelKey
 
 UPDATE_AFTER_S: Final = 60.0
@@ -26,7 +26,7 @@ SEVERITY: Final = "severity"
 """The item of `Alert.news` that says that the severity rose."""
 
 
-class Announcer:
+class AlertAnnouncer:
     """Decides which changes of alerts are notified, numbers the notifications, and withholds silenced ones.
 
     Runs on: the thread that owns the state.
@@ -90,7 +90,7 @@ class Announcer:
         entry.alert = alert
         return []
 
-    def has_due_news(self, entry: RuleRecord, rule: Rule, now_ns: int) -> bool:
+    def has_due_news(self, entry: RuleRecord, rule: AlertRule, now_ns: int) -> bool:
         """Gathers news of a firing alert (new streams, a higher severity); returns whether to notify of it now."""
         if not entry.is_notified or entry.is_withheld or entry.alert is None:
             return False

@@ -17,7 +17,7 @@ from typing import Final
 
 from otel_mlmon import semconv, streams
 from otel_mlmon.processor.alert import move
-from otel_mlmon.processor.alert.alert import Cause
+from otel_mlmon.processor.alert.alert import AlertCause
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.window import Bins, Reference, Window
 from otel_mlmon.types import Counts
@@ -85,17 +85,17 @@ class OnsetCounts:
 
     def since_onset(self, window: Window) -> BinCounts:
         """Returns a stream's counts since the onset of its drift, or of the rolling window if that has fewer."""
-        rolling = rolling_counts(window)
+        rolling = count_rolling_window(window)
         counts = self.by_stream.get(window.stream.stream)
         return counts if counts is not None and 0 < counts.total < rolling.total else rolling
 
 
-def rolling_counts(window: Window) -> BinCounts:
+def count_rolling_window(window: Window) -> BinCounts:
     """Returns the number of values of a stream in each bin of the rolling window."""
     return BinCounts(counts=_as_tuple(window.rolling), mean=window.rolling_mean)
 
 
-def rank_causes(causes: Iterable[Cause]) -> tuple[Cause, ...]:
+def rank_causes(causes: Iterable[AlertCause]) -> tuple[AlertCause, ...]:
     """Sorts the causes of an alert, the strongest evidence first; of equal evidence the largest move first.
 
     Margins are compared to a hundredth of a decade: below that the order would be noise.
@@ -110,9 +110,9 @@ def compute_shares(counts: Counts | tuple[int, ...]) -> tuple[float, ...]:
     return tuple(number / total if total else 0.0 for number in numbers)
 
 
-def ratio_cause(
+def build_ratio_cause(
     window: Window, reference: Reference, score: Score, onset_counts: OnsetCounts, *, bound: float, of: str
-) -> Cause:
+) -> AlertCause:
     """Describes for an alert a stream of calls of which too many are slow or have failed.
 
     Args:
@@ -128,7 +128,7 @@ def ratio_cause(
     value = format_percent(current_shares[-1])
     since_onset = compute_shares(onset_counts.by_stream.get(window.stream.stream, counts).counts)
     lasted_s = (window.end_ns - score.since_ns) / 1e9 if score.since_ns else 0.0
-    return Cause(
+    return AlertCause(
         stream=window.stream.stream,
         value=current_shares[-1],
         bound=bound,
@@ -148,7 +148,9 @@ def ratio_cause(
     )
 
 
-def shift_cause(window: Window, reference: Reference, score: Score, counts: BinCounts, *, bound: float) -> Cause:
+def build_shift_cause(
+    window: Window, reference: Reference, score: Score, counts: BinCounts, *, bound: float
+) -> AlertCause:
     """Describes for an alert a stream whose distribution moved, by its total variation from the reference.
 
     Args:
@@ -163,7 +165,7 @@ def shift_cause(window: Window, reference: Reference, score: Score, counts: BinC
     value = math.fsum(abs(share - other) for share, other in zip(reference_shares, current_shares, strict=True)) / 2
     reference_text, current_text = _describe_largest_move(stream, reference, counts, reference_shares, current_shares)
     sizes = f"n = {format_count(counts.total)}, reference n = {format_count(reference.total)}"
-    return Cause(
+    return AlertCause(
         stream=stream,
         value=value,
         bound=bound,
@@ -221,17 +223,17 @@ def _describe_number_move(
 ) -> tuple[str, str]:
     """Describes how a distribution of numbers moved: missing values, mean, middle half, or a range of values."""
     growth = [current - share for share, current in zip(reference_shares, current_shares, strict=True)]
-    if move.is_told_by_missing(bins, growth):
+    if move.is_move_of_missing_values(bins, growth):
         index = bins.names.index(semconv.MISSING)
         return f"missing: {format_percent(reference_shares[index])}", format_percent(current_shares[index])
     axis = len(bins.edges) + 1 if bins.edges else bins.count - (semconv.MISSING in bins.names)
-    stretch = move.find_stretch(growth[:axis])
+    stretch = move.find_moved_bins(growth[:axis])
     quartiles = estimate_quantile(bins, reference_shares, 0.25), estimate_quantile(bins, reference_shares, 0.75)
     reference_mean, current_mean = (f"mean {mean:.3g}" for mean in means)
-    if reference_mean != current_mean and move.is_told_by_mean(stretch, growth[:axis], means, quartiles):
+    if reference_mean != current_mean and move.is_move_of_mean(stretch, growth[:axis], means, quartiles):
         return reference_mean, current_mean
     reference_half, current_half = _middle_half(bins, reference_shares), _middle_half(bins, current_shares)
-    if reference_half != current_half and current_half and move.is_told_by_spread(stretch, reference_shares[:axis]):
+    if reference_half != current_half and current_half and move.is_move_of_spread(stretch, reference_shares[:axis]):
         return f"middle half {reference_half}", current_half
     part = slice(stretch.first, stretch.last + 1)
     return (

@@ -11,8 +11,16 @@ from typing import Any, Final, Literal, cast
 
 import msgspec
 
-from otel_mlmon.processor.alert.alert import Alert, Cause, ExampleTrace, Link, RelatedRule, RuleState, Severity
-from otel_mlmon.processor.alert.message import format_alert, format_title
+from otel_mlmon.processor.alert.alert import (
+    Alert,
+    AlertCause,
+    AlertLink,
+    ExampleTrace,
+    RelatedRule,
+    RuleState,
+    Severity,
+)
+from otel_mlmon.processor.alert.message import format_alert, format_alert_title
 
 SCHEMA_VERSION: Final = 1
 
@@ -57,7 +65,7 @@ class AlertDocument:
     """Counts what one processor notifies of, all models and rules together."""
     reason: str
     """Why a rule is in error, or why an alert ended other than by itself; else empty."""
-    causes: tuple[Cause, ...]
+    causes: tuple[AlertCause, ...]
     """The streams that breach the rule, the largest contribution first."""
     joined: tuple[str, ...]
     """Streams that breach the rule since after the first notification."""
@@ -67,7 +75,7 @@ class AlertDocument:
     """Other rules of the model that fire since about the same time, probably of the same cause."""
     traces: tuple[ExampleTrace, ...]
     """Traces of calls to look at, the newest first."""
-    links: tuple[Link, ...]
+    links: tuple[AlertLink, ...]
     """Addresses to open for more: the dashboard, the runbook, and what else was configured."""
     silence: str
     """Why nobody is notified now; empty if nothing withholds notifications."""
@@ -86,21 +94,23 @@ class AlertDocument:
 _SHARED: Final = frozenset(AlertDocument.__dataclass_fields__) - {"schema_version", "subject", "text"}
 
 
-def build_document(alert: Alert) -> dict[str, Any]:
+def build_alert_document(alert: Alert) -> dict[str, Any]:
     """Builds the document of an alert as plain values that JSON can hold."""
     return cast("dict[str, Any]", msgspec.to_builtins(_describe(alert)))
 
 
-def encode_document(alert: Alert) -> bytes:
+def encode_alert(alert: Alert) -> bytes:
     """Encodes an alert as JSON in UTF-8: the same alert always gives the same bytes."""
     return msgspec.json.encode(_describe(alert), order="deterministic")
 
 
-def build_schema() -> dict[str, Any]:
+def build_alert_schema() -> dict[str, Any]:
     """Builds the JSON Schema (draft 2020-12) of the document of an alert."""
     return msgspec.json.schema(AlertDocument)
 
 
 def _describe(alert: Alert) -> AlertDocument:
     fields = {name: getattr(alert, name) for name in _SHARED}
-    return AlertDocument(schema_version=SCHEMA_VERSION, subject=format_title(alert), text=format_alert(alert), **fields)
+    return AlertDocument(
+        schema_version=SCHEMA_VERSION, subject=format_alert_title(alert), text=format_alert(alert), **fields
+    )

@@ -19,11 +19,18 @@ from typing import Final
 
 from otel_mlmon.processor.alert import records
 from otel_mlmon.processor.alert.alert import NO_ADDRESSES, Alert, AlertAddresses, RelatedRule, RuleState
-from otel_mlmon.processor.alert.announcer import Announcer
+from otel_mlmon.processor.alert.announcer import AlertAnnouncer
 from otel_mlmon.processor.alert.cause import OnsetCounts, rank_causes
 from otel_mlmon.processor.alert.config import AlertSection
-from otel_mlmon.processor.alert.records import RETIRED, AlertsRecord, ModelRecord, RuleRecord, RuleStatus, is_retired
-from otel_mlmon.processor.alert.rules.rule import NO_DATA, VERSION_DRIFT, ModelRules, ProviderRule, Rule, has_data
+from otel_mlmon.processor.alert.records import RETIRED, AlertsRecord, ModelAlerts, RuleRecord, RuleStatus, is_retired
+from otel_mlmon.processor.alert.rules.rule import (
+    NO_DATA,
+    VERSION_DRIFT,
+    AlertRule,
+    ModelRules,
+    ProviderRule,
+    has_values,
+)
 from otel_mlmon.processor.alert.version_change import VersionChange
 from otel_mlmon.processor.config.units import format_duration
 from otel_mlmon.processor.detect.score import Score
@@ -32,14 +39,14 @@ from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey
 
 MAX_RESOLVED: Final = 100
-"""Resolved alerts that `Alerts.alerts` still shows."""
+"""Resolved alerts that `AlertStateMachine.alerts` still shows."""
 RELATED_WITHIN_S: Final = 600.0
 """Rules whose onsets are no further apart name each other."""
 
 _ACTIVE: Final = frozenset({RuleState.FIRING, RuleState.NO_DATA, RuleState.ERROR})
 
 
-class Alerts:
+class AlertStateMachine:
     """The alert rules of all models with the state of each, from which alerts begin and end.
 
     Runs on: the thread that owns the state. Time never runs back: an earlier `now_ns` counts as the last one.
@@ -69,9 +76,9 @@ class Alerts:
         self._stale_after_s = stale_after_s
         self._addresses = addresses
         record = record or AlertsRecord()
-        self._models: dict[ModelKey, ModelRecord] = {entry.model: entry for entry in record.models}
+        self._models: dict[ModelKey, ModelAlerts] = {entry.model: entry for entry in record.models}
         self._resolved: deque[Alert] = deque(record.resolved, maxlen=MAX_RESOLVED)
-        self.announcer = Announcer(section.maintenance, silences=record.silences, sequence=record.sequence)
+        self.announcer = AlertAnnouncer(section.maintenance, silences=record.silences, sequence=record.sequence)
         self._now_ns = max(now_ns, record.time_ns)
         down_ns = self._now_ns - record.time_ns
         for entry in record.models:
@@ -106,11 +113,11 @@ class Alerts:
             event_ns: When the pane ended; None if that is now.
         """
         self._now_ns = max(self._now_ns, now_ns)
-        record = self._models.setdefault(model, ModelRecord(model=model))
+        record = self._models.setdefault(model, ModelAlerts(model=model))
         record.event_ns = max(record.event_ns, now_ns if event_ns is None else event_ns)
         rules = self._rules_of(model)
         changes: list[Alert] = []
-        if any(has_data(window) for window, _ in scores.values()):
+        if any(has_values(window) for window, _ in scores.values()):
             record.data_ns = self._now_ns
             changes += self._end_silence(model)
         counts = OnsetCounts(record.onset_counts)
@@ -169,7 +176,7 @@ class Alerts:
         rule = self._rules_of(change.model).active.get(VERSION_DRIFT)
         if rule is None or not change.causes:
             return []
-        record = self._models.setdefault(change.model, ModelRecord(model=change.model))
+        record = self._models.setdefault(change.model, ModelAlerts(model=change.model))
         entry = record.rule(VERSION_DRIFT)
         entry.causes = {cause.stream: cause for cause in change.causes}
         entry.judged_ns = dict.fromkeys(entry.causes, self._now_ns)
@@ -205,7 +212,7 @@ class Alerts:
         self._now_ns = max(self._now_ns, now_ns)
         changes: list[Alert] = []
         for model, stream in streams:
-            record = self._models.get(model, ModelRecord(model=model))
+            record = self._models.get(model, ModelAlerts(model=model))
             record.onset_counts.pop(stream, None)
             for name, entry in record.rules.items():
                 is_affected = stream in entry.causes or stream in entry.failed
@@ -249,7 +256,7 @@ class Alerts:
         ]
         return sorted([*active, *self._resolved], key=lambda alert: alert.time_ns, reverse=True)
 
-    def _advance_state(self, record: ModelRecord, name: str, rule: Rule) -> Iterator[Alert]:
+    def _advance_state(self, record: ModelAlerts, name: str, rule: AlertRule) -> Iterator[Alert]:
         """Moves an alert rule to its next state, by whether any stream is in breach of it."""
         entry = record.rule(name)
         if entry.causes:
@@ -275,14 +282,14 @@ class Alerts:
             reason = f"It failed to judge {', '.join(entry.failed)}; see the processor's log." if entry.failed else ""
             yield from self._enter_state(record, name, rule, state, reason=reason)
 
-    def _list_over(self, record: ModelRecord) -> dict[str, RuleRecord]:
+    def _list_over(self, record: ModelAlerts) -> dict[str, RuleRecord]:
         """Returns the rules of a retired version whose alerts may end, by how often they have fired again before."""
         age_s, keep_s = self._age_s(record.data_ns), self._section.keep_firing_for_s or 0.0
         rules = record.rules.items()
         return {name: entry for name, entry in rules if age_s >= max(keep_s, records.repeat_hold_s(entry.repeats))}
 
     def _enter_state(
-        self, record: ModelRecord, name: str, rule: Rule | None, state: RuleState, *, reason: str = ""
+        self, record: ModelAlerts, name: str, rule: AlertRule | None, state: RuleState, *, reason: str = ""
     ) -> list[Alert]:
         """Sets the state of a rule and returns the alert of that; none if only `pending` was left or entered."""
         entry = record.rule(name)
@@ -310,7 +317,7 @@ class Alerts:
             self._resolved.append(entry.alert)
         return announced
 
-    def _new_alert(self, record: ModelRecord, name: str, rule: Rule, previous: RuleState, reason: str) -> Alert:
+    def _new_alert(self, record: ModelAlerts, name: str, rule: AlertRule, previous: RuleState, reason: str) -> Alert:
         entry, model = record.rule(name), record.model
         causes = rank_causes(entry.causes.values())
         onset_ns = min((cause.onset_ns for cause in causes if cause.onset_ns), default=0)
@@ -335,7 +342,7 @@ class Alerts:
             joined=last.joined if last is not None else (),
         )
 
-    def _refresh(self, record: ModelRecord, name: str, alert: Alert) -> Alert:
+    def _refresh(self, record: ModelAlerts, name: str, alert: Alert) -> Alert:
         """Returns an alert with its present causes, severity, traces, silence and related rules."""
         entry, rule = record.rule(name), self._rules_of(record.model).active.get(name)
         causes = rank_causes(entry.causes.values()) or alert.causes
@@ -344,13 +351,13 @@ class Alerts:
         current = replace(alert, causes=causes, severity=severity, exemplars=entry.exemplars, silence=silence)
         return replace(current, related=self._find_related(record, current))
 
-    def _relate(self, record: ModelRecord, alert: Alert) -> Alert:
+    def _relate(self, record: ModelAlerts, alert: Alert) -> Alert:
         """Adds to an alert the rules that fire since about the same time, stores it, and returns it."""
         alert = replace(alert, related=self._find_related(record, alert))
         record.rule(alert.rule).alert = alert
         return alert
 
-    def _find_related(self, record: ModelRecord, alert: Alert) -> tuple[RelatedRule, ...]:
+    def _find_related(self, record: ModelAlerts, alert: Alert) -> tuple[RelatedRule, ...]:
         related = []
         for name, rule in self._rules_of(record.model).active.items():
             entry = record.rules.get(name)
@@ -372,19 +379,19 @@ class Alerts:
         record = self._models.pop(model)
         return list(self._resolve_rules(record, record.rules, reason))
 
-    def _resolve_rules(self, record: ModelRecord, entries: Mapping[str, RuleRecord], reason: str) -> Iterator[Alert]:
+    def _resolve_rules(self, record: ModelAlerts, entries: Mapping[str, RuleRecord], reason: str) -> Iterator[Alert]:
         for name, entry in entries.items():
             if entry.state is not RuleState.OK:
                 yield from self._enter_state(record, name, None, RuleState.OK, reason=reason)
 
-    def _forget_stale_streams(self, record: ModelRecord, entry: RuleRecord) -> None:
+    def _forget_stale_streams(self, record: ModelAlerts, entry: RuleRecord) -> None:
         """Drops the breaches of streams that have not been judged for long although their model sends data."""
         stale_ns = record.data_ns - round(self._stale_after_s * 1e9)
         for stream in [stream for stream, judged_ns in entry.judged_ns.items() if judged_ns <= stale_ns]:
             entry.remove_stream(stream)
             entry.breached_ns = record.event_ns  # what is not judged any more is not held
 
-    def _is_silent(self, record: ModelRecord) -> bool:
+    def _is_silent(self, record: ModelAlerts) -> bool:
         after_s = self._rules_of(record.model).no_data_after_s
         return record.data_ns > 0 and self._age_s(record.data_ns) >= after_s
 

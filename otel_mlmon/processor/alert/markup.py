@@ -13,15 +13,15 @@ from functools import lru_cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.message import Row, build_message, format_bins
+from otel_mlmon.processor.alert.message import MessageRow, build_alert_message, format_histogram
 
 
 def format_markdown(alert: Alert) -> str:
     """Formats an alert as Markdown that CommonMark, Slack, Discord, Teams and Telegram read alike."""
-    message = build_message(alert)
+    message = build_alert_message(alert)
     lines = [f"**{_code(message.title)}**", "", *_list_rows(message.facts)]
     if message.bins:
-        lines += ["", *_fence("\n".join(format_bins(message))), ""]
+        lines += ["", *_fence("\n".join(format_histogram(message))), ""]
     lines += [*_list_rows(message.notes), *_list_rows(message.links)]
     for row in message.commands:
         lines += ["", f"{row.head}:", *_fence(row.text)]
@@ -30,10 +30,10 @@ def format_markdown(alert: Alert) -> str:
 
 def format_html(alert: Alert) -> str:
     """Formats an alert as a whole HTML document for mail: inline styles, no script, nothing to be loaded."""
-    return _load_template().render(alert=alert, message=build_message(alert))
+    return _load_template().render(alert=alert, message=build_alert_message(alert))
 
 
-def _list_rows(rows: Iterable[Row]) -> Iterator[str]:
+def _list_rows(rows: Iterable[MessageRow]) -> Iterator[str]:
     for row in rows:
         head = f"**{row.head}** " if row.head else ""
         yield f"- {head}" + (f"[{_label(row.text)}]({_escape_url(row.url)})" if row.url else _code(row.text))

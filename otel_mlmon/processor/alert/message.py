@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from otel_mlmon.processor.alert.alert import Alert, Cause, RuleState
+from otel_mlmon.processor.alert.alert import Alert, AlertCause, RuleState
 from otel_mlmon.processor.alert.cause import format_percent, format_utc
 
 MAX_BINS: Final = 8
@@ -30,7 +30,7 @@ _LINK_TEXTS: Final = {"dashboard": "look at it", "runbook": "what it means, and 
 _ASCII: Final = str.maketrans({"…": "~", "→": ">", "·": "-", "µ": "u", "█": "#", "–": "-", "≤": "<"})
 
 
-class Row(NamedTuple):
+class MessageRow(NamedTuple):
     """One line of an alert's message: a heading, a text, and the address that the text links to."""
 
     head: str
@@ -39,7 +39,7 @@ class Row(NamedTuple):
     """The address that the text is a link to; empty if it is none."""
 
 
-class BinRow(NamedTuple):
+class MessageBin(NamedTuple):
     """One bin in the histogram of an alert's message: its name, and its share in the reference and now."""
 
     name: str
@@ -50,26 +50,26 @@ class BinRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class AlertMessage:
     """The content of an alert as people read it, in lines of printable text."""
 
     title: str
-    facts: tuple[Row, ...]
+    facts: tuple[MessageRow, ...]
     """What happened, how much, since when."""
     stream: str
     """What the histogram is of."""
-    bins: tuple[BinRow, ...]
+    bins: tuple[MessageBin, ...]
     """The bins that moved most, in their own order; empty without a histogram."""
     hidden_bins: int
     """Bins that moved less and are not shown."""
-    notes: tuple[Row, ...]
+    notes: tuple[MessageRow, ...]
     """Other causes, news, related rules."""
-    links: tuple[Row, ...]
-    commands: tuple[Row, ...]
+    links: tuple[MessageRow, ...]
+    commands: tuple[MessageRow, ...]
     """What to do, ready to copy."""
 
 
-def format_title(alert: Alert) -> str:
+def format_alert_title(alert: Alert) -> str:
     """Formats an alert in one line: state, severity, model and what it is about."""
     state = "RESOLVED" if alert.is_resolved else alert.state.name.replace("_", " ")
     severity = "" if alert.is_resolved else f" · {alert.severity}"
@@ -84,11 +84,11 @@ def format_alert(alert: Alert, *, is_unicode: bool = True) -> str:
         alert: What changed.
         is_unicode: Whether blocks and arrows can be shown; if not, all but names from outside is ASCII.
     """
-    text = "\n".join(line.rstrip() for line in _format_lines(build_message(alert, is_unicode=is_unicode)))
+    text = "\n".join(line.rstrip() for line in _format_lines(build_alert_message(alert, is_unicode=is_unicode)))
     return text if is_unicode else text.translate(_ASCII)
 
 
-def build_message(alert: Alert, *, is_unicode: bool = True) -> Message:
+def build_alert_message(alert: Alert, *, is_unicode: bool = True) -> AlertMessage:
     """Builds the content of the message that people get of an alert.
 
     Args:
@@ -100,8 +100,8 @@ def build_message(alert: Alert, *, is_unicode: bool = True) -> Message:
     is_allowance = cause is not None and cause.origin == "budget"  # two bins, which the first line has said
     if cause is not None and alert.state in (RuleState.PENDING, RuleState.FIRING) and not is_allowance:
         rows = list(zip(cause.bins, cause.reference_shares, cause.current_shares, strict=True))
-    return Message(
-        title=format_title(alert),
+    return AlertMessage(
+        title=format_alert_title(alert),
         facts=_clean_rows(_list_facts(alert)),
         stream=clean(cause.stream) if cause is not None else "",
         bins=tuple(_draw_bins(rows, is_unicode=is_unicode)),
@@ -112,7 +112,7 @@ def build_message(alert: Alert, *, is_unicode: bool = True) -> Message:
     )
 
 
-def format_bins(message: Message) -> Iterator[str]:
+def format_histogram(message: AlertMessage) -> Iterator[str]:
     """Formats the histogram of an alert's message as lines of fixed width."""
     width = min(NAME_WIDTH, max(len(message.stream), *(len(row.name) for row in message.bins), 1))
     column = BAR_WIDTH + 9
@@ -134,73 +134,77 @@ def clean(text: str, limit: int = MAX_TEXT) -> str:
     )
 
 
-def _clean_rows(rows: Iterator[Row]) -> tuple[Row, ...]:
+def _clean_rows(rows: Iterator[MessageRow]) -> tuple[MessageRow, ...]:
     return tuple(row._replace(text=clean(row.text)) for row in rows)
 
 
-def _format_lines(message: Message) -> Iterator[str]:
+def _format_lines(message: AlertMessage) -> Iterator[str]:
     yield message.title
     yield ""
     for row in message.facts:
         yield _format_row(row)
     if message.bins:
         yield ""
-        yield from (f"  {line}" for line in format_bins(message))
+        yield from (f"  {line}" for line in format_histogram(message))
         yield ""
     for row in (*message.notes, *message.links, *message.commands):
         yield _format_row(row)
 
 
-def _format_row(row: Row) -> str:
+def _format_row(row: MessageRow) -> str:
     address = f"{row.text}: {row.url}" if row.head == "Link" else row.url
     text = address or row.text
     return f"  {row.head:<9} {text}"
 
 
-def _list_facts(alert: Alert) -> Iterator[Row]:
-    yield Row("What", _describe_event(alert))
+def _list_facts(alert: Alert) -> Iterator[MessageRow]:
+    yield MessageRow("What", _describe_event(alert))
     cause = alert.causes[0] if alert.causes else None
     if cause is not None:
-        yield Row("How much", cause.summary)
+        yield MessageRow("How much", cause.summary)
         details = [detail for detail in cause.details if not _is_repetition(detail, cause)]
         if details and not alert.is_resolved:
-            yield Row("In words", "; ".join(details))
+            yield MessageRow("In words", "; ".join(details))
         if cause.detectable_shift is not None and not alert.is_resolved:
-            yield Row("Detects", f"shifts of {format_percent(cause.detectable_shift)} or more within a day")
+            yield MessageRow("Detects", f"shifts of {format_percent(cause.detectable_shift)} or more within a day")
     if alert.onset_ns:
         duration = _format_duration((alert.time_ns - alert.onset_ns) / 1e9)
         end = "until the end" if alert.is_resolved else "before this alert"
-        yield Row("Since", f"{format_utc(alert.onset_ns)}, {duration} {end}")
+        yield MessageRow("Since", f"{format_utc(alert.onset_ns)}, {duration} {end}")
     if alert.reason:
-        yield Row("Why", alert.reason)
+        yield MessageRow("Why", alert.reason)
 
 
-def _list_notes(alert: Alert) -> Iterator[Row]:
+def _list_notes(alert: Alert) -> Iterator[MessageRow]:
     yield from _list_other_causes(alert)
     if alert.news:
-        yield Row("New", ", ".join(alert.news[:MAX_MISSED]) + _count_more(alert.news))
+        yield MessageRow("New", ", ".join(alert.news[:MAX_MISSED]) + _count_more(alert.news))
     for number, line in enumerate(alert.missed[:MAX_MISSED], start=1):
-        yield Row("Missed" if number == 1 else "", line + (_count_more(alert.missed) if number == MAX_MISSED else ""))
+        yield MessageRow(
+            "Missed" if number == 1 else "", line + (_count_more(alert.missed) if number == MAX_MISSED else "")
+        )
     for number, related in enumerate(alert.related[:MAX_RELATED]):
         since = f" since {format_utc(related.onset_ns)}" if related.onset_ns else ""
-        yield Row("" if number else "Related", f"{related.title} ({related.stream}){since}, probably of the same cause")
+        yield MessageRow(
+            "" if number else "Related", f"{related.title} ({related.stream}){since}, probably of the same cause"
+        )
 
 
-def _list_links(alert: Alert) -> Iterator[Row]:
+def _list_links(alert: Alert) -> Iterator[MessageRow]:
     for number, trace in enumerate(() if alert.is_resolved else alert.traces[:MAX_TRACES]):
-        yield Row("" if number else "Traces", clean(trace.trace_id), trace.url)
+        yield MessageRow("" if number else "Traces", clean(trace.trace_id), trace.url)
     for link in alert.links[:MAX_LINKS]:
         head = link.name.capitalize() if link.name in _LINK_TEXTS else "Link"
-        yield Row(head, _LINK_TEXTS.get(link.name) or clean(link.name), clean(link.url, len(link.url)))
+        yield MessageRow(head, _LINK_TEXTS.get(link.name) or clean(link.name), clean(link.url, len(link.url)))
 
 
-def _list_commands(alert: Alert) -> Iterator[Row]:
+def _list_commands(alert: Alert) -> Iterator[MessageRow]:
     if alert.is_resolved:
         return
     if alert.relearn_command:
-        yield Row("If normal", alert.relearn_command)
+        yield MessageRow("If normal", alert.relearn_command)
     switch = clean(f'set enabled: false at models."{alert.model}".{alert.rule}')
-    yield Row("Silence", alert.silence_command or switch)
+    yield MessageRow("Silence", alert.silence_command or switch)
 
 
 def _count_more(lines: tuple[str, ...]) -> str:
@@ -227,7 +231,7 @@ def _describe_event(alert: Alert) -> str:
     return f"{cause.stream} {verb}: {cause.reference} → {cause.current}"
 
 
-def _is_repetition(detail: str, cause: Cause) -> bool:
+def _is_repetition(detail: str, cause: AlertCause) -> bool:
     """Returns whether a text about a cause says the same as the first line of the alert's message."""
     return detail in (
         f"{cause.reference} → {cause.current}",
@@ -235,23 +239,23 @@ def _is_repetition(detail: str, cause: Cause) -> bool:
     )
 
 
-def _list_other_causes(alert: Alert) -> Iterator[Row]:
+def _list_other_causes(alert: Alert) -> Iterator[MessageRow]:
     others = alert.causes[1:]
     for cause in others[:MAX_OTHER_CAUSES]:
         before = "" if cause.is_absent else f"{cause.reference} → "
-        yield Row("Also", f"{cause.stream}: {before}{cause.current}")
+        yield MessageRow("Also", f"{cause.stream}: {before}{cause.current}")
     if len(others) > MAX_OTHER_CAUSES:
-        yield Row("", f"and {len(others) - MAX_OTHER_CAUSES} more")
+        yield MessageRow("", f"and {len(others) - MAX_OTHER_CAUSES} more")
 
 
-def _draw_bins(rows: list[tuple[str, float, float]], *, is_unicode: bool) -> Iterator[BinRow]:
+def _draw_bins(rows: list[tuple[str, float, float]], *, is_unicode: bool) -> Iterator[MessageBin]:
     """Yields the bins that moved most, in their own order, with bars of reference and current data."""
     order = sorted(range(len(rows)), key=lambda index: -abs(rows[index][1] - rows[index][2]))
     shown = [rows[index] for index in sorted(order[:MAX_BINS])]
     largest = max((max(share, current) for _, share, current in shown), default=0.0) or 1.0
     for name, share, current in shown:
         bars = (_draw_bar(value / largest, is_unicode=is_unicode) for value in (share, current))
-        yield BinRow(clean(name), format_percent(share), next(bars), format_percent(current), next(bars))
+        yield MessageBin(clean(name), format_percent(share), next(bars), format_percent(current), next(bars))
 
 
 def _draw_bar(ratio: float, *, is_unicode: bool) -> str:

@@ -28,7 +28,7 @@ MISSING_SHARE: Final = 0.5
 """The share of a move from which on missing values are what tells it."""
 
 
-class Stretch(NamedTuple):
+class BinRange(NamedTuple):
     """A range of neighbouring bins of a histogram, and by how much their share of all values grew."""
 
     first: int
@@ -36,14 +36,14 @@ class Stretch(NamedTuple):
     growth: float
 
 
-def find_stretch(growth: Sequence[float]) -> Stretch:
+def find_moved_bins(growth: Sequence[float]) -> BinRange:
     """Finds the range of neighbouring bins whose share of all values changed most; of equals the shortest.
 
     Args:
         growth: By how much the share of each bin grew, shape (K,), K of 1 or above.
     """
     stretches = [
-        Stretch(first, last, math.fsum(growth[first : last + 1]))
+        BinRange(first, last, math.fsum(growth[first : last + 1]))
         for first in range(len(growth))
         for last in range(first, len(growth))
         if last - first + 1 < max(len(growth), 2)
@@ -56,14 +56,14 @@ def find_stretch(growth: Sequence[float]) -> Stretch:
     )  # fmt: skip
 
 
-def is_told_by_missing(bins: Bins, growth: Sequence[float]) -> bool:
+def is_move_of_missing_values(bins: Bins, growth: Sequence[float]) -> bool:
     """Returns whether at least half of a distribution's move is a change in the share of missing values."""
     moved = math.fsum(map(abs, growth)) / 2
     return semconv.MISSING in bins.names and abs(growth[bins.names.index(semconv.MISSING)]) >= MISSING_SHARE * moved
 
 
-def is_told_by_mean(
-    stretch: Stretch, growth: Sequence[float], means: tuple[float, float], quartiles: tuple[float, float]
+def is_move_of_mean(
+    stretch: BinRange, growth: Sequence[float], means: tuple[float, float], quartiles: tuple[float, float]
 ) -> bool:
     """Returns whether a distribution moved to one side by so much that its mean describes the move.
 
@@ -82,7 +82,7 @@ def is_told_by_mean(
     return is_large and (move > 0.0) == (below < 0.0)
 
 
-def is_told_by_spread(stretch: Stretch, shares: Sequence[float]) -> bool:
+def is_move_of_spread(stretch: BinRange, shares: Sequence[float]) -> bool:
     """Returns whether a distribution grew wider or narrower around its median rather than moved to one side.
 
     Args:
@@ -94,7 +94,7 @@ def is_told_by_spread(stretch: Stretch, shares: Sequence[float]) -> bool:
     return is_inside and max(below, above) < math.fsum(shares) / 2
 
 
-def name_stretch(stretch: Stretch, bins: Bins) -> str:
+def name_bin_range(stretch: BinRange, bins: Bins) -> str:
     """Names the values of a range of bins, such as `0.2 … 0.7`."""
     if stretch.first == stretch.last:
         return bins.names[stretch.first]

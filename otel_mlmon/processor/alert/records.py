@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.alert.alert import Alert, Cause, RuleState, Severity
+from otel_mlmon.processor.alert.alert import Alert, AlertCause, RuleState, Severity
 from otel_mlmon.processor.alert.cause import BinCounts, OnsetCounts
-from otel_mlmon.processor.alert.rules.rule import Judgement, ProviderRule, Rule, is_back
+from otel_mlmon.processor.alert.rules.rule import AlertRule, Judgement, ProviderRule, is_stream_back
 from otel_mlmon.processor.alert.silence import AlertSilence
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records
@@ -55,7 +55,7 @@ class RuleStatus:
     changed_ns: int
     """When this state began, Unix nanoseconds; 0 if it never changed."""
     severity: Severity
-    causes: tuple[Cause, ...]
+    causes: tuple[AlertCause, ...]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class RuleRecord:
     """When the breach began, in event time, Unix nanoseconds; of what fires the onset of its first cause."""
     quiet_ns: int = 0
     """Since when all streams are ok while this is still firing; 0 while they are not."""
-    causes: dict[str, Cause] = field(default_factory=dict)
+    causes: dict[str, AlertCause] = field(default_factory=dict)
     """The causes by stream, of the streams in breach."""
     failed: list[str] = field(default_factory=list)
     """The streams that the rule failed to judge."""
@@ -115,13 +115,13 @@ class RuleRecord:
             self.failed.append(stream)
         self.judged_ns[stream] = now_ns
 
-    def add_cause(self, stream: str, cause: Cause, exemplars: Iterable[str], now_ns: int) -> None:
+    def add_cause(self, stream: str, cause: AlertCause, exemplars: Iterable[str], now_ns: int) -> None:
         """Records that a stream breaches the rule, with ids of example traces."""
         self.causes[stream] = cause
         self.judged_ns[stream] = now_ns
         self.exemplars = tuple(dict.fromkeys((*exemplars, *self.exemplars)))[:MAX_EXEMPLARS]
 
-    def judge(self, rule: Rule, window: Window, score: Score, counts: OnsetCounts, now_ns: int) -> bool:
+    def judge(self, rule: AlertRule, window: Window, score: Score, counts: OnsetCounts, now_ns: int) -> bool:
         """Judges one stream by the rule and stores the outcome; returns whether the rule gave one or failed."""
         stream = window.stream.stream
         outcome: Judgement = None
@@ -133,13 +133,13 @@ class RuleRecord:
             self.add_failure(stream, now_ns)
             return True
         self.is_unknown = outcome == "unknown"
-        is_sent_again = is_back(self.causes.get(stream), window)
+        is_sent_again = is_stream_back(self.causes.get(stream), window)
         if outcome is None and not is_sent_again:
             return False
         self.remove_stream(stream)
         if is_sent_again and not self.causes:
             self.breached_ns = window.end_ns  # that it is back is sure, and no swing: nothing is held
-        if isinstance(outcome, Cause):
+        if isinstance(outcome, AlertCause):
             self.add_cause(stream, outcome, window.exemplars, now_ns)
         return True
 
@@ -149,7 +149,7 @@ class RuleRecord:
         with guard("alert"):
             outcome = rule.judge_providers(uses)
         if outcome is not None:
-            self.causes = {outcome.stream: outcome} if isinstance(outcome, Cause) else {}
+            self.causes = {outcome.stream: outcome} if isinstance(outcome, AlertCause) else {}
         return outcome is not None
 
     def remove_stream(self, stream: str) -> None:
@@ -161,7 +161,7 @@ class RuleRecord:
 
 
 @dataclass(slots=True, kw_only=True)
-class ModelRecord:
+class ModelAlerts:
     """The stored alert state of one model version: its rules, and its streams' counts since the onset of drift."""
 
     model: ModelKey
@@ -183,7 +183,7 @@ class AlertsRecord:
 
     time_ns: int = 0
     """The latest time that was seen, Unix nanoseconds."""
-    models: list[ModelRecord] = field(default_factory=list)
+    models: list[ModelAlerts] = field(default_factory=list)
     resolved: list[Alert] = field(default_factory=list)
     sequence: int = 0
     """The last `Alert.sequence`."""
@@ -194,7 +194,7 @@ ALL_INTERVAL_NS: Final = 60_000_000_000
 """Interval at which all models are stored, for what time alone changed without an alert."""
 
 ALERTS: Final = RecordKind("alerts", AlertsRecord)
-ALERT_MODELS: Final = RecordKind("alert_model", ModelRecord)
+ALERT_MODELS: Final = RecordKind("alert_model", ModelAlerts)
 
 _COMMON, _RESOLVED = "", "resolved"
 

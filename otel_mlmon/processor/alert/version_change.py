@@ -7,8 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.alert.alert import Cause
-from otel_mlmon.processor.alert.cause import format_count, format_percent, rank_causes, rolling_counts, shift_cause
+from otel_mlmon.processor.alert.alert import AlertCause
+from otel_mlmon.processor.alert.cause import (
+    build_shift_cause,
+    count_rolling_window,
+    format_count,
+    format_percent,
+    rank_causes,
+)
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.window import VersionPair, Window
 from otel_mlmon.types import ModelKey
@@ -26,7 +32,7 @@ class VersionChange:
     predictions: int
     compared: int
     """Streams that both versions have and that could be compared."""
-    causes: tuple[Cause, ...]
+    causes: tuple[AlertCause, ...]
     """The streams that moved, the largest move first."""
     absent: tuple[str, ...] = ()
     """Streams that only the version before has."""
@@ -115,11 +121,11 @@ def describe_version_change(pair: VersionPair, moves: Iterable[tuple[Window, flo
     )
 
 
-def _describe_move(window: Window, tolerance: float, name: str) -> Cause:
+def _describe_move(window: Window, tolerance: float, name: str) -> AlertCause:
     if window.reference is None:
         raise ValueError(f"{window.stream.stream} has no reference")
     score = Score(state="ok", log10_evidence=0.0, log10_alarm_line=0.0, since_ns=window.start_ns)
-    cause = shift_cause(window, window.reference, score, rolling_counts(window), bound=tolerance)
+    cause = build_shift_cause(window, window.reference, score, count_rolling_window(window), bound=tolerance)
     value, tolerated = format_percent(cause.value), format_percent(tolerance)
     sizes = f"n = {format_count(cause.current_count)}, before n = {format_count(cause.reference_count)}"
     summary = f"total variation {value} from {name}, tolerated {tolerated} ({sizes})"

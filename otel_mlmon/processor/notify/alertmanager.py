@@ -21,7 +21,7 @@ import httpx
 from pydantic import Field, ValidationInfo, field_validator
 
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.message import format_alert, format_title
+from otel_mlmon.processor.alert.message import format_alert, format_alert_title
 from otel_mlmon.processor.config.section import Duration, Section, Url
 from otel_mlmon.processor.notify.http import Headers, post
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
@@ -143,7 +143,7 @@ def _build_alert(
     labels = {name: value for name, value in labels.items() if value}
     starts_s = min((alert.incident_ns or alert.time_ns) / 1e9, ends_s)
     annotations = {re.sub(r"\W|^(?=\d)", "_", link.name, flags=re.ASCII): link.url for link in alert.links}
-    annotations |= {**section.annotations, "summary": format_title(alert), "description": format_alert(alert)}
+    annotations |= {**section.annotations, "summary": format_alert_title(alert), "description": format_alert(alert)}
     document = {
         "labels": labels,
         "annotations": annotations,

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final
 from pydantic import Field, SecretStr, field_validator
 
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.message import format_alert, format_title
+from otel_mlmon.processor.alert.message import format_alert, format_alert_title
 from otel_mlmon.processor.config.section import Duration, Section
 from otel_mlmon.processor.notify.http import TRANSIENT_STATUSES
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
@@ -100,7 +100,7 @@ def _send(service: Any, alert: Alert, number: int) -> TransientError | Permanent
     kind = "success" if alert.is_resolved else kinds[alert.severity]
     with _read_log() as messages:
         is_taken = service.notify(
-            title=format_title(alert), body=format_alert(alert), notify_type=kind, body_format="text"
+            title=format_alert_title(alert), body=format_alert(alert), notify_type=kind, body_format="text"
         )
     if is_taken:
         return None

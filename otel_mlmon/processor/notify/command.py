@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Final
 from pydantic import Field
 
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.document import encode_document
+from otel_mlmon.processor.alert.document import encode_alert
 from otel_mlmon.processor.config.section import Duration, Section
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 
@@ -67,7 +67,7 @@ class CommandNotifier:
     def notify(self, alert: Alert) -> None:
         """Runs the program for an alert and waits for its end."""
         with tempfile.TemporaryFile() as document:
-            document.write(encode_document(alert))
+            document.write(encode_alert(alert))
             document.seek(0)
             try:
                 process = subprocess.Popen(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.document import build_document
+from otel_mlmon.processor.alert.document import build_alert_document
 
 MAX_BYTES: Final = 2**20
 _LOG: Final = logging.getLogger("otel_mlmon.alerts")
@@ -44,7 +44,7 @@ class AlertDeadLetters:
             "notifier": notifier,
             "reason": reason,
             "detail": detail,
-            "alert": build_document(alert),
+            "alert": build_alert_document(alert),
         }
         line = json.dumps(letter, ensure_ascii=False).encode() + b"\n"
         _LOG.error(

@@ -7,7 +7,7 @@ from typing import ClassVar, Final
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import Alert, Severity
-from otel_mlmon.processor.alert.message import format_title
+from otel_mlmon.processor.alert.message import format_alert_title
 from otel_mlmon.processor.config.section import Section
 from otel_mlmon.processor.notify.notifier import EmitEvent, LogSeverity
 
@@ -39,7 +39,9 @@ class OtlpNotifier:
     def notify(self, alert: Alert) -> None:
         """Sends an alert as an OTLP event."""
         severity: LogSeverity = "INFO" if alert.is_resolved else _SEVERITIES[alert.severity]
-        self._emit_event(semconv.EVENT_ALERT, severity, format_title(alert), event_attributes(alert), alert.time_ns)
+        self._emit_event(
+            semconv.EVENT_ALERT, severity, format_alert_title(alert), event_attributes(alert), alert.time_ns
+        )
 
 
 def event_attributes(alert: Alert) -> dict[str, str | int | float | bool]:

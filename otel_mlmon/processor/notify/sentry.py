@@ -22,7 +22,7 @@ import httpx
 from pydantic import Field, SecretStr, field_validator
 
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.message import format_alert, format_title
+from otel_mlmon.processor.alert.message import format_alert, format_alert_title
 from otel_mlmon.processor.config.section import Duration, Section
 from otel_mlmon.processor.notify.http import post
 from otel_mlmon.version import __version__
@@ -146,7 +146,7 @@ def _build_event(alert: Alert, section: SentrySection) -> dict[str, Any]:
         "level": "error" if alert.severity == "critical" else "warning",
         "logger": "otel_mlmon.alerts",
         "fingerprint": _fingerprint(alert),
-        "logentry": {"formatted": format_title(alert)},
+        "logentry": {"formatted": format_alert_title(alert)},
         "environment": alert.environment or section.environment,
         "tags": {name: value[:MAX_TAG] for name, value in tags.items() if value},
         "contexts": {"alert": {"text": format_alert(alert), "key": alert.key, "causes": causes}},

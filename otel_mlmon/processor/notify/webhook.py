@@ -19,7 +19,7 @@ import httpx
 from pydantic import Field, SecretStr
 
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.document import encode_document
+from otel_mlmon.processor.alert.document import encode_alert
 from otel_mlmon.processor.config.section import Duration, Section, Url
 from otel_mlmon.processor.notify.http import Headers, post
 from otel_mlmon.version import __version__
@@ -76,7 +76,7 @@ class WebhookNotifier:
 
     def notify(self, alert: Alert) -> None:
         """Posts an alert as JSON; redirects are not followed, and the response's body is not read."""
-        body = encode_document(alert)
+        body = encode_alert(alert)
         headers = {**self._headers, **self._standard_headers(alert, body)}
         post(
             self._url,

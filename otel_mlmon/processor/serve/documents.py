@@ -15,7 +15,7 @@ from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.cause import describe_change
-from otel_mlmon.processor.alert.document import build_document
+from otel_mlmon.processor.alert.document import build_alert_document
 from otel_mlmon.processor.alert.records import RuleStatus
 from otel_mlmon.processor.alert.version_change import VersionChange
 from otel_mlmon.processor.detect import accuracy
@@ -60,7 +60,7 @@ def overview(
     return {
         "models": models,
         "versions": versions,
-        "alerts": [build_document(alert) for alert in alerts],
+        "alerts": [build_alert_document(alert) for alert in alerts],
     }
 
 

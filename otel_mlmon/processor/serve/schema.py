@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from otel_mlmon.processor.alert.alert import Cause
+from otel_mlmon.processor.alert.alert import AlertCause
 from otel_mlmon.processor.alert.document import AlertDocument
 
 
@@ -147,7 +147,7 @@ class VersionDifference(Struct):
     predictions: int
     compared: int
     text: str
-    moved: list[Cause]
+    moved: list[AlertCause]
     absent: list[str]
     added: list[str]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.processor.alert.alert import Alert, AlertAddresses, ExampleTrace, Link, RuleState
+from otel_mlmon.processor.alert.alert import Alert, AlertAddresses, AlertLink, ExampleTrace, RuleState
 from otel_mlmon.processor.state.repository import decode, encode
 from tests.support.alerts import CAUSE, FIRING, RESOLVED
 
@@ -16,7 +16,7 @@ FULL = replace(
     FIRING,
     environment="staging",
     reason="x",
-    addresses=replace(WEB, trace="https://t/{trace_id}", others=(Link(name="a", url="https://a"),)),
+    addresses=replace(WEB, trace="https://t/{trace_id}", others=(AlertLink(name="a", url="https://a"),)),
     exemplars=("t",),
 )
 
@@ -48,14 +48,14 @@ def test_names_in_addresses_are_one_part_of_them() -> None:
         dashboard="https://d/{model}?v={version}&e={environment}&r={rule}&{other}={}",
         runbook="https://wiki/runbooks/",
         trace="https://t/{trace_id}?m={model}",
-        others=(Link(name="chat", url="https://chat/{model}"), Link(name="no", url="javascript:alert(1)")),
+        others=(AlertLink(name="chat", url="https://chat/{model}"), AlertLink(name="no", url="javascript:alert(1)")),
     )
     alert = replace(FIRING, model="a/b ?&#{rule}", addresses=addresses, exemplars=("1", "../x"))
     name = "a%2Fb%20%3F%26%23%7Brule%7D"
     assert alert.links == (
-        Link(name="dashboard", url=f"https://d/{name}?v=1&e=&r=prediction_drift&{{other}}={{}}"),
-        Link(name="runbook", url="https://wiki/runbooks/prediction_drift.md"),
-        Link(name="chat", url=f"https://chat/{name}"),
+        AlertLink(name="dashboard", url=f"https://d/{name}?v=1&e=&r=prediction_drift&{{other}}={{}}"),
+        AlertLink(name="runbook", url="https://wiki/runbooks/prediction_drift.md"),
+        AlertLink(name="chat", url=f"https://chat/{name}"),
     )
     assert alert.traces == (
         ExampleTrace(trace_id="1", url=f"https://t/1?m={name}"),

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.processor.alert.alert import Alert, AlertAddresses, Link, RelatedRule, RuleState
-from otel_mlmon.processor.alert.document import build_document, encode_document
-from otel_mlmon.processor.alert.message import format_alert, format_title
+from otel_mlmon.processor.alert.alert import Alert, AlertAddresses, AlertLink, RelatedRule, RuleState
+from otel_mlmon.processor.alert.document import build_alert_document, encode_alert
+from otel_mlmon.processor.alert.message import format_alert, format_alert_title
 from tests.support.alerts import CAUSE, FIRING, RESOLVED, TIME_NS
 
 SCHEMA: dict[str, Any] = json.loads((Path(__file__).parents[3] / "docs" / "alert.schema.json").read_text("utf-8"))
@@ -25,7 +25,9 @@ FULL = replace(
     environment="staging",
     reason="x",
     addresses=AlertAddresses(
-        web="127.0.0.1:8080", trace="https://jaeger/{trace_id}", others=(Link(name="wiki", url="https://a/{model}"),)
+        web="127.0.0.1:8080",
+        trace="https://jaeger/{trace_id}",
+        others=(AlertLink(name="wiki", url="https://a/{model}"),),
     ),
     exemplars=(TRACE,),
     related=(RelatedRule(rule="data_drift", title="data drift", stream="input.age", onset_ns=1),),
@@ -33,13 +35,13 @@ FULL = replace(
 
 
 def test_the_machine_form_has_plain_keys_and_states_by_name() -> None:
-    document = json.loads(encode_document(FULL))
-    assert document == json.loads(json.dumps(build_document(FULL)))
+    document = json.loads(encode_alert(FULL))
+    assert document == json.loads(json.dumps(build_alert_document(FULL)))
     assert document == {
         "schema_version": 1,
         "fingerprint": FULL.fingerprint,
         "key": f"{FULL.fingerprint}-{TIME_NS}-0",
-        "subject": format_title(FULL),
+        "subject": format_alert_title(FULL),
         "text": format_alert(FULL),
         "model": "digits",
         "model_id": "digits@staging",
@@ -98,7 +100,7 @@ def test_the_machine_form_has_plain_keys_and_states_by_name() -> None:
 
 @pytest.mark.parametrize("alert", [FIRING, RESOLVED, FULL, replace(FIRING, causes=(), state=RuleState.NO_DATA)])
 def test_the_published_schema_describes_every_key(alert: Alert) -> None:
-    document = json.loads(encode_document(alert))
+    document = json.loads(encode_alert(alert))
     VALIDATOR.validate(document)
     properties = SCHEMA["$defs"]["AlertDocument"]
     assert sorted(document) == sorted(properties["properties"]) == sorted(properties["required"])
@@ -110,7 +112,7 @@ def test_the_published_schema_describes_every_key(alert: Alert) -> None:
      {"traces": [{"trace_id": "1"}]}, {"links": None}],
 )  # fmt: skip
 def test_the_published_schema_refuses_what_is_never_sent(change: dict[str, Any]) -> None:
-    document = {**json.loads(encode_document(FULL)), **change}
+    document = {**json.loads(encode_alert(FULL)), **change}
     with pytest.raises(jsonschema.ValidationError):
         VALIDATOR.validate(document)
 
@@ -120,10 +122,10 @@ def test_the_published_schema_refuses_what_is_never_sent(change: dict[str, Any])
 def test_any_name_and_number_is_json_that_the_schema_allows(name: str, number: float) -> None:
     cause = replace(CAUSE, stream=name, reference=name, bins=(name,) * 10, detectable_shift=0.04)
     alert = replace(FULL, model=name, version=name, rule=name, title=name, causes=(cause,), exemplars=(name,))
-    encoded = encode_document(alert)
-    assert encode_document(alert) == encoded
+    encoded = encode_alert(alert)
+    assert encode_alert(alert) == encoded
     document = json.loads(encoded)
     VALIDATOR.validate(document)
     assert document["model"] == name
-    odd = json.loads(encode_document(replace(alert, causes=(replace(cause, value=number),))))
+    odd = json.loads(encode_alert(replace(alert, causes=(replace(cause, value=number),))))
     assert odd["causes"][0]["value"] == pytest.approx(number) if abs(number) < 1e308 else True

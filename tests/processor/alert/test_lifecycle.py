@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.processor.alert.alert import Alert, Link, RuleState
+from otel_mlmon.processor.alert.alert import Alert, AlertLink, RuleState
 from otel_mlmon.processor.alert.cause import OnsetCounts, rank_causes
 from otel_mlmon.processor.alert.lifecycle import MAX_RESOLVED
 from otel_mlmon.processor.alert.records import MAX_EXEMPLARS, RETIRED, AlertsRecord
@@ -103,9 +103,9 @@ def test_the_alert_says_when_who_and_where_to_look() -> None:
     assert (alert.model, alert.version, alert.time_ns, alert.onset_ns) == ("digits", "1", ns(7), 3 * SECOND_NS)
     assert alert.exemplars == ("t1", "t2")
     assert alert.links == (
-        Link(name="dashboard", url="https://d?m=digits"),
-        Link(name="runbook", url="https://runbooks/data_drift.md"),
-        Link(name="wiki", url="https://wiki/digits"),
+        AlertLink(name="dashboard", url="https://d?m=digits"),
+        AlertLink(name="runbook", url="https://runbooks/data_drift.md"),
+        AlertLink(name="wiki", url="https://wiki/digits"),
     )
     assert [cause.stream for cause in alert.causes] == ["input.a"]
     (resolved,) = run.alerts.evaluate(MODEL, dict([QUIET]), ns(9))

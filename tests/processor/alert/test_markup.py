@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from otel_mlmon.processor.alert.alert import Alert, AlertAddresses, Link, RelatedRule
+from otel_mlmon.processor.alert.alert import Alert, AlertAddresses, AlertLink, RelatedRule
 from otel_mlmon.processor.alert.markup import format_html, format_markdown
-from otel_mlmon.processor.alert.message import build_message
+from otel_mlmon.processor.alert.message import build_alert_message
 from tests.support.alerts import CAUSE, FIRING, RESOLVED
 
 ADDRESSES = AlertAddresses(
     web="127.0.0.1:8080",
     trace="https://jaeger/trace/{trace_id}",
-    others=(Link(name="wiki", url="https://wiki/{model}"),),
+    others=(AlertLink(name="wiki", url="https://wiki/{model}"),),
 )
 FULL = replace(
     FIRING,
@@ -70,12 +70,12 @@ def hostile(name: str) -> Alert:
         news=(name,),
         missed=(name,),
         related=(RelatedRule(rule=name, title=name, stream=name, onset_ns=0),),
-        addresses=replace(ADDRESSES, others=(Link(name=name, url="https://wiki/{model}"),)),
+        addresses=replace(ADDRESSES, others=(AlertLink(name=name, url="https://wiki/{model}"),)),
     )
 
 
 def links_of(alert: Alert) -> set[str]:
-    return {row.url for row in build_message(alert).links}
+    return {row.url for row in build_alert_message(alert).links}
 
 
 def test_markdown_says_what_the_message_says() -> None:
@@ -121,7 +121,7 @@ otel-mlmon alert silence digits --rule prediction_drift --for 2h
 
 
 def test_html_says_what_the_message_says() -> None:
-    message = build_message(FULL)
+    message = build_alert_message(FULL)
     page = Tags(format_html(FULL))
     rows = (*message.facts, *message.notes, *message.links, *message.commands)
     assert [row.text for row in rows if row.text not in page.text] == []

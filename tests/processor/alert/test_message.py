@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.processor.alert.alert import AlertAddresses, Link, RelatedRule, RuleState
+from otel_mlmon.processor.alert.alert import AlertAddresses, AlertLink, RelatedRule, RuleState
 from otel_mlmon.processor.alert.cause import describe_change, estimate_quantile, format_percent
-from otel_mlmon.processor.alert.message import format_alert, format_title
+from otel_mlmon.processor.alert.message import format_alert, format_alert_title
 from otel_mlmon.processor.alert.rules.rule import RULES
 from otel_mlmon.processor.window.binning import name_ranges
 from otel_mlmon.processor.window.window import Bins
@@ -28,7 +28,7 @@ def test_a_firing_alert_says_what_how_much_since_when_and_what_to_do() -> None:
         addresses=AlertAddresses(
             web="127.0.0.1:8080",
             trace="https://jaeger/trace/{trace_id}",
-            others=(Link(name="wiki", url="https://wiki/{model}/{rule}"),),
+            others=(AlertLink(name="wiki", url="https://wiki/{model}/{rule}"),),
         ),
         related=(RelatedRule(rule="data_drift", title="data drift", stream="input.age", onset_ns=CAUSE.onset_ns),),
     )
@@ -113,8 +113,10 @@ def test_silence_and_errors_need_no_causes() -> None:
 
 
 def test_the_title_is_one_line_without_a_version_too() -> None:
-    assert format_title(replace(FIRING, version="")) == "FIRING · critical · digits · prediction drift"
-    assert format_title(replace(FIRING, environment="staging")).startswith("FIRING · critical · digits 1 staging ·")
+    assert format_alert_title(replace(FIRING, version="")) == "FIRING · critical · digits · prediction drift"
+    assert format_alert_title(replace(FIRING, environment="staging")).startswith(
+        "FIRING · critical · digits 1 staging ·"
+    )
 
 
 def test_without_unicode_all_of_ours_is_ascii() -> None:
@@ -154,7 +156,7 @@ def test_any_alert_fits_into_32_lines(
         causes=(cause,) * others,
         exemplars=("t",) * 9,
         addresses=AlertAddresses(
-            web="127.0.0.1:8080", trace="https://{trace_id}", others=(Link(name="a", url="https://b"),) * 9
+            web="127.0.0.1:8080", trace="https://{trace_id}", others=(AlertLink(name="a", url="https://b"),) * 9
         ),
         related=(RelatedRule(rule="a", title=name, stream=name, onset_ns=0),) * others,
         news=(name,) * others,

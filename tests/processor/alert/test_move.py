@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_mlmon.processor.alert.move import find_stretch, is_told_by_spread
+from otel_mlmon.processor.alert.move import find_moved_bins, is_move_of_spread
 from otel_mlmon.testing import SimulatedProcessor
 
 N = 20_000
@@ -73,11 +73,11 @@ def test_no_stretch_explains_more_than_the_one_that_is_found(reference: list[int
     size = min(len(reference), len(current))
     shares = [np.array(counts[:size], dtype=float) + 1 for counts in (reference, current)]
     growth = (shares[1] / shares[1].sum() - shares[0] / shares[0].sum()).tolist()
-    stretch = find_stretch(growth)
+    stretch = find_moved_bins(growth)
     best = max(
         abs(sum(growth[first:last])) for first in range(size) for last in range(first + 1, size + 1)
         if last - first < size
     )  # fmt: skip
     assert abs(stretch.growth) == pytest.approx(best, abs=1e-8)
     assert abs(stretch.growth) <= sum(map(abs, growth)) / 2 + 1e-9
-    assert is_told_by_spread(stretch, [1.0] * size) <= (0 < stretch.first <= stretch.last < size - 1)
+    assert is_move_of_spread(stretch, [1.0] * size) <= (0 < stretch.first <= stretch.last < size - 1)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.alert.alert import AlertAddresses, Link, RuleState
+from otel_mlmon.processor.alert.alert import AlertAddresses, AlertLink, RuleState
 from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.notify.alertmanager import AlertmanagerNotifier, AlertmanagerSection, build_alerts
 from otel_mlmon.processor.notify.notifier import TransientError
@@ -80,7 +80,7 @@ def test_a_name_that_cannot_be_one_is_a_fault_of_the_configuration(
 
 def test_names_of_links_become_names_of_annotations_and_a_test_has_a_label() -> None:
     section = SECTION.model_copy(update={"annotations": {"owner": "ann"}})
-    links = (Link(name="Our dashboard", url="https://a"), Link(name="1st", url="https://b"))
+    links = (AlertLink(name="Our dashboard", url="https://a"), AlertLink(name="1st", url="https://b"))
     alert = replace(BEGUN, addresses=AlertAddresses(others=links), is_test=True)
     (document,) = build_alerts(alert, section, now_s=NOW_S)
     texts = {name: text for name, text in document["annotations"].items() if name not in ("summary", "description")}

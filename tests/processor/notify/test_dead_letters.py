@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_mlmon.processor.alert.document import encode_document
+from otel_mlmon.processor.alert.document import encode_alert
 from otel_mlmon.processor.notify.dead_letters import AlertDeadLetters
 from tests.support.alerts import FIRING, RESOLVED
 
@@ -18,14 +18,14 @@ def test_a_letter_is_one_line_of_json_for_its_owner(tmp_path: Path) -> None:
     letters.write(FIRING, notifier="webhook", reason="permanent", detail="HTTP 404")
     letters.write(RESOLVED, notifier="log", reason="shutdown", detail="")
     first, second = [json.loads(line) for line in path.read_text().splitlines()]
-    assert first.pop("alert") == json.loads(encode_document(FIRING))
+    assert first.pop("alert") == json.loads(encode_alert(FIRING))
     assert first == {
         "time": "2025-11-22T14:00:00+00:00",
         "notifier": "webhook",
         "reason": "permanent",
         "detail": "HTTP 404",
     }
-    assert second["alert"] == json.loads(encode_document(RESOLVED))
+    assert second["alert"] == json.loads(encode_alert(RESOLVED))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 

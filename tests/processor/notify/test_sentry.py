@@ -12,7 +12,7 @@ import sentry_sdk
 from pydantic import ValidationError
 from sentry_sdk import integrations
 
-from otel_mlmon.processor.alert.alert import Alert, AlertAddresses, Link, RuleState
+from otel_mlmon.processor.alert.alert import Alert, AlertAddresses, AlertLink, RuleState
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 from otel_mlmon.processor.notify.sentry import SentryNotifier, SentrySection, monitor_slug
 from tests.support.alerts import FIRING, RESOLVED, TIME_NS
@@ -37,7 +37,7 @@ def items(server: WebhookServer) -> list[tuple[str, Any]]:
 def test_what_begins_and_grows_is_one_issue_and_the_end_is_a_check_in() -> None:
     with sentry() as (notifier, server):
         for alert in (
-            replace(FIRING, addresses=AlertAddresses(others=(Link(name="wiki", url="https://wiki"),))),
+            replace(FIRING, addresses=AlertAddresses(others=(AlertLink(name="wiki", url="https://wiki"),))),
             UPDATE,
             RESOLVED,
         ):

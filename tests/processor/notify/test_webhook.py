@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from otel_mlmon.processor.alert.document import encode_document
+from otel_mlmon.processor.alert.document import encode_alert
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 from otel_mlmon.processor.notify.webhook import WebhookNotifier
 from tests.support.alerts import FIRING, RESOLVED
@@ -22,7 +22,7 @@ def test_an_alert_is_posted_as_json_with_its_text() -> None:
         WebhookNotifier(server.url, headers={"Authorization": "Bearer t"}).notify(FIRING)
         (request,) = server.wait_for(1)
     assert request.path == "/hook"
-    assert request.body == encode_document(FIRING)
+    assert request.body == encode_alert(FIRING)
     assert json.loads(request.body)["text"].startswith("FIRING · critical · digits 1")
     assert (request.headers["content-type"], request.headers["authorization"]) == ("application/json", "Bearer t")
     assert "x-mlmon-signature" not in request.headers

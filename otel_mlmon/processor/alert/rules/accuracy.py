@@ -16,8 +16,14 @@ from typing import ClassVar, Final
 from pydantic import Field
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.alert.alert import Cause, Severity
-from otel_mlmon.processor.alert.cause import OnsetCounts, format_accuracy, format_count, rolling_counts, shift_cause
+from otel_mlmon.processor.alert.alert import AlertCause, Severity
+from otel_mlmon.processor.alert.cause import (
+    OnsetCounts,
+    build_shift_cause,
+    count_rolling_window,
+    format_accuracy,
+    format_count,
+)
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
 from otel_mlmon.processor.config.section import Ratio
 from otel_mlmon.processor.detect.accuracy import LEVEL, Accuracy, estimate, find_lowest
@@ -78,10 +84,10 @@ class AccuracyRule:
         if accuracy is None:
             return None
         lowest = find_lowest(calibration.accuracy, self.section.min_accuracy, self.section.max_drop)
-        if not is_below(accuracy, lowest):
+        if not is_accuracy_below(accuracy, lowest):
             return "ok"
         labelled = int(calibration.total.sum())
-        cause = shift_cause(window, reference, score, rolling_counts(window), bound=1.0 - lowest)
+        cause = build_shift_cause(window, reference, score, count_rolling_window(window), bound=1.0 - lowest)
         return replace(
             cause,
             value=1.0 - accuracy.estimated,
@@ -92,13 +98,13 @@ class AccuracyRule:
             margin=log10((1.0 - accuracy.estimated) / (1.0 - lowest)),
         )
 
-    def severity(self, causes: Iterable[Cause]) -> Severity:
+    def severity(self, causes: Iterable[AlertCause]) -> Severity:
         """Returns `critical` where the estimated accuracy is at least 0.1 below its bound, otherwise `warning`."""
         is_critical = any(cause.value - cause.bound >= CRITICAL_SHORTFALL for cause in causes)
         return "critical" if is_critical else "warning"
 
 
-def is_below(accuracy: Accuracy, lowest: float) -> bool:
+def is_accuracy_below(accuracy: Accuracy, lowest: float) -> bool:
     """Returns whether an estimated accuracy is surely below a bound."""
     return accuracy.high < lowest and accuracy.estimated + DEVIATIONS * accuracy.sampling_deviation < lowest
 

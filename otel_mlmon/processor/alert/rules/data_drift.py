@@ -10,13 +10,13 @@ from typing import ClassVar, Final
 from pydantic import Field
 
 from otel_mlmon import semconv, streams
-from otel_mlmon.processor.alert.alert import Cause, Severity
+from otel_mlmon.processor.alert.alert import AlertCause, Severity
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.alert.rules.rule import (
     MAX_DETECTABLE_FIELD,
     Judgement,
     RuleSection,
-    drift_severity,
+    grade_drift_severity,
     judge_shift,
 )
 from otel_mlmon.processor.config.section import Ratio, Section
@@ -30,7 +30,7 @@ _OUTPUT_STREAMS: Final = frozenset({
 })  # fmt: skip
 
 
-class FeatureSection(Section):
+class FeatureToleranceSection(Section):
     """How drift of a single input feature is judged."""
 
     tolerance: Ratio = Field(lt=1, description="The total variation that is tolerated.")
@@ -44,7 +44,7 @@ class DataDriftSection(RuleSection):
     ignore: tuple[str, ...] = Field(
         default=(), description="Features that are not judged, names or patterns such as `session_*`."
     )
-    features: dict[str, FeatureSection] = Field(
+    features: dict[str, FeatureToleranceSection] = Field(
         default_factory=dict,
         description="Single features, by name or pattern, the first that matches: `age: {tolerance: 10%}`.",
     )
@@ -82,6 +82,6 @@ class DataDriftRule:
         tolerance = self.section.feature_tolerance(window.stream.stream)
         return None if tolerance is None else judge_shift(window, score, counts, bound=tolerance)
 
-    def severity(self, causes: Iterable[Cause]) -> Severity:
+    def severity(self, causes: Iterable[AlertCause]) -> Severity:
         """Returns the severity of input drift, by how much of the distribution moved."""
-        return drift_severity(causes)
+        return grade_drift_severity(causes)

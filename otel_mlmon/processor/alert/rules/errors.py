@@ -9,9 +9,9 @@ from typing import ClassVar, Final
 from pydantic import Field
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.alert.alert import Cause, Severity
-from otel_mlmon.processor.alert.cause import OnsetCounts, ratio_cause
-from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, burn_rate_severity, judge_budget
+from otel_mlmon.processor.alert.alert import AlertCause, Severity
+from otel_mlmon.processor.alert.cause import OnsetCounts, build_ratio_cause
+from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, grade_burn_rate, judge_budget
 from otel_mlmon.processor.config.section import Ratio
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score
@@ -48,9 +48,9 @@ class ErrorsRule:
         return judge_budget(
             window,
             score,
-            lambda reference: ratio_cause(window, reference, score, counts, bound=bound, of="failed"),
+            lambda reference: build_ratio_cause(window, reference, score, counts, bound=bound, of="failed"),
         )
 
-    def severity(self, causes: Iterable[Cause]) -> Severity:
+    def severity(self, causes: Iterable[AlertCause]) -> Severity:
         """Returns the severity of failed calls, by how fast they spend the budget of failures."""
-        return burn_rate_severity(causes)
+        return grade_burn_rate(causes)

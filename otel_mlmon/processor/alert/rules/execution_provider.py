@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 
 from pydantic import Field
 
-from otel_mlmon.processor.alert.alert import Cause, Severity, name_provider
+from otel_mlmon.processor.alert.alert import AlertCause, Severity, name_provider
 from otel_mlmon.processor.alert.cause import OnsetCounts, format_utc
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
 from otel_mlmon.processor.detect.policy import DetectionPolicy
@@ -91,7 +91,7 @@ class ExecutionProviderRule:
         *_, first_ns, better, lesser = min(losses)
         before, now = name_provider(better), name_provider(lesser)
         used = f"{before} was reported from {format_utc(spans[better][0])} to {format_utc(spans[better][1])}"
-        return Cause(
+        return AlertCause(
             stream=STREAM,
             value=float(_RANKS[better] - _RANKS[lesser]),
             bound=0.0,
@@ -104,6 +104,6 @@ class ExecutionProviderRule:
             summary=f"{used}, {now} since",
         )
 
-    def severity(self, causes: Iterable[Cause]) -> Severity:
+    def severity(self, causes: Iterable[AlertCause]) -> Severity:
         """Returns `critical` where a model runs on the CPU now, which usually takes many times as long."""
         return "critical" if any(cause.current == name_provider(CPU) for cause in causes) else "warning"

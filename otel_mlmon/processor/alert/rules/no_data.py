@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from otel_mlmon.processor.alert.alert import Cause, Severity
+from otel_mlmon.processor.alert.alert import AlertCause, Severity
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
 from otel_mlmon.processor.config.section import Duration
@@ -37,6 +37,6 @@ class NoDataRule:
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
         """Returns None for every stream, since time alone breaches this rule."""
 
-    def severity(self, causes: Iterable[Cause]) -> Severity:  # noqa: ARG002 (the Protocol's)
+    def severity(self, causes: Iterable[AlertCause]) -> Severity:  # noqa: ARG002 (the Protocol's)
         """Returns `warning`, since how much missing predictions matter is unknown."""
         return "warning"

@@ -9,13 +9,13 @@ from typing import ClassVar
 from pydantic import Field
 
 from otel_mlmon import semconv, streams
-from otel_mlmon.processor.alert.alert import Cause, Severity
+from otel_mlmon.processor.alert.alert import AlertCause, Severity
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.alert.rules.rule import (
     MAX_DETECTABLE_FIELD,
     Judgement,
     RuleSection,
-    drift_severity,
+    grade_drift_severity,
     judge_shift,
 )
 from otel_mlmon.processor.config.section import Ratio
@@ -50,6 +50,6 @@ class PredictionDriftRule:
         """Judges predicted labels or values by the evidence that their distribution moved."""
         return judge_shift(window, score, counts, bound=self.section.tolerance)
 
-    def severity(self, causes: Iterable[Cause]) -> Severity:
+    def severity(self, causes: Iterable[AlertCause]) -> Severity:
         """Returns the severity of prediction drift, by how much of the distribution moved."""
-        return drift_severity(causes)
+        return grade_drift_severity(causes)

@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias, runtime_c
 
 from pydantic import Field
 
-from otel_mlmon.processor.alert.alert import CRITICAL_TOTAL_VARIATION, Cause, Severity, compute_critical_ratio
-from otel_mlmon.processor.alert.cause import BUDGET_S, OnsetCounts, format_count, format_utc, shift_cause
+from otel_mlmon.processor.alert.alert import CRITICAL_TOTAL_VARIATION, AlertCause, Severity, compute_critical_ratio
+from otel_mlmon.processor.alert.cause import BUDGET_S, OnsetCounts, build_shift_cause, format_count, format_utc
 from otel_mlmon.processor.config.section import Section
 from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE
 from otel_mlmon.processor.detect.policy import DetectionPolicy
@@ -27,7 +27,7 @@ from otel_mlmon.processor.window.providers import ProviderUse
 from otel_mlmon.processor.window.window import Reference, Window
 from otel_mlmon.registry import PluginRegistry
 
-Judgement: TypeAlias = Cause | Literal["ok", "unknown"] | None
+Judgement: TypeAlias = AlertCause | Literal["ok", "unknown"] | None
 """The result of one rule for one stream: the cause of an alert in a breach, `ok` without one, None if it is not known
 yet, `unknown` if it cannot become known as long as the model's reference stays as it is."""
 
@@ -77,7 +77,7 @@ class RuleSection(Section):
         return self.enabled
 
 
-class Rule(Protocol):
+class AlertRule(Protocol):
     """An alert rule, which decides for one model which of its streams breach it. Made by `rule_type(section)`.
 
     Runs on: the thread that owns the state.
@@ -106,7 +106,7 @@ class Rule(Protocol):
             Exception: Any; the rule is then in state `error` until it can judge the stream again.
         """
 
-    def severity(self, causes: Iterable[Cause]) -> Severity:
+    def severity(self, causes: Iterable[AlertCause]) -> Severity:
         """Returns the severity of a breach of this rule by the size of its effect, never by the amount of evidence."""
 
 
@@ -125,9 +125,9 @@ class ModelRules:
         rules: Every rule by name, those that are switched off too.
     """
 
-    def __init__(self, rules: Mapping[str, Rule]) -> None:
+    def __init__(self, rules: Mapping[str, AlertRule]) -> None:
         self._rules = dict(rules)
-        self.active: dict[str, Rule] = {name: rule for name, rule in rules.items() if rule.section.is_active}
+        self.active: dict[str, AlertRule] = {name: rule for name, rule in rules.items() if rule.section.is_active}
         """The rules that are evaluated, by name."""
         self.no_data_after_s: float = rules[NO_DATA].section.after_s
         """How long a model is silent before it has no data."""
@@ -152,26 +152,26 @@ class ModelRules:
         first = min((*active, *others), key=lambda policy: bool(policy.thresholds))
         return replace(first, thresholds=tuple(threshold for policy in active for threshold in policy.thresholds))
 
-    def _find_rules(self, stream: str) -> tuple[tuple[str, Rule], ...]:
+    def _find_rules(self, stream: str) -> tuple[tuple[str, AlertRule], ...]:
         """Returns the active alert rules that judge a stream, with their names."""
         return tuple((name, rule) for name, rule in self.active.items() if rule.policy(stream) is not None)
 
 
-def judge_evidence(window: Window, score: Score, describe: Callable[[Reference], Cause]) -> Judgement:
+def judge_evidence(window: Window, score: Score, describe: Callable[[Reference], AlertCause]) -> Judgement:
     """Judges a stream by its evidence alone: in breach from the alarm line until the evidence is back at 1."""
     if score.state == "drift" and window.reference is not None:
         return describe(window.reference)
     return "ok" if score.state in ("ok", "weak") else None
 
 
-def judge_budget(window: Window, score: Score, describe: Callable[[Reference], Cause]) -> Judgement:
+def judge_budget(window: Window, score: Score, describe: Callable[[Reference], AlertCause]) -> Judgement:
     """Judges slow or failed calls: a breach by the evidence, once an excess has spent five minutes of the budget.
 
     What was spent before the evidence began counts too, where the rolling window as a whole is above what is allowed:
     calls that are slow from the first one on are so while it is learned how much they vary.
     """
     judgement = judge_evidence(window, score, describe)
-    if not isinstance(judgement, Cause):
+    if not isinstance(judgement, AlertCause):
         return judgement
     rate = float(window.rolling[-1]) / max(int(window.rolling.sum()), 1) / judgement.bound
     spent = rate * (window.end_ns - window.rolling_start_ns) / 1e9 / BUDGET_S if rate > 1.0 else 0.0
@@ -188,14 +188,14 @@ def judge_shift(window: Window, score: Score, counts: OnsetCounts, *, bound: flo
         bound: The total variation that is tolerated, [0, 1].
     """
     if window.absence is not None:
-        return absence_cause(window, window.absence, score, bound=bound)
+        return build_absence_cause(window, window.absence, score, bound=bound)
     since_onset = counts.since_onset
     return judge_evidence(
-        window, score, lambda reference: shift_cause(window, reference, score, since_onset(window), bound=bound)
+        window, score, lambda reference: build_shift_cause(window, reference, score, since_onset(window), bound=bound)
     )
 
 
-def absence_cause(window: Window, absence: Absence, score: Score, *, bound: float) -> Cause:
+def build_absence_cause(window: Window, absence: Absence, score: Score, *, bound: float) -> AlertCause:
     """Describes for an alert a stream that is no longer sent although its model has predictions.
 
     Args:
@@ -205,7 +205,7 @@ def absence_cause(window: Window, absence: Absence, score: Score, *, bound: floa
         bound: The total variation that is tolerated.
     """
     predictions, expected = format_count(absence.predictions), format_count(absence.expected)
-    return Cause(
+    return AlertCause(
         stream=window.stream.stream,
         value=1.0,
         bound=bound,
@@ -220,23 +220,23 @@ def absence_cause(window: Window, absence: Absence, score: Score, *, bound: floa
     )
 
 
-def has_data(window: Window) -> bool:
+def has_values(window: Window) -> bool:
     """Returns whether a pane of a stream holds any values."""
     return window.pane.size == 0 or bool(window.pane.any())
 
 
-def is_back(cause: Cause | None, window: Window) -> bool:
+def is_stream_back(cause: AlertCause | None, window: Window) -> bool:
     """Returns whether a stream that an alert calls absent is sent again."""
-    return cause is not None and cause.is_absent and has_data(window)
+    return cause is not None and cause.is_absent and has_values(window)
 
 
-def drift_severity(causes: Iterable[Cause]) -> Severity:
+def grade_drift_severity(causes: Iterable[AlertCause]) -> Severity:
     """Returns the severity of drift: `critical` where a quarter or more of the distribution moved."""
     is_critical = any(cause.value >= CRITICAL_TOTAL_VARIATION for cause in causes)
     return "critical" if is_critical else "warning"
 
 
-def burn_rate_severity(causes: Iterable[Cause]) -> Severity:
+def grade_burn_rate(causes: Iterable[AlertCause]) -> Severity:
     """Returns the severity of slow or failed calls, by how fast they spend a month's budget.
 
     Critical is a fast burn over the last hour (or since the onset, if that is shorter), and a slow one that has lasted.
@@ -251,7 +251,7 @@ def burn_rate_severity(causes: Iterable[Cause]) -> Severity:
 
 _FOLDER: Final = "otel_mlmon.processor.alert.rules"
 
-RULES: Final[PluginRegistry[type[Rule]]] = PluginRegistry(
+RULES: Final[PluginRegistry[type[AlertRule]]] = PluginRegistry(
     "otel_mlmon.rules",
     {
         "latency": f"{_FOLDER}.latency:LatencyRule",

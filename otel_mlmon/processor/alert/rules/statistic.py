@@ -13,8 +13,8 @@ from typing import Annotated, ClassVar, Final
 from pydantic import AfterValidator, Field, model_validator
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.alert.alert import Cause, Severity
-from otel_mlmon.processor.alert.cause import OnsetCounts, format_count, rolling_counts, shift_cause
+from otel_mlmon.processor.alert.alert import AlertCause, Severity
+from otel_mlmon.processor.alert.cause import OnsetCounts, build_shift_cause, count_rolling_window, format_count
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
 from otel_mlmon.processor.config.section import Section
 from otel_mlmon.processor.detect.policy import DetectionPolicy, Threshold
@@ -94,8 +94,8 @@ class StatisticRule:
         breaches = [verdict for verdict in score.thresholds if verdict.verdict == "breached"]
         if breaches and window.reference is not None:
             worst = max(breaches, key=_excess)
-            rolling = rolling_counts(window)
-            cause = shift_cause(window, window.reference, score, rolling, bound=worst.bound)
+            rolling = count_rolling_window(window)
+            cause = build_shift_cause(window, window.reference, score, rolling, bound=worst.bound)
             name, side = (f"p of {worst.statistic}", "below") if worst.is_p_value else (worst.statistic, "above")
             sizes = f"n = {format_count(rolling.total)}, reference n = {format_count(window.reference.total)}"
             summary = f"{name} {worst.value:.3g}, {side} {worst.bound:.3g} ({sizes})"
@@ -103,7 +103,7 @@ class StatisticRule:
         is_ok = score.thresholds and all(verdict.verdict == "ok" for verdict in score.thresholds)
         return "ok" if is_ok else None
 
-    def severity(self, causes: Iterable[Cause]) -> Severity:  # noqa: ARG002 (the Protocol's)
+    def severity(self, causes: Iterable[AlertCause]) -> Severity:  # noqa: ARG002 (the Protocol's)
         """Returns `warning`, since only the person who chose a threshold knows what a value over it means."""
         return "warning"
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from otel_mlmon.processor.alert.alert import Cause, Severity
+from otel_mlmon.processor.alert.alert import AlertCause, Severity
 from otel_mlmon.processor.alert.cause import OnsetCounts
-from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, drift_severity
+from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, grade_drift_severity
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.window import Window
@@ -39,6 +39,6 @@ class VersionDriftRule:
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
         """Returns None for every stream, since only the comparison of two model versions breaches this rule."""
 
-    def severity(self, causes: Iterable[Cause]) -> Severity:
+    def severity(self, causes: Iterable[AlertCause]) -> Severity:
         """Returns the severity of a difference between model versions, by how much of the distribution moved."""
-        return drift_severity(causes)
+        return grade_drift_severity(causes)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from otel_mlmon.processor.alert.alert import Cause
+from otel_mlmon.processor.alert.alert import AlertCause
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.alert.rules.accuracy import AccuracyRule, AccuracySection
 from otel_mlmon.processor.detect.accuracy import estimate, find_lowest
@@ -57,7 +57,7 @@ def test_the_stricter_bound_counts() -> None:
 
 def test_a_breach_says_that_it_is_an_estimate_and_how_well_it_is_known() -> None:
     cause = judge((9_000, 1_000), min="70%")
-    assert isinstance(cause, Cause)
+    assert isinstance(cause, AlertCause)
     accuracy = estimate(CALIBRATION.right, CALIBRATION.total, over_bins(9_000, 1_000))
     assert accuracy is not None
     assert cause.value == 1.0 - accuracy.estimated
@@ -75,7 +75,7 @@ def test_an_interval_that_reaches_the_bound_is_no_breach() -> None:
     accuracy = estimate(CALIBRATION.right, CALIBRATION.total, over_bins(9_000, 1_000))
     assert accuracy is not None
     assert judge((9_000, 1_000), min=f"{100 * accuracy.high - 0.1:.2f}%") == "ok"
-    assert isinstance(judge((9_000, 1_000), min=f"{100 * accuracy.high + 0.1:.2f}%"), Cause)
+    assert isinstance(judge((9_000, 1_000), min=f"{100 * accuracy.high + 0.1:.2f}%"), AlertCause)
 
 
 def test_few_predictions_need_more_because_they_are_looked_at_again_and_again() -> None:
@@ -88,7 +88,7 @@ def test_few_predictions_need_more_because_they_are_looked_at_again_and_again() 
 
 
 def test_bursts_need_more_too() -> None:
-    assert isinstance(judge((900, 100), min="70%"), Cause)
+    assert isinstance(judge((900, 100), min="70%"), AlertCause)
     assert judge((900, 100), min="70%", design_effect=30.0) == "ok"
 
 
@@ -112,8 +112,8 @@ def test_without_labelled_data_it_is_unknown() -> None:
 def test_a_breach_is_critical_from_a_tenth_of_the_predictions_on() -> None:
     rule = AccuracyRule(AccuracySection.model_validate({"min": "70%"}))
     small, large = judge((9_000, 1_000), min="62%"), judge((9_000, 1_000), min="70%")
-    assert isinstance(small, Cause)
-    assert isinstance(large, Cause)
+    assert isinstance(small, AlertCause)
+    assert isinstance(large, AlertCause)
     assert (rule.severity([small]), rule.severity([small, large])) == ("warning", "critical")
 
 

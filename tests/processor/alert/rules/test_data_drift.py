@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from otel_mlmon.processor.alert.alert import Cause
+from otel_mlmon.processor.alert.alert import AlertCause
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.alert.rules.data_drift import DataDriftRule, DataDriftSection
 from tests.support.scores import Judged, judged
@@ -29,7 +29,7 @@ def test_a_feature_is_described_by_its_mean_or_by_the_bin_that_moved_most(
 ) -> None:
     _, (window, score) = entry
     cause = DataDriftRule(DataDriftSection()).judge(window, score, OnsetCounts())
-    assert isinstance(cause, Cause)
+    assert isinstance(cause, AlertCause)
     assert (cause.reference, cause.current, cause.bound) == (reference, current, 0.05)
     assert cause.value == pytest.approx(0.4)
 
@@ -37,7 +37,7 @@ def test_a_feature_is_described_by_its_mean_or_by_the_bin_that_moved_most(
 def test_the_tolerance_is_the_models_own() -> None:
     _, (window, score) = judged("input.x", "drift")
     cause = DataDriftRule(DataDriftSection(tolerance=0.3)).judge(window, score, OnsetCounts())
-    assert isinstance(cause, Cause)
+    assert isinstance(cause, AlertCause)
     assert (cause.bound, cause.summary) == (
         0.3, "total variation 40 %, tolerated 30 % (n = 100, reference n = 1 000)",
     )  # fmt: skip
@@ -60,7 +60,7 @@ def test_single_features_are_muted_or_loosened_by_name_or_pattern() -> None:
     }  # fmt: skip
     _, (window, score) = judged("input.age_days", "drift")
     cause = rule.judge(window, score, OnsetCounts())
-    assert isinstance(cause, Cause)
+    assert isinstance(cause, AlertCause)
     assert cause.bound == 0.1
     _, (window, score) = judged("input.debug", "drift")
     assert rule.judge(window, score, OnsetCounts()) is None

@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.alert.alert import Cause
+from otel_mlmon.processor.alert.alert import AlertCause
 from otel_mlmon.processor.alert.message import format_alert
 from otel_mlmon.processor.alert.rules.execution_provider import ExecutionProviderRule, ExecutionProviderSection
 from otel_mlmon.processor.window.providers import ProviderUse
@@ -67,7 +67,7 @@ def test_a_loss_names_both_providers_and_since_when(
     rule = ExecutionProviderRule(ExecutionProviderSection())
     for order in (uses, uses[::-1]):
         cause = rule.judge_providers(order)
-        assert isinstance(cause, Cause)
+        assert isinstance(cause, AlertCause)
         assert (cause.reference, cause.current, cause.onset_ns) == (better, lesser, onset_min * MINUTE_NS)
         assert rule.severity([cause]) == severity
 
@@ -75,7 +75,7 @@ def test_a_loss_names_both_providers_and_since_when(
 def test_a_provider_that_is_good_enough_is_no_loss() -> None:
     uses = use(TENSORRT, 0), use(CUDA, 60), use(CPU, 120)
     cause = judge(*uses, accept=["CPU*"])
-    assert isinstance(cause, Cause)
+    assert isinstance(cause, AlertCause)
     assert cause.current == "CUDA (NVIDIA GPU)"
     assert judge(*uses, accept=[CPU, CUDA]) == "ok"
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from otel_mlmon.processor.alert.alert import Cause
+from otel_mlmon.processor.alert.alert import AlertCause
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.alert.rules.latency import LatencyRule, LatencySection
 from tests.support.scores import SECOND_NS, Judged, judged
@@ -14,7 +14,9 @@ def judge(entry: Judged, section: LatencySection | None = None) -> object:
 
 
 def test_the_ratio_of_slow_calls_in_numbers_and_words() -> None:
-    assert judge(judged("latency", "drift", names=("within", "over"), reference=(990, 10), pane=(30, 70))) == Cause(
+    assert judge(
+        judged("latency", "drift", names=("within", "over"), reference=(990, 10), pane=(30, 70))
+    ) == AlertCause(
         stream="latency",
         value=0.7,
         bound=0.01,
@@ -41,5 +43,5 @@ def test_the_ratio_of_slow_calls_in_numbers_and_words() -> None:
 def test_the_threshold_is_named_in_its_unit(threshold: str, words: str) -> None:
     section = LatencySection.model_validate({"threshold": threshold, "max_ratio": "2%"})
     cause = judge(judged("latency", "drift", names=("within", "over"), pane=(0, 100), since_ns=1), section)
-    assert isinstance(cause, Cause)
+    assert isinstance(cause, AlertCause)
     assert (cause.current.partition("%")[2], cause.bound) == (f" over {words}", 0.02)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from otel_mlmon.processor.alert.alert import Cause
+from otel_mlmon.processor.alert.alert import AlertCause
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.alert.rules.prediction_drift import PredictionDriftRule, PredictionDriftSection
 from tests.support.scores import SECOND_NS, judged
@@ -11,7 +11,7 @@ def test_a_class_that_grew_in_numbers_and_words() -> None:
         "prediction.label", "drift", names=("1", "2", "3"), reference=(80, 10, 10), pane=(45, 10, 45)
     )
     rule = PredictionDriftRule(PredictionDriftSection())
-    assert rule.judge(window, score, OnsetCounts()) == Cause(
+    assert rule.judge(window, score, OnsetCounts()) == AlertCause(
         stream="prediction.label",
         value=0.35,
         bound=0.02,

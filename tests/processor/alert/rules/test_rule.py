@@ -8,8 +8,8 @@ import pytest
 from otel_mlmon.processor.alert.rules.rule import (
     RULES,
     ModelRules,
-    burn_rate_severity,
-    drift_severity,
+    grade_burn_rate,
+    grade_drift_severity,
     judge_evidence,
 )
 from otel_mlmon.processor.config.model import Config
@@ -86,7 +86,7 @@ def test_silence_is_known_though_its_rule_is_switched_off() -> None:
     ("value", "severity"), [(0.0, "warning"), (0.2499, "warning"), (0.25, "critical"), (1.0, "critical")]
 )
 def test_a_drift_is_critical_from_a_quarter_on(value: float, severity: str) -> None:
-    assert drift_severity([replace(CAUSE, value=0.1), replace(CAUSE, value=value)]) == severity
+    assert grade_drift_severity([replace(CAUSE, value=0.1), replace(CAUSE, value=value)]) == severity
 
 
 @pytest.mark.parametrize(
@@ -107,11 +107,11 @@ def test_slow_or_failed_calls_are_critical_by_how_fast_they_spend_the_budget(
     value: float, bound: float, spent: float, severity: str
 ) -> None:
     cause = replace(CAUSE, value=value, bound=bound, budget_spent=spent)
-    assert burn_rate_severity([replace(CAUSE, value=0.01, bound=0.01), cause]) == severity
+    assert grade_burn_rate([replace(CAUSE, value=0.01, bound=0.01), cause]) == severity
 
 
 def test_nothing_is_a_warning() -> None:
-    assert (drift_severity([]), burn_rate_severity([])) == ("warning", "warning")
+    assert (grade_drift_severity([]), grade_burn_rate([])) == ("warning", "warning")
 
 
 @pytest.mark.parametrize(("status", "outcome"), [("drift", CAUSE), ("ok", "ok"), ("learning", None)])

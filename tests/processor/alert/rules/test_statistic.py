@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import ValidationError
 
-from otel_mlmon.processor.alert.alert import Cause
+from otel_mlmon.processor.alert.alert import AlertCause
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.alert.rules.rule import Judgement
 from otel_mlmon.processor.alert.rules.statistic import StatisticRule, StatisticSection
@@ -67,7 +67,7 @@ def test_an_allowed_ratio_is_no_sample_to_compare_with(stream: str) -> None:
 
 def test_a_breach_names_the_statistic_and_is_of_the_rolling_window() -> None:
     cause = judge(psi("breached"), psi("too few values"))
-    assert isinstance(cause, Cause)
+    assert isinstance(cause, AlertCause)
     assert (cause.value, cause.bound, cause.current_count, cause.onset_ns) == (0.31, 0.2, 100, 0)
     assert cause.summary == "psi 0.31, above 0.2 (n = 100, reference n = 1 000)"
     assert cause.margin == pytest.approx(0.19, abs=0.001)
@@ -77,7 +77,7 @@ def test_a_breach_names_the_statistic_and_is_of_the_rolling_window() -> None:
 def test_of_several_breaches_the_one_that_is_exceeded_most_is_the_cause() -> None:
     for verdicts in ((psi("breached"), P_BREACHED), (P_BREACHED, psi("breached"))):
         cause = judge(*verdicts)
-        assert isinstance(cause, Cause)
+        assert isinstance(cause, AlertCause)
         assert cause.summary.startswith("p of chi_squared 1e-09, below 0.001 (")
         assert cause.value == 1e-9
         assert cause.margin == pytest.approx(6.0)
@@ -85,7 +85,7 @@ def test_of_several_breaches_the_one_that_is_exceeded_most_is_the_cause() -> Non
 
 def test_a_p_value_of_zero_is_the_smallest_there_is() -> None:
     cause = judge(replace(P_BREACHED, value=0.0))
-    assert isinstance(cause, Cause)
+    assert isinstance(cause, AlertCause)
     assert cause.margin == pytest.approx(297.0)
 
 
@@ -117,5 +117,5 @@ def test_the_rule_is_active_with_thresholds_only() -> None:
 
 def test_the_severity_is_a_warning_however_large_the_value() -> None:
     cause = judge(psi("breached", 1000.0))
-    assert isinstance(cause, Cause)
+    assert isinstance(cause, AlertCause)
     assert RULE.severity([cause]) == "warning"
