@@ -23,9 +23,9 @@ from benchmarks.hot_path import CASES, measure
 from otel_mlmon.backtest.columns import build_table_profile, choose_column_kinds
 from otel_mlmon.backtest.replay_table import replay_table
 from otel_mlmon.backtest.request import BacktestRequest, WindowLength
-from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
+from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, StreamKey, StreamWindow
 from otel_mlmon.table.table import ignore_progress
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.types import ModelKey
@@ -73,26 +73,26 @@ def hot_path() -> dict[str, float]:
 def evaluation(streams: int, panes: int) -> float:
     """Returns the cost of the evidence and the statistics of one pane of many streams."""
     generator, shares = np.random.default_rng(0), np.full(BINS, 1 / BINS)
-    bins = Bins(
+    bins = HistogramBins(
         names=tuple(f"b{number}" for number in range(BINS)), is_ordered=True, edges=tuple(map(float, range(BINS - 1)))
     )
     keys = [StreamKey(ModelKey("m", "1"), f"input.f{number}") for number in range(streams)]
-    references = [Reference(bins=bins, counts=generator.multinomial(10_000, shares)) for _ in keys]
+    references = [ReferenceCounts(bins=bins, counts=generator.multinomial(10_000, shares)) for _ in keys]
     policy = DetectionPolicy(tolerance=0.05, direction="both")
-    evaluator = Evaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: 6.8)
+    evaluator = DriftEvaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: 6.8)
     costs = []
     for pane in range(panes):
         windows = []
         for key, reference in zip(keys, references, strict=True):
             counts = generator.multinomial(1000, shares)
             windows.append(
-                Window(
+                StreamWindow(
                     stream=key, start_ns=pane * PANE_NS, end_ns=(pane + 1) * PANE_NS, reference=reference,
                     pane=counts, rolling=counts, rolling_start_ns=0,
                 )
             )  # fmt: skip
 
-        def work(windows: list[Window] = windows) -> None:
+        def work(windows: list[StreamWindow] = windows) -> None:
             evaluator.evaluate(windows)
             evaluator.measure(
                 [(window.reference, window.rolling) for window in windows if window.reference is not None]

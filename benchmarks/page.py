@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import httpx
 
-from otel_mlmon.processor.serve.page.history import History
+from otel_mlmon.processor.serve.page.history import PageHistory
 from tests.support.pages import serve_page, wide_overview
 
 ROUNDS: Final = 21
@@ -38,7 +38,7 @@ def main() -> int:
     is_missed = False
     for count in (10, 1_000, 10_000):
         overview = wide_overview(count)
-        with serve_page(lambda overview=overview: overview, History()) as address:  # type: ignore[misc]
+        with serve_page(lambda overview=overview: overview, PageHistory()) as address:  # type: ignore[misc]
             for title, path in ((f"a model of {count:,} streams", "/models/m"), ("the first page of it", "/")):
                 first_ms, size_kb = measure_page(address + path)
                 aim = f"{AIMS['first_ms']:.0f} ms, {AIMS['kB']:.0f} kB" if count == 1_000 else ""
@@ -82,7 +82,7 @@ def measure_changes() -> list[float]:
     documents: list[dict[str, Any]] = [{"versions": {}, "models": {}, "alerts": []}]
     told_s, has_change = [], threading.Event()
     with (
-        serve_page(lambda: documents[-1], History()) as address,
+        serve_page(lambda: documents[-1], PageHistory()) as address,
         httpx.Client(timeout=60, trust_env=False) as client,
         client.stream("GET", f"{address}/updates") as answer,
     ):

@@ -28,10 +28,10 @@ from google.protobuf import json_format
 from benchmarks import soak_faults
 from benchmarks.soak_overload import SENDERS, overload, resident_bytes
 from otel_mlmon.errors import MalformedError
-from otel_mlmon.processor.receive.admission import Admission
+from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.codec import BodyFormat
 from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
-from otel_mlmon.processor.receive.inflate import TooLargeError, inflate
+from otel_mlmon.processor.receive.inflate import TooLargeError, inflate_body
 from tests.support.otlp_requests import counter, exponential, histogram, request
 
 CHUNK: Final = 10_000
@@ -91,20 +91,20 @@ def encodings() -> Mapping[str, tuple[BodyFormat, str, bytes]]:
 def mutate_many(body: bytes, body_format: BodyFormat, encoding: str, seed: str, count: int) -> Counter[str]:
     """Returns how many damaged requests ended in which way; what is left behind at the end is a fault."""
     choices = random.Random(seed)
-    admission = Admission(_deliver)
+    admission = RequestAdmission(_deliver)
     outcomes: Counter[str] = Counter()
     for _ in range(count):
         outcomes[consume(admission, mutate(body, choices), body_format, encoding)] += 1
-    if admission.pending_bytes or admission.counts.dead_letters:
+    if admission.pending_bytes or admission.read_counts.dead_letters:
         outcomes["fault"] += 1
     return outcomes
 
 
-def consume(admission: Admission, body: bytes, body_format: BodyFormat, encoding: str) -> str:
+def consume(admission: RequestAdmission, body: bytes, body_format: BodyFormat, encoding: str) -> str:
     """Returns the outcome of one request."""
     try:
-        inflated = inflate(body, encoding, max_bytes=2**20)
-        result = admission.consume("metrics", inflated, body_format=body_format)
+        inflated = inflate_body(body, encoding, max_bytes=2**20)
+        result = admission.consume_request("metrics", inflated, body_format=body_format)
     except (MalformedError, TooLargeError):
         return "malformed"
     return "fault" if result.exception(30) is not None else "answered"

@@ -19,7 +19,7 @@ from otel_mlmon.instrumentation.settings import OPTIONS
 from otel_mlmon.options import Option
 from otel_mlmon.processor.alert import alert as alerts
 from otel_mlmon.processor.alert import document
-from otel_mlmon.processor.config.render import default_yaml
+from otel_mlmon.processor.config.render import render_default_yaml
 
 ROOT = Path(__file__).parent.parent
 
@@ -186,7 +186,7 @@ PAGES = {
     ROOT / "docs" / "alert.schema.json": alert_schema,
     ROOT / "docs" / "semconv.md": semconv_page,
     ROOT / "docs" / "settings.md": settings_page,
-    ROOT / "collector-config" / "mlmon.yaml": default_yaml,
+    ROOT / "collector-config" / "mlmon.yaml": render_default_yaml,
     ROOT / "collector-config" / "grafana" / "fleet.json": dashboards.build_fleet,
     ROOT / "collector-config" / "grafana" / "model.json": dashboards.build_model,
 }

@@ -395,7 +395,7 @@ def test_a_broken_import_is_found(module: str, source: str, fault: str, stdlib: 
 
 
 def test_an_allowed_import_is_not_a_fault(stdlib: frozenset[str]) -> None:
-    source = "import json\nimport numpy as np\nfrom otel_mlmon.processor.window.window import Window\n"
+    source = "import json\nimport numpy as np\nfrom otel_mlmon.processor.window.window import StreamWindow\n"
     assert faults_in("processor.detect.evaluator", source, frozenset(MODULES), stdlib) == []
 
 

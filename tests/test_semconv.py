@@ -9,7 +9,7 @@ import pytest
 from otel_mlmon import semconv
 from otel_mlmon.event_kinds import EVENTS
 from otel_mlmon.processor.alert.alert import RuleState
-from otel_mlmon.processor.notify.otlp import event_attributes
+from otel_mlmon.processor.notify.otlp import build_event_attributes
 from otel_mlmon.testing import capture
 from tests.support import models
 from tests.support.alerts import FIRING
@@ -80,4 +80,4 @@ def test_events_of_the_application_carry_the_attributes_of_the_contract_and_no_o
 
 def test_the_event_of_an_alert_carries_the_attributes_of_the_contract() -> None:
     (contract,) = [kind for kind in EVENTS if kind.name == semconv.EVENT_ALERT]
-    assert set(event_attributes(replace(FIRING, environment="staging"))) == set(contract.attributes)
+    assert set(build_event_attributes(replace(FIRING, environment="staging"))) == set(contract.attributes)

@@ -24,7 +24,7 @@ from benchmarks.drift.accuracy_chunks import (
 )
 from benchmarks.drift.intervals import share
 from benchmarks.drift.peers import ask_installed
-from otel_mlmon.processor.detect.accuracy import estimate
+from otel_mlmon.processor.detect.accuracy import estimate_accuracy
 
 CAR_LOAN: Final = from_predictions(
     load_nannyml(
@@ -69,7 +69,7 @@ def _row(chunks: list[Chunk]) -> str:
     outcomes: list[tuple[str, bool, float, float]] = []
     for chunk in chunks:
         calibration = chunk.pool.calibration
-        accuracy = estimate(calibration.right, calibration.total, chunk.window)
+        accuracy = estimate_accuracy(calibration.right, calibration.total, chunk.window)
         assert accuracy is not None
         is_covered = accuracy.low <= chunk.accuracy <= accuracy.high
         error = abs(accuracy.estimated - chunk.accuracy)

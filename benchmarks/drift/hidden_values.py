@@ -21,15 +21,15 @@ from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
 from benchmarks.drift.rules import FLEET_LINE
 from otel_mlmon.instrumentation.export.bulk import record_values_at_once
-from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.window.binning import Binning, ClassBins, NumberBins, choose_quantile_bins
 from otel_mlmon.processor.window.reference import ModelWindowSettings
-from otel_mlmon.processor.window.window import Reference, StreamKey, Window
+from otel_mlmon.processor.window.window import ReferenceCounts, StreamKey, StreamWindow
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import Moments
-from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 from otel_mlmon.types import Floats, ModelKey
 from otel_mlmon.vocabulary import TextBuckets
 
@@ -149,7 +149,7 @@ def measure(scenario: Scenario, seed: int, runs: int) -> Delays:
     exporter = _Exporter()
     forms = [_FORMS[scenario.is_text](scenario, rng, exporter, run) for run in range(runs)]
     policy = DetectionPolicy(tolerance=0.02, direction="both")
-    evaluator = Evaluator(
+    evaluator = DriftEvaluator(
         policy_for=lambda _: policy, alarm_line_for=lambda _: FLEET_LINE / math.log(10.0), statistics={}
     )
     delays = np.full((2, runs), np.inf)
@@ -175,7 +175,7 @@ def measure(scenario: Scenario, seed: int, runs: int) -> Delays:
 
 
 SketchOf = Callable[[Floats], StreamSketch]
-Form = tuple[Reference, Binning, SketchOf]
+Form = tuple[ReferenceCounts, Binning, SketchOf]
 
 
 def _text_forms(scenario: Scenario, rng: Rng, _exporter: _Exporter, run: int) -> list[Form]:
@@ -186,14 +186,14 @@ def _text_forms(scenario: Scenario, rng: Rng, _exporter: _Exporter, run: int) ->
     def count_plain(items: Floats) -> StreamSketch:
         numbers, counts = np.unique(items, return_counts=True)
         names = (f"word {int(number)}" for number in numbers)
-        return StreamSketch(categories=Categories(counts=dict(zip(names, counts.tolist(), strict=True))))
+        return StreamSketch(categories=CategoryCounts(counts=dict(zip(names, counts.tolist(), strict=True))))
 
     def count_buckets(items: Floats) -> StreamSketch:
         counts: dict[str, int] = {}
         for word, count in count_plain(items).categories.counts.items():
             name = buckets.assign_bucket(word)
             counts[name] = counts.get(name, 0) + count
-        return StreamSketch(categories=Categories(counts=counts))
+        return StreamSketch(categories=CategoryCounts(counts=counts))
 
     forms: list[Form] = []
     for sketch_of in (count_plain, count_buckets):
@@ -224,13 +224,13 @@ def _number_forms(scenario: Scenario, rng: Rng, exporter: _Exporter, _run: int) 
 _FORMS = {True: _text_forms, False: _number_forms}
 
 
-def _reference(binning: Binning, sketch: StreamSketch) -> Reference:
-    return Reference(bins=binning.bins, counts=binning.count(sketch))
+def _reference(binning: Binning, sketch: StreamSketch) -> ReferenceCounts:
+    return ReferenceCounts(bins=binning.bins, counts=binning.count(sketch))
 
 
-def _window(name: str, reference: Reference, binning: Binning, sketch: StreamSketch, pane: int) -> Window:
+def _window(name: str, reference: ReferenceCounts, binning: Binning, sketch: StreamSketch, pane: int) -> StreamWindow:
     counts = binning.count(sketch)
-    return Window(
+    return StreamWindow(
         stream=StreamKey(ModelKey("hidden", ""), name),
         start_ns=pane,
         end_ns=pane + 1,

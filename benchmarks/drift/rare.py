@@ -12,9 +12,9 @@ from benchmarks.drift.intervals import share
 from benchmarks.drift.replay import LOG10_LINE, TOLERANCE
 from benchmarks.drift.results import recall
 from otel_mlmon import semconv
-from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
+from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, StreamKey, StreamWindow
 from otel_mlmon.types import ModelKey
 
 RUNS: Final = 200
@@ -53,13 +53,13 @@ def measure(move: Move, seed: int, runs: int) -> dict[str, Any]:
     """Returns the items until each run alarms, None where it does not, and the alarms before."""
     rng = np.random.default_rng([seed, sum(move.name.encode())])
     policy = DetectionPolicy(tolerance=move.tolerance, direction="both")
-    evaluator = Evaluator(
+    evaluator = DriftEvaluator(
         policy_for=lambda _: policy, alarm_line_for=lambda _: LOG10_LINE, statistics={}, has_cycles=False
     )
     others = np.array(move.others) / sum(move.others)
     before, after = (np.append(others * (1.0 - level), level) for level in (move.before, move.after))
-    bins = Bins(names=move.bins, is_ordered=move.bins[0] in _DECILES)
-    references = [Reference(bins=bins, counts=row) for row in rng.multinomial(REFERENCE, before, size=runs)]
+    bins = HistogramBins(names=move.bins, is_ordered=move.bins[0] in _DECILES)
+    references = [ReferenceCounts(bins=bins, counts=row) for row in rng.multinomial(REFERENCE, before, size=runs)]
     keys = [StreamKey(ModelKey(f"m{run}", ""), "input.x") for run in range(runs)]
     delays: dict[int, int] = {}
     early = 0
@@ -70,7 +70,7 @@ def measure(move: Move, seed: int, runs: int) -> dict[str, Any]:
             break
         counts = rng.multinomial(PANE, shares, size=len(waiting))
         windows = [
-            Window(
+            StreamWindow(
                 stream=keys[run], start_ns=pane, end_ns=pane + 1, reference=references[run], pane=row, rolling=row,
                 rolling_start_ns=pane,
             )

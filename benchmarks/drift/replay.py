@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.detect.cycle import DAY_NS
-from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.score import log10_alarm_line
+from otel_mlmon.processor.detect.score import compute_log10_alarm_line
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
-from otel_mlmon.processor.window.window import StreamKey, Window
-from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.processor.window.window import StreamKey, StreamWindow
+from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 from otel_mlmon.types import Counts, Indices, ModelKey
 
 BUDGET_STREAMS: Final = 20
-LOG10_LINE: Final = log10_alarm_line(false_alarms=1.0, per_s=30 * 86_400.0, pane_s=10.0, streams=BUDGET_STREAMS)
+LOG10_LINE: Final = compute_log10_alarm_line(false_alarms=1.0, per_s=30 * 86_400.0, pane_s=10.0, streams=BUDGET_STREAMS)
 """The default: one false alarm in 30 days over the streams of one processor, in panes of 10 s. Larger panes have the
 same line here."""
 TOLERANCE: Final = 0.02
@@ -42,7 +42,7 @@ class ClassStream:
     def learn(self, counts: Counts, end_ns: int) -> None:
         """Learns a pane, shape (K,), that ends at `end_ns`."""
         names = {f"c{label}": int(count) for label, count in enumerate(counts) if count}
-        self.learned.learn(StreamSketch(categories=Categories(counts=names)), end_ns=end_ns)
+        self.learned.learn_reference(StreamSketch(categories=CategoryCounts(counts=names)), end_ns=end_ns)
         if self.learned.reference is not None:
             bins = self.learned.reference.bins.names
             other = bins.index(semconv.OTHER)
@@ -75,12 +75,14 @@ class Replay:
     tolerance: float = TOLERANCE
     streams: list[ClassStream] = field(default_factory=list)
     day: int = 0
-    evaluator: Evaluator = field(init=False)
+    evaluator: DriftEvaluator = field(init=False)
     design_effects: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
         policy = DetectionPolicy(tolerance=self.tolerance, direction="both")
-        self.evaluator = Evaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: self.log10_line, statistics={})
+        self.evaluator = DriftEvaluator(
+            policy_for=lambda _: policy, alarm_line_for=lambda _: self.log10_line, statistics={}
+        )
         settings = ModelWindowSettings()
         self.streams = [
             ClassStream(StreamReference(stream=semconv.STREAM_LABEL, settings=settings)) for _ in self.starts_ns
@@ -111,7 +113,7 @@ class Replay:
                         binned[row] = stream.bin_counts(counts[row])
                     continue
                 windows.append(
-                    Window(
+                    StreamWindow(
                         stream=keys[row],
                         start_ns=start_ns,
                         end_ns=start_ns + pane_ns,

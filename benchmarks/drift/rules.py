@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import chdtrc
 
 from otel_mlmon.processor.detect.alternatives import Direction
-from otel_mlmon.processor.detect.counts import samples_of
+from otel_mlmon.processor.detect.counts import build_samples
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.types import Counts, Floats
@@ -90,7 +90,7 @@ def tolerant(*, line: float = ARL_LINE, tolerance: float = 0.02, direction: Dire
 
 def jensen_shannon(references: Counts, counts: Counts) -> Floats:
     """Returns the Jensen-Shannon distance in base 2 of each row."""
-    return STATISTICS.load_plugin("jensen_shannon").measure(samples_of(references, counts)).value
+    return STATISTICS.load_plugin("jensen_shannon").measure(build_samples(references, counts)).value
 
 
 def _stateless(name: str, breached: Callable[[Counts, Counts], Any]) -> Named:
@@ -105,7 +105,7 @@ def _one_sample(references: Counts, counts: Counts) -> Flags:
 
 
 def _two_samples(references: Counts, counts: Counts) -> Flags:
-    p_value = STATISTICS.load_plugin("chi_squared").measure(samples_of(references, counts)).p_value
+    p_value = STATISTICS.load_plugin("chi_squared").measure(build_samples(references, counts)).p_value
     assert p_value is not None
     return p_value < 0.05
 
@@ -134,7 +134,7 @@ PEER_RULES = (
     ),
     _stateless(
         "PSI > .2",
-        lambda reference, window: STATISTICS.load_plugin("psi").measure(samples_of(reference, window)).value > 0.2,
+        lambda reference, window: STATISTICS.load_plugin("psi").measure(build_samples(reference, window)).value > 0.2,
     ),
     _stateless("chi² two-sample p<.05 (NannyML chi2, alibi-detect)", _two_samples),
     Named("NannyML default (JS > mean + 3 sd of the reference's chunks)", _nannyml),

@@ -20,13 +20,13 @@ from benchmarks.drift.intervals import share
 from benchmarks.drift.rare import rare_moves
 from benchmarks.drift.rules import ARL_LINE, FLEET_LINE, PEER_RULES, DriftRule, Named, Tolerant, tolerant
 from benchmarks.drift.streams import SHARES, Autoregressive, Sticky, Traffic
-from otel_mlmon.processor.detect.alternatives import Direction, two_sided
-from otel_mlmon.processor.detect.counts import samples_of
-from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.alternatives import Direction, compute_two_sided_ratios
+from otel_mlmon.processor.detect.counts import build_samples
+from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.evidence import EvidenceBank
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
-from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
+from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, StreamKey, StreamWindow
 from otel_mlmon.types import ModelKey
 
 REFERENCE = 10_000
@@ -162,7 +162,7 @@ def _beyond_anybody(line: float, reference: int, seed: int) -> float:
     r = (counts.astype(np.float64) + 0.5) / (reference + SHARES.size / 2.0)
     radius = np.full(len(r), 0.02 + math.sqrt(SHARES.size / (4.0 * reference)))
     q: NDArray[np.float64] = np.broadcast_to(streams.moved(0.05), r.shape)
-    growth = (q * np.log(two_sided(q[:, None], r, radius)[:, 0])).sum(-1)
+    growth = (q * np.log(compute_two_sided_ratios(q[:, None], r, radius)[:, 0])).sum(-1)
     return float((growth * HORIZON_ITEMS < line).mean())
 
 
@@ -268,7 +268,7 @@ def confidence(seed: int, scale: float) -> Iterator[str]:
 def cost(seed: int, scale: float) -> Iterator[str]:
     """What a pane costs."""
     yield "Milliseconds for one pane of so many streams of 1,000 items each, median (and least); shared machine."
-    yield "The last column is all of it, from windows to scores: what `Evaluator.evaluate` takes."
+    yield "The last column is all of it, from windows to scores: what `DriftEvaluator.evaluate` takes."
     yield ""
     yield "| streams | bins | direction | evidence | ten statistics | windows to scores |"
     yield "|--:|--:|---|--:|--:|--:|"
@@ -283,7 +283,8 @@ def cost(seed: int, scale: float) -> Iterator[str]:
         bank, evaluator = EvidenceBank(bins, direction), _evaluator(direction)
         references = rng.multinomial(REFERENCE, shares, size=count)
         known_references = [
-            Reference(bins=Bins(names=("",) * bins, is_ordered=True), counts=counts) for counts in references
+            ReferenceCounts(bins=HistogramBins(names=("",) * bins, is_ordered=True), counts=counts)
+            for counts in references
         ]
         rows = np.array([bank.add(reference, 0.02) for reference in references])
         times: list[list[float]] = [[], [], []]
@@ -293,7 +294,7 @@ def cost(seed: int, scale: float) -> Iterator[str]:
             start_s = time.perf_counter()
             bank.update(rows, panes, np.full(count, turn), FLEET_LINE)
             counted_s = time.perf_counter()
-            samples = samples_of(references, panes)
+            samples = build_samples(references, panes)
             for statistic in statistics:
                 statistic.measure(samples)
             compared_s = time.perf_counter()
@@ -306,15 +307,15 @@ def cost(seed: int, scale: float) -> Iterator[str]:
         yield f"| {count:,} | {bins:,} | {direction} | {' | '.join(cells)} |"
 
 
-def _evaluator(direction: Direction) -> Evaluator:
+def _evaluator(direction: Direction) -> DriftEvaluator:
     policy = DetectionPolicy(tolerance=0.02, direction=direction)
-    return Evaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: LOG10_FLEET_LINE)
+    return DriftEvaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: LOG10_FLEET_LINE)
 
 
-def _windows(references: list[Reference], panes: NDArray[np.int64], turn: int) -> list[Window]:
+def _windows(references: list[ReferenceCounts], panes: NDArray[np.int64], turn: int) -> list[StreamWindow]:
     """One window a stream; its rolling window is the pane itself."""
     return [
-        Window(
+        StreamWindow(
             stream=StreamKey(ModelKey("cost", ""), f"input.{place}"),
             start_ns=turn,
             end_ns=turn + 1,

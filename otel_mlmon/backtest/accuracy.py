@@ -11,8 +11,8 @@ import numpy as np
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.alert.cause import format_accuracy
 from otel_mlmon.processor.config.units import parse_ratio
-from otel_mlmon.processor.detect.accuracy import estimate, find_lowest
-from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.detect.accuracy import estimate_accuracy, find_lowest_tolerated_accuracy
+from otel_mlmon.processor.detect.score import DriftScore
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.types import Counts
 
@@ -117,12 +117,12 @@ class AccuracyTrace:
         self._calibration: Calibration | None = None
         self._points: list[tuple[int, AccuracyPoint]] = []
 
-    def add_window(self, window: int, end_ns: int, counts: Counts, calibration: Calibration, score: Score) -> None:
+    def add_window(self, window: int, end_ns: int, counts: Counts, calibration: Calibration, score: DriftScore) -> None:
         """Estimates the accuracy in one window from the counts of its confidences in ten bins, shape (10,)."""
         self._calibration = calibration
         if score.state == "learning" or counts.size != calibration.total.size:
             return
-        accuracy = estimate(calibration.right, calibration.total, counts, design_effect=score.design_effect)
+        accuracy = estimate_accuracy(calibration.right, calibration.total, counts, design_effect=score.design_effect)
         if accuracy is not None:
             point = AccuracyPoint(
                 window=window, count=accuracy.n, estimated=accuracy.estimated, low=accuracy.low, high=accuracy.high
@@ -145,7 +145,7 @@ class AccuracyTrace:
             state="ok" if alarm is None else "alarm",
             labelled_accuracy=labelled,
             labelled=int(self._calibration.total.sum()),
-            demanded=find_lowest(labelled, bounds.lowest, bounds.max_drop) if bounds else None,
+            demanded=find_lowest_tolerated_accuracy(labelled, bounds.lowest, bounds.max_drop) if bounds else None,
             first_alarm_window=alarm,
             points=tuple(_with_end(point, clock(end_ns)) for end_ns, point in self._points),
         )

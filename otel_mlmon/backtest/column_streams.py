@@ -16,7 +16,7 @@ from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.detect.design_effect import CALIBRATION_ITEMS, DesignEffects
 from otel_mlmon.processor.window.binning import ClassBins
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
-from otel_mlmon.processor.window.window import Reference, StreamKey
+from otel_mlmon.processor.window.window import ReferenceCounts, StreamKey
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.design_effect import DesignEffect, estimate_design_effect
 from otel_mlmon.reference.profile import Profile
@@ -37,7 +37,7 @@ class ColumnStream:
 
     key: StreamKey
     plan: StreamCountPlan
-    reference: Reference
+    reference: ReferenceCounts
     calibration: Calibration | None = None
     """Of confidences, how often predictions are right at each on labelled data; None if that is not known."""
 

@@ -21,7 +21,7 @@ from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 from otel_mlmon.streams import find_stream_family
 from otel_mlmon.table.cells import parse_cell_labels, parse_cell_numbers
 from otel_mlmon.table.table import ProgressCallback, Table, TableColumn, ignore_progress
@@ -269,7 +269,9 @@ def _sketch(array: pa.Array, column: TableColumn, choice: ColumnChoice) -> Strea
                 missing += count
             elif count:
                 counts[label] += count
-        return StreamSketch(categories=Categories(counts=counts), missing=missing if choice.kind == "category" else 0)
+        return StreamSketch(
+            categories=CategoryCounts(counts=counts), missing=missing if choice.kind == "category" else 0
+        )
     values = parse_cell_numbers(array, column.decimal).values
     finite = values[np.isfinite(values)]
     if choice.kind == "confidence":

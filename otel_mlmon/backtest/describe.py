@@ -13,12 +13,12 @@ import numpy as np
 from otel_mlmon import semconv
 from otel_mlmon.backtest.judge import StreamTrace, WindowJudge
 from otel_mlmon.backtest.report import AlertReport, BacktestState, StreamReport, WindowPoint
-from otel_mlmon.processor.alert.cause import compute_shares
-from otel_mlmon.processor.detect.counts import samples_of
+from otel_mlmon.processor.alert.cause import compute_bin_shares
+from otel_mlmon.processor.detect.counts import build_samples
 from otel_mlmon.processor.detect.design_effect import CALIBRATION_ITEMS
-from otel_mlmon.processor.detect.detectable import Detectable, describe_weakness
+from otel_mlmon.processor.detect.detectable import DetectableShift, describe_weakness
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
-from otel_mlmon.processor.window.window import Reference, StreamKey
+from otel_mlmon.processor.window.window import ReferenceCounts, StreamKey
 from otel_mlmon.types import Counts, ModelKey
 
 Clock = Callable[[int], str | None]
@@ -31,7 +31,7 @@ _LARGE_POWER: Final = re.compile(r"\d(?:\.\d+)?e\+0[3-9]")
 
 
 def describe_stream(
-    trace: StreamTrace, judge: WindowJudge, detectable: Detectable | None, *, name: str, kind: str, clock: Clock
+    trace: StreamTrace, judge: WindowJudge, detectable: DetectableShift | None, *, name: str, kind: str, clock: Clock
 ) -> StreamReport:
     """Builds the entry of a backtest's report about one stream that was judged.
 
@@ -82,14 +82,14 @@ def describe_stream(
         compared_window=shown.window,
         is_ordered=reference.bins.is_ordered,
         bins=tuple(map(_format_bin, reference.bins.names)),
-        reference_shares=compute_shares(reference.counts),
-        shares=compute_shares(window.rolling),
+        reference_shares=compute_bin_shares(reference.counts),
+        shares=compute_bin_shares(window.rolling),
         points=_describe_windows(trace, reference, clock),
     )
 
 
 def describe_daily_cycles(
-    detectable: Mapping[StreamKey, Detectable], name: Callable[[StreamKey], str]
+    detectable: Mapping[StreamKey, DetectableShift], name: Callable[[StreamKey], str]
 ) -> tuple[str, ...]:
     """Returns a sentence that names the streams with a daily cycle, which is no drift; nothing if none has one.
 
@@ -155,13 +155,13 @@ def _judge(trace: StreamTrace) -> tuple[BacktestState, str]:
     return "ok", ""
 
 
-def _undetectable_distance(reference: Reference, tolerance: float, effect: float) -> float:
+def _undetectable_distance(reference: ReferenceCounts, tolerance: float, effect: float) -> float:
     """Returns the distance from the reference below which no window of a stream can be evidence of drift."""
     total = reference.total
     return tolerance + math.sqrt(reference.bins.count * effect / (4.0 * total)) if total else math.inf
 
 
-def _largest_possible_distance(reference: Reference) -> float:
+def _largest_possible_distance(reference: ReferenceCounts) -> float:
     """Returns the largest distance (total variation) that any counts can have from a reference."""
     bins = reference.bins.count
     return 1.0 - (float(reference.counts.min()) + 0.5) / (reference.total + bins / 2.0)
@@ -173,11 +173,11 @@ def _find_window(trace: StreamTrace, onset_ns: int) -> int:
     return trace.points[min(bisect_right(ends, onset_ns), len(ends) - 1)].window
 
 
-def _distance(statistic: str, reference: Reference, counts: Counts) -> float:
-    return float(STATISTICS.load_plugin(statistic).measure(samples_of(reference.counts, counts)).value)
+def _distance(statistic: str, reference: ReferenceCounts, counts: Counts) -> float:
+    return float(STATISTICS.load_plugin(statistic).measure(build_samples(reference.counts, counts)).value)
 
 
-def _describe_windows(trace: StreamTrace, reference: Reference, clock: Clock) -> tuple[WindowPoint, ...]:
+def _describe_windows(trace: StreamTrace, reference: ReferenceCounts, clock: Clock) -> tuple[WindowPoint, ...]:
     return tuple(
         WindowPoint(
             window=point.window,
@@ -193,13 +193,13 @@ def _describe_windows(trace: StreamTrace, reference: Reference, clock: Clock) ->
     )
 
 
-def _measure_distances(windows: Sequence[Counts], reference: Reference) -> list[float]:
+def _measure_distances(windows: Sequence[Counts], reference: ReferenceCounts) -> list[float]:
     """Measures the distance (total variation) of each window from the reference."""
     distances = [0.0] * len(windows)
     places = [place for place, counts in enumerate(windows) if counts.size == reference.bins.count]
     if places:
         current = np.array([windows[place] for place in places])
-        samples = samples_of(np.broadcast_to(reference.counts, current.shape), current)
+        samples = build_samples(np.broadcast_to(reference.counts, current.shape), current)
         for place, distance in zip(
             places, STATISTICS.load_plugin("total_variation").measure(samples).value.tolist(), strict=True
         ):

@@ -12,11 +12,11 @@ from otel_mlmon.processor.alert.alert import Alert, AlertCause
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.config.units import FalseAlarms
-from otel_mlmon.processor.detect.detectable import Detectable
-from otel_mlmon.processor.detect.evaluator import Evaluator
-from otel_mlmon.processor.detect.score import Score, State
-from otel_mlmon.processor.settings import Settings
-from otel_mlmon.processor.window.window import Reference, StreamKey, Window
+from otel_mlmon.processor.detect.detectable import DetectableShift
+from otel_mlmon.processor.detect.evaluator import DriftEvaluator
+from otel_mlmon.processor.detect.score import DriftScore, State
+from otel_mlmon.processor.settings import ProcessorSettings
+from otel_mlmon.processor.window.window import ReferenceCounts, StreamKey, StreamWindow
 from otel_mlmon.types import Counts, ModelKey
 
 MIN_PANE_S: Final = 1e-9
@@ -47,22 +47,22 @@ class StreamTrace:
     points: list[StreamTracePoint] = field(default_factory=list)
     windows: list[Counts] = field(default_factory=list)
     """The counts of the window of each point, shape (K,) each."""
-    reference: Reference | None = None
+    reference: ReferenceCounts | None = None
     """None while it was learned; the bins stay the same in a backtest of rows."""
     alarm: int | None = None
     """The index in `points` of the first alarm."""
-    window: Window | None = None
+    window: StreamWindow | None = None
     """The window of the first alarm, or without one the last."""
-    score: Score | None = None
+    score: DriftScore | None = None
     """The score of `window`."""
 
-    def describe_cause(self, settings: Settings) -> AlertCause | None:
+    def describe_cause(self, settings: ProcessorSettings) -> AlertCause | None:
         """Describes the window of the first alarm, or the last one, as an alert would name it as its cause."""
         if self.window is None or self.score is None or self.window.reference is None:
             return None
         score = replace(self.score, state="drift")
         rules = settings.rules(self.key.model).find_rules(self.key.stream)
-        outcomes = (rule.judge(self.window, score, OnsetCounts()) for _, rule in rules)
+        outcomes = (rule.judge_stream(self.window, score, OnsetCounts()) for _, rule in rules)
         return next((outcome for outcome in outcomes if isinstance(outcome, AlertCause)), None)
 
 
@@ -72,7 +72,7 @@ def build_backtest_settings(
     budget: FalseAlarmBudget,
     window_s: float,
     accuracy: AccuracyBounds = NO_BOUNDS,
-) -> Settings:
+) -> ProcessorSettings:
     """Builds the processor's settings for a backtest: the defaults, with the user's tolerance and false alarms.
 
     Args:
@@ -87,7 +87,7 @@ def build_backtest_settings(
     model: dict[str, Any] = {} if tolerance is None else {rule: {"tolerance": tolerance} for rule in rules}
     model["accuracy"] = accuracy.rule_section
     defaults = Config()
-    return Settings(
+    return ProcessorSettings(
         defaults.model_copy(
             update={
                 "alerts": defaults.alerts.model_copy(update={"false_alarms": rate}),
@@ -112,7 +112,7 @@ class WindowJudge:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ProcessorSettings,
         *,
         has_times: bool,
         streams: int | None = None,
@@ -123,15 +123,15 @@ class WindowJudge:
         self.traces: dict[StreamKey, StreamTrace] = {}
         self.alerts: list[tuple[int, Alert]] = []
         """Window and alert, for each notification that would have been sent."""
-        self._evaluator = Evaluator(
-            policy_for=settings.policy,
+        self._evaluator = DriftEvaluator(
+            policy_for=settings.find_detection_policy,
             alarm_line_for=lambda watched: settings.alarm_line(streams or watched),
             has_cycles=has_times,
             is_offline=True,
         )
         self._alerts = settings.alerts()
 
-    def measure_detectable_shifts(self) -> dict[StreamKey, Detectable]:
+    def measure_detectable_shifts(self) -> dict[StreamKey, DetectableShift]:
         """Measures how small a drift of each stream would have been found within a day of data.
 
         Data without times, or with windows longer than an hour, is one day.
@@ -139,25 +139,25 @@ class WindowJudge:
         references = {key: trace.reference for key, trace in self.traces.items() if trace.reference is not None}
         return self._evaluator.measure_detectable(references, is_over=True)
 
-    def judge_window(self, index: int, windows: Iterable[Window]) -> None:
+    def judge_window(self, index: int, windows: Iterable[StreamWindow]) -> None:
         """Runs drift detection and alert rules on one window of all streams."""
-        models: dict[ModelKey, dict[StreamKey, tuple[Window, Score]]] = {}
+        models: dict[ModelKey, dict[StreamKey, tuple[StreamWindow, DriftScore]]] = {}
         for window, score in self._evaluator.evaluate(windows):
             models.setdefault(window.stream.model, {})[window.stream] = (window, score)
             self._add_to_trace(index, window, score)
         for model, scores in models.items():
             end_ns = max(window.end_ns for window, _ in scores.values())
-            self.alerts += [(index, alert) for alert in self._alerts.evaluate(model, scores, end_ns)]
+            self.alerts += [(index, alert) for alert in self._alerts.evaluate_windows(model, scores, end_ns)]
 
     def report_accuracy(self, clock: Callable[[int], str | None]) -> AccuracyReport | None:
         """Returns the estimated accuracy of all windows; None if there are neither limits nor estimates."""
         alarms = (window for window, alert in self.alerts if alert.rule == RULE and not alert.is_resolved)
         return self.accuracy.build_report(next(alarms, None), clock)
 
-    def _add_to_trace(self, index: int, window: Window, score: Score) -> None:
+    def _add_to_trace(self, index: int, window: StreamWindow, score: DriftScore) -> None:
         trace = self.traces.get(window.stream)
         if trace is None:
-            policy = self._evaluator.policy(window.stream)
+            policy = self._evaluator.find_detection_policy(window.stream)
             tolerance = policy.tolerance if policy is not None else 0.0
             trace = self.traces[window.stream] = StreamTrace(key=window.stream, tolerance=tolerance)
         trace.points.append(

@@ -11,7 +11,7 @@ from typing import Final
 from otel_mlmon.backtest.accuracy import AccuracyReport
 from otel_mlmon.backtest.report import StreamReport, WindowPoint
 from otel_mlmon.processor.alert.cause import format_percent
-from otel_mlmon.processor.serve.page.charts import PixelScale, draw_svg, draw_text, shorten
+from otel_mlmon.processor.serve.page.charts import PixelScale, draw_svg, draw_text, shorten_text
 
 MAX_CELLS: Final = 240
 """The most windows that are drawn one by one; of more, each mark is the strongest of several."""
@@ -51,7 +51,7 @@ def draw_share_bars(stream: StreamReport) -> str:
     parts: list[str] = []
     for row, (name, before, now) in enumerate(charted):
         y = row * ROW_HEIGHT
-        parts.append(draw_text(NAME_WIDTH - 8, y + 19, shorten(name, 22), "end"))
+        parts.append(draw_text(NAME_WIDTH - 8, y + 19, shorten_text(name, 22), "end"))
         for share, css_class, offset in ((before, "reference", 4), (now, "now", 15)):
             parts.append(
                 f'<rect class="{css_class}" x="{NAME_WIDTH}" y="{y + offset}" width="{max(share * scale, 0.5):.1f}" '
@@ -197,7 +197,7 @@ def _round_steps(high: float, *, limit: int) -> list[float]:
 
 def _draw_strip(stream: StreamReport, row: int, windows: int, horizontal: PixelScale) -> str:
     y = row * STRIP_ROW
-    parts = [draw_text(NAME_WIDTH + 10, y + 15, shorten(f"{stream.model} {stream.stream}".strip(), 24), "end")]
+    parts = [draw_text(NAME_WIDTH + 10, y + 15, shorten_text(f"{stream.model} {stream.stream}".strip(), 24), "end")]
     size = -(-windows // MAX_CELLS) or 1
     for first, group in groupby(stream.points, key=lambda point: point.window // size * size):
         strongest = max(group, key=lambda point: point.log10_evidence - point.log10_alarm_line)

@@ -33,7 +33,7 @@ from otel_mlmon.backtest.request import BacktestRequest, FalseAlarmBudget
 from otel_mlmon.backtest.times import format_time
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config.units import format_duration
-from otel_mlmon.processor.window.window import Window
+from otel_mlmon.processor.window.window import StreamWindow
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.table.table import ProgressCallback, Table, TableColumn
 from otel_mlmon.types import Counts
@@ -266,7 +266,7 @@ def _judge_windows(
     """Judges every window of every stream of a backtest, in the order of time."""
     offsets = np.cumsum([0, *(stream.plan.bin_count for stream in streams)]).tolist()
     for done, window in enumerate(windows):
-        panes: list[Window] = []
+        panes: list[StreamWindow] = []
         start_ns, end_ns = window.start + 1, window.end + 1
         if is_timed:
             end_ns = window.counts.last_ns
@@ -275,7 +275,7 @@ def _judge_windows(
             rolling: Counts = window.counts.counts[offsets[index] : offsets[index + 1]]
             mean = compute_window_mean(rolling, window.counts.sums[index], stream.plan.binning)
             panes.append(
-                Window(
+                StreamWindow(
                     stream=stream.key,
                     start_ns=start_ns,
                     end_ns=end_ns,

@@ -28,10 +28,10 @@ def run_command(arguments: argparse.Namespace) -> int:
         ConfigurationError: The file is wrong; its faults name file, line and key.
     """
     from otel_mlmon.processor.config.load import load_config
-    from otel_mlmon.processor.config.render import default_yaml
+    from otel_mlmon.processor.config.render import render_default_yaml
 
     if arguments.print_defaults:
-        print(default_yaml(), end="")
+        print(render_default_yaml(), end="")
         return 0
     config = load_config(arguments.config)
     notifiers = ", ".join(entry.name for entry in config.alerts.notify) or "none"

@@ -309,7 +309,7 @@ def _format_sketch(sketch: StreamSketch) -> Sequence[str]:
     total = sketch.total
     missing = f"{100 * sketch.missing / total:.2g} %" if sketch.missing else ""
     if sketch.categories.total > sketch.numbers:
-        shares = sketch.categories.top(MAX_CLASSES).counts.items()
+        shares = sketch.categories.list_top_categories(MAX_CLASSES).counts.items()
         classes = ", ".join(f"{label} {100 * count / total:.0f} %" for label, count in shares)
         return "classes", str(total), missing, "", "", "", "", classes
     if not sketch.numbers:

@@ -16,14 +16,14 @@ from otel_mlmon.errors import ConfigurationError, PortUnavailableError
 _LOG: Final = logging.getLogger("otel_mlmon.receiver")
 
 
-class Address(NamedTuple):
+class NetworkAddress(NamedTuple):
     """A network address to listen on: a host, without brackets, and a port; port 0 is any that is free."""
 
     host: str
     port: int
 
     def __str__(self) -> str:
-        """Returns the network address as `host:port`, which `parse` reads."""
+        """Returns the network address as `host:port`, which `parse_network_address` reads."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
@@ -35,7 +35,7 @@ class Address(NamedTuple):
             return self.host == "localhost"
 
 
-def parse(text: str, *, option: str) -> Address:
+def parse_network_address(text: str, *, option: str) -> NetworkAddress:
     """Parses a network address `host:port`, with an IPv6 host in brackets.
 
     Raises:
@@ -45,10 +45,12 @@ def parse(text: str, *, option: str) -> Address:
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 0xFFFF:
         raise ConfigurationError(f"{option} must be host:port, as in 127.0.0.1:4317, got {text!r}.")
-    return Address(host, int(port))
+    return NetworkAddress(host, int(port))
 
 
-def listen(address: Address, *, option: str, backlog: int) -> tuple[socket.socket, Address]:
+def open_listening_sockets(
+    address: NetworkAddress, *, option: str, backlog: int
+) -> tuple[socket.socket, NetworkAddress]:
     """Opens a listening TCP socket; returns it with the address and its real port.
 
     Raises:
@@ -58,7 +60,7 @@ def listen(address: Address, *, option: str, backlog: int) -> tuple[socket.socke
         family, kind, protocol, _, target = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise port_unavailable_error(address, option=option, why=str(error)) from error
+        raise build_port_error(address, option=option, why=str(error)) from error
     try:
         # So that a restart need not wait for old connections; two servers still cannot listen at once.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -66,16 +68,16 @@ def listen(address: Address, *, option: str, backlog: int) -> tuple[socket.socke
         listener.listen(backlog)
     except OSError as error:
         listener.close()
-        raise port_unavailable_error(address, option=option, why=error.strerror or str(error)) from error
-    return listener, Address(address.host, listener.getsockname()[1])
+        raise build_port_error(address, option=option, why=error.strerror or str(error)) from error
+    return listener, NetworkAddress(address.host, listener.getsockname()[1])
 
 
-def port_unavailable_error(address: Address, *, option: str, why: str) -> PortUnavailableError:
+def build_port_error(address: NetworkAddress, *, option: str, why: str) -> PortUnavailableError:
     """Returns the error that an address cannot be listened on, with the reason and the option to change."""
     return PortUnavailableError(f"cannot listen on {address} ({why}); set {option} to another address")
 
 
-def warn_if_exposed(address: Address, *, option: str, is_encrypted: bool, has_token: bool) -> None:
+def warn_if_exposed(address: NetworkAddress, *, option: str, is_encrypted: bool, has_token: bool) -> None:
     """Warns of a listening address that others can reach without TLS or a token, and what they can do there."""
     if address.is_loopback or (is_encrypted and has_token):
         return

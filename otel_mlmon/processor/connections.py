@@ -62,7 +62,7 @@ class TlsFiles:
     client_ca: Path | None = None
     """The authority whose client certificates are accepted (mTLS); None to ask for none."""
 
-    def check(self, option: str) -> None:
+    def check_files(self, option: str) -> None:
         """Checks that the certificate and key files of a TLS server can be read and belong together.
 
         Raises:
@@ -104,7 +104,7 @@ def limit_connections() -> int:
     return max(16, min(MAX_CONNECTIONS, room))
 
 
-def has_bearer(authorization: str, token: str) -> bool:
+def has_bearer_token(authorization: str, token: str) -> bool:
     """Returns whether an `Authorization` header has this token as `Bearer`, in constant time.
 
     Source: RFC 6750; RFC 9110, 11.1 (the scheme is in any case).

@@ -21,14 +21,14 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.detect.evaluator import Evaluator
-from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.detect.evaluator import DriftEvaluator
+from otel_mlmon.processor.detect.score import DriftScore
 from otel_mlmon.processor.detect.state import CycleState, StreamState
 from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records
 from otel_mlmon.processor.window.packing import PackedInts, pack_ints, unpack_ints
-from otel_mlmon.processor.window.progress import Absence
+from otel_mlmon.processor.window.progress import StreamAbsence
 from otel_mlmon.processor.window.stream import StreamWindows
-from otel_mlmon.processor.window.window import Reference, StreamKey, Window
+from otel_mlmon.processor.window.window import ReferenceCounts, StreamKey, StreamWindow
 from otel_mlmon.types import ModelKey
 
 STORED_AFTER_NS: Final = 60_000_000_000
@@ -48,7 +48,7 @@ class ModelPanes(NamedTuple):
     """The number of bins of each."""
     counts: PackedInts
     """All counts, one pane after the other."""
-    absences: dict[str, Absence]
+    absences: dict[str, StreamAbsence]
 
 
 class LogEntry(NamedTuple):
@@ -66,7 +66,7 @@ class StreamRecord:
     """The stored detection state of a stream: its last score, and its evidence of drift if there is any."""
 
     stream: StreamKey
-    score: Score
+    score: DriftScore
     state: StreamState | None
     entry: int
     """The last entry of the log that it holds."""
@@ -95,9 +95,9 @@ class EvidenceLog:
         evaluator: Scores the windows.
     """
 
-    def __init__(self, evaluator: Evaluator) -> None:
+    def __init__(self, evaluator: DriftEvaluator) -> None:
         self.evaluator = evaluator
-        self.scores: dict[StreamKey, Score] = {}
+        self.scores: dict[StreamKey, DriftScore] = {}
         self.changed: set[StreamKey] = set()
         """Streams that were scored or dropped since the last commit."""
         self._number = 0
@@ -105,12 +105,12 @@ class EvidenceLog:
         """Streams that were dropped since the last entry."""
         self._gone: dict[StreamKey, None] = {}
         """Streams whose records are to be removed, unless they have new ones."""
-        self._scored: list[tuple[Window, Score]] = []
+        self._scored: list[tuple[StreamWindow, DriftScore]] = []
         self._entries: dict[str, LogEntry] = {}
         """Entries that are not stored yet."""
         self._lagging: dict[StreamKey, tuple[int, int]] = {}
         """The first entry that the stored evidence of a stream does not hold, and when it was made; in that order."""
-        self._references: dict[StreamKey, Reference | None] = {}
+        self._references: dict[StreamKey, ReferenceCounts | None] = {}
         """The reference that the stored evidence of a stream is against."""
         self._unstored: dict[StreamKey, None] = {}
         """Streams whose evidence cannot be had by replay."""
@@ -123,7 +123,7 @@ class EvidenceLog:
         self._pruned = 0
         """Entries before this one are removed."""
 
-    def score(self, windows: Sequence[Window]) -> list[tuple[Window, Score]]:
+    def score_panes(self, windows: Sequence[StreamWindow]) -> list[tuple[StreamWindow, DriftScore]]:
         """Scores windows of streams for drift; those of one stream are in the order of time."""
         scored = self.evaluator.evaluate(windows)
         for window, score in scored:
@@ -136,7 +136,7 @@ class EvidenceLog:
         self._scored += scored
         return scored
 
-    def drop(self, streams: Iterable[StreamKey]) -> None:
+    def drop_stream(self, streams: Iterable[StreamKey]) -> None:
         """Drops the evidence of streams that are judged anew, or that no longer exist."""
         for stream in streams:
             self.evaluator.remove_stream(stream)
@@ -145,7 +145,7 @@ class EvidenceLog:
             self._dropped[stream] = self._gone[stream] = None
             self.changed.add(stream)
 
-    def design_effect(self, stream: StreamKey) -> float:
+    def find_design_effect(self, stream: StreamKey) -> float:
         """Returns the design effect φ of a stream, 1 where it is unknown."""
         return self.scores[stream].design_effect if stream in self.scores else 1.0
 
@@ -176,7 +176,7 @@ class EvidenceLog:
         self._prune(repository, streams)
         self._stored = streams
 
-    def note_saved(self) -> None:
+    def mark_saved(self) -> None:
         """Notes that what was last saved of the evidence is committed to the state store."""
         for stream in self._stored:
             for known in (self._lagging, self._unstored, self._cycles):
@@ -231,7 +231,7 @@ class EvidenceLog:
             self.scores[window.stream] = score
             self._lagging.setdefault(window.stream, (entry.number, now_ns))
 
-    def _is_replayable(self, window: Window) -> bool:
+    def _is_replayable(self, window: StreamWindow) -> bool:
         """Whether the stored evidence is against the present reference; else the next pane starts it anew."""
         return window.reference is not None and self.evaluator.is_against(window.stream, window.reference)
 
@@ -242,7 +242,7 @@ class EvidenceLog:
         if not judged and not self._dropped:
             return
         self._number += 1
-        groups: dict[tuple[ModelKey, int], list[Window]] = {}
+        groups: dict[tuple[ModelKey, int], list[StreamWindow]] = {}
         for window, _ in judged:
             groups.setdefault((window.stream.model, window.end_ns), []).append(window)
             self._lagging.setdefault(window.stream, (self._number, now_ns))
@@ -279,7 +279,7 @@ class EvidenceLog:
         return StreamRecord(stream=stream, score=self.scores[stream], state=state, entry=self._number)
 
 
-def _pack_panes(model: ModelKey, windows: Sequence[Window]) -> ModelPanes:
+def _pack_panes(model: ModelKey, windows: Sequence[StreamWindow]) -> ModelPanes:
     return ModelPanes(
         model=model,
         start_ns=windows[0].start_ns,
@@ -291,7 +291,7 @@ def _pack_panes(model: ModelKey, windows: Sequence[Window]) -> ModelPanes:
     )
 
 
-def _unpack_windows(panes: ModelPanes, find_stream: FindStream) -> Iterator[Window]:
+def _unpack_windows(panes: ModelPanes, find_stream: FindStream) -> Iterator[StreamWindow]:
     """Yields the windows of stored panes, with the present references and rolling windows."""
     counts = unpack_ints(panes.counts)
     for name, (start, end) in zip(panes.streams, pairwise(accumulate(panes.sizes, initial=0)), strict=True):
@@ -299,7 +299,7 @@ def _unpack_windows(panes: ModelPanes, find_stream: FindStream) -> Iterator[Wind
         stream = find_stream(key)
         if stream is None:
             continue
-        yield Window(
+        yield StreamWindow(
             stream=key,
             start_ns=panes.start_ns,
             end_ns=panes.end_ns,

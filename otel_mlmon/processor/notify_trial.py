@@ -19,7 +19,7 @@ from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.notify.delivery import DeliverySettings
 from otel_mlmon.processor.notify.dispatcher import Dispatcher, OutboxEntry
 from otel_mlmon.processor.notify.notifier import NOTIFIERS, EmitEvent, Notifier
-from otel_mlmon.processor.serve.otlp import Exporter
+from otel_mlmon.processor.serve.otlp import OtlpForwarder
 from otel_mlmon.processor.settings import build_addresses
 from otel_mlmon.version import __version__
 
@@ -147,11 +147,11 @@ class _Letters:
             self.details[notifier] = ": ".join(filter(None, (reason.replace("_", " "), detail)))
 
 
-def _create_exporter(config: Config) -> Exporter | None:
+def _create_exporter(config: Config) -> OtlpForwarder | None:
     forward = config.forward
     if not forward.endpoint:
         return None
-    return Exporter(
+    return OtlpForwarder(
         forward.endpoint,
         protocol=forward.protocol,
         read=tuple,

@@ -13,8 +13,8 @@ from otel_mlmon import semconv
 from otel_mlmon.internal_events import JOURNAL
 from otel_mlmon.processor.alert.alert import RuleState
 from otel_mlmon.processor.alert.rules.rule import RULES
-from otel_mlmon.processor.notify.delivery import Delivery
-from otel_mlmon.processor.receive.admission import Admission
+from otel_mlmon.processor.notify.delivery import AlertDelivery
+from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.outcomes import FAULTS, REFUSAL_REASONS
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.window.outcome import REJECTED_OUTCOMES, PointOutcome, ReferenceOutcome
@@ -42,15 +42,15 @@ def create_telemetry() -> SelfTelemetry:
     return telemetry
 
 
-def failure_values() -> Iterator[MetricValue]:
+def list_failure_values() -> Iterator[MetricValue]:
     """Yields the number of internal errors that the guard has caught, by kind."""
     for failure, total in JOURNAL.read_totals(semconv.FAILURES.name).items():
         yield MetricValue(metric=semconv.FAILURES, value=total, attributes=dict(failure))
 
 
-def receiver_values(admission: Admission) -> Iterator[MetricValue]:
+def list_receiver_values(admission: RequestAdmission) -> Iterator[MetricValue]:
     """Yields the metric values on received requests and data points, by their outcome."""
-    counts = admission.counts
+    counts = admission.read_counts
     yield MetricValue(metric=semconv.REQUESTS_PENDING, value=admission.pending_bytes)
     yield MetricValue(metric=semconv.QUEUE_DURATION, value=admission.queue_s)
     yield MetricValue(metric=semconv.REQUESTS_MALFORMED, value=counts.malformed)
@@ -73,7 +73,7 @@ def receiver_values(admission: Admission) -> Iterator[MetricValue]:
             yield MetricValue(metric=metric, value=total, attributes={key: value})
 
 
-def delivery_values(deliveries: Iterable[Delivery]) -> Iterator[MetricValue]:
+def list_delivery_values(deliveries: Iterable[AlertDelivery]) -> Iterator[MetricValue]:
     """Yields the metric values on notifications: how many wait for each notifier, and the outcomes of others."""
     for delivery in deliveries:
         attributes = {semconv.NOTIFIER: delivery.name}

@@ -5,11 +5,11 @@ A data point goes through them in this order:
     receive    `apply`     a receiver hands over the points and loaded models of one request
        ↓
     window     `apply`     each point is added to an open pane: `WindowAggregator.add`
-               `advance`   panes that the watermark has passed are closed: `WindowAggregator.close_panes` → `Window`
+               `advance`   panes that the watermark has passed are closed: `close_panes` → `StreamWindow`
        ↓
-    detect     `advance`   each window is scored against its reference: `Evaluator.evaluate` → `Score`
+    detect     `advance`   each window is scored against its reference: `DriftEvaluator.evaluate` → `DriftScore`
        ↓
-    alert      `advance`   the rules of each model judge the scores of a pane: `AlertStateMachine.evaluate` → `Alert`
+    alert      `advance`   the rules of each model judge the scores of a pane: `evaluate_windows` → `Alert`
                `commit`    everything that changed is stored in one transaction
        ↓
     notify     `publish`   committed alerts are handed to the notifiers, and events about new versions are sent; then
@@ -37,9 +37,9 @@ from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.records import AlertStore, RuleStatus
 from otel_mlmon.processor.alert.silence import AlertSilence, SilenceRequest
 from otel_mlmon.processor.alert.version_change import VersionChange, describe_version_change
-from otel_mlmon.processor.detect.evaluator import Evaluator
-from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.detect.version_test import find_moves
+from otel_mlmon.processor.detect.evaluator import DriftEvaluator
+from otel_mlmon.processor.detect.score import DriftScore
+from otel_mlmon.processor.detect.version_test import find_moved_streams
 from otel_mlmon.processor.evidence_log import EvidenceLog
 from otel_mlmon.processor.notify.dispatcher import AlertDispatcher, OutboxEntry
 from otel_mlmon.processor.notify.notifier import EmitEvent
@@ -47,16 +47,22 @@ from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, Reje
 from otel_mlmon.processor.records import OUTBOX, VERSION_CHANGES
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
-from otel_mlmon.processor.serve.page.history import History, load_history, save_history
-from otel_mlmon.processor.serve.publication import ModelView, Publication
-from otel_mlmon.processor.settings import Settings
+from otel_mlmon.processor.serve.page.history import PageHistory, load_history, save_history
+from otel_mlmon.processor.serve.publication import ModelView, PublishedState
+from otel_mlmon.processor.settings import ProcessorSettings
 from otel_mlmon.processor.state.instance import load_instance_id
-from otel_mlmon.processor.state.repository import Repository, load_records, open_repository, put_records, transaction
+from otel_mlmon.processor.state.repository import (
+    Repository,
+    commit_or_rollback,
+    load_records,
+    open_repository,
+    put_records,
+)
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.outcome import REJECTED_OUTCOMES
 from otel_mlmon.processor.window.progress import SteadyClock
 from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest
-from otel_mlmon.processor.window.window import StreamKey, VersionPair, Window
+from otel_mlmon.processor.window.window import StreamKey, StreamWindow, VersionPair
 from otel_mlmon.types import ModelKey
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
@@ -92,7 +98,7 @@ class ProcessorPipeline:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ProcessorSettings,
         *,
         dispatcher: AlertDispatcher,
         telemetry: SelfTelemetry,
@@ -106,7 +112,7 @@ class ProcessorPipeline:
         self._telemetry = telemetry
         self._emit_event = emit_event
         self._clock_ns = SteadyClock(clock_ns)
-        self.history = History()
+        self.history = PageHistory()
         """What was so before."""
         self._unpublished: set[ModelKey] = set()
         """Models that changed since they were last published."""
@@ -114,8 +120,11 @@ class ProcessorPipeline:
         """When time alone may have changed alerts."""
         self._refresh_ns = 0
         """When models that changed are published at the latest, and those that time alone changes."""
-        self._evidence = EvidenceLog(Evaluator(policy_for=settings.policy, alarm_line_for=settings.alarm_line))
-        self.publication = Publication(self._evidence.evaluator.measure, max_gauge_streams=settings.max_gauge_streams)
+        evaluator = DriftEvaluator(policy_for=settings.find_detection_policy, alarm_line_for=settings.alarm_line)
+        self._evidence = EvidenceLog(evaluator)
+        self.publication = PublishedState(
+            self._evidence.evaluator.measure, max_gauge_streams=settings.max_gauge_streams
+        )
         """What the web port and the exporter show."""
         self._silences: tuple[AlertSilence, ...] = ()
         self._outbox: dict[str, OutboxEntry] = {}
@@ -189,7 +198,7 @@ class ProcessorPipeline:
         replaced = self._windows.pop_replaced_streams()
         windows = self._windows.close_panes(now_ns)
         removed = dict.fromkeys(self._windows.pop_removed_streams())
-        self._evidence.drop((*replaced, *removed))
+        self._evidence.drop_stream((*replaced, *removed))
         alerts = self._alerts.remove_streams(replaced, now_ns, REPLACED)
         for model in {stream.model for stream in removed}.difference(self._windows.models):
             alerts += self._alerts.remove_model(model, now_ns)
@@ -199,7 +208,7 @@ class ProcessorPipeline:
         # After a long time down, pending panes close in the same batch in which their model is removed.
         present = [window for window in windows if window.stream not in removed]
         for (event_ns, model), scores in self._score_panes(present).items():
-            alerts += self._alerts.evaluate(model, scores, now_ns, event_ns=event_ns)
+            alerts += self._alerts.evaluate_windows(model, scores, now_ns, event_ns=event_ns)
         for pair in self._windows.pop_version_pairs():
             alerts += self._compare_versions(pair, now_ns)
         for model, uses in self._windows.provider_reports().items():
@@ -216,13 +225,13 @@ class ProcessorPipeline:
         Raises:
             StoreError: The repository refused it; the next commit tries again, with all of it.
         """
-        with transaction(self._repository):
+        with commit_or_rollback(self._repository):
             self._write_changes(self._repository, is_last=is_last)
             save_history(self.history, self._repository, is_last=is_last)
         self._changed_alerts.clear()
         self._unstored_changes.clear()
-        self._evidence.note_saved()
-        self._alert_store.note_saved()
+        self._evidence.mark_saved()
+        self._alert_store.mark_saved()
         self._has_changed_alerts = False
 
     def publish(self, *, is_busy: bool) -> None:
@@ -241,7 +250,7 @@ class ProcessorPipeline:
         for change in changes:
             with guard("notify"):
                 if self._emit_event is not None:
-                    self._emit_event(*change.event())
+                    self._emit_event(*change.build_event())
         for outcome, count in self._points.items():
             self._telemetry.add(semconv.WINDOW_POINTS, count, outcome=outcome)
         self._points.clear()
@@ -278,10 +287,10 @@ class ProcessorPipeline:
         }
         load_history(self.history, self._repository)
         self._alert_store = AlertStore(self._repository)
-        self._alerts = settings.alerts(self._alert_store.load(self._clock_ns()), now_ns=self._clock_ns())
+        self._alerts = settings.alerts(self._alert_store.load_record(self._clock_ns()), now_ns=self._clock_ns())
         self._silences = tuple(self._alerts.announcer.silences)
         self._outbox = load_records(self._repository, OUTBOX)
-        self._dispatcher.start(self._alerts.notified())
+        self._dispatcher.start(self._alerts.list_notified_alerts())
         for entry in sorted(self._outbox.values(), key=lambda entry: entry.alert.sequence):
             self._dispatcher.submit(entry)
         self._unpublished.update(self._windows.models)
@@ -296,7 +305,7 @@ class ProcessorPipeline:
         judged = {stream.model for stream in self._evidence.changed}
         if judged or self._new_alerts or self._has_changed_alerts or is_last:
             has_news = bool(self._new_alerts) or self._has_changed_alerts or is_last
-            self._alert_store.save(self._alerts.record(), judged, self._clock_ns(), has_news=has_news)
+            self._alert_store.save_record(self._alerts.build_record(), judged, self._clock_ns(), has_news=has_news)
         self._evidence.save(repository, now_ns=self._clock_ns(), is_last=is_last)
         changed = {key: self._outbox[key] for key in self._changed_alerts if key in self._outbox}
         put_records(repository, OUTBOX, changed.items())
@@ -318,16 +327,18 @@ class ProcessorPipeline:
     def _compare_versions(self, pair: VersionPair, now_ns: int) -> list[Alert]:
         """Records how a new model version differs from the one before, and returns the alerts of that."""
         with guard("drift"):
-            moves = find_moves(
+            moves = find_moved_streams(
                 pair.windows,
-                policy_of=self._evidence.evaluator.policy,
-                design_effect_of=lambda stream: self._evidence.design_effect(StreamKey(pair.before, stream.stream)),
+                policy_of=self._evidence.evaluator.find_detection_policy,
+                design_effect_of=lambda stream: self._evidence.find_design_effect(
+                    StreamKey(pair.before, stream.stream)
+                ),
             )
             change = describe_version_change(pair, moves)
             self._version_changes[pair.model] = change
             self._unstored_changes.add(pair.model)
             self._unsent_changes.append(change)
-            _LOG.info("Model %s %s: %s", pair.model.name, pair.model.version, change.sentence)
+            _LOG.info("Model %s %s: %s", pair.model.name, pair.model.version, change.build_sentence)
             return self._alerts.add_version_change(change, now_ns)
         return []
 
@@ -335,7 +346,7 @@ class ProcessorPipeline:
         """Starts to learn references again, and ends the alerts that the old ones raised."""
         self._refresh_ns = 0
         streams = self._windows.relearn(request)
-        self._evidence.drop(streams)
+        self._evidence.drop_stream(streams)
         self._add_alerts(self._alerts.remove_streams(streams, self._clock_ns(), RELEARNED))
 
     def _add_alerts(self, alerts: Iterable[Alert]) -> None:
@@ -347,10 +358,12 @@ class ProcessorPipeline:
                 self._outbox[alert.key] = OutboxEntry(alert=alert, notifiers=names, queued_ns=self._clock_ns())
                 self._changed_alerts.add(alert.key)
 
-    def _score_panes(self, windows: list[Window]) -> dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]]:
+    def _score_panes(
+        self, windows: list[StreamWindow]
+    ) -> dict[tuple[int, ModelKey], dict[StreamKey, tuple[StreamWindow, DriftScore]]]:
         """Scores windows of streams, and groups the scores by pane and model, in the order of time."""
-        panes: dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]] = {}
-        for window, score in self._evidence.score(windows):
+        panes: dict[tuple[int, ModelKey], dict[StreamKey, tuple[StreamWindow, DriftScore]]] = {}
+        for window, score in self._evidence.score_panes(windows):
             detectable = self._evidence.evaluator.find_detectable(window.stream)
             outcome = replace(score, detectable=detectable) if score.state == "drift" else score
             panes.setdefault((window.end_ns, window.stream.model), {})[window.stream] = (window, outcome)
@@ -378,8 +391,10 @@ class ProcessorPipeline:
                 name: known[key].with_detectable(detectable.get(key)) for name, key in keys.items() if key in known
             }
             views[model] = ModelView(summary=summary, scores=scores, reference=self._windows.reference(model))
-            self.history.add(model, summary.updated_ns, *documents.history_values(summary, scores))
+            self.history.add(model, summary.updated_ns, *documents.build_history_values(summary, scores))
         rules: dict[ModelKey, list[RuleStatus]] = {}
-        for status in self._alerts.current(None if is_due else changed):
+        for status in self._alerts.list_current_alerts(None if is_due else changed):
             rules.setdefault(status.model, []).append(status)
-        self.publication.publish(views, rules=rules, alerts=self._alerts.alerts(), changes=self._version_changes)
+        self.publication.publish_models(
+            views, rules=rules, alerts=self._alerts.list_alerts(), changes=self._version_changes
+        )

@@ -28,19 +28,19 @@ from otel_mlmon.processor.notify.dispatcher import Dispatcher
 from otel_mlmon.processor.notify.notifier import LogSeverity
 from otel_mlmon.processor.notify_trial import create_notifiers
 from otel_mlmon.processor.pipeline import ProcessorPipeline, StateItem
-from otel_mlmon.processor.receive.admission import MAX_QUEUE_S, Admission
+from otel_mlmon.processor.receive.admission import MAX_QUEUE_S, RequestAdmission
 from otel_mlmon.processor.receive.data_point import Rejections
 from otel_mlmon.processor.receive.grpc import GrpcReceiver
 from otel_mlmon.processor.receive.http import HttpReceiver
-from otel_mlmon.processor.receive.load import WorkMeter
+from otel_mlmon.processor.receive.load import WorkTimeMeter
 from otel_mlmon.processor.self_telemetry import MetricValue
 from otel_mlmon.processor.serve.access import WebAccess
 from otel_mlmon.processor.serve.api import create_app
-from otel_mlmon.processor.serve.otlp import Exporter
-from otel_mlmon.processor.serve.prometheus import create_page
+from otel_mlmon.processor.serve.otlp import OtlpForwarder
+from otel_mlmon.processor.serve.prometheus import create_metrics_page
 from otel_mlmon.processor.serve.server import WebServer
 from otel_mlmon.processor.serve.silences import SilenceControl
-from otel_mlmon.processor.settings import Settings
+from otel_mlmon.processor.settings import ProcessorSettings
 from otel_mlmon.processor.state.thread import TICK_S, StateThread
 from otel_mlmon.processor.window.reference_export import RelearnRequest
 from otel_mlmon.types import ModelKey
@@ -81,12 +81,12 @@ class Service:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._telemetry = own_metrics.create_telemetry()
-        self._meter = WorkMeter()
-        self._exporter: Exporter | None = None
-        self._dispatcher, self._pipeline, self._state_thread = self._create_state(config, Settings(config))
+        self._meter = WorkTimeMeter()
+        self._exporter: OtlpForwarder | None = None
+        self._dispatcher, self._pipeline, self._state_thread = self._create_state(config, ProcessorSettings(config))
         self._reloading = threading.Lock()
         receiver, web = config.receiver, config.web
-        self._admission = Admission(
+        self._admission = RequestAdmission(
             lambda items: self._state_thread.submit(items, max_wait_s=MAX_QUEUE_S),
             max_request_bytes=receiver.max_request_bytes,
             max_pending_bytes=receiver.max_pending_bytes,
@@ -99,7 +99,7 @@ class Service:
         self._access = _web_access(config)
         app = create_app(
             lambda: self._pipeline.read(),
-            create_page(self._metric_values),
+            create_metrics_page(self._metric_values),
             lambda: self._state_thread.is_ready,
             lambda: self._pipeline.references(),
             relearn=self._relearn,
@@ -152,11 +152,11 @@ class Service:
         """
         with self._reloading:
             postponed, config = _keep_fixed_keys(self._config, config)
-            settings = Settings(config)
+            settings = ProcessorSettings(config)
             for option, section in (("receiver.tls", config.receiver.tls), ("web.tls", config.web.tls)):
                 tls = _tls_files(section)
                 if tls is not None:
-                    tls.check(option)
+                    tls.check_files(option)
             state = self._create_state(config, settings)
             _, pipeline, thread = state
             if not self._state_thread.shutdown(RELOAD_TIMEOUT_S):
@@ -199,7 +199,7 @@ class Service:
         _LOG.info("This processor is service.instance.id=%s on host %s.", *self._identity.values())
         forward = self._config.forward
         if forward.endpoint:
-            self._exporter = Exporter(
+            self._exporter = OtlpForwarder(
                 forward.endpoint,
                 protocol=forward.protocol,
                 read=lambda: self._pipeline.gauges(),
@@ -207,7 +207,9 @@ class Service:
                 resource={"service.name": "otel-mlmon-processor", "service.version": __version__, **self._identity},
             )
 
-    def _create_state(self, config: Config, settings: Settings) -> tuple[Dispatcher, ProcessorPipeline, _StateThread]:
+    def _create_state(
+        self, config: Config, settings: ProcessorSettings
+    ) -> tuple[Dispatcher, ProcessorPipeline, _StateThread]:
         dispatcher = self._create_dispatcher(config)
         emit_event = self._emit_event if config.forward.endpoint else None
         pipeline = ProcessorPipeline(
@@ -259,7 +261,7 @@ class Service:
 
     def _setup(self) -> dict[str, Any]:
         """Returns the JSON document of `/api/v1/setup`: addresses, received points, limits and notifiers."""
-        counts, config = self._admission.counts, self._config
+        counts, config = self._admission.read_counts, self._config
         versions = [document for models in self._pipeline.read()["versions"].values() for document in models.values()]
         return {
             "instance": {"id": self._identity.get(semconv.SERVICE_INSTANCE_ID, ""), "version": __version__},
@@ -301,10 +303,10 @@ class Service:
         yield from self._pipeline.gauges()
         omitted = self._pipeline.publication.omitted_streams
         yield MetricValue(metric=semconv.GAUGE_STREAMS_OMITTED, value=omitted)
-        yield from own_metrics.failure_values()
+        yield from own_metrics.list_failure_values()
         yield from self._telemetry.values()
-        yield from own_metrics.receiver_values(self._admission)
-        yield from own_metrics.delivery_values(self._dispatcher.deliveries.values())
+        yield from own_metrics.list_receiver_values(self._admission)
+        yield from own_metrics.list_delivery_values(self._dispatcher.deliveries.values())
 
 
 FIXED_KEYS: Final = (

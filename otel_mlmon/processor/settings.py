@@ -15,7 +15,7 @@ from otel_mlmon.processor.alert.records import AlertsRecord
 from otel_mlmon.processor.alert.rules.rule import ModelRules
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.score import log10_alarm_line
+from otel_mlmon.processor.detect.score import compute_log10_alarm_line
 from otel_mlmon.processor.window.config import ReferenceSection
 from otel_mlmon.processor.window.reference import ModelWindowSettings, MovingReferenceSettings
 from otel_mlmon.processor.window.window import StreamKey, WindowSettings
@@ -33,7 +33,7 @@ LEARN_PANES: Final = 10
 _CACHED_MODELS: Final = 1024
 
 
-class Settings:
+class ProcessorSettings:
     """The settings of every step of the processor, from the configuration file.
 
     Args:
@@ -54,7 +54,7 @@ class Settings:
         self.max_streams: int = config.limits.max_streams
         self.max_series: int = config.limits.max_series
         self.max_gauge_streams: int = config.limits.max_gauge_streams
-        references = [_moving_reference(config.model(name).reference) for name in config.models]
+        references = [_moving_reference(config.find_model_section(name).reference) for name in config.models]
         self.windows = WindowSettings(
             pane_s=config.windows.pane_s,
             lateness_s=config.windows.lateness_s,
@@ -66,15 +66,15 @@ class Settings:
             history_hours=max((moving.retained_hours for moving in references if moving is not None), default=0),
         )
         # Needed for every stream of every pane; there are as many names as models.
-        self._model = lru_cache(maxsize=_CACHED_MODELS)(config.model)
+        self._model = lru_cache(maxsize=_CACHED_MODELS)(config.find_model_section)
         self._rules_of_name = lru_cache(maxsize=_CACHED_MODELS)(
-            lambda name: ModelRules.from_section(config.model(name))
+            lambda name: ModelRules.from_section(config.find_model_section(name))
         )
 
     def model_settings(self, model: ModelKey) -> ModelWindowSettings:
         """Returns the settings by which a model's data points are counted in windows and compared."""
         section = self._model(model.name)
-        latency, errors = section.rule("latency"), section.rule("errors")
+        latency, errors = section.find_rule_section("latency"), section.find_rule_section("errors")
         return ModelWindowSettings(
             learn=section.reference.learn,
             learn_for_ns=round(section.reference.learn_for_s * 1e9),
@@ -92,9 +92,9 @@ class Settings:
         """Returns the alert rules of a model."""
         return self._rules_of_name(model.name)
 
-    def policy(self, stream: StreamKey) -> DetectionPolicy | None:
+    def find_detection_policy(self, stream: StreamKey) -> DetectionPolicy | None:
         """Returns how drift of a stream is detected; None if no alert rule judges it."""
-        policy = self.rules(stream.model).policy(stream.stream)
+        policy = self.rules(stream.model).find_detection_policy(stream.stream)
         time_zone = self._model(stream.model.name).reference.time_zone
         return replace(policy, time_zone=time_zone) if policy is not None and time_zone else policy
 
@@ -123,7 +123,7 @@ class Settings:
                 streams,
                 fleet_streams,
             )
-        return log10_alarm_line(
+        return compute_log10_alarm_line(
             false_alarms=rate.count,
             per_s=rate.per_s,
             pane_s=self._config.windows.pane_s,

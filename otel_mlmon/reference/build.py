@@ -45,7 +45,7 @@ from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.profile import Profile, format_timestamp, read_utc_time
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 from otel_mlmon.types import Floats
 from otel_mlmon.vocabulary import Admit, TextBuckets, Vocabulary
 
@@ -323,7 +323,7 @@ def _sketch_streams(predictions: Predictions, admit: Admit) -> Iterator[tuple[st
         yield _name_input(name), StreamSketch(exponential=ExponentialHistogram.from_values(column))
     for name, categories in inputs.categories.items():
         named = admit(predictions.model.name, "", name, categories, ())
-        yield _name_input(name), StreamSketch(categories=Categories(counts=named))
+        yield _name_input(name), StreamSketch(categories=CategoryCounts(counts=named))
     for name, missing in inputs.missing.items():
         yield _name_input(name), StreamSketch(missing=missing)
 
@@ -337,7 +337,7 @@ def _sketch_outputs(predictions: Predictions, admit: Admit) -> Iterator[tuple[st
                 counts[labels.table[code]] += n
             named = admit(predictions.model.name, output, "", +counts, labels.declared)
             stream = streams.name_head_stream(semconv.STREAM_LABEL, output)
-            yield stream, StreamSketch(categories=Categories(counts=named))
+            yield stream, StreamSketch(categories=CategoryCounts(counts=named))
         if confidences.size:
             yield streams.name_head_stream(semconv.STREAM_CONFIDENCE, output), _sketch_confidences(confidences)
     for output, values in predictions.values.items():
@@ -354,7 +354,7 @@ def _name_categories(sketch: StreamSketch, max_labels: int, buckets: TextBuckets
     if len(counts) <= max_labels or not all(name.lstrip("-").isdecimal() for name in counts):
         return sketch
     named = Vocabulary(limit=max_labels, buckets=buckets).limit_names(counts)
-    return dataclasses.replace(sketch, categories=Categories(counts=named))
+    return dataclasses.replace(sketch, categories=CategoryCounts(counts=named))
 
 
 def _sketch_confidences(values: Floats) -> StreamSketch:

@@ -34,7 +34,7 @@ from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.design_effect import DesignEffect
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 from otel_mlmon.streams import has_hidden_values
 
 Part = TypeVar("Part")
@@ -102,7 +102,7 @@ class Profile:
         """
         streams: dict[str, StreamSketch] = {}
         if labels is not None:
-            streams[semconv.STREAM_LABEL] = StreamSketch(categories=Categories(counts=Counter(map(str, labels))))
+            streams[semconv.STREAM_LABEL] = StreamSketch(categories=CategoryCounts(counts=Counter(map(str, labels))))
         if confidences is not None:
             histogram = Histogram.from_values(_drop_infinite(confidences), semconv.CONFIDENCE_BOUNDS)
             streams[semconv.STREAM_CONFIDENCE] = StreamSketch(explicit={histogram.bounds: histogram})
@@ -240,7 +240,7 @@ def _sketch_feature(column: NDArray[Any]) -> StreamSketch:
         return StreamSketch(exponential=sketch, missing=int(column.size - finite.size))
     # NaN is the one value that differs from itself.
     present = [str(value) for value in column.tolist() if value is not None and value == value]
-    return StreamSketch(categories=Categories(counts=Counter(present)), missing=column.size - len(present))
+    return StreamSketch(categories=CategoryCounts(counts=Counter(present)), missing=column.size - len(present))
 
 
 def _parse_object(value: object, place: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.sketch.histogram import parse_counts
-from otel_mlmon.sketch.moments import ExactSum, Moments, to_units
+from otel_mlmon.sketch.moments import ExactSum, Moments, convert_to_units
 from otel_mlmon.types import Counts, Floats
 
 BIAS: Final = 1 << 40
@@ -186,7 +186,7 @@ class ExponentialHistogram:
         No bucket is finer than `MAX_HIDDEN_SCALE`, no extremes are known, and the sum is that of the buckets' middles.
         """
         coarse = self.at_scale(min(self.scale, MAX_HIDDEN_SCALE))
-        units = map(to_units, bucket_middles(coarse.ordinals, coarse.scale).tolist())
+        units = map(convert_to_units, compute_bucket_middles(coarse.ordinals, coarse.scale).tolist())
         total = sum(count * middle for count, middle in zip(coarse.counts.tolist(), units, strict=True))
         return replace(coarse, moments=Moments(count=coarse.total, exact_sum=ExactSum(total)))
 
@@ -207,7 +207,7 @@ class ExponentialHistogram:
             return math.nan
         cumulative = np.cumsum(self.counts)
         bucket = min(int(np.searchsorted(cumulative, q * cumulative[-1], side="left")), self.counts.size - 1)
-        low, high = bucket_range(int(self.ordinals[bucket]), self.scale)
+        low, high = compute_bucket_range(int(self.ordinals[bucket]), self.scale)
         middle = low + (high - low) / 2
         if math.isfinite(self.moments.minimum):
             middle = max(middle, self.moments.minimum)
@@ -261,7 +261,7 @@ class ExponentialHistogram:
     __hash__ = None  # type: ignore[assignment]
 
 
-def bucket_range(ordinal: int, scale: int) -> tuple[float, float]:
+def compute_bucket_range(ordinal: int, scale: int) -> tuple[float, float]:
     """Returns the lower and upper bound of an exponential histogram's bucket; (0, 0) of that for zeros."""
     if ordinal == 0:
         return 0.0, 0.0
@@ -270,7 +270,7 @@ def bucket_range(ordinal: int, scale: int) -> tuple[float, float]:
     return (low, high) if ordinal > 0 else (-high, -low)
 
 
-def bucket_middles(ordinals: Counts, scale: int) -> Floats:
+def compute_bucket_middles(ordinals: Counts, scale: int) -> Floats:
     """Returns the middle value of each exponential bucket, shape (n,); its lower bound if its upper one is infinite."""
     indices = (np.abs(ordinals) - BIAS).astype(np.float64)
     with np.errstate(over="ignore", under="ignore"):

@@ -42,7 +42,7 @@ class ExactSum(int):
         return ExactSum(int.__sub__(self, other))
 
 
-def to_units(value: float) -> int:
+def convert_to_units(value: float) -> int:
     """Converts a float to a whole number of units of 2^-1074, the smallest float, which is exact.
 
     Raises:
@@ -127,7 +127,7 @@ class Moments:
         """Builds the moments of numbers whose sum another program has computed; a sum that is not finite becomes 0."""
         return cls(
             count=count,
-            exact_sum=ExactSum(to_units(total) if math.isfinite(total) else 0),
+            exact_sum=ExactSum(convert_to_units(total) if math.isfinite(total) else 0),
             minimum=minimum,
             maximum=maximum,
         )
@@ -149,7 +149,7 @@ class Moments:
             return cls()
         return cls(
             count=len(numbers),
-            exact_sum=ExactSum(sum(map(to_units, numbers))),
+            exact_sum=ExactSum(sum(map(convert_to_units, numbers))),
             minimum=min(numbers),
             maximum=max(numbers),
         )
@@ -158,7 +158,7 @@ class Moments:
     def _from_array(cls, values: NDArray[np.float64]) -> Moments:
         low, high = float(values.min()), float(values.max())
         for extreme in (low, high):
-            to_units(extreme)  # which refuses what is not finite
+            convert_to_units(extreme)  # which refuses what is not finite
         return cls(count=values.size, exact_sum=ExactSum(sum_exactly(values)), minimum=low, maximum=high)
 
     @property

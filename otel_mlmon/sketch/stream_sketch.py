@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 
 from otel_mlmon.semconv import OTHER
-from otel_mlmon.sketch.exponential import ExponentialHistogram, bucket_range
+from otel_mlmon.sketch.exponential import ExponentialHistogram, compute_bucket_range
 from otel_mlmon.sketch.histogram import MAX_VALUES, Histogram, parse_counts
 from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.sketch.table import AnyHistogram, Bounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Categories:
+class CategoryCounts:
     """Holds the number of values of each label or category.
 
-    Memory: one dictionary entry a label; `top` limits it.
+    Memory: one dictionary entry a label; `list_top_categories` limits it.
     """
 
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -35,14 +35,14 @@ class Categories:
         """The number of values, over all labels."""
         return sum(self.counts.values())
 
-    def merge(self, other: Categories) -> Categories:
+    def merge(self, other: CategoryCounts) -> CategoryCounts:
         """Returns the counts of two sets of labels added up."""
         merged = dict(self.counts)
         for label, count in other.counts.items():
             merged[label] = merged.get(label, 0) + count
-        return Categories(counts=merged)
+        return CategoryCounts(counts=merged)
 
-    def top(self, limit: int) -> Categories:
+    def list_top_categories(self, limit: int) -> CategoryCounts:
         """Returns the counts of the most frequent labels, at most `limit`, and those of all others as `_OTHER`."""
         named = [(label, count) for label, count in self.counts.items() if label != OTHER]
         named.sort(key=lambda entry: (-entry[1], entry[0]))
@@ -50,7 +50,7 @@ class Categories:
         other = sum(count for _, count in named[limit:]) + self.counts.get(OTHER, 0)
         if other:
             counts[OTHER] = other
-        return Categories(counts=counts)
+        return CategoryCounts(counts=counts)
 
     def counts_for(self, labels: Iterable[str]) -> list[int]:
         """Returns the counts of the given labels in order; the last one takes those of all labels not listed."""
@@ -70,7 +70,7 @@ class StreamSketch:
     """Numbers in exponential buckets; None if no sender uses them."""
     explicit: Mapping[Bounds, Histogram] = field(default_factory=dict)
     """Numbers in explicit buckets, by bounds; more than one entry only if senders use different bounds."""
-    categories: Categories = field(default_factory=Categories)
+    categories: CategoryCounts = field(default_factory=CategoryCounts)
     """Classes."""
     missing: int = 0
     """Values that are NaN, None or infinite."""
@@ -85,7 +85,9 @@ class StreamSketch:
                 explicit[histogram.bounds] = histogram
             else:
                 exponential = histogram
-        return cls(exponential=exponential, explicit=explicit, categories=Categories(counts=classes), missing=missing)
+        return cls(
+            exponential=exponential, explicit=explicit, categories=CategoryCounts(counts=classes), missing=missing
+        )
 
     @property
     def numbers(self) -> int:
@@ -126,7 +128,7 @@ class StreamSketch:
         return cls(
             exponential=ExponentialHistogram.merge_all(exponential) if exponential else None,
             explicit={bounds: Histogram.merge_all(histograms) for bounds, histograms in explicit.items()},
-            categories=Categories(counts=categories),
+            categories=CategoryCounts(counts=categories),
             missing=sum([part.missing for part in parts]),
         )
 
@@ -188,7 +190,7 @@ class StreamSketch:
         sketch = cls(
             exponential=None if exponential is None else ExponentialHistogram.from_dict(exponential),
             explicit={histogram.bounds: histogram for histogram in explicit},
-            categories=Categories(counts={label: count for label, count in categories.items() if count}),
+            categories=CategoryCounts(counts={label: count for label, count in categories.items() if count}),
             missing=missing,
         )
         if sketch.total > MAX_VALUES:
@@ -200,7 +202,7 @@ def _upper_bounds(sketch: Histogram | ExponentialHistogram) -> list[tuple[float,
     """Returns the upper bound and the count of each bucket of a histogram that is not empty."""
     if isinstance(sketch, ExponentialHistogram):
         return [
-            (bucket_range(ordinal, sketch.scale)[1], count)
+            (compute_bucket_range(ordinal, sketch.scale)[1], count)
             for ordinal, count in zip(sketch.ordinals.tolist(), sketch.counts.tolist(), strict=True)
         ]
     last = max(sketch.moments.maximum, *sketch.bounds[-1:], -math.inf)

@@ -21,7 +21,7 @@ from otel_mlmon.processor.pipeline import ProcessorPipeline
 from otel_mlmon.processor.receive.decode import DecodedRequest, decode_metrics
 from otel_mlmon.processor.receive.decode_logs import decode_logs
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
-from otel_mlmon.processor.settings import Settings
+from otel_mlmon.processor.settings import ProcessorSettings
 from otel_mlmon.processor.window.reference_export import RelearnRequest
 from otel_mlmon.testing.telemetry import MetricsRequestBuilder
 from otel_mlmon.types import ModelKey
@@ -201,7 +201,7 @@ class SimulatedProcessor:
 
     def _open(self) -> None:
         self._pipeline = ProcessorPipeline(
-            Settings(self._config),
+            ProcessorSettings(self._config),
             dispatcher=_AlertCollector(lambda alert: self.alerts.append(alert)),
             telemetry=SelfTelemetry(),
             emit_event=lambda name, _, body, attributes, __: self.events.append((name, body, attributes)),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from otel_mlmon import cli
-from otel_mlmon.processor.config.render import default_yaml
+from otel_mlmon.processor.config.render import render_default_yaml
 
 
 def test_a_right_file_is_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,7 +35,7 @@ def test_all_faults_go_to_stderr_and_the_code_is_2(tmp_path: Path, capsys: pytes
 
 def test_the_defaults_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check-config", "--print-defaults"]) == 0
-    assert capsys.readouterr().out == default_yaml()
+    assert capsys.readouterr().out == render_default_yaml()
 
 
 @pytest.mark.parametrize("words", [[], ["chekc-config"], ["check-config", "--confg", "x"]])

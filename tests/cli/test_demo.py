@@ -110,7 +110,7 @@ def test_the_processor_takes_the_configuration(tmp_path: Path) -> None:
     file.write_text(json.dumps(demo.build_demo_config(tmp_path / "state"), indent=2))
     loaded = load_config(file, {})
     assert (loaded.windows.pane_s, loaded.windows.lateness_s, loaded.windows.rolling_s) == (0.5, 0.5, 5.0)
-    assert loaded.model("digits").reference.learn == 2000
+    assert loaded.find_model_section("digits").reference.learn == 2000
 
 
 def test_the_reader_reads_a_moment() -> None:

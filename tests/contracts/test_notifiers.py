@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from otel_mlmon.processor.config.section import Section
-from otel_mlmon.processor.notify.delivery import Delivery, DeliverySettings
+from otel_mlmon.processor.config.section import ConfigSection
+from otel_mlmon.processor.notify.delivery import AlertDelivery, DeliverySettings
 from otel_mlmon.processor.notify.notifier import NOTIFIERS, EmitEvent, Notifier, PermanentError, TransientError
 from tests.support.alerts import FIRING, RESOLVED
 from tests.support.notifiers import DeadLetterList, ScriptedNotifier
@@ -208,13 +208,13 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
 @pytest.mark.parametrize("name", NOTIFIERS.list_names())
 def test_its_section_explains_itself(name: str) -> None:
     section_type = NOTIFIERS.load_plugin(name).section_type
-    assert issubclass(section_type, Section)
+    assert issubclass(section_type, ConfigSection)
     assert section_type.__doc__
     assert all(field.description for field in section_type.model_fields.values())
 
 
-def run(recipient: Recipient, letters: DeadLetterList) -> Delivery:
-    delivery = Delivery(recipient.notifier, name="n", dead_letters=letters, settings=QUICK)
+def run(recipient: Recipient, letters: DeadLetterList) -> AlertDelivery:
+    delivery = AlertDelivery(recipient.notifier, name="n", dead_letters=letters, settings=QUICK)
     delivery.start()
     delivery.submit(FIRING)
     delivery.submit(RESOLVED)
@@ -250,7 +250,7 @@ def test_a_permanent_fault_is_a_dead_letter_and_the_next_alert_is_sent(make: Mak
 
 def test_one_that_hangs_runs_into_its_time_out_and_the_others_do_not_wait(make: Make) -> None:
     letters, other = DeadLetterList(), ScriptedNotifier()
-    neighbour = Delivery(other, name="other", dead_letters=letters, settings=QUICK)
+    neighbour = AlertDelivery(other, name="other", dead_letters=letters, settings=QUICK)
     neighbour.start()
     recipient = make("hang")
     delivery = run(recipient, letters)
@@ -280,7 +280,7 @@ def test_after_ten_minutes_away_and_a_restart_between_it_gets_what_holds_once(ma
     letters, clock = DeadLetterList(), Hours(600.0)
     settings = DeliverySettings(backoff_s=200.0, max_backoff_s=200.0)
     recipient = make("away")
-    before = Delivery(
+    before = AlertDelivery(
         recipient.notifier,
         name="n",
         dead_letters=letters,
@@ -295,7 +295,7 @@ def test_after_ten_minutes_away_and_a_restart_between_it_gets_what_holds_once(ma
     clock.goes_on.set()
     assert not before.shutdown(30)  # it stays in the outbox
     recipient.come_back()
-    after = Delivery(recipient.notifier, name="n", dead_letters=letters, settings=QUICK)
+    after = AlertDelivery(recipient.notifier, name="n", dead_letters=letters, settings=QUICK)
     after.submit(FIRING, age_s=600.0)
     after.submit(RESOLVED)
     after.start()
@@ -309,11 +309,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from otel_mlmon.processor.alert.document import encode_document
-from otel_mlmon.processor.config.section import Section
+from otel_mlmon.processor.alert.document import encode_alert
+from otel_mlmon.processor.config.section import ConfigSection
 
 
-class FileSection(Section):
+class FileSection(ConfigSection):
     """Alerts as lines of a file."""
 
     path: Path = Field(description="The file.")
@@ -331,7 +331,7 @@ class FileNotifier:
 
     def notify(self, alert):
         with self.path.open("ab") as file:
-            file.write(encode_document(alert) + b"\\n")
+            file.write(encode_alert(alert) + b"\\n")
 '''
 
 USE_OF_IT = """

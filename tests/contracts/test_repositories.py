@@ -22,10 +22,10 @@ from otel_mlmon.processor.state.repository import (
     REPOSITORIES,
     RecordKind,
     Repository,
+    commit_or_rollback,
     load_records,
     open_repository,
     put_records,
-    transaction,
 )
 from otel_mlmon.processor.state.sqlite import SqliteRepository
 from otel_mlmon.registry import PluginRegistry
@@ -196,7 +196,7 @@ def test_a_transaction_is_whole_or_nothing_whatever_breaks_it(opening: Callable[
     undone: list[str] = []
 
     def break_off(fault: BaseException) -> None:
-        with transaction(repository):
+        with commit_or_rollback(repository):
             repository.on_rollback(lambda: undone.append("undone"))
             repository.put("a", [("1", b"one")])
             raise fault
@@ -204,7 +204,7 @@ def test_a_transaction_is_whole_or_nothing_whatever_breaks_it(opening: Callable[
     for fault in (ValueError("ours"), KeyboardInterrupt()):
         with pytest.raises(type(fault)):
             break_off(fault)
-    with transaction(repository):
+    with commit_or_rollback(repository):
         repository.put("a", [("2", b"two")])
     assert undone == ["undone", "undone"]
     assert opening().load("a") == {"2": b"two"}

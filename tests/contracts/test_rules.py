@@ -17,7 +17,7 @@ from otel_mlmon.processor.alert.alert import AlertCause
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.alert.rules.rule import RULES, AlertRule
 from otel_mlmon.processor.config.model import Config
-from otel_mlmon.processor.config.render import default_yaml
+from otel_mlmon.processor.config.render import render_default_yaml
 from otel_mlmon.processor.detect.score import ThresholdVerdict
 from otel_mlmon.reference.calibration import Calibration
 from tests.support.packages import install, run_beside
@@ -46,7 +46,7 @@ def rule(name: str) -> AlertRule:
 
 def outcome(rule: AlertRule, entry: Judged) -> object:
     _, (window, score) = entry
-    return rule.judge(replace(window, calibration=EVEN), score, OnsetCounts())
+    return rule.judge_stream(replace(window, calibration=EVEN), score, OnsetCounts())
 
 
 def test_its_section_has_a_default_and_a_sentence_for_every_key(name: str, rule: AlertRule) -> None:
@@ -54,8 +54,8 @@ def test_its_section_has_a_default_and_a_sentence_for_every_key(name: str, rule:
     assert section_type() == section_type.model_validate({})
     assert all(field.description for field in section_type.model_fields.values())
     assert section_type.__doc__
-    assert Config().model("any").rule(name) == section_type()
-    assert f"\n    {name}:\n      # Whether the rule is evaluated.\n      enabled: " in default_yaml()
+    assert Config().find_model_section("any").find_rule_section(name) == section_type()
+    assert f"\n    {name}:\n      # Whether the rule is evaluated.\n      enabled: " in render_default_yaml()
 
 
 @pytest.mark.parametrize(
@@ -91,18 +91,18 @@ def test_its_title_is_a_few_words(rule: AlertRule) -> None:
 
 def test_its_policies_are_within_their_range_and_always_the_same(rule: AlertRule) -> None:
     for stream in STREAMS:
-        policy = rule.policy(stream)
-        assert policy == rule.policy(stream)
+        policy = rule.find_detection_policy(stream)
+        assert policy == rule.find_detection_policy(stream)
         assert policy is None or 0.0 <= policy.tolerance <= 1.0
 
 
 def test_it_decides_nothing_while_a_stream_learns(rule: AlertRule) -> None:
-    for stream in filter(rule.policy, STREAMS):
+    for stream in filter(rule.find_detection_policy, STREAMS):
         assert outcome(rule, judged(stream, "learning")) is None
 
 
 def test_it_is_ok_or_undecided_without_evidence(rule: AlertRule) -> None:
-    for stream in filter(rule.policy, STREAMS):
+    for stream in filter(rule.find_detection_policy, STREAMS):
         assert outcome(rule, judged(stream, "ok")) in ("ok", None)
 
 
@@ -117,12 +117,12 @@ def breach(rule: AlertRule, stream: str, *, margin: float = 0.5) -> AlertCause |
     # So many slow or failed calls spend more than five minutes of their budget at once.
     pane = (10, 90) if stream in (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS) else (90, 10)
     _, (window, score) = judged(stream, "drift", margin=margin, pane=pane)
-    cause = rule.judge(replace(window, calibration=STEEP), replace(score, thresholds=(BREACHED,)), OnsetCounts())
+    cause = rule.judge_stream(replace(window, calibration=STEEP), replace(score, thresholds=(BREACHED,)), OnsetCounts())
     return cause if isinstance(cause, AlertCause) else None
 
 
 def test_a_breach_is_a_cause_that_says_what_and_how_much(name: str, rule: AlertRule) -> None:
-    causes = [breach(rule, stream) for stream in filter(rule.policy, STREAMS)]
+    causes = [breach(rule, stream) for stream in filter(rule.find_detection_policy, STREAMS)]
     assert causes or name in ("no_data", "version_drift", "execution_provider")
     for cause in causes:
         assert cause is not None
@@ -137,12 +137,12 @@ def test_a_breach_is_a_cause_that_says_what_and_how_much(name: str, rule: AlertR
 
 
 def test_more_evidence_makes_nothing_more_severe(rule: AlertRule) -> None:
-    assert rule.severity(()) == "warning"
-    for stream in filter(rule.policy, STREAMS):
+    assert rule.grade_severity(()) == "warning"
+    for stream in filter(rule.find_detection_policy, STREAMS):
         few, many = breach(rule, stream, margin=0.1), breach(rule, stream, margin=20.0)
         assert few is not None
         assert many is not None
-        assert rule.severity([few]) == rule.severity([many])
+        assert rule.grade_severity([few]) == rule.grade_severity([many])
 
 
 ADDED_RULE = '''
@@ -152,7 +152,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.alert.cause import rolling_counts, shift_cause
+from otel_mlmon.processor.alert.cause import build_shift_cause, count_rolling_window
 from otel_mlmon.processor.alert.rules.rule import RuleSection
 from otel_mlmon.processor.config.section import Ratio
 from otel_mlmon.processor.detect.policy import DetectionPolicy
@@ -170,20 +170,20 @@ class DominanceRule:
     section_type: ClassVar = DominanceSection
     title: ClassVar = "one label dominates"
 
-    def policy(self, stream):
+    def find_detection_policy(self, stream):
         return DetectionPolicy(tolerance=0.5, direction="both") if stream == "prediction.label" else None
 
-    def judge(self, window, score, counts):
+    def judge_stream(self, window, score, counts):
         if window.reference is None or not window.rolling.any():
             return None
-        rolling = rolling_counts(window)
+        rolling = count_rolling_window(window)
         share = max(rolling.counts) / rolling.total
         if share <= self.section.max_share:
             return "ok"
-        cause = shift_cause(window, window.reference, score, rolling, bound=self.section.max_share)
+        cause = build_shift_cause(window, window.reference, score, rolling, bound=self.section.max_share)
         return replace(cause, value=share, summary=f"a share of {share:.2f}")
 
-    def severity(self, causes):
+    def grade_severity(self, causes):
         return "critical"
 '''
 

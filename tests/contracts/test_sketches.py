@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from otel_mlmon.processor.state.repository import decode, encode
+from otel_mlmon.processor.state.repository import decode_record, encode_record
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import MANY, Moments
-from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 PARTS = st.lists(st.lists(FLOATS, max_size=12), min_size=1, max_size=5)
@@ -49,7 +49,7 @@ def stream_sketch(values: list[float]) -> StreamSketch:
     return StreamSketch(
         exponential=ExponentialHistogram.from_values(np.array(values[half:])),
         explicit={histogram.bounds: histogram},
-        categories=Categories(counts={f"{value:.0e}": 1 for value in values}),
+        categories=CategoryCounts(counts={f"{value:.0e}": 1 for value in values}),
         missing=len(values),
     )
 
@@ -58,7 +58,7 @@ MAKERS: dict[str, Callable[[list[float]], Any]] = {
     "moments": Moments.from_values,
     "histogram": lambda values: Histogram.from_values(np.array(values), (-1.0, 0.0, 0.5, 1e10)),
     "exponential": lambda values: ExponentialHistogram.from_values(np.array(values)),
-    "categories": lambda values: Categories(counts={f"{value:.0e}": 1 for value in values}),
+    "categories": lambda values: CategoryCounts(counts={f"{value:.0e}": 1 for value in values}),
     "stream_sketch": stream_sketch,
 }
 SKETCHES = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
@@ -88,7 +88,7 @@ def test_merge_is_the_same_in_any_order_and_grouping(
 
 def written(sketch: Any) -> str:
     """All that a sketch holds, to the bit."""
-    document = dict(sketch.counts) if isinstance(sketch, Categories) else sketch.to_dict()
+    document = dict(sketch.counts) if isinstance(sketch, CategoryCounts) else sketch.to_dict()
     return json.dumps(document, sort_keys=True)
 
 
@@ -140,4 +140,4 @@ def test_a_document_is_the_sketch(make: Callable[[list[float]], Any], kind: Any,
 @given(values=st.lists(FLOATS, max_size=12))
 def test_the_bytes_are_the_sketch(name: str, values: list[float]) -> None:
     sketch = MAKERS[name](values)
-    assert decode(encode(sketch), type(sketch)) == sketch
+    assert decode_record(encode_record(sketch), type(sketch)) == sketch

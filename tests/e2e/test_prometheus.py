@@ -21,7 +21,7 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.serve.prometheus import prometheus_name
+from otel_mlmon.processor.serve.prometheus import build_prometheus_name
 from tests.support.collector import CONFIGURATIONS
 from tests.support.otlp_requests import counter, request
 from tests.support.ports import free_port
@@ -167,7 +167,7 @@ def rule_queries() -> Iterator[str]:
 
 
 def test_every_metric_of_the_queries_exists() -> None:
-    known = {prometheus_name(metric) for metric in (*semconv.PROCESSOR_METRICS, *semconv.PROCESSOR_SELF_METRICS)}
+    known = {build_prometheus_name(metric) for metric in (*semconv.PROCESSOR_METRICS, *semconv.PROCESSOR_SELF_METRICS)}
     text = " ".join([*dashboard_queries(), RULES.read_text()])
     names = set(re.findall(r"\b(?:ml_drift|ml_alert|ml_model_accuracy|otel_mlmon)_[a-z_]+(?=[{\[\s)])", text))
     assert names - {"ml_drift_stream", "ml_alert_rule"} <= known

@@ -5,26 +5,26 @@ import logging
 import pytest
 
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.address import Address, parse, warn_if_exposed
+from otel_mlmon.processor.address import NetworkAddress, parse_network_address, warn_if_exposed
 
 
 @pytest.mark.parametrize(
     ("text", "address"),
     [
-        ("127.0.0.1:4317", Address("127.0.0.1", 4317)),
-        ("localhost:0", Address("localhost", 0)),
-        ("[::1]:4318", Address("::1", 4318)),
+        ("127.0.0.1:4317", NetworkAddress("127.0.0.1", 4317)),
+        ("localhost:0", NetworkAddress("localhost", 0)),
+        ("[::1]:4318", NetworkAddress("::1", 4318)),
     ],
 )
-def test_an_address_is_read_and_written(text: str, address: Address) -> None:
-    assert parse(text, option="receiver.grpc") == address
+def test_an_address_is_read_and_written(text: str, address: NetworkAddress) -> None:
+    assert parse_network_address(text, option="receiver.grpc") == address
     assert str(address) == text
 
 
 @pytest.mark.parametrize("text", ["", "4317", ":4317", "host", "host:", "host:x", "host:65536", "host:-1", "h:²"])
 def test_what_is_no_address_names_the_option(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"receiver\.grpc must be host:port"):
-        parse(text, option="receiver.grpc")
+        parse_network_address(text, option="receiver.grpc")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_what_is_no_address_names_the_option(text: str) -> None:
 def test_an_address_that_others_reach_without_tls_or_token_is_warned_of(
     host: str, is_encrypted: bool, has_token: bool, warning: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    address = Address(host, 4317)
+    address = NetworkAddress(host, 4317)
     with caplog.at_level(logging.WARNING, logger="otel_mlmon.receiver"):
         warn_if_exposed(address, option="receiver.grpc", is_encrypted=is_encrypted, has_token=has_token)
     advice = "Set both, or listen on 127.0.0.1."

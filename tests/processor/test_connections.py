@@ -242,7 +242,7 @@ def test_as_many_connections_as_the_process_may_open_files(
 def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
     first, second = make_certificate(tmp_path, "first"), make_certificate(tmp_path, "second")
     with pytest.raises(ConfigurationError, match=r"^web\.tls: the certificate and its key cannot be used: "):
-        TlsFiles(certificate=first.certificate, key=second.key).check("web.tls")
+        TlsFiles(certificate=first.certificate, key=second.key).check_files("web.tls")
     with pytest.raises(ConfigurationError, match=rf"^web\.tls: {tmp_path}/none\.pem cannot be read$"):
-        TlsFiles(certificate=first.certificate, key=first.key, client_ca=tmp_path / "none.pem").check("web.tls")
-    TlsFiles(certificate=first.certificate, key=first.key, client_ca=second.certificate).check("web.tls")
+        TlsFiles(certificate=first.certificate, key=first.key, client_ca=tmp_path / "none.pem").check_files("web.tls")
+    TlsFiles(certificate=first.certificate, key=first.key, client_ca=second.certificate).check_files("web.tls")

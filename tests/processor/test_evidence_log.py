@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from otel_mlmon.errors import StoreError
-from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.evidence_log import CYCLE, EVIDENCE, LOG, STORED_AFTER_NS, EvidenceLog
-from otel_mlmon.processor.state.repository import encode
+from otel_mlmon.processor.state.repository import encode_record
 from otel_mlmon.processor.state.sqlite import SqliteRepository
-from otel_mlmon.processor.window.progress import Absence
+from otel_mlmon.processor.window.progress import StreamAbsence
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
 from otel_mlmon.processor.window.stream import StreamWindows
-from otel_mlmon.processor.window.window import Bins, Reference, RollingWindow, StreamKey, Window
+from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, RollingWindow, StreamKey, StreamWindow
 from tests.support.observations import MODEL, SECOND, T0
 
 STREAMS = [StreamKey(MODEL, f"input.f{number}") for number in range(6)]
@@ -59,7 +59,7 @@ class Bench:
 
     def open(self) -> None:
         self.log = EvidenceLog(
-            Evaluator(
+            DriftEvaluator(
                 policy_for=lambda _: DetectionPolicy(tolerance=0.02, direction="both"),
                 alarm_line_for=lambda count: 6.0 + count / 10,
             )
@@ -87,12 +87,12 @@ class Bench:
             counts = self.rng.multinomial(300 if self.rng.random() < 0.9 else 0, shares)
             if stream in streams:
                 windows.append(self.window(stream, counts))
-        self.log.score(windows)
+        self.log.score_panes(windows)
         if is_saved:
             self.save()
 
-    def window(self, stream: StreamKey, counts: Any) -> Window:
-        return Window(
+    def window(self, stream: StreamKey, counts: Any) -> StreamWindow:
+        return StreamWindow(
             stream=stream,
             start_ns=self.now_ns - PANE_NS,
             end_ns=self.now_ns,
@@ -100,25 +100,27 @@ class Bench:
             pane=counts,
             rolling=np.array([5, 5, 5, 5]),
             rolling_start_ns=self.now_ns - PANE_NS,
-            absence=None if counts.any() else Absence(self.now_ns - PANE_NS, 3, 9),
+            absence=None if counts.any() else StreamAbsence(self.now_ns - PANE_NS, 3, 9),
         )
 
     def save(self, *, is_last: bool = False) -> None:
         self.log.save(self.repository, now_ns=self.now_ns, is_last=is_last)
         self.repository.commit()
-        self.log.note_saved()
+        self.log.mark_saved()
 
     def facts(self) -> dict[StreamKey, tuple[bytes, str]]:
         """Evidence and score of each stream."""
         evaluator = self.log.evaluator
         return {
-            stream: (encode(evaluator.state(stream)), repr(self.log.scores[stream]))
+            stream: (encode_record(evaluator.state(stream)), repr(self.log.scores[stream]))
             for stream in sorted(evaluator.streams())
         }
 
 
-def make_reference(count: int) -> Reference:
-    return Reference(bins=Bins(names=("a", "b", "c", "d"), is_ordered=False), counts=np.full(4, count // 4))
+def make_reference(count: int) -> ReferenceCounts:
+    return ReferenceCounts(
+        bins=HistogramBins(names=("a", "b", "c", "d"), is_ordered=False), counts=np.full(4, count // 4)
+    )
 
 
 @pytest.fixture
@@ -171,7 +173,7 @@ def test_evidence_against_a_new_reference_is_stored_at_once(bench: Bench) -> Non
 def test_what_was_dropped_does_not_come_back(bench: Bench) -> None:
     for _ in range(20):
         bench.pane()
-    bench.log.drop([STREAMS[0], STREAMS[1]])
+    bench.log.drop_stream([STREAMS[0], STREAMS[1]])
     bench.pane(streams=STREAMS[1:])
     del bench.references[STREAMS[0]]
     before = bench.facts()
@@ -186,7 +188,7 @@ def test_a_commit_that_fails_is_made_good_by_the_next(bench: Bench) -> None:
         if number % 3 == 1:
             bench.repository.refuses = True
             if number == 16:
-                bench.log.drop(STREAMS[2:3])
+                bench.log.drop_stream(STREAMS[2:3])
             with pytest.raises(StoreError):
                 bench.pane()
             bench.repository.refuses = False
@@ -207,7 +209,7 @@ def test_evidence_that_is_judged_otherwise_now_is_not_replayed(bench: Bench) -> 
     stored = {stream: bench.log.scores[stream] for stream in STREAMS}
     tolerance = 0.05
     bench.log = EvidenceLog(
-        Evaluator(
+        DriftEvaluator(
             policy_for=lambda _: DetectionPolicy(tolerance=tolerance, direction="both"), alarm_line_for=lambda _: 7.0
         )
     )
@@ -240,7 +242,7 @@ def test_a_cycle_is_stored_with_the_evidence_of_its_stream(bench: Bench) -> None
 def test_learning_streams_are_stored_without_evidence(bench: Bench) -> None:
     bench.now_ns += PANE_NS
     window = replace(bench.window(STREAMS[0], np.zeros(0, dtype=np.int64)), reference=None, learned=40)
-    bench.log.score([window])
+    bench.log.score_panes([window])
     bench.save()
     assert bench.repository.puts == Counter({EVIDENCE.name: 1})
     bench.restart()

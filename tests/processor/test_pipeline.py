@@ -20,7 +20,7 @@ from otel_mlmon.processor.notify.dispatcher import OutboxEntry
 from otel_mlmon.processor.pipeline import ProcessorPipeline
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, ProviderFallback, TelemetryItem
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
-from otel_mlmon.processor.settings import Settings
+from otel_mlmon.processor.settings import ProcessorSettings
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.embedding import encode_profile
 from otel_mlmon.reference.profile import Profile
@@ -34,7 +34,7 @@ DRIFTED = {"a": 10, "b": 30, "c": 20, "d": 40}
 SQLITE_TRANSACTION = 22
 
 
-def settings(folder: Path, **models: Any) -> Settings:
+def settings(folder: Path, **models: Any) -> ProcessorSettings:
     path = folder / "mlmon.yaml"
     document = {
         "storage": {"path": str(folder / "data")},
@@ -43,7 +43,7 @@ def settings(folder: Path, **models: Any) -> Settings:
         "alerts": {"keep_firing_for": "0s"},
     }
     path.write_text(json.dumps(document), encoding="utf-8")
-    return Settings(load_config(path, {}))
+    return ProcessorSettings(load_config(path, {}))
 
 
 class ListDispatcher:
@@ -77,7 +77,7 @@ class ListDispatcher:
 class Bench:
     """A pipeline without its thread: each `pane` is one turn."""
 
-    settings: Settings
+    settings: ProcessorSettings
     notified: list[Alert] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
     telemetry: SelfTelemetry = field(default_factory=SelfTelemetry)
@@ -313,7 +313,7 @@ def test_a_model_that_was_silent_for_the_retention_is_forgotten_by_every_step(tm
         bench.turn()
     assert changes(bench.notified) == [("no_data", RuleState.NO_DATA), ("no_data", RuleState.OK)]
     for _ in range(2):
-        assert (bench.pipeline.read()["models"], bench.pipeline._alerts.record().models) == ({}, [])
+        assert (bench.pipeline.read()["models"], bench.pipeline._alerts.build_record().models) == ({}, [])
         bench.kill()
         bench.open()
     bench.kill()
@@ -328,7 +328,10 @@ def test_a_processor_that_was_down_for_the_retention_forgets_what_waited_too(tmp
     bench.clock.now_ns += 15 * 86_400 * SECOND
     bench.open()
     bench.turn()
-    assert (bench.pipeline._alerts.record().models, list(bench.pipeline._evidence.evaluator.streams())) == ([], [])
+    assert (bench.pipeline._alerts.build_record().models, list(bench.pipeline._evidence.evaluator.streams())) == (
+        [],
+        [],
+    )
     bench.kill()
 
 

@@ -7,7 +7,7 @@ import pytest
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.settings import Settings
+from otel_mlmon.processor.settings import ProcessorSettings
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.types import ModelKey
@@ -16,10 +16,10 @@ DIGITS = ModelKey("digits", "1")
 FRAUD = ModelKey("fraud", "7")
 
 
-def settings_of(folder: Path, text: str = "") -> Settings:
+def settings_of(folder: Path, text: str = "") -> ProcessorSettings:
     path = folder / "mlmon.yaml"
     path.write_text(text, encoding="utf-8")
-    return Settings(load_config(path, {}))
+    return ProcessorSettings(load_config(path, {}))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def settings_of(folder: Path, text: str = "") -> Settings:
     ],
 )
 def test_each_stream_is_judged_as_its_rule_says(tmp_path: Path, stream: str, policy: DetectionPolicy) -> None:
-    assert settings_of(tmp_path).policy(StreamKey(DIGITS, stream)) == policy
+    assert settings_of(tmp_path).find_detection_policy(StreamKey(DIGITS, stream)) == policy
 
 
 def test_a_model_has_its_own_bounds_and_the_rest_from_the_star(tmp_path: Path) -> None:
@@ -44,8 +44,9 @@ models:
   fraud: {latency: {threshold: 50ms, max_ratio: 5%}, prediction_drift: {enabled: false}}
 """
     settings = settings_of(tmp_path, text)
-    assert settings.policy(StreamKey(FRAUD, "prediction.label")) is None
-    assert settings.policy(StreamKey(FRAUD, "input.amount")) == DetectionPolicy(tolerance=0.08, direction="both")
+    assert settings.find_detection_policy(StreamKey(FRAUD, "prediction.label")) is None
+    policy = settings.find_detection_policy(StreamKey(FRAUD, "input.amount"))
+    assert policy == DetectionPolicy(tolerance=0.08, direction="both")
     fraud, digits = settings.model_settings(FRAUD), settings.model_settings(DIGITS)
     assert (fraud.latency_threshold_s, fraud.latency_max_ratio, fraud.max_labels) == (0.05, 0.05, 20)
     assert (digits.latency_threshold_s, digits.latency_max_ratio, digits.max_labels) == (0.2, 0.01, 20)

@@ -4,7 +4,7 @@ from typing import Any
 
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.detect.policy import DetectionPolicy, Threshold
-from otel_mlmon.processor.settings import Settings
+from otel_mlmon.processor.settings import ProcessorSettings
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.types import ModelKey
 
@@ -15,12 +15,12 @@ RULES = [
 ]
 
 
-def settings_of(**model: Any) -> Settings:
-    return Settings(Config.model_validate({"models": {"fraud": model}}))
+def settings_of(**model: Any) -> ProcessorSettings:
+    return ProcessorSettings(Config.model_validate({"models": {"fraud": model}}))
 
 
-def policy(settings: Settings, stream: str) -> DetectionPolicy | None:
-    return settings.policy(StreamKey(MODEL, stream))
+def policy(settings: ProcessorSettings, stream: str) -> DetectionPolicy | None:
+    return settings.find_detection_policy(StreamKey(MODEL, stream))
 
 
 def test_without_rules_there_are_no_thresholds_and_the_rule_is_off() -> None:

@@ -14,8 +14,8 @@ from otel_mlmon.sketch.exponential import (
     MAX_SCALE,
     MIN_SCALE,
     ExponentialHistogram,
-    bucket_middles,
-    bucket_range,
+    compute_bucket_middles,
+    compute_bucket_range,
     compute_indices,
     compute_ordinals,
 )
@@ -33,7 +33,7 @@ def sketch(*values: float) -> ExponentialHistogram:
 @given(MAGNITUDES, st.integers(min_value=MIN_SCALE, max_value=6))
 def test_a_magnitude_lies_in_its_bucket(magnitude: float, scale: int) -> None:
     index = int(compute_indices(np.array([magnitude]), scale)[0])
-    low, high = bucket_range(index + BIAS, scale)
+    low, high = compute_bucket_range(index + BIAS, scale)
     # The bounds are rounded themselves, by less than a part in 10^12.
     assert low * (1 - 1e-12) <= magnitude <= high * (1 + 1e-12)
 
@@ -94,7 +94,7 @@ def test_of_buckets_is_of_values() -> None:
         moments=Moments(count=10),
     )
     # (1, 2] once, (4, 8] three times, [-4, -2) four times
-    assert [bucket_range(ordinal, 0) for ordinal in counted.ordinals.tolist()] == [
+    assert [compute_bucket_range(ordinal, 0) for ordinal in counted.ordinals.tolist()] == [
         (-4.0, -2.0),
         (0.0, 0.0),
         (1.0, 2.0),
@@ -235,9 +235,9 @@ def test_a_document_may_be_as_wide_as_a_histogram(width: int, *, is_refused: boo
 
 
 def test_values_of_the_range_of_a_bucket_are_bounded_by_it() -> None:
-    assert bucket_range(BIAS - 1, 0) == (0.5, 1.0)
-    assert bucket_range(-BIAS, 1) == (-math.sqrt(2.0), -1.0)
-    assert bucket_range(BIAS + 1023, 0) == (2.0**1023, math.inf)
+    assert compute_bucket_range(BIAS - 1, 0) == (0.5, 1.0)
+    assert compute_bucket_range(-BIAS, 1) == (-math.sqrt(2.0), -1.0)
+    assert compute_bucket_range(BIAS + 1023, 0) == (2.0**1023, math.inf)
 
 
 def test_bins_over_ordinals_include_their_upper_cut() -> None:
@@ -331,7 +331,7 @@ def test_hidden_values_of_parts_merge_to_those_of_all(left: list[float], right: 
 @pytest.mark.parametrize("value", [5e-324, -5e-324, 1.7e308, -1.7e308, 0.0, 1.0, 2.0, -4.0])
 @pytest.mark.parametrize("scale", [MAX_HIDDEN_SCALE, MAX_SCALE])
 def test_the_middle_of_an_extreme_value_is_finite_and_of_its_sign(value: float, scale: int) -> None:
-    (middle,) = bucket_middles(compute_ordinals(np.array([value]), scale), scale).tolist()
+    (middle,) = compute_bucket_middles(compute_ordinals(np.array([value]), scale), scale).tolist()
     assert math.isfinite(middle)
     assert np.sign(middle) == np.sign(value)
     assert middle == pytest.approx(value, rel=1e-3)
@@ -340,4 +340,4 @@ def test_the_middle_of_an_extreme_value_is_finite_and_of_its_sign(value: float, 
 def test_the_middle_of_a_bucket_beyond_all_numbers_is_a_number() -> None:
     far = np.array([BIAS + (1 << 35), -(BIAS + (1 << 35)), 0])
     largest = float(np.finfo(np.float64).max)
-    assert bucket_middles(far, MAX_SCALE).tolist() == [largest, -largest, 0.0]
+    assert compute_bucket_middles(far, MAX_SCALE).tolist() == [largest, -largest, 0.0]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 
 
 def explicit(*values: float, bounds: tuple[float, ...] = (1.0, 10.0)) -> StreamSketch:
@@ -27,7 +27,9 @@ SKETCHES = st.builds(
     explicit=st.lists(st.sampled_from([(1.0,), (1.0, 10.0)]), max_size=2, unique=True).map(
         lambda keys: {bounds: Histogram.from_values(np.array([0.5, 3.0]), bounds) for bounds in keys}
     ),
-    categories=st.dictionaries(st.sampled_from("abc"), st.integers(1, 3)).map(lambda counts: Categories(counts=counts)),
+    categories=st.dictionaries(st.sampled_from("abc"), st.integers(1, 3)).map(
+        lambda counts: CategoryCounts(counts=counts)
+    ),
     missing=st.integers(0, 2),
 )
 
@@ -80,7 +82,7 @@ def test_points_of_the_largest_counts_add_up_to_a_document_that_is_read_again(me
     point = StreamSketch(
         exponential=ExponentialHistogram(scale=0, ordinals=np.array([0]), counts=most),
         explicit={(1.0,): Histogram(bounds=(1.0,), counts=np.append(most, 0))},
-        categories=Categories(counts={"a": 2**53}),
+        categories=CategoryCounts(counts={"a": 2**53}),
         missing=2**53,
     )
     total = point
@@ -91,8 +93,8 @@ def test_points_of_the_largest_counts_add_up_to_a_document_that_is_read_again(me
 
 
 def test_no_class_is_lost_beside_missing_values() -> None:
-    part = StreamSketch(categories=Categories(counts={"a": 2}), missing=1)
-    assert part.merge(part) == StreamSketch(categories=Categories(counts={"a": 4}), missing=2)
+    part = StreamSketch(categories=CategoryCounts(counts={"a": 2}), missing=1)
+    assert part.merge(part) == StreamSketch(categories=CategoryCounts(counts={"a": 4}), missing=2)
 
 
 @settings(deadline=None)

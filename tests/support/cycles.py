@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.cycle import DAY_NS
-from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
+from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, StreamKey, StreamWindow
 from otel_mlmon.types import ModelKey
 
 MONDAY = 4
@@ -60,14 +60,14 @@ def judge(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Returns whether each stream is in drift after each pane, shape (streams, days, panes)."""
     streams, days, panes, bins = counts.shape
     flat = counts.reshape(streams, days * panes, bins)
-    evaluator = Evaluator(policy_for=lambda _: POLICY, alarm_line_for=lambda _: LOG10_LINE, statistics={})
-    names = Bins(names=tuple("abcd"[:bins]), is_ordered=False)
-    references = [Reference(bins=names, counts=counts[:, 0, :8].sum(1)[stream]) for stream in range(streams)]
+    evaluator = DriftEvaluator(policy_for=lambda _: POLICY, alarm_line_for=lambda _: LOG10_LINE, statistics={})
+    names = HistogramBins(names=tuple("abcd"[:bins]), is_ordered=False)
+    references = [ReferenceCounts(bins=names, counts=counts[:, 0, :8].sum(1)[stream]) for stream in range(streams)]
     result = np.zeros((streams, days * panes), dtype=bool)
     for pane in range(days * panes):
         start_ns = MONDAY * DAY_NS + pane * DAY_NS // panes
         scores = evaluator.evaluate(
-            Window(
+            StreamWindow(
                 stream=StreamKey(ModelKey("cycle", ""), f"input.{stream}"), start_ns=start_ns,
                 end_ns=start_ns + DAY_NS // panes, reference=references[stream], pane=flat[stream, pane],
                 rolling=flat[stream, pane], rolling_start_ns=start_ns,

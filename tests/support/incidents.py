@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.serve.page.source import Source
+from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.testing.telemetry import MetricsRequestBuilder
 from otel_mlmon.types import ModelKey
@@ -210,7 +210,7 @@ def loaded_model(model: str, version: str, requested: str, provider: str, *, tim
     return request
 
 
-def source_of(processor: SimulatedProcessor) -> Source:
+def source_of(processor: SimulatedProcessor) -> PageSource:
     """Returns what a page about a simulated processor is made of."""
     pipeline = processor._pipeline
-    return Source(overview=pipeline.read(), setup=SETUP, history=pipeline.history, now_ns=processor.now_ns)
+    return PageSource(overview=pipeline.read(), setup=SETUP, history=pipeline.history, now_ns=processor.now_ns)

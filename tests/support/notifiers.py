@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.config.section import Section
+from otel_mlmon.processor.config.section import ConfigSection
 
 
 @dataclass(slots=True)
@@ -20,10 +20,10 @@ class ScriptedNotifier:
     calls: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
 
-    section_type: ClassVar = Section
+    section_type: ClassVar = ConfigSection
 
     @classmethod
-    def create(cls, section: Section, emit_event: Any) -> ScriptedNotifier:
+    def create(cls, section: ConfigSection, emit_event: Any) -> ScriptedNotifier:
         return cls()
 
     def notify(self, alert: Alert) -> None:

@@ -12,7 +12,7 @@ from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity
 from otel_mlmon.processor.state.repository import Repository
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.reference import ModelWindowSettings
-from otel_mlmon.processor.window.window import Window, WindowSettings
+from otel_mlmon.processor.window.window import StreamWindow, WindowSettings
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.table import AnyHistogram, PointValue
@@ -46,7 +46,7 @@ class Bench:
     max_streams: int = 10_000
     max_series: int = 100_000
     max_models: int = 1_000
-    out: list[Window] = field(default_factory=list)
+    out: list[StreamWindow] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.panes = self._aggregator()
@@ -71,7 +71,7 @@ class Bench:
         self.clock.now_ns = max(self.clock.now_ns, observation.time_ns)
         return self.panes.add(observation)
 
-    def flush(self) -> list[Window]:
+    def flush(self) -> list[StreamWindow]:
         """Closes all open panes, as if the models fell silent."""
         self.clock.now_ns += 3600 * SECOND
         closed = self.panes.close_panes(self.clock.now_ns)
@@ -114,7 +114,7 @@ def numbers(*values: float) -> ExponentialHistogram:
     return ExponentialHistogram.from_values(np.array(values, dtype=np.float64))
 
 
-def facts(windows: list[Window], keep: Callable[[Window], bool] = lambda _: True) -> list[object]:
+def facts(windows: list[StreamWindow], keep: Callable[[StreamWindow], bool] = lambda _: True) -> list[object]:
     """Converts windows to values that compare."""
     return [
         (

@@ -9,7 +9,7 @@ from typing import Any
 from otel_mlmon.processor.alert.alert import Alert, AlertAddresses, AlertCause, AlertLink, RuleState
 from otel_mlmon.processor.alert.document import build_alert_document
 from otel_mlmon.processor.serve.api import create_app
-from otel_mlmon.processor.serve.page.history import History
+from otel_mlmon.processor.serve.page.history import PageHistory
 from otel_mlmon.processor.serve.server import WebServer
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.testing.simulated_processor import START_NS
@@ -23,7 +23,7 @@ HOSTILE = (
 
 
 @contextmanager
-def serve_page(read: Callable[[], dict[str, Any]], history: History) -> Iterator[str]:
+def serve_page(read: Callable[[], dict[str, Any]], history: PageHistory) -> Iterator[str]:
     """Serves the page and the API on a port of loopback; gives its address.
 
     Args:
@@ -67,7 +67,7 @@ def hostile_alert(name: str, document: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def hostile_fleet() -> Iterator[tuple[dict[str, Any], History]]:
+def hostile_fleet() -> Iterator[tuple[dict[str, Any], PageHistory]]:
     """Simulates models whose names, versions, environments, labels, features and alerts are hostile."""
     with SimulatedProcessor({"models": {"*": {"reference": {"learn": 100}}}}) as processor:
         for _ in range(3):

@@ -28,13 +28,13 @@ from otel_mlmon import semconv
 from otel_mlmon.processor.receive.attributes import (
     Attributes,
     PointError,
-    attributes_of,
-    canonical_text,
+    encode_canonical_text,
     hash_text,
-    name_of,
+    read_attributes,
+    read_name,
 )
 from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity
-from otel_mlmon.processor.receive.decode import DecodedRequest, read_model_key, service_key
+from otel_mlmon.processor.receive.decode import DecodedRequest, read_model_key, read_service_key
 from otel_mlmon.processor.receive.sketches import MAX_BUCKETS, MAX_COUNT
 from otel_mlmon.sketch.exponential import MAX_SCALE, MIN_SCALE, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -87,8 +87,8 @@ def decode_plainly(request: ExportMetricsServiceRequest) -> DecodedRequest:
     """
     collector = _PlainCollector()
     for resource_metrics in request.resource_metrics:
-        resource = attributes_of(resource_metrics.resource.attributes)
-        canonical_resource = canonical_text(resource)
+        resource = read_attributes(resource_metrics.resource.attributes)
+        canonical_resource = encode_canonical_text(resource)
         for scope_metrics in resource_metrics.scope_metrics:
             if scope_metrics.scope.name == semconv.PROCESSOR_SCOPE:
                 collector.loop_dropped += sum(map(_metric_size, scope_metrics.metrics))
@@ -118,9 +118,9 @@ def _decode_scope(
 
 
 def _scope_context(scope_metrics: ScopeMetrics, resource: Attributes, canonical_resource: str) -> _PlainContext:
-    scope = attributes_of(scope_metrics.scope.attributes)
-    parts = (canonical_resource, scope_metrics.scope.name, scope_metrics.scope.version, canonical_text(scope))
-    model = read_model_key(scope, resource, default=service_key(resource))
+    scope = read_attributes(scope_metrics.scope.attributes)
+    parts = (canonical_resource, scope_metrics.scope.name, scope_metrics.scope.version, encode_canonical_text(scope))
+    model = read_model_key(scope, resource, default=read_service_key(resource))
     return _PlainContext(model=model, identity=ascii(parts), sender=hash_text(ascii(canonical_resource)))
 
 
@@ -186,7 +186,7 @@ def _decode_point(
 
 
 def _identify(pairs: Iterable[KeyValue], definition: semconv.Metric, context: _PlainContext) -> PointIdentity:
-    return _identify_attributes(attributes_of(pairs), definition, context)
+    return _identify_attributes(read_attributes(pairs), definition, context)
 
 
 def _identify_attributes(attributes: Attributes, definition: semconv.Metric, context: _PlainContext) -> PointIdentity:
@@ -196,12 +196,12 @@ def _identify_attributes(attributes: Attributes, definition: semconv.Metric, con
     split = definition.attributes
     if definition.name in _NAMED and split[0] not in attributes:
         raise PointError(_NAMED[definition.name])
-    identity = ascii((context.identity, definition.name, canonical_text(attributes)))
+    identity = ascii((context.identity, definition.name, encode_canonical_text(attributes)))
     return PointIdentity(
         model=model,
         metric=definition.name,
-        key=name_of(attributes, split[0]) if split else "",
-        category=name_of(attributes, split[1]) if len(split) > 1 else "",
+        key=read_name(attributes, split[0]) if split else "",
+        category=read_name(attributes, split[1]) if len(split) > 1 else "",
         sender=context.sender,
         series=hash_text(identity),
     )

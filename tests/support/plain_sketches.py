@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from otel_mlmon import semconv
 from otel_mlmon.processor.window.series import FAILED, OK, list_streams
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 from otel_mlmon.sketch.table import PointValue
 
 
@@ -34,7 +34,7 @@ def _build_sketches(metric: str, name: str, category: str, increment: PointValue
 
 
 def _count_class(label: str, count: int) -> StreamSketch:
-    return StreamSketch(categories=Categories(counts={label: count} if count else {}))
+    return StreamSketch(categories=CategoryCounts(counts={label: count} if count else {}))
 
 
 def merge_streams(panes: Iterable[Mapping[str, StreamSketch]]) -> dict[str, StreamSketch]:

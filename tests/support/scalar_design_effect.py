@@ -12,9 +12,9 @@ import numpy as np
 
 from otel_mlmon.processor.detect.dispersion import (
     combine_levels,
-    degrees_of_freedom,
-    level_coefficients,
-    trimmed_divisors,
+    compute_degrees_of_freedom,
+    compute_level_coefficients,
+    compute_trimmed_divisors,
 )
 
 SIZES = (50, 200, 800, 3_200, 12_800, 51_200)
@@ -24,8 +24,8 @@ class ScalarDesignEffect:
     """The design effect of one stream, computed one number at a time."""
 
     def __init__(self, shares: Sequence[float]) -> None:
-        self.freedom = degrees_of_freedom(np.array(shares))
-        self.divisors = trimmed_divisors(self.freedom).tolist()
+        self.freedom = compute_degrees_of_freedom(np.array(shares))
+        self.divisors = compute_trimmed_divisors(self.freedom).tolist()
         self.long_run, self.long_run_total, self.items = [20.0 * share for share in shares], 20.0, 0.0
         self.blocks = [[0.0] * len(shares) for _ in SIZES]
         self.means: list[list[tuple[float, list[float]]]] = [[] for _ in SIZES]
@@ -97,5 +97,5 @@ class ScalarDesignEffect:
             for values in self.differences
         ]
         counts = np.array([[len(values) for values in self.differences]])
-        phi, divisor = combine_levels(np.array([levels]), level_coefficients(counts, np.array([self.freedom])))
+        phi, divisor = combine_levels(np.array([levels]), compute_level_coefficients(counts, np.array([self.freedom])))
         return float(phi[0]), float(divisor[0])

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from otel_mlmon.processor.detect.score import Score, State
-from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
+from otel_mlmon.processor.detect.score import DriftScore, State
+from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, StreamKey, StreamWindow
 from otel_mlmon.types import ModelKey
 
 MODEL = ModelKey("digits", "1")
 SECOND_NS = 1_000_000_000
 PANE_NS = 10 * SECOND_NS
 
-Judged = tuple[StreamKey, tuple[Window, Score]]
+Judged = tuple[StreamKey, tuple[StreamWindow, DriftScore]]
 
 
 def judged(
@@ -33,14 +33,14 @@ def judged(
     exemplars: tuple[str, ...] = (),
 ) -> Judged:
     """Builds window and score of one stream after one pane; `means` are of reference, rolling window and pane."""
-    bins = Bins(names=tuple(names), is_ordered=is_ordered)
-    window = Window(
+    bins = HistogramBins(names=tuple(names), is_ordered=is_ordered)
+    window = StreamWindow(
         stream=StreamKey(model, stream),
         start_ns=0,
         end_ns=PANE_NS,
         reference=None
         if state == "learning"
-        else Reference(bins=bins, counts=np.array(reference, dtype=np.int64), mean=means[0]),
+        else ReferenceCounts(bins=bins, counts=np.array(reference, dtype=np.int64), mean=means[0]),
         pane=np.array(() if state == "learning" else pane, dtype=np.int64),
         pane_mean=means[2],
         rolling=np.array(pane if rolling is None else rolling, dtype=np.int64),
@@ -49,7 +49,7 @@ def judged(
         exemplars=exemplars,
     )
     is_drift = state == "drift"
-    score = Score(
+    score = DriftScore(
         state=state,
         log10_evidence=7.0 + margin if is_drift else 0.0,
         log10_alarm_line=7.0,

@@ -11,7 +11,7 @@ from otel_mlmon.types import ModelKey
 
 @dataclass(frozen=True)
 class Standing:
-    """A reference of a model version for tests, in the shape of `processor.serve.references.Exportable`."""
+    """A reference of a model version for tests, in the shape of `processor.serve.references.ExportableReference`."""
 
     profile: dict[str, Any] | None = None
     learning: Mapping[str, tuple[int, int]] = field(default_factory=dict)

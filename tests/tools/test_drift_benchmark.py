@@ -13,7 +13,7 @@ from benchmarks.drift import accuracy, faults, rare, results
 from benchmarks.drift.acceptance import find_kind, run_quiet, run_shift
 from benchmarks.drift.accuracy_chunks import draw_chunks
 from benchmarks.drift.days import KINDS, MONDAY, Plan, Shift, draw_days
-from otel_mlmon.processor.detect.accuracy import estimate
+from otel_mlmon.processor.detect.accuracy import estimate_accuracy
 
 
 def test_weeks_begin_on_a_monday() -> None:
@@ -61,7 +61,7 @@ def test_the_interval_of_the_accuracy_holds_on_shifted_chunks_of_a_real_table() 
     held = []
     for chunk in draw_chunks(draw, seed=11, splits=4):
         calibration = chunk.pool.calibration
-        estimated = estimate(calibration.right, calibration.total, chunk.window)
+        estimated = estimate_accuracy(calibration.right, calibration.total, chunk.window)
         assert estimated is not None
         held.append(estimated.low <= chunk.accuracy <= estimated.high)
     assert not is_tuned

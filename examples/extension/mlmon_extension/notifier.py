@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.config.section import Section
+from otel_mlmon.processor.config.section import ConfigSection
 from otel_mlmon.processor.notify.notifier import TransientError
 
 
-class FileSection(Section):
+class FileSection(ConfigSection):
     """Alerts as lines of a file."""
 
     path: Path = Field(default=Path("alerts.txt"), description="The file; it is created if it is not there.")

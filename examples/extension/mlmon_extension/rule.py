@@ -13,8 +13,8 @@ from otel_mlmon.processor.alert.cause import OnsetCounts, build_shift_cause, cou
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
 from otel_mlmon.processor.config.section import Ratio
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.window.window import Window
+from otel_mlmon.processor.detect.score import DriftScore
+from otel_mlmon.processor.window.window import StreamWindow
 
 
 class DominanceSection(RuleSection):
@@ -31,11 +31,11 @@ class DominanceRule:
     section_type: ClassVar = DominanceSection
     title: ClassVar = "one label dominates"
 
-    def policy(self, stream: str) -> DetectionPolicy | None:
+    def find_detection_policy(self, stream: str) -> DetectionPolicy | None:
         """Names the streams that the rule judges: the labels."""
         return DetectionPolicy(tolerance=0.02, direction="both") if stream == "prediction.label" else None
 
-    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+    def judge_stream(self, window: StreamWindow, score: DriftScore, counts: OnsetCounts) -> Judgement:
         """Compares the largest share with what is allowed; says nothing while the reference is learned."""
         if window.reference is None or not window.rolling.any():
             return None
@@ -46,6 +46,6 @@ class DominanceRule:
         cause = build_shift_cause(window, window.reference, score, rolling, bound=self.section.max_share)
         return replace(cause, value=share, summary=f"a share of {share:.2f}")
 
-    def severity(self, causes: Iterable[AlertCause]) -> Severity:
+    def grade_severity(self, causes: Iterable[AlertCause]) -> Severity:
         """Takes every breach for critical."""
         return "critical"

@@ -287,7 +287,7 @@ def _sum_of_middles(aggregation: Any) -> float:
         if len(buckets):
             indices = np.arange(buckets.index_start, buckets.index_end + 1)
             counts = np.array(buckets.counts)[indices - buckets.index_base]  # a ring
-            middles = exponential.bucket_middles(indices + exponential.BIAS, aggregation._mapping.scale)
+            middles = exponential.compute_bucket_middles(indices + exponential.BIAS, aggregation._mapping.scale)
             total += sign * float(counts @ middles)
     return total
 
@@ -296,7 +296,7 @@ def _sum_of_middles(aggregation: Any) -> float:
 def _explicit_buckets(boundaries: tuple[float, ...]) -> tuple[Floats, Floats]:
     """Returns the boundaries of an explicit histogram as an array, and the middles of its buckets."""
     bounds = np.array(boundaries, dtype=np.float64)
-    return bounds, histogram.bucket_middles(bounds)
+    return bounds, histogram.compute_bucket_middles(bounds)
 
 
 def _add_exemplar(aggregation: Any, measurement: Any) -> None:

@@ -95,7 +95,7 @@ class AlertAnnouncer:
         if not entry.is_notified or entry.is_withheld or entry.alert is None:
             return False
         news = [stream for stream in entry.causes if stream not in entry.notified_streams]
-        if entry.alert.severity == "warning" and rule.severity(entry.causes.values()) == "critical":
+        if entry.alert.severity == "warning" and rule.grade_severity(entry.causes.values()) == "critical":
             news.append(SEVERITY)
         if set(news) - set(entry.news):
             entry.news_since_ns = entry.news_since_ns if entry.news else now_ns

@@ -18,8 +18,8 @@ from typing import Final
 from otel_mlmon import semconv, streams
 from otel_mlmon.processor.alert import move
 from otel_mlmon.processor.alert.alert import AlertCause
-from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.window.window import Bins, Reference, Window
+from otel_mlmon.processor.detect.score import DriftScore
+from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, StreamWindow
 from otel_mlmon.types import Counts
 
 MAX_CLASSES: Final = 3
@@ -71,7 +71,7 @@ class OnsetCounts:
     def __init__(self, counts: dict[str, BinCounts] | None = None) -> None:
         self.by_stream: dict[str, BinCounts] = counts if counts is not None else {}
 
-    def add(self, window: Window, score: Score) -> None:
+    def add(self, window: StreamWindow, score: DriftScore) -> None:
         """Adds a pane of a stream; starts again when the onset of its drift moves, and stops when the drift is over."""
         stream, reference = window.stream.stream, window.reference
         if not score.since_ns or reference is None:
@@ -83,14 +83,14 @@ class OnsetCounts:
             pane = _merge_counts(earlier, pane, reference.bins)
         self.by_stream[stream] = pane
 
-    def since_onset(self, window: Window) -> BinCounts:
+    def since_onset(self, window: StreamWindow) -> BinCounts:
         """Returns a stream's counts since the onset of its drift, or of the rolling window if that has fewer."""
         rolling = count_rolling_window(window)
         counts = self.by_stream.get(window.stream.stream)
         return counts if counts is not None and 0 < counts.total < rolling.total else rolling
 
 
-def count_rolling_window(window: Window) -> BinCounts:
+def count_rolling_window(window: StreamWindow) -> BinCounts:
     """Returns the number of values of a stream in each bin of the rolling window."""
     return BinCounts(counts=_as_tuple(window.rolling), mean=window.rolling_mean)
 
@@ -103,7 +103,7 @@ def rank_causes(causes: Iterable[AlertCause]) -> tuple[AlertCause, ...]:
     return tuple(sorted(causes, key=lambda cause: (-round(cause.margin, 2), -cause.value, cause.stream)))
 
 
-def compute_shares(counts: Counts | tuple[int, ...]) -> tuple[float, ...]:
+def compute_bin_shares(counts: Counts | tuple[int, ...]) -> tuple[float, ...]:
     """Divides counts by their sum, so that they add up to 1; all are 0 if nothing was counted."""
     numbers = [int(count) for count in counts]
     total = sum(numbers)
@@ -111,7 +111,13 @@ def compute_shares(counts: Counts | tuple[int, ...]) -> tuple[float, ...]:
 
 
 def build_ratio_cause(
-    window: Window, reference: Reference, score: Score, onset_counts: OnsetCounts, *, bound: float, of: str
+    window: StreamWindow,
+    reference: ReferenceCounts,
+    score: DriftScore,
+    onset_counts: OnsetCounts,
+    *,
+    bound: float,
+    of: str,
 ) -> AlertCause:
     """Describes for an alert a stream of calls of which too many are slow or have failed.
 
@@ -124,9 +130,9 @@ def build_ratio_cause(
         of: What the calls in the last bin are: `failed`, `over 200 ms`.
     """
     counts = onset_counts.since_onset(window)
-    reference_shares, current_shares = compute_shares(reference.counts), compute_shares(counts.counts)
+    reference_shares, current_shares = compute_bin_shares(reference.counts), compute_bin_shares(counts.counts)
     value = format_percent(current_shares[-1])
-    since_onset = compute_shares(onset_counts.by_stream.get(window.stream.stream, counts).counts)
+    since_onset = compute_bin_shares(onset_counts.by_stream.get(window.stream.stream, counts).counts)
     lasted_s = (window.end_ns - score.since_ns) / 1e9 if score.since_ns else 0.0
     return AlertCause(
         stream=window.stream.stream,
@@ -149,7 +155,7 @@ def build_ratio_cause(
 
 
 def build_shift_cause(
-    window: Window, reference: Reference, score: Score, counts: BinCounts, *, bound: float
+    window: StreamWindow, reference: ReferenceCounts, score: DriftScore, counts: BinCounts, *, bound: float
 ) -> AlertCause:
     """Describes for an alert a stream whose distribution moved, by its total variation from the reference.
 
@@ -161,9 +167,9 @@ def build_shift_cause(
         bound: The total variation that is tolerated.
     """
     stream, bins = window.stream.stream, reference.bins
-    reference_shares, current_shares = compute_shares(reference.counts), compute_shares(counts.counts)
+    reference_shares, current_shares = compute_bin_shares(reference.counts), compute_bin_shares(counts.counts)
     value = math.fsum(abs(share - other) for share, other in zip(reference_shares, current_shares, strict=True)) / 2
-    reference_text, current_text = _describe_largest_move(stream, reference, counts, reference_shares, current_shares)
+    reference_text, current_text = _describe_largest_move(stream, reference, counts, (reference_shares, current_shares))
     sizes = f"n = {format_count(counts.total)}, reference n = {format_count(reference.total)}"
     return AlertCause(
         stream=stream,
@@ -199,14 +205,10 @@ def format_utc(time_ns: int) -> str:
 
 
 def _describe_largest_move(
-    stream: str,
-    reference: Reference,
-    counts: BinCounts,
-    reference_shares: tuple[float, ...],
-    current_shares: tuple[float, ...],
+    stream: str, reference: ReferenceCounts, counts: BinCounts, shares: tuple[Sequence[float], Sequence[float]]
 ) -> tuple[str, str]:
     """Returns reference and current data as two texts about the part of the distribution that moved most."""
-    bins, means = reference.bins, (reference.mean, counts.mean)
+    bins, means, (reference_shares, current_shares) = reference.bins, (reference.mean, counts.mean), shares
     if bins.is_ordered:
         return _describe_number_move(bins, reference_shares, current_shares, means)
     growth = [current - share for share, current in zip(reference_shares, current_shares, strict=True)]
@@ -219,7 +221,7 @@ def _describe_largest_move(
 
 
 def _describe_number_move(
-    bins: Bins, reference_shares: Sequence[float], current_shares: Sequence[float], means: tuple[float, float]
+    bins: HistogramBins, reference_shares: Sequence[float], current_shares: Sequence[float], means: tuple[float, float]
 ) -> tuple[str, str]:
     """Describes how a distribution of numbers moved: missing values, mean, middle half, or a range of values."""
     growth = [current - share for share, current in zip(reference_shares, current_shares, strict=True)]
@@ -236,17 +238,15 @@ def _describe_number_move(
     if reference_half != current_half and current_half and move.is_move_of_spread(stretch, reference_shares[:axis]):
         return f"middle half {reference_half}", current_half
     part = slice(stretch.first, stretch.last + 1)
-    return (
-        f"{move.name_stretch(stretch, bins)}: {format_percent(math.fsum(reference_shares[part]))}",
-        format_percent(math.fsum(current_shares[part])),
-    )
+    before = f"{move.name_bin_range(stretch, bins)}: {format_percent(math.fsum(reference_shares[part]))}"
+    return before, format_percent(math.fsum(current_shares[part]))
 
 
 def _as_tuple(counts: Counts) -> tuple[int, ...]:
     return tuple(counts.tolist())
 
 
-def _merge_counts(first: BinCounts, second: BinCounts, bins: Bins) -> BinCounts:
+def _merge_counts(first: BinCounts, second: BinCounts, bins: HistogramBins) -> BinCounts:
     first_count, second_count = _count_values(first, bins), _count_values(second, bins)
     if second_count == 0:
         mean = first.mean
@@ -258,7 +258,7 @@ def _merge_counts(first: BinCounts, second: BinCounts, bins: Bins) -> BinCounts:
     return BinCounts(counts=counts, mean=mean, onset_ns=first.onset_ns)
 
 
-def _count_values(counts: BinCounts, bins: Bins) -> int:
+def _count_values(counts: BinCounts, bins: HistogramBins) -> int:
     """Counts the values of all bins without the missing ones, which have no part in the mean."""
     named = zip(bins.names, counts.counts, strict=False)
     return sum(count for name, count in named if name != semconv.MISSING)
@@ -266,7 +266,7 @@ def _count_values(counts: BinCounts, bins: Bins) -> int:
 
 def describe_change(
     stream: str,
-    bins: Bins,
+    bins: HistogramBins,
     reference_shares: Sequence[float],
     current_shares: Sequence[float],
     *,
@@ -292,7 +292,7 @@ def describe_change(
     return tuple(_number_changes(feature, bins, reference_shares, current_shares, means))
 
 
-def describe_bin(stream: str, name: str, bins: Bins) -> str:
+def describe_bin(stream: str, name: str, bins: HistogramBins) -> str:
     """Names a bin of a distribution as people call it: `class 3`, `missing`, `all others`, `0.4 … 0.5`."""
     if name == semconv.MISSING:
         return "missing"
@@ -321,7 +321,7 @@ def format_count(number: int) -> str:
     return f"{number:,}".replace(",", " ")
 
 
-def estimate_quantile(bins: Bins, shares: Sequence[float], q: float) -> float:
+def estimate_quantile(bins: HistogramBins, shares: Sequence[float], q: float) -> float:
     """Estimates a quantile of a distribution from the shares of its bins, linear within a bin.
 
     Returns:
@@ -344,7 +344,7 @@ def estimate_quantile(bins: Bins, shares: Sequence[float], q: float) -> float:
 
 def _number_changes(
     feature: str,
-    bins: Bins,
+    bins: HistogramBins,
     reference_shares: Sequence[float],
     current_shares: Sequence[float],
     means: tuple[float, float],
@@ -372,7 +372,7 @@ def _number_changes(
 
 
 def _class_changes(
-    stream: str, bins: Bins, reference_shares: Sequence[float], current_shares: Sequence[float]
+    stream: str, bins: HistogramBins, reference_shares: Sequence[float], current_shares: Sequence[float]
 ) -> Iterator[str]:
     changes = [abs(current - share) for share, current in zip(reference_shares, current_shares, strict=True)]
     order = sorted(range(bins.count), key=lambda index: (-round(changes[index], 9), index))
@@ -389,7 +389,7 @@ def _class_changes(
         yield f"{vanished} {'is' if vanished == 1 else 'are'} gone"
 
 
-def _middle_half(bins: Bins, shares: Sequence[float]) -> str:
+def _middle_half(bins: HistogramBins, shares: Sequence[float]) -> str:
     """Formats the lower and the upper quartile of a distribution; empty if they are unknown."""
     low, high = (estimate_quantile(bins, shares, q) for q in (0.25, 0.75))
     if math.isnan(low):

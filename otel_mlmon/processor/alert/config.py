@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
-from otel_mlmon.processor.config.section import Count, Duration, FalseAlarmRate, OptionalUrl, Section, Url
+from otel_mlmon.processor.config.section import ConfigSection, Count, Duration, FalseAlarmRate, OptionalUrl, Url
 from otel_mlmon.processor.config.units import FalseAlarms, format_duration, parse_duration
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -49,7 +49,7 @@ HoldDuration = Annotated[float | None, BeforeValidator(_parse_hold), PlainSerial
 ClockTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 
 
-class MaintenanceSection(Section):
+class MaintenanceSection(ConfigSection):
     """A time of the week in which nobody is notified of alerts."""
 
     model: str = Field(default="*", min_length=1, description="Which models, a name or pattern.")
@@ -64,7 +64,7 @@ class MaintenanceSection(Section):
     )
 
 
-class AlertSection(Section):
+class AlertSection(ConfigSection):
     """When an alert fires and when it is resolved."""
 
     false_alarms: FalseAlarmRate = Field(

@@ -29,17 +29,17 @@ from otel_mlmon.processor.alert.rules.rule import (
     AlertRule,
     ModelRules,
     ProviderRule,
-    has_values,
+    has_pane_values,
 )
 from otel_mlmon.processor.alert.version_change import VersionChange
 from otel_mlmon.processor.config.units import format_duration
-from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.window.providers import ProviderUse
-from otel_mlmon.processor.window.window import StreamKey, Window
+from otel_mlmon.processor.detect.score import DriftScore
+from otel_mlmon.processor.window.providers import ExecutionProviderUse
+from otel_mlmon.processor.window.window import StreamKey, StreamWindow
 from otel_mlmon.types import ModelKey
 
 MAX_RESOLVED: Final = 100
-"""Resolved alerts that `AlertStateMachine.alerts` still shows."""
+"""Resolved alerts that `AlertStateMachine.list_alerts` still shows."""
 RELATED_WITHIN_S: Final = 600.0
 """Rules whose onsets are no further apart name each other."""
 
@@ -57,7 +57,7 @@ class AlertStateMachine:
         stale_after_s: When a stream that vanished from a live model, or a version that another one replaced, is
             forgotten.
         addresses: What alerts point to.
-        record: What `record` returned before a restart, which goes on at `now_ns`.
+        record: What `build_record` returned before a restart, which goes on at `now_ns`.
         now_ns: The time of the restart, Unix nanoseconds.
     """
 
@@ -86,7 +86,7 @@ class AlertStateMachine:
             for rule in entry.rules.values():
                 rule.judged_ns = {stream: judged_ns + down_ns for stream, judged_ns in rule.judged_ns.items()}
 
-    def record(self) -> AlertsRecord:
+    def build_record(self) -> AlertsRecord:
         """Returns the state of all alert rules and silences to be stored; the next call of a method may change it."""
         return AlertsRecord(
             time_ns=self._now_ns,
@@ -96,10 +96,10 @@ class AlertStateMachine:
             silences=list(self.announcer.silences),
         )
 
-    def evaluate(
+    def evaluate_windows(
         self,
         model: ModelKey,
-        scores: Mapping[StreamKey, tuple[Window, Score]],
+        scores: Mapping[StreamKey, tuple[StreamWindow, DriftScore]],
         now_ns: int,
         *,
         event_ns: int | None = None,
@@ -117,7 +117,7 @@ class AlertStateMachine:
         record.event_ns = max(record.event_ns, now_ns if event_ns is None else event_ns)
         rules = self._rules_of(model)
         changes: list[Alert] = []
-        if any(has_values(window) for window, _ in scores.values()):
+        if any(has_pane_values(window) for window, _ in scores.values()):
             record.data_ns = self._now_ns
             changes += self._end_silence(model)
         counts = OnsetCounts(record.onset_counts)
@@ -125,7 +125,7 @@ class AlertStateMachine:
         for window, score in scores.values():
             counts.add(window, score)
             for name, rule in rules.find_rules(window.stream.stream):
-                if record.rule(name).judge(rule, window, score, counts, self._now_ns):
+                if record.find_rule_record(name).judge_stream(rule, window, score, counts, self._now_ns):
                     judged.add(name)
         for name in rules.active:
             if name in judged:
@@ -165,7 +165,7 @@ class AlertStateMachine:
                 if entry.is_withheld and entry.alert is not None and entry.state is entry.alert.state:
                     changes += self.announcer.announce(entry, self._refresh(record, name, entry.alert), self._now_ns)
             if NO_DATA in rules.active and not is_replaced and self._is_silent(record):
-                entry = record.rule(NO_DATA)
+                entry = record.find_rule_record(NO_DATA)
                 if entry.state is not RuleState.NO_DATA:
                     changes += self._enter_state(record, NO_DATA, rules.active[NO_DATA], RuleState.NO_DATA)
         return changes
@@ -177,12 +177,12 @@ class AlertStateMachine:
         if rule is None or not change.causes:
             return []
         record = self._models.setdefault(change.model, ModelAlerts(model=change.model))
-        entry = record.rule(VERSION_DRIFT)
+        entry = record.find_rule_record(VERSION_DRIFT)
         entry.causes = {cause.stream: cause for cause in change.causes}
         entry.judged_ns = dict.fromkeys(entry.causes, self._now_ns)
         return self._enter_state(record, VERSION_DRIFT, rule, RuleState.FIRING)
 
-    def judge_providers(self, model: ModelKey, uses: tuple[ProviderUse, ...], now_ns: int) -> list[Alert]:
+    def judge_providers(self, model: ModelKey, uses: tuple[ExecutionProviderUse, ...], now_ns: int) -> list[Alert]:
         """Judges the execution providers that a model version runs on, and returns the alerts that begin or end."""
         self._now_ns = max(self._now_ns, now_ns)
         record = self._models.get(model)
@@ -190,9 +190,9 @@ class AlertStateMachine:
             return []
         changes: list[Alert] = []
         for name, rule in self._rules_of(model).active.items():
-            if isinstance(rule, ProviderRule) and record.rule(name).judge_providers(rule, uses):
-                state = RuleState.FIRING if record.rule(name).causes else RuleState.OK
-                if record.rule(name).state is not state:
+            if isinstance(rule, ProviderRule) and record.find_rule_record(name).judge_providers(rule, uses):
+                state = RuleState.FIRING if record.find_rule_record(name).causes else RuleState.OK
+                if record.find_rule_record(name).state is not state:
                     changes += self._enter_state(record, name, rule, state)
         return changes
 
@@ -202,7 +202,7 @@ class AlertStateMachine:
         reason = "It was silent for so long that it is forgotten."
         return self._forget_model(model, reason) if model in self._models else []
 
-    def notified(self) -> list[Alert]:
+    def list_notified_alerts(self) -> list[Alert]:
         """Returns the alerts that recipients were notified of and that have not ended."""
         entries = (entry for record in self._models.values() for entry in record.rules.values())
         return [entry.alert for entry in entries if entry.is_notified and entry.alert is not None]
@@ -221,7 +221,7 @@ class AlertStateMachine:
                     changes += self._resolve_rules(record, {name: entry}, reason)
         return changes
 
-    def current(self, models: Iterable[ModelKey] | None = None) -> list[RuleStatus]:
+    def list_current_alerts(self, models: Iterable[ModelKey] | None = None) -> list[RuleStatus]:
         """Returns the state of every active alert rule of some models, or of all models."""
         statuses = []
         for model in sorted(self._models if models is None else self._models.keys() & set(models)):
@@ -240,13 +240,13 @@ class AlertStateMachine:
                         rule=name,
                         state=state,
                         changed_ns=changed_ns,
-                        severity=rule.severity(causes),
+                        severity=rule.grade_severity(causes),
                         causes=causes,
                     )
                 )
         return statuses
 
-    def alerts(self) -> list[Alert]:
+    def list_alerts(self) -> list[Alert]:
         """Returns the active alerts with their present causes, and the recently resolved ones, the newest first."""
         active = [
             self._refresh(record, name, entry.alert)
@@ -258,7 +258,7 @@ class AlertStateMachine:
 
     def _advance_state(self, record: ModelAlerts, name: str, rule: AlertRule) -> Iterator[Alert]:
         """Moves an alert rule to its next state, by whether any stream is in breach of it."""
-        entry = record.rule(name)
+        entry = record.find_rule_record(name)
         if entry.causes:
             entry.quiet_ns = 0
             if entry.state in (RuleState.OK, RuleState.ERROR):
@@ -275,7 +275,7 @@ class AlertStateMachine:
             return
         if entry.state is RuleState.FIRING:
             entry.quiet_ns = entry.quiet_ns or record.event_ns
-            if (record.event_ns - entry.quiet_ns) / 1e9 < entry.hold_s(self._section.keep_firing_for_s):
+            if (record.event_ns - entry.quiet_ns) / 1e9 < entry.compute_hold_s(self._section.keep_firing_for_s):
                 return
         state = RuleState.ERROR if entry.failed else RuleState.OK
         if entry.state is not state:
@@ -292,7 +292,7 @@ class AlertStateMachine:
         self, record: ModelAlerts, name: str, rule: AlertRule | None, state: RuleState, *, reason: str = ""
     ) -> list[Alert]:
         """Sets the state of a rule and returns the alert of that; none if only `pending` was left or entered."""
-        entry = record.rule(name)
+        entry = record.find_rule_record(name)
         previous, entry.state, entry.changed_ns, entry.quiet_ns = entry.state, state, self._now_ns, 0
         last = entry.alert
         if previous is RuleState.FIRING and state is RuleState.OK:
@@ -318,7 +318,7 @@ class AlertStateMachine:
         return announced
 
     def _new_alert(self, record: ModelAlerts, name: str, rule: AlertRule, previous: RuleState, reason: str) -> Alert:
-        entry, model = record.rule(name), record.model
+        entry, model = record.find_rule_record(name), record.model
         causes = rank_causes(entry.causes.values())
         onset_ns = min((cause.onset_ns for cause in causes if cause.onset_ns), default=0)
         last = entry.alert if entry.is_notified else None
@@ -330,7 +330,7 @@ class AlertStateMachine:
             title=rule.title,
             state=entry.state,
             previous=previous,
-            severity=rule.severity(causes),
+            severity=rule.grade_severity(causes),
             time_ns=self._now_ns,
             onset_ns=record.data_ns if entry.state is RuleState.NO_DATA else onset_ns,
             causes=causes,
@@ -344,9 +344,9 @@ class AlertStateMachine:
 
     def _refresh(self, record: ModelAlerts, name: str, alert: Alert) -> Alert:
         """Returns an alert with its present causes, severity, traces, silence and related rules."""
-        entry, rule = record.rule(name), self._rules_of(record.model).active.get(name)
+        entry, rule = record.find_rule_record(name), self._rules_of(record.model).active.get(name)
         causes = rank_causes(entry.causes.values()) or alert.causes
-        severity = alert.severity if rule is None else rule.severity(causes)
+        severity = alert.severity if rule is None else rule.grade_severity(causes)
         silence = self.announcer.find_silence(record.model, name, self._now_ns)
         current = replace(alert, causes=causes, severity=severity, exemplars=entry.exemplars, silence=silence)
         return replace(current, related=self._find_related(record, current))
@@ -354,7 +354,7 @@ class AlertStateMachine:
     def _relate(self, record: ModelAlerts, alert: Alert) -> Alert:
         """Adds to an alert the rules that fire since about the same time, stores it, and returns it."""
         alert = replace(alert, related=self._find_related(record, alert))
-        record.rule(alert.rule).alert = alert
+        record.find_rule_record(alert.rule).alert = alert
         return alert
 
     def _find_related(self, record: ModelAlerts, alert: Alert) -> tuple[RelatedRule, ...]:

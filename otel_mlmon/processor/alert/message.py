@@ -74,7 +74,7 @@ def format_alert_title(alert: Alert) -> str:
     state = "RESOLVED" if alert.is_resolved else alert.state.name.replace("_", " ")
     severity = "" if alert.is_resolved else f" · {alert.severity}"
     model = " ".join(filter(None, (alert.model, alert.version, alert.environment)))
-    return clean(f"{state}{severity} · {model} · {alert.title}")
+    return escape_text(f"{state}{severity} · {model} · {alert.title}")
 
 
 def format_alert(alert: Alert, *, is_unicode: bool = True) -> str:
@@ -103,7 +103,7 @@ def build_alert_message(alert: Alert, *, is_unicode: bool = True) -> AlertMessag
     return AlertMessage(
         title=format_alert_title(alert),
         facts=_clean_rows(_list_facts(alert)),
-        stream=clean(cause.stream) if cause is not None else "",
+        stream=escape_text(cause.stream) if cause is not None else "",
         bins=tuple(_draw_bins(rows, is_unicode=is_unicode)),
         hidden_bins=max(0, len(rows) - MAX_BINS),
         notes=_clean_rows(_list_notes(alert)),
@@ -124,7 +124,7 @@ def format_histogram(message: AlertMessage) -> Iterator[str]:
         yield f"{'':<{width}}  and {message.hidden_bins} that moved less"
 
 
-def clean(text: str, limit: int = MAX_TEXT) -> str:
+def escape_text(text: str, limit: int = MAX_TEXT) -> str:
     """Shortens a text to at most `limit` characters, and escapes line breaks and all that does not print."""
     shown = text if len(text) <= limit else text[: limit - 1] + "…"
     if shown.isprintable():
@@ -135,7 +135,7 @@ def clean(text: str, limit: int = MAX_TEXT) -> str:
 
 
 def _clean_rows(rows: Iterator[MessageRow]) -> tuple[MessageRow, ...]:
-    return tuple(row._replace(text=clean(row.text)) for row in rows)
+    return tuple(row._replace(text=escape_text(row.text)) for row in rows)
 
 
 def _format_lines(message: AlertMessage) -> Iterator[str]:
@@ -192,10 +192,12 @@ def _list_notes(alert: Alert) -> Iterator[MessageRow]:
 
 def _list_links(alert: Alert) -> Iterator[MessageRow]:
     for number, trace in enumerate(() if alert.is_resolved else alert.traces[:MAX_TRACES]):
-        yield MessageRow("" if number else "Traces", clean(trace.trace_id), trace.url)
+        yield MessageRow("" if number else "Traces", escape_text(trace.trace_id), trace.url)
     for link in alert.links[:MAX_LINKS]:
         head = link.name.capitalize() if link.name in _LINK_TEXTS else "Link"
-        yield MessageRow(head, _LINK_TEXTS.get(link.name) or clean(link.name), clean(link.url, len(link.url)))
+        yield MessageRow(
+            head, _LINK_TEXTS.get(link.name) or escape_text(link.name), escape_text(link.url, len(link.url))
+        )
 
 
 def _list_commands(alert: Alert) -> Iterator[MessageRow]:
@@ -203,7 +205,7 @@ def _list_commands(alert: Alert) -> Iterator[MessageRow]:
         return
     if alert.relearn_command:
         yield MessageRow("If normal", alert.relearn_command)
-    switch = clean(f'set enabled: false at models."{alert.model}".{alert.rule}')
+    switch = escape_text(f'set enabled: false at models."{alert.model}".{alert.rule}')
     yield MessageRow("Silence", alert.silence_command or switch)
 
 
@@ -255,7 +257,7 @@ def _draw_bins(rows: list[tuple[str, float, float]], *, is_unicode: bool) -> Ite
     largest = max((max(share, current) for _, share, current in shown), default=0.0) or 1.0
     for name, share, current in shown:
         bars = (_draw_bar(value / largest, is_unicode=is_unicode) for value in (share, current))
-        yield MessageBin(clean(name), format_percent(share), next(bars), format_percent(current), next(bars))
+        yield MessageBin(escape_text(name), format_percent(share), next(bars), format_percent(current), next(bars))
 
 
 def _draw_bar(ratio: float, *, is_unicode: bool) -> str:

@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Final, NamedTuple
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.window.window import Bins
+from otel_mlmon.processor.window.window import HistogramBins
 
 _FRACTION_DIGITS: Final = 9
 """Shares that differ by less are equal: a sum of floats is exact to about sixteen digits."""
@@ -56,7 +56,7 @@ def find_moved_bins(growth: Sequence[float]) -> BinRange:
     )  # fmt: skip
 
 
-def is_move_of_missing_values(bins: Bins, growth: Sequence[float]) -> bool:
+def is_move_of_missing_values(bins: HistogramBins, growth: Sequence[float]) -> bool:
     """Returns whether at least half of a distribution's move is a change in the share of missing values."""
     moved = math.fsum(map(abs, growth)) / 2
     return semconv.MISSING in bins.names and abs(growth[bins.names.index(semconv.MISSING)]) >= MISSING_SHARE * moved
@@ -94,7 +94,7 @@ def is_move_of_spread(stretch: BinRange, shares: Sequence[float]) -> bool:
     return is_inside and max(below, above) < math.fsum(shares) / 2
 
 
-def name_bin_range(stretch: BinRange, bins: Bins) -> str:
+def name_bin_range(stretch: BinRange, bins: HistogramBins) -> str:
     """Names the values of a range of bins, such as `0.2 … 0.7`."""
     if stretch.first == stretch.last:
         return bins.names[stretch.first]

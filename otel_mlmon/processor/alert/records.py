@@ -15,10 +15,10 @@ from otel_mlmon.processor.alert.alert import Alert, AlertCause, RuleState, Sever
 from otel_mlmon.processor.alert.cause import BinCounts, OnsetCounts
 from otel_mlmon.processor.alert.rules.rule import AlertRule, Judgement, ProviderRule, is_stream_back
 from otel_mlmon.processor.alert.silence import AlertSilence
-from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.detect.score import DriftScore
 from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records
-from otel_mlmon.processor.window.providers import ProviderUse
-from otel_mlmon.processor.window.window import Window
+from otel_mlmon.processor.window.providers import ExecutionProviderUse
+from otel_mlmon.processor.window.window import StreamWindow
 from otel_mlmon.types import ModelKey
 
 MAX_EXEMPLARS: Final = 5
@@ -99,7 +99,7 @@ class RuleRecord:
         """Whether recipients were notified of an alert of this rule that has not ended."""
         return self.notified_state is not RuleState.OK
 
-    def hold_s(self, keep_firing_for_s: float | None) -> float:
+    def compute_hold_s(self, keep_firing_for_s: float | None) -> float:
         """Returns how many seconds all streams must be within the rule's bounds before its alert ends.
 
         Args:
@@ -121,13 +121,15 @@ class RuleRecord:
         self.judged_ns[stream] = now_ns
         self.exemplars = tuple(dict.fromkeys((*exemplars, *self.exemplars)))[:MAX_EXEMPLARS]
 
-    def judge(self, rule: AlertRule, window: Window, score: Score, counts: OnsetCounts, now_ns: int) -> bool:
+    def judge_stream(
+        self, rule: AlertRule, window: StreamWindow, score: DriftScore, counts: OnsetCounts, now_ns: int
+    ) -> bool:
         """Judges one stream by the rule and stores the outcome; returns whether the rule gave one or failed."""
         stream = window.stream.stream
         outcome: Judgement = None
         has_failed = True
         with guard("alert"):
-            outcome = rule.judge(window, score, counts)
+            outcome = rule.judge_stream(window, score, counts)
             has_failed = False
         if has_failed:
             self.add_failure(stream, now_ns)
@@ -143,7 +145,7 @@ class RuleRecord:
             self.add_cause(stream, outcome, window.exemplars, now_ns)
         return True
 
-    def judge_providers(self, rule: ProviderRule, uses: tuple[ProviderUse, ...]) -> bool:
+    def judge_providers(self, rule: ProviderRule, uses: tuple[ExecutionProviderUse, ...]) -> bool:
         """Judges a model version's execution providers and stores the outcome; returns whether there was one."""
         outcome: Judgement = None
         with guard("alert"):
@@ -172,7 +174,7 @@ class ModelAlerts:
     onset_counts: dict[str, BinCounts] = field(default_factory=dict)
     rules: dict[str, RuleRecord] = field(default_factory=dict)
 
-    def rule(self, name: str) -> RuleRecord:
+    def find_rule_record(self, name: str) -> RuleRecord:
         """Returns the stored state of an alert rule of the model, a new one if there is none."""
         return self.rules.setdefault(name, RuleRecord())
 
@@ -214,7 +216,7 @@ class AlertStore:
         """Keys of the models that the last save stores."""
         self._all_due_ns = 0
 
-    def load(self, now_ns: int) -> AlertsRecord | None:
+    def load_record(self, now_ns: int) -> AlertsRecord | None:
         """Loads the state of all alerts from the state store; None if it has none.
 
         Raises:
@@ -229,7 +231,7 @@ class AlertStore:
         resolved = records[_RESOLVED].resolved if _RESOLVED in records else []
         return replace(common, models=list(models.values()), resolved=resolved)
 
-    def save(self, record: AlertsRecord, changed: Set[ModelKey], now_ns: int, *, has_news: bool) -> None:
+    def save_record(self, record: AlertsRecord, changed: Set[ModelKey], now_ns: int, *, has_news: bool) -> None:
         """Writes the changed state of the alerts to the state store.
 
         Args:
@@ -257,7 +259,7 @@ class AlertStore:
                 repository.delete(ALERT_MODELS.name, gone)
             self._saved &= present
 
-    def note_saved(self) -> None:
+    def mark_saved(self) -> None:
         """Notes that what was last saved of the alerts is committed to the state store."""
         self._stored = self._saved
 

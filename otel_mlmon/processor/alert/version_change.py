@@ -15,8 +15,8 @@ from otel_mlmon.processor.alert.cause import (
     format_percent,
     rank_causes,
 )
-from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.window.window import VersionPair, Window
+from otel_mlmon.processor.detect.score import DriftScore
+from otel_mlmon.processor.window.window import StreamWindow, VersionPair
 from otel_mlmon.types import ModelKey
 
 
@@ -71,14 +71,14 @@ class VersionChange:
         }
 
     @property
-    def sentence(self) -> str:
+    def build_sentence(self) -> str:
         """The difference between two model versions in one line, with the number of predictions that were compared."""
         count, name = format_count(self.predictions), self.before or "without a name"
         return f"the first {count} predictions, held against version {name}: {self.text}"
 
-    def event(self) -> tuple[str, Literal["INFO", "WARN"], str, dict[str, str | int | float | bool], int]:
+    def build_event(self) -> tuple[str, Literal["INFO", "WARN"], str, dict[str, str | int | float | bool], int]:
         """Returns name, severity, body, attributes and time of the log event `ml.model.version_changed`."""
-        body = f"{self.model.name} {self.model.version}: {self.sentence}"
+        body = f"{self.model.name} {self.model.version}: {self.build_sentence}"
         return semconv.EVENT_VERSION_CHANGED, self.severity, body, self._event_attributes(), self.time_ns
 
     def _event_attributes(self) -> dict[str, str | int | float | bool]:
@@ -101,7 +101,7 @@ class VersionChange:
         return attributes
 
 
-def describe_version_change(pair: VersionPair, moves: Iterable[tuple[Window, float]]) -> VersionChange:
+def describe_version_change(pair: VersionPair, moves: Iterable[tuple[StreamWindow, float]]) -> VersionChange:
     """Describes how a new model version differs from the one before.
 
     Args:
@@ -121,10 +121,10 @@ def describe_version_change(pair: VersionPair, moves: Iterable[tuple[Window, flo
     )
 
 
-def _describe_move(window: Window, tolerance: float, name: str) -> AlertCause:
+def _describe_move(window: StreamWindow, tolerance: float, name: str) -> AlertCause:
     if window.reference is None:
         raise ValueError(f"{window.stream.stream} has no reference")
-    score = Score(state="ok", log10_evidence=0.0, log10_alarm_line=0.0, since_ns=window.start_ns)
+    score = DriftScore(state="ok", log10_evidence=0.0, log10_alarm_line=0.0, since_ns=window.start_ns)
     cause = build_shift_cause(window, window.reference, score, count_rolling_window(window), bound=tolerance)
     value, tolerated = format_percent(cause.value), format_percent(tolerance)
     sizes = f"n = {format_count(cause.current_count)}, before n = {format_count(cause.reference_count)}"

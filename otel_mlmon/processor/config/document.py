@@ -28,7 +28,7 @@ _REFERENCE: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class ConfigFault:
     """A mistake in a configuration file, with its line and key."""
 
     line: int
@@ -38,7 +38,7 @@ class Fault:
 
 
 @dataclass(slots=True, kw_only=True)
-class Document:
+class YamlDocument:
     """The values of a configuration file, and the line that each stands in."""
 
     value: Any = None
@@ -47,20 +47,20 @@ class Document:
     """The line of each key and list item, from 1."""
     sources: dict[KeyPath, str] = field(default_factory=dict)
     """The text of each scalar as it stands in the file, before variables are replaced."""
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[ConfigFault] = field(default_factory=list)
 
-    def line(self, path: KeyPath) -> int:
+    def find_line(self, path: KeyPath) -> int:
         """Returns the line of the configuration file that a key stands in, or the nearest section around it."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
 
 
-def read_document(text: str, environ: Mapping[str, str]) -> Document:
+def read_document(text: str, environ: Mapping[str, str]) -> YamlDocument:
     """Reads the YAML text of a configuration file; mistakes in it are returned with the values, never raised."""
-    document = Document()
+    document = YamlDocument()
     if len(text) > MAX_BYTES:
-        document.faults.append(Fault(line=1, path=(), text=f"is larger than {MAX_BYTES} characters"))
+        document.faults.append(ConfigFault(line=1, path=(), text=f"is larger than {MAX_BYTES} characters"))
         return document
     try:
         loader = yaml.SafeLoader(text)
@@ -70,20 +70,20 @@ def read_document(text: str, environ: Mapping[str, str]) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         document.faults.append(
-            Fault(
+            ConfigFault(
                 line=mark.line + 1 if mark else 1,
                 path=(),
                 text=f"is not YAML: {error.problem or error.context}",
             )
         )
     except RecursionError:  # of PyYAML's own parser
-        document.faults.append(Fault(line=1, path=(), text=f"is nested more than {MAX_DEPTH} levels deep"))
+        document.faults.append(ConfigFault(line=1, path=(), text=f"is nested more than {MAX_DEPTH} levels deep"))
     except _TooLargeError as error:
         document.value = None
-        document.faults.append(Fault(line=error.line, path=(), text=str(error)))
+        document.faults.append(ConfigFault(line=error.line, path=(), text=str(error)))
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        document.faults.append(Fault(line=line, path=(), text=f"is not YAML: {str(error).splitlines()[0]}"))
+        document.faults.append(ConfigFault(line=line, path=(), text=f"is not YAML: {str(error).splitlines()[0]}"))
     return document
 
 
@@ -98,7 +98,7 @@ class _TooLargeError(Exception):
 class _Reader:
     """Reads the nodes of a YAML file into plain values."""
 
-    def __init__(self, loader: yaml.SafeLoader, environ: Mapping[str, str], document: Document) -> None:
+    def __init__(self, loader: yaml.SafeLoader, environ: Mapping[str, str], document: YamlDocument) -> None:
         self._loader = loader
         self._environ = environ
         self._document = document
@@ -170,7 +170,7 @@ class _Reader:
 
     def _fault(self, path: KeyPath, text: str, *, line: int | None = None) -> None:
         self._document.faults.append(
-            Fault(line=line if line is not None else self._document.line(path), path=path, text=text)
+            ConfigFault(line=line if line is not None else self._document.find_line(path), path=path, text=text)
         )
 
 

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config.consistency import find_inconsistencies
-from otel_mlmon.processor.config.document import Document, Fault, KeyPath, read_document
+from otel_mlmon.processor.config.document import ConfigFault, KeyPath, YamlDocument, read_document
 from otel_mlmon.processor.config.model import Config
 
 _SECRET_PATHS: Final = (("alerts", "notify"), ("web", "admin_token"), ("web", "read_token"), ("receiver", "token"))
@@ -70,7 +70,10 @@ def load_config(path: Path | str | None = None, environ: Mapping[str, str] = os.
             faulty_paths = {fault.path for fault in faults}
             faults += [fault for fault in _list_faults(error, document) if fault.path not in faulty_paths]
     if config is not None:
-        faults += [Fault(line=document.line(path), path=path, text=text) for path, text in find_inconsistencies(config)]
+        faults += [
+            ConfigFault(line=document.find_line(path), path=path, text=text)
+            for path, text in find_inconsistencies(config)
+        ]
     if config is None or faults:
         faults.sort(key=lambda fault: (fault.line, _format_path(fault.path)))
         # From None: the chain would print values that may be secret.
@@ -78,7 +81,7 @@ def load_config(path: Path | str | None = None, environ: Mapping[str, str] = os.
     return config
 
 
-def _format_fault(name: str, fault: Fault) -> str:
+def _format_fault(name: str, fault: ConfigFault) -> str:
     path = f"{_format_path(fault.path)}: " if fault.path else ""
     return f"{name}:{fault.line}: {path}{fault.text}"
 
@@ -94,13 +97,13 @@ def _format_path(path: KeyPath) -> str:
     return text
 
 
-def _list_faults(error: ValidationError, document: Document) -> Iterator[Fault]:
+def _list_faults(error: ValidationError, document: YamlDocument) -> Iterator[ConfigFault]:
     for detail in error.errors(include_url=False, include_input=False):
         path = detail["loc"]
-        yield Fault(line=document.line(path), path=path, text=_describe(detail, document))
+        yield ConfigFault(line=document.find_line(path), path=path, text=_describe(detail, document))
 
 
-def _describe(detail: ErrorDetails, document: Document) -> str:
+def _describe(detail: ErrorDetails, document: YamlDocument) -> str:
     path = detail["loc"]
     if detail["type"] == "extra_forbidden":
         similar = difflib.get_close_matches(str(path[-1]), _list_keys(path[:-1]), n=1)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, create_model, model_serializer, model_val
 
 from otel_mlmon.processor.alert.config import AlertSection
 from otel_mlmon.processor.alert.rules.rule import RULES
-from otel_mlmon.processor.config.section import Count, Section
+from otel_mlmon.processor.config.section import ConfigSection, Count
 from otel_mlmon.processor.notify.notifier import NOTIFIERS
 from otel_mlmon.processor.receive.config import ReceiverSection
 from otel_mlmon.processor.serve.config import ForwardSection, WebSection
@@ -19,7 +19,7 @@ from otel_mlmon.processor.window.config import LimitsSection, ReferenceSection, 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
-class NotifierEntryBase(Section):
+class NotifierEntryBase(ConfigSection):
     """One entry of `alerts.notify`: exactly one key, the name of a notifier, with its section."""
 
     @model_validator(mode="before")
@@ -39,13 +39,13 @@ class NotifierEntryBase(Section):
         return next(iter(self.model_fields_set))
 
     @property
-    def section(self) -> Section:
+    def section(self) -> ConfigSection:
         """The configuration section of the notifier that an entry of `alerts.notify` names."""
-        section: Section = getattr(self, self.name)
+        section: ConfigSection = getattr(self, self.name)
         return section
 
 
-class ModelSectionBase(Section):
+class ModelSectionBase(ConfigSection):
     """The configuration section of one model, without its alert rules."""
 
     reference: ReferenceSection = Field(default=ReferenceSection(), description="What drift is measured against.")
@@ -54,7 +54,7 @@ class ModelSectionBase(Section):
     )
     max_features: Count = Field(default=100, ge=0, description="Input features that are monitored.")
 
-    def rule(self, name: str) -> Any:
+    def find_rule_section(self, name: str) -> Any:
         """Returns the configuration section of one of the model's alert rules."""
         return getattr(self, name)
 
@@ -86,7 +86,7 @@ else:
     )
 
 
-def _build_example(name: str, section_type: type[Section]) -> str:
+def _build_example(name: str, section_type: type[ConfigSection]) -> str:
     keys = ", ".join(f"{field.alias or key}: …" for key, field in section_type.model_fields.items())
     return f"`{name}: {{{keys}}}`"
 
@@ -112,7 +112,7 @@ class AlertsSection(AlertSection):
         return entries
 
 
-class Config(Section):
+class Config(ConfigSection):
     """The whole configuration file of the processor."""
 
     receiver: ReceiverSection = Field(default=ReceiverSection(), description="Where telemetry comes in.")
@@ -133,7 +133,7 @@ class Config(Section):
         ),
     )
 
-    def model(self, name: str) -> ModelSection:
+    def find_model_section(self, name: str) -> ModelSection:
         """Returns the configuration section of a model: all entries that match its name, the more specific on top.
 
         Patterns are ordered by how many characters they spell out; this very name is the most specific.

@@ -18,7 +18,7 @@ HEAD: Final = """\
 """
 
 
-def default_yaml() -> str:
+def render_default_yaml() -> str:
     """Returns the default configuration as YAML with comments, which loads back to the defaults."""
     return HEAD + "\n".join(_render_lines(Config(), indent="")) + "\n"
 

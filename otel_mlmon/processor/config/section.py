@@ -27,7 +27,7 @@ MIN_TOKEN: Final = 16
 """Characters of a token; a shorter one could be guessed."""
 
 
-class Section(BaseModel):
+class ConfigSection(BaseModel):
     """A section of the configuration file: immutable, with a default for every key, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,7 +75,7 @@ def _check_token(token: SecretStr) -> SecretStr:
 Token = Annotated[Annotated[SecretStr, AfterValidator(_check_token)] | None, BeforeValidator(_off_if_empty)]
 
 
-class TlsSection(Section):
+class TlsSection(ConfigSection):
     """The TLS certificates of a server port; read again at SIGHUP."""
 
     certificate: Path | None = Field(

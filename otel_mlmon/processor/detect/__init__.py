@@ -4,7 +4,7 @@ The decision is an evidence process on counts that may be looked at after every 
 statistics people know are reported beside it, one a file (`statistics/`). No sample is too small, and none so large
 that it alarms about nothing.
 
-In: `Window`, what one stream counted in one closed pane, beside its rolling window and its reference; and
+In: `StreamWindow`, what one stream counted in one closed pane, beside its rolling window and its reference; and
 `DetectionPolicy`, how the stream is judged.
-Out: `Score`, the evidence against its alarm line, the onset, each bin's part in it, and the statistics.
+Out: `DriftScore`, the evidence against its alarm line, the onset, each bin's part in it, and the statistics.
 """

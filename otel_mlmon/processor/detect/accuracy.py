@@ -71,7 +71,7 @@ MIN_SUPPORT: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Accuracy:
+class AccuracyEstimate:
     """The estimated accuracy of a window's predictions and its interval, [0, 1] each."""
 
     estimated: float
@@ -87,7 +87,9 @@ class Accuracy:
     """Share of them in bins with `MIN_SUPPORT` labelled predictions or more; of the others the prior decides."""
 
 
-def estimate(right: Counts, total: Counts, window: Counts, *, design_effect: float = 1.0) -> Accuracy | None:
+def estimate_accuracy(
+    right: Counts, total: Counts, window: Counts, *, design_effect: float = 1.0
+) -> AccuracyEstimate | None:
     """Estimates the accuracy of a window's predictions from their counts by confidence and a calibration.
 
     Counts have the shape (K,) each, over equal bins of confidence in [0, 1].
@@ -127,7 +129,7 @@ def estimate(right: Counts, total: Counts, window: Counts, *, design_effect: flo
     tail = (1.0 - LEVEL) / 2.0
     low, high = (float(betaincinv(mean * size, (1.0 - mean) * size, q)) for q in (tail, 1.0 - tail))
     half = 0.5 / n
-    return Accuracy(
+    return AccuracyEstimate(
         estimated=mean,
         low=max(0.0, min(low, mean) - half),
         high=min(1.0, max(high, mean) + half),
@@ -137,7 +139,7 @@ def estimate(right: Counts, total: Counts, window: Counts, *, design_effect: flo
     )
 
 
-def find_lowest(labelled: float, lowest: float | None, max_drop: float | None) -> float:
+def find_lowest_tolerated_accuracy(labelled: float, lowest: float | None, max_drop: float | None) -> float:
     """Returns the lowest accuracy of a model that is tolerated, the stricter of two bounds.
 
     Args:

@@ -43,12 +43,12 @@ the plug-in bets and the universal inference alike.
 
 Two null sets:
 
-- `two_sided`: P = {p : TV(p, r) <= d}. L = clip(q/r, b, a), where sum over q/r > a of (q/a - r) = d and
-  sum over q/r < b of (r - q/b) = d; L = 1 where TV(q, r) <= d.
-- `one_sided`: P = {p : some p0 of that ball lies no further along the bins than p}, that is every p whose
-  cumulative sums stay under those of `lowest_member(r, d)`, g. L is the slope of the least concave majorant of the
-  points (G_k, Q_k), the antitone regression of q/g with weights g. It falls from bin to bin, so a move of any size
-  towards the higher bins gives no evidence.
+- `compute_two_sided_ratios`: P = {p : TV(p, r) <= d}. L = clip(q/r, b, a), where sum over q/r > a of (q/a - r) = d
+  and sum over q/r < b of (r - q/b) = d; L = 1 where TV(q, r) <= d.
+- `compute_one_sided_ratios`: P = {p : some p0 of that ball lies no further along the bins than p}, that is every p
+  whose cumulative sums stay under those of `find_lowest_distribution(r, d)`, g. L is the slope of the least concave
+  majorant of the points (G_k, Q_k), the antitone regression of q/g with weights g. It falls from bin to bin, so a
+  move of any size towards the higher bins gives no evidence.
 
 The result of a row is the same to the last bit whatever the other rows are: sums run over the last axis only, and
 nothing is left to BLAS.
@@ -79,7 +79,7 @@ MAX_BINS_OF_PAIRS: Final = 10
 """With more bins there is no bet on each pair of them: K² bets cost time, and few are ever right."""
 
 
-class Alternatives:
+class DriftAlternatives:
     """The dictionary of simple drifts: mass that moves from one set of bins to another, by several strengths.
 
     Args:
@@ -97,7 +97,7 @@ class Alternatives:
         self._loss_index: Indices = np.array([_set_index(bins_) for bins_ in self.loss_sets], dtype=np.intp)
 
     @property
-    def count(self) -> int:
+    def alternative_count(self) -> int:
         """The number of bets in the dictionary: M pairs of sets of bins, with every strength."""
         return len(self.gain_sets) * TILTS.size
 
@@ -108,11 +108,11 @@ class Alternatives:
 
         Args:
             pane: Counts, shape (S, K).
-            bounds: A and B by set, as `set_bounds` has them.
+            bounds: A and B by set, as `compute_set_bounds` has them.
             idle_log_factors: 0 or below, shape (S,): the factor of a bet whose D the ball can empty.
             out: Receives them, shape (S, T·M): every pair with the first tilt, with the second, …
         """
-        counts = set_sums(pane)
+        counts = compute_set_sums(pane)
         gain, loss = counts.take(self._gain_index, -1), counts.take(self._loss_index, -1)
         upper, lower = bounds
         share = _gain_share(upper.take(self._gain_index, -1), lower.take(self._loss_index, -1))
@@ -146,12 +146,12 @@ class Alternatives:
 
 
 @lru_cache(maxsize=256)
-def alternatives_of(bins: int, direction: Direction) -> Alternatives:
+def build_alternatives(bins: int, direction: Direction) -> DriftAlternatives:
     """Returns the dictionary of simple drifts for a number of bins and a direction, built once."""
-    return Alternatives(bins, direction)
+    return DriftAlternatives(bins, direction)
 
 
-def set_sums(rows: Floats) -> Floats:
+def compute_set_sums(rows: Floats) -> Floats:
     """Sums each row over every set of bins that a simple drift may move mass from or to, shape (S, 4K).
 
     The sets are each bin, all bins but it, the first bins up to it, and all bins beyond it.
@@ -177,13 +177,13 @@ def _pairs(bins: int, direction: Direction) -> list[tuple[Bools, Bools]]:
     return pairs
 
 
-def set_bounds(highest: Floats, lowest: Floats, radius: Floats) -> tuple[Floats, Floats]:
+def compute_set_bounds(highest: Floats, lowest: Floats, radius: Floats) -> tuple[Floats, Floats]:
     """Returns the largest and the smallest mass that each set of bins may have without drift, shape (S, 4K).
 
     They are A and B; B is infinite where the null can empty the set.
 
     Args:
-        highest: The largest `set_sums` of any reference, shape (S, 4K).
+        highest: The largest `compute_set_sums` of any reference, shape (S, 4K).
         lowest: The smallest.
         radius: d, shape (S,); may be infinite.
     """
@@ -198,7 +198,7 @@ def _gain_share(upper: Floats, lower: Floats) -> Floats:
 
 
 def _set_index(bins_: Bools) -> int:
-    """Returns the position of a set of bins in `set_sums`."""
+    """Returns the position of a set of bins in `compute_set_sums`."""
     bins, size = bins_.size, int(bins_.sum())
     if size == 1:
         return int(bins_.argmax())
@@ -207,7 +207,7 @@ def _set_index(bins_: Bools) -> int:
     return 2 * bins + size - 1 if bins_[0] else 3 * bins + (bins - size) - 1
 
 
-def two_sided(alternatives: Floats, reference: Floats, radius: Floats) -> Floats:
+def compute_two_sided_ratios(alternatives: Floats, reference: Floats, radius: Floats) -> Floats:
     """Computes likelihood ratios of alternatives against all distributions within a distance of the reference.
 
     Args:
@@ -250,7 +250,7 @@ def _clipped_ratios(alternatives: Floats, reference: Floats, radius: Floats) -> 
     return clipped
 
 
-def lowest_member(reference: Floats, radius: Floats) -> Floats:
+def find_lowest_distribution(reference: Floats, radius: Floats) -> Floats:
     """Returns the stochastically lowest distribution within a total variation of the reference, shape (S, K).
 
     It is the reference with `radius` of mass moved from the last bins to the first.
@@ -265,12 +265,12 @@ def lowest_member(reference: Floats, radius: Floats) -> Floats:
     return lowest
 
 
-def one_sided(alternatives: Floats, lowest: Floats) -> Floats:
+def compute_one_sided_ratios(alternatives: Floats, lowest: Floats) -> Floats:
     """Computes likelihood ratios of alternatives against all distributions stochastically not below `lowest`.
 
     Args:
         alternatives: Shape (S, m, K), each row 0 or above, sums to 1.
-        lowest: Shape (S, K), from `lowest_member`; its first share is above 0.
+        lowest: Shape (S, K), from `find_lowest_distribution`; its first share is above 0.
 
     Returns:
         Shape (S, m, K), 0 or above.
@@ -318,7 +318,7 @@ _DECAY: Final = -1.0 / np.array(HALF_LIVES_ITEMS)[:, None]
 _MIN_RATIO: Final = 1e-300
 
 
-def log_likelihood_ratios(
+def compute_log_likelihood_ratios(
     history: Floats,
     pane_shares: Floats,
     shares: Floats,
@@ -349,22 +349,22 @@ def log_likelihood_ratios(
     alternatives[:, :PLUG_INS] = smoothed / smoothed.sum(-1, keepdims=True)
     alternatives[:, PLUG_INS] = pane_shares
     if direction == "both":
-        ratios = two_sided(alternatives, shares, radius)
+        ratios = compute_two_sided_ratios(alternatives, shares, radius)
     elif direction == "down":
-        ratios = one_sided(alternatives, lowest_member(shares, radius))
+        ratios = compute_one_sided_ratios(alternatives, find_lowest_distribution(shares, radius))
     else:
         mirrored = np.ascontiguousarray(alternatives[..., ::-1])
-        ratios = one_sided(mirrored, lowest_member(shares[:, ::-1], radius))[..., ::-1]
+        ratios = compute_one_sided_ratios(mirrored, find_lowest_distribution(shares[:, ::-1], radius))[..., ::-1]
     return np.log(np.maximum(ratios, _MIN_RATIO))
 
 
-def add_pane(history: Floats, panes: Floats, items: Floats) -> Floats:
+def add_pane_evidence(history: Floats, panes: Floats, items: Floats) -> Floats:
     """Adds panes to exponentially weighted past counts of three half-lives, shape (S, 3, K)."""
     decayed: Floats = history * np.exp2(_DECAY * items[:, None, None])
     return decayed + panes[:, None]
 
 
-def dirichlet_regret(panes: Floats, shares: Floats, items: Floats) -> Floats:
+def compute_dirichlet_regret(panes: Floats, shares: Floats, items: Floats) -> Floats:
     """Computes by how many nats the Dirichlet(½) marginal likelihood is below the largest likelihood.
 
     It is 0 or above.

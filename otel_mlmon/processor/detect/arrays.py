@@ -54,7 +54,7 @@ class RowArrays:
         self._capacity = capacity
 
 
-def as_slice(rows: Indices) -> RowIndex:
+def convert_to_slice(rows: Indices) -> RowIndex:
     """Returns row numbers as a slice if they follow each other, so that reading them copies nothing."""
     if rows.size and rows[-1] - rows[0] == rows.size - 1 and (rows[1:] > rows[:-1]).all():
         return slice(int(rows[0]), int(rows[-1]) + 1)

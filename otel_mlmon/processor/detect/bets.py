@@ -14,14 +14,14 @@ import numpy as np
 from otel_mlmon.processor.detect.alternatives import (
     PLUG_INS,
     Direction,
-    alternatives_of,
-    dirichlet_regret,
-    log_likelihood_ratios,
-    set_bounds,
+    build_alternatives,
+    compute_dirichlet_regret,
+    compute_log_likelihood_ratios,
+    compute_set_bounds,
 )
 from otel_mlmon.processor.detect.arrays import RowIndex
 from otel_mlmon.processor.detect.rare_bins import WEIGHT as RARE_WEIGHT
-from otel_mlmon.processor.detect.rare_bins import RareBets, RareBins, RareLimits
+from otel_mlmon.processor.detect.rare_bins import RareBets, RareBinEvidence, RareLimits
 from otel_mlmon.types import Bools, Floats, Indices
 
 RELEASE_NATS: Final = math.log(2.0) / 100.0
@@ -37,7 +37,7 @@ _MIN_LOG_RATIO: Final = 1e-12
 """A component none of whose ln L is as far from 0 is idle."""
 
 
-class CycleNull(NamedTuple):
+class CycleVariation(NamedTuple):
     """The variation of a stream's distribution in its daily cycle, which is no drift."""
 
     width: Floats
@@ -50,7 +50,7 @@ class CycleNull(NamedTuple):
     """By how much more than the tolerance is forgiven, shape (S,)."""
 
 
-class Null(NamedTuple):
+class NullHypothesis(NamedTuple):
     """The distributions that are no drift: all within a radius of the references of S streams with K bins."""
 
     shares: Floats
@@ -61,7 +61,7 @@ class Null(NamedTuple):
     """The smallest."""
     radius: Floats
     """d, shape (S,); may be infinite."""
-    cycle: CycleNull | None = None
+    cycle: CycleVariation | None = None
     """None where no stream has a cycle."""
 
 
@@ -79,7 +79,7 @@ class PaneBets(NamedTuple):
     rare: RareBets | None
 
 
-class Bets:
+class DriftBets:
     """The weighted bets on drift for K bins and a direction, on which the evidence is built.
 
     Args:
@@ -88,17 +88,26 @@ class Bets:
         rare: The rare bins, on which a quarter of the weight is bet; None for none.
     """
 
-    def __init__(self, bins: int, direction: Direction, rare: RareBins | None) -> None:
+    def __init__(self, bins: int, direction: Direction, rare: RareBinEvidence | None) -> None:
         self._direction: Direction = direction
         self._rare = rare
-        self._alternatives = alternatives_of(bins, direction)
-        weights = np.full(FIRST_ALTERNATIVE + self._alternatives.count, 0.5 / max(1, self._alternatives.count))
+        self._alternatives = build_alternatives(bins, direction)
+        weights = np.full(
+            FIRST_ALTERNATIVE + self._alternatives.alternative_count, 0.5 / max(1, self._alternatives.alternative_count)
+        )
         weights[:FIRST_ALTERNATIVE] = 0.125
         self.log_weights: Floats = np.log(weights if rare is None else weights * (1.0 - RARE_WEIGHT))
         """ln of each component's weight, shape (C,)."""
 
-    def weigh(
-        self, index: RowIndex, panes: Floats, items: Floats, effect: Floats, null: Null, history: Floats, won: Floats
+    def weigh_pane(
+        self,
+        index: RowIndex,
+        panes: Floats,
+        items: Floats,
+        effect: Floats,
+        null: NullHypothesis,
+        history: Floats,
+        won: Floats,
     ) -> PaneBets:
         """Multiplies the wealth (CUSUM) of every bet on drift by its factor for a pane.
 
@@ -115,13 +124,13 @@ class Bets:
         pane_shares = panes / items[:, None]
         cycle = null.cycle
         radius, expected = (null.radius, None) if cycle is None else (null.radius + cycle.width, cycle.expected)
-        log_ratios = log_likelihood_ratios(history, pane_shares, null.shares, radius, self._direction, expected)
+        log_ratios = compute_log_likelihood_ratios(history, pane_shares, null.shares, radius, self._direction, expected)
         weighted = np.empty((len(panes), self.log_weights.size))
         weighted[:, :FIRST_ALTERNATIVE] = (log_ratios * panes[:, None]).sum(-1)
-        weighted[:, UNIVERSAL] -= dirichlet_regret(panes, pane_shares, items)
+        weighted[:, UNIVERSAL] -= compute_dirichlet_regret(panes, pane_shares, items)
         is_idle = np.abs(log_ratios[:, :UNIVERSAL]).max(-1) < _MIN_LOG_RATIO
         np.copyto(weighted[:, :UNIVERSAL], idle_log_factors[:, None], where=is_idle)
-        bounds = set_bounds(null.highest, null.lowest, null.radius)
+        bounds = compute_set_bounds(null.highest, null.lowest, null.radius)
         self._alternatives.log_factors(panes, bounds, idle_log_factors, out=weighted[:, FIRST_ALTERNATIVE:])
         weighted += won
         weighted += self.log_weights
@@ -134,7 +143,9 @@ class Bets:
             maximum = np.where(is_rare, rare.maximum, maximum)
         return PaneBets(weighted, maximum, leader, log_ratios, rare)
 
-    def _weigh_rare(self, index: RowIndex, panes: Floats, items: Floats, effect: Floats, null: Null) -> RareBets | None:
+    def _weigh_rare(
+        self, index: RowIndex, panes: Floats, items: Floats, effect: Floats, null: NullHypothesis
+    ) -> RareBets | None:
         if self._rare is None:
             return None
         if null.cycle is None:
@@ -143,7 +154,7 @@ class Bets:
         limits = RareLimits(null.highest[:, :bins], null.lowest[:, :bins], size, null.cycle.forgiven)
         return self._rare.weigh(index, panes, items, effect, limits)
 
-    def contributions(self, rows: Indices, panes: Floats, null: Null, bets: PaneBets) -> Floats:
+    def compute_contributions(self, rows: Indices, panes: Floats, null: NullHypothesis, bets: PaneBets) -> Floats:
         """Computes how much each bin of a pane adds to the leading bet where there is evidence, shape (S, K)."""
         added = np.zeros(panes.shape)
         has_evidence, leader = bets.maximum > 0.0, bets.leader
@@ -151,7 +162,7 @@ class Bets:
         added[learned] = panes[learned] * bets.log_ratios[learned, leader[learned]]
         fixed = np.flatnonzero(has_evidence & (leader >= FIRST_ALTERNATIVE))
         if fixed.size:
-            bounds = set_bounds(null.highest[fixed], null.lowest[fixed], null.radius[fixed])
+            bounds = compute_set_bounds(null.highest[fixed], null.lowest[fixed], null.radius[fixed])
             added[fixed] = panes[fixed] * self._alternatives.log_ratios(leader[fixed] - FIRST_ALTERNATIVE, bounds)
         single = np.flatnonzero(has_evidence & (leader < 0))
         if single.size and self._rare is not None and bets.rare is not None:
@@ -159,7 +170,7 @@ class Bets:
         return added
 
 
-class SlotNull(NamedTuple):
+class SlotHypothesis(NamedTuple):
     """The distributions that are no drift at one time of the day, for K bins."""
 
     shares: Floats
@@ -182,10 +193,10 @@ class SlotNull(NamedTuple):
     """Whether two days of this kind are known, so that φ may learn from what is left."""
 
 
-class DayNull(NamedTuple):
+class DayHypothesis(NamedTuple):
     """The distributions that are no drift on a kind of day, as the mean over its times of day."""
 
-    null: SlotNull
+    null: SlotHypothesis
     size: float
     """N of all days together."""
     is_known: bool
@@ -208,14 +219,14 @@ class SlotArrays(NamedTuple):
     is_known: Bools
     has_cycle: Bools
 
-    def select(self, rows: Bools | slice) -> SlotArrays:
+    def select_slots(self, rows: Bools | slice) -> SlotArrays:
         """Returns the rows of some of the streams."""
         columns: list[Any] = [column[rows] for column in self]
         return SlotArrays(*columns)
 
 
 def stack_slots(
-    rows: Indices, nulls: Sequence[SlotNull | None], default: Callable[[int], SlotNull]
+    rows: Indices, nulls: Sequence[SlotHypothesis | None], default: Callable[[int], SlotHypothesis]
 ) -> SlotArrays | None:
     """Stacks what is no drift for some streams now; None if none of them has a daily cycle."""
     has_cycle = np.array([null is not None for null in nulls])

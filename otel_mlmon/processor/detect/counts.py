@@ -41,7 +41,7 @@ class Samples:
     """1/N + 1/n, which is 1 / size, shape (...); 0 for a pair that cannot be compared."""
 
 
-def samples_of(reference: NDArray[Any], current: NDArray[Any]) -> Samples:
+def build_samples(reference: NDArray[Any], current: NDArray[Any]) -> Samples:
     """Pairs the counts of references and windows, shape (S, K) with (S, K) or (K,) with (K,), for drift statistics.
 
     Raises:
@@ -75,11 +75,11 @@ def samples_of(reference: NDArray[Any], current: NDArray[Any]) -> Samples:
     )
 
 
-def pearson_chi_squared(samples: Samples) -> Floats:
+def compute_pearson_chi_squared(samples: Samples) -> Floats:
     """Computes Pearson's X² of two samples: N n/(N + n) Σ (q - p)² / expected."""
     return np.asarray((samples.moved**2 / samples.expected).sum(-1) * samples.size)
 
 
-def chi_squared_tail(value: Floats, freedom: Ints | int) -> Floats:
+def compute_chi_squared_tail(value: Floats, freedom: Ints | int) -> Floats:
     """Returns P(chi-squared of `freedom` degrees >= value), in [0, 1]; 1 for a value of 0 without a degree."""
     return np.asarray(chdtrc(np.maximum(freedom, 1), value))

@@ -44,11 +44,11 @@ from typing import Final
 
 import numpy as np
 
-from otel_mlmon.processor.detect.alternatives import set_sums
-from otel_mlmon.processor.detect.bets import DayNull, SlotNull, compute_reference_variance
+from otel_mlmon.processor.detect.alternatives import compute_set_sums
+from otel_mlmon.processor.detect.bets import DayHypothesis, SlotHypothesis, compute_reference_variance
 from otel_mlmon.processor.detect.cycle_statistics import HOURS, QUARTERS
 from otel_mlmon.processor.detect.state import CycleDay, CycleState
-from otel_mlmon.processor.detect.week import MIN_DAYS, WEEKDAYS, weekday_of
+from otel_mlmon.processor.detect.week import MIN_DAYS, WEEKDAYS, compute_weekday
 from otel_mlmon.processor.detect.week_model import WeekModel, find_residuals, fit_week
 from otel_mlmon.types import Floats, Ints
 
@@ -135,8 +135,8 @@ class DailyCycle:
         self._model: WeekModel | None = None
         self._inherited: WeekModel | None = None
         """That of the version before."""
-        self._null: tuple[tuple[int, int], SlotNull] | None = None
-        self._days: dict[int, DayNull | None] = {}
+        self._null: tuple[tuple[int, int], SlotHypothesis] | None = None
+        self._days: dict[int, DayHypothesis | None] = {}
         """By weekday."""
         self._fit()
 
@@ -157,7 +157,7 @@ class DailyCycle:
         state, day = self.state, start_ns // DAY_NS
         if day <= state.day:
             return False
-        number = sum(weekday_of(other.day) == weekday_of(state.day) for other in state.days)
+        number = sum(compute_weekday(other.day) == compute_weekday(state.day) for other in state.days)
         is_whole = state.first_ns <= state.day * DAY_NS and self._is_full_day()
         is_accepted = state.is_quiet or (not self.is_known and self._is_near_reference())
         state.effect = effect
@@ -182,12 +182,12 @@ class DailyCycle:
 
     def _is_repeated(self) -> bool:
         """Whether the day is as most days are, or as the one before of its weekday, where that was an odd one."""
-        state, model, weekday = self.state, self._model, int(weekday_of(self.state.day))
+        state, model, weekday = self.state, self._model, int(compute_weekday(self.state.day))
         if model is None or not model.day_counts[weekday]:
             return True
         if all(model.is_known(weekday, slot) for slot in range(state.slots)):
             return True
-        first = next(day.counts for day in state.days if weekday_of(day.day) == weekday).sum(0)
+        first = next(day.counts for day in state.days if compute_weekday(day.day) == weekday).sum(0)
         today = state.today.reshape(state.slots, QUARTERS // state.slots, -1).sum(1)
         items = max(float(today.sum()), 1.0)
         noise = np.sqrt(first.size * state.effect / 4.0 * (1.0 / first.sum() + 1.0 / items))
@@ -202,43 +202,43 @@ class DailyCycle:
             state.today[start_ns % DAY_NS * QUARTERS // DAY_NS] += counts
             state.is_quiet &= is_quiet
 
-    def null(self, start_ns: int) -> SlotNull | None:
+    def find_slot_hypothesis(self, start_ns: int) -> SlotHypothesis | None:
         """Returns what is no drift in a pane that starts at `start_ns`; None for what the reference alone has."""
         if not self.is_known:
             return self._build_early_null(start_ns)
-        key = int(weekday_of(start_ns // DAY_NS)), start_ns % DAY_NS * QUARTERS // DAY_NS
+        key = int(compute_weekday(start_ns // DAY_NS)), start_ns % DAY_NS * QUARTERS // DAY_NS
         if self._null is None or self._null[0] != key:
             self._null = key, self._build_null(*key)
         return self._null[1]
 
-    def day_null(self, start_ns: int) -> DayNull | None:
+    def build_day_hypothesis(self, start_ns: int) -> DayHypothesis | None:
         """Returns what is no drift on the day of a pane that starts at `start_ns`, as the mean over its slots.
 
         While no cycle is known it is what will be forgiven within the day; None for what the reference alone has.
         """
-        weekday = int(weekday_of(start_ns // DAY_NS))
+        weekday = int(compute_weekday(start_ns // DAY_NS))
         if weekday not in self._days:
             self._days[weekday] = self._build_day_null(weekday)
         return self._days[weekday]
 
-    def _build_day_null(self, weekday: int) -> DayNull | None:
+    def _build_day_null(self, weekday: int) -> DayHypothesis | None:
         if not self.is_known:
             if self._has_little_traffic:
                 return None
-            return DayNull(self._build_pooled_null(FORGIVEN_EARLY), float(self._reference_count), is_known=False)
+            return DayHypothesis(self._build_pooled_null(FORGIVEN_EARLY), float(self._reference_count), is_known=False)
         width = QUARTERS // self.state.slots
         quarters = range(width // 2, QUARTERS, width)
         nulls = [self._build_null(weekday, quarter) for quarter in quarters]
-        columns = SlotNull(*(np.mean(np.array(column), axis=0) for column in zip(*nulls, strict=True)))
+        columns = SlotHypothesis(*(np.mean(np.array(column), axis=0) for column in zip(*nulls, strict=True)))
         model = self._find_model(weekday, QUARTERS // 2)
         size = float(model.sizes[0].sum()) if self._is_learned else float(self._reference_count)
         is_known = all(
             null.is_known or self._is_workday(model, weekday, quarter)
             for null, quarter in zip(nulls, quarters, strict=True)
         )
-        return DayNull(columns._replace(is_known=is_known), size, is_known=is_known, amplitude=model.amplitude)
+        return DayHypothesis(columns._replace(is_known=is_known), size, is_known=is_known, amplitude=model.amplitude)
 
-    def residuals(self) -> list[tuple[Ints, Floats]]:
+    def list_residuals(self) -> list[tuple[Ints, Floats]]:
         """Returns the counts of all slots of the accepted days, and what the other days of the kind let expect."""
         return [] if self._model is None else find_residuals(self.state.days, self._model)
 
@@ -259,11 +259,11 @@ class DailyCycle:
         state = self.state
         self._model = self._fit_days(state.days)
         if self._model is not None and not self._is_learned:
-            self._model = self._model.lay_around(self._model.mean_shares(), self._reference)
+            self._model = self._model.shift_to_reference(self._model.compute_mean_shares(), self._reference)
         if state.inherited and self._inherited is None:
             inherited = self._fit_days(state.inherited, effect=1.0)
             if inherited is not None:
-                self._inherited = inherited.lay_around(self._find_base(inherited), self._reference)
+                self._inherited = inherited.shift_to_reference(self._find_base(inherited), self._reference)
 
     def _fit_days(self, days: list[CycleDay], effect: float | None = None) -> WeekModel | None:
         state = self.state
@@ -278,14 +278,14 @@ class DailyCycle:
         """Returns what the version before had in the hours in which the reference of this one was learned."""
         first_ns, slots = self.state.first_ns, self.state.slots
         if not self._is_learned or self._reference_ns <= 0 or first_ns - self._reference_ns >= DAY_NS:
-            return model.mean_shares()
+            return model.compute_mean_shares()
         times_ns = np.linspace(self._reference_ns, first_ns, QUARTERS).astype(np.int64)
         places = times_ns % DAY_NS * slots // DAY_NS
-        kinds = model.kinds[np.asarray(weekday_of(times_ns // DAY_NS)), places * HOURS // slots]
+        kinds = model.kinds[np.asarray(compute_weekday(times_ns // DAY_NS)), places * HOURS // slots]
         base: Floats = model.shares[kinds, places].mean(0)
         return base
 
-    def _build_early_null(self, start_ns: int) -> SlotNull | None:
+    def _build_early_null(self, start_ns: int) -> SlotHypothesis | None:
         state = self.state
         quarters = (start_ns - state.first_ns) * QUARTERS // DAY_NS
         forgiven = min(FORGIVEN_EARLY, FORGIVEN_PER_HOUR * quarters / 4.0)
@@ -301,11 +301,11 @@ class DailyCycle:
         """Whether two days were whole, and hold too few items to say anything of hours."""
         return not self.is_known and len(self.state.days) >= MIN_DAYS
 
-    def _build_pooled_null(self, forgiven: float) -> SlotNull:
+    def _build_pooled_null(self, forgiven: float) -> SlotHypothesis:
         """Builds what is no drift while nothing is known of the hours."""
         shares, total = self._reference, float(self._reference_count)
-        sums, variance = set_sums(shares[None])[0], compute_reference_variance(shares, total)
-        return SlotNull(shares, sums, sums, 0.0, variance, total, 1.0, forgiven, is_known=True)
+        sums, variance = compute_set_sums(shares[None])[0], compute_reference_variance(shares, total)
+        return SlotHypothesis(shares, sums, sums, 0.0, variance, total, 1.0, forgiven, is_known=True)
 
     def _find_model(self, weekday: int, quarter: int) -> WeekModel:
         """Returns the model of a time: that of this version if it knows it, else of the version before if that does."""
@@ -313,12 +313,12 @@ class DailyCycle:
         models = [model for model in (self._model, self._inherited) if model is not None]
         return next((model for model in models if model.is_known(weekday, slot)), models[0])
 
-    def _build_null(self, weekday: int, quarter: int) -> SlotNull:
+    def _build_null(self, weekday: int, quarter: int) -> SlotHypothesis:
         slots = self.state.slots
         model = self._find_model(weekday, quarter)
         slot = quarter * slots // QUARTERS
         is_known = model.is_known(weekday, slot)
-        kind = model.kind_at(weekday, slot)
+        kind = model.find_day_kind(weekday, slot)
         before, after, kind_before, kind_after = (
             self._find_place(model, weekday * QUARTERS + quarter + quarters)
             for quarters in (-HULL_QUARTERS, HULL_QUARTERS, -BOUNDARY_QUARTERS, BOUNDARY_QUARTERS)
@@ -328,14 +328,14 @@ class DailyCycle:
             points.append((0, slot))
         kinds, places = np.array(list(dict.fromkeys(points))).T
         hull = model.shares[kinds, places]
-        sums = set_sums(hull)
+        sums = compute_set_sums(hull)
         shares = hull[0]
         size = float(model.sizes[kind, slot])
         is_inherited = model is self._inherited
         if not self._is_learned or is_inherited:
             size = 1.0 / (1.0 / size + 1.0 / max(self._reference_count, 1))
         forgiven = float(model.forgiven[places].max()) + FORGIVEN_INHERITED * is_inherited
-        return SlotNull(
+        return SlotHypothesis(
             shares=shares,
             highest=sums.max(0),
             lowest=sums.min(0),
@@ -351,7 +351,7 @@ class DailyCycle:
         """Returns the kind and the slot of a time, in quarters of an hour since Monday."""
         weekday, quarter = divmod(quarters % _WEEK_QUARTERS, QUARTERS)
         slot = quarter * self.state.slots // QUARTERS
-        return model.kind_at(weekday, slot), slot
+        return model.find_day_kind(weekday, slot), slot
 
     def _forgive_unknown(self, model: WeekModel, weekday: int, quarter: int) -> float:
         """Returns what is forgiven at a time of the week that is not known."""

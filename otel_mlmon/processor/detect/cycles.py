@@ -20,12 +20,12 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.processor.detect.bets import DayNull, SlotNull
+from otel_mlmon.processor.detect.bets import DayHypothesis, SlotHypothesis
 from otel_mlmon.processor.detect.cycle import DAY_NS, DailyCycle, start_cycle
 from otel_mlmon.processor.detect.cycle_statistics import HOURS
 from otel_mlmon.processor.detect.evidence import EvidenceBank
 from otel_mlmon.processor.detect.state import CycleDay, CycleState
-from otel_mlmon.processor.window.window import Bins, Reference, ReferenceOrigin, StreamKey, Window
+from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, ReferenceOrigin, StreamKey, StreamWindow
 from otel_mlmon.types import Bools, Floats, Indices
 
 ORIGINS: Final[frozenset[ReferenceOrigin]] = frozenset({"learned", "file", "model"})
@@ -45,16 +45,16 @@ class StreamCycles:
 
     def __init__(self, time_zone_for: Callable[[StreamKey], str] = lambda _: "") -> None:
         self._time_zone_for = time_zone_for
-        self._cycles: dict[StreamKey, tuple[Reference, DailyCycle]] = {}
+        self._cycles: dict[StreamKey, tuple[ReferenceCounts, DailyCycle]] = {}
         self._states: dict[StreamKey, CycleState] = {}
         """Those that were restored, until the stream's next pane."""
-        self._inherited: dict[StreamKey, tuple[Bins, CycleState]] = {}
+        self._inherited: dict[StreamKey, tuple[HistogramBins, CycleState]] = {}
         """Of new versions, until their first pane: the bins and the cycle of the version before."""
         self._changed: set[StreamKey] = set()
 
     def advance(
-        self, windows: Sequence[Window], bank: EvidenceBank, rows: Sequence[int], positions: Indices
-    ) -> list[SlotNull | None]:
+        self, windows: Sequence[StreamWindow], bank: EvidenceBank, rows: Sequence[int], positions: Indices
+    ) -> list[SlotHypothesis | None]:
         """Returns what is no drift in the pane of each window at `positions`, None for what its reference alone has.
 
         Where a cycle is known for the first time, or other kinds of day, φ is estimated anew from what it leaves.
@@ -65,7 +65,7 @@ class StreamCycles:
             rows: The row of each window.
             positions: Those that are judged.
         """
-        nulls: list[SlotNull | None] = []
+        nulls: list[SlotHypothesis | None] = []
         new: list[tuple[int, DailyCycle]] = []
         for position in positions.tolist():
             window, row = windows[position], rows[position]
@@ -76,12 +76,12 @@ class StreamCycles:
             local_ns = _localize(window.start_ns, cycle)
             if cycle.advance(local_ns, float(bank.effects.estimate[row])):
                 new.append((row, cycle))
-            nulls.append(cycle.null(local_ns))
+            nulls.append(cycle.find_slot_hypothesis(local_ns))
         if new:
-            bank.relearn_effects([row for row, _ in new], [cycle.residuals() for _, cycle in new])
+            bank.relearn_effects([row for row, _ in new], [cycle.list_residuals() for _, cycle in new])
         return nulls
 
-    def add(self, windows: Sequence[Window], positions: Indices, panes: Floats, is_quiet: Bools) -> None:
+    def add(self, windows: Sequence[StreamWindow], positions: Indices, panes: Floats, is_quiet: Bools) -> None:
         """Counts the panes of the windows at `positions`, shape (S, K), into their cycles."""
         for place, position in enumerate(positions.tolist()):
             window = windows[position]
@@ -93,10 +93,12 @@ class StreamCycles:
             if _hour_of(window.start_ns) != _hour_of(window.end_ns):
                 self._changed.add(window.stream)
 
-    def day_null(self, stream: StreamKey, reference: Reference | None, time_ns: int) -> DayNull | None:
+    def build_day_hypothesis(
+        self, stream: StreamKey, reference: ReferenceCounts | None, time_ns: int
+    ) -> DayHypothesis | None:
         """Returns what is no drift on the day of a time, Unix nanoseconds; None for what the reference has."""
         cycle = self._find(stream, reference, time_ns)
-        return None if cycle is None else cycle.day_null(_localize(time_ns, cycle))
+        return None if cycle is None else cycle.build_day_hypothesis(_localize(time_ns, cycle))
 
     def inherit(self, stream: StreamKey, before: StreamKey) -> None:
         """Lets a new version begin with the cycle of the version before, if that is known."""
@@ -123,7 +125,7 @@ class StreamCycles:
         """Notes that all cycles are stored."""
         self._changed.clear()
 
-    def _find(self, stream: StreamKey, reference: Reference | None, start_ns: int) -> DailyCycle | None:
+    def _find(self, stream: StreamKey, reference: ReferenceCounts | None, start_ns: int) -> DailyCycle | None:
         """Returns the cycle of a stream, begun if it has none over these bins; None if it can have none."""
         if reference is None or reference.origin not in ORIGINS:
             return None
@@ -133,7 +135,7 @@ class StreamCycles:
         state = self._states.pop(stream, None) if entry is None else entry[1].state
         time_zone = self._time_zone_for(stream)
         if state is None or state.bins != reference.bins.names or state.time_zone != time_zone:
-            state = start_cycle(start_ns + offset_ns(time_zone, start_ns), reference.bins.names, time_zone)
+            state = start_cycle(start_ns + compute_utc_offset_ns(time_zone, start_ns), reference.bins.names, time_zone)
             self._changed.add(stream)
             if stream in self._inherited and reference.total:
                 inherit_days(state, *self._inherited.pop(stream), reference)
@@ -143,17 +145,18 @@ class StreamCycles:
             reference=(counts + 0.5) / (counts.sum() + counts.size / 2.0),
             reference_count=reference.total,
             is_learned=reference.origin == "learned",
-            reference_ns=reference.first_ns and reference.first_ns + offset_ns(time_zone, reference.first_ns),
+            reference_ns=reference.first_ns
+            and reference.first_ns + compute_utc_offset_ns(time_zone, reference.first_ns),
         )
         self._cycles[stream] = reference, cycle
         return cycle
 
 
 def _localize(time_ns: int, cycle: DailyCycle) -> int:
-    return time_ns + offset_ns(cycle.state.time_zone, time_ns)
+    return time_ns + compute_utc_offset_ns(cycle.state.time_zone, time_ns)
 
 
-def offset_ns(time_zone: str, time_ns: int) -> int:
+def compute_utc_offset_ns(time_zone: str, time_ns: int) -> int:
     """Returns by how much the clocks of a time zone are ahead of UTC at a time, Unix nanoseconds; 0 of an empty one."""
     return _find_offset_ns(time_zone, time_ns // (_QUARTER_S * 10**9)) if time_zone else 0
 
@@ -168,7 +171,7 @@ def _hour_of(time_ns: int) -> int:
     return time_ns * HOURS // DAY_NS
 
 
-def inherit_days(state: CycleState, bins: Bins, before: CycleState, reference: Reference) -> None:
+def inherit_days(state: CycleState, bins: HistogramBins, before: CycleState, reference: ReferenceCounts) -> None:
     """Adds the days of the version before to the state of a cycle that begins.
 
     Args:
@@ -184,7 +187,7 @@ def inherit_days(state: CycleState, bins: Bins, before: CycleState, reference: R
     state.inherited = [replace(day, counts=_rebin(day, bins, reference)) for day in days]
 
 
-def _rebin(day: CycleDay, bins: Bins, reference: Reference) -> NDArray[np.int32]:
+def _rebin(day: CycleDay, bins: HistogramBins, reference: ReferenceCounts) -> NDArray[np.int32]:
     """Counts a day, shape (slots, K), over the bins of a reference."""
     if bins.names == reference.bins.names:
         return day.counts
@@ -211,7 +214,7 @@ def _spread(counts: NDArray[np.int32], edges: tuple[float, ...], others: tuple[f
     return spread
 
 
-class Lineage:
+class VersionLineage:
     """The versions of every stream of every model, so that a new one finds the version before."""
 
     def __init__(self) -> None:
@@ -228,7 +231,9 @@ class Lineage:
         if not versions:
             self._versions.pop(_name_of(stream), None)
 
-    def find_before(self, stream: StreamKey, measure_traffic: Callable[[StreamKey], float]) -> StreamKey | None:
+    def find_previous_version(
+        self, stream: StreamKey, measure_traffic: Callable[[StreamKey], float]
+    ) -> StreamKey | None:
         """Finds the same stream of the version before: of several, the one that bears the traffic; None without any.
 
         Args:

@@ -25,16 +25,16 @@ from typing import Final
 
 import numpy as np
 
-from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, as_slice
+from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, convert_to_slice
 from otel_mlmon.processor.detect.dispersion import (
     EFFICIENCY,
     MAX_DIFFERENCES,
     MIN_DIFFERENCES,
     combine_levels,
-    degrees_of_freedom,
-    level_coefficients,
-    trimmed_divisors,
-    trimmed_means,
+    compute_degrees_of_freedom,
+    compute_level_coefficients,
+    compute_trimmed_divisors,
+    compute_trimmed_means,
 )
 from otel_mlmon.processor.detect.state import DesignEffectState
 from otel_mlmon.types import Bools, Floats, Indices, Ints
@@ -145,9 +145,9 @@ class DesignEffects:
         """
         arrays = self._arrays
         arrays.clear(row)
-        freedom = degrees_of_freedom(reference)
+        freedom = compute_degrees_of_freedom(reference)
         arrays["freedom"][row] = freedom
-        arrays["divisors"][row] = trimmed_divisors(freedom)
+        arrays["divisors"][row] = compute_trimmed_divisors(freedom)
         arrays["long_run"][row, :-1] = reference * PRIOR_ITEMS
         arrays["long_run"][row, -1] = PRIOR_ITEMS
         # A difference that is not there is never among the smallest.
@@ -155,7 +155,7 @@ class DesignEffects:
         arrays["estimate"][row] = arrays["divisor"][row] = 1.0
         if prior is not None and prior[1] >= MIN_DIFFERENCES:
             excess = max(prior[0] - 1.0, 0.0)
-            caution = float(level_coefficients(np.array([[prior[1]]]), np.array([freedom]))[0, 3, 0])
+            caution = float(compute_level_coefficients(np.array([[prior[1]]]), np.array([freedom]))[0, 3, 0])
             self._set_prior(row, 1.0 + excess, 1.0 + excess * caution, is_enough=is_enough)
 
     def _set_prior(self, row: int, estimate: float, divisor: float, *, is_enough: bool = True) -> None:
@@ -171,13 +171,13 @@ class DesignEffects:
             return
         self._set_prior(row, estimate, max(estimate, float(arrays["prior_divisor"][row])))
 
-    def assume(self, row: int, divisor: float) -> None:
+    def assume_effects(self, row: int, divisor: float) -> None:
         """Judges a stream from its first items on, counts divided by `divisor` until its own φ is known."""
         self._set_prior(row, 1.0, divisor)
 
     def add(self, rows: Indices, counts: Floats, items: Floats) -> None:
         """Adds one pane to the estimates of some streams: counts of shape (S, K) and their sums, above 0."""
-        arrays, index = self._arrays, as_slice(rows)
+        arrays, index = self._arrays, convert_to_slice(rows)
         block = np.empty((len(rows), self._bins + 2))
         block[:, : self._bins] = counts
         block[:, self._bins :] = items[:, None]
@@ -300,7 +300,7 @@ class DesignEffects:
         if has_grown:
             self._update_coefficients(concluded)
         if concluded.size:
-            self._combine(as_slice(concluded))
+            self._combine(convert_to_slice(concluded))
 
     def _first_level(self, index: RowIndex, min_items: float) -> int:
         """Returns the lowest level at which panes of so many items do not fill more than a block."""
@@ -367,13 +367,15 @@ class DesignEffects:
             index = rows = rows[has_estimate]
             counts = counts[has_estimate]
         if rows.size:
-            arrays["level_estimates"][index, level] = trimmed_means(
+            arrays["level_estimates"][index, level] = compute_trimmed_means(
                 arrays["differences"][index, level], counts, arrays["divisors"][rows, counts]
             )
 
     def _update_coefficients(self, rows: Indices) -> None:
         arrays = self._arrays
-        arrays["coefficients"][rows] = level_coefficients(arrays["difference_counts"][rows], arrays["freedom"][rows])
+        arrays["coefficients"][rows] = compute_level_coefficients(
+            arrays["difference_counts"][rows], arrays["freedom"][rows]
+        )
 
     def _combine(self, index: RowIndex) -> None:
         arrays = self._arrays

@@ -27,7 +27,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 
 from otel_mlmon.processor.detect.alternatives import Direction
-from otel_mlmon.processor.detect.arrays import RowArrays, as_slice
+from otel_mlmon.processor.detect.arrays import RowArrays, convert_to_slice
 from otel_mlmon.processor.detect.state import TrafficState
 from otel_mlmon.types import Bools, Floats, Indices, Ints
 
@@ -49,7 +49,7 @@ Weakness = Literal["one_value", "unknown_day", "bursts", "small_reference", "lit
 are not known yet, or this day of the week is not. The others: what makes its detectable shift too large."""
 
 
-class Detectable(NamedTuple):
+class DetectableShift(NamedTuple):
     """How small a drift of one stream would be found within a day with probability `PROBABILITY`."""
 
     shift: float
@@ -67,7 +67,7 @@ class Detectable(NamedTuple):
     """None where the stream is not weak."""
 
 
-class Setting(NamedTuple):
+class DetectionSetting(NamedTuple):
     """The quantities on which the detectable shift of S streams depends."""
 
     share: Floats
@@ -86,7 +86,7 @@ class Setting(NamedTuple):
     """h."""
 
 
-class RareShares(NamedTuple):
+class RareShareLimits(NamedTuple):
     """The quantities on which the detectable shares of the rare bins of S streams depend, R bins each at most."""
 
     limit: Floats
@@ -119,7 +119,7 @@ def find_even_share(shares: Floats, direction: Direction) -> float:
     return lighter
 
 
-def compute_shifts(setting: Setting) -> Floats:
+def compute_shifts(setting: DetectionSetting) -> Floats:
     """Computes the detectable shift of each stream, shape (S,); NaN where no shift would be found in a day."""
     effective = setting.items / setting.effect
     radius = setting.tolerance + np.sqrt(setting.variance * setting.effect)
@@ -139,7 +139,7 @@ def compute_shifts(setting: Setting) -> Floats:
     return np.where(is_possible, shifts, np.nan)
 
 
-def compute_rare_shares(rare: RareShares, setting: Setting) -> tuple[Floats, Floats]:
+def compute_rare_shares(rare: RareShareLimits, setting: DetectionSetting) -> tuple[Floats, Floats]:
     """Computes the growth of a rare bin, and the share of a new one, that would be found within a day.
 
     Returns:
@@ -159,8 +159,8 @@ def compute_rare_shares(rare: RareShares, setting: Setting) -> tuple[Floats, Flo
     return ratio, new_share
 
 
-def find_weaknesses(
-    shifts: Floats, setting: Setting, maximum: Floats, *, is_one_value: Bools, is_unknown_day: Bools
+def find_weakness_reasons(
+    shifts: Floats, setting: DetectionSetting, maximum: Floats, *, is_one_value: Bools, is_unknown_day: Bools
 ) -> list[Weakness | None]:
     """Finds why each stream is weak; None where its detectable shift is not above the largest allowed.
 
@@ -176,7 +176,7 @@ def find_weaknesses(
     ones = np.ones_like(shifts)
     if is_large.any():
         plenty = setting._replace(items=1e12 * ones)
-        causes: tuple[tuple[Weakness, Setting], ...] = (
+        causes: tuple[tuple[Weakness, DetectionSetting], ...] = (
             # The later of two that would both do is the more plain one to mend.
             ("small_reference", setting._replace(variance=0.0 * ones, size=1e18 * ones)),
             ("bursts", setting._replace(effect=np.minimum(setting.effect, 1.5))),
@@ -190,7 +190,7 @@ def find_weaknesses(
     return [weakness or None for weakness in weaknesses.tolist()]
 
 
-def describe_detectable(detectable: Detectable, *, span: str = "within a day") -> str:
+def describe_detectable(detectable: DetectableShift, *, span: str = "within a day") -> str:
     """Describes in one sentence the smallest drift of a stream that would be found within a day.
 
     Args:
@@ -208,7 +208,7 @@ def describe_detectable(detectable: Detectable, *, span: str = "within a day") -
 
 
 def describe_weakness(
-    detectable: Detectable,
+    detectable: DetectableShift,
     *,
     design_effect: float,
     reference_count: int,
@@ -292,7 +292,7 @@ class DailyTraffic:
             items: Values in the pane, shape (S,).
             end_ns: End of the pane, Unix nanoseconds, shape (S,).
         """
-        arrays, index, hour = self._arrays, as_slice(rows), end_ns // HOUR_NS
+        arrays, index, hour = self._arrays, convert_to_slice(rows), end_ns // HOUR_NS
         passed = np.minimum(hour - arrays["last_ns"][index] // HOUR_NS, HOURS)
         for step in range(int(passed.max(initial=0))):
             is_behind = passed > step

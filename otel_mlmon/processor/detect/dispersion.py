@@ -56,7 +56,7 @@ AVERAGED: Final[Ints] = np.array([count - math.ceil(count / TRIMMED_ONE_IN) for 
 """How many differences are averaged, by how many there are."""
 
 
-def degrees_of_freedom(shares: Floats) -> float:
+def compute_degrees_of_freedom(shares: Floats) -> float:
     """Computes ν of one difference, from the shares of the reference, shape (K,); 1 for a constant stream."""
     squares = float((shares**2).sum())
     cubes = float((shares**3).sum())
@@ -64,31 +64,31 @@ def degrees_of_freedom(shares: Floats) -> float:
     return (1.0 - squares) ** 2 / trace_of_square if trace_of_square > 0.0 else 1.0
 
 
-def trimmed_divisors(freedom: float) -> Floats:
+def compute_trimmed_divisors(freedom: float) -> Floats:
     """Returns the divisor of a trimmed mean of differences, by the number of differences.
 
     Shape (`MAX_DIFFERENCES` + 1,); meaningful from `MIN_DIFFERENCES` on.
     """
     counts = np.maximum(np.arange(MAX_DIFFERENCES + 1), MIN_DIFFERENCES)
     # The kth smallest of m is at about (k + 1/3)/m of the law; exact to 2 % of the mean from three bins on.
-    divisors: Floats = AVERAGED * trimmed_mean_of_chi_squared(freedom, (AVERAGED[counts] + 1.0 / 3.0) / counts)
+    divisors: Floats = AVERAGED * compute_trimmed_chi_squared_mean(freedom, (AVERAGED[counts] + 1.0 / 3.0) / counts)
     return divisors
 
 
-def trimmed_mean_of_chi_squared(freedom: float, share: Floats) -> Floats:
+def compute_trimmed_chi_squared_mean(freedom: float, share: Floats) -> Floats:
     """Computes the mean of the smallest `share` of a chi-squared variable over its degrees of freedom."""
     cut = gammaincinv(freedom / 2.0, share)
     mean: Floats = gammainc(freedom / 2.0 + 1.0, cut) / share
     return mean
 
 
-def trimmed_means(differences: Floats, counts: Ints, divisors: Floats) -> Floats:
+def compute_trimmed_means(differences: Floats, counts: Ints, divisors: Floats) -> Floats:
     """Computes a robust estimate of the design effect from the differences at one block size, by row.
 
     Args:
         differences: Shape (S, `MAX_DIFFERENCES`); infinite where there is none.
         counts: How many there are, `MIN_DIFFERENCES` or more, shape (S,).
-        divisors: `trimmed_divisors` of each row for so many, shape (S,).
+        divisors: `compute_trimmed_divisors` of each row for so many, shape (S,).
     """
     sums = np.sort(differences, -1)
     np.add.accumulate(sums, -1, out=sums)
@@ -96,7 +96,7 @@ def trimmed_means(differences: Floats, counts: Ints, divisors: Floats) -> Floats
     return means
 
 
-def level_coefficients(counts: Ints, freedom: Floats) -> Floats:
+def compute_level_coefficients(counts: Ints, freedom: Floats) -> Floats:
     """Computes the weights with which `combine_levels` uses each block size, from its number of differences.
 
     Args:
@@ -126,7 +126,7 @@ def combine_levels(estimates: Floats, coefficients: Floats) -> tuple[Floats, Flo
 
     Args:
         estimates: Shape (S, L); a level without one is left out by its coefficients.
-        coefficients: From `level_coefficients`, shape (S, 4, L).
+        coefficients: From `compute_level_coefficients`, shape (S, 4, L).
 
     Returns:
         φ and the divisor, each of shape (S,) and 1 or above.

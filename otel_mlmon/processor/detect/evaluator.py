@@ -19,17 +19,17 @@ import numpy as np
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.detect.arrays import STAGE, split_into_rounds, stack_counts
-from otel_mlmon.processor.detect.cycles import ORIGINS, Lineage, StreamCycles
-from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE, Detectable
+from otel_mlmon.processor.detect.cycles import ORIGINS, StreamCycles, VersionLineage
+from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE, DetectableShift
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
-from otel_mlmon.processor.detect.measure import BankKey, Sensitivities, StreamEntry, StreamRow, measure_windows
+from otel_mlmon.processor.detect.measure import BankKey, DetectableShiftCache, StreamEntry, StreamRow, measure_windows
 from otel_mlmon.processor.detect.policy import DetectionPolicy, judge_thresholds
 from otel_mlmon.processor.detect.rare_bins import find_rare_names
-from otel_mlmon.processor.detect.score import Score, Statistics, build_learning_score
+from otel_mlmon.processor.detect.score import DriftScore, Statistics, build_learning_score
 from otel_mlmon.processor.detect.state import CycleState, StreamState
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
-from otel_mlmon.processor.window.window import Reference, StreamKey, Window
+from otel_mlmon.processor.window.window import ReferenceCounts, StreamKey, StreamWindow
 from otel_mlmon.types import Counts, Indices
 
 _GUARD: Final = guard(STAGE)
@@ -44,13 +44,13 @@ class PaneBatch:
     is_ordered: bool
     positions: list[int] = field(default_factory=list)
     """Positions of the windows in the call of `evaluate`."""
-    windows: list[Window] = field(default_factory=list)
+    windows: list[StreamWindow] = field(default_factory=list)
     policies: list[DetectionPolicy] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     """Rows of the bank."""
 
 
-class Evaluator:
+class DriftEvaluator:
     """Holds the evidence of drift of all streams, and scores their panes.
 
     Runs on: one thread at a time.
@@ -82,14 +82,14 @@ class Evaluator:
         self._statistics = STATISTICS.load_all_plugins() if statistics is None else dict(statistics)
         self._policies: dict[StreamKey, DetectionPolicy | None] = {}
         self._entries: dict[StreamKey, StreamEntry] = {}
-        self._lineage = Lineage()
-        self._sensitivities = Sensitivities()
+        self._lineage = VersionLineage()
+        self._sensitivities = DetectableShiftCache()
         self._banks: dict[BankKey, EvidenceBank] = {}
         self._log10_alarm_line = 0.0
 
     def evaluate(
-        self, windows: Iterable[Window], *, log10_alarm_line: float | None = None
-    ) -> list[tuple[Window, Score]]:
+        self, windows: Iterable[StreamWindow], *, log10_alarm_line: float | None = None
+    ) -> list[tuple[StreamWindow, DriftScore]]:
         """Scores the panes of many streams; those of one stream come in the order of their time, each once.
 
         A score depends on the other windows by the alarm line, and on those of the version before. The same reference
@@ -102,11 +102,13 @@ class Evaluator:
         Returns:
             One score for each window of a stream that has a policy, in the order of `windows`.
         """
-        judged = [(window, policy) for window in windows if (policy := self.policy(window.stream)) is not None]
+        judged = [
+            (window, policy) for window in windows if (policy := self.find_detection_policy(window.stream)) is not None
+        ]
         if log10_alarm_line is None:
             log10_alarm_line = self._alarm_line_for(self._count_watched(window for window, _ in judged))
         self._log10_alarm_line = log10_alarm_line
-        scores: list[Score | None] = [None] * len(judged)
+        scores: list[DriftScore | None] = [None] * len(judged)
         for positions in split_into_rounds([window.stream for window, _ in judged]):
             for batch in self._batches(judged, positions):
                 for position, score in zip(batch.positions, self._scores(batch, log10_alarm_line), strict=True):
@@ -116,19 +118,19 @@ class Evaluator:
             for (window, _), score in zip(judged, scores, strict=True)
         ]
 
-    def policy(self, stream: StreamKey) -> DetectionPolicy | None:
+    def find_detection_policy(self, stream: StreamKey) -> DetectionPolicy | None:
         """Returns how drift of a stream is detected; None if the stream is not judged."""
         if stream not in self._policies:
             self._policies[stream] = self._policy_for(stream)
         return self._policies[stream]
 
     def _find_time_zone(self, stream: StreamKey) -> str:
-        policy = self.policy(stream)
+        policy = self.find_detection_policy(stream)
         return "" if policy is None else policy.time_zone
 
-    def is_against(self, stream: StreamKey, reference: Reference) -> bool:
+    def is_against(self, stream: StreamKey, reference: ReferenceCounts) -> bool:
         """Returns whether a stream's evidence was gathered against this reference, under the present policy."""
-        entry, policy = self._entries.get(stream), self.policy(stream)
+        entry, policy = self._entries.get(stream), self.find_detection_policy(stream)
         return entry is not None and policy is not None and entry.is_against(reference, policy)
 
     def streams(self) -> KeysView[StreamKey]:
@@ -160,7 +162,7 @@ class Evaluator:
         if self._cycles is not None:
             self._cycles.clear_changed()
 
-    def measure(self, windows: Sequence[tuple[Reference, Counts]]) -> list[Statistics]:
+    def measure(self, windows: Sequence[tuple[ReferenceCounts, Counts]]) -> list[Statistics]:
         """Computes the drift statistics of rolling windows, each a reference and counts of shape (K,).
 
         One that fails has no statistics.
@@ -168,8 +170,8 @@ class Evaluator:
         return measure_windows(windows, self._statistics)
 
     def measure_detectable(
-        self, references: Mapping[StreamKey, Reference | None], *, is_over: bool = False
-    ) -> dict[StreamKey, Detectable]:
+        self, references: Mapping[StreamKey, ReferenceCounts | None], *, is_over: bool = False
+    ) -> dict[StreamKey, DetectableShift]:
         """Computes how small a drift of each stream with evidence would be found within a day.
 
         Args:
@@ -182,7 +184,7 @@ class Evaluator:
             if entry is not None and reference is not None:
                 banks.setdefault(entry.bank, {})[stream] = entry.row
         log10_alarm_line = self._log10_alarm_line or self._alarm_line_for(len(self._entries))
-        results: dict[StreamKey, Detectable] = {}
+        results: dict[StreamKey, DetectableShift] = {}
         for key, rows in banks.items():
             with _GUARD:
                 results |= self._sensitivities.measure(
@@ -194,17 +196,17 @@ class Evaluator:
                 )
         return results
 
-    def find_detectable(self, stream: StreamKey) -> Detectable | None:
+    def find_detectable(self, stream: StreamKey) -> DetectableShift | None:
         """Returns the last computed detectable shift of a stream; None if it was never computed."""
         return self._sensitivities.find(stream)
 
-    def _stream_row(self, stream: StreamKey, reference: Reference | None) -> StreamRow:
-        entry, policy = self._entries[stream], self.policy(stream)
+    def _stream_row(self, stream: StreamKey, reference: ReferenceCounts | None) -> StreamRow:
+        entry, policy = self._entries[stream], self.find_detection_policy(stream)
         row, last_ns = entry.row, int(self._banks[entry.bank].column("last_ns")[entry.row])
         return StreamRow(
             row=row,
             maximum=MAX_DETECTABLE if policy is None else policy.max_detectable,
-            day=None if self._cycles is None else self._cycles.day_null(stream, reference, last_ns - 1),
+            day=None if self._cycles is None else self._cycles.build_day_hypothesis(stream, reference, last_ns - 1),
             is_budget=reference is not None and reference.origin == "budget",
         )
 
@@ -241,13 +243,13 @@ class Evaluator:
             self._lineage.remove(stream)
             self._sensitivities.remove(stream)
 
-    def _count_watched(self, windows: Iterable[Window]) -> int:
+    def _count_watched(self, windows: Iterable[StreamWindow]) -> int:
         """Counts the streams that share the false-alarm budget: those with a reference and a policy."""
         new = {window.stream for window in windows if window.reference is not None} - self._entries.keys()
         return len(self._entries) + len(new)
 
     def _batches(
-        self, judged: Sequence[tuple[Window, DetectionPolicy]], positions: Iterable[int]
+        self, judged: Sequence[tuple[StreamWindow, DetectionPolicy]], positions: Iterable[int]
     ) -> Iterable[PaneBatch]:
         """Groups the windows that are scored together; a stream without a reference has no evidence."""
         batches: dict[tuple[BankKey, bool], PaneBatch] = {}
@@ -269,7 +271,7 @@ class Evaluator:
                 batch.rows.append(entry.row)
         return batches.values()
 
-    def _entry(self, window: Window, reference: Reference, policy: DetectionPolicy) -> StreamEntry:
+    def _entry(self, window: StreamWindow, reference: ReferenceCounts, policy: DetectionPolicy) -> StreamEntry:
         """Returns where a stream's evidence is; new evidence if its reference or policy has changed."""
         stream = window.stream
         previous = self._entries.get(stream)
@@ -296,7 +298,7 @@ class Evaluator:
         elif reference.origin != "budget":
             self._inherit(stream, bank, row)
         elif policy.first_divisor is not None:
-            bank.effects.assume(row, policy.first_divisor)
+            bank.effects.assume_effects(row, policy.first_divisor)
         self._lineage.add(stream)
         entry = self._entries[stream] = StreamEntry(
             bank=key,
@@ -310,7 +312,7 @@ class Evaluator:
 
     def _inherit(self, stream: StreamKey, bank: EvidenceBank, row: int) -> None:
         """Takes over design effect and daily cycle from the model version before, until new data refute them."""
-        before = self._lineage.find_before(stream, self._measure_traffic)
+        before = self._lineage.find_previous_version(stream, self._measure_traffic)
         if before is None:
             return
         entry = self._entries[before]
@@ -329,7 +331,7 @@ class Evaluator:
             self._banks[key] = EvidenceBank(*key)
         return self._banks[key]
 
-    def _scores(self, batch: PaneBatch, log10_alarm_line: float) -> Iterator[Score]:
+    def _scores(self, batch: PaneBatch, log10_alarm_line: float) -> Iterator[DriftScore]:
         """Adds the panes of a batch to the evidence, and yields the score of each stream."""
         bank, rows, bins = self._banks[batch.bank], np.array(batch.rows), batch.bank[0]
         positions, panes = stack_counts("pane", [window.pane for window in batch.windows], bins)
@@ -355,7 +357,7 @@ class Evaluator:
         )
         for policy, window, statistics, status, log_e, since_ns, effect, contributions, total, calibrated in columns:
             count = int(window.rolling.sum())
-            yield Score(
+            yield DriftScore(
                 state="drift" if status == DRIFT else "learning" if status == CALIBRATING else "ok",
                 is_calibrating=status == CALIBRATING,
                 calibrated_ratio=calibrated,
@@ -391,6 +393,6 @@ class Evaluator:
         return results
 
 
-def _mark_absence(window: Window, score: Score) -> Score:
+def _mark_absence(window: StreamWindow, score: DriftScore) -> DriftScore:
     """Returns the score of a stream, as `no_data` with its evidence unchanged where the stream is no longer sent."""
     return score if window.absence is None else replace(score, state="no_data", since_ns=0)

@@ -46,22 +46,22 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.processor.detect.alternatives import Direction, add_pane, set_sums
-from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, as_slice, check_counts
+from otel_mlmon.processor.detect.alternatives import Direction, add_pane_evidence, compute_set_sums
+from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, check_counts, convert_to_slice
 from otel_mlmon.processor.detect.bets import (
     UNIVERSAL,
-    Bets,
-    CycleNull,
-    Null,
+    CycleVariation,
+    DriftBets,
+    NullHypothesis,
     PaneBets,
     SlotArrays,
-    SlotNull,
+    SlotHypothesis,
     compute_reference_variance,
     stack_slots,
 )
 from otel_mlmon.processor.detect.design_effect import DesignEffects
 from otel_mlmon.processor.detect.detectable import DailyTraffic, find_even_share
-from otel_mlmon.processor.detect.rare_bins import RareBins
+from otel_mlmon.processor.detect.rare_bins import RareBinEvidence
 from otel_mlmon.processor.detect.state import EvidenceState
 from otel_mlmon.types import Bools, Floats, Indices, Ints
 
@@ -95,8 +95,8 @@ class EvidenceBank:
     def __init__(self, bins: int, direction: Direction = "both") -> None:
         self.bins = bins
         self.direction: Direction = direction
-        self.rare = RareBins(bins) if direction == "both" else None
-        self._bets = Bets(bins, direction, self.rare)
+        self.rare = RareBinEvidence(bins) if direction == "both" else None
+        self._bets = DriftBets(bins, direction, self.rare)
         components = self._bets.log_weights.size
         self.effects = DesignEffects(bins)
         self.traffic = DailyTraffic()
@@ -178,7 +178,7 @@ class EvidenceBank:
         arrays["reference"][row] = counts
         arrays["total"][row] = counts.sum()
         arrays["shares"][row] = (counts + 0.5) / (counts.sum() + self.bins / 2.0)
-        arrays["set_shares"][row] = set_sums(arrays["shares"][row])
+        arrays["set_shares"][row] = compute_set_sums(arrays["shares"][row])
         arrays["variance"][row] = compute_reference_variance(arrays["shares"][row], counts.sum())
         arrays["even_share"][row] = find_even_share(arrays["shares"][row], self.direction)
         arrays["tolerance"][row] = tolerance
@@ -212,7 +212,7 @@ class EvidenceBank:
         counts: NDArray[Any],
         end_ns: Ints,
         log_alarm_line: float,
-        nulls: Sequence[SlotNull | None] | None = None,
+        nulls: Sequence[SlotHypothesis | None] | None = None,
     ) -> None:
         """Updates the evidence of some streams with one pane each.
 
@@ -289,11 +289,11 @@ class EvidenceBank:
         """Estimates the design effects of some streams again, as `DesignEffects.relearn` does."""
         self.effects.relearn(rows, self._arrays["shares"], residuals)
 
-    def slot_of_reference(self, row: int) -> SlotNull:
+    def slot_of_reference(self, row: int) -> SlotHypothesis:
         """Returns the distributions that are no drift of a stream without a daily cycle."""
         arrays = self._arrays
         sums, variance, total = arrays["set_shares"][row], arrays["variance"][row], arrays["total"][row]
-        return SlotNull(arrays["shares"][row], sums, sums, 0.0, variance, total, 1.0, 0.0, is_known=True)
+        return SlotHypothesis(arrays["shares"][row], sums, sums, 0.0, variance, total, 1.0, 0.0, is_known=True)
 
     def _update_chunk(
         self, rows: Indices, panes: Floats, end_ns: Ints, log_alarm_line: float, slots: SlotArrays | None
@@ -303,12 +303,12 @@ class EvidenceBank:
         if not items.all():
             mask = items > 0.0
             present, present_panes, present_items = rows[mask], panes[mask], items[mask]
-            present_slots = slots.select(mask) if slots is not None else None
+            present_slots = slots.select_slots(mask) if slots is not None else None
         is_calibrated = self.effects.is_calibrated[present]
         # φ of the past alone goes into a bet: with the pane's own part in it, the factors would not be e-values.
         if is_calibrated.any():
             mask = slice(None) if is_calibrated.all() else is_calibrated
-            bet_slots = present_slots.select(mask) if present_slots is not None else None
+            bet_slots = present_slots.select_slots(mask) if present_slots is not None else None
             self._bet(present[mask], present_panes[mask], present_items[mask], log_alarm_line, bet_slots)
         if present_slots is not None:
             # φ learns from what the cycle leaves, and nothing on a kind of day that is not known.
@@ -324,33 +324,34 @@ class EvidenceBank:
         self, rows: Indices, panes: Floats, items: Floats, log_alarm_line: float, slots: SlotArrays | None
     ) -> None:
         """Multiplies the wealth of every bet by its factor for a pane, and learns from the pane for the next."""
-        arrays, index = self._arrays, as_slice(rows)
+        arrays, index = self._arrays, convert_to_slice(rows)
         effect = self.effects.divisor[index]
         scale = np.maximum(effect, items / MAX_PANE_ITEMS)
         panes, items = panes / scale[:, None], items / scale
         history = arrays["history"][index]
-        null = self._null(index, items, effect, history, slots)
-        bets = self._bets.weigh(index, panes, items, effect, null, history, arrays["log_cusums"][index])
+        null = self._build_null(index, items, effect, history, slots)
+        bets = self._bets.weigh_pane(index, panes, items, effect, null, history, arrays["log_cusums"][index])
         self._add_contributions(rows, panes, null, bets)
         self._store_cusums(rows, index, bets, log_alarm_line + math.log(CAP))
-        arrays["history"][index] = add_pane(history, panes, items)
+        arrays["history"][index] = add_pane_evidence(history, panes, items)
 
-    def _null(self, index: RowIndex, items: Floats, effect: Floats, history: Floats, slots: SlotArrays | None) -> Null:
+    def _build_null(
+        self, index: RowIndex, items: Floats, effect: Floats, history: Floats, slots: SlotArrays | None
+    ) -> NullHypothesis:
         """Returns the distributions that are no drift in a pane, and adds to a cycle's history what it expects."""
         arrays = self._arrays
         tolerance, shares = arrays["tolerance"][index], arrays["shares"][index]
         if slots is None:
             arrays["has_cycle"][index] = False
-            radius = tolerance + np.sqrt(arrays["variance"][index] * effect)
-            return Null(shares, arrays["set_shares"][index], arrays["set_shares"][index], radius)
-        # Before a stream has a cycle, its reference is what was to be expected.
+            sums, radius = arrays["set_shares"][index], tolerance + np.sqrt(arrays["variance"][index] * effect)
+            return NullHypothesis(shares, sums, sums, radius)
         has_history = (arrays["has_cycle"][index] & slots.has_cycle)[:, None, None]
         expected = np.where(has_history, arrays["expected"][index], history.sum(-1, keepdims=True) * shares[:, None])
         radius = tolerance + slots.forgiven + np.sqrt(slots.variance * np.maximum(effect, slots.effect))
-        arrays["expected"][index] = add_pane(expected, items[:, None] * slots.shares, items)
+        arrays["expected"][index] = add_pane_evidence(expected, items[:, None] * slots.shares, items)
         arrays["has_cycle"][index] = slots.has_cycle
-        cycle = CycleNull(slots.width, expected, slots.size, slots.forgiven)
-        return Null(slots.shares, slots.highest, slots.lowest, radius, cycle)
+        cycle = CycleVariation(slots.width, expected, slots.size, slots.forgiven)
+        return NullHypothesis(slots.shares, slots.highest, slots.lowest, radius, cycle)
 
     def _store_cusums(self, rows: Indices, index: RowIndex, bets: PaneBets, cap: float) -> None:
         """Stores ln W_j of each bet, 0 or above, and the end of the last pane at which it was at 1."""
@@ -378,7 +379,7 @@ class EvidenceBank:
         arrays["log_cusums"][index] = log_cusums
         arrays["log_e"][index] = np.minimum(np.maximum(maximum, 0.0), cap)
 
-    def _add_contributions(self, rows: Indices, panes: Floats, null: Null, bets: PaneBets) -> None:
+    def _add_contributions(self, rows: Indices, panes: Floats, null: NullHypothesis, bets: PaneBets) -> None:
         """Adds each bin's contribution to the leading bet where there is evidence; from 0 where it begins."""
         contributions, log_e = self._arrays["contributions"], self._arrays["log_e"][rows]
         has_evidence = bets.maximum > 0.0
@@ -386,12 +387,11 @@ class EvidenceBank:
             contributions[rows] = 0.0
             return
         contributions[rows[~has_evidence | (log_e == 0.0)]] = 0.0
-        contributions[rows] += self._bets.contributions(rows, panes, null, bets)
+        contributions[rows] += self._bets.compute_contributions(rows, panes, null, bets)
 
     def _update_status(self, rows: Indices, end_ns: Ints, log_alarm_line: float) -> None:
         arrays = self._arrays
-        log_e, previous = arrays["log_e"][rows], arrays["status"][rows]
-        arrays["last_ns"][rows] = end_ns
+        log_e, previous, arrays["last_ns"][rows] = arrays["log_e"][rows], arrays["status"][rows], end_ns
         is_at_one = log_e == 0.0
         arrays["since_ns"][rows] = np.where(is_at_one, end_ns, arrays["since_ns"][rows])
         status = np.where(log_e >= log_alarm_line, DRIFT, np.where((previous == CALIBRATING) | is_at_one, OK, previous))

@@ -17,30 +17,30 @@ from numpy.typing import NDArray
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.detect.alternatives import MAX_BINS_OF_PAIRS, Direction
 from otel_mlmon.processor.detect.arrays import STAGE, stack_counts
-from otel_mlmon.processor.detect.bets import DayNull, stack_slots
-from otel_mlmon.processor.detect.counts import samples_of
+from otel_mlmon.processor.detect.bets import DayHypothesis, stack_slots
+from otel_mlmon.processor.detect.counts import build_samples
 from otel_mlmon.processor.detect.detectable import (
     DAY_NS,
     NATS_PER_BIN,
-    Detectable,
-    Setting,
+    DetectableShift,
+    DetectionSetting,
     compute_rare_shares,
     compute_shifts,
-    find_weaknesses,
+    find_weakness_reasons,
 )
 from otel_mlmon.processor.detect.evidence import EvidenceBank
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.rare_bins import RareLimits
 from otel_mlmon.processor.detect.score import Statistics
 from otel_mlmon.processor.detect.statistics.statistic import Measurement, Statistic
-from otel_mlmon.processor.window.window import Reference, StreamKey
+from otel_mlmon.processor.window.window import ReferenceCounts, StreamKey
 from otel_mlmon.types import Counts, Floats, Indices
 
 _GUARD: Final = guard(STAGE)
 
 
 def measure_windows(
-    windows: Sequence[tuple[Reference, Counts]], statistics: Mapping[str, Statistic]
+    windows: Sequence[tuple[ReferenceCounts, Counts]], statistics: Mapping[str, Statistic]
 ) -> list[Statistics]:
     """Computes the drift statistics of each window, counts of shape (K,), against its reference.
 
@@ -67,7 +67,7 @@ def _measure(
     references: NDArray[Any], current: NDArray[Any], statistics: Mapping[str, Statistic], *, is_ordered: bool
 ) -> Iterable[Statistics]:
     """Yields the drift statistics of a stream row by row."""
-    samples = samples_of(references, current)
+    samples = build_samples(references, current)
     measurements: dict[str, Measurement] = {}
     for name, statistic in statistics.items():
         with _GUARD:
@@ -114,10 +114,10 @@ class StreamEntry:
     bin_names: tuple[str, ...]
     tolerance: float
     reference_counts: tuple[float, ...]
-    reference: Reference | None = None
+    reference: ReferenceCounts | None = None
     """The reference object that last compared equal: most panes come with the same one."""
 
-    def is_against(self, reference: Reference, policy: DetectionPolicy) -> bool:
+    def is_against(self, reference: ReferenceCounts, policy: DetectionPolicy) -> bool:
         """Returns whether the evidence is against this very reference, tolerance and direction."""
         if self.tolerance != policy.tolerance or self.bank[1] != policy.direction:
             return False
@@ -127,7 +127,7 @@ class StreamEntry:
             self.reference = reference
         return True
 
-    def is_rebinned(self, reference: Reference, policy: DetectionPolicy) -> bool:
+    def is_rebinned(self, reference: ReferenceCounts, policy: DetectionPolicy) -> bool:
         """Returns whether a reference holds the same values in other bins, and is judged the same way."""
         return (
             self.tolerance == policy.tolerance
@@ -144,13 +144,13 @@ class StreamRow(NamedTuple):
     row: int
     maximum: float
     """The largest detectable shift that is not weak."""
-    day: DayNull | None
+    day: DayHypothesis | None
     """What is no drift on a day as the present one; None for what the reference has."""
     is_budget: bool
     """Whether its reference is an allowance, which is known exactly."""
 
 
-class Sensitivities:
+class DetectableShiftCache:
     """The last computed detectable shift of each stream.
 
     It is measured anew on another day, at another alarm line, and where traffic or design effect changed by more than
@@ -158,9 +158,9 @@ class Sensitivities:
     """
 
     def __init__(self) -> None:
-        self._measured: dict[StreamKey, tuple[tuple[float, float, int, float], Detectable]] = {}
+        self._measured: dict[StreamKey, tuple[tuple[float, float, int, float], DetectableShift]] = {}
 
-    def find(self, stream: StreamKey) -> Detectable | None:
+    def find(self, stream: StreamKey) -> DetectableShift | None:
         """Returns the last computed detectable shift of a stream; None if it was never computed."""
         return self._measured[stream][1] if stream in self._measured else None
 
@@ -176,7 +176,7 @@ class Sensitivities:
         log_alarm_line: float,
         *,
         is_over: bool,
-    ) -> Iterator[tuple[StreamKey, Detectable]]:
+    ) -> Iterator[tuple[StreamKey, DetectableShift]]:
         """Yields how small a drift of each stream would be found within a day, computed anew where needed.
 
         Args:
@@ -204,7 +204,7 @@ class Sensitivities:
 
 def measure_detectable(
     bank: EvidenceBank, streams: Sequence[StreamRow], log_alarm_line: float, *, is_over: bool
-) -> list[Detectable]:
+) -> list[DetectableShift]:
     """Computes how small a drift of each stream would be found within a day.
 
     Args:
@@ -221,7 +221,7 @@ def measure_detectable(
     if rare is not None:
         ratios, new_shares = compute_rare_shares(rare, setting)
     is_budget = np.array([stream.is_budget for stream in streams])
-    weaknesses = find_weaknesses(
+    weaknesses = find_weakness_reasons(
         shifts,
         setting,
         np.array([stream.maximum for stream in streams]),
@@ -232,15 +232,15 @@ def measure_detectable(
     maxima = np.array([stream.maximum for stream in streams])
     numbers = (shifts, ratios, new_shares, setting.items, amplitudes, maxima)
     columns = (*(column.tolist() for column in numbers), weaknesses)
-    return [Detectable(*values) for values in zip(*columns, strict=True)]
+    return [DetectableShift(*values) for values in zip(*columns, strict=True)]
 
 
 def _build_setting(
-    bank: EvidenceBank, rows: Indices, days: Sequence[DayNull | None], log_alarm_line: float, *, is_over: bool
-) -> tuple[Setting, RareLimits | None]:
+    bank: EvidenceBank, rows: Indices, days: Sequence[DayHypothesis | None], log_alarm_line: float, *, is_over: bool
+) -> tuple[DetectionSetting, RareLimits | None]:
     log_line = log_alarm_line - bank.least_log_weight
     effect, items = _measure_supply(bank, rows, is_over=is_over)
-    setting = Setting(
+    setting = DetectionSetting(
         share=bank.column("even_share")[rows],
         tolerance=bank.column("tolerance")[rows],
         variance=bank.column("variance")[rows],

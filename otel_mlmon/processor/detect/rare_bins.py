@@ -37,7 +37,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex
-from otel_mlmon.processor.detect.detectable import RareShares
+from otel_mlmon.processor.detect.detectable import RareShareLimits
 from otel_mlmon.processor.detect.state import RareBinState
 from otel_mlmon.semconv import MISSING, OTHER
 from otel_mlmon.types import Bools, Floats, Indices, Ints
@@ -105,7 +105,7 @@ class RareBets(NamedTuple):
     """-ln of the factor of an item in any other bin, shape (S, R, 6)."""
 
 
-class RareBins:
+class RareBinEvidence:
     """The rare bins of many streams of K bins, one stream a row, with the bets on a change of their share.
 
     Args:
@@ -177,7 +177,7 @@ class RareBins:
 
     def shares(
         self, rows: Indices, effect: Floats, limits: RareLimits | None, log_alarm_line: float
-    ) -> RareShares | None:
+    ) -> RareShareLimits | None:
         """Returns what the detectable shares of some streams' rare bins depend on; None if there are none.
 
         Args:
@@ -191,7 +191,7 @@ class RareBins:
         arrays = self._arrays
         log_weights = arrays["log_weights"][rows]
         counts = arrays["counts"][rows]
-        return RareShares(
+        return RareShareLimits(
             limit=self._bounds(rows, effect, limits)[0],
             share=counts / np.maximum(arrays["totals"][rows], 1.0)[:, None],
             log_line=log_alarm_line - log_weights + arrays["lifts"][rows],
@@ -203,13 +203,13 @@ class RareBins:
         """Returns the largest and the smallest shares of rare bins that are no drift, shape (S, R)."""
         arrays = self._arrays
         if limits is None:
-            high, low = bounds(arrays["counts"][index], arrays["totals"][index][:, None], effect[:, None])
+            high, low = compute_share_bounds(arrays["counts"][index], arrays["totals"][index][:, None], effect[:, None])
             forgiven = arrays["forgiven"][index][:, None]
         else:
             bins, size = arrays["bins"][index], limits.size[:, None]
             forgiven = np.maximum(limits.forgiven, arrays["forgiven"][index])[:, None]
-            high, _ = bounds(np.take_along_axis(limits.highest, bins, -1) * size, size, effect[:, None])
-            _, low = bounds(np.take_along_axis(limits.lowest, bins, -1) * size, size, effect[:, None])
+            high, _ = compute_share_bounds(np.take_along_axis(limits.highest, bins, -1) * size, size, effect[:, None])
+            _, low = compute_share_bounds(np.take_along_axis(limits.lowest, bins, -1) * size, size, effect[:, None])
         return np.minimum(high + forgiven, 1.0), np.maximum(low - forgiven, 0.0)
 
     def store(
@@ -316,7 +316,7 @@ def find_rare_names(names: Sequence[str]) -> Bools:
     return np.array([name in (MISSING, OTHER) for name in names])
 
 
-def bounds(counts: Floats, totals: Floats, effect: Floats) -> tuple[Floats, Floats]:
+def compute_share_bounds(counts: Floats, totals: Floats, effect: Floats) -> tuple[Floats, Floats]:
     """Computes the largest and the smallest share that rare bins may have without drift.
 
     Args:

@@ -1,4 +1,4 @@
-"""Defines what this step hands on, `Score`: a stream's evidence of drift, before any alert rule judges it.
+"""Defines what this step hands on, `DriftScore`: a stream's evidence of drift, before any alert rule judges it.
 
 The alarm line is how large the evidence must be, from how many false alarms the operator accepts: an
 e-detector that alarms at W >= A has without drift an average run length to a false alarm of A panes or more. With
@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from otel_mlmon.processor.detect.detectable import Detectable
-from otel_mlmon.processor.window.window import Window
+from otel_mlmon.processor.detect.detectable import DetectableShift
+from otel_mlmon.processor.window.window import StreamWindow
 
 State = Literal["learning", "ok", "weak", "drift", "no_data", "error"]
-"""The state of a stream. `learning`: no reference yet, or (`Score.is_calibrating`) no design effect yet. `ok`: no
+"""The state of a stream. `learning`: no reference yet, or (`DriftScore.is_calibrating`) no design effect yet. `ok`: no
 drift. `drift`: from the pane on at which the evidence reached the alarm line, until it has fallen back to 1. `no_data`:
 it is no longer sent although its model has predictions. `weak`: no drift was seen, and one of a usual size would not
 have been; it is judged all the same. `error`: it could not be evaluated."""
@@ -68,7 +68,7 @@ class ThresholdVerdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
+class DriftScore:
     """How sure it is, after a pane, that a stream has drifted: evidence, state and statistics."""
 
     state: State
@@ -91,12 +91,12 @@ class Score:
     statistics: Statistics | None = Statistics()
     """Statistics of the rolling window; None until measured: with the evidence for thresholds, else for publication."""
     thresholds: tuple[ThresholdVerdict, ...] = ()
-    detectable: Detectable | None = None
+    detectable: DetectableShift | None = None
     """How small a drift would be found within a day; None until measured, for publication."""
     contributions: tuple[float, ...] = ()
     """Shape (K,): how much each bin added to ln W since the onset, in nats; the largest is the first cause."""
 
-    def with_detectable(self, detectable: Detectable | None) -> Score:
+    def with_detectable(self, detectable: DetectableShift | None) -> DriftScore:
         """Returns the score with the detectable shift, and `weak` instead of `ok` where that is too large."""
         is_weak = self.state == "ok" and detectable is not None and detectable.weakness is not None
         return replace(self, detectable=detectable, state="weak" if is_weak else self.state)
@@ -109,9 +109,9 @@ class Score:
         return self.log10_evidence - self.log10_alarm_line
 
 
-def build_learning_score(window: Window, log10_alarm_line: float) -> Score:
+def build_learning_score(window: StreamWindow, log10_alarm_line: float) -> DriftScore:
     """Builds the score of a stream that has no reference yet."""
-    return Score(
+    return DriftScore(
         state="learning",
         log10_evidence=0.0,
         log10_alarm_line=log10_alarm_line,
@@ -124,7 +124,7 @@ MIN_LOG10: Final = 1.0
 """No line is under ten to one, however many false alarms are accepted."""
 
 
-def log10_alarm_line(*, false_alarms: float, per_s: float, pane_s: float, streams: int) -> float:
+def compute_log10_alarm_line(*, false_alarms: float, per_s: float, pane_s: float, streams: int) -> float:
     """Computes log10 of the evidence at which drift is declared, from the accepted rate of false alarms.
 
     One false alarm in 30 days, panes of 10 s and 26 streams make 6.8 (a line of 6.7·10⁶).

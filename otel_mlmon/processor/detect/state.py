@@ -37,7 +37,7 @@ class DesignEffectState:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RareBinState:
-    """Holds one row of `RareBins` with R rare bins."""
+    """Holds one row of `RareBinEvidence` with R rare bins."""
 
     bins: Ints
     """Which of the K bins, shape (R,)."""

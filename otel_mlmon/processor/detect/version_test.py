@@ -16,19 +16,19 @@ import numpy as np
 from scipy.stats import chi2
 
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.window.window import StreamKey, Window
+from otel_mlmon.processor.window.window import StreamKey, StreamWindow
 from otel_mlmon.types import Counts
 
 LEVEL: Final = 0.001
 """The share of versions without any difference of which one is reported, at most."""
 
 
-def find_moves(
-    windows: Iterable[Window],
+def find_moved_streams(
+    windows: Iterable[StreamWindow],
     *,
     policy_of: Callable[[StreamKey], DetectionPolicy | None],
     design_effect_of: Callable[[StreamKey], float],
-) -> Iterator[tuple[Window, float]]:
+) -> Iterator[tuple[StreamWindow, float]]:
     """Yields the windows whose counts differ from those of the version before, with the tolerated total variation.
 
     Args:

@@ -73,12 +73,12 @@ _GROUPS: Final = np.stack([((kind == _GROUPINGS) << np.arange(WEEKDAYS)).sum(1) 
 """The sets of each way to group the weekdays, shape (715, 4); 0 for none."""
 
 
-def weekday_of(day: int | Ints) -> int | Ints:
+def compute_weekday(day: int | Ints) -> int | Ints:
     """Returns the weekday, 0 for a Monday, of a day since 1970."""
     return (day + _EPOCH_WEEKDAY) % WEEKDAYS
 
 
-def find_kinds(days: Ints, hours: Floats, *, min_items: float, has_zone: bool) -> Ints:
+def find_day_kinds(days: Ints, hours: Floats, *, min_items: float, has_zone: bool) -> Ints:
     """Finds the kind of each hour of the week, shape (7, 24): whole numbers, 0 for the kind of most days.
 
     Args:
@@ -94,7 +94,7 @@ def find_kinds(days: Ints, hours: Floats, *, min_items: float, has_zone: bool) -
     sums, sizes = (_shift(part, starts, is_following) for part in (features, items))
     shares = sums / np.maximum(sizes, 1.0)[..., None]
     is_whole = (starts == HOURS)[:, None] | is_following
-    weekdays, bins = np.asarray(weekday_of(days)), hours.shape[-1]
+    weekdays, bins = np.asarray(compute_weekday(days)), hours.shape[-1]
     blocks = shares[..., :bins], shares[..., bins:]
     grouping, place = _find_grouping(weekdays, blocks, sizes, is_whole, min_items)
     ranks = np.empty(MAX_KINDS, dtype=np.int64)

@@ -19,7 +19,7 @@ from otel_mlmon.processor.detect.cycle_statistics import (
     measure_daily_cycle,
 )
 from otel_mlmon.processor.detect.state import CycleDay
-from otel_mlmon.processor.detect.week import MIN_DAYS, WEEKDAYS, find_kinds, weekday_of
+from otel_mlmon.processor.detect.week import MIN_DAYS, WEEKDAYS, compute_weekday, find_day_kinds
 from otel_mlmon.types import Bools, Floats, Ints
 
 SHRINKAGE: Final = 200.0
@@ -56,22 +56,22 @@ class WeekModel:
     amplitude: float
     """Of the daily cycle; NaN where there is none."""
 
-    def kind_at(self, weekday: int, slot: int) -> int:
+    def find_day_kind(self, weekday: int, slot: int) -> int:
         """Returns the kind of a slot of a weekday."""
         return int(self.kinds[weekday, slot * HOURS // self.shares.shape[1]])
 
     def is_known(self, weekday: int, slot: int) -> bool:
         """Whether a weekday was there twice, or once and was as most days are."""
         count = self.day_counts[weekday]
-        is_usual = not self.kind_at(weekday, slot) and self.distances[weekday] <= MAX_DISTANCE
+        is_usual = not self.find_day_kind(weekday, slot) and self.distances[weekday] <= MAX_DISTANCE
         return bool(count >= MIN_DAYS or (count and is_usual))
 
-    def lay_around(self, base: Floats, reference: Floats) -> WeekModel:
+    def shift_to_reference(self, base: Floats, reference: Floats) -> WeekModel:
         """Returns the week of a stream whose shares are those of `reference` where here they are `base`, shape (K,)."""
         shares = self.shares / base * reference
         return replace(self, shares=shares / shares.sum(-1, keepdims=True))
 
-    def mean_shares(self) -> Floats:
+    def compute_mean_shares(self) -> Floats:
         """Returns the shares of a week, shape (K,)."""
         slots = self.shares.shape[1]
         kinds = self.kinds[:, np.arange(slots) * HOURS // slots]
@@ -95,15 +95,15 @@ def fit_week(days: Sequence[CycleDay], *, effect: float, is_smoothed: bool, has_
     numbers = np.array([day.day for day in days])
     table = np.array([day.counts for day in days], dtype=np.float64)
     hours = table.reshape(len(days), HOURS, -1, table.shape[-1]).sum(2)
-    kinds = find_kinds(numbers, hours, min_items=min_items, has_zone=has_zone)
+    kinds = find_day_kinds(numbers, hours, min_items=min_items, has_zone=has_zone)
     tables = [table * mask[..., None] for mask in _masks(kinds, numbers, table.shape[1])]
     fitted = [_fit_kind(part, is_smoothed=is_smoothed) for part in tables]
     shares = np.array([part_shares for part_shares, _ in fitted])
     effects = np.array([estimate_cell_effect(part) for part in tables])
-    day_counts = np.bincount(weekday_of(numbers), minlength=WEEKDAYS)
+    day_counts = np.bincount(compute_weekday(numbers), minlength=WEEKDAYS)
     distances = np.zeros(WEEKDAYS)
     for day, counts in zip(numbers.tolist(), table, strict=True):
-        weekday = int(weekday_of(day))
+        weekday = int(compute_weekday(day))
         if day_counts[weekday] == 1:
             by_slot = _kinds_by_slot(kinds, np.array([day]), len(counts))[0]
             expected = shares[by_slot, np.arange(len(counts))]
@@ -159,7 +159,7 @@ def _masks(kinds: Ints, days: Ints, slots: int) -> list[Bools]:
 
 def _kinds_by_slot(kinds: Ints, days: Ints, slots: int) -> Ints:
     """Returns the kind of each slot of some days, shape (D, slots)."""
-    result: Ints = kinds[np.asarray(weekday_of(days))][:, np.arange(slots) * HOURS // slots]
+    result: Ints = kinds[np.asarray(compute_weekday(days))][:, np.arange(slots) * HOURS // slots]
     return result
 
 

@@ -22,8 +22,8 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.message import format_alert, format_alert_title
-from otel_mlmon.processor.config.section import Duration, Section, Url
-from otel_mlmon.processor.notify.http import Headers, post
+from otel_mlmon.processor.config.section import ConfigSection, Duration, Url
+from otel_mlmon.processor.notify.http import Headers, post_request
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 
 MAX_CAUSES: Final = 20
@@ -33,7 +33,7 @@ OWN_ANNOTATIONS: Final = ("summary", "description")
 _LABEL_NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
-class AlertmanagerSection(Section):
+class AlertmanagerSection(ConfigSection):
     """Alerts to Prometheus' Alertmanager, API v2."""
 
     urls: tuple[Url, ...] = Field(min_length=1, description="Every member of the cluster: `http://127.0.0.1:9093`.")
@@ -97,7 +97,7 @@ class AlertmanagerNotifier:
         failures: list[TransientError | PermanentError] = []
         for url in self._section.urls:
             try:
-                post(
+                post_request(
                     f"{url.rstrip('/')}/api/v2/alerts",
                     body,
                     headers=headers,

@@ -20,7 +20,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.message import format_alert, format_alert_title
-from otel_mlmon.processor.config.section import Duration, Section
+from otel_mlmon.processor.config.section import ConfigSection, Duration
 from otel_mlmon.processor.notify.http import TRANSIENT_STATUSES
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 
@@ -30,7 +30,7 @@ _STATUS: Final = re.compile(r"\berror=([1-5]\d\d)\b")
 _LIBRARY: Final = "apprise"
 
 
-class AppriseSection(Section):
+class AppriseSection(ConfigSection):
     """Alerts to chats, pagers and mail."""
 
     urls: tuple[SecretStr, ...] = Field(

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.document import encode_alert
-from otel_mlmon.processor.config.section import Duration, Section
+from otel_mlmon.processor.config.section import ConfigSection, Duration
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 
 EXIT_TEMPORARY: Final = 75
@@ -36,7 +36,7 @@ POLL_S: Final = 0.05
 _LOG: Final = logging.getLogger("otel_mlmon.alerts")
 
 
-class CommandSection(Section):
+class CommandSection(ConfigSection):
     """A program that is run for each alert."""
 
     run: tuple[str, ...] = Field(min_length=1, description="The program and its arguments; there is no shell.")

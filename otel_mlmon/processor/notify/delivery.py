@@ -63,7 +63,7 @@ AttemptOutcome = Literal["delivered", "transient", "timeout", "permanent", "erro
 
 
 @dataclass(slots=True)
-class Attempt:
+class DeliveryAttempt:
     """One attempt to send an alert through a notifier, on a thread that may hang for ever."""
 
     outcome: AttemptOutcome = "error"
@@ -86,7 +86,7 @@ class Attempt:
                 self.outcome, self.detail = "delivered", ""
 
 
-class Delivery:
+class AlertDelivery:
     """Delivers alerts to one notifier: queues them, retries failed ones, and gives up what nobody accepts.
 
     Runs on: `submit` on any thread; everything else on daemon threads of its own, the first made by `start`.
@@ -262,7 +262,7 @@ class Delivery:
         elif reason:
             self._give_up(entry, reason, attempt.detail)
 
-    def _queue_again(self, entry: QueuedAlert, attempt: Attempt) -> str:
+    def _queue_again(self, entry: QueuedAlert, attempt: DeliveryAttempt) -> str:
         """Queues an alert for another attempt; returns the reason if no more attempt will be made."""
         backoff_s = min(
             self._settings.backoff_s * 2.0 ** min(entry.attempts - 1, MAX_DOUBLINGS), self._settings.max_backoff_s
@@ -293,19 +293,19 @@ class Delivery:
             self._outcomes["renewed" if attempt.outcome == "delivered" else "renewal_failed"] += 1
             self._renewal_s = self._clock() + notifier.renew_every_s
 
-    def _attempt(self, call: Callable[[], None]) -> Attempt:
+    def _attempt(self, call: Callable[[], None]) -> DeliveryAttempt:
         # A notifier cannot be stopped from outside; one that hangs keeps its thread, and few may.
         self._hanging = [thread for thread in self._hanging if thread.is_alive()]
         if len(self._hanging) >= MAX_HANGING:
-            return Attempt("timeout", "earlier attempts still hang")
-        attempt = Attempt()
+            return DeliveryAttempt("timeout", "earlier attempts still hang")
+        attempt = DeliveryAttempt()
         name = f"{self._thread.name}-attempt"
         thread = threading.Thread(target=attempt.run, args=(call,), name=name, daemon=True)
         thread.start()
         thread.join(self._settings.timeout_s)
         if thread.is_alive():
             self._hanging.append(thread)
-            return Attempt("timeout", f"no answer within {self._settings.timeout_s:g} s", is_ambiguous=True)
+            return DeliveryAttempt("timeout", f"no answer within {self._settings.timeout_s:g} s", is_ambiguous=True)
         return attempt
 
     def _merge_queue(self) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Protocol
 
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.notify.delivery import AlertSink, Delivery, DeliverySettings
+from otel_mlmon.processor.notify.delivery import AlertDelivery, AlertSink, DeliverySettings
 from otel_mlmon.processor.notify.notifier import Notifier, SlowNotifier
 
 
@@ -72,8 +72,8 @@ class Dispatcher:
         self._dead_letters = dead_letters
         self._clock_ns = clock_ns
         self._settled: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
-        self.deliveries: dict[str, Delivery] = {
-            name: Delivery(
+        self.deliveries: dict[str, AlertDelivery] = {
+            name: AlertDelivery(
                 notifier,
                 name=name,
                 dead_letters=dead_letters,

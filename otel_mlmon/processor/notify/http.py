@@ -33,7 +33,7 @@ TRANSIENT_STATUSES: Final = frozenset({408, 425, 429})
 """Client errors after which another attempt may succeed; it may too after all of 500 and above."""
 
 
-def post(
+def post_request(
     url: str,
     body: bytes,
     *,

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Final
 
 from otel_mlmon.processor.alert.alert import Alert, Severity
 from otel_mlmon.processor.alert.message import format_alert
-from otel_mlmon.processor.config.section import Section
+from otel_mlmon.processor.config.section import ConfigSection
 
 LOGGER: Final = "otel_mlmon.alerts"
 _LEVELS: Final[Mapping[Severity, int]] = {"warning": logging.WARNING, "critical": logging.ERROR}
 
 
-class LogSection(Section):
+class LogSection(ConfigSection):
     """Alerts in the processor's log."""
 
 

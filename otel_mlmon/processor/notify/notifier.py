@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias, runtime_c
 
 from otel_mlmon.errors import MlmonError
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.config.section import Section
+from otel_mlmon.processor.config.section import ConfigSection
 from otel_mlmon.registry import PluginRegistry
 
 LogSeverity: TypeAlias = Literal["INFO", "WARN", "ERROR"]
@@ -26,7 +26,7 @@ EmitEvent: TypeAlias = Callable[[str, LogSeverity, str, dict[str, str | int | fl
 class Notifier(Protocol):
     """A back end that sends alerts to one recipient."""
 
-    section_type: ClassVar[type[Section]]
+    section_type: ClassVar[type[ConfigSection]]
 
     @classmethod
     def create(cls, section: Any, emit_event: EmitEvent | None) -> Notifier | None:

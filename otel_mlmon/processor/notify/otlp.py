@@ -8,14 +8,14 @@ from typing import ClassVar, Final
 from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import Alert, Severity
 from otel_mlmon.processor.alert.message import format_alert_title
-from otel_mlmon.processor.config.section import Section
+from otel_mlmon.processor.config.section import ConfigSection
 from otel_mlmon.processor.notify.notifier import EmitEvent, LogSeverity
 
 PREFIX: Final = "ml.alert."
 _SEVERITIES: Final[Mapping[Severity, LogSeverity]] = {"warning": "WARN", "critical": "ERROR"}
 
 
-class OtlpSection(Section):
+class OtlpSection(ConfigSection):
     """Alerts as OTLP events to `forward.endpoint`; none while that is null."""
 
 
@@ -40,11 +40,11 @@ class OtlpNotifier:
         """Sends an alert as an OTLP event."""
         severity: LogSeverity = "INFO" if alert.is_resolved else _SEVERITIES[alert.severity]
         self._emit_event(
-            semconv.EVENT_ALERT, severity, format_alert_title(alert), event_attributes(alert), alert.time_ns
+            semconv.EVENT_ALERT, severity, format_alert_title(alert), build_event_attributes(alert), alert.time_ns
         )
 
 
-def event_attributes(alert: Alert) -> dict[str, str | int | float | bool]:
+def build_event_attributes(alert: Alert) -> dict[str, str | int | float | bool]:
     """Returns the attributes of the OTLP event of an alert: plain values, with the first cause in full."""
     attributes: dict[str, str | int | float | bool] = {
         semconv.MODEL_NAME: alert.model,

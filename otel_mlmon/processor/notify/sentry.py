@@ -23,8 +23,8 @@ from pydantic import Field, SecretStr, field_validator
 
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.message import format_alert, format_alert_title
-from otel_mlmon.processor.config.section import Duration, Section
-from otel_mlmon.processor.notify.http import post
+from otel_mlmon.processor.config.section import ConfigSection, Duration
+from otel_mlmon.processor.notify.http import post_request
 from otel_mlmon.version import __version__
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ MONITOR: Final = {"schedule": {"type": "interval", "value": 1, "unit": "year"}, 
 """No check-in is expected before a year is over: the monitor fails because it is told so."""
 
 
-class SentrySection(Section):
+class SentrySection(ConfigSection):
     """Alerts as issues of Sentry."""
 
     dsn: SecretStr = Field(description="Of the project; keep it in the environment: `${env:SENTRY_DSN}`.")
@@ -80,7 +80,7 @@ class SentryNotifier:
         from sentry_sdk.transport import Transport
 
         send = partial(
-            post, timeout_s=section.timeout_s, certificates=httpx.create_ssl_context()
+            post_request, timeout_s=section.timeout_s, certificates=httpx.create_ssl_context()
         )  # reading the certificates costs 20 ms: once, not each alert
 
         class EnvelopeTransport(Transport):
@@ -115,14 +115,14 @@ def build_payloads(alert: Alert, section: SentrySection) -> Iterator[dict[str, A
         yield {
             "type": "check_in",
             "check_in_id": _derive_id(alert.key, "check_in"),
-            "monitor_slug": monitor_slug(alert),
+            "monitor_slug": build_monitor_slug(alert),
             "monitor_config": MONITOR,
             "status": "ok" if alert.is_resolved else "error",
             "environment": alert.environment or section.environment,
         }
 
 
-def monitor_slug(alert: Alert) -> str:
+def build_monitor_slug(alert: Alert) -> str:
     """Returns the slug of the Sentry monitor of a model and rule: `mlmon-fraud-data-drift-3f0a91c2`."""
     name = re.sub(r"[^a-z0-9]+", "-", f"{alert.model}-{alert.rule}".lower()).strip("-")[:MAX_SLUG_NAME].strip("-")
     return f"mlmon-{name}-{_derive_id(*_fingerprint(alert))[:8]}"

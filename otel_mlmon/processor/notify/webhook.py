@@ -20,12 +20,12 @@ from pydantic import Field, SecretStr
 
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.document import encode_alert
-from otel_mlmon.processor.config.section import Duration, Section, Url
-from otel_mlmon.processor.notify.http import Headers, post
+from otel_mlmon.processor.config.section import ConfigSection, Duration, Url
+from otel_mlmon.processor.notify.http import Headers, post_request
 from otel_mlmon.version import __version__
 
 
-class WebhookSection(Section):
+class WebhookSection(ConfigSection):
     """Alerts as JSON to an address."""
 
     url: Url = Field(repr=False, description="The address. It may hold a token, so it is never printed.")
@@ -78,7 +78,7 @@ class WebhookNotifier:
         """Posts an alert as JSON; redirects are not followed, and the response's body is not read."""
         body = encode_alert(alert)
         headers = {**self._headers, **self._standard_headers(alert, body)}
-        post(
+        post_request(
             self._url,
             body,
             headers=headers,
@@ -96,10 +96,10 @@ class WebhookNotifier:
         if self._secret is not None:
             timestamp = str(int(self._clock()))
             headers["X-Mlmon-Timestamp"] = timestamp
-            headers["X-Mlmon-Signature"] = signature(self._secret, timestamp, body)
+            headers["X-Mlmon-Signature"] = compute_signature(self._secret, timestamp, body)
         return headers
 
 
-def signature(secret: bytes, timestamp: str, body: bytes) -> str:
+def compute_signature(secret: bytes, timestamp: str, body: bytes) -> str:
     """Computes the signature of a webhook request: `v1=` and the 64 hex digits of an HMAC-SHA256."""
     return "v1=" + hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()

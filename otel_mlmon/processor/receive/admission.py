@@ -29,7 +29,7 @@ from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
 from otel_mlmon.processor.receive.dead_letters import DeadLetterDirectory
 from otel_mlmon.processor.receive.decode import DecodedRequest
 from otel_mlmon.processor.receive.events import PointsRejected, RequestMalformed, RequestRefused
-from otel_mlmon.processor.receive.load import ReturnSchedule, WorkMeter
+from otel_mlmon.processor.receive.load import ReturnSchedule, WorkTimeMeter
 from otel_mlmon.processor.receive.outcomes import DEAD_LETTER, ExportResult, ReceivedCounts, RefusalReason
 from otel_mlmon.processor.receive.sender_versions import SenderVersions
 
@@ -56,7 +56,7 @@ _FAULT: Final = RuntimeError("an internal error, which the guard has reported")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Place:
+class AdmittedRequest:
     """The place that an admitted OTLP request takes among those in progress, with its size."""
 
     size_bytes: int
@@ -72,11 +72,11 @@ class _PendingRequest(NamedTuple):
     signal: Signal
     body: bytes
     body_format: BodyFormat
-    place: Place
+    place: AdmittedRequest
     result: Future[ExportResult]
 
 
-class Admission:
+class RequestAdmission:
     """Admits or refuses OTLP requests of any number of receivers, decodes them, and hands on their data points.
 
     Runs on: the receivers' threads; a delivery may be acknowledged on any thread. Its lock guards integers only.
@@ -103,7 +103,7 @@ class Admission:
         max_request_bytes: int = MAX_REQUEST_BYTES,
         max_pending_bytes: int = MAX_PENDING_BYTES,
         max_queue_s: float = MAX_QUEUE_S,
-        meter: WorkMeter | None = None,
+        meter: WorkTimeMeter | None = None,
         dead_letters: Path | None = None,
         retry_after_s: float = RETRY_AFTER_S,
         clock: Callable[[], float] = time.monotonic,
@@ -113,12 +113,12 @@ class Admission:
         self.retry_after_s: float = retry_after_s
         self._deliver = deliver
         self._max_queue_s = max_queue_s
-        self._meter = meter or WorkMeter()
+        self._meter = meter or WorkTimeMeter()
         self._clock = clock
         self._decoders = threading.BoundedSemaphore(DECODERS)
         self._journal = EventJournal(log=_LOG)
         self._versions = SenderVersions()
-        self._places: dict[int, Place] = {}
+        self._places: dict[int, AdmittedRequest] = {}
         """Of requests that are not answered yet, the oldest first."""
         self._dead_letters = DeadLetterDirectory(dead_letters) if dead_letters is not None else None
         self._lock = threading.Lock()
@@ -133,7 +133,7 @@ class Admission:
         """Digests of requests that failed once, the oldest first."""
 
     @property
-    def counts(self) -> ReceivedCounts:
+    def read_counts(self) -> ReceivedCounts:
         """The counts of all received data points and requests by their outcome, all of one moment."""
         with self._lock:
             return ReceivedCounts(
@@ -173,8 +173,8 @@ class Admission:
             self._totals["malformed"] += 1
         self._journal.emit_event(RequestMalformed(explanation=explanation))
 
-    def admit(self, size_bytes: int, *, sent_bytes: int | None = None) -> Place:
-        """Admits an OTLP request before it is decompressed and parsed; `release` or `consume` must follow.
+    def admit_request(self, size_bytes: int, *, sent_bytes: int | None = None) -> AdmittedRequest:
+        """Admits an OTLP request before it is parsed; `release_request` or `consume_request` must follow.
 
         Args:
             size_bytes: Its size after decompression, estimated.
@@ -184,7 +184,7 @@ class Admission:
             OverloadedError: The requests in progress take too long or too much memory.
         """
         sent_bytes = size_bytes if sent_bytes is None else sent_bytes
-        place = Place(size_bytes=size_bytes, sent_bytes=sent_bytes, arrived_s=self._clock())
+        place = AdmittedRequest(size_bytes=size_bytes, sent_bytes=sent_bytes, arrived_s=self._clock())
         with self._lock:
             refusal = self._refusal(size_bytes)
             if refusal is None:
@@ -197,14 +197,14 @@ class Admission:
         self.count_unread(reason, explanation, sent_bytes)
         raise OverloadedError(f"{explanation} Send the request again later.", retry_after_s=delay_s)
 
-    def release(self, place: Place) -> None:
+    def release_request(self, place: AdmittedRequest) -> None:
         """Gives back the place of an admitted OTLP request that was not consumed. Safe twice."""
         with self._lock:
             if self._places.pop(id(place), None) is not None:
                 self._pending_bytes -= place.size_bytes
 
-    def consume(
-        self, signal: Signal, body: bytes, *, body_format: BodyFormat = "protobuf", place: Place | None = None
+    def consume_request(
+        self, signal: Signal, body: bytes, *, body_format: BodyFormat = "protobuf", place: AdmittedRequest | None = None
     ) -> Future[ExportResult]:
         """Decodes an OTLP request and hands on its data points; returns a future that is done when they are stored.
 
@@ -221,7 +221,7 @@ class Admission:
             OverloadedError: There is no place, or its turn did not come in time; decided before parsing.
             MalformedError: `body` is not a request of this signal.
         """
-        place = place or self.admit(len(body))
+        place = place or self.admit_request(len(body))
         with self._lock:
             self._pending_bytes += len(body) - place.size_bytes
             place.size_bytes = len(body)
@@ -235,7 +235,7 @@ class Admission:
                 message = self._parse(request)
                 decoded = self._decode(codec, message)
         except BaseException:
-            self.release(place)  # whatever happened, or every later request would wait behind it
+            self.release_request(place)  # whatever happened, or every later request would wait behind it
             raise
         if decoded is None:
             self._fail(request, codec.count(message))
@@ -260,10 +260,10 @@ class Admission:
             return "queue", f"The processor works on {MAX_PENDING_REQUESTS} requests already.", 0.0
         return None
 
-    def _check_wait(self, place: Place) -> None:
+    def _check_wait(self, place: AdmittedRequest) -> None:
         """Refuses an OTLP request whose turn to be parsed did not come in time."""
         if self._clock() - place.arrived_s > self._max_queue_s:
-            self.release(place)
+            self.release_request(place)
             explanation = f"The processor could not begin with it within {self._max_queue_s:g} s."
             self.count_unread("queue", explanation, place.sent_bytes)
             raise OverloadedError(f"{explanation} Send it again later.", retry_after_s=self.retry_after_s)
@@ -273,7 +273,7 @@ class Admission:
             return parse_request(request.signal, request.body, request.body_format)
         except MalformedError as error:
             self.count_malformed(str(error))
-            self.release(request.place)
+            self.release_request(request.place)
             raise
 
     def _decode(self, codec: SignalCodec, message: Any) -> DecodedRequest | None:
@@ -285,7 +285,7 @@ class Admission:
                 decoded = codec.decode(message)
             except MalformedError as error:
                 malformed = error
-            self._versions.check(message)
+            self._versions.warn_of_version(message)
         if malformed is not None:
             self.count_malformed(str(malformed))
             raise malformed
@@ -364,7 +364,7 @@ class Admission:
         self._answer(request, ExportResult(rejected=points, message=message))
 
     def _answer(self, request: _PendingRequest, result: ExportResult | Exception) -> None:
-        self.release(request.place)
+        self.release_request(request.place)
         self._meter.complete(len(request.body))
         if isinstance(result, ExportResult):
             request.result.set_result(result)

@@ -38,7 +38,7 @@ class PointError(Exception):
     """A data point is rejected; the text is the reason, a few fixed words joined by underscores."""
 
 
-def attributes_of(pairs: Iterable[KeyValue]) -> Attributes:
+def read_attributes(pairs: Iterable[KeyValue]) -> Attributes:
     """Converts OTLP attributes to a dictionary; of a repeated key, which OTLP forbids, the last value counts."""
     return {pair.key: pair.value.string_value or _value(pair.value) for pair in pairs}
 
@@ -48,14 +48,14 @@ def _value(value: AnyValue) -> Value:
     if kind == "array_value":
         return [_value(item) for item in value.array_value.values]
     if kind == "kvlist_value":
-        return tuple(sorted(attributes_of(value.kvlist_value.values).items(), key=lambda pair: pair[0]))
+        return tuple(sorted(read_attributes(value.kvlist_value.values).items(), key=lambda pair: pair[0]))
     if kind is None or kind == "string_value_strindex":
         return None  # empty, or of the profiling signal, which counts as empty
     plain: Value = getattr(value, kind)
     return plain
 
 
-def canonical_text(attributes: Attributes) -> str:
+def encode_canonical_text(attributes: Attributes) -> str:
     """Returns a text that is equal for equal attributes in any order, and different for different ones.
 
     `ascii` distinguishes every type from every other ("1", 1, 1.0, True, b"1") and, unlike `repr`, does not depend on
@@ -69,20 +69,20 @@ def hash_text(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def first_text(key: str, *levels: Attributes) -> str:
+def read_first_text(key: str, *levels: Attributes) -> str:
     """Returns the text of an attribute from the first of several levels on which it is not empty."""
     for level in levels:
-        text = text_of(level.get(key))
+        text = read_text(level.get(key))
         if text:
             return text
     return ""
 
 
-def name_of(attributes: Attributes, name: str) -> str:
+def read_name(attributes: Attributes, name: str) -> str:
     """Returns the text of an attribute; of a bucket of hashed texts with the fingerprint of its hash key."""
-    text = text_of(attributes.get(name))
+    text = read_text(attributes.get(name))
     key_id = attributes.get(semconv.TEXT_KEY_ID) if name in _LABELS else None
-    return text if key_id is None else join_bucket_label(text, text_of(key_id))
+    return text if key_id is None else join_bucket_label(text, read_text(key_id))
 
 
 def check_names(*names: str) -> None:
@@ -95,7 +95,7 @@ def check_names(*names: str) -> None:
         raise PointError("name_too_long")
 
 
-def text_of(value: Value) -> str:
+def read_text(value: Value) -> str:
     """Returns the text of an attribute value: strings unchanged, empty for None, bytes in base64, others as JSON.
 
     Source: opentelemetry-specification, common/README.md, AnyValue representation for non-OTLP protocols.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from otel_mlmon.processor.config.section import OptionalAddress, Section, Size, TlsSection, Token
+from otel_mlmon.processor.config.section import ConfigSection, OptionalAddress, Size, TlsSection, Token
 
 
-class ReceiverSection(Section):
+class ReceiverSection(ConfigSection):
     """Where telemetry is received over OTLP."""
 
     grpc: OptionalAddress = Field(default="127.0.0.1:4317", description='OTLP over gRPC; "" switches it off.')

@@ -35,12 +35,12 @@ from otel_mlmon.processor.receive.attributes import (
     MAX_CACHED_ATTRIBUTES_BYTES,
     Attributes,
     PointError,
-    attributes_of,
-    canonical_text,
     check_names,
-    first_text,
+    encode_canonical_text,
     hash_text,
-    name_of,
+    read_attributes,
+    read_first_text,
+    read_name,
 )
 from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity, TelemetryItem
 from otel_mlmon.processor.receive.sketches import ADD_VALUE, PointValues
@@ -228,15 +228,15 @@ def count_points(request: Any) -> int:
 def read_model_key(*levels: Attributes, default: ModelKey) -> ModelKey:
     """Reads the model that attributes name; the first level that has a field wins, and `default` has the remaining."""
     return ModelKey(
-        name=first_text(semconv.MODEL_NAME, *levels) or default.name,
-        version=first_text(semconv.MODEL_VERSION, *levels) or default.version,
-        environment=first_text(semconv.DEPLOYMENT_ENVIRONMENT, *levels) or default.environment,
+        name=read_first_text(semconv.MODEL_NAME, *levels) or default.name,
+        version=read_first_text(semconv.MODEL_VERSION, *levels) or default.version,
+        environment=read_first_text(semconv.DEPLOYMENT_ENVIRONMENT, *levels) or default.environment,
     )
 
 
-def service_key(resource: Attributes) -> ModelKey:
+def read_service_key(resource: Attributes) -> ModelKey:
     """Returns the key of telemetry that names no model: the service stands for the model."""
-    return ModelKey(first_text("service.name", resource))
+    return ModelKey(read_first_text("service.name", resource))
 
 
 def _decode_scope(collector: _PointCollector, scope_metrics: ScopeMetrics, resource: Any, raw_resource: bytes) -> None:
@@ -264,10 +264,10 @@ def _scope_context(scope: Any, resource: Any, raw_resource: bytes) -> _ScopeCont
     size_bytes = sum(map(len, key))
     if size_bytes > MAX_ATTRIBUTES_BYTES:
         raise PointError("attributes_too_large")
-    resource_attributes, scope_attributes = attributes_of(resource.attributes), attributes_of(scope.attributes)
-    canonical_resource = canonical_text(resource_attributes)
-    parts = (canonical_resource, scope.name, scope.version, canonical_text(scope_attributes))
-    model = read_model_key(scope_attributes, resource_attributes, default=service_key(resource_attributes))
+    resource_attributes, scope_attributes = read_attributes(resource.attributes), read_attributes(scope.attributes)
+    canonical_resource = encode_canonical_text(resource_attributes)
+    parts = (canonical_resource, scope.name, scope.version, encode_canonical_text(scope_attributes))
+    model = read_model_key(scope_attributes, resource_attributes, default=read_service_key(resource_attributes))
     identity = ascii(parts)
     _CACHE.add(size_bytes + len(identity))
     context = _CACHE.contexts[key] = _ScopeContext(
@@ -353,7 +353,7 @@ def _identify(
         pairs = [KeyValue.FromString(attribute) for attribute in raw]
     except DecodeError:
         raise MalformedError("The attributes of a point are no attributes.") from None
-    identity = _identify_attributes(attributes_of(pairs), definition, context)
+    identity = _identify_attributes(read_attributes(pairs), definition, context)
     if size_bytes <= MAX_CACHED_ATTRIBUTES_BYTES:
         _CACHE.add(size_bytes)
         identities[tuple(_CACHE.attributes.setdefault(attribute, attribute) for attribute in raw)] = identity
@@ -367,10 +367,10 @@ def _identify_attributes(attributes: Attributes, definition: semconv.Metric, con
     split = definition.attributes
     if definition.name in _NAMED and split[0] not in attributes:
         raise PointError(_NAMED[definition.name])
-    key = name_of(attributes, split[0]) if split else ""
-    category = name_of(attributes, split[1]) if len(split) > 1 else ""
+    key = read_name(attributes, split[0]) if split else ""
+    category = read_name(attributes, split[1]) if len(split) > 1 else ""
     check_names(*model, key, category)
-    identity = ascii((context.identity, definition.name, canonical_text(attributes)))
+    identity = ascii((context.identity, definition.name, encode_canonical_text(attributes)))
     return PointIdentity(
         model=model,
         metric=definition.name,

@@ -13,9 +13,15 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.receive.attributes import Attributes, PointError, attributes_of, check_names, first_text
+from otel_mlmon.processor.receive.attributes import (
+    Attributes,
+    PointError,
+    check_names,
+    read_attributes,
+    read_first_text,
+)
 from otel_mlmon.processor.receive.data_point import ModelLoaded, ProviderFallback
-from otel_mlmon.processor.receive.decode import DecodedRequest, read_model_key, service_key
+from otel_mlmon.processor.receive.decode import DecodedRequest, read_model_key, read_service_key
 
 EVENT_NAME_ATTRIBUTE: Final = "event.name"
 
@@ -37,7 +43,7 @@ def decode_logs(request: ExportLogsServiceRequest) -> DecodedRequest:
     faults: Counter[str] = Counter()
     unused = 0
     for resource_logs in request.resource_logs:
-        resource = attributes_of(resource_logs.resource.attributes)
+        resource = read_attributes(resource_logs.resource.attributes)
         for scope_logs in resource_logs.scope_logs:
             is_own = scope_logs.scope.name == semconv.PROCESSOR_SCOPE
             for record in scope_logs.log_records:
@@ -60,11 +66,11 @@ def _decode_record(record: LogRecord, resource: Attributes) -> ModelLoaded | Pro
     """Returns the event of a log record, the reason if it is rejected, or None if it is another event."""
     if record.event_name not in ("", *_EVENTS):
         return None
-    attributes = attributes_of(record.attributes)
+    attributes = read_attributes(record.attributes)
     name = record.event_name or attributes.get(EVENT_NAME_ATTRIBUTE)
     if name not in _EVENTS:
         return None
-    model = read_model_key(attributes, resource, default=service_key(resource))
+    model = read_model_key(attributes, resource, default=read_service_key(resource))
     if not model.name:
         return "no_model_name"
     try:
@@ -78,7 +84,7 @@ def _decode_record(record: LogRecord, resource: Attributes) -> ModelLoaded | Pro
         if not (provider and requested):
             return "no_provider"
         return ProviderFallback(model=model, requested=requested, provider=provider, time_ns=time_ns)
-    reference = first_text(semconv.MODEL_REFERENCE, attributes)
+    reference = read_first_text(semconv.MODEL_REFERENCE, attributes)
     if len(reference) > MAX_REFERENCE_CHARACTERS:
         return "too_large"
     return ModelLoaded(model=model, reference=reference, provider=provider, time_ns=time_ns)
@@ -86,4 +92,4 @@ def _decode_record(record: LogRecord, resource: Attributes) -> ModelLoaded | Pro
 
 def _provider(key: str, attributes: Attributes) -> str:
     """Returns the first of a comma-separated list of execution providers, cut to a bounded length."""
-    return first_text(key, attributes).partition(",")[0].strip()[:MAX_PROVIDER_CHARACTERS]
+    return read_first_text(key, attributes).partition(",")[0].strip()[:MAX_PROVIDER_CHARACTERS]

@@ -21,9 +21,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
-from otel_mlmon.processor.address import Address
-from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, TlsFiles, has_bearer, limit_connections
-from otel_mlmon.processor.receive.admission import MAX_PENDING_REQUESTS, MAX_QUEUE_S, Admission, Place
+from otel_mlmon.processor.address import NetworkAddress
+from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, TlsFiles, has_bearer_token, limit_connections
+from otel_mlmon.processor.receive.admission import MAX_PENDING_REQUESTS, MAX_QUEUE_S, AdmittedRequest, RequestAdmission
 from otel_mlmon.processor.receive.arrivals import ArrivingBodies
 from otel_mlmon.processor.receive.codec import Signal
 from otel_mlmon.processor.receive.responses import encode_response, encode_retry_info, encode_status
@@ -89,7 +89,7 @@ class GrpcReceiver:
 
     def __init__(
         self,
-        admission: Admission,
+        admission: RequestAdmission,
         address: str,
         *,
         workers: int = WORKERS,
@@ -100,7 +100,7 @@ class GrpcReceiver:
         patience_s: float = MAX_QUEUE_S,
     ) -> None:
         self._admission = admission
-        self._address = addresses.parse(address, option=OPTION)
+        self._address = addresses.parse_network_address(address, option=OPTION)
         self._token = token
         self._answer_timeout_s = answer_timeout_s
         self._tls = tls
@@ -135,13 +135,13 @@ class GrpcReceiver:
             port = 0
         if not port:
             self._threads.shutdown(wait=False)
-            raise addresses.port_unavailable_error(
+            raise addresses.build_port_error(
                 self._address, option=OPTION, why="it is in use or not one of this machine"
             )
         self._server.start()
         for name in ("", *SERVICES.values()):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        return str(Address(self._address.host, port))
+        return str(NetworkAddress(self._address.host, port))
 
     def stop(self, grace_s: float) -> None:
         """Stops the OTLP/gRPC server: refuses new requests, and cuts off those in progress after `grace_s` seconds."""
@@ -161,7 +161,7 @@ class GrpcReceiver:
     def _bind(self, target: str) -> int:
         if self._tls is None:
             return int(self._server.add_insecure_port(target))
-        self._tls.check(TLS_OPTION)
+        self._tls.check_files(TLS_OPTION)
         self._certificates = _read_certificates(self._tls)
         credentials = grpc.dynamic_ssl_server_credentials(
             self._certificates,
@@ -198,7 +198,7 @@ class GrpcReceiver:
                 )
         return answer
 
-    def _receive(self, bodies: Iterator[bytes], context: Any) -> tuple[bytes, Place] | _Refusal:
+    def _receive(self, bodies: Iterator[bytes], context: Any) -> tuple[bytes, AdmittedRequest] | _Refusal:
         """Receives the body of a gRPC request when its turn comes, and admits it.
 
         Raises:
@@ -222,7 +222,7 @@ class GrpcReceiver:
                 self._admission.count_unread("incomplete", explanation, 0)
                 return _Refusal(code=grpc.StatusCode.CANCELLED, message=explanation)
             if len(body) <= self._admission.max_request_bytes:
-                return body, self._admission.admit(len(body))
+                return body, self._admission.admit_request(len(body))
             explanation = f"The body is larger than {self._admission.max_request_bytes} bytes when decompressed."
             self._admission.count_unread("too_large", explanation, len(body))
             return _Refusal(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message=f"{explanation} Send smaller batches.")
@@ -236,7 +236,7 @@ class GrpcReceiver:
                     return received
                 body, place = received
                 timeout_s = self._remaining_s(context)
-                result = self._admission.consume(signal, body, place=place).result(max(timeout_s, 0.0))
+                result = self._admission.consume_request(signal, body, place=place).result(max(timeout_s, 0.0))
                 return encode_response(signal, result)
             explanation = "It arrived after its deadline."  # nobody waits for the answer, and it comes again
             self._admission.count_unread("timeout", explanation, 0)
@@ -264,13 +264,13 @@ class GrpcReceiver:
     def _is_allowed(self, context: Any) -> bool:
         if self._token is None:
             return True
-        return has_bearer(str(dict(context.invocation_metadata()).get("authorization", "")), self._token)
+        return has_bearer_token(str(dict(context.invocation_metadata()).get("authorization", "")), self._token)
 
 
 class _UnknownMethods(grpc.GenericRpcHandler):  # type: ignore[misc] # the library asks for it
     """Refuses gRPC calls of unknown services, and counts them."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: RequestAdmission) -> None:
         self._admission = admission
 
     def service(self, _: Any) -> Any:

@@ -22,10 +22,10 @@ from starlette.types import Receive, Scope, Send
 from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
-from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, AsgiServer, TlsFiles, has_bearer, limit_connections
-from otel_mlmon.processor.receive.admission import Admission, Place
+from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, AsgiServer, TlsFiles, has_bearer_token, limit_connections
+from otel_mlmon.processor.receive.admission import AdmittedRequest, RequestAdmission
 from otel_mlmon.processor.receive.codec import BodyFormat, Signal
-from otel_mlmon.processor.receive.inflate import ENCODINGS, TooLargeError, inflate
+from otel_mlmon.processor.receive.inflate import ENCODINGS, TooLargeError, inflate_body
 from otel_mlmon.processor.receive.outcomes import ExportResult, RefusalReason
 from otel_mlmon.processor.receive.responses import encode_response, encode_status
 
@@ -115,7 +115,7 @@ class HttpReceiver:
 
     def __init__(
         self,
-        admission: Admission,
+        admission: RequestAdmission,
         address: str,
         *,
         workers: int = WORKERS,
@@ -126,7 +126,7 @@ class HttpReceiver:
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
         self._admission = admission
-        self._address = addresses.parse(address, option=OPTION)
+        self._address = addresses.parse_network_address(address, option=OPTION)
         self._tls = tls
         self._token = token
         self._body_timeout_s = body_timeout_s
@@ -151,11 +151,11 @@ class HttpReceiver:
             PortUnavailableError: The address is in use or not one of this machine.
         """
         if self._tls is not None:
-            self._tls.check(TLS_OPTION)
+            self._tls.check_files(TLS_OPTION)
         addresses.warn_if_exposed(
             self._address, option=OPTION, is_encrypted=self._tls is not None, has_token=self._token is not None
         )
-        listener, bound = addresses.listen(self._address, option=OPTION, backlog=BACKLOG)
+        listener, bound = addresses.open_listening_sockets(self._address, option=OPTION, backlog=BACKLOG)
         self._server.start(listener)
         return str(bound)
 
@@ -209,7 +209,7 @@ class HttpReceiver:
         return Response(answer, media_type=_content_type(request))
 
     def _check_token(self, credentials: str) -> None:
-        if self._token is None or has_bearer(credentials, self._token):
+        if self._token is None or has_bearer_token(credentials, self._token):
             return
         message = "A bearer token is required; send it as 'Authorization: Bearer <token>'."
         raise RequestRefusedError(401, message, reason="unauthorized", headers={"www-authenticate": "Bearer"})
@@ -255,7 +255,7 @@ class HttpReceiver:
         loop = asyncio.get_running_loop()
         try:
             size_bytes = len(body) * (1 if encoding == "identity" else ASSUMED_INFLATION)
-            place = self._admission.admit(size_bytes, sent_bytes=len(body))
+            place = self._admission.admit_request(size_bytes, sent_bytes=len(body))
             result = await loop.run_in_executor(
                 self._workers, self._inflate_and_consume, signal, body, body_format, encoding, place
             )
@@ -273,20 +273,20 @@ class HttpReceiver:
             raise self._unavailable(message) from None
 
     def _inflate_and_consume(
-        self, signal: Signal, body: bytes, body_format: BodyFormat, encoding: str, place: Place
+        self, signal: Signal, body: bytes, body_format: BodyFormat, encoding: str, place: AdmittedRequest
     ) -> Future[ExportResult]:
         """Decompresses an admitted request and hands on its data points. Runs on: a worker's thread."""
         is_consumed = False
         try:
-            inflated = inflate(body, encoding, max_bytes=self._admission.max_request_bytes)
+            inflated = inflate_body(body, encoding, max_bytes=self._admission.max_request_bytes)
             is_consumed = True
         except MalformedError as error:
             self._admission.count_malformed(str(error))
             raise
         finally:
             if not is_consumed:
-                self._admission.release(place)
-        return self._admission.consume(signal, inflated, body_format=body_format, place=place)
+                self._admission.release_request(place)
+        return self._admission.consume_request(signal, inflated, body_format=body_format, place=place)
 
     def _too_large(self, read_bytes: int) -> RequestRefusedError:
         limit = self._admission.max_request_bytes

@@ -33,7 +33,7 @@ class TooLargeError(Exception):
     """A request body is larger than the limit."""
 
 
-def inflate(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
+def inflate_body(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
     """Decompresses a request body up to a limit; gzip members or zstd frames in a row are one body.
 
     Choice: `deflate` is the zlib format (RFC 9110, 8.4.1.2), or the raw one that some senders use for it.

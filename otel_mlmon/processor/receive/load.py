@@ -26,7 +26,7 @@ _MEMORY_S: Final = 4.0
 """After so many seconds of work what was measured before counts half."""
 
 
-class WorkMeter:
+class WorkTimeMeter:
     """Measures how many bytes of requests are processed a second, and estimates how long more of them will take.
 
     Runs on: any thread. Its lock guards a few numbers.

@@ -39,7 +39,7 @@ class SenderVersions:
         self._release = parse_release(version)
         self._checked: set[str] = set()
 
-    def check(self, request: Any) -> None:
+    def warn_of_version(self, request: Any) -> None:
         """Checks the versions of the instrumentation scopes in a parsed metrics or logs request."""
         for scope in _list_scopes(request):
             version = "".join(c if c.isprintable() else "?" for c in scope.version[:MAX_VERSION_CHARACTERS])

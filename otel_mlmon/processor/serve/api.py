@@ -24,9 +24,9 @@ from otel_mlmon.guard import guard
 from otel_mlmon.processor.serve import health
 from otel_mlmon.processor.serve.access import AccessControl, WebAccess
 from otel_mlmon.processor.serve.authorization import refuse_unauthorized
-from otel_mlmon.processor.serve.openapi import PATH, create_document
-from otel_mlmon.processor.serve.page.history import History
-from otel_mlmon.processor.serve.page.routes import Page
+from otel_mlmon.processor.serve.openapi import PATH, create_openapi_document
+from otel_mlmon.processor.serve.page.history import PageHistory
+from otel_mlmon.processor.serve.page.routes import WebPage
 from otel_mlmon.processor.serve.prometheus import CONTENT_TYPE
 from otel_mlmon.processor.serve.references import References, find_reference, relearn_references
 from otel_mlmon.processor.serve.silences import SilenceControl
@@ -56,7 +56,7 @@ def create_app(
     access: Callable[[], WebAccess] = WebAccess,
     silences: SilenceControl | None = None,
     setup: Callable[[], dict[str, Any]] = dict,
-    history: History | None = None,
+    history: PageHistory | None = None,
 ) -> Starlette:
     """Creates the ASGI application of the web port: JSON API, Prometheus metrics, health checks and web pages.
 
@@ -111,7 +111,7 @@ def create_app(
     routes: list[BaseRoute] = []
 
     def openapi(_: Request) -> Response:
-        return _answer(lambda: create_document(routes, version=__version__))
+        return _answer(lambda: create_openapi_document(routes, version=__version__))
 
     routes.extend(
         [
@@ -124,8 +124,8 @@ def create_app(
             Route("/api/v1/setup", lambda _: _answer(setup)),
             Route(PATH, openapi),
             Route("/metrics", prometheus),
-            *health.routes(is_ready),
-            *Page(read, setup, history or History()).routes(),
+            *health.create_routes(is_ready),
+            *WebPage(read, setup, history or PageHistory()).create_routes(),
         ]
     )
     return Starlette(

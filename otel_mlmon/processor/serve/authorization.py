@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from otel_mlmon.processor.connections import has_bearer
+from otel_mlmon.processor.connections import has_bearer_token
 
 
 def refuse_unauthorized(request: Request, token: str | None) -> JSONResponse | None:
@@ -21,7 +21,7 @@ def refuse_unauthorized(request: Request, token: str | None) -> JSONResponse | N
         message = "This processor has no administrator: set web.admin_token in its configuration, and start it again."
         return JSONResponse({"error": message, "reason": "no_admin_token"}, status_code=403)
     authorization = request.headers.get("authorization", "")
-    if has_bearer(authorization, token):
+    if has_bearer_token(authorization, token):
         return None
     is_bearer = authorization.partition(" ")[0].lower() == "bearer"
     message = (

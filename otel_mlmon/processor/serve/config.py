@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from otel_mlmon.processor.config.section import Duration, OptionalAddress, OptionalUrl, Section, TlsSection, Token
+from otel_mlmon.processor.config.section import ConfigSection, Duration, OptionalAddress, OptionalUrl, TlsSection, Token
 
 
-class ForwardSection(Section):
+class ForwardSection(ConfigSection):
     """Where results are sent over OTLP: usually a second receiver of the Collector."""
 
     endpoint: OptionalUrl = Field(default=None, description="Such as http://127.0.0.1:14317; null sends nothing.")
@@ -17,7 +17,7 @@ class ForwardSection(Section):
     interval_s: Duration = Field(default=10.0, alias="interval", gt=0, description="Time between two exports.")
 
 
-class WebSection(Section):
+class WebSection(ConfigSection):
     """The web port: JSON, Prometheus, health; read-only without an administrator's token."""
 
     listen: OptionalAddress = Field(default="127.0.0.1:8080", description='"" switches it off.')

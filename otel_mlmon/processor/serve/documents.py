@@ -20,7 +20,7 @@ from otel_mlmon.processor.alert.records import RuleStatus
 from otel_mlmon.processor.alert.version_change import VersionChange
 from otel_mlmon.processor.detect import accuracy
 from otel_mlmon.processor.detect.detectable import PROBABILITY, describe_detectable, describe_weakness
-from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.detect.score import DriftScore
 from otel_mlmon.processor.self_telemetry import MetricValue
 from otel_mlmon.processor.window.summary import ModelSummary, StreamSummary
 from otel_mlmon.types import ModelKey
@@ -33,10 +33,10 @@ _ACCURACY: Final = (
     (semconv.ACCURACY_HIGH, "high"),
 )
 _MODEL_STATES: Final = ("drift", "no_data", "error", "learning", "weak", "ok")
-_UNSCORED: Final = Score(state="learning", log10_evidence=0.0, log10_alarm_line=0.0)
+_UNSCORED: Final = DriftScore(state="learning", log10_evidence=0.0, log10_alarm_line=0.0)
 
 
-def overview(
+def build_overview(
     entries: Mapping[ModelKey, Document], alerts: Iterable[Alert], changes: Mapping[ModelKey, VersionChange]
 ) -> Document:
     """Builds the JSON document of all models, all their versions, and all alerts.
@@ -64,9 +64,11 @@ def overview(
     }
 
 
-def model_document(summary: ModelSummary, scores: Mapping[str, Score], rules: Iterable[RuleStatus]) -> Document:
+def build_model_document(
+    summary: ModelSummary, scores: Mapping[str, DriftScore], rules: Iterable[RuleStatus]
+) -> Document:
     """Builds the JSON document of one model version from the scores of its streams."""
-    streams = [stream_document(stream, scores.get(stream.stream, _UNSCORED)) for stream in summary.streams]
+    streams = [build_stream_document(stream, scores.get(stream.stream, _UNSCORED)) for stream in summary.streams]
     return {
         "name": summary.model.name,
         "version": summary.model.version,
@@ -85,7 +87,7 @@ def model_document(summary: ModelSummary, scores: Mapping[str, Score], rules: It
         "predictions": summary.predictions,
         "open_predictions": summary.open_predictions,
         "late_predictions": summary.late_predictions,
-        "accuracy": accuracy_document(summary, scores),
+        "accuracy": build_accuracy_document(summary, scores),
         "providers": [
             {"provider": use.provider, "first_ns": use.first_ns, "last_ns": use.last_ns}
             for use in summary.providers
@@ -100,9 +102,11 @@ def model_document(summary: ModelSummary, scores: Mapping[str, Score], rules: It
     }
 
 
-def history_values(summary: ModelSummary, scores: Mapping[str, Score]) -> tuple[list[float], dict[str, float]]:
+def build_history_values(
+    summary: ModelSummary, scores: Mapping[str, DriftScore]
+) -> tuple[list[float], dict[str, float]]:
     """Returns what the history of a model version records now: its columns, and the evidence by stream."""
-    accuracy_values = accuracy_document(summary, scores) or {}
+    accuracy_values = build_accuracy_document(summary, scores) or {}
     values = [
         summary.calls_per_s,
         summary.p50_s,
@@ -119,7 +123,7 @@ def history_values(summary: ModelSummary, scores: Mapping[str, Score]) -> tuple[
     return values, evidence
 
 
-def accuracy_document(summary: ModelSummary, scores: Mapping[str, Score]) -> Document | None:
+def build_accuracy_document(summary: ModelSummary, scores: Mapping[str, DriftScore]) -> Document | None:
     """Builds the JSON document of a model's estimated accuracy; None without labelled data or confidences."""
     calibration = summary.calibration
     stream = next((stream for stream in summary.streams if stream.stream == semconv.STREAM_CONFIDENCE), None)
@@ -128,7 +132,9 @@ def accuracy_document(summary: ModelSummary, scores: Mapping[str, Score]) -> Doc
     score = scores.get(stream.stream, _UNSCORED)
     counts = np.array(stream.current_counts, dtype=np.int64)
     with guard("serve.accuracy"):
-        estimate = accuracy.estimate(calibration.right, calibration.total, counts, design_effect=score.design_effect)
+        estimate = accuracy.estimate_accuracy(
+            calibration.right, calibration.total, counts, design_effect=score.design_effect
+        )
         if estimate is not None:
             return {
                 "estimated": estimate.estimated,
@@ -142,7 +148,7 @@ def accuracy_document(summary: ModelSummary, scores: Mapping[str, Score]) -> Doc
     return None
 
 
-def stream_document(stream: StreamSummary, score: Score) -> Document:
+def build_stream_document(stream: StreamSummary, score: DriftScore) -> Document:
     """Builds the JSON document of one stream: its state, evidence, statistics and distribution."""
     return {
         "stream": stream.stream,
@@ -157,7 +163,7 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
         "log10_evidence": score.log10_evidence,
         "log10_alarm_line": score.log10_alarm_line,
         "design_effect": score.design_effect,
-        "detectable": detectable_document(score),
+        "detectable": build_detectable_document(score),
         "since_ns": score.since_ns,
         "reference_count": stream.reference_count,
         "current_count": stream.current_count,
@@ -187,7 +193,7 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
     }
 
 
-def detectable_document(score: Score) -> Document | None:
+def build_detectable_document(score: DriftScore) -> Document | None:
     """Builds the JSON document on how small a drift of a stream would be found; None if it is not judged."""
     detectable = score.detectable
     if detectable is None:
@@ -214,7 +220,9 @@ def _known(number: float) -> float | None:
     return None if math.isnan(number) else number
 
 
-def model_gauges(document: Document, scores: Mapping[str, Score], admitted: Container[str]) -> Iterator[MetricValue]:
+def list_model_gauges(
+    document: Document, scores: Mapping[str, DriftScore], admitted: Container[str]
+) -> Iterator[MetricValue]:
     """Yields the gauges of a model version's document: states, evidence, statistics and window counts.
 
     Args:
@@ -248,7 +256,7 @@ def model_gauges(document: Document, scores: Mapping[str, Score], admitted: Cont
                 yield MetricValue(metric=semconv.DRIFT_SCORE, value=statistic["value"], attributes=named)
 
 
-def rule_gauges(rules: Iterable[RuleStatus]) -> Iterator[MetricValue]:
+def list_rule_gauges(rules: Iterable[RuleStatus]) -> Iterator[MetricValue]:
     """Yields the gauges that show the state of every alert rule."""
     for status in rules:
         attributes = {**_model_attributes(status.model), semconv.ALERT_RULE: status.rule}

@@ -40,7 +40,7 @@ _STATUSES: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
+class ApiOperation:
     """The documentation of one HTTP method of one path of the web port."""
 
     summary: str
@@ -63,30 +63,30 @@ class Operation:
 _VERSION: Final = {"version": _TEXT}
 _STREAMS: Final = {"stream": {"type": "array", "items": _TEXT}}
 
-OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
-    ("GET", "/api/v1/models"): Operation(summary="All models.", answer=schema.ModelsDocument),
-    ("GET", "/api/v1/models/{id}"): Operation(
+OPERATIONS: Final[Mapping[tuple[str, str], ApiOperation]] = {
+    ("GET", "/api/v1/models"): ApiOperation(summary="All models.", answer=schema.ModelsDocument),
+    ("GET", "/api/v1/models/{id}"): ApiOperation(
         summary="A model: the version that was updated last, or the one that is named.",
         answer=schema.ModelDocument,
         query=_VERSION,
         errors=(404,),
     ),
-    ("GET", "/api/v1/references/{id}"): Operation(
+    ("GET", "/api/v1/references/{id}"): ApiOperation(
         summary="The reference that a model is compared with.",
         answer=schema.ReferenceDocument,
         query={**_VERSION, "partial": _FLAG},
         errors=(404, 409),
     ),
-    ("POST", "/api/v1/relearn/{id}"): Operation(
+    ("POST", "/api/v1/relearn/{id}"): ApiOperation(
         summary="Has references of a model learned again.",
         answer=schema.RelearnedDocument,
         query={**_VERSION, **_STREAMS},
         errors=(401, 403, 404, 409),
         is_admin=True,
     ),
-    ("GET", "/api/v1/alerts"): Operation(summary="Alerts.", answer=schema.AlertsDocument),
-    ("GET", "/api/v1/silences"): Operation(summary="Silences.", answer=schema.SilencesDocument),
-    ("POST", "/api/v1/silences"): Operation(
+    ("GET", "/api/v1/alerts"): ApiOperation(summary="Alerts.", answer=schema.AlertsDocument),
+    ("GET", "/api/v1/silences"): ApiOperation(summary="Silences.", answer=schema.SilencesDocument),
+    ("POST", "/api/v1/silences"): ApiOperation(
         summary="Adds a silence that begins now.",
         answer=schema.AddedSilenceDocument,
         status=201,
@@ -94,24 +94,24 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         errors=(400, 401, 403, 409, 413),
         is_admin=True,
     ),
-    ("DELETE", "/api/v1/silences/{id}"): Operation(
+    ("DELETE", "/api/v1/silences/{id}"): ApiOperation(
         summary="Ends a silence now.",
         answer=schema.SilenceDocument,
         errors=(401, 403, 404, 409),
         is_admin=True,
     ),
-    ("GET", "/api/v1/setup"): Operation(summary="How the processor is set up.", answer=schema.SetupDocument),
-    ("GET", PATH): Operation(summary="This document."),
-    ("GET", "/metrics"): Operation(summary="Metrics for Prometheus.", media_type="text/plain"),
-    ("GET", "/healthz"): Operation(summary="Whether it runs.", answer=schema.HealthDocument, is_open=True),
-    ("GET", "/readyz"): Operation(
+    ("GET", "/api/v1/setup"): ApiOperation(summary="How the processor is set up.", answer=schema.SetupDocument),
+    ("GET", PATH): ApiOperation(summary="This document."),
+    ("GET", "/metrics"): ApiOperation(summary="Metrics for Prometheus.", media_type="text/plain"),
+    ("GET", "/healthz"): ApiOperation(summary="Whether it runs.", answer=schema.HealthDocument, is_open=True),
+    ("GET", "/readyz"): ApiOperation(
         summary="Whether it accepts telemetry.", answer=schema.HealthDocument, is_open=True, errors=(503,)
     ),
 }
 """What is known of each method and path; pages for people are left out."""
 
 
-def create_document(routes: Iterable[BaseRoute], *, version: str) -> dict[str, Any]:
+def create_openapi_document(routes: Iterable[BaseRoute], *, version: str) -> dict[str, Any]:
     """Builds the OpenAPI document of the web port's routes, without its web pages.
 
     Args:
@@ -152,7 +152,7 @@ def list_operations(routes: Iterable[BaseRoute]) -> set[tuple[str, str]]:
     }
 
 
-def _describe(method: str, path: str, operation: Operation, by_type: Mapping[Any, Any]) -> dict[str, Any]:
+def _describe(method: str, path: str, operation: ApiOperation, by_type: Mapping[Any, Any]) -> dict[str, Any]:
     errors = () if operation.is_open else (401, 421, 503)
     answer = by_type.get(operation.answer, {"type": "object"} if operation.media_type == _JSON else _TEXT)
     failure = answer if operation.is_open else by_type[schema.ErrorDocument]
@@ -175,7 +175,7 @@ def _describe(method: str, path: str, operation: Operation, by_type: Mapping[Any
     return document
 
 
-def _describe_parameters(path: str, operation: Operation) -> list[dict[str, Any]]:
+def _describe_parameters(path: str, operation: ApiOperation) -> list[dict[str, Any]]:
     parameters = [
         {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
         for part in path.split("/")

@@ -41,7 +41,7 @@ _SEVERITIES: Final = {
 }
 
 
-class Exporter:
+class OtlpForwarder:
     """Sends the processor's gauges over OTLP at an interval, and its events soon after they happen.
 
     Runs on: two threads of the SDK. While an endpoint is down data is lost, but callers never wait.

@@ -26,7 +26,7 @@ _INVALID_CHARACTERS: Final = re.compile(r"[^a-zA-Z0-9_]")
 _Family = CounterMetricFamily | GaugeMetricFamily
 
 
-def create_page(read: Callable[[], Iterable[MetricValue]]) -> Callable[[], bytes]:
+def create_metrics_page(read: Callable[[], Iterable[MetricValue]]) -> Callable[[], bytes]:
     """Returns a function that renders the Prometheus page of the metric values that `read` returns at that moment.
 
     A metric's series are listed together; metrics are in the order of their first value.
@@ -36,7 +36,7 @@ def create_page(read: Callable[[], Iterable[MetricValue]]) -> Callable[[], bytes
     return lambda: generate_latest(registry)
 
 
-def prometheus_name(metric: Metric) -> str:
+def build_prometheus_name(metric: Metric) -> str:
     """Returns the Prometheus name of a metric: `ml_inference_duration_seconds` for `ml.inference.duration` in s."""
     name = _sanitize(metric.name)
     suffix = _UNIT_SUFFIXES.get(metric.unit)
@@ -54,7 +54,7 @@ class _ValueCollector(Collector):
     def collect(self) -> Iterable[_Family]:
         families: dict[str, _Family] = {}
         for entry in self._read():
-            name = prometheus_name(entry.metric)
+            name = build_prometheus_name(entry.metric)
             if name not in families:
                 kind = CounterMetricFamily if _is_counter(entry.metric) else GaugeMetricFamily
                 families[name] = kind(name, entry.metric.description)

@@ -15,18 +15,18 @@ from typing import Final
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.records import RuleStatus
 from otel_mlmon.processor.alert.version_change import VersionChange
-from otel_mlmon.processor.detect.score import Score, Statistics
+from otel_mlmon.processor.detect.score import DriftScore, Statistics
 from otel_mlmon.processor.self_telemetry import MetricValue
 from otel_mlmon.processor.serve import documents
 from otel_mlmon.processor.window.reference_export import ModelReference
 from otel_mlmon.processor.window.summary import ModelSummary
-from otel_mlmon.processor.window.window import Reference
+from otel_mlmon.processor.window.window import ReferenceCounts
 from otel_mlmon.types import Counts, ModelKey
 
 MAX_GAUGE_STREAMS: Final = 2_000
 """Streams with gauges, unless configured otherwise."""
 
-MeasureWindows = Callable[[Sequence[tuple[Reference, Counts]]], list[Statistics]]
+MeasureWindows = Callable[[Sequence[tuple[ReferenceCounts, Counts]]], list[Statistics]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class ModelView:
     """The snapshot of one model version, with the document and the gauges that were built from it."""
 
     summary: ModelSummary
-    scores: Mapping[str, Score]
+    scores: Mapping[str, DriftScore]
     """By stream; nothing in it changes."""
     reference: ModelReference
     rules: Sequence[RuleStatus] = ()
@@ -69,10 +69,10 @@ class AdmittedStreams:
         self.count -= len(self.models.pop(model, {}))
 
 
-class Publication:
+class PublishedState:
     """The published snapshots of all model versions, from which documents, gauges and references are read.
 
-    Runs on: `publish` on the state thread, everything else on any.
+    Runs on: `publish_models` on the state thread, everything else on any.
 
     Args:
         measure: Measures rolling windows by the known statistics.
@@ -88,7 +88,7 @@ class Publication:
         self._changes: dict[ModelKey, VersionChange] = {}
         self._overview: documents.Document | None = None
 
-    def publish(
+    def publish_models(
         self,
         views: Mapping[ModelKey, ModelView | None],
         *,
@@ -127,7 +127,7 @@ class Publication:
             if self._overview is None:
                 self._measure_windows()
                 entries = {model: self._document(view) for model, view in self._views.items()}
-                self._overview = documents.overview(entries, self._alerts, self._changes)
+                self._overview = documents.build_overview(entries, self._alerts, self._changes)
             return self._overview
 
     def gauges(self) -> Iterator[MetricValue]:
@@ -145,7 +145,7 @@ class Publication:
             values = [value for view in newest.values() for value in self._gauges(view)]
             rules = [status for view in self._views.values() for status in view.rules]
         yield from values
-        yield from documents.rule_gauges(rules)
+        yield from documents.list_rule_gauges(rules)
 
     @property
     def omitted_streams(self) -> int:
@@ -163,13 +163,13 @@ class Publication:
 
     def _document(self, view: ModelView) -> documents.Document:
         if view.document is None:
-            view.document = documents.model_document(view.summary, view.scores, view.rules)
+            view.document = documents.build_model_document(view.summary, view.scores, view.rules)
         return view.document
 
     def _gauges(self, view: ModelView) -> list[MetricValue]:
         if view.gauges is None:
             admitted = self._admitted.models.get(view.summary.model, {})
-            view.gauges = list(documents.model_gauges(self._document(view), view.scores, admitted))
+            view.gauges = list(documents.list_model_gauges(self._document(view), view.scores, admitted))
         return view.gauges
 
     def _measure_windows(self) -> None:
@@ -182,7 +182,7 @@ class Publication:
             if stream.reference is not None and stream.current_count and _is_unmeasured(view.scores.get(stream.stream))
         ]
         measured = self._measure([pair for _, _, pair in windows]) if windows else []
-        scores: dict[int, dict[str, Score]] = {}
+        scores: dict[int, dict[str, DriftScore]] = {}
         for (view, stream, _), statistics in zip(windows, measured, strict=True):
             score = replace(view.scores[stream], statistics=statistics)
             scores.setdefault(id(view), {})[stream] = score
@@ -190,5 +190,5 @@ class Publication:
             view.scores, view.is_measured = {**view.scores, **scores.get(id(view), {})}, True
 
 
-def _is_unmeasured(score: Score | None) -> bool:
+def _is_unmeasured(score: DriftScore | None) -> bool:
     return score is not None and score.statistics is None

@@ -22,7 +22,7 @@ MAX_LISTED: Final = 5
 """How many streams, models or versions an error message lists."""
 
 
-class Exportable(Protocol):
+class ExportableReference(Protocol):
     """The present reference of one model version, as the web port can export it."""
 
     @property
@@ -45,7 +45,7 @@ class Exportable(Protocol):
         """Returns the references of a model version as a JSON profile; None if no stream has one."""
 
 
-References = Mapping[str, Mapping[str, Exportable]]
+References = Mapping[str, Mapping[str, ExportableReference]]
 """Exportable references by the id and the version of a model."""
 
 
@@ -99,7 +99,9 @@ def relearn_references(
     return FOUND, {"model": model, "version": reference.model.version, "streams": list(names)}
 
 
-def _find_version(references: References, model: str, version: str | None) -> Exportable | tuple[int, dict[str, Any]]:
+def _find_version(
+    references: References, model: str, version: str | None
+) -> ExportableReference | tuple[int, dict[str, Any]]:
     """Returns the reference of a model version, or the error response that there is none."""
     versions = references.get(model)
     if versions is None:
@@ -117,7 +119,7 @@ def _find_version(references: References, model: str, version: str | None) -> Ex
     return reference
 
 
-def _export_profile(model: str, reference: Exportable, *, is_partial: bool) -> tuple[int, dict[str, Any]]:
+def _export_profile(model: str, reference: ExportableReference, *, is_partial: bool) -> tuple[int, dict[str, Any]]:
     if reference.moving:
         streams = _join_names(reference.moving)
         message = f"The reference of model {model!r} moves with time ({streams}) and cannot be exported."

@@ -43,7 +43,7 @@ class WebServer:
         has_token: bool = False,
         head_timeout_s: float = HEAD_TIMEOUT_S,
     ) -> None:
-        self._address = addresses.parse(address, option=option)
+        self._address = addresses.parse_network_address(address, option=option)
         self._option = option
         self._tls = tls
         self._has_token = has_token
@@ -64,11 +64,11 @@ class WebServer:
             PortUnavailableError: The address is in use or not one of this machine.
         """
         if self._tls is not None:
-            self._tls.check("web.tls")
+            self._tls.check_files("web.tls")
         addresses.warn_if_exposed(
             self._address, option=self._option, is_encrypted=self._tls is not None, has_token=self._has_token
         )
-        listener, bound = addresses.listen(self._address, option=self._option, backlog=BACKLOG)
+        listener, bound = addresses.open_listening_sockets(self._address, option=self._option, backlog=BACKLOG)
         self._server.start(listener)
         return str(bound)
 

@@ -73,7 +73,7 @@ class SilenceControl:
             return JSONResponse({"error": "The processor failed to store or read it; try again."}, status_code=503)
 
         def show(_: Request) -> Response:
-            return answer(self.list)
+            return answer(self.list_silences)
 
         async def add(request: Request) -> Response:
             refusal = refuse_unauthorized(request, access().admin_token)
@@ -85,11 +85,11 @@ class SilenceControl:
                 if len(body) > MAX_BODY_BYTES:
                     status, document = _refuse(f"The body is larger than {MAX_BODY_BYTES} bytes.", status=413)
                     return JSONResponse(document, status_code=status)
-            return await run_in_threadpool(answer, lambda: self.add(body))
+            return await run_in_threadpool(answer, lambda: self.add_silence(body))
 
         def end(request: Request) -> Response:
             refusal = refuse_unauthorized(request, access().admin_token)
-            return refusal or answer(lambda: self.end(request.path_params["id"]))
+            return refusal or answer(lambda: self.end_silence(request.path_params["id"]))
 
         return [
             Route(PATH, show),
@@ -97,13 +97,13 @@ class SilenceControl:
             Route(f"{PATH}/{{id}}", end, methods=["DELETE"]),
         ]
 
-    def list(self) -> Answer:
+    def list_silences(self) -> Answer:
         """Returns the HTTP status and a JSON document of all silences of alerts, those that end last first."""
         now_ns = self._clock_ns()
         silences = sorted(self._read(), key=lambda silence: (-silence.end_ns, silence.id))
         return 200, {"silences": [silence.to_dict(now_ns) for silence in silences]}
 
-    def add(self, body: bytes) -> Answer:
+    def add_silence(self, body: bytes) -> Answer:
         """Adds the silence of a request; returns the HTTP status and a JSON document with the models it applies to."""
         fields, fault = _read_fields(body)
         if fault:
@@ -129,7 +129,7 @@ class SilenceControl:
         models = sorted(model_id for model_id, model in names.items() if silence.matches_model(model))
         return 201, {**silence.to_dict(now_ns), "is_active": True, "models": models}
 
-    def end(self, silence_id: str) -> Answer:
+    def end_silence(self, silence_id: str) -> Answer:
         """Ends a silence of alerts now, so that what still fires is notified at once."""
         now_ns = self._clock_ns()
         silence = next((silence for silence in self._read() if silence.id == silence_id), None)

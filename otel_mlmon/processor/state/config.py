@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from otel_mlmon.processor.config.section import Duration, Section
+from otel_mlmon.processor.config.section import ConfigSection, Duration
 
 
-class StorageSection(Section):
+class StorageSection(ConfigSection):
     """Where the processor stores the state that survives a restart."""
 
     path: Path = Field(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records, transaction
+from otel_mlmon.processor.state.repository import RecordKind, Repository, commit_or_rollback, load_records, put_records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,6 @@ def load_instance_id(repository: Repository, create_id: Callable[[], str] = lamb
     instance = load_records(repository, INSTANCE).get("")
     if instance is None:
         instance = InstanceRecord(id=create_id())
-        with transaction(repository):
+        with commit_or_rollback(repository):
             put_records(repository, INSTANCE, [("", instance)])
     return instance.id

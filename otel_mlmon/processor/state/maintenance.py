@@ -22,11 +22,17 @@ from otel_mlmon.processor.state.repository import (
     DAMAGED,
     FORMAT_VERSION,
     RecordKind,
-    decode,
-    encode,
+    decode_record,
+    encode_record,
     load_records,
 )
-from otel_mlmon.processor.state.sqlite import APPLICATION_ID, FILE_NAME, LOCK_NAME, SqliteRepository, connect_private
+from otel_mlmon.processor.state.sqlite import (
+    APPLICATION_ID,
+    FILE_NAME,
+    LOCK_NAME,
+    SqliteRepository,
+    open_private_database,
+)
 
 RecordKinds = Mapping[str, RecordKind[Any]]
 """Every kind of record, by its name."""
@@ -76,7 +82,7 @@ def export_state(directory: Path, kinds: RecordKinds) -> Iterator[str]:
     with _open_readonly(directory) as database:
         for kind, key, blob in database.execute("SELECT kind, key, value FROM state ORDER BY kind, key"):
             if kind in kinds and not list(_find_fault(kinds, kind, blob)):
-                value = decode(blob, kinds[kind].type)
+                value = decode_record(blob, kinds[kind].type)
                 yield encoder.encode({"kind": kind, "key": key, "value": value}).decode()
 
 
@@ -128,7 +134,7 @@ def forget_model(directory: Path, kinds: RecordKinds, name: str) -> Counter[str]
                 removed[kind.name] += len(keys)
             for key, value in records.items():
                 if _drop_model(value, name):
-                    repository.put(kind.name, [(key, encode(value, is_compressed=kind.is_compressed))])
+                    repository.put(kind.name, [(key, encode_record(value, is_compressed=kind.is_compressed))])
                     removed[kind.name] += 1
         damaged = [key for key in repository.load(DAMAGED) if not _names_other_model(key, name)]
         if damaged:
@@ -176,7 +182,7 @@ def _find_fault(kinds: RecordKinds, kind: str, blob: bytes) -> Iterator[str]:
         yield "it is of an unknown kind"
     else:
         try:
-            decode(blob, kinds[kind].type)
+            decode_record(blob, kinds[kind].type)
         except StoreError as error:
             yield str(error)
 
@@ -223,7 +229,7 @@ def _open_readonly(directory: Path) -> Iterator[sqlite3.Connection]:
 def _rebuild_database(directory: Path) -> None:
     """Replaces a damaged database by a new one with all rows that can be read from either end of its table."""
     path, aside = directory / FILE_NAME, directory / DAMAGED_FILE_NAME
-    lock = connect_private(directory / LOCK_NAME)
+    lock = open_private_database(directory / LOCK_NAME)
     try:
         lock.execute("BEGIN EXCLUSIVE")  # before anything is moved; held by a processor that runs
     except sqlite3.OperationalError as error:
@@ -258,7 +264,7 @@ _ROWS: Final[Mapping[str, str]] = {
 
 def _read_rows(path: Path, order: str) -> Iterator[tuple[str, str, bytes]]:
     """Yields the rows of a damaged database until the first that cannot be read."""
-    database = connect_private(path)
+    database = open_private_database(path)
     try:
         rows: Callable[[], Any] = database.execute(_ROWS[order]).fetchone
         while (row := rows()) is not None:

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
-from otel_mlmon.processor.state.repository import Repository, decode, encode
+from otel_mlmon.processor.state.repository import Repository, decode_record, encode_record
 
 Migration: TypeAlias = Callable[[Repository], None]
 """Rewrites the records of one format as those of the next; must not commit."""
@@ -22,18 +22,18 @@ Migration: TypeAlias = Callable[[Repository], None]
 _EPOCH_WEEKDAY, _SATURDAY, _WEEKDAYS = 3, 5, 7
 
 
-def date_cycle_days(repository: Repository) -> None:
+def add_dates_to_cycle_days(repository: Repository) -> None:
     """Gives the stored days of daily cycles their dates, which format 7 had not, and their counts as 32 bits.
 
     Format 7 says of a day only whether it is of a weekend: its date is the latest one before the next day's that fits.
     """
-    records = {key: decode(blob, dict) for key, blob in repository.load("cycle").items()}
+    records = {key: decode_record(blob, dict) for key, blob in repository.load("cycle").items()}
     for record in records.values():
         state = record["state"]
         state.pop("whole_days", None)
         for name in ("days", "inherited"):
             state[name] = _date_days(state.get(name, []), before=state["day"])
-    repository.put("cycle", [(key, encode(record, is_compressed=True)) for key, record in records.items()])
+    repository.put("cycle", [(key, encode_record(record, is_compressed=True)) for key, record in records.items()])
 
 
 def _date_days(days: list[dict[str, Any]], *, before: int) -> list[dict[str, Any]]:
@@ -50,5 +50,5 @@ def _date_days(days: list[dict[str, Any]], *, before: int) -> list[dict[str, Any
     return dated[::-1]
 
 
-MIGRATIONS: Final[Mapping[int, Migration]] = {7: date_cycle_days}
+MIGRATIONS: Final[Mapping[int, Migration]] = {7: add_dates_to_cycle_days}
 """By the format that is migrated from."""

@@ -108,7 +108,7 @@ def open_repository(engine: str, directory: Path) -> Repository:
 
 
 @contextmanager
-def transaction(repository: Repository) -> Iterator[None]:
+def commit_or_rollback(repository: Repository) -> Iterator[None]:
     """Commits the changes that are made to a repository inside; any exception drops all of them.
 
     Raises:
@@ -128,7 +128,7 @@ def put_records(repository: Repository, kind: RecordKind[T], records: Iterable[t
     Raises:
         StoreError: They cannot be written.
     """
-    blobs = [(key, encode(value, is_compressed=kind.is_compressed)) for key, value in records]
+    blobs = [(key, encode_record(value, is_compressed=kind.is_compressed)) for key, value in records]
     if blobs:
         repository.put(kind.name, sorted(blobs))
 
@@ -146,13 +146,13 @@ def load_records(
     values: dict[str, T] = {}
     for key, blob in repository.load(kind.name, since, until).items():
         try:
-            values[key] = decode(blob, kind.type)
+            values[key] = decode_record(blob, kind.type)
         except StoreError as error:  # noqa: PERF203 - one by one is the point
-            set_aside(repository, kind.name, key, blob, str(error))
+            quarantine_record(repository, kind.name, key, blob, str(error))
     return values
 
 
-def load_each(repository: Repository, kind: RecordKind[T], restore: Callable[[T], None]) -> None:
+def restore_records(repository: Repository, kind: RecordKind[T], restore: Callable[[T], None]) -> None:
     """Calls `restore` with each stored value of a kind, in the order of keys, and sets aside what it refuses.
 
     Args:
@@ -167,11 +167,11 @@ def load_each(repository: Repository, kind: RecordKind[T], restore: Callable[[T]
         try:
             restore(value)
         except (KeyError, ValueError) as error:  # noqa: PERF203 - one by one is the point
-            blob = encode(value, is_compressed=kind.is_compressed)
-            set_aside(repository, kind.name, key, blob, f"{type(error).__name__}: {error}")
+            blob = encode_record(value, is_compressed=kind.is_compressed)
+            quarantine_record(repository, kind.name, key, blob, f"{type(error).__name__}: {error}")
 
 
-def set_aside(repository: Repository, kind: str, key: str, blob: bytes, reason: str) -> None:
+def quarantine_record(repository: Repository, kind: str, key: str, blob: bytes, reason: str) -> None:
     """Moves a stored record that cannot be used to the kind `damaged`, and logs that.
 
     Raises:
@@ -201,8 +201,8 @@ class RecordKind(Generic[T]):
     """Whether the bytes of a value are compressed: for values that are large and written seldom."""
 
 
-def encode(value: object, *, is_compressed: bool = False) -> bytes:
-    """Encodes a value as bytes for the state store, of which `decode` with the value's type is the inverse.
+def encode_record(value: object, *, is_compressed: bool = False) -> bytes:
+    """Encodes a value as bytes for the state store, of which `decode_record` with the value's type is the inverse.
 
     Args:
         value: A dataclass or NamedTuple value.
@@ -215,7 +215,7 @@ def encode(value: object, *, is_compressed: bool = False) -> bytes:
     return _COMPRESSED + zlib.compress(blob, 1) if is_compressed else blob
 
 
-def decode(blob: bytes, kind: type[T]) -> T:
+def decode_record(blob: bytes, kind: type[T]) -> T:
     """Decodes a value of a type from its bytes in the state store; its arrays are writable.
 
     Raises:

@@ -58,13 +58,13 @@ class SqliteRepository:
         self._undo: list[Callable[[], None]] = []
         with self._store_errors("cannot be opened"):
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = connect_private(self._directory / LOCK_NAME)
+            self._lock = open_private_database(self._directory / LOCK_NAME)
             # Held until the connection or the process ends, however it ends; the state itself can be read meanwhile.
             self._lock.execute("PRAGMA locking_mode = EXCLUSIVE")
         try:
             with self._store_errors("cannot be opened"):
                 self._lock.execute("BEGIN EXCLUSIVE")
-                self._database = connect_private(self._directory / FILE_NAME)
+                self._database = open_private_database(self._directory / FILE_NAME)
         except StoreError:
             self._lock.close()
             raise
@@ -227,7 +227,10 @@ def backup_database(source: Path, target: Path) -> None:
     if target.exists():
         raise StoreError(f"{target} exists already")
     try:
-        reader, writer = sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True), connect_private(target)
+        reader, writer = (
+            sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True),
+            open_private_database(target),
+        )
         try:
             reader.backup(writer)
         finally:
@@ -248,7 +251,7 @@ def _replace_backup(source: Path, target: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def connect_private(path: Path) -> sqlite3.Connection:
+def open_private_database(path: Path) -> sqlite3.Connection:
     """Opens an SQLite database that only its owner may read, and so the files that SQLite puts beside it."""
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     path.chmod(0o600)

@@ -20,11 +20,11 @@ from typing import Final
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, ProviderFallback
 from otel_mlmon.processor.state.repository import Repository
 from otel_mlmon.processor.window.embedded_reference import decode_reference
-from otel_mlmon.processor.window.expiry import remove_stale
+from otel_mlmon.processor.window.expiry import remove_stale_streams
 from otel_mlmon.processor.window.intake import PointIntake
 from otel_mlmon.processor.window.model_windows import ClosedPane, ModelWindows
-from otel_mlmon.processor.window.outcome import Limit, PointOutcome, ReferenceOutcome
-from otel_mlmon.processor.window.providers import ProviderUse
+from otel_mlmon.processor.window.outcome import PointOutcome, ReferenceOutcome, ResourceLimit
+from otel_mlmon.processor.window.providers import ExecutionProviderUse
 from otel_mlmon.processor.window.records import load_state, save_state
 from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest
@@ -32,7 +32,7 @@ from otel_mlmon.processor.window.state import MAX_EMBEDDED_REFERENCES, EmbeddedR
 from otel_mlmon.processor.window.stream import StreamWindows
 from otel_mlmon.processor.window.summary import ModelSummary
 from otel_mlmon.processor.window.versions import pair_versions
-from otel_mlmon.processor.window.window import StreamKey, VersionPair, Window, WindowSettings
+from otel_mlmon.processor.window.window import StreamKey, StreamWindow, VersionPair, WindowSettings
 from otel_mlmon.types import ModelKey
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
@@ -66,9 +66,9 @@ class WindowAggregator:
         self._state = WindowState(settings_for=settings_for, windows=windows or WindowSettings(), started_ns=clock_ns())
         self._intake = PointIntake(
             self._state,
-            models=Limit("max_models", max_models, "model versions"),
-            streams=Limit("max_streams", max_streams, "streams"),
-            series=Limit("max_series", max_series, "series"),
+            models=ResourceLimit("max_models", max_models, "model versions"),
+            streams=ResourceLimit("max_streams", max_streams, "streams"),
+            series=ResourceLimit("max_series", max_series, "series"),
         )
         self._clock_ns = clock_ns
         self._removed_streams: list[StreamKey] = []
@@ -148,13 +148,13 @@ class WindowAggregator:
         """Records the execution provider that a process runs a model on; a repeated report changes nothing."""
         self._state.add_provider(event, self._clock_ns())
 
-    def close_panes(self, now_ns: int) -> list[Window]:
+    def close_panes(self, now_ns: int) -> list[StreamWindow]:
         """Closes the panes that the watermark has passed, and returns their windows, in the order of event time.
 
         Args:
             now_ns: The time by our clock, Unix nanoseconds.
         """
-        state, windows = self._state, list[Window]()
+        state, windows = self._state, list[StreamWindow]()
         for model in state.models.values():
             if not model.is_due(now_ns):
                 continue
@@ -168,10 +168,12 @@ class WindowAggregator:
                 state.changes.panes.append(closed.pane)
                 self._note_closed(model, closed)
             state.remove_idle_senders(model, now_ns)
-            model.note_closed()
+            model.mark_pane_closed()
         if now_ns >= self._expires_ns:
             self._expires_ns = now_ns + EXPIRY_INTERVAL_NS
-            remove_stale(state, now_ns, resumed_ns=self._intake.resumed_ns, removed_streams=self._removed_streams)
+            remove_stale_streams(
+                state, now_ns, resumed_ns=self._intake.resumed_ns, removed_streams=self._removed_streams
+            )
             self._intake.report_limits()
         return sorted(windows, key=lambda window: (window.end_ns, window.stream))
 
@@ -185,7 +187,7 @@ class WindowAggregator:
         streams, self._removed_streams = self._removed_streams, []
         return streams
 
-    def provider_reports(self) -> dict[ModelKey, tuple[ProviderUse, ...]]:
+    def provider_reports(self) -> dict[ModelKey, tuple[ExecutionProviderUse, ...]]:
         """Returns the reported execution providers of the models that sent such reports since the last save."""
         return {model: self._state.providers[model].uses for model in self._state.reported_models()}
 
@@ -257,4 +259,4 @@ class WindowAggregator:
             series.state.updated_ns = now_ns
             self.resets += series.resets
             series.resets = 0
-        state.note_consumed(model.key, closed.consumed)
+        state.mark_consumed(model.key, closed.consumed)

@@ -15,9 +15,9 @@ from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 
-from otel_mlmon.processor.window.window import Bins
+from otel_mlmon.processor.window.window import HistogramBins
 from otel_mlmon.semconv import MISSING, OTHER
-from otel_mlmon.sketch.exponential import ExponentialHistogram, bucket_range, compute_ordinals
+from otel_mlmon.sketch.exponential import ExponentialHistogram, compute_bucket_range, compute_ordinals
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.sketch.table import Bounds
 from otel_mlmon.types import Counts
@@ -33,7 +33,7 @@ class Binning(Protocol):
     """A division of a stream's values into bins."""
 
     @property
-    def bins(self) -> Bins:
+    def bins(self) -> HistogramBins:
         """The K bins of the stream."""
 
     def count(self, sketch: StreamSketch) -> Counts:
@@ -54,13 +54,13 @@ class ClassBins:
     @classmethod
     def choose(cls, sketch: StreamSketch, *, limit: int, has_missing: bool) -> ClassBins:
         """Chooses a bin for each of the `limit` most frequent classes of a sketch, and one for all others."""
-        named = [label for label in sketch.categories.top(limit).counts if label != OTHER]
+        named = [label for label in sketch.categories.list_top_categories(limit).counts if label != OTHER]
         return cls(labels=(*named, OTHER), has_missing=has_missing)
 
     @property
-    def bins(self) -> Bins:
+    def bins(self) -> HistogramBins:
         """The bins of the classes, the most frequent first."""
-        return Bins(names=self.labels + ((MISSING,) if self.has_missing else ()), is_ordered=False)
+        return HistogramBins(names=self.labels + ((MISSING,) if self.has_missing else ()), is_ordered=False)
 
     def count(self, sketch: StreamSketch) -> Counts:
         """Counts the values of a sketch by class; numbers count as a class that is not named."""
@@ -87,10 +87,10 @@ class NumberBins:
     """Whether the edges are part of the contract, and a bucket across one may be counted whole on its lower side."""
 
     @property
-    def bins(self) -> Bins:
+    def bins(self) -> HistogramBins:
         """The bins of the ranges in order, then that of missing values."""
-        names = name_ranges(self.edges) + ((MISSING,) if self.has_missing else ())
-        return Bins(names=names, is_ordered=True, edges=self.edges)
+        names = name_bins_by_range(self.edges) + ((MISSING,) if self.has_missing else ())
+        return HistogramBins(names=names, is_ordered=True, edges=self.edges)
 
     def count(self, sketch: StreamSketch) -> Counts:
         """Counts the numbers of a sketch by range; classes count as missing values, if there is such a bin."""
@@ -118,7 +118,7 @@ class NumberBins:
     def _count_exponential(self, sketch: ExponentialHistogram) -> Counts:
         if self.scale is not None and sketch.scale >= self.scale:
             return sketch.at_scale(self.scale).rebin(np.array(self.cuts, dtype=np.int64))
-        return sketch.rebin(compute_cuts(self.edges, sketch.scale))
+        return sketch.rebin(compute_bin_edges(self.edges, sketch.scale))
 
 
 def count_over_threshold(sketch: StreamSketch, threshold_s: float) -> Counts:
@@ -128,7 +128,7 @@ def count_over_threshold(sketch: StreamSketch, threshold_s: float) -> Counts:
         over += int(histogram.counts[int(np.searchsorted(bounds, threshold_s, side="left")) + 1 :].sum())
     exponential = sketch.exponential
     if exponential is not None:
-        cut = compute_cuts((threshold_s,), exponential.scale)[0]
+        cut = compute_bin_edges((threshold_s,), exponential.scale)[0]
         over += int(exponential.counts[exponential.ordinals > cut].sum())
     return np.array([sketch.numbers - over, over], dtype=np.int64)
 
@@ -140,9 +140,9 @@ class ThresholdBins:
     threshold_s: float
 
     @property
-    def bins(self) -> Bins:
+    def bins(self) -> HistogramBins:
         """The two bins: within and over the latency threshold."""
-        return Bins(names=("within", "over"), is_ordered=True, edges=(self.threshold_s,))
+        return HistogramBins(names=("within", "over"), is_ordered=True, edges=(self.threshold_s,))
 
     def count(self, sketch: StreamSketch) -> Counts:
         """Counts the calls within and over the latency threshold, shape (2,)."""
@@ -170,11 +170,11 @@ def choose_quantile_bins(sketch: StreamSketch, *, grid: Grid, has_missing: bool)
         return NumberBins(edges=(), has_missing=has_missing)
     positions = _choose_positions(np.cumsum(exponential.counts))
     cuts = [int(exponential.ordinals[0]) - 1, *(int(exponential.ordinals[position]) for position in positions)]
-    edges = tuple(bucket_range(cut, exponential.scale)[1] + 0.0 for cut in cuts)
+    edges = tuple(compute_bucket_range(cut, exponential.scale)[1] + 0.0 for cut in cuts)
     return NumberBins(edges=edges, cuts=tuple(cuts), scale=exponential.scale, has_missing=has_missing)
 
 
-def compute_cuts(edges: Sequence[float], scale: int) -> Counts:
+def compute_bin_edges(edges: Sequence[float], scale: int) -> Counts:
     """Computes the ordinal of the exponential bucket at or below each bin edge, shape (m,) of finite values.
 
     The bucket that holds an edge counts whole on the side of zero: below a positive edge, above a negative.
@@ -183,7 +183,7 @@ def compute_cuts(edges: Sequence[float], scale: int) -> Counts:
     return compute_ordinals(values, scale) - (values < 0)
 
 
-def name_ranges(edges: Sequence[float]) -> tuple[str, ...]:
+def name_bins_by_range(edges: Sequence[float]) -> tuple[str, ...]:
     """Names the bins between edges for people: `≤ 0.1`, `0.1 … 0.2`, `> 0.2`."""
     if not edges:
         return ("any value",)

@@ -7,10 +7,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
-from otel_mlmon.processor.config.section import Count, Duration, Section
+from otel_mlmon.processor.config.section import ConfigSection, Count, Duration
 
 
-class WindowsSection(Section):
+class WindowsSection(ConfigSection):
     """How event time is divided into panes and windows."""
 
     pane_s: Duration = Field(default=10.0, alias="pane", gt=0, description="Length of a pane, the unit of evidence.")
@@ -40,7 +40,7 @@ class WindowsSection(Section):
         return self
 
 
-class LimitsSection(Section):
+class LimitsSection(ConfigSection):
     """Limits that keep memory bounded; the log warns at 80 % and 100 % of each."""
 
     max_models: Count = Field(default=1_000, ge=1, description="Model versions at once.")
@@ -67,7 +67,7 @@ class LimitsSection(Section):
     )
 
 
-class ReferenceSection(Section):
+class ReferenceSection(ConfigSection):
     """The reference that drift is measured against."""
 
     learn: Count = Field(

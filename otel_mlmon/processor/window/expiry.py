@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from otel_mlmon.processor.window.series import Series
+from otel_mlmon.processor.window.series import TimeSeries
 from otel_mlmon.processor.window.state import WindowState
 from otel_mlmon.processor.window.window import StreamKey
 
@@ -17,7 +17,7 @@ MIN_SILENT_PANES: Final = 60
 """Panes of its model that a stale stream has missed: one that is sent weekly is not stale when its model comes back."""
 
 
-def remove_stale(state: WindowState, now_ns: int, *, resumed_ns: int, removed_streams: list[StreamKey]) -> None:
+def remove_stale_streams(state: WindowState, now_ns: int, *, resumed_ns: int, removed_streams: list[StreamKey]) -> None:
     """Removes models, versions, streams and series that have had no data points for too long.
 
     Args:
@@ -50,7 +50,7 @@ def remove_ended_series(state: WindowState, now_ns: int, *, after_ns: int, resum
     """Removes the cumulative series of senders that sent nothing for `after_ns`."""
     if resumed_ns > now_ns - after_ns:
         return
-    by_sender: dict[str, list[Series]] = {}
+    by_sender: dict[str, list[TimeSeries]] = {}
     for series in state.series.values():
         by_sender.setdefault(series.state.sender, []).append(series)
     for sent in by_sender.values():

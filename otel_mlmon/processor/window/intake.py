@@ -16,16 +16,16 @@ from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity
 from otel_mlmon.processor.window.expiry import remove_ended_series
 from otel_mlmon.processor.window.model_windows import ModelWindows
-from otel_mlmon.processor.window.outcome import Limit, PointOutcome
+from otel_mlmon.processor.window.outcome import PointOutcome, ResourceLimit
 from otel_mlmon.processor.window.progress import ModelProgress
 from otel_mlmon.processor.window.series import (
     COUNTERS,
     DELTA,
-    Point,
+    PendingPoint,
     PointKey,
-    Series,
     SeriesKey,
     SeriesState,
+    TimeSeries,
     list_streams,
 )
 from otel_mlmon.processor.window.state import WindowState
@@ -58,9 +58,9 @@ class _PointGroup:
     is_clamped: bool
     is_late: bool
     is_too_late: bool
-    points: dict[tuple[SeriesKey, PointKey], Series] | None = None
+    points: dict[tuple[SeriesKey, PointKey], TimeSeries] | None = None
     """Where the pending points of their request and model are noted; None before the first."""
-    pane: dict[SeriesKey, Series] | None = None
+    pane: dict[SeriesKey, TimeSeries] | None = None
     """Their open pane, likewise."""
 
     def is_of(self, point: DataPoint) -> bool:
@@ -84,7 +84,9 @@ class PointIntake:
         series: How many series over all senders, likewise.
     """
 
-    def __init__(self, state: WindowState, *, models: Limit, streams: Limit, series: Limit) -> None:
+    def __init__(
+        self, state: WindowState, *, models: ResourceLimit, streams: ResourceLimit, series: ResourceLimit
+    ) -> None:
         self._state = state
         self._models = models
         self._streams = streams
@@ -191,7 +193,7 @@ class PointIntake:
             return "starting_point"
         return "late" if group.is_late else outcome
 
-    def _add_pending(self, series: Series, point: DataPoint, group: _PointGroup) -> None:
+    def _add_pending(self, series: TimeSeries, point: DataPoint, group: _PointGroup) -> None:
         """Adds a point to its pane."""
         state = self._state
         if group.points is None or group.pane is None:
@@ -199,7 +201,7 @@ class PointIntake:
             group.points = state.add_request(group.model, group.sender)
             group.pane = model.add_points(group.end_ns, group.time_ns, group.received_ns, sender=group.sender)
         key, series_state = group.key, series.state
-        series.pending[key] = Point(
+        series.pending[key] = PendingPoint(
             group.end_ns, group.time_ns, group.received_ns, point.value, point.exemplars, state.request
         )
         if key[1] > series_state.newest_ns:
@@ -220,7 +222,7 @@ class PointIntake:
         names = list_streams(identity.metric, identity.key, identity.category)
         present = model.streams if model is not None else {}
         added = [name for name in names if name not in present]
-        settings = model.settings if model is not None else state.settings_of(identity.model)
+        settings = model.settings if model is not None else state.find_settings(identity.model)
         inputs = sum(name.startswith(semconv.STREAM_INPUT_PREFIX) for name in (*present, *added)) if added else 0
         refusal: PointOutcome | None = None
         if inputs > settings.max_features and any(name.startswith(semconv.STREAM_INPUT_PREFIX) for name in added):
@@ -233,7 +235,7 @@ class PointIntake:
             refusal = "too_many_series"
         if refusal is not None:
             # Also a model without any room is shown, so that nobody takes it for a model that is watched.
-            self._ensure_model(identity.model, now_ns).note_overflow(now_ns)
+            self._ensure_model(identity.model, now_ns).count_overflow(now_ns)
             state.touched.add(identity.model)
         return refusal
 
@@ -251,20 +253,20 @@ class PointIntake:
                 progress=ModelProgress(
                     model=key, received_ns=now_ns, introduction=begin_introduction(state.models, key)
                 ),
-                settings=state.settings_of(key),
+                settings=state.find_settings(key),
                 windows=state.windows,
             )
             state.changes.models.add(key)
         return state.models[key]
 
-    def _add_series(self, key: SeriesKey, identity: PointIdentity, now_ns: int) -> Series:
+    def _add_series(self, key: SeriesKey, identity: PointIdentity, now_ns: int) -> TimeSeries:
         state = self._state
         model = self._ensure_model(identity.model, now_ns)
         for name in list_streams(identity.metric, identity.key, identity.category):
             if name not in model.streams:
                 state.changes.streams.add(model.ensure_stream(name).key)
         state.changes.series.add((identity.model, identity.sender))
-        return Series(
+        return TimeSeries(
             SeriesState(
                 key=key,
                 sender=identity.sender,

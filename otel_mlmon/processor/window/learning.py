@@ -124,11 +124,11 @@ class LearningBlocks:
         return BlockStatistics(
             design_effect=effect.estimate,
             differences=effect.differences,
-            is_stationary=are_halves_alike(table, effect.estimate),
+            is_stationary=is_reference_stationary(table, effect.estimate),
         )
 
 
-def is_learned(count: int, statistics: BlockStatistics, *, required: int) -> bool:
+def has_enough_values(count: int, statistics: BlockStatistics, *, required: int) -> bool:
     """Returns whether `count` homogeneous values are enough for a reference that needs `required` of them."""
     if count < required:
         return False
@@ -138,7 +138,7 @@ def is_learned(count: int, statistics: BlockStatistics, *, required: int) -> boo
     return effective >= EFFECTIVE_SHARE * required or count >= MAX_BURSTY * required
 
 
-def are_halves_alike(blocks: Counts, phi: float) -> bool:
+def is_reference_stationary(blocks: Counts, phi: float) -> bool:
     """Tests whether the first half of the blocks, shape (B, K), is distributed like the second, at `LEVEL`."""
     middle = int(np.searchsorted(np.cumsum(blocks.sum(axis=1)), blocks.sum() / 2)) + 1
     halves = np.stack([blocks[:middle].sum(axis=0), blocks[middle:].sum(axis=0)]).astype(np.float64)

@@ -11,16 +11,16 @@ from otel_mlmon import semconv, streams
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.window.binning import count_over_threshold
 from otel_mlmon.processor.window.moving_reference import MovingReference
-from otel_mlmon.processor.window.progress import Absence, ModelProgress, SenderWatermarks, StreamPresence
+from otel_mlmon.processor.window.progress import ModelProgress, SenderWatermarks, StreamAbsence, StreamPresence
 from otel_mlmon.processor.window.reference import ModelWindowSettings, ReferenceState, StreamReference
-from otel_mlmon.processor.window.reference_export import ModelReference, model_reference
+from otel_mlmon.processor.window.reference_export import ModelReference, build_model_reference
 from otel_mlmon.processor.window.series import (
     FAILED,
     CompletenessCheck,
-    Point,
+    PendingPoint,
     PointKey,
-    Series,
     SeriesKey,
+    TimeSeries,
     add_increments,
     consume_points,
 )
@@ -31,7 +31,7 @@ from otel_mlmon.processor.window.window import (
     PaneCounts,
     RollingWindow,
     StreamKey,
-    Window,
+    StreamWindow,
     WindowSettings,
     add_pane,
 )
@@ -51,10 +51,10 @@ MAX_EXEMPLARS: Final = 4
 class ClosedPane(NamedTuple):
     """The result of closing one pane: its counts, and a window for each stream."""
 
-    windows: list[Window]
+    windows: list[StreamWindow]
     """The windows by stream: one for each stream with values in the pane or in its rolling window."""
     pane: ModelPane
-    consumed: list[tuple[Series, PointKey, Point]]
+    consumed: list[tuple[TimeSeries, PointKey, PendingPoint]]
     """The points of the pane."""
     changed: list[StreamKey]
     """Streams whose reference grew or changed."""
@@ -67,7 +67,7 @@ class ModelWindows:
     progress: ModelProgress
     settings: ModelWindowSettings
     windows: WindowSettings
-    open_panes: dict[int, dict[SeriesKey, Series]] = field(default_factory=dict)
+    open_panes: dict[int, dict[SeriesKey, TimeSeries]] = field(default_factory=dict)
     """The series with points in each open pane, by end of the pane."""
     streams: dict[str, StreamWindows] = field(default_factory=dict)
     presences: dict[str, StreamPresence] = field(default_factory=dict)
@@ -97,7 +97,7 @@ class ModelWindows:
         """The model version."""
         return self.progress.model
 
-    def add_points(self, end_ns: int, time_ns: int, now_ns: int, *, sender: str) -> dict[SeriesKey, Series]:
+    def add_points(self, end_ns: int, time_ns: int, now_ns: int, *, sender: str) -> dict[SeriesKey, TimeSeries]:
         """Notes that points are pending for the pane that ends at `end_ns`, and returns the pane, which takes them."""
         self.has_points = True
         self.senders.add_point(sender, time_ns, now_ns)
@@ -105,7 +105,7 @@ class ModelWindows:
         self.progress.received_ns = now_ns
         return self.open_panes.setdefault(end_ns, {})
 
-    def note_overflow(self, now_ns: int) -> None:
+    def count_overflow(self, now_ns: int) -> None:
         """Records a data point for whose stream or series there was no room."""
         self.overflow_points += 1
         self.closed_summary = None
@@ -115,7 +115,7 @@ class ModelWindows:
         """Returns whether any pane of the model may close now."""
         return self.has_points or now_ns >= self.due_ns
 
-    def note_closed(self) -> None:
+    def mark_pane_closed(self) -> None:
         """Records that all due panes are closed, and when time alone may close others."""
         self.has_points = False
         silent_ns = self.windows.pane_ns + self.windows.lateness_ns
@@ -135,7 +135,7 @@ class ModelWindows:
         All of them close when this process ran and received no point for as long as a pane and the allowed lateness.
         """
         pane_ns, lateness_ns, progress = self.windows.pane_ns, self.windows.lateness_ns, self.progress
-        until_ns = (self.senders.watermark(progress.watermark_ns) - lateness_ns) // pane_ns * pane_ns
+        until_ns = (self.senders.compute_watermark(progress.watermark_ns) - lateness_ns) // pane_ns * pane_ns
         if self.open_panes and now_ns - max(progress.received_ns, self.resumed_ns) >= pane_ns + lateness_ns:
             until_ns = max(until_ns, *self.open_panes)
         ends = sorted(end_ns for end_ns in self.open_panes if progress.closed_ns < end_ns <= until_ns)
@@ -184,14 +184,14 @@ class ModelWindows:
 
         Args:
             end_ns: End of the pane.
-            is_complete: As `Series.consume` has it.
+            is_complete: As `TimeSeries.consume` has it.
         """
         self.closed_summary = None
         sketches, exemplars, consumed = self._consume_points(end_ns, is_complete)
         start_ns = end_ns - self.windows.pane_ns
         self.progress.first_ns = self.progress.first_ns or start_ns
         self.progress.last_ns = end_ns
-        windows: list[Window] = []
+        windows: list[StreamWindow] = []
         changed: list[StreamKey] = []
         predictions = _count_predictions(sketches)
         activity = predictions or sketches.get(semconv.STREAM_LATENCY, StreamSketch()).total
@@ -227,7 +227,7 @@ class ModelWindows:
 
         Args:
             end_ns: End of the pane.
-            is_complete: As `Series.consume` has it.
+            is_complete: As `TimeSeries.consume` has it.
         """
         self.closed_summary = None
         sketches, _, consumed = self._consume_points(end_ns, is_complete)
@@ -262,7 +262,7 @@ class ModelWindows:
             stream.update_reference(self.progress.last_ns)
 
     def summary(self, *, is_complete: CompletenessCheck) -> ModelSummary:
-        """Returns a summary of the model version for people; `is_complete` as `Series.consume` has it."""
+        """Returns a summary of the model version for people; `is_complete` as `TimeSeries.consume` has it."""
         if self.closed_summary is None:
             self.closed_summary = self._summarize_closed()
         open_predictions, progress = self._count_open_predictions(is_complete), self.progress
@@ -276,7 +276,7 @@ class ModelWindows:
     def reference(self) -> ModelReference:
         """Returns the references that the streams of the model version are compared with."""
         if self.exported_reference is None:
-            self.exported_reference = model_reference(self.key, self.settings, self.streams)
+            self.exported_reference = build_model_reference(self.key, self.settings, self.streams)
         return self.exported_reference
 
     def _summarize_closed(self) -> ModelSummary:
@@ -317,7 +317,7 @@ class ModelWindows:
 
     def _update_presences(
         self, sketches: Mapping[str, StreamSketch], activity: int, end_ns: int
-    ) -> Mapping[str, Absence]:
+    ) -> Mapping[str, StreamAbsence]:
         """Records of every stream whether a pane has values of it; returns the streams no longer sent.
 
         Args:
@@ -333,7 +333,7 @@ class ModelWindows:
         }
         if not activity:
             return {}
-        absences = {name: presence.absence(end_ns) for name, presence in self.presences.items()}
+        absences = {name: presence.find_absence(end_ns) for name, presence in self.presences.items()}
         return {name: absence for name, absence in absences.items() if absence is not None}
 
     def _add_pane(self, pane: ModelPane) -> None:
@@ -363,9 +363,9 @@ class ModelWindows:
 
     def _consume_points(
         self, end_ns: int, is_complete: CompletenessCheck
-    ) -> tuple[dict[str, StreamSketch], dict[str, set[str]], list[tuple[Series, PointKey, Point]]]:
+    ) -> tuple[dict[str, StreamSketch], dict[str, set[str]], list[tuple[TimeSeries, PointKey, PendingPoint]]]:
         """Takes the points of a pane; returns each stream's sketch and trace ids, and the points' origins."""
-        increments: list[tuple[Series, PointValue]] = []
+        increments: list[tuple[TimeSeries, PointValue]] = []
         exemplars: dict[str, set[str]] = {}
         consumed = consume_points(self.open_panes.pop(end_ns).values(), end_ns, is_complete=is_complete)
         for series, _, point, increment in consumed:

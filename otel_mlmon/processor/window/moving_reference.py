@@ -29,7 +29,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from otel_mlmon.processor.window.reference import MovingReferenceSettings
-from otel_mlmon.processor.window.window import Bins, PaneCounts, Reference, ReferenceOrigin
+from otel_mlmon.processor.window.window import HistogramBins, PaneCounts, ReferenceCounts, ReferenceOrigin
 from otel_mlmon.sketch.moments import ExactSum, Moments
 from otel_mlmon.types import Counts, Floats
 
@@ -45,7 +45,7 @@ class EpochReference(NamedTuple):
     """A reference that moves with time, as it is for one epoch."""
 
     epoch: int
-    reference: Reference | None
+    reference: ReferenceCounts | None
     """None while the hours are too few."""
     hours: Mapping[int, Floats]
     """Shares by hour of the week; empty if all hours are alike."""
@@ -69,7 +69,7 @@ class MovingReference:
 
     def add(self, pane: PaneCounts) -> None:
         """Adds the counts of a pane to the hour that it is in."""
-        hour = hour_of(pane.end_ns)
+        hour = compute_hour(pane.end_ns)
         if hour in self.hours:
             self.hours[hour] = self.hours[hour].merge(pane)
             return
@@ -81,7 +81,7 @@ class MovingReference:
         """Removes the counts of all hours, as their bins are no longer those of the reference."""
         self.hours, self.epoch_reference = {}, None
 
-    def reference(self, end_ns: int, bins: Bins) -> Reference | None:
+    def find_reference(self, end_ns: int, bins: HistogramBins) -> ReferenceCounts | None:
         """Returns the reference of the epoch that `end_ns` is in; None during the first epoch."""
         lag_ns = self.settings.lag_hours * HOUR_NS
         epoch = (end_ns - 1) // lag_ns
@@ -89,18 +89,18 @@ class MovingReference:
             self.epoch_reference = self._build_epoch_reference(epoch, bins)
         return self.epoch_reference.reference
 
-    def adjust(self, end_ns: int, counts: Counts) -> Counts:
+    def adjust_counts(self, end_ns: int, counts: Counts) -> Counts:
         """Adjusts a pane's counts, shape (K,), to those of an average hour of the week, with the same sum."""
         if self.epoch_reference is None or self.epoch_reference.reference is None:
             return counts
-        shares = self.epoch_reference.hours.get(hour_of_week(hour_of(end_ns)))
+        shares = self.epoch_reference.hours.get(compute_hour_of_week(compute_hour(end_ns)))
         if shares is None:
             return counts
         reference = self.epoch_reference.reference.counts / self.epoch_reference.reference.total
         seed = hashlib.blake2b(f"{self.name}\0{end_ns}".encode(), digest_size=16).digest()
-        return draw_coupled_counts(counts, shares, reference, np.random.default_rng(int.from_bytes(seed, "little")))
+        return sample_coupled_counts(counts, shares, reference, np.random.default_rng(int.from_bytes(seed, "little")))
 
-    def _build_epoch_reference(self, epoch: int, bins: Bins) -> EpochReference:
+    def _build_epoch_reference(self, epoch: int, bins: HistogramBins) -> EpochReference:
         end = (epoch - 1) * self.settings.lag_hours
         epoch_hours = {hour: self.hours[hour] for hour in self.hours if end - self.settings.rolling_hours <= hour < end}
         total = sum(int(hour.counts.sum()) for hour in epoch_hours.values())
@@ -117,21 +117,21 @@ class MovingReference:
         if self.settings.hour_of_week:
             hours, effective = _compute_weekly_shares(epoch_hours, counts / total)
             counts, origin = np.rint(counts * (effective / total)).astype(np.int64), "hour_of_week"
-        reference = Reference(bins=bins, counts=counts, mean=moments.mean, origin=origin)
+        reference = ReferenceCounts(bins=bins, counts=counts, mean=moments.mean, origin=origin)
         return EpochReference(epoch, reference if reference.total else None, hours)
 
 
-def hour_of(end_ns: int) -> int:
+def compute_hour(end_ns: int) -> int:
     """Returns the hour, counted from the Unix epoch, of a pane that ends at `end_ns`."""
     return (end_ns - 1) // HOUR_NS
 
 
-def hour_of_week(hour: int) -> int:
+def compute_hour_of_week(hour: int) -> int:
     """Returns the hour of the week of an hour counted from the Unix epoch; 0 is Monday, 00:00 to 01:00 UTC."""
     return (hour + EPOCH_HOUR_OF_WEEK) % WEEK_HOURS
 
 
-def draw_coupled_counts(counts: Counts, before: Floats, after: Floats, rng: np.random.Generator) -> Counts:
+def sample_coupled_counts(counts: Counts, before: Floats, after: Floats, rng: np.random.Generator) -> Counts:
     """Draws counts with shares `after` from counts with shares `before`, changing as few values as possible.
 
     Args:
@@ -153,7 +153,7 @@ def _compute_weekly_shares(epoch_hours: Mapping[int, PaneCounts], overall: Float
     """Computes shares by hour of the week, shrunk to `overall`, and the average number of values an hour."""
     totals: dict[int, Counts] = {}
     for number, hour in epoch_hours.items():
-        key = hour_of_week(number)
+        key = compute_hour_of_week(number)
         totals[key] = totals[key] + hour.counts if key in totals else hour.counts
     # An empty bin would have no way back: half a value over all bins is spread.
     floor = (overall + 0.5 / overall.size / SHRINKAGE) / (1.0 + 0.5 / SHRINKAGE)

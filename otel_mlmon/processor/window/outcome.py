@@ -53,7 +53,7 @@ WARNING_SHARE: Final = 0.8
 """Share of a limit at which its first warning is logged."""
 
 
-class Limit:
+class ResourceLimit:
     """One limit of the section `limits`, with a warning at 80 % and at 100 % until there is room again.
 
     Args:

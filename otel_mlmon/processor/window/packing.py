@@ -11,7 +11,14 @@ from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 
-from otel_mlmon.processor.window.series import CountedTimes, Point, PointKey, SeriesIdentity, SeriesKey, SeriesState
+from otel_mlmon.processor.window.series import (
+    CountedTimes,
+    PendingPoint,
+    PointKey,
+    SeriesIdentity,
+    SeriesKey,
+    SeriesState,
+)
 from otel_mlmon.sketch.moments import ExactSum
 from otel_mlmon.sketch.table import Bounds, PointValue, SketchTable
 from otel_mlmon.types import Counts, ModelKey
@@ -92,7 +99,9 @@ class SeriesRecord(NamedTuple):
     totals: PackedValues
 
 
-def pack_points(request: int, model: ModelKey, entries: Sequence[tuple[SeriesKey, PointKey, Point]]) -> PointsRecord:
+def pack_points(
+    request: int, model: ModelKey, entries: Sequence[tuple[SeriesKey, PointKey, PendingPoint]]
+) -> PointsRecord:
     """Packs the pending data points of one request about one model version for storage."""
     points = [point for _, _, point in entries]
     return PointsRecord(
@@ -108,7 +117,7 @@ def pack_points(request: int, model: ModelKey, entries: Sequence[tuple[SeriesKey
     )
 
 
-def unpack_points(record: PointsRecord) -> Iterator[tuple[SeriesKey, PointKey, Point]]:
+def unpack_points(record: PointsRecord) -> Iterator[tuple[SeriesKey, PointKey, PendingPoint]]:
     """Yields the data points of a stored record, each with its series and its key.
 
     Raises:
@@ -125,7 +134,7 @@ def unpack_points(record: PointsRecord) -> Iterator[tuple[SeriesKey, PointKey, P
     )
     for position, (series, key, pane_end_ns, time_ns, received_ns, value) in enumerate(columns):
         exemplars = record.exemplars.get(position, ())
-        yield series, key, Point(pane_end_ns, time_ns, received_ns, value, exemplars, record.request)
+        yield series, key, PendingPoint(pane_end_ns, time_ns, received_ns, value, exemplars, record.request)
 
 
 def pack_series(model: ModelKey, sender: str, states: Sequence[SeriesState]) -> SeriesRecord:

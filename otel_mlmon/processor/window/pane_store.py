@@ -16,10 +16,10 @@ import numpy as np
 from otel_mlmon.processor.state.repository import (
     RecordKind,
     Repository,
-    encode,
+    encode_record,
     load_records,
     put_records,
-    set_aside,
+    quarantine_record,
 )
 from otel_mlmon.processor.window.packing import PackedInts, pack_ints, unpack_ints
 from otel_mlmon.processor.window.window import ModelPane, PaneCounts, WindowSettings
@@ -159,7 +159,9 @@ def _load(
         try:
             panes[key] = _unpack(record)
         except ValueError as error:  # noqa: PERF203 - one by one is the point
-            set_aside(repository, kind.name, key, encode(record, is_compressed=True), f"ValueError: {error}")
+            quarantine_record(
+                repository, kind.name, key, encode_record(record, is_compressed=True), f"ValueError: {error}"
+            )
     return panes
 
 

@@ -46,7 +46,7 @@ INTRODUCTION: Final = 1_000
 
 
 @dataclass(slots=True, kw_only=True)
-class Introduction:
+class VersionIntroduction:
     """The values of a new model version's first panes by stream, to be compared with the version before."""
 
     before: ModelKey
@@ -66,19 +66,19 @@ class Introduction:
             self.sketches[name] = self.sketches.get(name, StreamSketch()).merge(sketch)
 
 
-class Silence(NamedTuple):
+class StreamSilence(NamedTuple):
     """The panes and predictions of a model during which one of its streams had no values."""
 
     panes: int = 0
     """Panes in which the model was active."""
     predictions: int = 0
 
-    def reaches(self, other: Silence, factor: int) -> bool:
+    def reaches(self, other: StreamSilence, factor: int) -> bool:
         """Returns whether a stream's silence is at least `factor` times as long as another one."""
         return self.panes >= factor * other.panes and self.predictions >= factor * other.predictions
 
 
-class Absence(NamedTuple):
+class StreamAbsence(NamedTuple):
     """The absence of a stream that is no longer sent although its model has predictions."""
 
     since_ns: int
@@ -97,13 +97,13 @@ class StreamPresence(NamedTuple):
     values: int = 0
     panes: int = 0
     """Panes with values."""
-    active: Silence = Silence()
+    active: StreamSilence = StreamSilence()
     """What the model did from the first to the last pane with values, absences left out."""
-    silence: Silence = Silence()
+    silence: StreamSilence = StreamSilence()
     """What it did since."""
-    longest: Silence = Silence()
+    longest: StreamSilence = StreamSilence()
     """The longest silence that was no absence."""
-    outage: Silence = Silence()
+    outage: StreamSilence = StreamSilence()
     """The longest absence."""
 
     def add(self, values: int, predictions: int, end_ns: int) -> StreamPresence:
@@ -116,16 +116,18 @@ class StreamPresence(NamedTuple):
         """
         if not values:
             panes, total = self.silence
-            return self._replace(silence=Silence(panes + 1, total + predictions)) if predictions else self
+            return self._replace(silence=StreamSilence(panes + 1, total + predictions)) if predictions else self
         longest, outage, pause = self.longest, self.outage, self.silence
-        if self.absence(end_ns) is None:
+        if self.find_absence(end_ns) is None:
             longest = max(longest, self.silence)
         else:
-            longest, outage, pause = max(longest, min(outage, self.silence)), max(outage, self.silence), Silence()
-        active = Silence(self.active.panes + pause.panes + 1, self.active.predictions + pause.predictions + predictions)
-        return StreamPresence(end_ns, self.values + values, self.panes + 1, active, Silence(), longest, outage)
+            longest, outage, pause = max(longest, min(outage, self.silence)), max(outage, self.silence), StreamSilence()
+        active = StreamSilence(
+            self.active.panes + pause.panes + 1, self.active.predictions + pause.predictions + predictions
+        )
+        return StreamPresence(end_ns, self.values + values, self.panes + 1, active, StreamSilence(), longest, outage)
 
-    def absence(self, end_ns: int) -> Absence | None:
+    def find_absence(self, end_ns: int) -> StreamAbsence | None:
         """Returns the stream's absence up to `end_ns`; None if it is sent, or its silence means nothing."""
         is_long = end_ns - self.last_ns >= ABSENT_AFTER_S * 1e9 and self.silence.reaches(self.longest, LONGER)
         if not is_long or self.panes < MIN_PANES:
@@ -134,7 +136,7 @@ class StreamPresence(NamedTuple):
         values = self.silence.predictions * self.values / max(self.active.predictions, 1)
         if min(panes, values) < EXPECTED:
             return None
-        return Absence(self.last_ns, round(values), self.silence.predictions)
+        return StreamAbsence(self.last_ns, round(values), self.silence.predictions)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -155,7 +157,7 @@ class ModelProgress:
     predictions: int = 0
     late_predictions: int = 0
     """Those of `predictions` that came after their pane had closed."""
-    introduction: Introduction | None = None
+    introduction: VersionIntroduction | None = None
     """Its first predictions, until they are held against the version before; None if there is none."""
 
 
@@ -206,7 +208,7 @@ class SenderWatermarks:
         """Returns when the longest silent active sender sent last, by our clock; None without any."""
         return min([progress.received_ns for progress in self.senders.values()], default=None)
 
-    def watermark(self, default_ns: int) -> int:
+    def compute_watermark(self, default_ns: int) -> int:
         """Returns the common watermark of all senders, Unix nanoseconds; `default_ns` where all are idle."""
         if not self.senders:
             return default_ns

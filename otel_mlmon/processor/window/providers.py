@@ -11,7 +11,7 @@ MAX_PROVIDERS: Final = 16
 """Pairs of execution providers remembered of a model version; the one that was reported longest ago gives way."""
 
 
-class ProviderUse(NamedTuple):
+class ExecutionProviderUse(NamedTuple):
     """An execution provider that processes run a model on, with the time of the first and the last report."""
 
     requested: str
@@ -26,7 +26,7 @@ class ModelProviders(NamedTuple):
     """All reports on the execution providers of one model version; repeated and late ones change nothing."""
 
     model: ModelKey
-    uses: tuple[ProviderUse, ...] = ()
+    uses: tuple[ExecutionProviderUse, ...] = ()
     """The one that was reported last comes first."""
 
     @property
@@ -39,8 +39,8 @@ class ModelProviders(NamedTuple):
         times_ns = {(use.requested, use.provider): (use.first_ns, use.last_ns) for use in self.uses}
         first_ns, last_ns = times_ns.get((requested, provider), (time_ns, time_ns))
         times_ns[requested, provider] = (min(first_ns, time_ns), max(last_ns, time_ns))
-        return self._replace(uses=_newest(ProviderUse(*pair, *span) for pair, span in times_ns.items()))
+        return self._replace(uses=_newest(ExecutionProviderUse(*pair, *span) for pair, span in times_ns.items()))
 
 
-def _newest(uses: Iterable[ProviderUse]) -> tuple[ProviderUse, ...]:
+def _newest(uses: Iterable[ExecutionProviderUse]) -> tuple[ExecutionProviderUse, ...]:
     return tuple(sorted(uses, key=lambda use: (-use.last_ns, use))[:MAX_PROVIDERS])

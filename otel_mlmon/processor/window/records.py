@@ -13,9 +13,9 @@ import json
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Final, NamedTuple, TypeVar
 
-from otel_mlmon.processor.state.repository import RecordKind, Repository, load_each, load_records, put_records
+from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records, restore_records
 from otel_mlmon.processor.window.model_windows import ModelWindows
-from otel_mlmon.processor.window.moving_reference import HOUR_NS, hour_of
+from otel_mlmon.processor.window.moving_reference import HOUR_NS, compute_hour
 from otel_mlmon.processor.window.packing import (
     PointsRecord,
     SeriesRecord,
@@ -37,14 +37,14 @@ from otel_mlmon.processor.window.pane_store import (
 from otel_mlmon.processor.window.progress import ModelProgress, SenderProgress, StreamPresence
 from otel_mlmon.processor.window.providers import ModelProviders
 from otel_mlmon.processor.window.reference import ReferenceState
-from otel_mlmon.processor.window.series import Series, list_streams
+from otel_mlmon.processor.window.series import TimeSeries, list_streams
 from otel_mlmon.processor.window.state import (
-    Changes,
     EmbeddedReference,
     EndedSender,
     RequestKey,
     SeriesOwner,
     WindowState,
+    WindowStateChanges,
 )
 from otel_mlmon.processor.window.window import ModelPane, PaneCounts, StreamKey
 from otel_mlmon.reference.embedding import decode_profile
@@ -96,7 +96,7 @@ def save_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
     Raises:
         StoreError: The repository refused it.
     """
-    changes, state.changes = state.changes, Changes()
+    changes, state.changes = state.changes, WindowStateChanges()
     compacted_ns = state.compacted_ns
     state.is_stored = True
 
@@ -132,8 +132,12 @@ def load_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
     streams = load_records(repository, STREAM)
     if not started and not models and not streams:
         return
-    state.started_ns, state.is_stored, state.changes = started.get("", now_ns), True, Changes(is_started=not started)
-    load_each(repository, EMBEDDED, lambda reference: _load_embedded(state, reference))
+    state.started_ns, state.is_stored, state.changes = (
+        started.get("", now_ns),
+        True,
+        WindowStateChanges(is_started=not started),
+    )
+    restore_records(repository, EMBEDDED, lambda reference: _load_embedded(state, reference))
     for providers in load_records(repository, PROVIDERS).values():
         state.providers[providers.model] = providers
         state.changes.providers.add(providers.model)  # judged again, by rules that may have changed
@@ -146,17 +150,17 @@ def load_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
         _add_model(state, ModelProgress(model=key, received_ns=now_ns))
     for record in streams.values():
         state.models[record.stream.model].ensure_stream(record.stream.stream, record.state)
-    load_each(repository, PRESENCE, lambda record: _load_presences(state, record))
-    load_each(repository, SENDER, lambda sender: _load_sender(state, sender))
+    restore_records(repository, PRESENCE, lambda record: _load_presences(state, record))
+    restore_records(repository, SENDER, lambda sender: _load_sender(state, sender))
     for hour in load_records(repository, HOUR).values():
         _load_hour(state, hour)
-    load_each(repository, SERIES, lambda series: _load_series(state, series))
+    restore_records(repository, SERIES, lambda series: _load_series(state, series))
     _load_panes(state, repository, rebuilt)
-    load_each(repository, POINT, lambda record: _load_points(state, record))
+    restore_records(repository, POINT, lambda record: _load_points(state, record))
 
 
 def _add_model(state: WindowState, progress: ModelProgress) -> None:
-    settings = state.settings_of(progress.model)
+    settings = state.find_settings(progress.model)
     state.models[progress.model] = ModelWindows(progress=progress, settings=settings, windows=state.windows)
 
 
@@ -169,7 +173,7 @@ def _load_series(state: WindowState, record: SeriesRecord) -> None:
     for series in unpack_series(record):
         for name in list_streams(series.metric, series.name, series.category):
             model.ensure_stream(name)
-        state.add_series(Series(series))
+        state.add_series(TimeSeries(series))
 
 
 def _load_presences(state: WindowState, record: _PresenceRecord) -> None:
@@ -195,7 +199,7 @@ def _save(
         repository.delete(kind.name, removed)
 
 
-def _save_panes(state: WindowState, repository: Repository, changes: Changes, now_ns: int) -> None:
+def _save_panes(state: WindowState, repository: Repository, changes: WindowStateChanges, now_ns: int) -> None:
     put_panes(repository, changes.panes)
     merge_panes(repository, changes.amendments)
     if now_ns - state.compacted_ns >= COMPACTION_INTERVAL_NS:
@@ -217,7 +221,7 @@ def _hour_records(state: WindowState, panes: list[ModelPane]) -> Iterator[tuple[
             stream = model.streams.get(name) if model is not None else None
             if stream is None or stream.moving is None:
                 continue
-            hour = hour_of(pane.end_ns)
+            hour = compute_hour(pane.end_ns)
             if hour in stream.moving.hours:
                 record = _HourRecord(stream.key, hour, stream.moving.hours[hour])
                 yield f"{hour:010d} {json.dumps(stream.key)}", record

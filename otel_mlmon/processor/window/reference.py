@@ -22,9 +22,9 @@ from otel_mlmon.processor.window.binning import (
     ThresholdBins,
     choose_quantile_bins,
 )
-from otel_mlmon.processor.window.learning import MIN_VALUES, BlockStatistics, LearningBlocks, is_learned
+from otel_mlmon.processor.window.learning import MIN_VALUES, BlockStatistics, LearningBlocks, has_enough_values
 from otel_mlmon.processor.window.series import FAILED, OK
-from otel_mlmon.processor.window.window import Reference, ReferenceOrigin
+from otel_mlmon.processor.window.window import ReferenceCounts, ReferenceOrigin
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.design_effect import DesignEffect
 from otel_mlmon.reference.profile import Profile
@@ -131,7 +131,7 @@ class StreamReference:
     stream: str
     settings: ModelWindowSettings
     state: ReferenceState = field(default_factory=ReferenceState)
-    reference: Reference | None = None
+    reference: ReferenceCounts | None = None
     """None while it is learned."""
     binning: Binning | None = None
 
@@ -142,14 +142,14 @@ class StreamReference:
             self.binning = _allowance_binning(self.stream, self.settings)
             over = round(share * ALLOWANCE_COUNT)
             counts = np.array([ALLOWANCE_COUNT - over, over], dtype=np.int64)
-            self.reference = Reference(bins=self.binning.bins, counts=counts, origin="budget")
+            self.reference = ReferenceCounts(bins=self.binning.bins, counts=counts, origin="budget")
         elif profile is not None:
             self.state.sketch, origin = profile
             self._bin(origin)
         elif self.state.is_frozen:
             self._bin("learned")
 
-    def learn(self, sketch: StreamSketch, *, end_ns: int) -> None:
+    def learn_reference(self, sketch: StreamSketch, *, end_ns: int) -> None:
         """Learns from a pane, and freezes the reference once there are enough and homogeneous values.
 
         When the time for it is over it is frozen in any case, from `MIN_VALUES` values on.
@@ -168,7 +168,7 @@ class StreamReference:
         if (count < settings.learn and not is_over) or state.blocks.panes < settings.learn_panes:
             return
         statistics = state.blocks.statistics()
-        if not is_over and not is_learned(count, statistics, required=settings.learn):
+        if not is_over and not has_enough_values(count, statistics, required=settings.learn):
             return
         state.statistics, state.is_frozen, state.blocks = statistics, True, LearningBlocks()
         if statistics.is_stationary is False:
@@ -202,7 +202,7 @@ class StreamReference:
         """Whether the reference is learned, or being learned, rather than fixed by a profile or a bound."""
         return self.reference is None or self.reference.origin == "learned"
 
-    def fit(self, sketch: StreamSketch) -> bool:
+    def fit_bins(self, sketch: StreamSketch) -> bool:
         """Chooses the reference's bins anew if a sketch does not fit them; returns whether it did."""
         grid = self.binning.find_required_grid(sketch) if self.binning is not None else None
         if grid is None:
@@ -237,7 +237,7 @@ class StreamReference:
         if origin == "learned" and statistics.design_effect is not None:
             effect = DesignEffect(statistics.design_effect, statistics.differences)
         self.binning = choose_binning(self.stream, state.sketch, grid=state.grid, settings=self.settings)
-        self.reference = Reference(
+        self.reference = ReferenceCounts(
             bins=self.binning.bins,
             counts=self.binning.count(state.sketch),
             mean=state.sketch.moments.mean,

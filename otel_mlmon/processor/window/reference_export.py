@@ -88,7 +88,7 @@ class ModelReference:
         return self.settings.profile, self.settings.embedded_profile
 
 
-def model_reference(
+def build_model_reference(
     model: ModelKey, settings: ModelWindowSettings, streams: Mapping[str, StreamWindows]
 ) -> ModelReference:
     """Returns the references of a model version as they are now.

@@ -68,7 +68,7 @@ PointKey = tuple[int, int]
 """Start and time of a point, Unix nanoseconds."""
 
 
-class Point(NamedTuple):
+class PendingPoint(NamedTuple):
     """A data point that waits until its pane closes."""
 
     pane_end_ns: int
@@ -105,7 +105,7 @@ class CountedTimes(NamedTuple):
         keys = (*self.keys, key)
         if len(keys) > 1 and (keys[-2][1], keys[-2][0]) > (key[1], key[0]):
             keys = tuple(sorted(keys, key=lambda other: (other[1], other[0])))
-        covered = cover(self.covered, *key) if is_interval else self.covered
+        covered = join_intervals(self.covered, *key) if is_interval else self.covered
         return CountedTimes(keys[-MAX_CONSUMED_KEYS:], covered)
 
 
@@ -144,11 +144,11 @@ CompletenessCheck: TypeAlias = Callable[[SeriesState, int, int], bool]
 
 
 @dataclass(slots=True, eq=False)
-class Series:
+class TimeSeries:
     """One time series of a sender: its last total, and its pending data points."""
 
     state: SeriesState
-    pending: dict[PointKey, Point] = field(default_factory=dict)
+    pending: dict[PointKey, PendingPoint] = field(default_factory=dict)
     resets: int = 0
     """Resets since the caller last set it to 0."""
     streams: tuple[str, ...] = field(init=False)
@@ -185,7 +185,7 @@ class Series:
             last = max(self.pending.values(), key=lambda point: point.time_ns).value
         return last is None or total.has_form_of(last)
 
-    def take_points(self, pane_end_ns: int) -> list[tuple[PointKey, Point]]:
+    def take_points(self, pane_end_ns: int) -> list[tuple[PointKey, PendingPoint]]:
         """Removes the points of panes up to `pane_end_ns`, and returns them in the order of their time."""
         pending = self.pending
         if len(pending) == 1:
@@ -201,7 +201,7 @@ class Series:
         return entries
 
     def count_total(
-        self, key: PointKey, point: Point, difference: PointValue | None, *, is_complete: CompletenessCheck
+        self, key: PointKey, point: PendingPoint, difference: PointValue | None, *, is_complete: CompletenessCheck
     ) -> PointValue | None:
         """Takes the next total; returns its increment, None if it has none.
 
@@ -237,8 +237,8 @@ class Series:
 
 
 def consume_points(
-    group: Iterable[Series], pane_end_ns: int, *, is_complete: CompletenessCheck
-) -> list[tuple[Series, PointKey, Point, PointValue | None]]:
+    group: Iterable[TimeSeries], pane_end_ns: int, *, is_complete: CompletenessCheck
+) -> list[tuple[TimeSeries, PointKey, PendingPoint, PointValue | None]]:
     """Takes the pending points of panes up to `pane_end_ns`; returns each with its increment, None if it has none."""
     entries = [(series, *entry) for series in group for entry in series.take_points(pane_end_ns)]
     _count_times(entries)
@@ -256,7 +256,7 @@ def consume_points(
     ]
 
 
-def _count_times(entries: Sequence[tuple[Series, PointKey, Point]]) -> None:
+def _count_times(entries: Sequence[tuple[TimeSeries, PointKey, PendingPoint]]) -> None:
     """Adds the times of points to those that their series counted; of series that go on alike it is one object."""
     known: dict[tuple[int, PointKey, bool], tuple[CountedTimes, CountedTimes]] = {}
     for series, key, point in entries:
@@ -269,7 +269,7 @@ def _count_times(entries: Sequence[tuple[Series, PointKey, Point]]) -> None:
         state.counted = known[step][1]
 
 
-def _subtract_totals(entries: Sequence[tuple[Series, PointKey, Point]]) -> dict[int, PointValue]:
+def _subtract_totals(entries: Sequence[tuple[TimeSeries, PointKey, PendingPoint]]) -> dict[int, PointValue]:
     """Subtracts the last totals of many series from their next ones at once; returns by position what that can tell.
 
     It tells nothing of a series with several points, of a first total, and of other buckets than before.
@@ -277,7 +277,7 @@ def _subtract_totals(entries: Sequence[tuple[Series, PointKey, Point]]) -> dict[
     positions: list[int] = []
     later: list[TableRow] = []
     earlier: list[TableRow] = []
-    previous: Series | None = None
+    previous: TimeSeries | None = None
     for position, (series, _, point) in enumerate(entries):
         total, value = series.state.total, point.value
         is_next, previous = series is not previous, series
@@ -307,7 +307,7 @@ class _Total(NamedTuple):
 
 
 def _step(
-    last: _Total, point: Point, difference: PointValue | None, *, has_start: bool, is_first_counted: bool
+    last: _Total, point: PendingPoint, difference: PointValue | None, *, has_start: bool, is_first_counted: bool
 ) -> tuple[_Total, PointValue | None, bool]:
     """Computes a cumulative series' next total from a data point, the increment, and whether it was reset.
 
@@ -335,7 +335,7 @@ def _step(
     return following, increment, False
 
 
-def cover(covered: tuple[tuple[int, int], ...], start_ns: int, end_ns: int) -> tuple[tuple[int, int], ...]:
+def join_intervals(covered: tuple[tuple[int, int], ...], start_ns: int, end_ns: int) -> tuple[tuple[int, int], ...]:
     """Returns sorted, disjoint intervals of time with one more, those that touch joined."""
     joined: list[tuple[int, int]] = []
     for first, last in sorted([*covered, (start_ns, end_ns)]):
@@ -367,7 +367,7 @@ def list_streams(metric: str, name: str, category: str = "") -> tuple[str, ...]:
     return (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS) if metric == semconv.DURATION.name else ()
 
 
-def add_increments(increments: Iterable[tuple[Series, PointValue]]) -> dict[str, StreamSketch]:
+def add_increments(increments: Iterable[tuple[TimeSeries, PointValue]]) -> dict[str, StreamSketch]:
     """Adds the increments of many series up by the streams that they feed, in one pass."""
     categories: dict[str, dict[str, int]] = {}
     missing: dict[str, int] = {}

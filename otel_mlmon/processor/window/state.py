@@ -8,9 +8,9 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from otel_mlmon.processor.receive.data_point import ModelLoaded, ProviderFallback
 from otel_mlmon.processor.window.model_windows import ModelWindows
-from otel_mlmon.processor.window.providers import ModelProviders, ProviderUse
+from otel_mlmon.processor.window.providers import ExecutionProviderUse, ModelProviders
 from otel_mlmon.processor.window.reference import ModelWindowSettings
-from otel_mlmon.processor.window.series import Point, PointKey, Series, SeriesKey
+from otel_mlmon.processor.window.series import PendingPoint, PointKey, SeriesKey, TimeSeries
 from otel_mlmon.processor.window.window import ModelPane, StreamKey, WindowSettings
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.table import PointValue, SketchTable
@@ -48,7 +48,7 @@ class EndedSender(NamedTuple):
 
 
 @dataclass(slots=True)
-class Changes:
+class WindowStateChanges:
     """The keys of the window step's state that changed since the last save to the state store.
 
     Memory: bounded by the state itself, also without any save.
@@ -70,7 +70,7 @@ class Changes:
     is_started: bool = False
     """Whether the time when counting began is not saved yet."""
 
-    def merge_earlier(self, earlier: Changes) -> None:
+    def merge_earlier(self, earlier: WindowStateChanges) -> None:
         """Adds the changes of a save that was rolled back, so that they are saved again."""
         self.embedded |= earlier.embedded
         self.providers |= earlier.providers
@@ -99,10 +99,10 @@ class WindowState:
     models: dict[ModelKey, ModelWindows] = field(default_factory=dict)
     embedded: dict[ModelKey, tuple[EmbeddedReference, Profile]] = field(default_factory=dict)
     providers: dict[ModelKey, ModelProviders] = field(default_factory=dict)
-    series: dict[SeriesKey, Series] = field(default_factory=dict)
-    owners: dict[SeriesOwner, dict[SeriesKey, Series]] = field(default_factory=dict)
+    series: dict[SeriesKey, TimeSeries] = field(default_factory=dict)
+    owners: dict[SeriesOwner, dict[SeriesKey, TimeSeries]] = field(default_factory=dict)
     """The series of each sender, by model version."""
-    points: dict[RequestKey, dict[tuple[SeriesKey, PointKey], Series]] = field(default_factory=dict)
+    points: dict[RequestKey, dict[tuple[SeriesKey, PointKey], TimeSeries]] = field(default_factory=dict)
     """The points that are pending, by what brought them."""
     request: int = 0
     """The number of the present request."""
@@ -114,14 +114,14 @@ class WindowState:
     """Models of which anything that people see changed since it was last asked for."""
     compacted_ns: int = 0
     """When panes were last merged to longer ones, by our clock."""
-    changes: Changes = field(default_factory=lambda: Changes(is_started=True))
+    changes: WindowStateChanges = field(default_factory=lambda: WindowStateChanges(is_started=True))
 
     @property
     def stream_count(self) -> int:
         """How many drift streams are watched."""
         return sum(len(model.streams) for model in self.models.values())
 
-    def settings_of(self, key: ModelKey) -> ModelWindowSettings:
+    def find_settings(self, key: ModelKey) -> ModelWindowSettings:
         """Returns the settings of a model, with the reference profile that it carries."""
         settings = self.settings_for(key)
         return replace(settings, embedded_profile=self.embedded[key][1]) if key in self.embedded else settings
@@ -132,11 +132,11 @@ class WindowState:
         self.changes.embedded.add(reference.model)
         self.touched.add(reference.model)
         model = self.models.get(reference.model)
-        streams = model.apply_settings(self.settings_of(reference.model)) if model is not None else []
+        streams = model.apply_settings(self.find_settings(reference.model)) if model is not None else []
         self.changes.streams.update(streams)
         return streams
 
-    def add_series(self, series: Series) -> bool:
+    def add_series(self, series: TimeSeries) -> bool:
         """Adds a series; returns whether it is a restart of one that was counted before."""
         name, start_ns = series.state.key
         newest_ns = self.starts.get(name, start_ns)
@@ -145,7 +145,7 @@ class WindowState:
         self.starts[name] = max(newest_ns, start_ns)
         return newest_ns < start_ns
 
-    def add_request(self, model: ModelKey, sender: str) -> dict[tuple[SeriesKey, PointKey], Series]:
+    def add_request(self, model: ModelKey, sender: str) -> dict[tuple[SeriesKey, PointKey], TimeSeries]:
         """Returns where the pending points of the present request about a model are noted."""
         request = self.request, model
         changes = self.changes
@@ -155,7 +155,7 @@ class WindowState:
         self.touched.add(model)
         return self.points.setdefault(request, {})
 
-    def note_consumed(self, model: ModelKey, consumed: Sequence[tuple[Series, PointKey, Point]]) -> None:
+    def mark_consumed(self, model: ModelKey, consumed: Sequence[tuple[TimeSeries, PointKey, PendingPoint]]) -> None:
         """Notes that points of a model are no longer pending."""
         self.changes.series.update((model, sender) for sender in {series.state.sender for series, _, _ in consumed})
         for sender in {series.state.sender for series, _, _ in consumed if series.state.total is not None}:
@@ -228,7 +228,7 @@ class WindowState:
             self.changes.providers.add(model)
             self.touched.add(model)
 
-    def provider_uses(self, key: ModelKey) -> tuple[ProviderUse, ...]:
+    def provider_uses(self, key: ModelKey) -> tuple[ExecutionProviderUse, ...]:
         """Returns the reported execution providers of a model version."""
         return self.providers[key].uses if key in self.providers else ()
 
@@ -274,7 +274,7 @@ class WindowState:
             keys.discard(key)
 
 
-def _gather_totals(group: Iterable[Series]) -> None:
+def _gather_totals(group: Iterable[TimeSeries]) -> None:
     """Brings the last totals of the series of a sender into one table, so that they hold no request in memory."""
     states = [series.state for series in group]
     rows = [(state, state.total.table, state.total.row) for state in states if state.total and state.total.table]

@@ -9,10 +9,10 @@ import numpy as np
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.window.moving_reference import MovingReference
-from otel_mlmon.processor.window.progress import Absence
+from otel_mlmon.processor.window.progress import StreamAbsence
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
 from otel_mlmon.processor.window.summary import StreamSummary
-from otel_mlmon.processor.window.window import PaneCounts, Reference, RollingWindow, StreamKey, Window
+from otel_mlmon.processor.window.window import PaneCounts, ReferenceCounts, RollingWindow, StreamKey, StreamWindow
 from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts
@@ -36,7 +36,7 @@ class StreamWindows:
     """Why the latest pane was not judged; empty if it was."""
 
     @property
-    def reference(self) -> Reference | None:
+    def reference(self) -> ReferenceCounts | None:
         """The reference that the stream's panes are compared with at present."""
         epoch = self.moving.epoch_reference if self.moving is not None else None
         reference = epoch.reference if epoch is not None else None
@@ -49,8 +49,8 @@ class StreamWindows:
         start_ns: int,
         end_ns: int,
         exemplars: tuple[str, ...] = (),
-        absence: Absence | None = None,
-    ) -> tuple[Window | None, bool]:
+        absence: StreamAbsence | None = None,
+    ) -> tuple[StreamWindow | None, bool]:
         """Makes the window of a closed pane of the stream; returns it and whether the reference changed.
 
         A pane without values makes a window of zeros while the rolling window still holds any, and for as long as
@@ -67,12 +67,12 @@ class StreamWindows:
         if self.learned.reference is None:
             # Judging the pane that completes the reference against it would count the pane twice.
             if total:
-                self.learned.learn(sketch, end_ns=end_ns)
+                self.learned.learn_reference(sketch, end_ns=end_ns)
             learned = self.learned.state.sketch.total
             moments = sketch.moments
             window = self._window(moments, _NO_COUNTS, start_ns, end_ns, exemplars, absence, learned=learned)
             return window, bool(total)
-        is_changed = self.learned.fit(sketch)
+        is_changed = self.learned.fit_bins(sketch)
         if is_changed:
             self._clear()
         moments = sketch.moments
@@ -81,7 +81,7 @@ class StreamWindows:
             self.update_reference(end_ns)
             if total:
                 self.moving.add(pane)
-            pane = pane._replace(counts=self.moving.adjust(end_ns, pane.counts))
+            pane = pane._replace(counts=self.moving.adjust_counts(end_ns, pane.counts))
         if total:
             self.rolling.add(pane)
         return self._window(moments, pane.counts, start_ns, end_ns, exemplars, absence), is_changed
@@ -105,7 +105,7 @@ class StreamWindows:
             return None
         pane = self._count_pane(sketch, sketch.moments, start_ns, end_ns)
         if self.moving is not None:
-            pane = pane._replace(counts=self.moving.adjust(end_ns, pane.counts))
+            pane = pane._replace(counts=self.moving.adjust_counts(end_ns, pane.counts))
         if end_ns > last_ns - self.rolling.length_ns:
             self.rolling.add(pane)
         return pane
@@ -135,7 +135,7 @@ class StreamWindows:
     def update_reference(self, end_ns: int) -> None:
         """Advances a reference that moves with time to the epoch of a pane that ends at `end_ns`."""
         if self.moving is not None and self.learned.reference is not None:
-            self.moving.reference(end_ns, self.learned.reference.bins)
+            self.moving.find_reference(end_ns, self.learned.reference.bins)
 
     def restore_pane(self, pane: PaneCounts) -> None:
         """Adds a stored pane to the rolling window, if its counts are over the present bins."""
@@ -197,12 +197,12 @@ class StreamWindows:
         start_ns: int,
         end_ns: int,
         exemplars: tuple[str, ...],
-        absence: Absence | None,
+        absence: StreamAbsence | None,
         *,
         learned: int | None = None,
-    ) -> Window:
+    ) -> StreamWindow:
         is_learning = learned is not None
-        return Window(
+        return StreamWindow(
             stream=self.key,
             start_ns=start_ns,
             end_ns=end_ns,

@@ -7,8 +7,8 @@ from typing import Final, Literal
 
 import numpy as np
 
-from otel_mlmon.processor.window.providers import ProviderUse
-from otel_mlmon.processor.window.window import Bins, Reference, ReferenceOrigin
+from otel_mlmon.processor.window.providers import ExecutionProviderUse
+from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, ReferenceOrigin
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts, ModelKey
@@ -17,7 +17,7 @@ OVERFLOW: Final = "overflow"
 """The stream that stands for all that found no room."""
 
 _NO_COUNTS: Final = np.zeros(0, dtype=np.int64)
-_NO_BINS: Final = Bins(names=(), is_ordered=False)
+_NO_BINS: Final = HistogramBins(names=(), is_ordered=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,7 +32,7 @@ class StreamSummary:
     """Values that learning takes."""
     sketch: StreamSketch
     """The counts that the reference is learned from so far, or was learned from."""
-    reference: Reference | None
+    reference: ReferenceCounts | None
     """None while it is learned."""
     current: Counts
     """The counts of the rolling window, by bin; empty while there are no bins."""
@@ -67,7 +67,7 @@ class StreamSummary:
         return int(self.current.sum())
 
     @property
-    def bins(self) -> Bins:
+    def bins(self) -> HistogramBins:
         """The bins of the stream's histogram; none while the reference is learned."""
         return self.reference.bins if self.reference is not None else _NO_BINS
 
@@ -128,7 +128,7 @@ class ModelSummary:
     """By name."""
     calibration: Calibration | None = None
     """How often this version was right on labelled data; None if that is not known."""
-    providers: tuple[ProviderUse, ...] = ()
+    providers: tuple[ExecutionProviderUse, ...] = ()
     """The execution providers that processes run it on, the one reported last first."""
 
 

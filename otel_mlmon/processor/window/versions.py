@@ -16,10 +16,10 @@ import numpy as np
 from otel_mlmon import semconv
 from otel_mlmon.processor.window.binning import ClassBins
 from otel_mlmon.processor.window.model_windows import ModelWindows
-from otel_mlmon.processor.window.progress import Introduction
+from otel_mlmon.processor.window.progress import VersionIntroduction
 from otel_mlmon.processor.window.reference import choose_binning
 from otel_mlmon.processor.window.stream import StreamWindows
-from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, VersionPair, Window
+from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, StreamKey, StreamWindow, VersionPair
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts, ModelKey
 
@@ -32,7 +32,7 @@ MAX_NEW_CLASSES: Final = 3
 _ALLOWANCES: Final = frozenset({semconv.STREAM_LATENCY, semconv.STREAM_ERRORS})
 
 
-def begin_introduction(models: Mapping[ModelKey, ModelWindows], key: ModelKey) -> Introduction | None:
+def begin_introduction(models: Mapping[ModelKey, ModelWindows], key: ModelKey) -> VersionIntroduction | None:
     """Starts to collect the first predictions of a version; None if there is no version before it."""
     others = [
         model.progress
@@ -42,11 +42,11 @@ def begin_introduction(models: Mapping[ModelKey, ModelWindows], key: ModelKey) -
     newest_ns = max((progress.last_ns for progress in others), default=0)
     live = [progress for progress in others if progress.last_ns >= newest_ns - LIVE_NS]
     before = max(live, key=lambda progress: (progress.predictions, progress.model), default=None)
-    return Introduction(before=before.model) if before is not None else None
+    return VersionIntroduction(before=before.model) if before is not None else None
 
 
 def pair_versions(
-    models: Mapping[ModelKey, ModelWindows], model: ModelWindows, introduction: Introduction
+    models: Mapping[ModelKey, ModelWindows], model: ModelWindows, introduction: VersionIntroduction
 ) -> Iterator[VersionPair]:
     """Yields the first predictions of a new version paired with the version before, if that still exists."""
     before = models.get(introduction.before)
@@ -76,7 +76,7 @@ def pair_versions(
     )
 
 
-def _pair_stream(before: StreamWindows, model: ModelWindows, sketch: StreamSketch) -> Window | None:
+def _pair_stream(before: StreamWindows, model: ModelWindows, sketch: StreamSketch) -> StreamWindow | None:
     """Returns a stream's first values as a window with the version before as reference; None if not comparable."""
     learned = before.learned
     binning, mean, counts = learned.binning, before.rolling.mean, before.rolling.counts
@@ -95,11 +95,11 @@ def _pair_stream(before: StreamWindows, model: ModelWindows, sketch: StreamSketc
     bins, current = binning.bins, binning.count(sketch)
     if isinstance(binning, ClassBins):
         bins, counts, current = _split_new_classes(binning, counts, current, sketch)
-    return Window(
+    return StreamWindow(
         stream=StreamKey(model.key, before.key.stream),
         start_ns=model.progress.first_ns,
         end_ns=model.progress.last_ns,
-        reference=Reference(bins=bins, counts=counts, mean=mean),
+        reference=ReferenceCounts(bins=bins, counts=counts, mean=mean),
         pane=current,
         rolling=current,
         rolling_start_ns=model.progress.first_ns,
@@ -109,7 +109,7 @@ def _pair_stream(before: StreamWindows, model: ModelWindows, sketch: StreamSketc
 
 def _split_new_classes(
     binning: ClassBins, counts: Counts, current: Counts, sketch: StreamSketch
-) -> tuple[Bins, Counts, Counts]:
+) -> tuple[HistogramBins, Counts, Counts]:
     """Gives frequent classes that the version before never had bins of their own."""
     position = len(binning.labels) - 1
     unknown = {label: count for label, count in sketch.categories.counts.items() if label not in binning.labels}
@@ -120,5 +120,5 @@ def _split_new_classes(
     known = current.copy()
     known[position] -= added.sum()
     names = (*binning.bins.names, *labels)
-    bins = Bins(names=names, is_ordered=False)
+    bins = HistogramBins(names=names, is_ordered=False)
     return bins, np.append(counts, np.zeros_like(added)), np.append(known, added)

@@ -1,4 +1,4 @@
-"""Defines what this step hands on, `Window`: the counts of one stream in one closed pane, and its reference.
+"""Defines what this step hands on, `StreamWindow`: the counts of one stream in one closed pane, and its reference.
 
 A rolling window is a running sum over closed panes, from which old panes are subtracted.
 """
@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from otel_mlmon.processor.window.progress import Absence
+from otel_mlmon.processor.window.progress import StreamAbsence
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.design_effect import DesignEffect
 from otel_mlmon.sketch.moments import ExactSum, Moments
@@ -34,7 +34,7 @@ class StreamKey(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bins:
+class HistogramBins:
     """The K bins of a stream's histogram, in order."""
 
     names: tuple[str, ...]
@@ -51,10 +51,10 @@ class Bins:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
+class ReferenceCounts:
     """The counts that a stream had when all was well, which it is compared with."""
 
-    bins: Bins
+    bins: HistogramBins
     counts: Counts
     """Shape (K,), int64."""
     mean: float = float("nan")
@@ -74,14 +74,14 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class StreamWindow:
     """The counts of one stream in a closed pane and in the rolling window that ends with it, and the reference."""
 
     stream: StreamKey
     start_ns: int
     """Start of the pane, Unix nanoseconds."""
     end_ns: int
-    reference: Reference | None
+    reference: ReferenceCounts | None
     """None while it is learned."""
     learned: int = 0
     """Number of values learned towards the reference so far, while it is learned."""
@@ -96,7 +96,7 @@ class Window:
     """Mean of the values in the rolling window, in their own unit."""
     exemplars: tuple[str, ...] = field(default=())
     """Trace ids seen in this pane."""
-    absence: Absence | None = None
+    absence: StreamAbsence | None = None
     """Since when the stream is no longer sent although its model has predictions; None if it is."""
     calibration: Calibration | None = None
     """Of confidences, how often predictions are right at each on labelled data; None if that is not known."""
@@ -111,7 +111,7 @@ class VersionPair(NamedTuple):
     """End of the last pane of the first predictions, Unix nanoseconds."""
     predictions: int
     """How many they are."""
-    windows: tuple[Window, ...]
+    windows: tuple[StreamWindow, ...]
     """By stream: the counts of the first predictions, and as their reference those of the version before."""
     absent: tuple[str, ...]
     """Streams that only the version before has."""

@@ -17,7 +17,7 @@ from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.export import bulk
 from otel_mlmon.sketch.exponential import MAX_HIDDEN_SCALE, ExponentialHistogram
-from otel_mlmon.sketch.histogram import bucket_middles
+from otel_mlmon.sketch.histogram import compute_bucket_middles
 from otel_mlmon.sketch.moments import Moments
 
 BOUNDS = (-10.0, -1.0, 0.0, 2.5, 100.0)
@@ -73,7 +73,7 @@ def test_exponential_points_tell_no_more_than_their_buckets(parts: list[list[flo
 def test_two_sets_of_values_in_the_same_buckets_leave_the_same_point(parts: list[list[float]], is_delta: bool) -> None:
     middles = [
         # The last bucket has no middle: any value beyond its bound will do.
-        np.append(bucket_middles(np.array(BOUNDS))[:-1], 1e12)[np.searchsorted(BOUNDS, part)].tolist()
+        np.append(compute_bucket_middles(np.array(BOUNDS))[:-1], 1e12)[np.searchsorted(BOUNDS, part)].tolist()
         for part in parts
     ]
     points, points_of_middles = (

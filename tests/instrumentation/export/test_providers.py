@@ -52,12 +52,12 @@ from otel_mlmon.instrumentation.settings import InstrumentationSettings, resolve
 from tests.support.otlp_server import OtlpServer
 settings, _ = resolve_settings(InstrumentationSettings, {}, environ={})
 found = providers.find_providers(settings, base=providers.create_otel_resource(), environ=os.environ)
-process = resource.start(found.meter)
+process = resource.start_process_metrics(found.meter)
 before = set(sys.modules)
 found.meter.get_meter("m").create_histogram("h").record(1.0)
 found.tracer.get_tracer("t").start_span("s").end()
 found.logger.get_logger("l").emit(body="x", event_name="e")
-found.flush(2.0)
+found.flush_providers(2.0)
 print(sorted(set(sys.modules) - before))
 """
 

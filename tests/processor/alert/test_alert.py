@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.processor.alert.alert import Alert, AlertAddresses, AlertLink, ExampleTrace, RuleState
-from otel_mlmon.processor.state.repository import decode, encode
+from otel_mlmon.processor.state.repository import decode_record, encode_record
 from tests.support.alerts import CAUSE, FIRING, RESOLVED
 
 WEB = AlertAddresses(web="127.0.0.1:8080")
@@ -22,7 +22,7 @@ FULL = replace(
 
 
 def test_an_alert_is_stored_and_read_back_unchanged() -> None:
-    assert decode(encode(FULL), Alert) == FULL
+    assert decode_record(encode_record(FULL), Alert) == FULL
 
 
 def test_the_fingerprint_is_of_model_version_environment_and_rule_only() -> None:

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.processor.alert.cause import BinCounts, OnsetCounts, compute_shares
+from otel_mlmon.processor.alert.cause import BinCounts, OnsetCounts, compute_bin_shares
 from otel_mlmon.processor.alert.message import format_alert
-from otel_mlmon.processor.state.repository import decode, encode
+from otel_mlmon.processor.state.repository import decode_record, encode_record
 from otel_mlmon.testing import SimulatedProcessor
 from tests.support.scores import SECOND_NS, judged
 
@@ -75,15 +75,15 @@ def test_a_restart_changes_nothing(panes: list[tuple[int, int, int]], data: st.D
     for index, (first, second, onset) in enumerate(panes):
         _, (window, score) = judged("input.x", "ok", pane=(first, second), rolling=(10**6, 0), since_ns=onset)
         if index == at:
-            restarted = OnsetCounts(decode(encode(restarted.by_stream), dict[str, BinCounts]))
+            restarted = OnsetCounts(decode_record(encode_record(restarted.by_stream), dict[str, BinCounts]))
         lasting.add(window, score)
         restarted.add(window, score)
     assert repr(lasting.by_stream) == repr(restarted.by_stream)
 
 
 def test_shares_of_nothing_are_zeros() -> None:
-    assert compute_shares(np.zeros(2, dtype=np.int64)) == (0.0, 0.0)
-    assert compute_shares((1, 3)) == (0.25, 0.75)
+    assert compute_bin_shares(np.zeros(2, dtype=np.int64)) == (0.0, 0.0)
+    assert compute_bin_shares((1, 3)) == (0.25, 0.75)
 
 
 def test_a_drift_says_how_small_a_shift_is_found() -> None:

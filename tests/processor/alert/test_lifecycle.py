@@ -16,10 +16,10 @@ from otel_mlmon.processor.alert.rules.data_drift import DataDriftRule
 from otel_mlmon.processor.alert.rules.rule import Judgement
 from otel_mlmon.processor.alert.silence import AlertSilence, SilenceRequest
 from otel_mlmon.processor.config.model import Config
-from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.settings import Settings
-from otel_mlmon.processor.state.repository import decode, encode
-from otel_mlmon.processor.window.window import Window
+from otel_mlmon.processor.detect.score import DriftScore
+from otel_mlmon.processor.settings import ProcessorSettings
+from otel_mlmon.processor.state.repository import decode_record, encode_record
+from otel_mlmon.processor.window.window import StreamWindow
 from otel_mlmon.types import ModelKey
 from tests.support.alerts import CAUSE
 from tests.support.scores import MODEL, SECOND_NS, Judged, judged
@@ -42,7 +42,7 @@ class Run:
     Args:
         rules: The sections of all models.
         limits: The section `limits`.
-        alerts: The section `alerts`.
+        alerts: The section `list_alerts`.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -60,20 +60,20 @@ class Run:
     ) -> None:
         section = {**alerts, "for": for_, "keep_firing_for": keep_firing_for}
         sections = {"models": {"*": rules or {}}, "limits": limits, "alerts": section}
-        self.settings = Settings(Config.model_validate(sections))
+        self.settings = ProcessorSettings(Config.model_validate(sections))
 
     def pane(self, at_s: float, *entries: Judged, model: ModelKey = MODEL) -> list[Change]:
-        return changes(self.alerts.evaluate(model, dict(entries), ns(at_s)))
+        return changes(self.alerts.evaluate_windows(model, dict(entries), ns(at_s)))
 
     def tick(self, at_s: float) -> list[Change]:
         return changes(self.alerts.advance_clock(ns(at_s)))
 
     def restart(self, at_s: float) -> None:
-        record = decode(encode(self.alerts.record()), AlertsRecord)
+        record = decode_record(encode_record(self.alerts.build_record()), AlertsRecord)
         self.alerts = self.settings.alerts(record, now_ns=ns(at_s))
 
     def state(self, rule: str, model: ModelKey = MODEL) -> RuleState:
-        return {(status.model, status.rule): status.state for status in self.alerts.current()}[model, rule]
+        return {(status.model, status.rule): status.state for status in self.alerts.list_current_alerts()}[model, rule]
 
 
 DRIFT = judged("input.a", "drift")
@@ -99,7 +99,7 @@ def test_the_alert_says_when_who_and_where_to_look() -> None:
         links={"wiki": "https://wiki/{model}"}, runbook_url="https://runbooks/", dashboard_url="https://d?m={model}"
     )
     entry = judged("input.a", "drift", since_ns=3 * SECOND_NS, exemplars=("t1", "t2"))
-    (alert,) = run.alerts.evaluate(MODEL, dict([entry]), ns(7))
+    (alert,) = run.alerts.evaluate_windows(MODEL, dict([entry]), ns(7))
     assert (alert.model, alert.version, alert.time_ns, alert.onset_ns) == ("digits", "1", ns(7), 3 * SECOND_NS)
     assert alert.exemplars == ("t1", "t2")
     assert alert.links == (
@@ -108,10 +108,10 @@ def test_the_alert_says_when_who_and_where_to_look() -> None:
         AlertLink(name="wiki", url="https://wiki/digits"),
     )
     assert [cause.stream for cause in alert.causes] == ["input.a"]
-    (resolved,) = run.alerts.evaluate(MODEL, dict([QUIET]), ns(9))
+    (resolved,) = run.alerts.evaluate_windows(MODEL, dict([QUIET]), ns(9))
     assert resolved == replace(alert, state=RuleState.OK, previous=RuleState.FIRING, time_ns=ns(9), sequence=2)
     assert (alert.sequence, alert.incident_ns) == (1, ns(7))
-    assert run.alerts.alerts() == [resolved]
+    assert run.alerts.list_alerts() == [resolved]
 
 
 def test_it_is_resolved_only_when_every_stream_is_ok_again() -> None:
@@ -127,7 +127,7 @@ def test_it_is_resolved_only_when_every_stream_is_ok_again() -> None:
 def test_forty_features_are_one_alert_with_forty_causes() -> None:
     run = Run()
     entries = [judged(f"input.{index}", "drift") for index in range(40)]
-    (alert,) = run.alerts.evaluate(MODEL, dict(entries), ns(1))
+    (alert,) = run.alerts.evaluate_windows(MODEL, dict(entries), ns(1))
     assert len(alert.causes) == 40
 
 
@@ -161,7 +161,7 @@ def test_silence_is_told_once_and_never_looks_like_ok() -> None:
     assert run.state("data_drift") is RuleState.OK
     assert run.tick(600) == [FALLS_SILENT]
     assert run.tick(601) == []
-    assert {status.state for status in run.alerts.current()} == {RuleState.NO_DATA}
+    assert {status.state for status in run.alerts.list_current_alerts()} == {RuleState.NO_DATA}
     assert run.pane(700, judged("latency", "ok")) == [COMES_BACK]
     assert run.state("data_drift") is RuleState.OK
 
@@ -194,7 +194,7 @@ def test_a_new_version_raises_no_alarm_about_the_old_one() -> None:
     # A day later the old version is forgotten.
     run.pane(86400, judged("latency", "ok", model=new), model=new)
     assert run.tick(86400) == []
-    assert {status.model for status in run.alerts.current()} == {new}
+    assert {status.model for status in run.alerts.list_current_alerts()} == {new}
 
 
 def test_a_model_that_is_forgotten_ends_what_it_told_and_is_gone() -> None:
@@ -204,8 +204,8 @@ def test_a_model_that_is_forgotten_ends_what_it_told_and_is_gone() -> None:
     ended = run.alerts.remove_model(MODEL, ns(14 * 86400))
     assert changes(ended) == [RESOLVES, COMES_BACK]
     reason = "It was silent for so long that it is forgotten."
-    assert [alert.reason for alert in (*ended, *run.alerts.alerts())] == [reason] * 4
-    assert (run.alerts.current(), run.alerts.record().models) == ([], [])
+    assert [alert.reason for alert in (*ended, *run.alerts.list_alerts())] == [reason] * 4
+    assert (run.alerts.list_current_alerts(), run.alerts.build_record().models) == ([], [])
     assert run.alerts.remove_model(MODEL, ns(14 * 86400)) == []
     assert run.tick(15 * 86400) == []
 
@@ -236,7 +236,7 @@ def test_a_rule_that_is_switched_off_is_not_judged_and_ends_what_it_fired() -> N
     assert run.tick(2) == [RESOLVES]
     assert run.pane(3, DRIFT) == []
     assert run.tick(10_000) == []
-    assert "data_drift" not in {status.rule for status in run.alerts.current()}
+    assert "data_drift" not in {status.rule for status in run.alerts.list_current_alerts()}
 
 
 class BrokenAge:
@@ -244,25 +244,25 @@ class BrokenAge:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_on = True
-        judge: Callable[..., Judgement] = DataDriftRule.judge
+        judge: Callable[..., Judgement] = DataDriftRule.judge_stream
 
-        def broken(rule: DataDriftRule, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+        def broken(rule: DataDriftRule, window: StreamWindow, score: DriftScore, counts: OnsetCounts) -> Judgement:
             if self.is_on and window.stream.stream == "input.age":
                 raise ZeroDivisionError
             return judge(rule, window, score, counts)
 
-        monkeypatch.setattr(DataDriftRule, "judge", broken)
+        monkeypatch.setattr(DataDriftRule, "judge_stream", broken)
 
 
 @pytest.mark.guarded
 def test_a_rule_that_fails_on_a_stream_is_in_error_until_it_can_judge_it(monkeypatch: pytest.MonkeyPatch) -> None:
     run, broken = Run(), BrokenAge(monkeypatch)
     age = judged("input.age", "ok")
-    (alert,) = run.alerts.evaluate(MODEL, dict([age, QUIET]), ns(1))
+    (alert,) = run.alerts.evaluate_windows(MODEL, dict([age, QUIET]), ns(1))
     assert (alert.state, alert.severity, alert.causes) == (RuleState.ERROR, "warning", ())
     assert alert.reason == "It failed to judge input.age; see the processor's log."
     assert (run.pane(2, age, QUIET), run.tick(2)) == ([], [])
-    assert run.alerts.alerts() == [alert]
+    assert run.alerts.list_alerts() == [alert]
     run.restart(2)
     broken.is_on = False
     assert run.pane(3, judged("input.age", "learning"), QUIET) == []
@@ -299,7 +299,7 @@ def test_time_does_not_run_back() -> None:
     run = Run(for_="10s")
     run.pane(100, DRIFT)
     assert run.pane(50, DRIFT) == []
-    (alert,) = run.alerts.evaluate(MODEL, dict([DRIFT]), ns(110))
+    (alert,) = run.alerts.evaluate_windows(MODEL, dict([DRIFT]), ns(110))
     assert alert.time_ns == ns(110)
 
 
@@ -307,7 +307,7 @@ def test_active_alerts_show_their_causes_as_they_are_now() -> None:
     run = Run()
     run.pane(1, judged("input.a", "drift", pane=(60, 40)))
     run.pane(2, judged("input.a", "drift", pane=(100, 0), exemplars=("new",)), judged("input.b", "drift"))
-    (alert,) = run.alerts.alerts()
+    (alert,) = run.alerts.list_alerts()
     assert (alert.time_ns, alert.severity, alert.exemplars) == (ns(1), "critical", ("new",))
     assert [(cause.stream, cause.current) for cause in alert.causes] == [("input.a", "100 %"), ("input.b", "90 %")]
 
@@ -318,7 +318,7 @@ def test_resolved_alerts_are_kept_newest_first_and_few() -> None:
         run.pane(3600 * hour, DRIFT)
         run.pane(3600 * (hour + 1), QUIET)
     run.pane(3600 * 400, DRIFT)
-    at_ns = [alert.time_ns for alert in run.alerts.alerts()]
+    at_ns = [alert.time_ns for alert in run.alerts.list_alerts()]
     assert (len(at_ns), at_ns[0]) == (MAX_RESOLVED + 1, ns(3600 * 400))
     assert at_ns == sorted(at_ns, reverse=True)
 
@@ -326,9 +326,9 @@ def test_resolved_alerts_are_kept_newest_first_and_few() -> None:
 def test_a_restart_neither_fires_again_nor_forgets() -> None:
     run = Run()
     assert run.pane(0, DRIFT) == [FIRES]
-    before = run.alerts.alerts()
+    before = run.alerts.list_alerts()
     run.restart(5)
-    assert run.alerts.alerts() == before
+    assert run.alerts.list_alerts() == before
     assert run.pane(6, DRIFT) == []
     assert run.pane(7, QUIET) == [RESOLVES]
 
@@ -380,7 +380,7 @@ def test_a_severity_that_rises_is_told_once_and_stays_told() -> None:
     run.pane(80, weak)
     run.pane(90, strong)
     assert run.tick(500) == []
-    (resolved,) = run.alerts.evaluate(MODEL, dict([QUIET]), ns(510))
+    (resolved,) = run.alerts.evaluate_windows(MODEL, dict([QUIET]), ns(510))
     assert resolved.severity == "critical"
 
 
@@ -389,7 +389,9 @@ def test_two_hundred_features_that_jump_are_one_alert_and_one_update() -> None:
     told = []
     for pane in range(60):
         features = [judged(f"input.{number}", "drift") for number in range(min(200, 4 * pane * pane + 1))]
-        told += run.alerts.evaluate(MODEL, dict(features), ns(10 * pane)) + run.alerts.advance_clock(ns(10 * pane))
+        told += run.alerts.evaluate_windows(MODEL, dict(features), ns(10 * pane)) + run.alerts.advance_clock(
+            ns(10 * pane)
+        )
     assert [(alert.is_beginning, alert.is_update, len(alert.causes)) for alert in told] == [
         (True, False, 1), (False, True, 200)
     ]  # fmt: skip
@@ -444,11 +446,11 @@ def test_the_breach_began_with_its_onset_and_not_with_its_alarm() -> None:
 def test_rules_with_one_cause_name_each_other() -> None:
     run = Run()
     label = judged("prediction.label", "drift")
-    first, second = run.alerts.evaluate(MODEL, dict([DRIFT, label]), ns(1))
+    first, second = run.alerts.evaluate_windows(MODEL, dict([DRIFT, label]), ns(1))
     assert [[(related.rule, related.stream) for related in alert.related] for alert in (first, second)] == [
         [("data_drift", "input.a")], [("prediction_drift", "prediction.label")],
     ]  # fmt: skip
-    assert {alert.rule: [related.rule for related in alert.related] for alert in run.alerts.alerts()} == {
+    assert {alert.rule: [related.rule for related in alert.related] for alert in run.alerts.list_alerts()} == {
         "prediction_drift": ["data_drift"], "data_drift": ["prediction_drift"],
     }  # fmt: skip
 
@@ -457,7 +459,7 @@ def test_rules_that_fire_hours_apart_are_not_related() -> None:
     run = Run()
     run.pane(1, DRIFT)
     late = judged("prediction.label", "drift", since_ns=7200 * SECOND_NS)
-    (alert,) = run.alerts.evaluate(MODEL, dict([late]), ns(7300))
+    (alert,) = run.alerts.evaluate_windows(MODEL, dict([late]), ns(7300))
     assert alert.related == ()
 
 
@@ -470,7 +472,7 @@ def test_what_still_fires_when_its_silence_ends_is_told_then() -> None:
     run = Run()
     run.alerts.announcer.apply_silence(silence(0, 100), ns(0))
     assert run.pane(10, DRIFT) == []
-    (shown,) = run.alerts.alerts()
+    (shown,) = run.alerts.list_alerts()
     assert (shown.state, shown.silence.startswith("silenced by ann until ")) == (RuleState.FIRING, True)
     run.restart(50)
     assert run.tick(99) == []
@@ -496,7 +498,7 @@ def test_what_began_and_ended_in_silence_is_never_told() -> None:
     assert run.pane(10, DRIFT) == []
     assert run.pane(20, QUIET) == []
     assert run.tick(200) == []
-    assert [alert.state for alert in run.alerts.alerts()] == [RuleState.OK]
+    assert [alert.state for alert in run.alerts.list_alerts()] == [RuleState.OK]
 
 
 def test_a_silence_is_about_its_models_and_rules_and_can_be_ended() -> None:
@@ -552,7 +554,7 @@ def test_whatever_happens_in_silences_nobody_is_told_the_same_twice(
     steps: list[tuple[str, int, bool]], data: st.DataObject
 ) -> None:
     run = Run(for_=data.draw(st.sampled_from(["0s", "60s"])), keep_firing_for="0s")
-    fails, judge, known, now_s = False, DataDriftRule.judge, dict[str, RuleState](), 0
+    fails, judge, known, now_s = False, DataDriftRule.judge_stream, dict[str, RuleState](), 0
 
     def judge_or_fail(*arguments: Any) -> Judgement:
         if fails:
@@ -560,7 +562,7 @@ def test_whatever_happens_in_silences_nobody_is_told_the_same_twice(
         return judge(*arguments)
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(DataDriftRule, "judge", judge_or_fail)
+        monkeypatch.setattr(DataDriftRule, "judge_stream", judge_or_fail)
         for fault, elapsed_s, is_toggled in steps:
             now_s += elapsed_s
             fails = fault == "failed"
@@ -572,7 +574,7 @@ def test_whatever_happens_in_silences_nobody_is_told_the_same_twice(
                 run.alerts.announcer.apply_silence(request, ns(now_s))
             second = judged("input.b", "drift" if fault == "both" else "ok")
             panes = {} if fault == "nothing" else dict([DRIFT if fault in ("drift", "both") else QUIET, second])
-            told = run.alerts.evaluate(MODEL, panes, ns(now_s)) if panes else []
+            told = run.alerts.evaluate_windows(MODEL, panes, ns(now_s)) if panes else []
             told += run.alerts.advance_clock(ns(now_s))
             is_silent = any(entry.is_active(ns(now_s)) for entry in run.alerts.announcer.silences)
             for alert in told:
@@ -582,7 +584,7 @@ def test_whatever_happens_in_silences_nobody_is_told_the_same_twice(
                 assert alert.state is not before or alert.news
                 known[alert.rule] = alert.state
             if not is_silent:  # whoever is told knows all
-                states = {status.rule: status.state for status in run.alerts.current()}
+                states = {status.rule: status.state for status in run.alerts.list_current_alerts()}
                 known_states = {rule: state for rule, state in known.items() if state is not RuleState.OK}
                 pending = {rule for rule, state in states.items() if state is RuleState.PENDING}
                 assert known_states == {
@@ -626,15 +628,17 @@ def test_restarted_anywhere_it_says_the_same_and_each_rule_takes_turns(
             restarted.restart(last_s)
         entries = dict(judged(stream, status, model=model) for stream, status in streams)  # type: ignore[arg-type]
         now_ns = ns(now_s)
-        alerts = lasting.alerts.evaluate(model, entries, now_ns) + lasting.alerts.advance_clock(now_ns)
-        assert restarted.alerts.evaluate(model, entries, now_ns) + restarted.alerts.advance_clock(now_ns) == alerts
-        assert restarted.alerts.current() == lasting.alerts.current()
+        alerts = lasting.alerts.evaluate_windows(model, entries, now_ns) + lasting.alerts.advance_clock(now_ns)
+        assert (
+            restarted.alerts.evaluate_windows(model, entries, now_ns) + restarted.alerts.advance_clock(now_ns) == alerts
+        )
+        assert restarted.alerts.list_current_alerts() == lasting.alerts.list_current_alerts()
         for alert in alerts:
             # Notifications alternate: never fired twice, never grown or resolved without having fired.
             previous = states.get(alert.fingerprint, RuleState.OK)
             assert (previous is RuleState.OK) != (alert.is_update or alert.is_resolved)
             states[alert.fingerprint] = alert.state
-    assert repr(restarted.alerts.record()) == repr(lasting.alerts.record())
+    assert repr(restarted.alerts.build_record()) == repr(lasting.alerts.build_record())
 
 
 @pytest.mark.parametrize(
@@ -688,7 +692,7 @@ def test_a_version_that_was_replaced_is_stale_at_its_end(at_s: float, versions: 
     run.pane(0, DRIFT)
     run.pane(at_s - 1, judged("latency", "ok", model=new), model=new)
     run.tick(at_s)
-    assert len({status.model for status in run.alerts.current()}) == versions
+    assert len({status.model for status in run.alerts.list_current_alerts()}) == versions
 
 
 def test_of_two_environments_neither_replaces_the_other_nor_ends_its_silence() -> None:
@@ -700,15 +704,15 @@ def test_of_two_environments_neither_replaces_the_other_nor_ends_its_silence() -
     run.pane(1500, judged("latency", "ok", model=staging), model=staging)
     assert run.tick(1500) == []
     assert run.state("data_drift") is RuleState.FIRING
-    assert [alert.environment for alert in run.alerts.alerts()] == ["", ""]
-    (alert,) = run.alerts.evaluate(staging, dict([judged("input.a", "drift", model=staging)]), ns(1501))
+    assert [alert.environment for alert in run.alerts.list_alerts()] == ["", ""]
+    (alert,) = run.alerts.evaluate_windows(staging, dict([judged("input.a", "drift", model=staging)]), ns(1501))
     assert alert.environment == "staging"
 
 
 def test_the_statuses_of_rules_say_since_when_and_why() -> None:
     run = Run()
     run.pane(1, judged("input.a", "drift", pane=(100, 0)), judged("latency", "ok"))
-    statuses = {status.rule: status for status in run.alerts.current()}
+    statuses = {status.rule: status for status in run.alerts.list_current_alerts()}
     assert list(statuses) == [
         "latency", "errors", "prediction_drift", "confidence", "data_drift", "execution_provider", "no_data",
     ]  # fmt: skip
@@ -718,9 +722,9 @@ def test_the_statuses_of_rules_say_since_when_and_why() -> None:
     assert (statuses["latency"].state, statuses["latency"].changed_ns, statuses["latency"].causes) == (
         RuleState.OK, 0, (),
     )  # fmt: skip
-    assert {status.changed_ns for status in run.alerts.current()} == {0, ns(1)}
+    assert {status.changed_ns for status in run.alerts.list_current_alerts()} == {0, ns(1)}
     run.tick(700)
-    silent = {status.rule: status for status in run.alerts.current()}
+    silent = {status.rule: status for status in run.alerts.list_current_alerts()}
     assert (silent["latency"].state, silent["latency"].changed_ns) == (RuleState.NO_DATA, ns(1))
     assert (silent["no_data"].changed_ns, silent["data_drift"].state) == (ns(700), RuleState.FIRING)
 
@@ -729,14 +733,14 @@ def test_a_model_that_never_had_data_is_not_silent() -> None:
     run = Run()
     run.pane(0, judged("input.a", "ok", pane=(0, 0)))
     assert run.tick(10**6) == []
-    assert {status.state for status in run.alerts.current()} == {RuleState.OK}
+    assert {status.state for status in run.alerts.list_current_alerts()} == {RuleState.OK}
 
 
 def test_the_newest_exemplars_come_first_and_are_few() -> None:
     run = Run()
     run.pane(1, judged("input.a", "drift", exemplars=("a", "b", "c")))
     run.pane(2, judged("input.a", "drift", exemplars=("d", "b", "e", "f")))
-    (alert,) = run.alerts.alerts()
+    (alert,) = run.alerts.list_alerts()
     assert alert.exemplars == ("d", "b", "e", "f", "a")
     assert len(alert.exemplars) == MAX_EXEMPLARS
 
@@ -756,7 +760,7 @@ def test_causes_are_ranked_by_evidence_then_by_how_much_they_moved_then_by_name(
 def test_the_onset_of_an_alert_is_that_of_its_first_cause() -> None:
     run = Run()
     entries = [judged("input.a", "drift", since_ns=9), judged("input.b", "drift", since_ns=4)]
-    (alert,) = run.alerts.evaluate(MODEL, dict(entries), ns(1))
+    (alert,) = run.alerts.evaluate_windows(MODEL, dict(entries), ns(1))
     assert alert.onset_ns == 4
 
 
@@ -776,7 +780,7 @@ def test_a_pending_rule_that_is_switched_off_is_not_notified() -> None:
     run.configure(for_="10s")
     run.restart(3)
     assert run.state("data_drift") is RuleState.OK
-    assert run.alerts.alerts() == []
+    assert run.alerts.list_alerts() == []
 
 
 def test_while_the_processor_was_down_no_stream_became_stale() -> None:
@@ -793,7 +797,7 @@ def test_a_restart_at_an_earlier_time_goes_on_at_the_last_one() -> None:
     run = Run()
     run.pane(100, DRIFT)
     run.restart(50)
-    (alert,) = run.alerts.evaluate(MODEL, dict([QUIET]), ns(60))
+    (alert,) = run.alerts.evaluate_windows(MODEL, dict([QUIET]), ns(60))
     assert alert.time_ns == ns(100)
 
 
@@ -810,5 +814,5 @@ def test_a_cause_counts_what_came_since_its_onset_across_a_restart() -> None:
     for second in range(3):
         run.pane(second, judged("input.a", "drift", pane=(9, 1), rolling=(5000, 5000)))
         run.restart(second)
-    (alert,) = run.alerts.alerts()
+    (alert,) = run.alerts.list_alerts()
     assert (alert.causes[0].current_count, alert.causes[0].current) == (30, "90 %")

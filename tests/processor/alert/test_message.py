@@ -12,8 +12,8 @@ from otel_mlmon.processor.alert.alert import AlertAddresses, AlertLink, RelatedR
 from otel_mlmon.processor.alert.cause import describe_change, estimate_quantile, format_percent
 from otel_mlmon.processor.alert.message import format_alert, format_alert_title
 from otel_mlmon.processor.alert.rules.rule import RULES
-from otel_mlmon.processor.window.binning import name_ranges
-from otel_mlmon.processor.window.window import Bins
+from otel_mlmon.processor.window.binning import name_bins_by_range
+from otel_mlmon.processor.window.window import HistogramBins
 from otel_mlmon.semconv import MISSING, OTHER
 from tests.support.alerts import CAUSE, FIRING, RESOLVED
 
@@ -173,7 +173,7 @@ def test_details_do_not_repeat_the_first_line() -> None:
 
 NAN = float("nan")
 EDGES = (0.0, 1.0, 2.0, 3.0, 4.0)
-AGE = Bins(names=(*name_ranges(EDGES), MISSING), is_ordered=True, edges=EDGES)
+AGE = HistogramBins(names=(*name_bins_by_range(EDGES), MISSING), is_ordered=True, edges=EDGES)
 REFERENCE = (0.0, 0.25, 0.25, 0.25, 0.25, 0.0, 0.0)
 
 
@@ -189,7 +189,7 @@ def test_a_feature_is_described_in_its_own_unit() -> None:
 
 def test_images_are_described_by_their_looks() -> None:
     edges = (0.0, 320.0, 640.0, 1280.0)
-    bins = Bins(names=(*name_ranges(edges), MISSING), is_ordered=True, edges=edges)
+    bins = HistogramBins(names=(*name_bins_by_range(edges), MISSING), is_ordered=True, edges=edges)
     changes = describe_change("input.image.width", bins, (0, 0, 1, 0, 0, 0), (0, 1, 0, 0, 0, 0), means=(640, 320))
     assert changes == ("images are less wide", "mean 640 → 320 px", "middle half 400 … 560 → 80 … 240 px")
     dimmed = describe_change("input.image.brightness", AGE, REFERENCE, (0.9, 0.1, 0, 0, 0, 0, 0), means=(2.5, 0.1))
@@ -202,12 +202,12 @@ def test_images_are_described_by_their_looks() -> None:
 
 
 def test_classes_are_described_by_how_much_they_moved() -> None:
-    bins = Bins(names=("ham", "spam", "eggs", "tea", OTHER), is_ordered=False)
+    bins = HistogramBins(names=("ham", "spam", "eggs", "tea", OTHER), is_ordered=False)
     changes = describe_change(
         "prediction.label", bins, (0.5, 0.3, 0.1, 0.1, 0.0), (0.2, 0.31, 0.1, 0.0, 0.39), means=(NAN, NAN)
     )
     assert changes == ("all others: 0 % → 39 %", "class ham: 50 % → 20 %", "class tea: 10 % → 0 %", "1 is gone")
-    colour = Bins(names=("red", OTHER, MISSING), is_ordered=False)
+    colour = HistogramBins(names=("red", OTHER, MISSING), is_ordered=False)
     assert describe_change("input.colour", colour, (0.9, 0.1, 0), (0.5, 0.1, 0.4), means=(NAN, NAN)) == (
         "value red: 90 % → 50 %",
         "missing: 0 % → 40 %",
@@ -217,7 +217,7 @@ def test_classes_are_described_by_how_much_they_moved() -> None:
 def test_without_a_change_or_without_counts_there_is_no_description() -> None:
     assert describe_change("input.age", AGE, REFERENCE, REFERENCE, means=(2.0, 2.0001)) == ()
     assert describe_change("input.age", AGE, REFERENCE, (0.0,) * 7, means=(2.0, NAN)) == ()
-    constant = Bins(names=("any value", MISSING), is_ordered=True)
+    constant = HistogramBins(names=("any value", MISSING), is_ordered=True)
     assert describe_change("input.age", constant, (1.0, 0.0), (0.0, 1.0), means=(NAN, NAN)) == ("missing 0 % → 100 %",)
 
 
@@ -232,7 +232,7 @@ def test_shares_are_formatted_to_two_digits(share: float, text: str) -> None:
 @given(st.lists(st.floats(0.001, 3.999), min_size=1, max_size=60), st.floats(0.01, 0.99))
 @settings(deadline=None, max_examples=100)
 def test_a_quantile_from_bins_is_in_the_bin_of_the_true_one(values: list[float], q: float) -> None:
-    bins = Bins(names=name_ranges(EDGES), is_ordered=True, edges=EDGES)
+    bins = HistogramBins(names=name_bins_by_range(EDGES), is_ordered=True, edges=EDGES)
     counts = np.bincount(np.searchsorted(EDGES, values), minlength=6)
     quantile = estimate_quantile(bins, (counts / counts.sum()).tolist(), q)
     truth = float(np.quantile(values, q, method="inverted_cdf"))

@@ -11,7 +11,7 @@ from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config.document import read_document
 from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.config.model import Config
-from otel_mlmon.processor.config.render import default_yaml
+from otel_mlmon.processor.config.render import render_default_yaml
 from otel_mlmon.processor.config.units import FalseAlarms
 from otel_mlmon.processor.notify.webhook import WebhookSection
 
@@ -56,11 +56,11 @@ def test_without_a_file_all_is_default() -> None:
 def test_an_empty_file_or_section_is_the_defaults(write: Write, text: str) -> None:
     config = load_config(write(text), {})
     assert config.storage == Config().storage
-    assert config.model("any") == Config().model("any")
+    assert config.find_model_section("any") == Config().find_model_section("any")
 
 
 def test_the_printed_defaults_load_back_and_name_every_key(write: Write) -> None:
-    text = default_yaml()
+    text = render_default_yaml()
     assert load_config(write(text), {}) == Config()
     for key in (
         "max_pending:",
@@ -167,7 +167,10 @@ alerts: {notify: [{webhook: {url: "${env:URL}", secret: "${env:SECRET}", headers
     }
     config = load_config(path, environ)
     assert (config.storage.path, config.web.listen) == (Path("/data/mlmon"), "127.0.0.1:81")
-    assert (config.model("m").reference.learn, config.model("m").rule("latency").enabled) == (7, False)
+    assert (
+        config.find_model_section("m").reference.learn,
+        config.find_model_section("m").find_rule_section("latency").enabled,
+    ) == (7, False)
     webhook = config.alerts.notify[0].section
     assert isinstance(webhook, WebhookSection)
     assert webhook.secret is not None
@@ -207,20 +210,32 @@ models:
         ),
         {},
     )
-    exact, pattern, other = config.model("fraud-eu"), config.model("fraud-us"), config.model("churn")
-    assert (exact.rule("latency").threshold_s, exact.rule("latency").max_ratio, exact.rule("latency").enabled) == (
+    exact, pattern, other = (
+        config.find_model_section("fraud-eu"),
+        config.find_model_section("fraud-us"),
+        config.find_model_section("churn"),
+    )
+    assert (
+        exact.find_rule_section("latency").threshold_s,
+        exact.find_rule_section("latency").max_ratio,
+        exact.find_rule_section("latency").enabled,
+    ) == (
         0.01,
         0.05,
         False,
     )
-    assert (pattern.rule("latency").threshold_s, pattern.max_labels, pattern.max_features) == (0.05, 7, 11)
-    assert (other.rule("latency").threshold_s, other.rule("latency").max_ratio, other.max_labels) == (0.2, 0.03, 9)
-    assert exact.rule("errors") == Config().model("x").rule("errors")
+    assert (pattern.find_rule_section("latency").threshold_s, pattern.max_labels, pattern.max_features) == (0.05, 7, 11)
+    assert (
+        other.find_rule_section("latency").threshold_s,
+        other.find_rule_section("latency").max_ratio,
+        other.max_labels,
+    ) == (0.2, 0.03, 9)
+    assert exact.find_rule_section("errors") == Config().find_model_section("x").find_rule_section("errors")
 
 
 def test_anchors_and_merges_are_yaml_as_usual(write: Write) -> None:
     config = load_config(write("models:\n  a: &a {max_labels: 3}\n  b:\n    <<: *a\n    max_features: 4\n"), {})
-    assert (config.model("b").max_labels, config.model("b").max_features) == (3, 4)
+    assert (config.find_model_section("b").max_labels, config.find_model_section("b").max_features) == (3, 4)
 
 
 @given(st.text(max_size=60))
@@ -238,9 +253,9 @@ def test_a_reference_that_moves_and_one_that_stays(tmp_path: Path) -> None:
         "  weekly: {reference: {rolling: 28d, hour_of_week: true}}\n"
     )
     config = load_config(path, {})
-    weekly = config.model("weekly").reference
+    weekly = config.find_model_section("weekly").reference
     assert (weekly.rolling_s, weekly.lag_s, weekly.hour_of_week) == (28 * 86400.0, 86400.0, True)
-    assert config.model("other").reference.rolling_s == 7 * 86400.0
+    assert config.find_model_section("other").reference.rolling_s == 7 * 86400.0
     path.write_text("models:\n  a: {reference: {file: a.json, rolling: 7d}}\n  b: {reference: {rolling: 30m}}\n")
     with pytest.raises(ConfigurationError) as caught:
         load_config(path, {})
@@ -261,10 +276,10 @@ models:
       - {statistic: chi_squared, p_below: 0.001}
 """
     )
-    first, second = load_config(path, {}).model("fraud").rule("statistic").thresholds
+    first, second = load_config(path, {}).find_model_section("fraud").find_rule_section("statistic").thresholds
     assert (first.statistic, first.stream, first.above, first.p_below) == ("psi", "prediction.label", 0.2, None)
     assert (second.statistic, second.stream, second.above, second.p_below) == ("chi_squared", "*", None, 0.001)
-    assert load_config(path, {}).model("other").rule("statistic").thresholds == ()
+    assert load_config(path, {}).find_model_section("other").find_rule_section("statistic").thresholds == ()
 
 
 @pytest.mark.parametrize(
@@ -287,6 +302,6 @@ def test_a_rule_that_cannot_be_is_refused_where_it_stands(write: Write, rule: st
 
 def test_a_time_zone_is_one_that_the_machine_knows(write: Write) -> None:
     config = load_config(write("models: {shop: {reference: {time_zone: Europe/Berlin}}}"), {})
-    assert config.model("shop").reference.time_zone == "Europe/Berlin"
+    assert config.find_model_section("shop").reference.time_zone == "Europe/Berlin"
     (fault,) = faults(write("models: {shop: {reference: {time_zone: Mars/Olympus}}}"))
     assert "'Mars/Olympus' is no time zone that this machine knows" in fault

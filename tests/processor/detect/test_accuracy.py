@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from otel_mlmon.errors import BinMismatchError
-from otel_mlmon.processor.detect.accuracy import estimate
+from otel_mlmon.processor.detect.accuracy import estimate_accuracy
 from otel_mlmon.types import Floats
 
 CONFIDENCES = (np.arange(1_000) + 0.5) / 1_000
@@ -42,7 +42,7 @@ def of_bins(values: Floats) -> Floats:
 
 def test_one_bin_by_hand() -> None:
     # Middle .5: θ ~ Beta(80 + 1, 20 + 1), m = 81/102; of 50 predictions, all in that bin.
-    accuracy = estimate(counts_of(80), counts_of(100), counts_of(50))
+    accuracy = estimate_accuracy(counts_of(80), counts_of(100), counts_of(50))
     assert accuracy is not None
     m = 81 / 102
     of_calibration = m * (1 - m) / 103
@@ -59,7 +59,7 @@ def test_one_bin_by_hand() -> None:
 
 def test_confidence_that_moved_inside_its_bin_by_hand() -> None:
     # Labelled alike in both bins, the window's are four in five in the upper one: g = 2 ln 4, but for the one more.
-    accuracy = estimate(counts_of(25_000, 75_000), counts_of(100_000, 100_000), counts_of(20_000, 80_000))
+    accuracy = estimate_accuracy(counts_of(25_000, 75_000), counts_of(100_000, 100_000), counts_of(20_000, 80_000))
     assert accuracy is not None
     higher = 2 * (np.log(80_001 / 20_001)) / (12 * 2**2)
     # Of both bins m (1 - m) is c (1 - c): accuracy rises as confidence does.
@@ -100,7 +100,7 @@ def test_the_interval_holds_what_is_right_as_often_as_it_says(
     of_seen, of_now = (of_bins(density * right) / of_bins(density) for density in (before, now))
     for _ in range(repeats):
         total, window = rng.multinomial(labelled, of_bins(before)), rng.multinomial(n, of_bins(now))
-        accuracy = estimate(rng.binomial(total, of_seen), total, window)
+        accuracy = estimate_accuracy(rng.binomial(total, of_seen), total, window)
         assert accuracy is not None
         held += accuracy.low <= rng.binomial(window, of_now).sum() / n <= accuracy.high
     # Three standard deviations of a binomial below.
@@ -108,26 +108,26 @@ def test_the_interval_holds_what_is_right_as_often_as_it_says(
 
 
 def test_bursts_widen_the_interval() -> None:
-    counts = [estimate(counts_of(80), counts_of(100), counts_of(50), design_effect=phi) for phi in (1.0, 9.0)]
+    counts = [estimate_accuracy(counts_of(80), counts_of(100), counts_of(50), design_effect=phi) for phi in (1.0, 9.0)]
     widths = [accuracy.high - accuracy.low for accuracy in counts if accuracy is not None]
     assert widths[1] > 2 * widths[0]
 
 
 def test_a_bin_without_labels_is_the_priors_word_and_says_so() -> None:
-    accuracy = estimate(counts_of(0, 90), counts_of(0, 100), counts_of(50, 50))
+    accuracy = estimate_accuracy(counts_of(0, 90), counts_of(0, 100), counts_of(50, 50))
     assert accuracy is not None
     assert accuracy.supported_ratio == 0.5
     assert accuracy.high - accuracy.low > 0.3
 
 
 def test_without_labels_or_without_a_window_there_is_nothing_to_say() -> None:
-    assert estimate(counts_of(0, 0), counts_of(0, 0), counts_of(5, 5)) is None
-    assert estimate(counts_of(1, 1), counts_of(2, 2), counts_of(0, 0)) is None
+    assert estimate_accuracy(counts_of(0, 0), counts_of(0, 0), counts_of(5, 5)) is None
+    assert estimate_accuracy(counts_of(1, 1), counts_of(2, 2), counts_of(0, 0)) is None
 
 
 def test_other_bins_are_refused() -> None:
     with pytest.raises(BinMismatchError):
-        estimate(counts_of(1, 1), counts_of(2, 2), counts_of(1, 1, 1))
+        estimate_accuracy(counts_of(1, 1), counts_of(2, 2), counts_of(1, 1, 1))
 
 
 @given(COUNTS, st.floats(0, 1), COUNTS, st.floats(1, 1e6))
@@ -135,6 +135,6 @@ def test_other_bins_are_refused() -> None:
 def test_whatever_is_counted_the_ends_enclose_the_estimate(
     total: NDArray[np.int64], share: float, window: NDArray[np.int64], phi: float
 ) -> None:
-    accuracy = estimate((total * share).astype(np.int64), total, window, design_effect=phi)
+    accuracy = estimate_accuracy((total * share).astype(np.int64), total, window, design_effect=phi)
     if accuracy is not None:
         assert 0 <= accuracy.low <= accuracy.estimated <= accuracy.high <= 1

@@ -17,15 +17,15 @@ WEIGHTS = arrays(np.float64, st.integers(2, 12), elements=st.floats(0.001, 1.0))
 
 
 def two_sided(alternatives: Floats, reference: Floats, radius: float) -> Floats:
-    return np.asarray(projection.two_sided(alternatives[None], reference[None], np.array([radius]))[0])
+    return np.asarray(projection.compute_two_sided_ratios(alternatives[None], reference[None], np.array([radius]))[0])
 
 
 def lowest_member(reference: Floats, radius: float) -> Floats:
-    return np.asarray(projection.lowest_member(reference[None], np.array([radius]))[0])
+    return np.asarray(projection.find_lowest_distribution(reference[None], np.array([radius]))[0])
 
 
 def one_sided(alternatives: Floats, lowest: Floats) -> Floats:
-    return np.asarray(projection.one_sided(alternatives[None], lowest[None])[0])
+    return np.asarray(projection.compute_one_sided_ratios(alternatives[None], lowest[None])[0])
 
 
 def random_pair(seed: int, bins: int) -> tuple[Floats, Floats]:

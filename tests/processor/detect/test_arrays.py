@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, as_slice
+from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, convert_to_slice
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, as_slice
 )
 def test_rows_that_follow_each_other_are_a_slice(rows: list[int], place: RowIndex | None) -> None:
     index = np.array(rows, dtype=np.intp)
-    selection = as_slice(index)
+    selection = convert_to_slice(index)
     assert selection is index if place is None else selection == place
 
 

@@ -58,12 +58,12 @@ def test_the_reference_of_a_slot_is_what_its_days_had() -> None:
     days = np.tile(np.array([600, 400]), (2, QUARTERS, 1))
     days[:, 40:48] = [900, 100]
     cycle = fed(days)
-    null = cycle.null((MONDAY + 2) * DAY_NS + 44 * DAY_NS // QUARTERS)
+    null = cycle.find_slot_hypothesis((MONDAY + 2) * DAY_NS + 44 * DAY_NS // QUARTERS)
     assert null is not None
     pooled = (days.sum((0, 1)) + 0.5) / (days.sum() + 1)
     assert null.shares == pytest.approx((np.array([1_800, 200]) + 200 * pooled) / 2_200)
     assert (null.size, null.effect, null.is_known) == (2_200.0, 1.0, False)
-    edge = cycle.null((MONDAY + 2) * DAY_NS + 47 * DAY_NS // QUARTERS)
+    edge = cycle.find_slot_hypothesis((MONDAY + 2) * DAY_NS + 47 * DAY_NS // QUARTERS)
     assert edge is not None
     assert edge.width > 0.2
     assert (edge.highest >= edge.lowest).all()
@@ -74,7 +74,7 @@ def test_a_reference_of_training_data_stays_the_middle_of_its_cycle() -> None:
     days[:, 40:48] = [900, 100]
     state = fed(days).state
     around = DailyCycle(state, reference=np.array([0.5, 0.5]), reference_count=10_000, is_learned=False)
-    null = around.null((MONDAY + 2) * DAY_NS)
+    null = around.find_slot_hypothesis((MONDAY + 2) * DAY_NS)
     assert null is not None
     assert null.shares[0] < 0.5
     assert null.size < 2_200
@@ -103,8 +103,8 @@ def test_a_first_day_far_from_the_reference_teaches_nothing() -> None:
 def test_before_the_hours_are_known_more_is_forgiven_with_every_hour() -> None:
     state = start_cycle(MONDAY * DAY_NS, ("a", "b"))
     cycle = DailyCycle(state, reference=np.array([0.6, 0.4]), reference_count=5_000, is_learned=True)
-    assert cycle.null(MONDAY * DAY_NS) is None
-    hour, later = (cycle.null(MONDAY * DAY_NS + hours * DAY_NS // 24) for hours in (1, 20))
+    assert cycle.find_slot_hypothesis(MONDAY * DAY_NS) is None
+    hour, later = (cycle.find_slot_hypothesis(MONDAY * DAY_NS + hours * DAY_NS // 24) for hours in (1, 20))
     assert hour is not None
     assert later is not None
     assert [hour.forgiven, later.forgiven] == pytest.approx([0.03, FORGIVEN_EARLY])
@@ -112,11 +112,11 @@ def test_before_the_hours_are_known_more_is_forgiven_with_every_hour() -> None:
 
 def test_small_traffic_keeps_its_reference() -> None:
     days = np.tile(np.array([1, 1]), (3, QUARTERS, 1))
-    assert fed(days).null((MONDAY + 3) * DAY_NS) is None
+    assert fed(days).find_slot_hypothesis((MONDAY + 3) * DAY_NS) is None
 
 
 def forgiven(cycle: DailyCycle, day: int, hour: int = 12) -> float:
-    null = cycle.null((MONDAY + day) * DAY_NS + hour * DAY_NS // 24)
+    null = cycle.find_slot_hypothesis((MONDAY + day) * DAY_NS + hour * DAY_NS // 24)
     assert null is not None
     assert null.is_known == (null.forgiven == 0.0)
     return null.forgiven
@@ -147,7 +147,7 @@ def test_a_weekday_that_was_odd_once_is_judged_as_the_others_too() -> None:
     days = np.random.default_rng(1).poisson(days)
     cycle = fed(days)
     assert [forgiven(cycle, day) for day in (7, 11, 12)] == [0.0, 0.0, FORGIVEN_ODD]
-    saturday = cycle.null((MONDAY + 12) * DAY_NS + DAY_NS // 2)
+    saturday = cycle.find_slot_hypothesis((MONDAY + 12) * DAY_NS + DAY_NS // 2)
     assert saturday is not None
     assert (saturday.shares[0], saturday.highest[0]) == pytest.approx((0.4, 0.6), abs=0.02)
 

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import numpy as np
 
 from otel_mlmon.processor.detect.cycle import DAY_NS
-from otel_mlmon.processor.detect.cycles import offset_ns
-from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.cycles import compute_utc_offset_ns
+from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.state import CycleState
-from otel_mlmon.processor.state.repository import decode, encode
-from otel_mlmon.processor.window.window import Bins, Reference, ReferenceOrigin, StreamKey, Window
+from otel_mlmon.processor.state.repository import decode_record, encode_record
+from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, ReferenceOrigin, StreamKey, StreamWindow
 from otel_mlmon.types import ModelKey
 from tests.support.cycles import LOG10_LINE, MONDAY, PANES, POLICY
 from tests.support.evidence import plain
@@ -20,18 +20,20 @@ from tests.support.evidence import plain
 STREAM = StreamKey(ModelKey("m", ""), "prediction.label")
 
 
-def window(pane: int, *, origin: ReferenceOrigin = "learned") -> Window:
+def window(pane: int, *, origin: ReferenceOrigin = "learned") -> StreamWindow:
     counts = np.random.default_rng(pane).multinomial(600, [0.6, 0.4])
     start_ns = MONDAY * DAY_NS + pane * DAY_NS // PANES
-    reference = Reference(bins=Bins(names=("a", "b"), is_ordered=False), counts=np.array([3_000, 2_000]), origin=origin)
-    return Window(
+    reference = ReferenceCounts(
+        bins=HistogramBins(names=("a", "b"), is_ordered=False), counts=np.array([3_000, 2_000]), origin=origin
+    )
+    return StreamWindow(
         stream=STREAM, start_ns=start_ns, end_ns=start_ns + DAY_NS // PANES, reference=reference, pane=counts,
         rolling=counts, rolling_start_ns=start_ns,
     )  # fmt: skip
 
 
-def evaluator() -> Evaluator:
-    return Evaluator(policy_for=lambda _: POLICY, alarm_line_for=lambda _: LOG10_LINE, statistics={})
+def evaluator() -> DriftEvaluator:
+    return DriftEvaluator(policy_for=lambda _: POLICY, alarm_line_for=lambda _: LOG10_LINE, statistics={})
 
 
 def test_a_stored_cycle_goes_on() -> None:
@@ -44,7 +46,7 @@ def test_a_stored_cycle_goes_on() -> None:
     assert len(state.days) == 2
     first.clear_changed_cycles()
     assert first.changed_cycles() == []
-    stored = decode(encode(state), CycleState)
+    stored = decode_record(encode_record(state), CycleState)
     assert plain(stored.days[0]) == plain(state.days[0])
     again.restore(STREAM, first.state(STREAM))
     again.restore_cycle(STREAM, stored)
@@ -73,22 +75,22 @@ def test_a_stream_that_is_removed_forgets_its_cycle() -> None:
 def test_days_are_those_of_the_time_zone_also_when_its_clocks_change() -> None:
     hour_ns = 3_600 * 10**9
     winter_ns, summer_ns = (int(datetime(2026, month, 15, tzinfo=UTC).timestamp()) * 10**9 for month in (1, 7))
-    assert [offset_ns("Europe/Berlin", time_ns) // hour_ns for time_ns in (winter_ns, summer_ns)] == [1, 2]
-    assert offset_ns("Asia/Kolkata", winter_ns) == 11 * hour_ns // 2
-    assert offset_ns("America/New_York", summer_ns) == -4 * hour_ns
-    assert offset_ns("", winter_ns) == 0
+    assert [compute_utc_offset_ns("Europe/Berlin", time_ns) // hour_ns for time_ns in (winter_ns, summer_ns)] == [1, 2]
+    assert compute_utc_offset_ns("Asia/Kolkata", winter_ns) == 11 * hour_ns // 2
+    assert compute_utc_offset_ns("America/New_York", summer_ns) == -4 * hour_ns
+    assert compute_utc_offset_ns("", winter_ns) == 0
 
 
 def test_a_stream_with_a_time_zone_counts_its_days_by_it() -> None:
     policy = replace(POLICY, time_zone="Australia/Sydney")
-    judged = Evaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: LOG10_LINE, statistics={})
+    judged = DriftEvaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: LOG10_LINE, statistics={})
     for pane in range(3 * PANES):
         judged.evaluate([window(pane)])
     ((_, state),) = judged.changed_cycles()
     # It began at ten or eleven in the morning of the first day, so the first whole day is the next one.
     assert state.time_zone == "Australia/Sydney"
     assert [day.day for day in state.days] == [MONDAY + 1, MONDAY + 2]
-    assert state.first_ns == MONDAY * DAY_NS + offset_ns("Australia/Sydney", MONDAY * DAY_NS)
+    assert state.first_ns == MONDAY * DAY_NS + compute_utc_offset_ns("Australia/Sydney", MONDAY * DAY_NS)
 
 
 def test_another_time_zone_begins_the_cycle_anew() -> None:
@@ -96,7 +98,7 @@ def test_another_time_zone_begins_the_cycle_anew() -> None:
     for pane in range(3 * PANES):
         judged.evaluate([window(pane)])
     ((_, state),) = judged.changed_cycles()
-    moved = Evaluator(
+    moved = DriftEvaluator(
         policy_for=lambda _: replace(POLICY, time_zone="Asia/Tokyo"),
         alarm_line_for=lambda _: LOG10_LINE, statistics={},
     )  # fmt: skip

@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.cycle import DAY_NS, start_cycle
 from otel_mlmon.processor.detect.cycles import inherit_days
-from otel_mlmon.processor.detect.evaluator import Evaluator
-from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.detect.evaluator import DriftEvaluator
+from otel_mlmon.processor.detect.score import DriftScore
 from otel_mlmon.processor.detect.state import CycleDay, CycleState
-from otel_mlmon.processor.state.repository import decode, encode
-from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
+from otel_mlmon.processor.state.repository import decode_record, encode_record
+from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, StreamKey, StreamWindow
 from otel_mlmon.types import ModelKey
 from tests.support.cycles import LOG10_LINE, MONDAY, PANES, POLICY, traffic
 
 LENGTH_NS = DAY_NS // PANES
-CLASSES = Bins(names=tuple("abcd"), is_ordered=False)
+CLASSES = HistogramBins(names=tuple("abcd"), is_ordered=False)
 
 
-def deploy_daily(*, days: int, shift: float = 0.0, shifted_from: int = 0) -> dict[int, list[Score]]:
+def deploy_daily(*, days: int, shift: float = 0.0, shifted_from: int = 0) -> dict[int, list[DriftScore]]:
     """Traffic with a cycle of ±.10 whose model is deployed anew each noon; the scores by day.
 
     Each version learns its reference from the hour after noon, so no version is two days old.
@@ -28,8 +28,8 @@ def deploy_daily(*, days: int, shift: float = 0.0, shifted_from: int = 0) -> dic
     counts = traffic(
         "daily", streams=1, days=days, seed=5, amplitude=0.10, shift=shift, shifted_from=shifted_from
     )[0].reshape(-1, 4)  # fmt: skip
-    evaluator = Evaluator(policy_for=lambda _: POLICY, alarm_line_for=lambda _: LOG10_LINE)
-    scores: dict[int, list[Score]] = {day: [] for day in range(days)}
+    evaluator = DriftEvaluator(policy_for=lambda _: POLICY, alarm_line_for=lambda _: LOG10_LINE)
+    scores: dict[int, list[DriftScore]] = {day: [] for day in range(days)}
     learned, reference, version, first_ns = np.zeros(4, dtype=np.int64), None, 0, 0
     for pane, row in enumerate(counts):
         start_ns = MONDAY * DAY_NS + pane * LENGTH_NS
@@ -40,9 +40,9 @@ def deploy_daily(*, days: int, shift: float = 0.0, shifted_from: int = 0) -> dic
             first_ns = first_ns or start_ns + LENGTH_NS
             learned = learned + row
             if learned.sum() >= 5_000:
-                reference = Reference(bins=CLASSES, counts=learned, origin="learned", first_ns=first_ns)
+                reference = ReferenceCounts(bins=CLASSES, counts=learned, origin="learned", first_ns=first_ns)
             continue
-        window = Window(
+        window = StreamWindow(
             stream=StreamKey(ModelKey("shop", str(version)), "prediction.label"), start_ns=start_ns,
             end_ns=start_ns + LENGTH_NS, reference=reference, pane=row, rolling=row, rolling_start_ns=start_ns,
         )  # fmt: skip
@@ -75,12 +75,14 @@ def cycle_of(counts: NDArray[np.int64], names: tuple[str, ...]) -> CycleState:
 
 def test_classes_are_the_same_by_name_and_a_new_one_is_always_as_frequent() -> None:
     before = cycle_of(np.array([[60, 30, 10], [30, 60, 10]]), ("a", "b", "old"))
-    reference = Reference(bins=Bins(names=("b", "a", "new"), is_ordered=False), counts=np.array([45, 45, 10]))
+    reference = ReferenceCounts(
+        bins=HistogramBins(names=("b", "a", "new"), is_ordered=False), counts=np.array([45, 45, 10])
+    )
     state = start_cycle(MONDAY * DAY_NS, reference.bins.names)
-    inherit_days(state, Bins(names=("a", "b", "old"), is_ordered=False), before, reference)
+    inherit_days(state, HistogramBins(names=("a", "b", "old"), is_ordered=False), before, reference)
     assert [day.counts.tolist() for day in state.inherited] == [[[30, 60, 10], [60, 30, 10]]]
     assert state.slots == 2
-    assert decode(encode(state), CycleState).inherited[0].counts.tolist() == [[30, 60, 10], [60, 30, 10]]
+    assert decode_record(encode_record(state), CycleState).inherited[0].counts.tolist() == [[30, 60, 10], [60, 30, 10]]
 
 
 @pytest.mark.parametrize(
@@ -88,16 +90,18 @@ def test_classes_are_the_same_by_name_and_a_new_one_is_always_as_frequent() -> N
     [((1.0, 2.0), [10, 20, 70, 5]), ((1.5, 2.0), [20, 10, 70, 5]), ((2.0, 2.5), [30, 35, 35, 5])],
 )
 def test_ordered_bins_get_what_lies_between_their_edges(edges: tuple[float, ...], expected: list[int]) -> None:
-    old = Bins(names=("< 1", "1 … 2", "> 2", "missing"), is_ordered=True, edges=(1.0, 2.0))
+    old = HistogramBins(names=("< 1", "1 … 2", "> 2", "missing"), is_ordered=True, edges=(1.0, 2.0))
     before = cycle_of(np.array([[10, 20, 70, 5]]), old.names)
-    bins = Bins(names=("low", "middle", "high", "missing"), is_ordered=True, edges=edges)
+    bins = HistogramBins(names=("low", "middle", "high", "missing"), is_ordered=True, edges=edges)
     state = start_cycle(MONDAY * DAY_NS, bins.names)
-    inherit_days(state, old, before, Reference(bins=bins, counts=np.array([30, 30, 40, 5])))
+    inherit_days(state, old, before, ReferenceCounts(bins=bins, counts=np.array([30, 30, 40, 5])))
     assert state.inherited[0].counts.tolist() == [expected]
 
 
 def test_another_kind_of_values_has_nothing_in_common() -> None:
-    old = Bins(names=("< 1", "> 1"), is_ordered=True, edges=(1.0,))
+    old = HistogramBins(names=("< 1", "> 1"), is_ordered=True, edges=(1.0,))
     state = start_cycle(MONDAY * DAY_NS, CLASSES.names)
-    inherit_days(state, old, cycle_of(np.array([[1, 2]]), old.names), Reference(bins=CLASSES, counts=np.ones(4, int)))
+    inherit_days(
+        state, old, cycle_of(np.array([[1, 2]]), old.names), ReferenceCounts(bins=CLASSES, counts=np.ones(4, int))
+    )
     assert state.inherited == []

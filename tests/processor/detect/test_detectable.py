@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from benchmarks.drift.detectable import Cell, compare_ratios, compare_shifts
 from otel_mlmon.processor.detect.detectable import (
-    Detectable,
-    Setting,
+    DetectableShift,
+    DetectionSetting,
     compute_shifts,
     describe_detectable,
     describe_weakness,
     find_even_share,
-    find_weaknesses,
+    find_weakness_reasons,
 )
 
 FACTOR = 1.2
@@ -35,10 +35,10 @@ def setting(
     items: float = 86_400.0,
     log_line: float = 22.0,
     bins: int = 4,
-) -> Setting:
+) -> DetectionSetting:
     """One stream, all of whose bins are alike."""
     numbers = (share, tolerance, bins / (4.0 * size), size, effect, items, log_line)
-    return Setting(*(np.array([number]) for number in numbers))
+    return DetectionSetting(*(np.array([number]) for number in numbers))
 
 
 def shift(**arguments: float) -> float:
@@ -124,20 +124,20 @@ def test_the_main_reason(arguments: dict[str, float], weakness: str | None) -> N
     one = setting(**arguments)  # type: ignore[arg-type]
     no, yes = np.array([False]), np.array([True])
     shifts, maximum = compute_shifts(one), np.array([0.15])
-    assert find_weaknesses(shifts, one, maximum, is_one_value=no, is_unknown_day=no) == [weakness]
-    assert find_weaknesses(shifts, one, maximum, is_one_value=no, is_unknown_day=yes) == ["unknown_day"]
-    assert find_weaknesses(shifts, one, maximum, is_one_value=yes, is_unknown_day=yes) == ["one_value"]
+    assert find_weakness_reasons(shifts, one, maximum, is_one_value=no, is_unknown_day=no) == [weakness]
+    assert find_weakness_reasons(shifts, one, maximum, is_one_value=no, is_unknown_day=yes) == ["unknown_day"]
+    assert find_weakness_reasons(shifts, one, maximum, is_one_value=yes, is_unknown_day=yes) == ["one_value"]
 
 
 def test_words() -> None:
     nan = math.nan
-    fine = Detectable(0.0623, 3.14, 0.009, 86_400.0, nan, 0.15, None)
+    fine = DetectableShift(0.0623, 3.14, 0.009, 86_400.0, nan, 0.15, None)
     assert describe_detectable(fine) == (
         "a shift of 6.2 % of the values would be found within a day, a rare one at 3.1 times its share, "
         "a new one at 0.9 %"
     )
     assert describe_weakness(fine, design_effect=1.0, reference_count=5_000) == ("", "")
-    blind = Detectable(nan, nan, nan, 1_200.0, nan, 0.15, "bursts")
+    blind = DetectableShift(nan, nan, nan, 1_200.0, nan, 0.15, "bursts")
     assert describe_weakness(blind, design_effect=36.4, reference_count=5_000, span="in a day of this data") == (
         "its values come in bursts (φ 36), and 1 200 come a day: no shift, however large, would be found in a "
         "day of this data",

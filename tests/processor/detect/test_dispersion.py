@@ -12,11 +12,11 @@ from otel_mlmon.processor.detect.dispersion import (
     AVERAGED,
     MAX_DIFFERENCES,
     combine_levels,
-    degrees_of_freedom,
-    level_coefficients,
-    trimmed_divisors,
-    trimmed_mean_of_chi_squared,
-    trimmed_means,
+    compute_degrees_of_freedom,
+    compute_level_coefficients,
+    compute_trimmed_chi_squared_mean,
+    compute_trimmed_divisors,
+    compute_trimmed_means,
 )
 
 
@@ -25,7 +25,7 @@ from otel_mlmon.processor.detect.dispersion import (
 def test_trimmed_mean_against_numerical_integration(freedom: float, share: float) -> None:
     points = (np.arange(200_000) + 0.5) / 200_000 * share
     expected = float(chi2.ppf(points, freedom).mean()) / freedom
-    assert float(trimmed_mean_of_chi_squared(freedom, np.array([share]))[0]) == pytest.approx(expected, rel=1e-4)
+    assert float(compute_trimmed_chi_squared_mean(freedom, np.array([share]))[0]) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("shares", [[0.4, 0.3, 0.2, 0.1], [0.5, 0.5], [0.99, 0.01], [1 / 3] * 3])
@@ -33,11 +33,11 @@ def test_degrees_of_freedom_are_those_of_the_eigenvalues(shares: list[float]) ->
     r = np.array(shares)
     eigenvalues = np.linalg.eigvalsh(np.diag(r) - np.outer(r, r))
     expected = eigenvalues.sum() ** 2 / (eigenvalues**2).sum()
-    assert degrees_of_freedom(r) == pytest.approx(float(expected), rel=1e-9)
+    assert compute_degrees_of_freedom(r) == pytest.approx(float(expected), rel=1e-9)
 
 
 def test_a_constant_stream_has_one_degree_of_freedom() -> None:
-    assert degrees_of_freedom(np.array([1.0])) == 1.0
+    assert compute_degrees_of_freedom(np.array([1.0])) == 1.0
 
 
 def test_an_eighth_begun_is_left_out() -> None:
@@ -50,15 +50,15 @@ def test_the_trimmed_mean_by_hand() -> None:
     differences[0, -8:] = [1, 2, 3, 4, 100, 5, 6, 7]
     differences[1, -9:] = [9, 8, 7, 6, 5, 4, 3, 2, 1]
     counts = np.array([8, 9])
-    divisors = np.array([trimmed_divisors(2.7)[count] for count in counts])
-    assert divisors[0] == pytest.approx(7 * trimmed_mean_of_chi_squared(2.7, np.array([(7 + 1 / 3) / 8]))[0])
-    assert divisors[1] == pytest.approx(7 * trimmed_mean_of_chi_squared(2.7, np.array([(7 + 1 / 3) / 9]))[0])
-    assert trimmed_means(differences, counts, divisors) == pytest.approx([28 / divisors[0], 28 / divisors[1]])
+    divisors = np.array([compute_trimmed_divisors(2.7)[count] for count in counts])
+    assert divisors[0] == pytest.approx(7 * compute_trimmed_chi_squared_mean(2.7, np.array([(7 + 1 / 3) / 8]))[0])
+    assert divisors[1] == pytest.approx(7 * compute_trimmed_chi_squared_mean(2.7, np.array([(7 + 1 / 3) / 9]))[0])
+    assert compute_trimmed_means(differences, counts, divisors) == pytest.approx([28 / divisors[0], 28 / divisors[1]])
 
 
 def test_coefficients_by_hand() -> None:
     """Levels of 7, 8, 8 and 64 differences: the first has no estimate, the second has none below it."""
-    (coefficients,) = level_coefficients(np.array([[7, 8, 8, 64]]), np.array([2.5]))
+    (coefficients,) = compute_level_coefficients(np.array([[7, 8, 8, 64]]), np.array([2.5]))
     freedom = [0.8 * 2.5 * differences for differences in (7, 8, 24, 80)]
     exponents = [2.0 * math.log(1e4) / h for h in freedom]
     assert coefficients.tolist() == [
@@ -70,7 +70,7 @@ def test_coefficients_by_hand() -> None:
 
 
 def test_a_level_without_differences_is_finite() -> None:
-    (coefficients,) = level_coefficients(np.zeros((1, 2), dtype=np.int64), np.array([1.0]))
+    (coefficients,) = compute_level_coefficients(np.zeros((1, 2), dtype=np.int64), np.array([1.0]))
     assert coefficients[:2].tolist() == [[0.0, 0.0], pytest.approx([0.4, 0.4])]
 
 
@@ -102,12 +102,12 @@ def combine_by_hand(
     ],
 )
 def test_levels_are_combined_as_written(estimates: list[float], counts: list[int]) -> None:
-    coefficients = level_coefficients(np.array([counts]), np.array([2.5]))
+    coefficients = compute_level_coefficients(np.array([counts]), np.array([2.5]))
     phi, divisor = combine_levels(np.array([estimates]), coefficients)
     assert (float(phi[0]), float(divisor[0])) == pytest.approx(combine_by_hand(estimates, coefficients[0]), rel=1e-12)
 
 
 def test_nothing_known_is_independence() -> None:
-    coefficients = level_coefficients(np.zeros((1, 3), dtype=np.int64), np.array([2.5]))
+    coefficients = compute_level_coefficients(np.zeros((1, 3), dtype=np.int64), np.array([2.5]))
     phi, divisor = combine_levels(np.full((1, 3), 77.0), coefficients)
     assert (phi.tolist(), divisor.tolist()) == ([1.0], [1.0])

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from otel_mlmon import semconv
 from otel_mlmon.internal_events import JOURNAL
 from otel_mlmon.processor.detect.alternatives import Direction
-from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy, Threshold
-from otel_mlmon.processor.detect.score import Score, Statistics, ThresholdVerdict
+from otel_mlmon.processor.detect.score import DriftScore, Statistics, ThresholdVerdict
 from otel_mlmon.processor.detect.state import StreamState
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
-from otel_mlmon.processor.state.repository import decode, encode
-from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
+from otel_mlmon.processor.state.repository import decode_record, encode_record
+from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, StreamKey, StreamWindow
 from otel_mlmon.types import ModelKey
 from tests.support.evidence import plain
 
@@ -26,9 +26,11 @@ LABELS = StreamKey(ModelKey("digits", "1"), "prediction.label")
 OTHER = StreamKey(ModelKey("digits", "2"), "prediction.label")
 SHARES = np.array([0.4, 0.3, 0.2, 0.1])
 MOVED = np.array([0.1, 0.2, 0.3, 0.4])
-BINS = Bins(names=("a", "b", "c", "d"), is_ordered=False)
-REFERENCE = Reference(bins=BINS, counts=np.array([4_000, 3_000, 2_000, 1_000]))
-ORDERED = Reference(bins=Bins(names=("low", "middle", "high", "top"), is_ordered=True), counts=REFERENCE.counts)
+BINS = HistogramBins(names=("a", "b", "c", "d"), is_ordered=False)
+REFERENCE = ReferenceCounts(bins=BINS, counts=np.array([4_000, 3_000, 2_000, 1_000]))
+ORDERED = ReferenceCounts(
+    bins=HistogramBins(names=("low", "middle", "high", "top"), is_ordered=True), counts=REFERENCE.counts
+)
 LINE = 6.8
 POLICY = DetectionPolicy(tolerance=0.02, direction="both")
 
@@ -43,7 +45,7 @@ class Bench:
     queries: list[StreamKey] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.evaluator = Evaluator(
+        self.evaluator = DriftEvaluator(
             policy_for=self.policy_for, alarm_line_for=self.alarm_line, statistics=self.statistics
         )
 
@@ -55,13 +57,13 @@ class Bench:
         self.watched.append(streams)
         return LINE
 
-    def score(self, pane: Window) -> Score:
+    def score(self, pane: StreamWindow) -> DriftScore:
         """The score of the only window."""
         ((scored, score),) = self.evaluator.evaluate([pane])
         assert scored is pane
         return score
 
-    def measure(self, pane: Window) -> Statistics:
+    def measure(self, pane: StreamWindow) -> Statistics:
         """The statistics of one rolling window."""
         assert pane.reference is not None
         (statistics,) = self.evaluator.measure([(pane.reference, pane.rolling)])
@@ -69,7 +71,7 @@ class Bench:
 
     def feed(
         self, shares: NDArray[np.float64], panes: int, *, seed: int = 0, start: int = 0, stream: StreamKey = LABELS
-    ) -> list[Score]:
+    ) -> list[DriftScore]:
         counts = np.random.default_rng(seed).multinomial(200, shares, size=panes)
         return [
             self.score(window(pane, stream=stream, end=(start + index + 1) * 10)) for index, pane in enumerate(counts)
@@ -77,9 +79,9 @@ class Bench:
 
 
 def window(
-    pane: NDArray[np.int64], *, stream: StreamKey = LABELS, reference: Reference | None = REFERENCE, end: int = 10
-) -> Window:
-    return Window(
+    pane: NDArray[np.int64], *, stream: StreamKey = LABELS, reference: ReferenceCounts | None = REFERENCE, end: int = 10
+) -> StreamWindow:
+    return StreamWindow(
         stream=stream,
         start_ns=end - 10,
         end_ns=end,
@@ -99,7 +101,7 @@ def faults() -> int:
 def test_learning() -> None:
     bench = Bench()
     score = bench.score(window(np.array([4, 1]), reference=None))
-    assert score == Score(
+    assert score == DriftScore(
         state="learning", log10_evidence=0.0, log10_alarm_line=LINE, reference_count=123, current_count=10
     )
     assert score.margin == -math.inf
@@ -138,11 +140,11 @@ def test_only_a_window_that_a_threshold_judges_is_measured_at_once() -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        Reference(bins=BINS, counts=np.array([4_001, 3_000, 2_000, 1_000])),
-        Reference(bins=Bins(names=("a", "b", "c", "e"), is_ordered=False), counts=REFERENCE.counts),
+        ReferenceCounts(bins=BINS, counts=np.array([4_001, 3_000, 2_000, 1_000])),
+        ReferenceCounts(bins=HistogramBins(names=("a", "b", "c", "e"), is_ordered=False), counts=REFERENCE.counts),
     ],
 )
-def test_another_reference_starts_anew(changed: Reference) -> None:
+def test_another_reference_starts_anew(changed: ReferenceCounts) -> None:
     bench = Bench()
     bench.feed(SHARES, 20)
     assert bench.feed(MOVED, 5)[-1].state == "drift"
@@ -153,7 +155,7 @@ def test_another_reference_starts_anew(changed: Reference) -> None:
 def test_an_equal_reference_does_not() -> None:
     bench = Bench()
     bench.feed(SHARES, 20)
-    equal = Reference(bins=Bins(names=BINS.names, is_ordered=False), counts=REFERENCE.counts.copy())
+    equal = ReferenceCounts(bins=HistogramBins(names=BINS.names, is_ordered=False), counts=REFERENCE.counts.copy())
     assert bench.score(window(np.array([4, 3, 2, 1]), reference=equal)).state == "ok"
 
 
@@ -162,7 +164,7 @@ def test_an_equal_reference_does_not() -> None:
     [DetectionPolicy(tolerance=0.03, direction="both"), DetectionPolicy(tolerance=0.02, direction="up")],
 )
 @pytest.mark.parametrize("reference", [REFERENCE, ORDERED])
-def test_another_policy_starts_anew(policy: DetectionPolicy, reference: Reference) -> None:
+def test_another_policy_starts_anew(policy: DetectionPolicy, reference: ReferenceCounts) -> None:
     """Also where the bins are others of the same values, which keep their evidence otherwise."""
     former, bench = Bench(), Bench(policies={LABELS: policy})
     former.feed(SHARES, 20)
@@ -175,7 +177,7 @@ def test_restored_is_uninterrupted() -> None:
     uninterrupted, former, bench = Bench(), Bench(), Bench()
     uninterrupted.feed(SHARES, 20)
     former.feed(SHARES, 20)
-    bench.evaluator.restore(LABELS, decode(encode(former.evaluator.state(LABELS)), StreamState))
+    bench.evaluator.restore(LABELS, decode_record(encode_record(former.evaluator.state(LABELS)), StreamState))
     assert bench.feed(MOVED, 10, start=20) == uninterrupted.feed(MOVED, 10, start=20)
     assert plain(bench.evaluator.state(LABELS)) == plain(uninterrupted.evaluator.state(LABELS))
 
@@ -215,7 +217,7 @@ def test_a_stream_without_a_policy_is_not_evaluated() -> None:
     bench = Bench(policies={OTHER: None})
     windows = [window(np.array([4, 3, 2, 1]), stream=stream) for stream in (OTHER, LABELS, OTHER)]
     assert [scored.stream for scored, _ in bench.evaluator.evaluate(windows)] == [LABELS]
-    assert bench.evaluator.policy(OTHER) is None
+    assert bench.evaluator.find_detection_policy(OTHER) is None
     assert bench.watched == [1]
 
 
@@ -223,7 +225,7 @@ def test_a_policy_is_asked_for_once_until_the_stream_is_forgotten() -> None:
     bench = Bench()
     bench.feed(SHARES, 3)
     bench.feed(SHARES, 3, stream=OTHER)
-    assert bench.evaluator.policy(LABELS) == POLICY
+    assert bench.evaluator.find_detection_policy(LABELS) == POLICY
     assert bench.queries == [LABELS, OTHER]
     bench.evaluator.remove_stream(LABELS)
     bench.feed(SHARES, 1)
@@ -264,14 +266,14 @@ def test_a_bad_pane_keeps_its_evidence_and_stops_no_other() -> None:
 def test_a_bad_reference_is_as_if_there_was_none() -> None:
     bench = Bench()
     bench.feed(SHARES, 20)
-    impossible = Reference(bins=BINS, counts=np.array([1, 2, 3, -4]))
+    impossible = ReferenceCounts(bins=BINS, counts=np.array([1, 2, 3, -4]))
     score = bench.score(window(np.array([1, 2, 3, 4]), reference=impossible))
     assert (score.state, score.is_calibrating, score.reference_count) == ("learning", False, 2)
     assert LABELS not in bench.evaluator.streams()
 
 
 def test_an_empty_pane_and_an_empty_reference() -> None:
-    empty = Reference(bins=BINS, counts=np.zeros(4, dtype=np.int64))
+    empty = ReferenceCounts(bins=BINS, counts=np.zeros(4, dtype=np.int64))
     bench = Bench(policies={LABELS: DetectionPolicy(tolerance=0.02, direction="down")})
     pane = window(np.zeros(4, dtype=np.int64), reference=empty)
     score = bench.score(pane)
@@ -288,8 +290,9 @@ def test_together_is_one_by_one() -> None:
         bins = (2, 4, 10)[index % 3]
         names = tuple(str(number) for number in range(bins))
         stream = StreamKey(ModelKey("m", str(index)), "input.x")
-        references[stream] = Reference(
-            bins=Bins(names=names, is_ordered=index % 2 == 0), counts=rng.multinomial(5_000, np.full(bins, 1 / bins))
+        references[stream] = ReferenceCounts(
+            bins=HistogramBins(names=names, is_ordered=index % 2 == 0),
+            counts=rng.multinomial(5_000, np.full(bins, 1 / bins)),
         )
         direction: Direction = ("both", "up", "down")[index % 4 % 3]
         for bench in (together, alone):
@@ -347,7 +350,7 @@ def test_thresholds_are_judged_on_the_rolling_window() -> None:
 @pytest.mark.parametrize("coarser", [[4_000, 6_000], [4_000, 3_500, 1_500, 1_000]])
 def test_other_bins_of_the_same_values_keep_the_evidence(coarser: list[int]) -> None:
     names = tuple(f"cut {index}" for index in range(len(coarser)))
-    rebinned = Reference(bins=Bins(names=names, is_ordered=True), counts=np.array(coarser))
+    rebinned = ReferenceCounts(bins=HistogramBins(names=names, is_ordered=True), counts=np.array(coarser))
     bench = Bench()
     for number in range(20):
         former = bench.score(window(np.array([400, 300, 200, 100]), reference=ORDERED, end=number * 10 + 10))
@@ -366,13 +369,13 @@ def test_other_bins_of_the_same_values_keep_the_evidence(coarser: list[int]) -> 
 @pytest.mark.parametrize(
     "other",
     [
-        Reference(bins=Bins(names=("x", "y", "z", "w"), is_ordered=False), counts=REFERENCE.counts),
-        Reference(bins=Bins(names=("x", "y", "z", "w"), is_ordered=True), counts=REFERENCE.counts + 1),
-        Reference(bins=ORDERED.bins, counts=REFERENCE.counts[::-1]),
+        ReferenceCounts(bins=HistogramBins(names=("x", "y", "z", "w"), is_ordered=False), counts=REFERENCE.counts),
+        ReferenceCounts(bins=HistogramBins(names=("x", "y", "z", "w"), is_ordered=True), counts=REFERENCE.counts + 1),
+        ReferenceCounts(bins=ORDERED.bins, counts=REFERENCE.counts[::-1]),
     ],
     ids=["not ordered", "other values", "same names"],
 )
-def test_what_is_not_the_same_values_in_other_bins_starts_anew(other: Reference) -> None:
+def test_what_is_not_the_same_values_in_other_bins_starts_anew(other: ReferenceCounts) -> None:
     bench = Bench()
     for number in range(20):
         former = bench.score(window(np.array([400, 300, 200, 100]), reference=ORDERED, end=number * 10 + 10))

@@ -12,7 +12,7 @@ from scipy.special import betaln, xlogy
 from scipy.stats import dirichlet_multinomial, multinomial
 
 from otel_mlmon.errors import BinMismatchError
-from otel_mlmon.processor.detect.alternatives import HALF_LIVES_ITEMS, TILTS, Direction, alternatives_of
+from otel_mlmon.processor.detect.alternatives import HALF_LIVES_ITEMS, TILTS, Direction, build_alternatives
 from otel_mlmon.processor.detect.evidence import CAP, EvidenceBank
 from otel_mlmon.types import Counts
 from tests.support.evidence import Evidence, plain
@@ -52,7 +52,9 @@ def items_to_alarm(evidence: Evidence, shares: NDArray[np.float64], pane: int, s
 def best_move(up: int, down: int, most: float) -> float:
     """Log of the largest weighted bet on the first of two bins, of which at most `most` is in it."""
     z = -np.log(most * np.exp(TILTS) + 1.0 - most)
-    return float((up * TILTS + (up + down) * z).max()) + math.log(0.75 / (2 * alternatives_of(2, "both").count))
+    return float((up * TILTS + (up + down) * z).max()) + math.log(
+        0.75 / (2 * build_alternatives(2, "both").alternative_count)
+    )
 
 
 def universal(pane: Counts, edge: float) -> float:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from otel_mlmon.processor.detect.alternatives import TILTS, Direction, alternatives_of
+from otel_mlmon.processor.detect.alternatives import TILTS, Direction, build_alternatives
 from otel_mlmon.processor.detect.evidence import MAX_PANE_ITEMS, EvidenceBank
 from otel_mlmon.types import Counts, Floats
 from tests.support.evidence import Evidence
@@ -77,13 +77,13 @@ def test_every_number_is_the_oracles(bins: int, direction: Direction, tolerance:
 @pytest.mark.parametrize("bins", [2, 3, 5, 10, 11])
 @pytest.mark.parametrize("direction", ["both", "up", "down"])
 def test_the_dictionary_is_as_it_is_described(bins: int, direction: Direction) -> None:
-    alternatives = alternatives_of(bins, direction)
+    alternatives = build_alternatives(bins, direction)
     pairs = [
         (frozenset(np.flatnonzero(gain).tolist()), frozenset(np.flatnonzero(loss).tolist()))
         for gain, loss in zip(alternatives.gain_sets, alternatives.loss_sets, strict=True)
     ]
     assert pairs == list(pairs_of(bins, direction))
-    assert alternatives.count == len(pairs) * TILTS.size
+    assert alternatives.alternative_count == len(pairs) * TILTS.size
 
 
 def standing(log_e: float = 3.0, *, is_drift: bool = False, component: int = 0) -> Evidence:

@@ -7,18 +7,20 @@ import pytest
 
 from otel_mlmon import semconv
 from otel_mlmon.internal_events import JOURNAL
-from otel_mlmon.processor.detect.counts import Samples, samples_of
+from otel_mlmon.processor.detect.counts import Samples, build_samples
 from otel_mlmon.processor.detect.measure import measure_windows
 from otel_mlmon.processor.detect.score import Statistics
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Measurement
-from otel_mlmon.processor.window.window import Bins, Reference
+from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts
 
-CLASSES = Reference(
-    bins=Bins(names=("a", "b", "c", "d"), is_ordered=False), counts=np.array([4_000, 3_000, 2_000, 1_000])
+CLASSES = ReferenceCounts(
+    bins=HistogramBins(names=("a", "b", "c", "d"), is_ordered=False), counts=np.array([4_000, 3_000, 2_000, 1_000])
 )
-RANGES = Reference(bins=Bins(names=("low", "middle", "high", "top"), is_ordered=True), counts=CLASSES.counts)
-FEW = Reference(bins=Bins(names=("x", "y"), is_ordered=False), counts=np.array([70, 30]))
+RANGES = ReferenceCounts(
+    bins=HistogramBins(names=("low", "middle", "high", "top"), is_ordered=True), counts=CLASSES.counts
+)
+FEW = ReferenceCounts(bins=HistogramBins(names=("x", "y"), is_ordered=False), counts=np.array([70, 30]))
 COUNTS = np.array([20, 40, 60, 80])
 
 
@@ -28,11 +30,11 @@ def faults() -> int:
 
 
 @pytest.mark.parametrize("reference", [CLASSES, RANGES])
-def test_every_statistic_that_means_something_for_the_bins(reference: Reference) -> None:
+def test_every_statistic_that_means_something_for_the_bins(reference: ReferenceCounts) -> None:
     rows = {}
     for name, statistic in STATISTICS.load_all_plugins().items():
         if reference.bins.is_ordered or not statistic.needs_ordered_bins:
-            measurement = statistic.measure(samples_of(reference.counts, COUNTS))
+            measurement = statistic.measure(build_samples(reference.counts, COUNTS))
             p_value, noise = (
                 None if number is None else float(number) for number in (measurement.p_value, measurement.noise)
             )

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from otel_mlmon.processor.detect.detectable import DAY_NS, Detectable
-from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.detectable import DAY_NS, DetectableShift
+from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.window.window import Bins, Reference, ReferenceOrigin, StreamKey, Window
+from otel_mlmon.processor.detect.score import DriftScore
+from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, ReferenceOrigin, StreamKey, StreamWindow
 from otel_mlmon.types import Floats, ModelKey
 from tests.support.cycles import MONDAY
 
@@ -30,19 +30,21 @@ def run(
     has_cycles: bool = False,
     first_day: int = MONDAY,
     policy: DetectionPolicy | None = None,
-) -> tuple[Score, Detectable]:
+) -> tuple[DriftScore, DetectableShift]:
     """The last score of quiet panes of ten minutes, with what it states."""
     chosen = policy or DetectionPolicy(tolerance=0.02, direction="both")
-    evaluator = Evaluator(policy_for=lambda _: chosen, alarm_line_for=lambda _: LINE, has_cycles=has_cycles)
-    known = Reference(
-        bins=Bins(names=tuple("abcd"[: len(reference)]), is_ordered=False), counts=np.array(reference), origin=origin
+    evaluator = DriftEvaluator(policy_for=lambda _: chosen, alarm_line_for=lambda _: LINE, has_cycles=has_cycles)
+    known = ReferenceCounts(
+        bins=HistogramBins(names=tuple("abcd"[: len(reference)]), is_ordered=False),
+        counts=np.array(reference),
+        origin=origin,
     )
     rng = np.random.default_rng(7)
     start_ns = first_day * DAY_NS
     for pane in range(panes):
         counts = rng.multinomial(per_pane, shares)
         begin_ns = start_ns + pane * MINUTES_10_NS
-        window = Window(
+        window = StreamWindow(
             stream=STREAM, start_ns=begin_ns, end_ns=begin_ns + MINUTES_10_NS, reference=known, pane=counts,
             rolling=counts, rolling_start_ns=begin_ns,
         )  # fmt: skip
@@ -111,7 +113,7 @@ def test_a_kind_of_day_that_is_not_known_is_weak(first_day: int, days: float, we
 def test_what_drifts_or_learns_is_called_so() -> None:
     _, detectable = run(reference=(40, 30, 20, 10))
     for state in ("learning", "drift", "no_data"):
-        score = Score(state=state, log10_evidence=0.0, log10_alarm_line=LINE)
+        score = DriftScore(state=state, log10_evidence=0.0, log10_alarm_line=LINE)
         assert score.with_detectable(detectable).state == state
 
 
@@ -124,11 +126,11 @@ def test_no_stream_is_ok_for_more_than_a_day_while_twice_what_it_states_goes_uns
     shares = np.maximum(rng.dirichlet(np.full(bins, 2.0)), 0.02)
     shares /= shares.sum()
     names = tuple(map(str, range(bins)))
-    known = Reference(
-        bins=Bins(names=names, is_ordered=False), counts=rng.multinomial(5_000 // burst * 2, shares) * burst
+    known = ReferenceCounts(
+        bins=HistogramBins(names=names, is_ordered=False), counts=rng.multinomial(5_000 // burst * 2, shares) * burst
     )
     policy = DetectionPolicy(tolerance=0.02, direction="both")
-    evaluator = Evaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: LINE, has_cycles=has_cycles)
+    evaluator = DriftEvaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: LINE, has_cycles=has_cycles)
     moved, state, stated = shares, "", math.nan
     panes_a_day, days = 48, 5
     for pane in range(days * panes_a_day):
@@ -142,7 +144,7 @@ def test_no_stream_is_ok_for_more_than_a_day_while_twice_what_it_states_goes_uns
         present[top] += swing * min(1.0, float(moved[top].min()) / 0.06) * np.array([1.0, -1.0])
         counts = rng.multinomial(per_pane // burst, np.clip(present, 0.0, 1.0) / present.sum()) * burst
         start_ns = MONDAY * DAY_NS + pane * DAY_NS // panes_a_day
-        window = Window(
+        window = StreamWindow(
             stream=STREAM, start_ns=start_ns, end_ns=start_ns + DAY_NS // panes_a_day, reference=known, pane=counts,
             rolling=counts, rolling_start_ns=start_ns,
         )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from otel_mlmon.processor.detect.counts import samples_of
+from otel_mlmon.processor.detect.counts import build_samples
 from otel_mlmon.processor.detect.policy import Threshold
 from otel_mlmon.processor.detect.score import Statistics, ThresholdVerdict
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
@@ -73,7 +73,9 @@ def test_at_the_smallest_count_noise_is_half_of_the_threshold_at_most(name: str,
     shares = rng.dirichlet(np.full(bins, 5.0))
     count = Threshold(statistic=name, above=bound).min_count(bins)
     reference = np.broadcast_to(np.round(shares * 1e9), (400, bins))
-    values = STATISTICS.load_plugin(name).measure(samples_of(reference, rng.multinomial(count, shares, size=400))).value
+    values = (
+        STATISTICS.load_plugin(name).measure(build_samples(reference, rng.multinomial(count, shares, size=400))).value
+    )
     assert values.mean() <= bound / 2.0 * 1.05
     assert (values > bound).mean() <= 0.05 + 3.0 * (0.05 * 0.95 / 400) ** 0.5
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import gamma
 
 from otel_mlmon.processor.detect.evidence import DRIFT, EvidenceBank
-from otel_mlmon.processor.detect.rare_bins import TILTS, bounds
+from otel_mlmon.processor.detect.rare_bins import TILTS, compute_share_bounds
 from otel_mlmon.types import Counts, Floats
 from tests.support.evidence import Evidence, plain
 
@@ -61,19 +61,19 @@ def test_chance_and_small_changes_are_no_alarm(before: float, after: float) -> N
 
 def test_bounds_are_those_of_poisson_counts() -> None:
     counts = np.array([0.0, 3.0, 40.0, 400.0])
-    high, low = bounds(counts, np.array(10_000.0), np.array(1.0))
+    high, low = compute_share_bounds(counts, np.array(10_000.0), np.array(1.0))
     exact_high = 2 * gamma.ppf(0.9, counts + 1) / 10_000
     exact_low = gamma.ppf(0.1, counts[2:]) / 2 / 10_000
     assert high == pytest.approx(np.maximum(exact_high, [0.002, 0.001, 0.0, 0.0]), rel=0.01)
     assert low == pytest.approx([0.0, 0.0, *exact_low], rel=0.01)
-    bursty_high, bursty_low = bounds(counts, np.array(10_000.0), np.array(5.0))
+    bursty_high, bursty_low = compute_share_bounds(counts, np.array(10_000.0), np.array(5.0))
     assert (bursty_high >= high).all()
     assert (bursty_low <= low).all()
-    assert bounds(np.array([1.0]), np.array(1.0), np.array(1.0))[0].tolist() == [1.0]
+    assert compute_share_bounds(np.array([1.0]), np.array(1.0), np.array(1.0))[0].tolist() == [1.0]
 
 
 def test_no_share_within_its_interval_gains_on_average() -> None:
-    high, low = bounds(np.array([50.0]), np.array(10_000.0), np.array(1.5))
+    high, low = compute_share_bounds(np.array([50.0]), np.array(10_000.0), np.array(1.5))
     for share in np.linspace(low[0], high[0], 30).tolist():
         for tilt in TILTS.tolist():
             up = (1 + share * math.expm1(tilt)) / (1 + high[0] * math.expm1(tilt))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from otel_mlmon.processor.detect.score import Score, State, Statistics
+from otel_mlmon.processor.detect.score import DriftScore, State, Statistics
 
 
 def test_statistics_are_columns_of_rows() -> None:
@@ -22,4 +22,4 @@ def test_no_statistics() -> None:
 
 @pytest.mark.parametrize(("state", "margin"), [("learning", -math.inf), ("ok", -5.0), ("drift", -5.0)])
 def test_the_margin_is_the_evidence_over_the_line(state: State, margin: float) -> None:
-    assert Score(state=state, log10_evidence=2.0, log10_alarm_line=7.0).margin == margin
+    assert DriftScore(state=state, log10_evidence=2.0, log10_alarm_line=7.0).margin == margin

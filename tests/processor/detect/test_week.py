@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from otel_mlmon.processor.detect.week import WEEKDAYS, find_kinds, weekday_of
+from otel_mlmon.processor.detect.week import WEEKDAYS, compute_weekday, find_day_kinds
 
 MONDAY = 4
 """5 January 1970."""
@@ -71,14 +71,14 @@ WEEKEND = (0.0, 0.0, 0.0, 0.0, 0.0, 0.06, 0.06)
 )
 def test_two_kinds_are_found_with_the_hour_at_which_their_days_begin(moves: tuple[float, ...], begins: int) -> None:
     days, hours = draw(moves, begins=begins, days=15)
-    assert agreement(find_kinds(days, hours, min_items=1_000.0, has_zone=False), moves, begins) > NEAR
+    assert agreement(find_day_kinds(days, hours, min_items=1_000.0, has_zone=False), moves, begins) > NEAR
 
 
 @pytest.mark.parametrize("begins", [24, 10])
 def test_three_kinds_are_found(begins: int) -> None:
     moves = (0.0, 0.0, 0.0, 0.0, 0.0, 0.06, 0.12)
     days, hours = draw(moves, begins=begins, days=16)
-    kinds = find_kinds(days, hours, min_items=1_000.0, has_zone=False)
+    kinds = find_day_kinds(days, hours, min_items=1_000.0, has_zone=False)
     assert kinds.max() == 2
     assert agreement(kinds, moves, begins) > NEAR
 
@@ -86,15 +86,15 @@ def test_three_kinds_are_found(begins: int) -> None:
 def test_a_shape_of_the_day_of_its_own_makes_a_kind() -> None:
     days, hours = draw((0.0,) * 7)
     flat = np.random.default_rng(3).multinomial(3_600, SHARES, size=hours.shape[:2])
-    is_weekend = np.asarray(weekday_of(days)) >= 5
+    is_weekend = np.asarray(compute_weekday(days)) >= 5
     hours[is_weekend] = flat[is_weekend]
-    kinds = find_kinds(days, hours, min_items=1_000.0, has_zone=True)
+    kinds = find_day_kinds(days, hours, min_items=1_000.0, has_zone=True)
     assert kinds.tolist() == kinds_of(WEEKEND, 24)
 
 
 def test_where_the_zone_is_known_days_begin_at_midnight() -> None:
     days, hours = draw(WEEKEND, begins=12, days=15)
-    kinds = find_kinds(days, hours, min_items=1_000.0, has_zone=True)
+    kinds = find_day_kinds(days, hours, min_items=1_000.0, has_zone=True)
     assert (kinds == kinds[:, :1]).all()
 
 
@@ -102,7 +102,7 @@ def test_where_the_zone_is_known_days_begin_at_midnight() -> None:
 def test_a_week_without_a_pattern_is_one_kind(wave: float) -> None:
     """Independent days, and days that vary more than their items do."""
     found = [
-        find_kinds(*draw((0.0,) * 7, seed=seed, days=14, wave=wave), min_items=1_000.0, has_zone=False).max()
+        find_day_kinds(*draw((0.0,) * 7, seed=seed, days=14, wave=wave), min_items=1_000.0, has_zone=False).max()
         for seed in range(20)
     ]
     assert sum(count > 0 for count in found) <= 1
@@ -110,22 +110,24 @@ def test_a_week_without_a_pattern_is_one_kind(wave: float) -> None:
 
 @pytest.mark.parametrize("days", [2, 3, 5])
 def test_few_days_are_one_kind(days: int) -> None:
-    assert not find_kinds(*draw(WEEKEND, days=days), min_items=1_000.0, has_zone=False).any()
+    assert not find_day_kinds(*draw(WEEKEND, days=days), min_items=1_000.0, has_zone=False).any()
 
 
 def test_a_kind_of_too_few_items_is_none() -> None:
     days, hours = draw(WEEKEND)
-    assert not find_kinds(days, hours, min_items=hours.sum(), has_zone=False).any()
+    assert not find_day_kinds(days, hours, min_items=hours.sum(), has_zone=False).any()
 
 
 def test_days_that_are_missing_leave_the_others() -> None:
     days, hours = draw(WEEKEND, days=21)
     there = np.array([day for day in range(21) if day not in {2, 6, 9, 10}])
-    assert find_kinds(days[there], hours[there], min_items=1_000.0, has_zone=False).tolist() == kinds_of(WEEKEND, 24)
+    assert find_day_kinds(days[there], hours[there], min_items=1_000.0, has_zone=False).tolist() == kinds_of(
+        WEEKEND, 24
+    )
 
 
 def test_hours_without_items_say_nothing() -> None:
     days, hours = draw(WEEKEND)
     hours[:, :6] = 0.0
-    assert find_kinds(days, hours, min_items=1_000.0, has_zone=True).tolist() == kinds_of(WEEKEND, 24)
-    assert not find_kinds(days, 0.0 * hours, min_items=0.0, has_zone=False).any()
+    assert find_day_kinds(days, hours, min_items=1_000.0, has_zone=True).tolist() == kinds_of(WEEKEND, 24)
+    assert not find_day_kinds(days, 0.0 * hours, min_items=0.0, has_zone=False).any()

@@ -52,15 +52,15 @@ def test_a_weekday_is_known_that_was_there_twice_or_is_as_most() -> None:
 
 def test_the_shares_of_a_week_are_those_of_all_its_days() -> None:
     model = fit(build(14))
-    assert model.mean_shares() == pytest.approx((5 * WORK + 2 * REST) / 7_000, abs=0.003)
+    assert model.compute_mean_shares() == pytest.approx((5 * WORK + 2 * REST) / 7_000, abs=0.003)
 
 
 def test_laid_around_another_reference_it_keeps_its_shape() -> None:
     model = fit(build(14))
-    laid = model.lay_around(model.mean_shares(), np.array([0.5, 0.5]))
+    laid = model.shift_to_reference(model.compute_mean_shares(), np.array([0.5, 0.5]))
     odds = model.shares[..., 0] / model.shares[..., 1]
     laid_odds = laid.shares[..., 0] / laid.shares[..., 1]
-    base = model.mean_shares()
+    base = model.compute_mean_shares()
     assert laid.shares.sum(-1) == pytest.approx(1.0)
     assert laid_odds == pytest.approx(odds * base[1] / base[0])
 

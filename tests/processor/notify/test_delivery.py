@@ -11,7 +11,7 @@ import pytest
 
 from otel_mlmon.processor.alert.alert import Alert, RuleState
 from otel_mlmon.processor.alert.message import format_alert
-from otel_mlmon.processor.notify.delivery import MAX_HANGING, Delivery, DeliverySettings
+from otel_mlmon.processor.notify.delivery import MAX_HANGING, AlertDelivery, DeliverySettings
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 from tests.support.alerts import FIRING, RESOLVED
 from tests.support.notifiers import DeadLetterList, ScriptedNotifier
@@ -27,8 +27,8 @@ QUICK = DeliverySettings(backoff_s=0.001, max_backoff_s=0.002, breaker_open_s=0.
 @contextmanager
 def delivery(
     notifier: ScriptedNotifier, letters: DeadLetterList, settings: DeliverySettings = QUICK
-) -> Iterator[Delivery]:
-    queue = Delivery(notifier, name="n", dead_letters=letters, settings=settings, rng=random.Random(1))
+) -> Iterator[AlertDelivery]:
+    queue = AlertDelivery(notifier, name="n", dead_letters=letters, settings=settings, rng=random.Random(1))
     queue.start()
     try:
         yield queue
@@ -110,7 +110,7 @@ def test_shutdown_tries_once_more_and_settles_only_what_arrived() -> None:
         DeadLetterList(),
         list[str](),
     )
-    queue = Delivery(notifier, name="n", dead_letters=letters, settings=slow, settle=settled.append)
+    queue = AlertDelivery(notifier, name="n", dead_letters=letters, settings=slow, settle=settled.append)
     queue.start()
     queue.submit(FIRING)
     until(lambda: queue.outcomes() == {"transient": 1})
@@ -125,7 +125,7 @@ def test_shutdown_does_not_wait_for_what_hangs() -> None:
     gate = threading.Event()
     notifier, letters, settled = ScriptedNotifier([gate]), DeadLetterList(), list[str]()
     settings = DeliverySettings(timeout_s=30)
-    queue = Delivery(notifier, name="n", dead_letters=letters, settings=settings, settle=settled.append)
+    queue = AlertDelivery(notifier, name="n", dead_letters=letters, settings=settings, settle=settled.append)
     queue.start()
     queue.submit(FIRING)
     queue.submit(RESOLVED)
@@ -141,7 +141,7 @@ def test_shutdown_does_not_wait_for_what_hangs() -> None:
 
 def test_what_was_never_started_keeps_what_it_was_given() -> None:
     letters = DeadLetterList()
-    queue = Delivery(ScriptedNotifier(), name="n", dead_letters=letters)
+    queue = AlertDelivery(ScriptedNotifier(), name="n", dead_letters=letters)
     queue.submit(FIRING)
     assert not queue.shutdown(1)
     assert (queue.pending(), letters.letters) == (1, [])
@@ -185,7 +185,7 @@ def waits_of(
     """Delivers alerts on a timeline, and returns every wait and the dead letters."""
     timeline, letters, notifier = Timeline(), DeadLetterList(), ScriptedNotifier(list(script))
     options = DeliverySettings(**settings)  # type: ignore[arg-type]
-    queue = Delivery(
+    queue = AlertDelivery(
         notifier, name="n", dead_letters=letters, settings=options, clock=timeline.clock, rng=random.Random(seed),
         wait=timeline.wait,
     )  # fmt: skip
@@ -233,7 +233,7 @@ def test_a_success_closes_the_circuit() -> None:
                 raise PermanentError("x")
 
     timeline, letters = Timeline(), DeadLetterList()
-    queue = Delivery(
+    queue = AlertDelivery(
         Alternating(), name="n", dead_letters=letters, settings=DeliverySettings(breaker_failures=3),
         clock=timeline.clock, wait=timeline.wait,
     )  # fmt: skip
@@ -254,7 +254,7 @@ def test_the_longer_of_backoff_and_retry_after_is_waited_for(retry_after_s: floa
 
     timeline, letters = Timeline(), DeadLetterList()
     notifier = ScriptedNotifier([TransientError("HTTP 429", retry_after_s=retry_after_s)])
-    queue = Delivery(
+    queue = AlertDelivery(
         notifier, name="n", dead_letters=letters, clock=timeline.clock, rng=HalfJitter(), wait=timeline.wait
     )
     queue.submit(FIRING)
@@ -269,7 +269,7 @@ def deliver(
 ) -> tuple[ScriptedNotifier, list[str]]:
     """Delivers alerts on a timeline, all of which are queued before the first attempt."""
     notifier, letters, settled = ScriptedNotifier(list(script)), DeadLetterList(), list[str]()
-    queue = Delivery(
+    queue = AlertDelivery(
         notifier, name="n", dead_letters=letters, clock=timeline.clock, wait=timeline.wait, settle=settled.append,
         rng=random.Random(seed),
     )  # fmt: skip
@@ -335,7 +335,7 @@ def test_what_an_attempt_may_have_told_is_ended() -> None:
 def test_the_age_from_before_a_restart_counts() -> None:
     timeline, letters = Timeline(), DeadLetterList()
     notifier = ScriptedNotifier([TransientError("x")] * 1000)
-    queue = Delivery(notifier, name="n", dead_letters=letters, clock=timeline.clock, wait=timeline.wait)
+    queue = AlertDelivery(notifier, name="n", dead_letters=letters, clock=timeline.clock, wait=timeline.wait)
     queue.submit(FIRING, age_s=86_400 - 30)
     queue.start()
     until(lambda: queue.pending() == 0)
@@ -369,7 +369,7 @@ def test_what_is_not_over_is_renewed_and_no_longer_than_that() -> None:
         else:
             stop.wait(0.01)
 
-    queue = Delivery(notifier, name="n", dead_letters=DeadLetterList(), clock=timeline.clock, wait=wait)
+    queue = AlertDelivery(notifier, name="n", dead_letters=DeadLetterList(), clock=timeline.clock, wait=wait)
     queue.start([replace(FIRING, model="before the restart")])
     until(lambda: len(notifier.renewals) == 4)
     queue.submit(FIRING)

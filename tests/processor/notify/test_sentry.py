@@ -14,7 +14,7 @@ from sentry_sdk import integrations
 
 from otel_mlmon.processor.alert.alert import Alert, AlertAddresses, AlertLink, RuleState
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
-from otel_mlmon.processor.notify.sentry import SentryNotifier, SentrySection, monitor_slug
+from otel_mlmon.processor.notify.sentry import SentryNotifier, SentrySection, build_monitor_slug
 from tests.support.alerts import FIRING, RESOLVED, TIME_NS
 from tests.support.sentry_endpoint import items_of
 from tests.support.webhook_server import Answer, WebhookServer, webhook_server
@@ -79,10 +79,10 @@ def test_versions_share_an_issue_and_models_environments_rules_and_tests_do_not(
         replace(FIRING, model="Digits "),
         replace(FIRING, is_test=True),
     ]
-    slugs = [monitor_slug(alert) for alert in (FIRING, *others)]
+    slugs = [build_monitor_slug(alert) for alert in (FIRING, *others)]
     assert slugs[0] == slugs[1] == SLUG
     assert len(set(slugs)) == 5
-    long = monitor_slug(replace(FIRING, model="模型 " + "x" * 200))
+    long = build_monitor_slug(replace(FIRING, model="模型 " + "x" * 200))
     assert (len(long) <= 50, long.isascii()) == (True, True)
 
 

@@ -14,10 +14,10 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_mlmon.errors import MalformedError, OverloadedError, StoreError, UnavailableError
-from otel_mlmon.processor.receive.admission import MAX_PENDING_REQUESTS, Admission
+from otel_mlmon.processor.receive.admission import MAX_PENDING_REQUESTS, RequestAdmission
 from otel_mlmon.processor.receive.codec import CODECS
 from otel_mlmon.processor.receive.data_point import ModelLoaded, Rejections, TelemetryItem
-from otel_mlmon.processor.receive.load import REQUEST_BYTES, WorkMeter
+from otel_mlmon.processor.receive.load import REQUEST_BYTES, WorkTimeMeter
 from otel_mlmon.processor.receive.outcomes import ExportResult, ReceivedCounts
 from otel_mlmon.types import ModelKey
 from tests.support.otlp_requests import counter, histogram, predictions, request
@@ -49,24 +49,24 @@ class Store:
 
 def test_a_request_is_done_when_its_items_are_safe() -> None:
     store = Store(is_slow=True)
-    admission = Admission(store.deliver)
-    outcome = admission.consume("metrics", GOOD)
-    assert (outcome.done(), admission.pending_bytes, admission.counts.accepted) == (False, len(GOOD), 0)
+    admission = RequestAdmission(store.deliver)
+    outcome = admission.consume_request("metrics", GOOD)
+    assert (outcome.done(), admission.pending_bytes, admission.read_counts.accepted) == (False, len(GOOD), 0)
     assert not outcome.cancel()
     store.open[0].set_result({})
     assert outcome.result(0) == ExportResult()
-    assert (admission.pending_bytes, admission.counts.accepted, len(store.items)) == (0, 3, 3)
+    assert (admission.pending_bytes, admission.read_counts.accepted, len(store.items)) == (0, 3, 3)
 
 
 def test_partial_success_says_how_many_and_why() -> None:
     bad = request("ml.inference.duration", "histogram", histogram([1.0], [1]), points=2)
     worse = request("ml.predictions", "sum", counter(-1))
     body = GOOD + bad.SerializeToString() + worse.SerializeToString()
-    admission = Admission(Store().deliver)
-    assert admission.consume("metrics", body).result(0) == ExportResult(
+    admission = RequestAdmission(Store().deliver)
+    assert admission.consume_request("metrics", body).result(0) == ExportResult(
         rejected=3, message="bucket_mismatch: 2, bad_value: 1"
     )
-    assert (admission.counts.accepted, dict(admission.counts.rejected)) == (
+    assert (admission.read_counts.accepted, dict(admission.read_counts.rejected)) == (
         3,
         {"bucket_mismatch": 2, "bad_value": 1},
     )
@@ -81,12 +81,12 @@ def test_reasons_are_ranked_by_number_then_by_name() -> None:
             request("ml.predictions", "gauge", counter(1), points=2),
         )
     )
-    result = Admission(Store().deliver).consume("metrics", body).result(0)
+    result = RequestAdmission(Store().deliver).consume_request("metrics", body).result(0)
     assert result == ExportResult(rejected=7, message="no_feature_name: 3, bad_value: 2, wrong_type: 2")
 
 
 def test_the_defaults_are_those_of_the_protocol() -> None:
-    admission = Admission(Store().deliver)
+    admission = RequestAdmission(Store().deliver)
     assert (admission.max_request_bytes, admission.max_pending_bytes, admission.retry_after_s) == (
         64 * 2**20,
         256 * 2**20,
@@ -96,11 +96,11 @@ def test_the_defaults_are_those_of_the_protocol() -> None:
         accepted=0, rejected={}, refused=0, ignored=0, loop_dropped=0, unused={}, unread_requests={}, unread_bytes={},
         malformed=0, dead_letters=0,
     )  # fmt: skip
-    assert (admission.counts, admission.pending_bytes) == (nothing, 0)
+    assert (admission.read_counts, admission.pending_bytes) == (nothing, 0)
 
 
 def test_everything_received_is_counted_by_what_became_of_it() -> None:
-    admission = Admission(Store().deliver)
+    admission = RequestAdmission(Store().deliver)
     parts = (
         predictions(points=2),
         request("ml.predictions", "sum", counter(-1), points=3),
@@ -108,23 +108,23 @@ def test_everything_received_is_counted_by_what_became_of_it() -> None:
         request("ml.drift.score", "gauge", counter(1), points=5),
     )
     body = b"".join(part.SerializeToString() for part in parts)
-    assert admission.consume("metrics", body).result(0) == ExportResult(rejected=3, message="bad_value: 3")
-    assert admission.consume("metrics", body).result(0).rejected == 3
-    admission.consume("logs", loaded())
+    assert admission.consume_request("metrics", body).result(0) == ExportResult(rejected=3, message="bad_value: 3")
+    assert admission.consume_request("metrics", body).result(0).rejected == 3
+    admission.consume_request("logs", loaded())
     admission.count_unread("too_large", "It is too large.", 12)
     with pytest.raises(MalformedError, match=r"^The body is not an OTLP traces request in protobuf\.$"):
-        admission.consume("traces", b"\xff")
-    assert admission.counts == ReceivedCounts(
+        admission.consume_request("traces", b"\xff")
+    assert admission.read_counts == ReceivedCounts(
         accepted=5, rejected={"bad_value": 6}, refused=0, ignored=8, loop_dropped=10, unused={"logs": 1},
         unread_requests={"too_large": 1}, unread_bytes={"too_large": 12},
         malformed=1, dead_letters=0,
     )  # fmt: skip
-    assert admission.counts.rejected_total == 6
+    assert admission.read_counts.rejected_total == 6
 
 
 def test_an_empty_request_succeeds() -> None:
     store = Store()
-    assert Admission(store.deliver).consume("metrics", b"").result(0) == ExportResult()
+    assert RequestAdmission(store.deliver).consume_request("metrics", b"").result(0) == ExportResult()
     assert store.items == []
 
 
@@ -135,53 +135,53 @@ def test_logs_and_traces_are_taken_and_not_used() -> None:
     spans = traces.resource_spans.add().scope_spans.add().spans
     spans.add()
     spans.add()
-    admission = Admission(Store().deliver)
-    assert admission.consume("logs", logs.SerializeToString()).result(0) == ExportResult()
-    assert admission.consume("traces", traces.SerializeToString()).result(0) == ExportResult()
-    assert dict(admission.counts.unused) == {"logs": 1, "traces": 2}
+    admission = RequestAdmission(Store().deliver)
+    assert admission.consume_request("logs", logs.SerializeToString()).result(0) == ExportResult()
+    assert admission.consume_request("traces", traces.SerializeToString()).result(0) == ExportResult()
+    assert dict(admission.read_counts.unused) == {"logs": 1, "traces": 2}
     assert admission.pending_bytes == 0
 
 
 @pytest.mark.parametrize("signal", ["metrics", "logs", "traces"])
 def test_what_is_not_protobuf_is_malformed(signal: Any) -> None:
-    admission = Admission(Store().deliver)
+    admission = RequestAdmission(Store().deliver)
     with pytest.raises(MalformedError):
-        admission.consume(signal, b"\xff\xff\xff")
-    assert (admission.counts.malformed, admission.pending_bytes) == (1, 0)
+        admission.consume_request(signal, b"\xff\xff\xff")
+    assert (admission.read_counts.malformed, admission.pending_bytes) == (1, 0)
 
 
 def test_bytes_in_flight_are_bounded_before_parsing() -> None:
     store = Store(is_slow=True)
-    admission = Admission(store.deliver, max_pending_bytes=len(GOOD) + 1, retry_after_s=7.0)
-    admission.consume("metrics", GOOD)
+    admission = RequestAdmission(store.deliver, max_pending_bytes=len(GOOD) + 1, retry_after_s=7.0)
+    admission.consume_request("metrics", GOOD)
     message = r"^The processor works on too many bytes at a time\. Send the request again later\.$"
     with pytest.raises(OverloadedError, match=message) as refused:
-        admission.consume("metrics", GOOD)
+        admission.consume_request("metrics", GOOD)
     assert refused.value.retry_after_s == 7.0
     with pytest.raises(OverloadedError):
-        admission.consume("metrics", b"\xff\xff")  # not even looked at
-    counts = admission.counts
+        admission.consume_request("metrics", b"\xff\xff")  # not even looked at
+    counts = admission.read_counts
     assert (dict(counts.unread_requests), counts.refused, counts.malformed) == ({"memory": 2}, 0, 0)
     store.open[0].set_result({})
-    admission.consume("metrics", GOOD)
+    admission.consume_request("metrics", GOOD)
     store.open[1].set_result({})
-    assert admission.counts.accepted == 6
+    assert admission.read_counts.accepted == 6
 
 
 def test_the_bound_on_bytes_in_flight_is_exact() -> None:
     store = Store(is_slow=True)
-    admission = Admission(store.deliver, max_pending_bytes=3 * len(GOOD))
+    admission = RequestAdmission(store.deliver, max_pending_bytes=3 * len(GOOD))
     for number in (1, 2, 3):
-        assert not admission.consume("metrics", GOOD).done()
+        assert not admission.consume_request("metrics", GOOD).done()
         assert admission.pending_bytes == number * len(GOOD)
     with pytest.raises(OverloadedError):
-        admission.consume("metrics", b"\n\0")
-    assert admission.consume("metrics", b"").result(0) == ExportResult()
+        admission.consume_request("metrics", b"\n\0")
+    assert admission.consume_request("metrics", b"").result(0) == ExportResult()
     store.open[0].set_result({})
     store.open[1].set_exception(OverloadedError("full", retry_after_s=1.0))
     assert admission.pending_bytes == len(GOOD)
     store.open[2].set_result({})
-    assert (admission.pending_bytes, admission.counts.accepted, admission.counts.refused) == (0, 6, 3)
+    assert (admission.pending_bytes, admission.read_counts.accepted, admission.read_counts.refused) == (0, 6, 3)
 
 
 class Clock:
@@ -192,9 +192,9 @@ class Clock:
         return self.now_s
 
 
-def slow_meter(clock: Clock, *, requests_per_s: float) -> WorkMeter:
+def slow_meter(clock: Clock, *, requests_per_s: float) -> WorkTimeMeter:
     """A meter that has seen requests such as `GOOD` take long."""
-    meter = WorkMeter(clock=clock)
+    meter = WorkTimeMeter(clock=clock)
     for _ in range(200):
         with meter.measure():
             clock.now_s += 1 / requests_per_s
@@ -204,79 +204,79 @@ def slow_meter(clock: Clock, *, requests_per_s: float) -> WorkMeter:
 
 def test_no_more_than_two_seconds_of_work_wait() -> None:
     store, clock = Store(is_slow=True), Clock()
-    admission = Admission(store.deliver, meter=slow_meter(clock, requests_per_s=4), clock=clock)
+    admission = RequestAdmission(store.deliver, meter=slow_meter(clock, requests_per_s=4), clock=clock)
     for _ in range(7):
-        admission.consume("metrics", GOOD)
+        admission.consume_request("metrics", GOOD)
     assert admission.queue_s == pytest.approx(7 / 4, rel=0.1)
     with pytest.raises(OverloadedError, match=r"^The processor has more than 2 s of work before it\. Send") as error:  # noqa: PT012
         for _ in range(3):
-            admission.consume("metrics", GOOD)
+            admission.consume_request("metrics", GOOD)
     assert error.value.retry_after_s == 1.0
     taken = len(store.open)
     assert taken in (7, 8)
     with pytest.raises(OverloadedError) as error:  # a large one would make the queue so much longer
-        admission.admit(100 * (len(GOOD) + REQUEST_BYTES))
+        admission.admit_request(100 * (len(GOOD) + REQUEST_BYTES))
     assert 15 < error.value.retry_after_s < 30
     with pytest.raises(OverloadedError) as error:
-        admission.admit(2**24)
+        admission.admit_request(2**24)
     assert error.value.retry_after_s == 30
-    assert dict(admission.counts.unread_requests) == {"queue": 3}
+    assert dict(admission.read_counts.unread_requests) == {"queue": 3}
     for delivery in store.open:
         delivery.set_result({})
-    assert admission.consume("metrics", GOOD).running()
-    assert admission.counts.accepted == 3 * taken
+    assert admission.consume_request("metrics", GOOD).running()
+    assert admission.read_counts.accepted == 3 * taken
 
 
 def test_while_the_oldest_has_waited_too_long_nothing_more_is_taken() -> None:
     store, clock = Store(is_slow=True), Clock()
-    admission = Admission(store.deliver, clock=clock)
-    admission.consume("metrics", GOOD)
+    admission = RequestAdmission(store.deliver, clock=clock)
+    admission.consume_request("metrics", GOOD)
     clock.now_s = 2.5
     with pytest.raises(OverloadedError):
-        admission.consume("metrics", GOOD)
+        admission.consume_request("metrics", GOOD)
     store.open[0].set_result({})
-    admission.consume("metrics", GOOD)
+    admission.consume_request("metrics", GOOD)
 
 
 def test_a_request_whose_turn_to_be_parsed_did_not_come_in_time_is_refused() -> None:
     now_s = 0.0
-    admission = Admission(Store().deliver, clock=lambda: now_s)
-    on_time, late = admission.admit(len(GOOD)), admission.admit(len(GOOD))
+    admission = RequestAdmission(Store().deliver, clock=lambda: now_s)
+    on_time, late = admission.admit_request(len(GOOD)), admission.admit_request(len(GOOD))
     now_s = 1.9
-    assert admission.consume("metrics", GOOD, place=on_time).result(0) == ExportResult()
+    assert admission.consume_request("metrics", GOOD, place=on_time).result(0) == ExportResult()
     now_s = 2.1
     with pytest.raises(OverloadedError, match="could not begin with it within 2 s") as refusal:
-        admission.consume("metrics", GOOD, place=late)
+        admission.consume_request("metrics", GOOD, place=late)
     assert refusal.value.retry_after_s == 1.0
-    counts = admission.counts
+    counts = admission.read_counts
     assert (counts.accepted, dict(counts.unread_requests), admission.pending_bytes) == (3, {"queue": 1}, 0)
 
 
 def test_however_small_requests_are_their_number_is_bounded() -> None:
-    admission = Admission(Store(is_slow=True).deliver, max_queue_s=1e9)
+    admission = RequestAdmission(Store(is_slow=True).deliver, max_queue_s=1e9)
     for _ in range(MAX_PENDING_REQUESTS):
-        admission.consume("metrics", GOOD)
+        admission.consume_request("metrics", GOOD)
     with pytest.raises(OverloadedError, match="works on 256 requests already"):
-        admission.consume("metrics", GOOD)
+        admission.consume_request("metrics", GOOD)
 
 
 def test_a_place_that_is_given_back_is_free() -> None:
-    admission = Admission(Store().deliver, max_pending_bytes=10)
-    place = admission.admit(10)
+    admission = RequestAdmission(Store().deliver, max_pending_bytes=10)
+    place = admission.admit_request(10)
     with pytest.raises(OverloadedError):
-        admission.admit(1)
-    admission.release(place)
-    admission.release(place)
+        admission.admit_request(1)
+    admission.release_request(place)
+    admission.release_request(place)
     assert admission.pending_bytes == 0
-    admission.admit(20)
+    admission.admit_request(20)
 
 
 def test_rejections_and_refusals_are_logged_once_a_minute_each(caplog: pytest.LogCaptureFixture) -> None:
-    admission = Admission(Store().deliver)
+    admission = RequestAdmission(Store().deliver)
     bad = request("ml.predictions", "sum", counter(-1), points=2).SerializeToString()
     with caplog.at_level("WARNING", logger="otel_mlmon.receiver"):
         for _ in range(5):
-            admission.consume("metrics", bad)
+            admission.consume_request("metrics", bad)
             admission.count_unread("too_large", "It is too large.", 12)
     assert [record.getMessage() for record in caplog.records] == [
         "2 points of a metrics request were rejected: bad_value. Their sender was told; "
@@ -284,19 +284,19 @@ def test_rejections_and_refusals_are_logged_once_a_minute_each(caplog: pytest.Lo
         "A request was refused: It is too large. "
         "otel_mlmon.processor.requests.refused counts all; logged once a minute.",
     ]
-    assert dict(admission.counts.unread_bytes) == {"too_large": 60}
+    assert dict(admission.read_counts.unread_bytes) == {"too_large": 60}
 
 
 def test_malformed_requests_are_logged_once_a_minute_since_their_senders_drop_them(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    admission = Admission(Store().deliver)
+    admission = RequestAdmission(Store().deliver)
     with caplog.at_level("WARNING", logger="otel_mlmon.receiver"):
         for body in (b"{", b"[]", b'{"resourceMetrics": 1}'):
             with pytest.raises(MalformedError):
-                admission.consume("metrics", body, body_format="json")
+                admission.consume_request("metrics", body, body_format="json")
         admission.count_malformed("The body is not valid gzip.")
-    assert admission.counts.malformed == 4
+    assert admission.read_counts.malformed == 4
     (message,) = [record.getMessage() for record in caplog.records]
     assert message.startswith(
         "A request is lost, since it is malformed: The body is not an OTLP metrics request in JSON"
@@ -310,38 +310,44 @@ def test_json_that_fails_twice_is_put_aside_as_json(tmp_path: Path) -> None:
         raise RuntimeError
 
     text = json_format.MessageToJson(predictions(), use_integers_for_enums=True).encode()
-    admission = Admission(broken, dead_letters=tmp_path)
+    admission = RequestAdmission(broken, dead_letters=tmp_path)
     for _ in range(2):
-        admission.consume("metrics", text, body_format="json")
+        admission.consume_request("metrics", text, body_format="json")
     (letter,) = tmp_path.iterdir()
     assert (letter.suffix, letter.read_bytes()) == (".json", text)
 
 
 def test_a_request_above_the_bound_is_taken_when_it_is_alone() -> None:
-    assert Admission(Store().deliver, max_pending_bytes=1).consume("metrics", GOOD).result(0) == ExportResult()
+    assert (
+        RequestAdmission(Store().deliver, max_pending_bytes=1).consume_request("metrics", GOOD).result(0)
+        == ExportResult()
+    )
 
 
 def test_what_comes_next_may_turn_a_request_away() -> None:
     def full(items: tuple[TelemetryItem, ...]) -> Future[Rejections]:
         raise OverloadedError("queue is full", retry_after_s=3.0)
 
-    for admission in (Admission(full), Admission(Store(OverloadedError("full", retry_after_s=3.0)).deliver)):
-        outcome = admission.consume("metrics", GOOD)
+    for admission in (
+        RequestAdmission(full),
+        RequestAdmission(Store(OverloadedError("full", retry_after_s=3.0)).deliver),
+    ):
+        outcome = admission.consume_request("metrics", GOOD)
         error = outcome.exception(0)
         assert isinstance(error, OverloadedError)
         assert error.retry_after_s == 3.0
-        assert (admission.counts.refused, admission.counts.accepted, admission.pending_bytes) == (3, 0, 0)
+        assert (admission.read_counts.refused, admission.read_counts.accepted, admission.pending_bytes) == (3, 0, 0)
 
 
 @pytest.mark.guarded
 def test_a_fault_of_ours_may_be_sent_again_and_the_second_time_is_put_aside(tmp_path: Path) -> None:
     store = Store(ZeroDivisionError(), ZeroDivisionError(), ZeroDivisionError())
-    admission = Admission(store.deliver, dead_letters=tmp_path / "letters")
-    error = admission.consume("metrics", GOOD).exception(0)
+    admission = RequestAdmission(store.deliver, dead_letters=tmp_path / "letters")
+    error = admission.consume_request("metrics", GOOD).exception(0)
     assert isinstance(error, UnavailableError)
     assert (str(error), error.retry_after_s) == ("The processor failed to take the request; send it again.", 1.0)
     assert not (tmp_path / "letters").exists()
-    second = admission.consume("metrics", GOOD).result(0)
+    second = admission.consume_request("metrics", GOOD).result(0)
     assert second == ExportResult(
         rejected=3, message="The processor failed twice to take the request and rejected it; do not send it again."
     )
@@ -349,9 +355,9 @@ def test_a_fault_of_ours_may_be_sent_again_and_the_second_time_is_put_aside(tmp_
     (letter,) = (tmp_path / "letters").iterdir()
     assert re.fullmatch(r"metrics-[0-9a-f]{32}\.pb", letter.name)
     assert letter.read_bytes() == GOOD
-    counts = admission.counts
+    counts = admission.read_counts
     assert (counts.refused, dict(counts.rejected), counts.dead_letters) == (3, {"dead_letter": 3}, 1)
-    assert isinstance(admission.consume("metrics", GOOD).exception(0), UnavailableError)  # from the start again
+    assert isinstance(admission.consume_request("metrics", GOOD).exception(0), UnavailableError)  # from the start again
 
 
 @pytest.mark.guarded
@@ -373,12 +379,12 @@ def test_a_request_that_cannot_be_decoded_is_counted_whole(
         "traces": (traces.SerializeToString(), 1),
     }[signal]
     store = Store()
-    admission = Admission(store.deliver, dead_letters=tmp_path, retry_after_s=4.0)
-    error = admission.consume(signal, body).exception(0)
+    admission = RequestAdmission(store.deliver, dead_letters=tmp_path, retry_after_s=4.0)
+    error = admission.consume_request(signal, body).exception(0)
     assert isinstance(error, UnavailableError)
     assert error.retry_after_s == 4.0
-    assert admission.consume(signal, body).result(0).rejected == points
-    counts = admission.counts
+    assert admission.consume_request(signal, body).result(0).rejected == points
+    counts = admission.read_counts
     assert (counts.refused, dict(counts.rejected), counts.dead_letters) == (points, {"dead_letter": points}, 1)
     assert (counts.accepted, store.items, admission.pending_bytes) == (0, [], 0)
     assert [path.name.partition("-")[0] for path in tmp_path.iterdir()] == [signal]
@@ -392,20 +398,20 @@ def test_the_last_failures_are_remembered_and_older_ones_are_not() -> None:
     def broken(_: tuple[TelemetryItem, ...]) -> Future[Rejections]:
         raise RuntimeError
 
-    admission = Admission(broken)
+    admission = RequestAdmission(broken)
     for number in range(1025):
-        assert admission.consume("metrics", body(number)).exception(0) is not None
-    assert admission.consume("metrics", body(1)).result(0).rejected == 1
-    assert isinstance(admission.consume("metrics", body(0)).exception(0), UnavailableError)
+        assert admission.consume_request("metrics", body(number)).exception(0) is not None
+    assert admission.consume_request("metrics", body(1)).result(0).rejected == 1
+    assert isinstance(admission.consume_request("metrics", body(0)).exception(0), UnavailableError)
 
 
 @pytest.mark.guarded
 def test_a_fault_that_passes_is_forgotten() -> None:
     store = Store(ZeroDivisionError(), None, ZeroDivisionError())
-    admission = Admission(store.deliver)
-    assert isinstance(admission.consume("metrics", GOOD).exception(0), UnavailableError)
-    assert admission.consume("metrics", GOOD).result(0) == ExportResult()
-    assert isinstance(admission.consume("metrics", GOOD).exception(0), UnavailableError)
+    admission = RequestAdmission(store.deliver)
+    assert isinstance(admission.consume_request("metrics", GOOD).exception(0), UnavailableError)
+    assert admission.consume_request("metrics", GOOD).result(0) == ExportResult()
+    assert isinstance(admission.consume_request("metrics", GOOD).exception(0), UnavailableError)
 
 
 @pytest.mark.guarded
@@ -416,10 +422,10 @@ def test_a_dead_letter_that_cannot_be_written_is_still_counted(tmp_path: Path) -
     def broken(items: tuple[TelemetryItem, ...]) -> Future[Rejections]:
         raise RuntimeError
 
-    admission = Admission(broken, dead_letters=in_the_way)
-    assert isinstance(admission.consume("metrics", GOOD).exception(0), UnavailableError)
-    assert admission.consume("metrics", GOOD).result(0).rejected == 3
-    assert admission.counts.dead_letters == 1
+    admission = RequestAdmission(broken, dead_letters=in_the_way)
+    assert isinstance(admission.consume_request("metrics", GOOD).exception(0), UnavailableError)
+    assert admission.consume_request("metrics", GOOD).result(0).rejected == 3
+    assert admission.read_counts.dead_letters == 1
 
 
 @pytest.mark.guarded
@@ -436,7 +442,7 @@ def test_a_dead_letter_that_cannot_be_written_is_still_counted(tmp_path: Path) -
 )
 def test_every_point_sent_is_accounted_for(sendings: list[tuple[str, int, Exception | None]]) -> None:
     store = Store()
-    admission = Admission(store.deliver)
+    admission = RequestAdmission(store.deliver)
     sent = 0
     for kind, points, fault in sendings:
         message = {
@@ -447,8 +453,8 @@ def test_every_point_sent_is_accounted_for(sendings: list[tuple[str, int, Except
         }[kind]
         store.faults = [fault]
         sent += points
-        assert admission.consume("metrics", message.SerializeToString()).done()
-    counts = admission.counts
+        assert admission.consume_request("metrics", message.SerializeToString()).done()
+    counts = admission.read_counts
     account = counts.accepted + counts.rejected_total + counts.refused + counts.ignored + counts.loop_dropped
     assert (account, counts.accepted, admission.pending_bytes) == (sent, len(store.items), 0)
 
@@ -464,11 +470,11 @@ def test_many_threads_lose_no_count() -> None:
         done.set_result({})
         return done
 
-    admission = Admission(deliver)
+    admission = RequestAdmission(deliver)
     with ThreadPoolExecutor(max_workers=8) as pool:
-        outcomes = list(pool.map(lambda _: admission.consume("metrics", GOOD).result(5), range(200)))
+        outcomes = list(pool.map(lambda _: admission.consume_request("metrics", GOOD).result(5), range(200)))
     assert outcomes == [ExportResult()] * 200
-    assert (admission.counts.accepted, sum(batch_sizes), admission.pending_bytes) == (600, 600, 0)
+    assert (admission.read_counts.accepted, sum(batch_sizes), admission.pending_bytes) == (600, 600, 0)
 
 
 def loaded(name: str = "fraud") -> bytes:
@@ -483,19 +489,21 @@ def loaded(name: str = "fraud") -> bytes:
 
 def test_a_model_that_was_loaded_is_delivered_and_acknowledged_like_a_point() -> None:
     store = Store(is_slow=True)
-    admission = Admission(store.deliver)
-    outcome = admission.consume("logs", loaded())
-    assert (outcome.done(), admission.counts.accepted) == (False, 0)
+    admission = RequestAdmission(store.deliver)
+    outcome = admission.consume_request("logs", loaded())
+    assert (outcome.done(), admission.read_counts.accepted) == (False, 0)
     store.open[0].set_result({})
     assert outcome.result(0) == ExportResult()
     assert store.items == [ModelLoaded(model=ModelKey("fraud", ""), reference="")]
-    assert (admission.counts.accepted, dict(admission.counts.unused)) == (1, {"logs": 1})
+    assert (admission.read_counts.accepted, dict(admission.read_counts.unused)) == (1, {"logs": 1})
 
 
 def test_a_loaded_model_without_a_name_is_rejected_with_the_reason() -> None:
-    admission = Admission(Store().deliver)
-    assert admission.consume("logs", loaded("")).result(0) == ExportResult(rejected=1, message="no_model_name: 1")
-    assert dict(admission.counts.rejected) == {"no_model_name": 1}
+    admission = RequestAdmission(Store().deliver)
+    assert admission.consume_request("logs", loaded("")).result(0) == ExportResult(
+        rejected=1, message="no_model_name: 1"
+    )
+    assert dict(admission.read_counts.rejected) == {"no_model_name": 1}
 
 
 @pytest.mark.guarded
@@ -503,10 +511,10 @@ def test_logs_that_fail_twice_are_put_aside_as_logs(tmp_path: Path) -> None:
     def broken(received: tuple[TelemetryItem, ...]) -> Future[Rejections]:
         raise RuntimeError("ours")
 
-    admission = Admission(broken, dead_letters=tmp_path)
+    admission = RequestAdmission(broken, dead_letters=tmp_path)
     with pytest.raises(UnavailableError):
-        admission.consume("logs", loaded()).result(0)
-    assert admission.consume("logs", loaded()).result(0).rejected == 1
+        admission.consume_request("logs", loaded()).result(0)
+    assert admission.consume_request("logs", loaded()).result(0).rejected == 1
     (letter,) = tmp_path.iterdir()
     assert (letter.name.startswith("logs-"), letter.read_bytes()) == (True, loaded())
 
@@ -518,23 +526,23 @@ def test_what_the_next_step_did_not_count_is_in_the_answer_and_not_accepted() ->
         return answered
 
     bad = request("ml.predictions", "sum", counter(-1))
-    admission = Admission(deliver)
-    result = admission.consume("metrics", GOOD + bad.SerializeToString()).result(0)
+    admission = RequestAdmission(deliver)
+    result = admission.consume_request("metrics", GOOD + bad.SerializeToString()).result(0)
     assert result == ExportResult(rejected=3, message="late: 2, bad_value: 1")
-    counts = admission.counts
+    counts = admission.read_counts
     assert (counts.accepted, dict(counts.rejected)) == (1, {"late": 2, "bad_value": 1})
 
 
 def test_a_state_that_cannot_be_stored_never_makes_a_dead_letter(tmp_path: Path) -> None:
     fault = StoreError("the disk is full")
-    admission = Admission(Store(fault, fault, fault).deliver, dead_letters=tmp_path, retry_after_s=2.0)
+    admission = RequestAdmission(Store(fault, fault, fault).deliver, dead_letters=tmp_path, retry_after_s=2.0)
     for _ in range(3):
-        error = admission.consume("metrics", GOOD).exception(0)
+        error = admission.consume_request("metrics", GOOD).exception(0)
         assert isinstance(error, UnavailableError)
         assert (str(error), error.retry_after_s) == (
             "The processor cannot store its state now; send the request again.",
             2.0,
         )
-    assert admission.consume("metrics", GOOD).result(0) == ExportResult()
-    counts = admission.counts
+    assert admission.consume_request("metrics", GOOD).result(0) == ExportResult()
+    counts = admission.read_counts
     assert (counts.refused, counts.accepted, counts.dead_letters, list(tmp_path.iterdir())) == (9, 3, 0, [])

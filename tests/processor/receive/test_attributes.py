@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 
-from otel_mlmon.processor.receive.attributes import attributes_of, canonical_text, text_of
+from otel_mlmon.processor.receive.attributes import encode_canonical_text, read_attributes, read_text
 
 NESTED = AnyValue(
     kvlist_value=KeyValueList(
@@ -30,7 +30,7 @@ NESTED = AnyValue(
     ],
 )
 def test_every_kind_of_value_has_a_text(value: AnyValue, text: str) -> None:
-    assert text_of(attributes_of([KeyValue(key="k", value=value)])["k"]) == text
+    assert read_text(read_attributes([KeyValue(key="k", value=value)])["k"]) == text
 
 
 def test_of_a_key_that_is_there_twice_the_last_counts() -> None:
@@ -38,8 +38,9 @@ def test_of_a_key_that_is_there_twice_the_last_counts() -> None:
         KeyValue(key="k", value=AnyValue(string_value="1")),
         KeyValue(key="k", value=AnyValue(int_value=2)),
     ]
-    assert attributes_of(twice) == {"k": 2}
+    assert read_attributes(twice) == {"k": 2}
 
 
 def test_the_canonical_form_is_ascii_and_independent_of_order() -> None:
-    assert canonical_text({"b": "é", "a": 1}) == canonical_text({"a": 1, "b": "é"}) == "[('a', 1), ('b', '\\xe9')]"
+    assert encode_canonical_text({"b": "é", "a": 1}) == "[('a', 1), ('b', '\\xe9')]"
+    assert encode_canonical_text({"a": 1, "b": "é"}) == "[('a', 1), ('b', '\\xe9')]"

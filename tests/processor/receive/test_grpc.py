@@ -31,7 +31,7 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
 from otel_mlmon.errors import ConfigurationError, OverloadedError, PortUnavailableError
 from otel_mlmon.processor.connections import TlsFiles
-from otel_mlmon.processor.receive.admission import Admission
+from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.data_point import DataPoint, Rejections, TelemetryItem
 from otel_mlmon.processor.receive.grpc import SERVICES, GrpcReceiver
 from tests.support.certificates import make_certificate
@@ -62,8 +62,8 @@ class Store:
 def serve() -> Iterator[Callable[..., str]]:
     receivers: list[GrpcReceiver] = []
 
-    def start(deliver: Deliver, *, admission: Admission | None = None, **options: Any) -> str:
-        receivers.append(GrpcReceiver(admission or Admission(deliver), "127.0.0.1:0", **options))
+    def start(deliver: Deliver, *, admission: RequestAdmission | None = None, **options: Any) -> str:
+        receivers.append(GrpcReceiver(admission or RequestAdmission(deliver), "127.0.0.1:0", **options))
         return receivers[-1].start()
 
     yield start
@@ -183,7 +183,7 @@ def test_the_sdks_exporter_waits_as_long_as_it_is_told(serve: Callable[..., str]
 
 def test_the_limit_holds_after_decompression(serve: Callable[..., str]) -> None:
     store = Store()
-    address = serve(store.deliver, admission=Admission(store.deliver, max_request_bytes=10_000))
+    address = serve(store.deliver, admission=RequestAdmission(store.deliver, max_request_bytes=10_000))
     body = request("x" * 9_000, "sum", counter(1)).SerializeToString()
     assert export(address, body, compression=grpc.Compression.Gzip) == metrics.ExportMetricsServiceResponse()
     body = request("x" * 10_000, "sum", counter(1)).SerializeToString()
@@ -206,15 +206,15 @@ def test_a_port_that_is_taken_is_named_with_its_option(serve: Callable[..., str]
         listener.listen()
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(PortUnavailableError, match=rf"{address}.*receiver\.grpc"):
-            GrpcReceiver(Admission(Store().deliver), address).start()
+            GrpcReceiver(RequestAdmission(Store().deliver), address).start()
     first = serve(Store().deliver)
     with pytest.raises(PortUnavailableError, match=first):
-        GrpcReceiver(Admission(Store().deliver), first).start()
+        GrpcReceiver(RequestAdmission(Store().deliver), first).start()
 
 
 def test_an_address_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"receiver\.grpc"):
-        GrpcReceiver(Admission(Store().deliver), "4317")
+        GrpcReceiver(RequestAdmission(Store().deliver), "4317")
 
 
 def test_many_clients_at_once(serve: Callable[..., str]) -> None:
@@ -233,7 +233,7 @@ def test_stopping_lets_a_request_in_progress_end() -> None:
         arrived.set()
         return safe
 
-    receiver = GrpcReceiver(Admission(deliver), "127.0.0.1:0")
+    receiver = GrpcReceiver(RequestAdmission(deliver), "127.0.0.1:0")
     address = receiver.start()
     with ThreadPoolExecutor(max_workers=2) as pool:
         answer = pool.submit(export, address, predictions())
@@ -283,13 +283,13 @@ def unfinished_calls(address: str, number: int, **options: Any) -> Iterator[list
 
 def test_only_as_many_bodies_arrive_as_there_is_room_for_and_slow_ones_give_way(serve: Callable[..., str]) -> None:
     store = Store()
-    admission = Admission(store.deliver, max_request_bytes=10_000, max_pending_bytes=40_000)
+    admission = RequestAdmission(store.deliver, max_request_bytes=10_000, max_pending_bytes=40_000)
     address = serve(store.deliver, admission=admission, patience_s=0.5)
     with unfinished_calls(address, 2) as slow:
         until(lambda: try_export(address) is None)
         until(lambda: any(call.done() for call in slow))
         assert {call.code() for call in slow if call.done()} == {grpc.StatusCode.CANCELLED}
-    until(lambda: admission.counts.unread_requests.get("incomplete", 0) >= 1)
+    until(lambda: admission.read_counts.unread_requests.get("incomplete", 0) >= 1)
     assert len(store.items) >= 1
 
 
@@ -304,28 +304,28 @@ def try_export(address: str) -> Any:
 
 def test_those_without_a_turn_are_refused_for_now_and_counted(serve: Callable[..., str]) -> None:
     store = Store()
-    admission = Admission(store.deliver, max_request_bytes=10_000, max_pending_bytes=10_000)
+    admission = RequestAdmission(store.deliver, max_request_bytes=10_000, max_pending_bytes=10_000)
     address = serve(store.deliver, admission=admission, patience_s=0.0)
     with unfinished_calls(address, 1):
         error = until(lambda: try_export(address))
         assert (error.code(), delays_s(error)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, (1.0, 1.0))
-        assert admission.counts.unread_requests["memory"] >= 1
+        assert admission.read_counts.unread_requests["memory"] >= 1
     until(lambda: try_export(address) is None)
 
 
 def test_a_token_is_looked_at_before_the_body(serve: Callable[..., str]) -> None:
-    admission = Admission(Store().deliver)
+    admission = RequestAdmission(Store().deliver)
     address = serve(Store().deliver, admission=admission, token="secret")
     with unfinished_calls(address, 1) as (call,):
         assert call.exception(timeout=30).code() is grpc.StatusCode.UNAUTHENTICATED
-    assert (dict(admission.counts.unread_requests), dict(admission.counts.unread_bytes)) == (
+    assert (dict(admission.read_counts.unread_requests), dict(admission.read_counts.unread_bytes)) == (
         {"unauthorized": 1},
         {"unauthorized": 0},
     )
 
 
 def test_bodies_that_are_too_large_and_methods_that_are_none_are_counted(serve: Callable[..., str]) -> None:
-    admission = Admission(Store().deliver, max_request_bytes=1_000)
+    admission = RequestAdmission(Store().deliver, max_request_bytes=1_000)
     address = serve(Store().deliver, admission=admission)
     for options in ({}, {"compression": grpc.Compression.Gzip}):
         for size_bytes in (1_001, 2_000):
@@ -333,16 +333,16 @@ def test_bodies_that_are_too_large_and_methods_that_are_none_are_counted(serve: 
             message = "The body is larger than 1000 bytes when decompressed. Send smaller batches."
             assert (error.code(), error.details()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, message)
             assert "google.rpc.retryinfo-bin" not in dict(error.trailing_metadata())  # so it is not sent again
-    assert dict(admission.counts.unread_requests) == {"too_large": 4}
-    assert dict(admission.counts.unread_bytes) == {"too_large": 6_002}
+    assert dict(admission.read_counts.unread_requests) == {"too_large": 4}
+    assert dict(admission.read_counts.unread_bytes) == {"too_large": 6_002}
     with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as failed:
         channel.unary_unary("/opentelemetry.proto.collector.profiles.v1.ProfilesService/Export")(b"", timeout=10)
     assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert admission.counts.unread_requests["not_found"] == 1
+    assert admission.read_counts.unread_requests["not_found"] == 1
 
 
 def test_a_call_that_grpc_ends_by_itself_is_never_said_to_be_too_large() -> None:
-    admission = Admission(Store().deliver, max_request_bytes=1_000, max_pending_bytes=16_000)
+    admission = RequestAdmission(Store().deliver, max_request_bytes=1_000, max_pending_bytes=16_000)
     receiver = GrpcReceiver(admission, "127.0.0.1:0")
     address = receiver.start()
     for number in range(1, 11):  # of both ways in which gRPC says so one comes seldom
@@ -350,6 +350,6 @@ def test_a_call_that_grpc_ends_by_itself_is_never_said_to_be_too_large() -> None
         with unfinished_calls(address, 1) as (call,):
             until(lambda: len(receiver._bodies._arrivals) == 1)
             call.cancel()
-        until(lambda number=number: dict(admission.counts.unread_requests) == {"incomplete": 2 * number})  # type: ignore[misc]
-    assert dict(admission.counts.unread_bytes) == {"incomplete": 0}
+        until(lambda number=number: dict(admission.read_counts.unread_requests) == {"incomplete": 2 * number})  # type: ignore[misc]
+    assert dict(admission.read_counts.unread_bytes) == {"incomplete": 0}
     receiver.stop(0.5)

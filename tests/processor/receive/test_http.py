@@ -27,7 +27,7 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
 from otel_mlmon.errors import ConfigurationError, OverloadedError, PortUnavailableError
 from otel_mlmon.processor.connections import TlsFiles
-from otel_mlmon.processor.receive.admission import Admission
+from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.data_point import DataPoint, Rejections, TelemetryItem
 from otel_mlmon.processor.receive.http import (
     ANSWER_TIMEOUT_S,
@@ -69,8 +69,8 @@ class Store:
 def serve() -> Iterator[Callable[..., str]]:
     receivers: list[HttpReceiver] = []
 
-    def start(deliver: Any, *, admission: Admission | None = None, **options: Any) -> str:
-        receivers.append(HttpReceiver(admission or Admission(deliver), "127.0.0.1:0", **options))
+    def start(deliver: Any, *, admission: RequestAdmission | None = None, **options: Any) -> str:
+        receivers.append(HttpReceiver(admission or RequestAdmission(deliver), "127.0.0.1:0", **options))
         return receivers[-1].start()
 
     yield start
@@ -247,7 +247,7 @@ def test_what_is_not_protobuf_is_a_bad_request(serve: Callable[..., str]) -> Non
 
 def test_the_limit_holds_before_and_after_decompression(serve: Callable[..., str]) -> None:
     store = Store()
-    address = serve(store.deliver, admission=Admission(store.deliver, max_request_bytes=10_000))
+    address = serve(store.deliver, admission=RequestAdmission(store.deliver, max_request_bytes=10_000))
     small = request("x" * 9_000, "sum", counter(1)).SerializeToString()
     large = request("x" * 10_000, "sum", counter(1)).SerializeToString()
     for compress, encoding in ((bytes, "identity"), (gzip.compress, "gzip"), (zlib.compress, "deflate")):
@@ -260,7 +260,7 @@ def test_the_limit_on_a_body_is_exact_as_sent_and_as_decompressed(serve: Callabl
         size_bytes = len(BODY * 30) if encoding == "deflate" else len(BODY)
         for limit_bytes, status in ((size_bytes, 200), (size_bytes - 1, 413)):
             store = Store()
-            address = serve(store.deliver, admission=Admission(store.deliver, max_request_bytes=limit_bytes))
+            address = serve(store.deliver, admission=RequestAdmission(store.deliver, max_request_bytes=limit_bytes))
             response = post(address, body, content_encoding=encoding)
             assert response[0] == status
             if status == 413:
@@ -273,7 +273,7 @@ def test_the_limit_on_a_body_is_exact_as_sent_and_as_decompressed(serve: Callabl
 
 def test_a_body_of_unknown_length_is_cut_at_the_limit(serve: Callable[..., str]) -> None:
     store = Store()
-    address = serve(store.deliver, admission=Admission(store.deliver, max_request_bytes=10_000))
+    address = serve(store.deliver, admission=RequestAdmission(store.deliver, max_request_bytes=10_000))
     host, port = address.split(":")
     with socket.create_connection((host, int(port)), timeout=10) as client:
         head = f"POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-type: {PROTOBUF}\r\n"
@@ -316,7 +316,7 @@ def test_what_may_be_sent_again_says_when(
 
 @pytest.mark.guarded
 def test_a_fault_of_the_receiver_itself_is_unavailable_too(serve: Callable[..., str]) -> None:
-    class Broken(Admission):
+    class Broken(RequestAdmission):
         """Fails in the worker's thread, outside its own guards."""
 
         def consume(self, signal: Any, body: bytes, **options: Any) -> Any:
@@ -343,7 +343,7 @@ def test_what_is_not_safe_in_time_is_unavailable(serve: Callable[..., str]) -> N
 
 def test_bodies_in_arrival_are_bounded_together(serve: Callable[..., str]) -> None:
     store = Store()
-    admission = Admission(store.deliver, max_pending_bytes=len(BODY), retry_after_s=1.5)
+    admission = RequestAdmission(store.deliver, max_pending_bytes=len(BODY), retry_after_s=1.5)
     address = serve(store.deliver, admission=admission)
     assert answer(post(address, BODY + b"x")) == {
         "status": 429,
@@ -353,7 +353,7 @@ def test_bodies_in_arrival_are_bounded_together(serve: Callable[..., str]) -> No
         "retry-after": "2",
         "connection": "close",
     }
-    assert (dict(admission.counts.unread_requests), admission.counts.refused) == ({"memory": 1}, 0)
+    assert (dict(admission.read_counts.unread_requests), admission.read_counts.refused) == ({"memory": 1}, 0)
     assert post(address, b"")[0] == 200  # what was refused is no longer counted
     assert post(address)[0] == 200
     assert len(store.items) == 2
@@ -402,13 +402,13 @@ def test_a_token_is_demanded(serve: Callable[..., str]) -> None:
 def test_a_port_that_is_taken_is_named_with_its_option(serve: Callable[..., str]) -> None:
     address = serve(Store().deliver)
     with pytest.raises(PortUnavailableError, match=rf"{address}.*receiver\.http"):
-        HttpReceiver(Admission(Store().deliver), address).start()
+        HttpReceiver(RequestAdmission(Store().deliver), address).start()
     with pytest.raises(PortUnavailableError, match=r"host\.invalid:0.*receiver\.http"):
-        HttpReceiver(Admission(Store().deliver), "host.invalid:0").start()
+        HttpReceiver(RequestAdmission(Store().deliver), "host.invalid:0").start()
 
 
 def test_the_defaults_outlast_a_slow_sender_and_the_pause_between_two_exports() -> None:
-    receiver = HttpReceiver(Admission(Store().deliver), "127.0.0.1:0")
+    receiver = HttpReceiver(RequestAdmission(Store().deliver), "127.0.0.1:0")
     assert (WORKERS, BACKLOG, BODY_TIMEOUT_S, ANSWER_TIMEOUT_S) == (4, 2048, 10.0, 30.0)
     assert KEEP_ALIVE_S == 75
     receiver.stop(0.0)
@@ -416,7 +416,9 @@ def test_the_defaults_outlast_a_slow_sender_and_the_pause_between_two_exports() 
 
 def test_a_certificate_that_cannot_be_read_is_an_error_of_start(tmp_path: Path) -> None:
     missing = tmp_path / "missing.pem"
-    receiver = HttpReceiver(Admission(Store().deliver), "127.0.0.1:0", tls=TlsFiles(certificate=missing, key=missing))
+    receiver = HttpReceiver(
+        RequestAdmission(Store().deliver), "127.0.0.1:0", tls=TlsFiles(certificate=missing, key=missing)
+    )
     with pytest.raises(ConfigurationError, match=rf"receiver\.tls: {missing} cannot be read"):
         receiver.start()
     receiver.stop(0.0)
@@ -437,7 +439,7 @@ def test_stopping_lets_a_request_in_progress_end(capfd: pytest.CaptureFixture[st
         arrived.set()
         return safe
 
-    receiver = HttpReceiver(Admission(deliver), "127.0.0.1:0")
+    receiver = HttpReceiver(RequestAdmission(deliver), "127.0.0.1:0")
     address = receiver.start()
     with ThreadPoolExecutor(max_workers=2) as pool:
         answer = pool.submit(post, address)
@@ -452,7 +454,7 @@ def test_stopping_lets_a_request_in_progress_end(capfd: pytest.CaptureFixture[st
 
 
 def test_a_receiver_that_was_never_started_can_be_stopped() -> None:
-    HttpReceiver(Admission(Store().deliver), "127.0.0.1:0").stop(1.0)
+    HttpReceiver(RequestAdmission(Store().deliver), "127.0.0.1:0").stop(1.0)
 
 
 def test_tls_demands_a_client_certificate_where_an_authority_is_set(serve: Callable[..., str], tmp_path: Path) -> None:
@@ -486,7 +488,7 @@ def raw_request(address: str, text: bytes) -> bytes:
 def test_every_request_that_is_refused_unread_is_counted_with_the_bytes_that_were_read(
     serve: Callable[..., str],
 ) -> None:
-    admission = Admission(Store().deliver, max_request_bytes=1_000)
+    admission = RequestAdmission(Store().deliver, max_request_bytes=1_000)
     address = serve(Store().deliver, admission=admission, token="secret", body_timeout_s=0.2)
     allowed = {"content-type": PROTOBUF, "authorization": "Bearer secret"}
 
@@ -512,8 +514,8 @@ def test_every_request_that_is_refused_unread_is_counted_with_the_bytes_that_wer
     head += b"authorization: Bearer secret\r\ncontent-length: 100\r\n\r\n"
     assert b" 408 " in raw_request(address, head + b"123456!")
     raw_request(address, head + b"123")
-    until(lambda: admission.counts.unread_requests.get("incomplete"))
-    counts = admission.counts
+    until(lambda: admission.read_counts.unread_requests.get("incomplete"))
+    counts = admission.read_counts
     assert dict(counts.unread_requests) == {
         "not_found": 1,
         "bad_method": 1,
@@ -537,9 +539,9 @@ def test_every_request_that_is_refused_unread_is_counted_with_the_bytes_that_wer
 
 def test_a_compressed_request_that_finds_no_room_is_counted_as_it_was_sent(serve: Callable[..., str]) -> None:
     store = Store()
-    admission = Admission(store.deliver, max_pending_bytes=1_000)
+    admission = RequestAdmission(store.deliver, max_pending_bytes=1_000)
     body = gzip.compress(b"x" * 900)
-    place = admission.admit(990)
+    place = admission.admit_request(990)
     status, *_ = post(serve(store.deliver, admission=admission), body, **{"content-encoding": "gzip"})
-    admission.release(place)
-    assert (status, dict(admission.counts.unread_bytes)) == (429, {"memory": len(body)})
+    admission.release_request(place)
+    assert (status, dict(admission.read_counts.unread_bytes)) == (429, {"memory": len(body)})

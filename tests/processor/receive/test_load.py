@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_mlmon.processor.receive.load import INITIAL_BYTES_PER_S, REQUEST_BYTES, ReturnSchedule, WorkMeter
+from otel_mlmon.processor.receive.load import INITIAL_BYTES_PER_S, REQUEST_BYTES, ReturnSchedule, WorkTimeMeter
 
 
 class Clock:
@@ -15,7 +15,7 @@ class Clock:
         return self.now_s
 
 
-def work(meter: WorkMeter, clock: Clock, seconds: float, size_bytes: int) -> None:
+def work(meter: WorkTimeMeter, clock: Clock, seconds: float, size_bytes: int) -> None:
     with meter.measure():
         clock.now_s += seconds
     meter.complete(size_bytes)
@@ -24,13 +24,13 @@ def work(meter: WorkMeter, clock: Clock, seconds: float, size_bytes: int) -> Non
 def test_before_anything_is_measured_a_rate_is_assumed() -> None:
     size = 1_000_000
     expected_s = (size + 3 * REQUEST_BYTES) / INITIAL_BYTES_PER_S
-    assert WorkMeter(clock=Clock()).estimate_s(3, size) == pytest.approx(expected_s)
+    assert WorkTimeMeter(clock=Clock()).estimate_s(3, size) == pytest.approx(expected_s)
 
 
 @given(st.sampled_from([20_000, 200_000, 5_000_000]), st.floats(0.01, 1.5))
 def test_the_rate_is_that_of_the_time_worked_however_long_the_pauses(bytes_per_s: int, pause_s: float) -> None:
     clock = Clock()
-    meter = WorkMeter(clock=clock)
+    meter = WorkTimeMeter(clock=clock)
     for _ in range(80):
         work(meter, clock, 0.5, bytes_per_s // 2 - REQUEST_BYTES)
         clock.now_s += pause_s
@@ -39,7 +39,7 @@ def test_the_rate_is_that_of_the_time_worked_however_long_the_pauses(bytes_per_s
 
 def test_work_of_several_threads_at_once_counts_once() -> None:
     clock = Clock()
-    meter = WorkMeter(clock=clock)
+    meter = WorkTimeMeter(clock=clock)
     for _ in range(40):
         with meter.measure():
             clock.now_s += 0.25
@@ -52,7 +52,7 @@ def test_work_of_several_threads_at_once_counts_once() -> None:
 
 def test_a_machine_that_becomes_slow_is_noticed_within_seconds_of_work() -> None:
     clock = Clock()
-    meter = WorkMeter(clock=clock)
+    meter = WorkTimeMeter(clock=clock)
     for _ in range(1000):
         work(meter, clock, 0.1, 100_000)
     for _ in range(20):

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from otel_mlmon.processor.receive.admission import Admission
+from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.codec import parse_request
 from otel_mlmon.processor.receive.data_point import DataPoint, Rejections, TelemetryItem
 from otel_mlmon.processor.receive.sender_versions import MAX_VERSIONS, SenderVersions, parse_release
@@ -41,20 +41,20 @@ def of_release(version: str, *, points: int = 1) -> bytes:
 
 def test_a_later_release_is_said_once_and_an_earlier_one_or_the_same_is_not(caplog: pytest.LogCaptureFixture) -> None:
     store = Store()
-    admission = Admission(store.deliver)
+    admission = RequestAdmission(store.deliver)
     with caplog.at_level(logging.WARNING, logger="otel_mlmon.receiver"):
         for version in (EARLIER, __version__, LATER, LATER, "", "main"):
-            assert admission.consume("metrics", of_release(version)).result(30).rejected == 0
+            assert admission.consume_request("metrics", of_release(version)).result(30).rejected == 0
     assert [record.getMessage() for record in caplog.records] == [
         f"Applications use otel_mlmon {LATER}, and this processor is {__version__}: what is new in theirs is ignored "
         "and counted as such, everything else is monitored. Update the processor."
     ]
-    assert len(store.items) == admission.counts.accepted == 6
+    assert len(store.items) == admission.read_counts.accepted == 6
 
 
 def test_what_a_later_release_sends_anew_is_ignored_and_counted_and_all_else_is_monitored() -> None:
     store = Store()
-    admission = Admission(store.deliver)
+    admission = RequestAdmission(store.deliver)
     message = predictions(4, points=2)
     scope = message.resource_metrics[0].scope_metrics[0]
     scope.scope.name, scope.scope.version, scope.schema_url = "otel_mlmon", LATER, "https://example.org/schemas/99"
@@ -63,8 +63,8 @@ def test_what_a_later_release_sends_anew_is_ignored_and_counted_and_all_else_is_
     for name in ("ml.prediction.mood", "ml.input.colour"):
         scope.metrics.add(name=name).CopyFrom(scope.metrics[0])
         scope.metrics[-1].name = name
-    result = admission.consume("metrics", message.SerializeToString()).result(30)
-    counts = admission.counts
+    result = admission.consume_request("metrics", message.SerializeToString()).result(30)
+    counts = admission.read_counts
     assert (result.rejected, counts.accepted, counts.ignored) == (0, 2, 4)
     points = [item for item in store.items if isinstance(item, DataPoint)]
     assert {(point.identity.model.name, point.identity.metric, point.identity.key) for point in points} == {
@@ -89,10 +89,10 @@ def test_series_that_differ_in_an_attribute_of_a_later_release_are_one_stream() 
 
 def test_what_an_earlier_release_does_not_send_is_not_missed() -> None:
     store = Store()
-    admission = Admission(store.deliver)
+    admission = RequestAdmission(store.deliver)
     # No version of the model, no instance id, no scope version: as the first release sent it.
     body = request("ml.predictions", "sum", counter(3), attributes={"ml.model.name": "fraud"}).SerializeToString()
-    assert admission.consume("metrics", body).result(30).rejected == 0
+    assert admission.consume_request("metrics", body).result(30).rejected == 0
     (point,) = store.items
     assert isinstance(point, DataPoint)
     assert (point.identity.model.version, point.identity.key, point.value.sketch) == ("", "", 3)
@@ -104,12 +104,14 @@ def test_versions_that_are_made_up_take_no_memory(caplog: pytest.LogCaptureFixtu
         message = predictions()
         message.resource_metrics[0].scope_metrics[0].scope.name = "otel_mlmon"
         message.resource_metrics[0].scope_metrics[0].scope.version = f"9.{number}"
-        versions.check(message)
+        versions.warn_of_version(message)
     assert len(caplog.records) == len(versions._checked) == MAX_VERSIONS
 
 
 def test_a_long_version_is_cut_and_cannot_break_the_line(caplog: pytest.LogCaptureFixture) -> None:
-    SenderVersions("1.2.3").check(parse_request("metrics", of_release("9.1+\nforged" + "x" * 10**6), "protobuf"))
+    SenderVersions("1.2.3").warn_of_version(
+        parse_request("metrics", of_release("9.1+\nforged" + "x" * 10**6), "protobuf")
+    )
     (record,) = caplog.records
     assert "otel_mlmon 9.1+?forged" in record.getMessage()
     assert len(record.getMessage()) < 400

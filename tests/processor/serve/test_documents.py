@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from otel_mlmon.processor.alert.alert import RuleState
 from otel_mlmon.processor.alert.records import RuleStatus
 from otel_mlmon.processor.alert.version_change import VersionChange
-from otel_mlmon.processor.detect.score import Score, Statistics
-from otel_mlmon.processor.serve.documents import Document, overview
-from otel_mlmon.processor.serve.publication import ModelView, Publication
+from otel_mlmon.processor.detect.score import DriftScore, Statistics
+from otel_mlmon.processor.serve.documents import Document, build_overview
+from otel_mlmon.processor.serve.publication import ModelView, PublishedState
 from otel_mlmon.processor.window.summary import ModelSummary
 from otel_mlmon.types import ModelKey
 from tests.support.alerts import FIRING
@@ -26,13 +26,13 @@ from tests.support.observations import MODEL, T0, Bench, durations, label, point
 def publish(
     bench: Bench,
     summaries: Iterable[ModelSummary],
-    scores: Mapping[ModelKey, Mapping[str, Score]] | None = None,
+    scores: Mapping[ModelKey, Mapping[str, DriftScore]] | None = None,
     rules: Iterable[RuleStatus] = (),
     changes: Mapping[ModelKey, VersionChange] | None = None,
     max_gauge_streams: int = 100,
-) -> Publication:
+) -> PublishedState:
     """What is shown of these summaries."""
-    publication = Publication(lambda windows: [Statistics()] * len(windows), max_gauge_streams=max_gauge_streams)
+    publication = PublishedState(lambda windows: [Statistics()] * len(windows), max_gauge_streams=max_gauge_streams)
     statuses: dict[ModelKey, list[RuleStatus]] = {}
     for status in rules:
         statuses.setdefault(status.model, []).append(status)
@@ -44,7 +44,7 @@ def publish(
         )
         for summary in summaries
     }
-    publication.publish(views, rules=statuses, alerts=[], changes=changes or {})
+    publication.publish_models(views, rules=statuses, alerts=[], changes=changes or {})
     return publication
 
 
@@ -59,7 +59,7 @@ def test_a_model_is_described_by_what_it_did_and_what_was_said_of_it() -> None:
     bench.add(label(40, at_s=10, label="b"))
     bench.add(point("ml.inference.duration", durations(*[0.001] * 99, 0.5), at_s=10))
     bench.flush()
-    score = Score(
+    score = DriftScore(
         state="drift",
         log10_evidence=9.0,
         log10_alarm_line=7.0,
@@ -120,7 +120,7 @@ def test_environments_of_a_model_are_apart_in_documents_and_gauges() -> None:
         RuleStatus(model=model, rule="latency", state=RuleState.FIRING, changed_ns=T0, severity="critical", causes=())
         for model in models[:2]
     ]
-    score = Score(state="learning", is_calibrating=True, log10_evidence=1.0, log10_alarm_line=7.0)
+    score = DriftScore(state="learning", is_calibrating=True, log10_evidence=1.0, log10_alarm_line=7.0)
     summaries = [bench.panes.summary(model) for model in models]
     publication = publish(bench, summaries, {models[1]: {"prediction.label": score}}, rules)
     document = publication.overview()
@@ -157,7 +157,7 @@ def test_the_documents_have_just_the_keys_that_are_documented() -> None:
     bench.flush()
     (model,) = overview_of(bench)["models"].values()
     page = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
-    (document,) = overview({}, [FIRING], {})["alerts"]
+    (document,) = build_overview({}, [FIRING], {})["alerts"]
     assert keys_of(page, "A model's document") == set(model)
     change = VersionChange(model=MODEL, before="0", time_ns=T0, predictions=1000, compared=3, causes=())
     (versioned,) = overview_of(bench, {MODEL: change})["models"].values()

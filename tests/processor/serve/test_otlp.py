@@ -11,7 +11,7 @@ import pytest
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.decode import decode_metrics
 from otel_mlmon.processor.self_telemetry import MetricValue
-from otel_mlmon.processor.serve.otlp import Exporter, OtlpProtocol
+from otel_mlmon.processor.serve.otlp import OtlpForwarder, OtlpProtocol
 from tests.support.otlp_requests import NOW_NS
 from tests.support.otlp_server import Fault, OtlpServer
 
@@ -23,9 +23,11 @@ GAUGES = [
 ]
 
 
-def make(server: OtlpServer, protocol: OtlpProtocol, read: Any = lambda: GAUGES, interval_s: float = 3600) -> Exporter:
+def make(
+    server: OtlpServer, protocol: OtlpProtocol, read: Any = lambda: GAUGES, interval_s: float = 3600
+) -> OtlpForwarder:
     endpoint = server.grpc_address if protocol == "grpc" else server.http_url
-    return Exporter(endpoint, protocol=protocol, read=read, interval_s=interval_s, resource=RESOURCE)
+    return OtlpForwarder(endpoint, protocol=protocol, read=read, interval_s=interval_s, resource=RESOURCE)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
@@ -103,7 +105,7 @@ def test_a_dead_endpoint_does_not_hold_up_the_end(protocol: OtlpProtocol) -> Non
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        exporter = Exporter(endpoint, protocol=protocol, read=lambda: GAUGES, interval_s=3600, resource=RESOURCE)
+        exporter = OtlpForwarder(endpoint, protocol=protocol, read=lambda: GAUGES, interval_s=3600, resource=RESOURCE)
         exporter.emit_event("ml.alert", "ERROR", "nobody hears", {}, NOW_NS)
         began_s = time.monotonic()
         exporter.shutdown(0.5)

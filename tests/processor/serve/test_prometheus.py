@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
-from otel_mlmon.processor.serve.prometheus import create_page, prometheus_name
+from otel_mlmon.processor.serve.prometheus import build_prometheus_name, create_metrics_page
 from otel_mlmon.semconv import Metric
 
 
@@ -19,7 +19,7 @@ def metric(name: str, unit: str, instrument: semconv.Instrument = "gauge") -> Me
 
 
 def render(values: Sequence[MetricValue]) -> str:
-    return create_page(lambda: values)().decode()
+    return create_metrics_page(lambda: values)().decode()
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def render(values: Sequence[MetricValue]) -> str:
     ],
 )
 def test_names_follow_the_opentelemetry_rules(definition: Metric, name: str) -> None:
-    assert prometheus_name(definition) == name
+    assert build_prometheus_name(definition) == name
 
 
 def test_the_page_groups_a_metric_and_escapes_what_must_be() -> None:
@@ -72,7 +72,7 @@ def test_the_page_groups_a_metric_and_escapes_what_must_be() -> None:
 
 def test_the_page_is_read_again_at_every_request() -> None:
     telemetry = SelfTelemetry()
-    page = create_page(telemetry.values)
+    page = create_metrics_page(telemetry.values)
     assert page() == b""
     for total in (1, 2):
         telemetry.add(semconv.REFERENCES, outcome="taken")
@@ -95,7 +95,7 @@ def test_prometheus_reads_every_metric_of_the_processor_with_its_type() -> None:
     )
     assert [(family.name, family.type, family.documentation) for family in families] == [
         (
-            prometheus_name(metric).removesuffix("_total"),
+            build_prometheus_name(metric).removesuffix("_total"),
             "counter" if metric.instrument in ("counter", "observable_counter") else "gauge",
             metric.description,
         )
@@ -123,4 +123,4 @@ def test_any_value_reads_back(series: list[tuple[dict[str, str], float]], instru
     assert samples == [
         ({key.replace(".", "_"): text for key, text in labels.items()}, repr(value)) for labels, value in series
     ]
-    assert {sample.name for sample in family.samples} == {prometheus_name(definition)}
+    assert {sample.name for sample in family.samples} == {build_prometheus_name(definition)}

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.detect.score import Score, Statistics
-from otel_mlmon.processor.serve.publication import ModelView, Publication
-from otel_mlmon.processor.window.window import Reference
+from otel_mlmon.processor.detect.score import DriftScore, Statistics
+from otel_mlmon.processor.serve.publication import ModelView, PublishedState
+from otel_mlmon.processor.window.window import ReferenceCounts
 from otel_mlmon.types import Counts, ModelKey
 from tests.support.observations import MODEL, Bench, point
 
@@ -22,7 +22,7 @@ def view(bench: Bench, model: ModelKey, *streams: str) -> ModelView:
     summary = bench.panes.summary(model)
     (template,) = summary.streams
     listed = tuple(replace(template, stream=f"input.{name}") for name in sorted(streams))
-    score = Score(state="ok", log10_evidence=0.0, log10_alarm_line=7.0, statistics=None)
+    score = DriftScore(state="ok", log10_evidence=0.0, log10_alarm_line=7.0, statistics=None)
     return ModelView(
         summary=replace(summary, streams=listed),
         scores={stream.stream: score for stream in listed},
@@ -39,17 +39,17 @@ def learned() -> Bench:
     return bench
 
 
-def publish(publication: Publication, *views: ModelView, removed: Sequence[ModelKey] = ()) -> list[str]:
+def publish(publication: PublishedState, *views: ModelView, removed: Sequence[ModelKey] = ()) -> list[str]:
     """Publishes, and returns the streams that have gauges."""
     changed: dict[ModelKey, ModelView | None] = {entry.summary.model: entry for entry in views}
-    publication.publish({**changed, **dict.fromkeys(removed)}, rules={}, alerts=[], changes={})
+    publication.publish_models({**changed, **dict.fromkeys(removed)}, rules={}, alerts=[], changes={})
     gauges = [gauge for gauge in publication.gauges() if gauge.metric == semconv.DRIFT_STATE]
     return sorted(f"{gauge.attributes['ml.model.name']} {gauge.attributes['ml.drift.stream']}" for gauge in gauges)
 
 
 def test_the_streams_that_came_first_have_gauges_for_as_long_as_they_are_there() -> None:
     bench = learned()
-    publication = Publication(lambda windows: [Statistics()] * len(windows), max_gauge_streams=3)
+    publication = PublishedState(lambda windows: [Statistics()] * len(windows), max_gauge_streams=3)
     first = ["digits input.b", "digits input.c"]
     assert publish(publication, view(bench, MODEL, "b", "c")) == first
     assert publish(publication, view(bench, OTHER, "a", "z")) == [*first, "other input.a"]
@@ -69,11 +69,11 @@ def test_the_streams_that_came_first_have_gauges_for_as_long_as_they_are_there()
 def test_windows_are_measured_and_documents_made_when_they_are_asked_for_and_once() -> None:
     bench, measured = learned(), list[int]()
 
-    def measure(windows: Sequence[tuple[Reference, Counts]]) -> list[Statistics]:
+    def measure(windows: Sequence[tuple[ReferenceCounts, Counts]]) -> list[Statistics]:
         measured.append(len(windows))
         return [Statistics.from_rows({"psi": (0.5, None, None)})] * len(windows)
 
-    publication = Publication(measure)
+    publication = PublishedState(measure)
     entry = view(bench, MODEL, "b", "c")
     entry.summary = replace(
         entry.summary,
@@ -83,7 +83,7 @@ def test_windows_are_measured_and_documents_made_when_they_are_asked_for_and_onc
             if stream.reference is not None
         ),
     )
-    publication.publish({MODEL: entry}, rules={}, alerts=[], changes={})
+    publication.publish_models({MODEL: entry}, rules={}, alerts=[], changes={})
     assert measured == []
     document = publication.overview()
     assert publication.overview() is document
@@ -91,5 +91,5 @@ def test_windows_are_measured_and_documents_made_when_they_are_asked_for_and_onc
     statistics = [stream["statistics"] for stream in document["models"]["digits"]["streams"]]
     assert statistics == [{"psi": {"value": 0.5, "p_value": None, "noise": None}}] * 2
     other = view(bench, OTHER, "a")
-    publication.publish({OTHER: other}, rules={}, alerts=[], changes={})
+    publication.publish_models({OTHER: other}, rules={}, alerts=[], changes={})
     assert publication.overview()["versions"]["digits"]["1"] is document["versions"]["digits"]["1"]

@@ -14,7 +14,7 @@ from otel_mlmon.processor.evidence_log import CycleRecord
 from otel_mlmon.processor.records import RECORD_KINDS
 from otel_mlmon.processor.state.maintenance import check_state
 from otel_mlmon.processor.state.migrations import MIGRATIONS
-from otel_mlmon.processor.state.repository import FORMAT_VERSION, Repository, decode, encode
+from otel_mlmon.processor.state.repository import FORMAT_VERSION, Repository, decode_record, encode_record
 from otel_mlmon.processor.state.sqlite import FILE_NAME, SqliteRepository
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.window import StreamKey
@@ -62,11 +62,11 @@ def test_days_of_format_7_get_dates_of_their_kind(tmp_path: Path) -> None:
         "inherited": [{"kind": 1, "counts": plain}],
     }  # fmt: skip
     repository = SqliteRepository(tmp_path, format_version=7)
-    repository.put("cycle", [("key", encode({"stream": stream, "state": state}, is_compressed=True))])
+    repository.put("cycle", [("key", encode_record({"stream": stream, "state": state}, is_compressed=True))])
     repository.commit()
     repository.close()
     repository = SqliteRepository(tmp_path)
-    record = decode(repository.load("cycle")["key"], CycleRecord)
+    record = decode_record(repository.load("cycle")["key"], CycleRecord)
     repository.close()
     # Day 20,003 is a Monday: the days before are the Friday, and the Sunday, Saturday and Friday of the week before.
     assert [day.day for day in record.state.days] == [19_993, 19_994, 19_995, 20_000]

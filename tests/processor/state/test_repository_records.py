@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_mlmon.errors import StoreError
-from otel_mlmon.processor.state.repository import decode, encode
+from otel_mlmon.processor.state.repository import decode_record, encode_record
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import ExactSum, Moments
-from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 from otel_mlmon.types import Bools, Counts, Floats, ModelKey
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -66,11 +66,11 @@ def test_a_tally_comes_back_bit_for_bit(values: list[float], labels: dict[str, i
     sketch = StreamSketch(
         exponential=ExponentialHistogram.from_values(np.array(values)),
         explicit={bounds: Histogram.from_values(np.array(values), bounds)},
-        categories=Categories(counts=labels),
+        categories=CategoryCounts(counts=labels),
         missing=3,
     )
     for is_compressed in (False, True):
-        stored = decode(encode(sketch, is_compressed=is_compressed), StreamSketch)
+        stored = decode_record(encode_record(sketch, is_compressed=is_compressed), StreamSketch)
         assert stored == sketch
         assert type(stored.moments.exact_sum) is ExactSum
 
@@ -78,7 +78,7 @@ def test_a_tally_comes_back_bit_for_bit(values: list[float], labels: dict[str, i
 @given(shift=st.integers(0, 4000), mantissa=st.integers(-(1 << 120), 1 << 120))
 def test_a_sum_of_any_size_is_exact(shift: int, mantissa: int) -> None:
     moments = Moments(count=1, exact_sum=ExactSum(mantissa << shift), minimum=-math.inf, maximum=math.inf)
-    assert decode(encode(moments), Moments) == moments
+    assert decode_record(encode_record(moments), Moments) == moments
 
 
 def test_a_value_of_every_kind_comes_back() -> None:
@@ -93,29 +93,29 @@ def test_a_value_of_every_kind_comes_back() -> None:
         bounds=(0.1, 0.2),
         names=frozenset("a"),
     )
-    stored = decode(encode(example), Example)
+    stored = decode_record(encode_record(example), Example)
     assert repr(stored) == repr(example)
     assert stored.table.tobytes() == example.table.tobytes()
     assert stored.table.flags.writeable
 
 
 def test_a_scalar_of_an_array_is_a_number() -> None:
-    assert decode(encode(Step("a", np.float64(0.25))), Step) == Step("a", 0.25)
+    assert decode_record(encode_record(Step("a", np.float64(0.25))), Step) == Step("a", 0.25)
 
 
 @pytest.mark.parametrize("value", [object(), np.array(["a"]), np.array([1], dtype=np.int16)])
 def test_what_cannot_be_stored_is_refused(value: object) -> None:
     with pytest.raises(TypeError, match="cannot be stored"):
-        encode([value])
+        encode_record([value])
 
 
 def test_what_is_cut_short_is_refused() -> None:
     sketch = StreamSketch(exponential=ExponentialHistogram.from_values(np.array([0.1, 1e9])))
     for is_compressed in (False, True):
-        blob = encode(sketch, is_compressed=is_compressed)
+        blob = encode_record(sketch, is_compressed=is_compressed)
         for length in range(len(blob)):
             with pytest.raises(StoreError, match="a stored StreamSketch is damaged"):
-                decode(blob[:length], StreamSketch)
+                decode_record(blob[:length], StreamSketch)
 
 
 @pytest.mark.parametrize(
@@ -132,17 +132,17 @@ def test_what_is_cut_short_is_refused() -> None:
 )
 def test_a_damaged_array_is_refused(array: object) -> None:
     with pytest.raises(StoreError, match="a stored OfFloats is damaged"):
-        decode(encode({"array": array}), OfFloats)
+        decode_record(encode_record({"array": array}), OfFloats)
 
 
 @pytest.mark.parametrize("units", [(-1, b"\1"), (4097, b"\1"), (0, 1), ()])
 def test_a_damaged_sum_is_refused(units: object) -> None:
     with pytest.raises(StoreError, match="a stored Moments is damaged"):
-        decode(encode({"count": 1, "exact_sum": units}), Moments)
+        decode_record(encode_record({"count": 1, "exact_sum": units}), Moments)
 
 
 def test_a_value_of_another_type_is_refused() -> None:
-    blob = encode(OfCounts(array=np.array([1])))
+    blob = encode_record(OfCounts(array=np.array([1])))
     for kind in (OfFloats, Step):
         with pytest.raises(StoreError, match=f"a stored {kind.__name__} is damaged"):
-            decode(blob, kind)
+            decode_record(blob, kind)

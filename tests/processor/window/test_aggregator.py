@@ -18,7 +18,7 @@ from otel_mlmon.processor.window.aggregator import EXPIRY_INTERVAL_NS, WindowAgg
 from otel_mlmon.processor.window.intake import CLOCK_SLACK_NS
 from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.state import MAX_EMBEDDED_REFERENCES
-from otel_mlmon.processor.window.window import StreamKey, Window, WindowSettings
+from otel_mlmon.processor.window.window import StreamKey, StreamWindow, WindowSettings
 from otel_mlmon.reference.embedding import encode_profile
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.semconv import MISSING, OTHER
@@ -39,7 +39,7 @@ from tests.support.observations import (
 from tests.support.plain_sketches import merge_streams, sketch_streams
 
 
-def windows_of(bench: Bench, stream: str) -> list[Window]:
+def windows_of(bench: Bench, stream: str) -> list[StreamWindow]:
     return [window for window in bench.out if window.stream.stream == stream]
 
 

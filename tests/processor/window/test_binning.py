@@ -13,12 +13,12 @@ from otel_mlmon.processor.window.binning import (
     NumberBins,
     ThresholdBins,
     choose_quantile_bins,
-    name_ranges,
+    name_bins_by_range,
 )
 from otel_mlmon.semconv import MISSING, OTHER
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 
 VALUES = st.lists(st.floats(min_value=-1e6, max_value=1e6), max_size=60)
 
@@ -135,10 +135,10 @@ def test_zeros_begin_at_a_zero_without_a_sign() -> None:
 
 
 def test_classes_beyond_the_first_are_other() -> None:
-    reference = StreamSketch(categories=Categories(counts={"a": 5, "b": 3, "c": 1}))
+    reference = StreamSketch(categories=CategoryCounts(counts={"a": 5, "b": 3, "c": 1}))
     binning = ClassBins.choose(reference, limit=2, has_missing=True)
     assert binning.bins.names == ("a", "b", OTHER, MISSING)
-    current = StreamSketch(categories=Categories(counts={"a": 1, "new": 2, OTHER: 3}), missing=4)
+    current = StreamSketch(categories=CategoryCounts(counts={"a": 1, "new": 2, OTHER: 3}), missing=4)
     assert binning.count(current).tolist() == [1, 0, 5, 4]
 
 
@@ -171,8 +171,8 @@ def test_fixed_edges_count_any_sketch() -> None:
 
 
 def test_names_have_as_many_digits_as_they_need() -> None:
-    assert name_ranges((0.1, 0.2)) == ("≤ 0.1", "0.1 … 0.2", "> 0.2")
-    assert name_ranges((280.01234, 280.01239)) == ("≤ 280.0123", "280.0123 … 280.0124", "> 280.0124")
-    assert name_ranges((0.0, 0.0, 1.0)) == ("≤ 0", "0", "0 … 1", "> 1")
-    assert name_ranges(()) == ("any value",)
-    assert name_ranges((math.inf,)) == ("≤ inf", "> inf")
+    assert name_bins_by_range((0.1, 0.2)) == ("≤ 0.1", "0.1 … 0.2", "> 0.2")
+    assert name_bins_by_range((280.01234, 280.01239)) == ("≤ 280.0123", "280.0123 … 280.0124", "> 280.0124")
+    assert name_bins_by_range((0.0, 0.0, 1.0)) == ("≤ 0", "0", "0 … 1", "> 1")
+    assert name_bins_by_range(()) == ("any value",)
+    assert name_bins_by_range((math.inf,)) == ("≤ inf", "> inf")

@@ -16,7 +16,7 @@ from otel_mlmon.processor.window.binning import (
 from otel_mlmon.semconv import MISSING, OTHER
 from otel_mlmon.sketch.exponential import BIAS, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 
 
 def explicit(bounds: list[float], counts: list[int]) -> StreamSketch:
@@ -103,7 +103,7 @@ def test_numbers_of_no_bucket_have_one_bin() -> None:
 
 def test_classes_are_counted_by_name_and_the_others_together() -> None:
     sketch = StreamSketch(
-        categories=Categories(counts={"a": 5, "b": 7, "c": 1, OTHER: 2}),
+        categories=CategoryCounts(counts={"a": 5, "b": 7, "c": 1, OTHER: 2}),
         missing=4,
         explicit=explicit([1.0], [1, 1]).explicit,
     )
@@ -119,7 +119,7 @@ def test_numbers_are_counted_between_edges_and_classes_are_missing() -> None:
     sketch = StreamSketch(
         explicit=explicit([1.0, 2.0, 3.0], [1, 2, 4, 8]).explicit,
         exponential=exponential({0: 16, 1: 32}).exponential,
-        categories=Categories(counts={"a": 64}),
+        categories=CategoryCounts(counts={"a": 64}),
         missing=128,
     )
     # Of the exponential buckets (1, 2] and (2, 4], the second is on no edge: it counts on the side of zero of 3.

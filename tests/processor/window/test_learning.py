@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from otel_mlmon.processor.state.repository import decode, encode
+from otel_mlmon.processor.state.repository import decode_record, encode_record
 from otel_mlmon.processor.window.binning import ClassBins, NumberBins, choose_quantile_bins
 from otel_mlmon.processor.window.learning import (
     LEVEL,
@@ -16,12 +16,12 @@ from otel_mlmon.processor.window.learning import (
     MIN_BLOCK,
     BlockStatistics,
     LearningBlocks,
-    are_halves_alike,
-    is_learned,
+    has_enough_values,
+    is_reference_stationary,
 )
 from otel_mlmon.reference.design_effect import DesignEffect, chi_squared_quantile, estimate_design_effect
 from otel_mlmon.sketch.exponential import ExponentialHistogram
-from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 
 SHARES = np.array([0.4, 0.3, 0.2, 0.1])
 BINS = ClassBins(labels=("a", "b", "c", "_OTHER"))
@@ -39,7 +39,7 @@ def blocks_of(labels: NDArray[np.int64], size: int) -> NDArray[np.int64]:
 
 
 def sketch(*counts: int) -> StreamSketch:
-    return StreamSketch(categories=Categories(counts=dict(zip("abcd", counts, strict=False))))
+    return StreamSketch(categories=CategoryCounts(counts=dict(zip("abcd", counts, strict=False))))
 
 
 @pytest.mark.simulation
@@ -66,9 +66,9 @@ def test_quiet_halves_are_alike_and_moved_ones_are_not(run: int) -> None:
             phi = estimate_design_effect(table)
             assert phi is not None
             if is_broken:
-                broken += not are_halves_alike(table, phi.estimate)
+                broken += not is_reference_stationary(table, phi.estimate)
             else:
-                quiet += are_halves_alike(table, phi.estimate)
+                quiet += is_reference_stationary(table, phi.estimate)
     assert quiet == 100  # a hundredth of one is expected to differ
     assert broken >= 97
 
@@ -95,7 +95,7 @@ def test_the_quantile_is_that_of_chi_squared_and_never_below(freedom: int, withi
     ],
 )
 def test_how_long_is_learned(count: int, statistics: BlockStatistics, enough: bool) -> None:
-    assert is_learned(count, statistics, required=5000) is enough
+    assert has_enough_values(count, statistics, required=5000) is enough
 
 
 def test_few_blocks_say_nothing() -> None:
@@ -109,9 +109,9 @@ def test_few_blocks_say_nothing() -> None:
 
 def test_a_constant_stream_is_one_thing() -> None:
     table = np.full((20, 1), 100)
-    assert (estimate_design_effect(table), are_halves_alike(table, 1.0)) == (DesignEffect(1.0, 0), True)
+    assert (estimate_design_effect(table), is_reference_stationary(table, 1.0)) == (DesignEffect(1.0, 0), True)
     wide = np.hstack([table, np.zeros_like(table)])
-    assert (estimate_design_effect(wide), are_halves_alike(wide, 1.0)) == (DesignEffect(1.0, 0), True)
+    assert (estimate_design_effect(wide), is_reference_stationary(wide, 1.0)) == (DesignEffect(1.0, 0), True)
 
 
 def test_numbers_that_the_bins_cannot_hold_begin_the_blocks_anew() -> None:
@@ -149,4 +149,4 @@ def test_blocks_are_bounded_and_lose_no_value(panes: list[tuple[int, int, int, i
     ],
 )
 def test_the_state_comes_back_from_its_record(blocks: LearningBlocks) -> None:
-    assert decode(encode(blocks), LearningBlocks) == blocks
+    assert decode_record(encode_record(blocks), LearningBlocks) == blocks

@@ -20,18 +20,18 @@ from otel_mlmon.processor.window.learning import (
     MIN_BLOCK,
     BlockStatistics,
     LearningBlocks,
-    are_halves_alike,
+    is_reference_stationary,
 )
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
 from otel_mlmon.reference.design_effect import MIN_PAIRS, chi_squared_quantile, estimate_design_effect
-from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 
 BINS = ClassBins(labels=("a", "b", "_OTHER"))
 TABLES = st.lists(st.tuples(*[st.integers(0, 30)] * 3).filter(any), min_size=1, max_size=40)
 
 
 def sketch(a: int, b: int = 0) -> StreamSketch:
-    return StreamSketch(categories=Categories(counts={"a": a, "b": b}))
+    return StreamSketch(categories=CategoryCounts(counts={"a": a, "b": b}))
 
 
 def learn(*counts: int) -> LearningBlocks:
@@ -101,14 +101,14 @@ def test_the_halves_are_alike_up_to_the_quantile_of_their_chi_squared(table: lis
     statistic, freedom = plain_statistic(table)
     assume(statistic > 1e-9)
     boundary = statistic / plain_quantile(freedom, LEVEL_Z)
-    assert are_halves_alike(np.array(table), boundary * 1.000001)
-    assert not are_halves_alike(np.array(table), boundary * 0.999999)
+    assert is_reference_stationary(np.array(table), boundary * 1.000001)
+    assert not is_reference_stationary(np.array(table), boundary * 0.999999)
 
 
 def test_halves_of_one_block_or_of_one_bin_are_alike() -> None:
-    assert are_halves_alike(np.array([[5, 1, 0]]), 1e-9)
-    assert are_halves_alike(np.array([[5, 0, 0], [9, 0, 0]]), 1e-9)
-    assert not are_halves_alike(np.array([[5, 0, 0], [0, 5, 0]]), 1e-9)
+    assert is_reference_stationary(np.array([[5, 1, 0]]), 1e-9)
+    assert is_reference_stationary(np.array([[5, 0, 0], [9, 0, 0]]), 1e-9)
+    assert not is_reference_stationary(np.array([[5, 0, 0], [0, 5, 0]]), 1e-9)
 
 
 @pytest.mark.parametrize("freedom", [1.0, 2.5, 9.0])
@@ -151,13 +151,13 @@ def test_the_bins_of_the_blocks_are_chosen_early_and_again_from_the_first_tenth(
     reference = StreamReference(stream="prediction.label", settings=ModelWindowSettings(learn=1000, max_labels=1))
     binnings = []
     for pane in (sketch(60, 39), sketch(0, 1)):
-        reference.learn(pane, end_ns=0)
+        reference.learn_reference(pane, end_ns=0)
         binnings.append(reference.state.blocks.binning)
     assert binnings == [ClassBins(labels=("a", "_OTHER"))] * 2
     assert (reference.state.blocks.chosen_count, reference.state.blocks.block_items) == (100, MIN_BLOCK)
-    reference.learn(sketch(3, 4), end_ns=0)
+    reference.learn_reference(sketch(3, 4), end_ns=0)
     assert (reference.state.blocks.blocks, reference.state.blocks.panes) == ([[3, 4]], 3)
-    reference.learn(StreamSketch(), end_ns=0)
+    reference.learn_reference(StreamSketch(), end_ns=0)
     assert reference.state.blocks.panes == 3
 
 
@@ -165,7 +165,7 @@ def test_the_bins_of_the_blocks_are_chosen_early_and_again_from_the_first_tenth(
 def test_a_reference_takes_enough_values_of_enough_panes(values: int, panes: int, is_frozen: bool) -> None:
     reference = StreamReference(stream="prediction.label", settings=ModelWindowSettings(learn=100, learn_panes=3))
     for number in range(panes):
-        reference.learn(sketch(values - (panes - 1) if number == 0 else 1), end_ns=0)
+        reference.learn_reference(sketch(values - (panes - 1) if number == 0 else 1), end_ns=0)
     assert (reference.state.is_frozen, reference.reference is not None) == (is_frozen, is_frozen)
     assert reference.state.sketch.total == values
 
@@ -183,7 +183,7 @@ def test_learning_ends_with_enough_values_or_when_its_time_is_over(per_hour: int
     rng = np.random.default_rng(per_hour)
     for hour in range(400):
         counts = rng.multinomial(per_hour, [0.6, 0.4])
-        reference.learn(sketch(int(counts[0]), int(counts[1])), end_ns=(hour + 1) * HOUR_NS)
+        reference.learn_reference(sketch(int(counts[0]), int(counts[1])), end_ns=(hour + 1) * HOUR_NS)
         if reference.state.is_frozen:
             break
     assert (reference.state.sketch.total, hour) == (values, hours)
@@ -200,7 +200,7 @@ def test_fewer_values_than_two_hundred_are_enough_where_fewer_are_asked_for() ->
     reference = StreamReference(stream="prediction.label", settings=settings)
     for hour in range(3):
         assert not reference.state.is_frozen
-        reference.learn(sketch(30, 20), end_ns=(hour + 1) * HOUR_NS)
+        reference.learn_reference(sketch(30, 20), end_ns=(hour + 1) * HOUR_NS)
         if hour == 1:
             break
     assert reference.state.is_frozen
@@ -209,7 +209,7 @@ def test_fewer_values_than_two_hundred_are_enough_where_fewer_are_asked_for() ->
 def test_a_reference_that_is_frozen_keeps_its_statistics_and_no_blocks(caplog: pytest.LogCaptureFixture) -> None:
     reference = StreamReference(stream="prediction.label", settings=ModelWindowSettings(learn=1000))
     for number in range(80):
-        reference.learn(sketch(50, 0) if number < 10 else sketch(0, 50), end_ns=0)
+        reference.learn_reference(sketch(50, 0) if number < 10 else sketch(0, 50), end_ns=0)
         if reference.state.is_frozen:
             break
     assert reference.state.sketch.total == 4000

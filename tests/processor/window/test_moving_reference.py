@@ -10,23 +10,23 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.state.sqlite import SqliteRepository
 from otel_mlmon.processor.window.moving_reference import (
     HOUR_NS,
     SHRINKAGE,
     MovingReference,
-    draw_coupled_counts,
-    hour_of_week,
+    compute_hour_of_week,
+    sample_coupled_counts,
 )
 from otel_mlmon.processor.window.reference import ModelWindowSettings, MovingReferenceSettings
-from otel_mlmon.processor.window.window import Bins, PaneCounts, Window, WindowSettings
+from otel_mlmon.processor.window.window import HistogramBins, PaneCounts, StreamWindow, WindowSettings
 from otel_mlmon.sketch.moments import ExactSum
 from otel_mlmon.types import ModelKey
 from tests.support.observations import SECOND, T0, Bench, facts, label
 
-BINS = Bins(names=("a", "b", "_OTHER"), is_ordered=False)
+BINS = HistogramBins(names=("a", "b", "_OTHER"), is_ordered=False)
 DAILY = MovingReferenceSettings(rolling_hours=48, lag_hours=24)
 SHARES = arrays(np.float64, 4, elements=st.floats(0.01, 1.0)).map(lambda numbers: numbers / numbers.sum())
 
@@ -52,20 +52,20 @@ def hour(number: int, *counts: int) -> PaneCounts:
 
 
 def test_the_epoch_begins_on_a_thursday() -> None:
-    assert (hour_of_week(0), hour_of_week(96), hour_of_week(96 + 168)) == (72, 0, 0)
+    assert (compute_hour_of_week(0), compute_hour_of_week(96), compute_hour_of_week(96 + 168)) == (72, 0, 0)
 
 
 def test_a_reference_holds_what_ends_a_lag_before_its_epoch_and_nothing_later() -> None:
     moving = history()
     for number in range(24 * 6):
         moving.add(hour(number, number, 0, 1))
-    reference = moving.reference(24 * 5 * HOUR_NS + 1, BINS)  # the sixth day: days three and four are judged by
+    reference = moving.find_reference(24 * 5 * HOUR_NS + 1, BINS)  # the sixth day: days three and four are judged by
     assert reference is not None
     assert reference.counts.tolist() == [sum(range(48, 96)), 0, 48]
     assert reference.origin == "rolling"
-    same = moving.reference(24 * 6 * HOUR_NS, BINS)
+    same = moving.find_reference(24 * 6 * HOUR_NS, BINS)
     assert same is reference
-    later = moving.reference(24 * 6 * HOUR_NS + 1, BINS)
+    later = moving.find_reference(24 * 6 * HOUR_NS + 1, BINS)
     assert later is not None
     assert later.counts.tolist() == [sum(range(72, 120)), 0, 48]
 
@@ -73,12 +73,12 @@ def test_a_reference_holds_what_ends_a_lag_before_its_epoch_and_nothing_later() 
 def test_too_few_values_make_no_reference() -> None:
     moving = history(learn=100)
     moving.add(hour(0, 99, 0, 0))
-    assert moving.reference(72 * HOUR_NS, BINS) is None
+    assert moving.find_reference(72 * HOUR_NS, BINS) is None
     weekly = history(MovingReferenceSettings(rolling_hours=500, lag_hours=24, hour_of_week=True), learn=1)
     for number in range(167):
         weekly.add(hour(number, 1, 1, 1))
-    assert weekly.reference(192 * HOUR_NS, BINS) is None
-    assert weekly.reference(193 * HOUR_NS, BINS) is not None  # by then a week is a lag ago
+    assert weekly.find_reference(192 * HOUR_NS, BINS) is None
+    assert weekly.find_reference(193 * HOUR_NS, BINS) is not None  # by then a week is a lag ago
 
 
 def test_hours_are_forgotten_when_no_reference_will_need_them() -> None:
@@ -101,7 +101,7 @@ def test_a_coupling_takes_one_to_the_other_and_widens_no_distance(
     assert np.abs(current @ kernel - after).sum() <= np.abs(current - before).sum() + 1e-12
     # And that kernel is what is drawn from.
     counts = np.rint(current * 100_000).astype(np.int64)
-    moved = draw_coupled_counts(counts, before, after, np.random.default_rng(0))
+    moved = sample_coupled_counts(counts, before, after, np.random.default_rng(0))
     assert moved.sum() == counts.sum()
     assert moved / counts.sum() == pytest.approx(current @ kernel, abs=6 * math.sqrt(0.25 / 100_000))
 
@@ -110,10 +110,10 @@ def test_an_hour_that_was_seldom_seen_is_taken_almost_as_it_is() -> None:
     weekly = MovingReferenceSettings(rolling_hours=24 * 14, lag_hours=24, hour_of_week=True)
     moving = history(weekly)
     for number in range(24 * 14):
-        counts = (0, 5, 0) if hour_of_week(number) == 7 else (800, 100, 100)
+        counts = (0, 5, 0) if compute_hour_of_week(number) == 7 else (800, 100, 100)
         moving.add(hour(number, *counts))
     end_ns = 24 * 16 * HOUR_NS
-    reference = moving.reference(end_ns - 1, BINS)
+    reference = moving.find_reference(end_ns - 1, BINS)
     assert reference is not None
     assert (reference.origin, moving.epoch_reference is not None and len(moving.epoch_reference.hours)) == (
         "hour_of_week",
@@ -131,17 +131,17 @@ def test_a_pane_is_adjusted_the_same_whenever_it_is() -> None:
     for number in range(24 * 14):
         moving.add(hour(number, *((900, 100, 0) if number % 24 < 12 else (100, 900, 0))))
     end_ns = 24 * 15 * HOUR_NS + 600 * SECOND
-    moving.reference(end_ns, BINS)
-    one, other = (moving.adjust(end_ns, counts_of(910, 90, 0)).tolist() for _ in range(2))
+    moving.find_reference(end_ns, BINS)
+    one, other = (moving.adjust_counts(end_ns, counts_of(910, 90, 0)).tolist() for _ in range(2))
     assert one == other
     assert one[0] == pytest.approx(500, abs=80)
-    assert moving.adjust(end_ns + 1, counts_of(910, 90, 0)).tolist() != one
+    assert moving.adjust_counts(end_ns + 1, counts_of(910, 90, 0)).tolist() != one
 
 
-def week(bench: Bench, *, days: range, restart: str = "", moved_from: int | None = None) -> list[Window]:
+def week(bench: Bench, *, days: range, restart: str = "", moved_from: int | None = None) -> list[StreamWindow]:
     """A pane of 500 predictions every half hour, with a daily cycle of .20 in total variation."""
     rng = np.random.default_rng(days.start)
-    windows: list[Window] = []
+    windows: list[StreamWindow] = []
     for half_hour in range(48 * days.start, 48 * days.stop):
         at_s = 1800.0 * (half_hour + 1)
         share = 0.5 + 0.2 * math.sin(2 * math.pi * (half_hour % 48) / 48)
@@ -169,10 +169,10 @@ def bench_of(reference: MovingReferenceSettings | None) -> Bench:
     return Bench(settings=ModelWindowSettings(learn=5000, moving=reference), windows=windows)
 
 
-def alarms(windows: list[Window], *, since_s: float) -> list[int]:
+def alarms(windows: list[StreamWindow], *, since_s: float) -> list[int]:
     """Panes, from some time on, in which the evidence is over a line of one false alarm in 10^4 panes."""
     policy = DetectionPolicy(tolerance=0.02, direction="both")
-    evaluator = Evaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: 4.0, statistics={})
+    evaluator = DriftEvaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: 4.0, statistics={})
     panes = []
     for number, window in enumerate(windows):
         ((_, score),) = evaluator.evaluate([window])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from otel_mlmon.processor.window.outcome import Limit
+from otel_mlmon.processor.window.outcome import ResourceLimit
 
 
 def test_a_limit_warns_at_80_and_100_percent_once_until_there_is_room_again(caplog: pytest.LogCaptureFixture) -> None:
-    limit = Limit("max_streams", 10, "streams")
+    limit = ResourceLimit("max_streams", 10, "streams")
     warned = []
     for count in (7, 8, 9, 10, 10, 9, 10, 7, 8, 10):
         caplog.clear()
@@ -23,4 +23,4 @@ def test_a_limit_warns_at_80_and_100_percent_once_until_there_is_room_again(capl
 
 @pytest.mark.parametrize(("count", "added", "has_room"), [(9, 1, True), (10, 1, False), (8, 2, True), (9, 2, False)])
 def test_the_last_one_fits(count: int, added: int, has_room: bool) -> None:
-    assert Limit("max_streams", 10, "streams").has_room(count, added) is has_room
+    assert ResourceLimit("max_streams", 10, "streams").has_room(count, added) is has_room

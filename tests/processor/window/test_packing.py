@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.processor.state.repository import decode, encode
+from otel_mlmon.processor.state.repository import decode_record, encode_record
 from otel_mlmon.processor.window.packing import (
     PackedValues,
     PointsRecord,
@@ -23,7 +23,7 @@ from otel_mlmon.processor.window.packing import (
     unpack_series,
     unpack_values,
 )
-from otel_mlmon.processor.window.series import CountedTimes, Point, SeriesKey, SeriesState
+from otel_mlmon.processor.window.series import CountedTimes, PendingPoint, SeriesKey, SeriesState
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.table import PointValue
@@ -42,7 +42,7 @@ VALUES = st.one_of(
 )
 TIMES = st.integers(0, 2**62)
 KEYS = st.tuples(TIMES, TIMES)
-POINTS = st.builds(Point, TIMES, TIMES, TIMES, VALUES, st.sampled_from([(), ("ab",)]), st.just(7))
+POINTS = st.builds(PendingPoint, TIMES, TIMES, TIMES, VALUES, st.sampled_from([(), ("ab",)]), st.just(7))
 STATES = st.builds(
     SeriesState,
     key=st.builds(SeriesKey, st.text(max_size=3), st.integers(-1, 3)),
@@ -63,21 +63,21 @@ STATES = st.builds(
 @settings(deadline=None)
 @given(st.lists(VALUES, max_size=6))
 def test_values_are_unpacked_as_they_were(values: list[PointValue]) -> None:
-    packed = decode(encode(pack_values(values)), PackedValues)
+    packed = decode_record(encode_record(pack_values(values)), PackedValues)
     assert list(unpack_values(packed)) == values
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.builds(SeriesKey, st.text(max_size=3), TIMES), KEYS, POINTS), max_size=5))
-def test_points_of_a_request_are_unpacked_as_they_were(entries: list[tuple[SeriesKey, Any, Point]]) -> None:
-    record = decode(encode(pack_points(7, MODEL, entries)), PointsRecord)
+def test_points_of_a_request_are_unpacked_as_they_were(entries: list[tuple[SeriesKey, Any, PendingPoint]]) -> None:
+    record = decode_record(encode_record(pack_points(7, MODEL, entries)), PointsRecord)
     assert list(unpack_points(record)) == entries
 
 
 @settings(deadline=None)
 @given(st.lists(STATES, max_size=5))
 def test_the_series_of_a_sender_are_unpacked_as_they_were(states: list[SeriesState]) -> None:
-    record = decode(encode(pack_series(MODEL, "s", states)), SeriesRecord)
+    record = decode_record(encode_record(pack_series(MODEL, "s", states)), SeriesRecord)
     assert list(unpack_series(record)) == states
 
 

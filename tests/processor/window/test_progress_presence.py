@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.processor.window.progress import Absence, StreamPresence
+from otel_mlmon.processor.window.progress import StreamAbsence, StreamPresence
 
 PANE_NS = 10 * 10**9
 
@@ -14,7 +14,7 @@ def follow(values: list[int], predictions: int = 100) -> tuple[StreamPresence, l
     presence, absent = StreamPresence(0), []
     for pane, count in enumerate(values, start=1):
         presence = presence.add(count, predictions, pane * PANE_NS)
-        if presence.absence(pane * PANE_NS) is not None:
+        if presence.find_absence(pane * PANE_NS) is not None:
             absent.append(pane)
     return presence, absent
 
@@ -22,7 +22,7 @@ def follow(values: list[int], predictions: int = 100) -> tuple[StreamPresence, l
 def test_a_feature_of_every_prediction_is_missed_after_ten_minutes() -> None:
     presence, absent = follow([100] * 30 + [0] * 70)
     assert absent == list(range(90, 101))
-    assert presence.absence(100 * PANE_NS) == Absence(since_ns=30 * PANE_NS, expected=7000, predictions=7000)
+    assert presence.find_absence(100 * PANE_NS) == StreamAbsence(since_ns=30 * PANE_NS, expected=7000, predictions=7000)
 
 
 def test_a_feature_that_was_hardly_ever_sent_is_not_missed() -> None:
@@ -58,7 +58,7 @@ def test_the_silence_of_a_model_is_none_of_its_streams() -> None:
         presence = presence.add(100, 100, pane * PANE_NS)
     for pane in range(101, 1000):
         presence = presence.add(0, 0, pane * PANE_NS)
-    assert presence.absence(1000 * PANE_NS) is None
+    assert presence.find_absence(1000 * PANE_NS) is None
 
 
 def test_at_night_fewer_values_are_expected() -> None:
@@ -68,5 +68,5 @@ def test_at_night_fewer_values_are_expected() -> None:
     missed = []
     for pane in range(1001, 1400):
         presence = presence.add(0, 1, pane * PANE_NS)
-        missed += [pane] if presence.absence(pane * PANE_NS) else []
+        missed += [pane] if presence.find_absence(pane * PANE_NS) else []
     assert missed[0] == 1200

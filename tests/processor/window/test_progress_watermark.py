@@ -15,16 +15,16 @@ def watermarks(*points: tuple[str, int, int]) -> SenderWatermarks:
 
 
 def test_the_sender_that_is_furthest_behind_counts() -> None:
-    assert watermarks(("a", 100, 1), ("b", 80, 1), ("a", 90, 2)).watermark(0) == 80
+    assert watermarks(("a", 100, 1), ("b", 80, 1), ("a", 90, 2)).compute_watermark(0) == 80
 
 
 def test_one_that_is_too_far_behind_does_not() -> None:
-    assert watermarks(("a", 100, 1), ("b", 70, 1)).watermark(0) == 70
-    assert watermarks(("a", 100, 1), ("b", 3, 1)).watermark(0) == 70
+    assert watermarks(("a", 100, 1), ("b", 70, 1)).compute_watermark(0) == 70
+    assert watermarks(("a", 100, 1), ("b", 3, 1)).compute_watermark(0) == 70
 
 
 def test_without_senders_it_is_the_default() -> None:
-    assert watermarks().watermark(7) == 7
+    assert watermarks().compute_watermark(7) == 7
 
 
 def test_idle_senders_are_removed_unless_the_processor_was_away() -> None:
@@ -32,4 +32,4 @@ def test_idle_senders_are_removed_unless_the_processor_was_away() -> None:
     assert list(senders.remove_idle(34, 0)) == []
     assert list(senders.remove_idle(35, 6)) == []  # nobody could be received before
     assert list(senders.remove_idle(36, 6)) == ["b"]
-    assert (list(senders.senders), senders.watermark(0)) == (["a"], 100)
+    assert (list(senders.senders), senders.compute_watermark(0)) == (["a"], 100)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from otel_mlmon.processor.receive.data_point import ModelLoaded, ProviderFallback
 from otel_mlmon.processor.state.sqlite import SqliteRepository
 from otel_mlmon.processor.window.intake import CLOCK_SLACK_NS
-from otel_mlmon.processor.window.providers import MAX_PROVIDERS, ModelProviders, ProviderUse
+from otel_mlmon.processor.window.providers import MAX_PROVIDERS, ExecutionProviderUse, ModelProviders
 from otel_mlmon.processor.window.state import MAX_EMBEDDED_REFERENCES
 from otel_mlmon.processor.window.window import WindowSettings
 from otel_mlmon.types import ModelKey
@@ -55,8 +55,8 @@ def test_a_fallback_is_in_the_summary_survives_a_restart_and_goes_with_its_model
     store.commit()
     bench.reload(store)
     assert bench.panes.summary(MODEL).providers == (
-        ProviderUse("", "CPU", T0, T0),
-        ProviderUse("CUDA", "CPU", T0, T0),
+        ExecutionProviderUse("", "CPU", T0, T0),
+        ExecutionProviderUse("CUDA", "CPU", T0, T0),
     )
     bench.panes.close_panes(bench.clock.now_ns + 90_000 * SECOND)
     bench.panes.save(store)
@@ -71,7 +71,7 @@ def test_a_report_without_a_time_or_from_the_future_counts_as_of_now() -> None:
     now_ns = bench.clock.now_ns
     for time_ns in (0, now_ns + 10 * CLOCK_SLACK_NS):
         bench.panes.add_provider(fallback(time_ns))
-    assert bench.panes.summary(MODEL).providers == (ProviderUse("CUDA", "CPU", now_ns, now_ns),)
+    assert bench.panes.summary(MODEL).providers == (ExecutionProviderUse("CUDA", "CPU", now_ns, now_ns),)
 
 
 def test_reports_about_models_without_points_are_bounded_and_expire() -> None:

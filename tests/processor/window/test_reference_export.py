@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import DataPoint
 from otel_mlmon.processor.window.reference import ModelWindowSettings, MovingReferenceSettings
-from otel_mlmon.processor.window.window import Reference, Window, WindowSettings
+from otel_mlmon.processor.window.window import ReferenceCounts, StreamWindow, WindowSettings
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.histogram import Histogram
@@ -34,12 +34,12 @@ def feature(values: list[float], *, at_s: float) -> DataPoint:
     return point(semconv.FEATURE.name, hidden, at_s=at_s, since_s=at_s - 10, key="age")
 
 
-def facts(reference: Reference | None) -> tuple[object, ...]:
+def facts(reference: ReferenceCounts | None) -> tuple[object, ...]:
     assert reference is not None
     return reference.bins, reference.counts.tolist()
 
 
-def last(windows: list[Window], stream: str) -> Window:
+def last(windows: list[StreamWindow], stream: str) -> StreamWindow:
     return [window for window in windows if window.stream.stream == stream][-1]
 
 

@@ -17,17 +17,17 @@ from otel_mlmon.processor.window.series import (
     DELTA,
     MAX_CONSUMED_KEYS,
     MAX_COVERED,
-    Point,
-    Series,
+    PendingPoint,
     SeriesKey,
     SeriesState,
+    TimeSeries,
     add_increments,
     consume_points,
-    cover,
+    join_intervals,
     list_streams,
 )
 from otel_mlmon.processor.window.window import WindowSettings
-from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 from otel_mlmon.sketch.table import PointValue
 from tests.support.observations import MODEL, SECOND, T0, Bench, Clock, durations, facts, label, numbers, point
 
@@ -209,7 +209,7 @@ def test_an_unknown_start_is_no_start_even_when_the_processor_is_as_old_as_the_c
 def test_points_of_one_time_are_consumed_in_the_order_of_their_start() -> None:
     series = series_of(DELTA)
     for key in ((3, 20), (1, 20), (2, 10), (0, 30)):
-        series.pending[key] = Point(key[1], key[1], 0, PointValue(counter=1))
+        series.pending[key] = PendingPoint(key[1], key[1], 0, PointValue(counter=1))
     consumed = tuple(key for _, key, _, _ in consume_points([series], 20, is_complete=lambda *_: True))
     assert consumed == series.state.counted.keys == ((2, 10), (1, 20), (3, 20))
     assert list(series.pending) == [(0, 30)]
@@ -223,7 +223,7 @@ def test_a_total_of_an_earlier_time_adds_what_it_exceeds_the_last_one_by() -> No
     totals = ((10, 4), (20, 9), (12, 9), (13, 7), (14, 11), (21, 12), (22, 3), (15, 2))
     increments = []
     for time_ns, count in totals:
-        series.pending[1, time_ns] = Point(100, time_ns, 0, PointValue(counter=count))
+        series.pending[1, time_ns] = PendingPoint(100, time_ns, 0, PointValue(counter=count))
         increments += consume(series)
     assert [increment and increment.total for increment in increments] == [4, 5, None, None, 2, 1, None, None]
     assert (series.state.total, series.state.total_ns, series.resets) == (PointValue(counter=12), 21, 0)
@@ -233,7 +233,7 @@ def test_a_total_of_unknown_start_that_falls_was_reset_if_its_time_and_its_arriv
     series = series_of(0)
     increments = []
     for time_ns, received_ns, count in ((10, 10, 4), (20, 20, 9), (15, 30, 2), (25, 15, 7), (30, 40, 3)):
-        series.pending[0, time_ns] = Point(100, time_ns, received_ns, PointValue(counter=count))
+        series.pending[0, time_ns] = PendingPoint(100, time_ns, received_ns, PointValue(counter=count))
         increments += consume(series)
     assert [increment and increment.total for increment in increments] == [4, 5, None, None, 3]
     assert series.resets == 1
@@ -255,7 +255,7 @@ def test_totals_of_a_known_start_add_up_to_the_largest_whatever_the_clock_and_th
     series = series_of(1)
     increments: list[PointValue | None] = []
     for number, (total, time_ns) in enumerate(arrivals):
-        series.pending[1, time_ns] = Point(100, time_ns, number, PointValue(counter=total))
+        series.pending[1, time_ns] = PendingPoint(100, time_ns, number, PointValue(counter=total))
         if number in closes:
             increments += consume(series)
     expected = sum(increment.total for increment in increments if increment is not None)
@@ -270,7 +270,7 @@ def test_totals_of_a_known_start_add_up_to_the_largest_whatever_the_clock_and_th
 def test_an_old_delta_is_a_repeated_one_only_where_its_time_is_counted(is_repeated: bool) -> None:
     series = series_of(DELTA)
     for end_ns in (10, 20, 40, *range(50, 200, 10)):
-        series.pending[end_ns - 10, end_ns] = Point(end_ns, end_ns, 0, PointValue(counter=1))
+        series.pending[end_ns - 10, end_ns] = PendingPoint(end_ns, end_ns, 0, PointValue(counter=1))
     consume(series)
     assert series.state.counted.covered == ((10, 20), (30, 190))
     key = (30, 40) if is_repeated else (20, 30)
@@ -281,23 +281,23 @@ def test_an_old_delta_is_a_repeated_one_only_where_its_time_is_counted(is_repeat
 def test_covered_time_is_sorted_disjoint_bounded_and_holds_every_interval(intervals: list[tuple[int, int]]) -> None:
     covered: tuple[tuple[int, int], ...] = ()
     for start_ns, length_ns in intervals:
-        covered = cover(covered, start_ns, start_ns + length_ns)
+        covered = join_intervals(covered, start_ns, start_ns + length_ns)
     assert len(covered) <= MAX_COVERED
     assert all(one[1] < other[0] for one, other in pairwise(covered))
     for start_ns, length_ns in intervals:
         assert any(first <= start_ns and start_ns + length_ns <= last for first, last in covered)
 
 
-def consume(series: Series) -> list[PointValue | None]:
+def consume(series: TimeSeries) -> list[PointValue | None]:
     """The increments of all points that are pending."""
     return [increment for *_, increment in consume_points([series], 1000, is_complete=lambda *_: True)]
 
 
-def series_of(start_ns: int) -> Series:
+def series_of(start_ns: int) -> TimeSeries:
     state = SeriesState(
         key=SeriesKey("s", start_ns), sender="", model=MODEL, metric="m", name="", category="", updated_ns=0
     )
-    return Series(state)
+    return TimeSeries(state)
 
 
 FORMS = {
@@ -365,11 +365,11 @@ def sketch(metric: str, name: str, category: str, value: PointValue) -> dict[str
     state = SeriesState(
         key=SeriesKey("s", 0), sender="", model=MODEL, metric=metric, name=name, category=category, updated_ns=0
     )
-    return add_increments([(Series(state), value)])
+    return add_increments([(TimeSeries(state), value)])
 
 
 def test_an_increment_is_a_sketch_for_each_stream_of_its_metric() -> None:
-    calls, classes = durations(0.1, 0.2), Categories(counts={"ok": 2})
+    calls, classes = durations(0.1, 0.2), CategoryCounts(counts={"ok": 2})
     explicit = StreamSketch(explicit={calls.bounds: calls})
     value = PointValue.from_sketch(calls)
     assert sketch("ml.inference.duration", "", "", value) == {
@@ -377,7 +377,7 @@ def test_an_increment_is_a_sketch_for_each_stream_of_its_metric() -> None:
         "errors": StreamSketch(categories=classes),
     }
     failed = sketch("ml.inference.duration", "ValueError", "", value)["errors"]
-    assert failed == StreamSketch(categories=Categories(counts={"failed": 2}))
+    assert failed == StreamSketch(categories=CategoryCounts(counts={"failed": 2}))
     assert sketch("ml.input.feature", "age", "", value) == {"input.age": explicit}
     assert sketch("ml.input.feature", "age", "", PointValue.from_sketch(numbers(1.0))) == {
         "input.age": StreamSketch(exponential=numbers(1.0))
@@ -385,9 +385,9 @@ def test_an_increment_is_a_sketch_for_each_stream_of_its_metric() -> None:
     count = PointValue(counter=3)
     assert sketch("ml.input.missing", "age", "", count) == {"input.age": StreamSketch(missing=3)}
     by_label = sketch("ml.predictions", "cat", "animal", count)
-    assert by_label == {"prediction.label.animal": StreamSketch(categories=Categories(counts={"cat": 3}))}
+    assert by_label == {"prediction.label.animal": StreamSketch(categories=CategoryCounts(counts={"cat": 3}))}
     by_value = sketch("ml.input.category", "city", "Bern", count)
-    assert by_value == {"input.city": StreamSketch(categories=Categories(counts={"Bern": 3}))}
+    assert by_value == {"input.city": StreamSketch(categories=CategoryCounts(counts={"Bern": 3}))}
     none = sketch("ml.predictions", "cat", "", PointValue(counter=0))
     assert none == {"prediction.label": StreamSketch()}
 

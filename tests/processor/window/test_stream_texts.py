@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from otel_mlmon.reference.profile import Profile
-from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.vocabulary import TextBuckets
 
@@ -72,7 +72,7 @@ def test_texts_that_arrive_hashed_cannot_be_compared_with_a_reference_of_words(t
     file = tmp_path / "shop.json"
     Profile(
         model="shop", created="2026-01-01T00:00:00Z",
-        streams={"input.city": StreamSketch(categories=Categories(counts=WORDS))},
+        streams={"input.city": StreamSketch(categories=CategoryCounts(counts=WORDS))},
     ).write_file(file)  # fmt: skip
     configuration = {"windows": {"pane": "10s"}, "models": {"shop": {"reference": {"file": str(file)}}}}
     with SimulatedProcessor(configuration) as processor:
@@ -88,7 +88,7 @@ def test_a_reference_of_buckets_judges_buckets(tmp_path: Path, are_hashed: bool)
     counts = hashed("one") if are_hashed else WORDS
     Profile(
         model="shop", created="2026-01-01T00:00:00Z",
-        streams={"input.city": StreamSketch(categories=Categories(counts={w: 10 * c for w, c in counts.items()}))},
+        streams={"input.city": StreamSketch(categories=CategoryCounts(counts={w: 10 * c for w, c in counts.items()}))},
     ).write_file(file)  # fmt: skip
     configuration = {"windows": {"pane": "10s"}, "models": {"shop": {"reference": {"file": str(file)}}}}
     with SimulatedProcessor(configuration) as processor:

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.state.repository import encode
-from otel_mlmon.processor.window.series import Series, SeriesKey, SeriesState, add_increments
+from otel_mlmon.processor.state.repository import encode_record
+from otel_mlmon.processor.window.series import SeriesKey, SeriesState, TimeSeries, add_increments
 from otel_mlmon.processor.window.window import PaneCounts, RollingWindow
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -66,11 +66,11 @@ def bits(streams: dict[str, StreamSketch]) -> list[tuple[str, list[bytes]]]:
         (
             name,
             [
-                encode(sketch.exponential),
-                *(encode(sketch.explicit[bounds]) for bounds in sorted(sketch.explicit)),
-                encode(sorted(sketch.categories.counts.items())),
-                encode(sketch.missing),
-                encode(sketch.moments),
+                encode_record(sketch.exponential),
+                *(encode_record(sketch.explicit[bounds]) for bounds in sorted(sketch.explicit)),
+                encode_record(sorted(sketch.categories.counts.items())),
+                encode_record(sketch.missing),
+                encode_record(sketch.moments),
             ],
         )
         for name, sketch in sorted(streams.items())
@@ -94,8 +94,8 @@ def test_a_pane_is_the_same_in_whatever_order_its_parts_are_merged(
     assert bits(add_increments(zip(series, values, strict=True))) == bits(merged)
 
 
-def series_of(metric: str, name: str, category: str) -> Series:
-    return Series(
+def series_of(metric: str, name: str, category: str) -> TimeSeries:
+    return TimeSeries(
         SeriesState(
             key=SeriesKey("", 0), sender="", model=MODEL, metric=metric, name=name, category=category, updated_ns=0
         )
@@ -120,9 +120,9 @@ def test_counts_of_an_interval_are_the_same_in_whatever_order_they_are_merged(
 ) -> None:
     panes = [pane(values, 10 * number) for number, values in enumerate(parts)]
     merged = merge_at_random(panes, order, PaneCounts.merge)
-    assert encode(merged) == encode(reduce(PaneCounts.merge, panes))
+    assert encode_record(merged) == encode_record(reduce(PaneCounts.merge, panes))
     flat = pane([value for values in parts for value in values])
-    assert encode(merged) == encode(flat._replace(end_ns=10 * len(parts)))
+    assert encode_record(merged) == encode_record(flat._replace(end_ns=10 * len(parts)))
 
 
 @given(steps=st.lists(st.tuples(VALUES, st.integers(0, 3), st.booleans()), max_size=12))

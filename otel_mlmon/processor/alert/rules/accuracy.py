@@ -26,10 +26,15 @@ from otel_mlmon.processor.alert.cause import (
 )
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
 from otel_mlmon.processor.config.section import Ratio
-from otel_mlmon.processor.detect.accuracy import LEVEL, Accuracy, estimate, find_lowest
+from otel_mlmon.processor.detect.accuracy import (
+    LEVEL,
+    AccuracyEstimate,
+    estimate_accuracy,
+    find_lowest_tolerated_accuracy,
+)
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.window.window import Window
+from otel_mlmon.processor.detect.score import DriftScore
+from otel_mlmon.processor.window.window import StreamWindow
 
 DEVIATIONS: Final = 4.0
 """An independent window is as far off by sampling alone once in 30,000, which are three years of windows of an hour."""
@@ -69,21 +74,23 @@ class AccuracyRule:
     section_type: ClassVar = AccuracySection
     title: ClassVar = "estimated accuracy"
 
-    def policy(self, stream: str) -> DetectionPolicy | None:
+    def find_detection_policy(self, stream: str) -> DetectionPolicy | None:
         """Returns how drift of the confidences is detected; None for every stream but `prediction.confidence`."""
         return POLICY if stream == semconv.STREAM_CONFIDENCE else None
 
-    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:  # noqa: ARG002 (the Protocol's)
+    def judge_stream(self, window: StreamWindow, score: DriftScore, counts: OnsetCounts) -> Judgement:  # noqa: ARG002 (the Protocol's)
         """Judges the estimated accuracy by its interval; `unknown` where the reference has no labelled data."""
         calibration, reference = window.calibration, window.reference
         if calibration is None or not calibration.total.any():
             return "unknown"
         if reference is None or score.state == "learning" or window.rolling.size != calibration.total.size:
             return None
-        accuracy = estimate(calibration.right, calibration.total, window.rolling, design_effect=score.design_effect)
+        accuracy = estimate_accuracy(
+            calibration.right, calibration.total, window.rolling, design_effect=score.design_effect
+        )
         if accuracy is None:
             return None
-        lowest = find_lowest(calibration.accuracy, self.section.min_accuracy, self.section.max_drop)
+        lowest = find_lowest_tolerated_accuracy(calibration.accuracy, self.section.min_accuracy, self.section.max_drop)
         if not is_accuracy_below(accuracy, lowest):
             return "ok"
         labelled = int(calibration.total.sum())
@@ -93,23 +100,23 @@ class AccuracyRule:
             value=1.0 - accuracy.estimated,
             reference=f"accuracy {format_accuracy(calibration.accuracy)} of {format_count(labelled)} labelled",
             current=f"an estimated {format_accuracy(accuracy.estimated)}",
-            summary=describe_estimate(accuracy, lowest),
+            summary=describe_accuracy_estimate(accuracy, lowest),
             origin="",
             margin=log10((1.0 - accuracy.estimated) / (1.0 - lowest)),
         )
 
-    def severity(self, causes: Iterable[AlertCause]) -> Severity:
+    def grade_severity(self, causes: Iterable[AlertCause]) -> Severity:
         """Returns `critical` where the estimated accuracy is at least 0.1 below its bound, otherwise `warning`."""
         is_critical = any(cause.value - cause.bound >= CRITICAL_SHORTFALL for cause in causes)
         return "critical" if is_critical else "warning"
 
 
-def is_accuracy_below(accuracy: Accuracy, lowest: float) -> bool:
+def is_accuracy_below(accuracy: AccuracyEstimate, lowest: float) -> bool:
     """Returns whether an estimated accuracy is surely below a bound."""
     return accuracy.high < lowest and accuracy.estimated + DEVIATIONS * accuracy.sampling_deviation < lowest
 
 
-def describe_estimate(accuracy: Accuracy, lowest: float) -> str:
+def describe_accuracy_estimate(accuracy: AccuracyEstimate, lowest: float) -> str:
     """Describes an estimated accuracy for people: the estimate, its interval, and that it is no measurement."""
     interval = f"{100.0 * LEVEL:.0f} % interval {format_accuracy(accuracy.low)} to {format_accuracy(accuracy.high)}"
     return (

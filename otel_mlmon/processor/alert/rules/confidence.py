@@ -20,8 +20,8 @@ from otel_mlmon.processor.alert.rules.rule import (
 )
 from otel_mlmon.processor.config.section import Ratio
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.window.window import Window
+from otel_mlmon.processor.detect.score import DriftScore
+from otel_mlmon.processor.window.window import StreamWindow
 
 
 class ConfidenceSection(RuleSection):
@@ -39,17 +39,17 @@ class ConfidenceRule:
     section_type: ClassVar = ConfidenceSection
     title: ClassVar = "confidence"
 
-    def policy(self, stream: str) -> DetectionPolicy | None:
+    def find_detection_policy(self, stream: str) -> DetectionPolicy | None:
         """Returns how a fall of confidences is detected; None for every other stream."""
         if streams.find_stream_family(stream) != semconv.STREAM_CONFIDENCE:
             return None
         section = self.section
         return DetectionPolicy(tolerance=section.tolerance, direction="down", max_detectable=section.max_detectable)
 
-    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+    def judge_stream(self, window: StreamWindow, score: DriftScore, counts: OnsetCounts) -> Judgement:
         """Judges a stream of confidences by the evidence that they fell."""
         return judge_shift(window, score, counts, bound=self.section.tolerance)
 
-    def severity(self, causes: Iterable[AlertCause]) -> Severity:
+    def grade_severity(self, causes: Iterable[AlertCause]) -> Severity:
         """Returns the severity of a fall of confidences, by how much of the distribution moved."""
         return grade_drift_severity(causes)

@@ -19,10 +19,10 @@ from otel_mlmon.processor.alert.rules.rule import (
     grade_drift_severity,
     judge_shift,
 )
-from otel_mlmon.processor.config.section import Ratio, Section
+from otel_mlmon.processor.config.section import ConfigSection, Ratio
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.window.window import Window
+from otel_mlmon.processor.detect.score import DriftScore
+from otel_mlmon.processor.window.window import StreamWindow
 
 _OUTPUT_STREAMS: Final = frozenset({
     semconv.STREAM_LABEL, semconv.STREAM_VALUE, semconv.STREAM_CONFIDENCE, semconv.STREAM_LATENCY,
@@ -30,7 +30,7 @@ _OUTPUT_STREAMS: Final = frozenset({
 })  # fmt: skip
 
 
-class FeatureToleranceSection(Section):
+class FeatureToleranceSection(ConfigSection):
     """How drift of a single input feature is judged."""
 
     tolerance: Ratio = Field(lt=1, description="The total variation that is tolerated.")
@@ -68,7 +68,7 @@ class DataDriftRule:
     section_type: ClassVar = DataDriftSection
     title: ClassVar = "data drift"
 
-    def policy(self, stream: str) -> DetectionPolicy | None:
+    def find_detection_policy(self, stream: str) -> DetectionPolicy | None:
         """Returns how drift of an input feature is detected; None for other streams and ignored features."""
         if streams.find_stream_family(stream) in _OUTPUT_STREAMS:
             return None
@@ -77,11 +77,11 @@ class DataDriftRule:
             return None
         return DetectionPolicy(tolerance=tolerance, direction="both", max_detectable=self.section.max_detectable)
 
-    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+    def judge_stream(self, window: StreamWindow, score: DriftScore, counts: OnsetCounts) -> Judgement:
         """Judges an input feature by the evidence that its distribution moved."""
         tolerance = self.section.feature_tolerance(window.stream.stream)
         return None if tolerance is None else judge_shift(window, score, counts, bound=tolerance)
 
-    def severity(self, causes: Iterable[AlertCause]) -> Severity:
+    def grade_severity(self, causes: Iterable[AlertCause]) -> Severity:
         """Returns the severity of input drift, by how much of the distribution moved."""
         return grade_drift_severity(causes)

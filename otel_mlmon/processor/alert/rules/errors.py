@@ -14,8 +14,8 @@ from otel_mlmon.processor.alert.cause import OnsetCounts, build_ratio_cause
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, grade_burn_rate, judge_budget
 from otel_mlmon.processor.config.section import Ratio
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.window.window import Window
+from otel_mlmon.processor.detect.score import DriftScore
+from otel_mlmon.processor.window.window import StreamWindow
 
 POLICY: Final = DetectionPolicy(tolerance=0.0, direction="up", first_divisor=25.0)
 """The reference is the ratio that is allowed: nothing beyond it is tolerated, and only growth is a breach.
@@ -38,11 +38,11 @@ class ErrorsRule:
     section_type: ClassVar = ErrorsSection
     title: ClassVar = "errors"
 
-    def policy(self, stream: str) -> DetectionPolicy | None:
+    def find_detection_policy(self, stream: str) -> DetectionPolicy | None:
         """Returns how growth of the ratio of failed calls is detected; None for every stream but `errors`."""
         return POLICY if stream == semconv.STREAM_ERRORS else None
 
-    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+    def judge_stream(self, window: StreamWindow, score: DriftScore, counts: OnsetCounts) -> Judgement:
         """Judges the stream of failed calls by the evidence that too many calls fail."""
         bound = self.section.max_ratio
         return judge_budget(
@@ -51,6 +51,6 @@ class ErrorsRule:
             lambda reference: build_ratio_cause(window, reference, score, counts, bound=bound, of="failed"),
         )
 
-    def severity(self, causes: Iterable[AlertCause]) -> Severity:
+    def grade_severity(self, causes: Iterable[AlertCause]) -> Severity:
         """Returns the severity of failed calls, by how fast they spend the budget of failures."""
         return grade_burn_rate(causes)

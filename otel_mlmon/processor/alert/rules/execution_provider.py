@@ -18,9 +18,9 @@ from otel_mlmon.processor.alert.alert import AlertCause, Severity, name_provider
 from otel_mlmon.processor.alert.cause import OnsetCounts, format_utc
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.window.providers import ProviderUse
-from otel_mlmon.processor.window.window import Window
+from otel_mlmon.processor.detect.score import DriftScore
+from otel_mlmon.processor.window.providers import ExecutionProviderUse
+from otel_mlmon.processor.window.window import StreamWindow
 
 STREAM: Final = "execution_provider"
 """What its causes are about, in place of a stream."""
@@ -59,13 +59,13 @@ class ExecutionProviderRule:
     section_type: ClassVar = ExecutionProviderSection
     title: ClassVar = "execution provider"
 
-    def policy(self, stream: str) -> DetectionPolicy | None:
+    def find_detection_policy(self, stream: str) -> DetectionPolicy | None:
         """Returns None for every stream, since this rule judges execution providers only."""
 
-    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+    def judge_stream(self, window: StreamWindow, score: DriftScore, counts: OnsetCounts) -> Judgement:
         """Returns None for every stream, since this rule judges execution providers only."""
 
-    def judge_providers(self, uses: Iterable[ProviderUse]) -> Judgement:
+    def judge_providers(self, uses: Iterable[ExecutionProviderUse]) -> Judgement:
         """Judges whether a model version that ran on an accelerator runs on a lesser execution provider now.
 
         Args:
@@ -104,6 +104,6 @@ class ExecutionProviderRule:
             summary=f"{used}, {now} since",
         )
 
-    def severity(self, causes: Iterable[AlertCause]) -> Severity:
+    def grade_severity(self, causes: Iterable[AlertCause]) -> Severity:
         """Returns `critical` where a model runs on the CPU now, which usually takes many times as long."""
         return "critical" if any(cause.current == name_provider(CPU) for cause in causes) else "warning"

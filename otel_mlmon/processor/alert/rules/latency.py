@@ -14,8 +14,8 @@ from otel_mlmon.processor.alert.cause import OnsetCounts, build_ratio_cause
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, grade_burn_rate, judge_budget
 from otel_mlmon.processor.config.section import Duration, Ratio
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.window.window import Window
+from otel_mlmon.processor.detect.score import DriftScore
+from otel_mlmon.processor.window.window import StreamWindow
 
 POLICY: Final = DetectionPolicy(tolerance=0.0, direction="up")
 """The reference is the ratio that is allowed: nothing beyond it is tolerated, and only growth is a breach."""
@@ -36,11 +36,11 @@ class LatencyRule:
     section_type: ClassVar = LatencySection
     title: ClassVar = "latency"
 
-    def policy(self, stream: str) -> DetectionPolicy | None:
+    def find_detection_policy(self, stream: str) -> DetectionPolicy | None:
         """Returns how growth of the ratio of slow calls is detected; None for every stream but `latency`."""
         return POLICY if stream == semconv.STREAM_LATENCY else None
 
-    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+    def judge_stream(self, window: StreamWindow, score: DriftScore, counts: OnsetCounts) -> Judgement:
         """Judges the stream of call durations by the evidence that too many calls are slow."""
         bound, of = self.section.max_ratio, f"over {_format_seconds(self.section.threshold_s)}"
         return judge_budget(
@@ -49,7 +49,7 @@ class LatencyRule:
             lambda reference: build_ratio_cause(window, reference, score, counts, bound=bound, of=of),
         )
 
-    def severity(self, causes: Iterable[AlertCause]) -> Severity:
+    def grade_severity(self, causes: Iterable[AlertCause]) -> Severity:
         """Returns the severity of slow calls, by how fast they spend the budget of slow calls."""
         return grade_burn_rate(causes)
 

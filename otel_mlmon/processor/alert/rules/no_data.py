@@ -13,8 +13,8 @@ from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
 from otel_mlmon.processor.config.section import Duration
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.window.window import Window
+from otel_mlmon.processor.detect.score import DriftScore
+from otel_mlmon.processor.window.window import StreamWindow
 
 
 class NoDataSection(RuleSection):
@@ -31,12 +31,12 @@ class NoDataRule:
     section_type: ClassVar = NoDataSection
     title: ClassVar = "no predictions"
 
-    def policy(self, stream: str) -> DetectionPolicy | None:
+    def find_detection_policy(self, stream: str) -> DetectionPolicy | None:
         """Returns None for every stream, since time alone breaches this rule."""
 
-    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+    def judge_stream(self, window: StreamWindow, score: DriftScore, counts: OnsetCounts) -> Judgement:
         """Returns None for every stream, since time alone breaches this rule."""
 
-    def severity(self, causes: Iterable[AlertCause]) -> Severity:  # noqa: ARG002 (the Protocol's)
+    def grade_severity(self, causes: Iterable[AlertCause]) -> Severity:  # noqa: ARG002 (the Protocol's)
         """Returns `warning`, since how much missing predictions matter is unknown."""
         return "warning"

@@ -20,8 +20,8 @@ from otel_mlmon.processor.alert.rules.rule import (
 )
 from otel_mlmon.processor.config.section import Ratio
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.window.window import Window
+from otel_mlmon.processor.detect.score import DriftScore
+from otel_mlmon.processor.window.window import StreamWindow
 
 
 class PredictionDriftSection(RuleSection):
@@ -39,17 +39,17 @@ class PredictionDriftRule:
     section_type: ClassVar = PredictionDriftSection
     title: ClassVar = "prediction drift"
 
-    def policy(self, stream: str) -> DetectionPolicy | None:
+    def find_detection_policy(self, stream: str) -> DetectionPolicy | None:
         """Returns how drift of predicted labels and values is detected; None for every other stream."""
         if streams.find_stream_family(stream) not in (semconv.STREAM_LABEL, semconv.STREAM_VALUE):
             return None
         section = self.section
         return DetectionPolicy(tolerance=section.tolerance, direction="both", max_detectable=section.max_detectable)
 
-    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+    def judge_stream(self, window: StreamWindow, score: DriftScore, counts: OnsetCounts) -> Judgement:
         """Judges predicted labels or values by the evidence that their distribution moved."""
         return judge_shift(window, score, counts, bound=self.section.tolerance)
 
-    def severity(self, causes: Iterable[AlertCause]) -> Severity:
+    def grade_severity(self, causes: Iterable[AlertCause]) -> Severity:
         """Returns the severity of prediction drift, by how much of the distribution moved."""
         return grade_drift_severity(causes)

@@ -18,13 +18,13 @@ from pydantic import Field
 
 from otel_mlmon.processor.alert.alert import CRITICAL_TOTAL_VARIATION, AlertCause, Severity, compute_critical_ratio
 from otel_mlmon.processor.alert.cause import BUDGET_S, OnsetCounts, build_shift_cause, format_count, format_utc
-from otel_mlmon.processor.config.section import Section
+from otel_mlmon.processor.config.section import ConfigSection
 from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.window.progress import Absence
-from otel_mlmon.processor.window.providers import ProviderUse
-from otel_mlmon.processor.window.window import Reference, Window
+from otel_mlmon.processor.detect.score import DriftScore
+from otel_mlmon.processor.window.progress import StreamAbsence
+from otel_mlmon.processor.window.providers import ExecutionProviderUse
+from otel_mlmon.processor.window.window import ReferenceCounts, StreamWindow
 from otel_mlmon.registry import PluginRegistry
 
 Judgement: TypeAlias = AlertCause | Literal["ok", "unknown"] | None
@@ -66,7 +66,7 @@ MAX_DETECTABLE_FIELD: Final[Any] = Field(
 """A key of the sections of drift."""
 
 
-class RuleSection(Section):
+class RuleSection(ConfigSection):
     """The configuration section of one alert rule; its docstring is the comment above it in the default file."""
 
     enabled: bool = Field(default=True, description="Whether the rule is evaluated.")
@@ -91,10 +91,10 @@ class AlertRule(Protocol):
 
     def __init__(self, section: Any) -> None: ...
 
-    def policy(self, stream: str) -> DetectionPolicy | None:
+    def find_detection_policy(self, stream: str) -> DetectionPolicy | None:
         """Returns how drift of a stream is detected for this rule; None if the rule does not judge the stream."""
 
-    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+    def judge_stream(self, window: StreamWindow, score: DriftScore, counts: OnsetCounts) -> Judgement:
         """Judges by this rule one stream of a model after one pane.
 
         Args:
@@ -106,7 +106,7 @@ class AlertRule(Protocol):
             Exception: Any; the rule is then in state `error` until it can judge the stream again.
         """
 
-    def severity(self, causes: Iterable[AlertCause]) -> Severity:
+    def grade_severity(self, causes: Iterable[AlertCause]) -> Severity:
         """Returns the severity of a breach of this rule by the size of its effect, never by the amount of evidence."""
 
 
@@ -114,7 +114,7 @@ class AlertRule(Protocol):
 class ProviderRule(Protocol):
     """An alert rule that judges the execution providers on which processes run a model version."""
 
-    def judge_providers(self, uses: Iterable[ProviderUse]) -> Judgement:
+    def judge_providers(self, uses: Iterable[ExecutionProviderUse]) -> Judgement:
         """Judges by this rule everything that processes reported of a model version's execution providers."""
 
 
@@ -138,13 +138,13 @@ class ModelRules:
         """Makes every registered alert rule from its part of a model's configuration section."""
         return cls({name: rule_type(getattr(section, name)) for name, rule_type in RULES.load_all_plugins().items()})
 
-    def policy(self, stream: str) -> DetectionPolicy | None:
+    def find_detection_policy(self, stream: str) -> DetectionPolicy | None:
         """Returns how drift of a stream of the model is detected; None if no active rule judges the stream.
 
         One stream has one policy: that of its first active rule. A rule that only sets thresholds adds them to it; if
         no other is active, the evidence is collected, though no alert comes of it.
         """
-        policies = {name: rule.policy(stream) for name, rule in self._rules.items()}
+        policies = {name: rule.find_detection_policy(stream) for name, rule in self._rules.items()}
         active = [policy for name, policy in policies.items() if policy is not None and name in self.active]
         if not active:
             return None
@@ -154,17 +154,23 @@ class ModelRules:
 
     def _find_rules(self, stream: str) -> tuple[tuple[str, AlertRule], ...]:
         """Returns the active alert rules that judge a stream, with their names."""
-        return tuple((name, rule) for name, rule in self.active.items() if rule.policy(stream) is not None)
+        return tuple(
+            (name, rule) for name, rule in self.active.items() if rule.find_detection_policy(stream) is not None
+        )
 
 
-def judge_evidence(window: Window, score: Score, describe: Callable[[Reference], AlertCause]) -> Judgement:
+def judge_evidence(
+    window: StreamWindow, score: DriftScore, describe: Callable[[ReferenceCounts], AlertCause]
+) -> Judgement:
     """Judges a stream by its evidence alone: in breach from the alarm line until the evidence is back at 1."""
     if score.state == "drift" and window.reference is not None:
         return describe(window.reference)
     return "ok" if score.state in ("ok", "weak") else None
 
 
-def judge_budget(window: Window, score: Score, describe: Callable[[Reference], AlertCause]) -> Judgement:
+def judge_budget(
+    window: StreamWindow, score: DriftScore, describe: Callable[[ReferenceCounts], AlertCause]
+) -> Judgement:
     """Judges slow or failed calls: a breach by the evidence, once an excess has spent five minutes of the budget.
 
     What was spent before the evidence began counts too, where the rolling window as a whole is above what is allowed:
@@ -178,7 +184,7 @@ def judge_budget(window: Window, score: Score, describe: Callable[[Reference], A
     return judgement if max(judgement.budget_spent, spent) >= MIN_BUDGET else "ok"
 
 
-def judge_shift(window: Window, score: Score, counts: OnsetCounts, *, bound: float) -> Judgement:
+def judge_shift(window: StreamWindow, score: DriftScore, counts: OnsetCounts, *, bound: float) -> Judgement:
     """Judges a stream by the evidence that its distribution moved, or as absent if it is no longer sent.
 
     Args:
@@ -195,7 +201,7 @@ def judge_shift(window: Window, score: Score, counts: OnsetCounts, *, bound: flo
     )
 
 
-def build_absence_cause(window: Window, absence: Absence, score: Score, *, bound: float) -> AlertCause:
+def build_absence_cause(window: StreamWindow, absence: StreamAbsence, score: DriftScore, *, bound: float) -> AlertCause:
     """Describes for an alert a stream that is no longer sent although its model has predictions.
 
     Args:
@@ -220,14 +226,14 @@ def build_absence_cause(window: Window, absence: Absence, score: Score, *, bound
     )
 
 
-def has_values(window: Window) -> bool:
+def has_pane_values(window: StreamWindow) -> bool:
     """Returns whether a pane of a stream holds any values."""
     return window.pane.size == 0 or bool(window.pane.any())
 
 
-def is_stream_back(cause: AlertCause | None, window: Window) -> bool:
+def is_stream_back(cause: AlertCause | None, window: StreamWindow) -> bool:
     """Returns whether a stream that an alert calls absent is sent again."""
-    return cause is not None and cause.is_absent and has_values(window)
+    return cause is not None and cause.is_absent and has_pane_values(window)
 
 
 def grade_drift_severity(causes: Iterable[AlertCause]) -> Severity:

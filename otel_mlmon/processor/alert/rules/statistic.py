@@ -16,11 +16,11 @@ from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import AlertCause, Severity
 from otel_mlmon.processor.alert.cause import OnsetCounts, build_shift_cause, count_rolling_window, format_count
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
-from otel_mlmon.processor.config.section import Section
+from otel_mlmon.processor.config.section import ConfigSection
 from otel_mlmon.processor.detect.policy import DetectionPolicy, Threshold
-from otel_mlmon.processor.detect.score import Score, ThresholdVerdict
+from otel_mlmon.processor.detect.score import DriftScore, ThresholdVerdict
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
-from otel_mlmon.processor.window.window import Window
+from otel_mlmon.processor.window.window import StreamWindow
 
 _RATIO_STREAMS: Final = (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS)
 """Their reference is an allowed ratio and no sample that a statistic could compare with."""
@@ -33,7 +33,7 @@ def _check_statistic(name: str) -> str:
     return name
 
 
-class ThresholdSection(Section):
+class ThresholdSection(ConfigSection):
     """A threshold on one drift statistic of the streams that match a pattern."""
 
     statistic: Annotated[str, AfterValidator(_check_statistic)] = Field(description="Its name, such as psi.")
@@ -78,7 +78,7 @@ class StatisticRule:
     section_type: ClassVar = StatisticSection
     title: ClassVar = "statistic over its threshold"
 
-    def policy(self, stream: str) -> DetectionPolicy | None:
+    def find_detection_policy(self, stream: str) -> DetectionPolicy | None:
         """Returns a detection policy with the thresholds on a stream's statistics; None if it has no threshold."""
         if stream in _RATIO_STREAMS:
             return None
@@ -89,7 +89,7 @@ class StatisticRule:
         matching = tuple(threshold for threshold in thresholds if threshold.is_about(stream))
         return DetectionPolicy(tolerance=0.0, direction="both", thresholds=matching) if matching else None
 
-    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:  # noqa: ARG002 (the Protocol's)
+    def judge_stream(self, window: StreamWindow, score: DriftScore, counts: OnsetCounts) -> Judgement:  # noqa: ARG002 (the Protocol's)
         """Judges a stream's drift statistics by their thresholds; `ok` only if there are enough values for all."""
         breaches = [verdict for verdict in score.thresholds if verdict.verdict == "breached"]
         if breaches and window.reference is not None:
@@ -103,7 +103,7 @@ class StatisticRule:
         is_ok = score.thresholds and all(verdict.verdict == "ok" for verdict in score.thresholds)
         return "ok" if is_ok else None
 
-    def severity(self, causes: Iterable[AlertCause]) -> Severity:  # noqa: ARG002 (the Protocol's)
+    def grade_severity(self, causes: Iterable[AlertCause]) -> Severity:  # noqa: ARG002 (the Protocol's)
         """Returns `warning`, since only the person who chose a threshold knows what a value over it means."""
         return "warning"
 

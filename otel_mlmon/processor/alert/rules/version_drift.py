@@ -12,8 +12,8 @@ from otel_mlmon.processor.alert.alert import AlertCause, Severity
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, grade_drift_severity
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.window.window import Window
+from otel_mlmon.processor.detect.score import DriftScore
+from otel_mlmon.processor.window.window import StreamWindow
 
 
 class VersionDriftSection(RuleSection):
@@ -33,12 +33,12 @@ class VersionDriftRule:
     section_type: ClassVar = VersionDriftSection
     title: ClassVar = "version drift"
 
-    def policy(self, stream: str) -> DetectionPolicy | None:
+    def find_detection_policy(self, stream: str) -> DetectionPolicy | None:
         """Returns None for every stream, since only the comparison of two model versions breaches this rule."""
 
-    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+    def judge_stream(self, window: StreamWindow, score: DriftScore, counts: OnsetCounts) -> Judgement:
         """Returns None for every stream, since only the comparison of two model versions breaches this rule."""
 
-    def severity(self, causes: Iterable[AlertCause]) -> Severity:
+    def grade_severity(self, causes: Iterable[AlertCause]) -> Severity:
         """Returns the severity of a difference between model versions, by how much of the distribution moved."""
         return grade_drift_severity(causes)

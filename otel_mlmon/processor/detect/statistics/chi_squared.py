@@ -13,7 +13,12 @@ from typing import Final
 
 import numpy as np
 
-from otel_mlmon.processor.detect.counts import MIN_EXPECTED, Samples, chi_squared_tail, pearson_chi_squared
+from otel_mlmon.processor.detect.counts import (
+    MIN_EXPECTED,
+    Samples,
+    compute_chi_squared_tail,
+    compute_pearson_chi_squared,
+)
 from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
@@ -28,8 +33,8 @@ class ChiSquared:
 
     def measure(self, samples: Samples, /) -> Measurement:
         """Computes Pearson's X² of each stream's reference and window, one stream a row."""
-        value = pearson_chi_squared(samples)
-        p_value = chi_squared_tail(value, samples.freedom)
+        value = compute_pearson_chi_squared(samples)
+        p_value = compute_chi_squared_tail(value, samples.freedom)
         return Measurement(value=value, p_value=p_value, noise=samples.freedom.astype(np.float64))
 
     def min_count(self, *, bins: int, threshold: float) -> int:  # noqa: ARG002 (part of the Protocol)

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from otel_mlmon.processor.detect.counts import Samples, pearson_chi_squared
+from otel_mlmon.processor.detect.counts import Samples, compute_pearson_chi_squared
 from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
@@ -29,7 +29,7 @@ class CramersV:
         is_table = (total > 1.0) & (freedom > 0)
         total = np.where(is_table, total, 2.0)
         corrected = total - 1.0
-        phi_squared = np.maximum(pearson_chi_squared(samples) / total - freedom / corrected, 0.0)
+        phi_squared = np.maximum(compute_pearson_chi_squared(samples) / total - freedom / corrected, 0.0)
         smaller_side = np.minimum(freedom - freedom**2 / corrected, 1.0 - 1.0 / corrected)
         is_table &= smaller_side > 0.0
         value = np.sqrt(phi_squared / np.where(is_table, smaller_side, 1.0))

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from scipy.special import xlogy
 
-from otel_mlmon.processor.detect.counts import MIN_EXPECTED, Samples, chi_squared_tail
+from otel_mlmon.processor.detect.counts import MIN_EXPECTED, Samples, compute_chi_squared_tail
 from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
@@ -29,7 +29,7 @@ class GTest:
         """Computes the G statistic of each stream's reference and window, one stream a row."""
         log_likelihoods = xlogy(samples.counts, samples.shares / samples.expected).sum(-1)
         value = np.maximum(2.0 * (log_likelihoods[0] + log_likelihoods[1]), 0.0)
-        p_value = chi_squared_tail(value, samples.freedom)
+        p_value = compute_chi_squared_tail(value, samples.freedom)
         return Measurement(value=value, p_value=p_value, noise=samples.freedom.astype(np.float64))
 
     def min_count(self, *, bins: int, threshold: float) -> int:  # noqa: ARG002 (part of the Protocol)

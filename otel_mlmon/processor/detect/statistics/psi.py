@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from otel_mlmon.processor.detect.counts import Samples, chi_squared_tail
+from otel_mlmon.processor.detect.counts import Samples, compute_chi_squared_tail
 from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
@@ -35,7 +35,7 @@ class Psi:
         bins = samples.counts.shape[-1]
         p, q = (samples.counts + 0.5) / (samples.totals + bins / 2.0)
         value = ((q - p) * np.log(q / p)).sum(-1)
-        p_value = chi_squared_tail(value * samples.size, bins - 1)
+        p_value = compute_chi_squared_tail(value * samples.size, bins - 1)
         return Measurement(value=value, p_value=p_value, noise=(bins - 1) * samples.unit)
 
     def min_count(self, *, bins: int, threshold: float) -> int:

@@ -6,14 +6,14 @@ from otel_mlmon.processor.alert.alert import quote_shell
 from otel_mlmon.processor.serve.page import words
 
 
-def model_url(model_id: str, version: str, **parameters: str) -> str:
+def build_model_url(model_id: str, version: str, **parameters: str) -> str:
     """Returns the web address of a model version's page."""
     query = {"version": words.encode_segment(version) if version else "", **parameters}
     text = "&".join(f"{name}={value}" for name, value in query.items() if value)
     return f"/models/{words.encode_segment(model_id)}" + (f"?{text}" if text else "")
 
 
-def stream_url(model_id: str, version: str, stream: str) -> str:
+def build_stream_url(model_id: str, version: str, stream: str) -> str:
     """Returns the web address of a stream's page."""
     suffix = f"?version={words.encode_segment(version)}" if version else ""
     return f"/models/{words.encode_segment(model_id)}/streams/{words.encode_segment(stream)}{suffix}"

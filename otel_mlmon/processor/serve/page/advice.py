@@ -86,7 +86,7 @@ _RULE_ACTIONS: Final = {
 
 
 def _advise_predictions(causes: Sequence[Document], *, has_inputs: bool) -> Markup:
-    gone = next((lost[0] for lost in map(find_gone_class, causes) if lost is not None), None)
+    gone = next((lost[0] for lost in map(find_missing_class, causes) if lost is not None), None)
     if gone is not None:
         return Markup(
             "Look whether inputs that should give {} still arrive, and whether the labels of the model changed."
@@ -137,7 +137,7 @@ def _find_ratio(cause: Document) -> float:
     return now / before if before * now > 0 else 0.0
 
 
-def find_gone_class(cause: Document) -> tuple[str, float, float] | None:
+def find_missing_class(cause: Document) -> tuple[str, float, float] | None:
     """Finds the largest class that is hardly predicted any more: its name, and its share before and now."""
     losses = [
         (before - now, str(name), before, now)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from otel_mlmon.processor.serve.page import words
-from otel_mlmon.processor.serve.page.addresses import build_commands, model_url, stream_url
+from otel_mlmon.processor.serve.page.addresses import build_commands, build_model_url, build_stream_url
 from otel_mlmon.processor.serve.page.advice import list_actions
-from otel_mlmon.processor.serve.page.card import build_card
+from otel_mlmon.processor.serve.page.card import build_model_card
 from otel_mlmon.processor.serve.page.condition import (
     ACTIVE,
-    Condition,
+    ModelCondition,
     describe_alerts,
     describe_cause,
     describe_condition,
@@ -24,7 +24,7 @@ from otel_mlmon.processor.serve.page.condition import (
 )
 from otel_mlmon.processor.serve.page.deploy import find_deploy
 from otel_mlmon.processor.serve.page.headline import describe_finding, explain_severity
-from otel_mlmon.processor.serve.page.source import Source
+from otel_mlmon.processor.serve.page.source import PageSource
 
 Document = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ ALERTS_SHOWN: Final = 200
 CAUSES_SHOWN: Final = 3
 
 
-def build_alerts(source: Source) -> dict[str, Any]:
+def build_alerts_view(source: PageSource) -> dict[str, Any]:
     """Builds what `/alerts` shows: those that go on, what no rule judges yet, and those that are over."""
     alerts = source.overview["alerts"]
     active = sorted(
@@ -44,10 +44,12 @@ def build_alerts(source: Source) -> dict[str, Any]:
         "active": [build_alert_row(source, alert) for alert in active[:ALERTS_SHOWN]],
         "waiting": [
             {
-                **build_card(source, model_id, document, (), since_ns=condition.since_ns, deploy=condition.deploy),
+                **build_model_card(
+                    source, model_id, document, (), since_ns=condition.since_ns, deploy=condition.deploy
+                ),
                 "condition": condition,
             }
-            for model_id, document, condition in find_waiting(source)
+            for model_id, document, condition in find_versions_without_alert(source)
         ],
         "past": [build_alert_row(source, alert) for alert in past[:ALERTS_SHOWN]],
         "past_since_ns": source.history.begin_ns,
@@ -56,7 +58,7 @@ def build_alerts(source: Source) -> dict[str, Any]:
     }
 
 
-def find_waiting(source: Source) -> list[tuple[str, Document, Condition]]:
+def find_versions_without_alert(source: PageSource) -> list[tuple[str, Document, ModelCondition]]:
     """Finds the model versions that have trouble, or may have it, and no alert yet, the most urgent first."""
     found = [
         (model_id, document, condition)
@@ -67,18 +69,18 @@ def find_waiting(source: Source) -> list[tuple[str, Document, Condition]]:
     return sorted(found, key=lambda row: (row[2].state != "trouble", row[0], -row[1]["updated_ns"]))
 
 
-def build_alert_row(source: Source, alert: Document) -> dict[str, Any]:
+def build_alert_row(source: PageSource, alert: Document) -> dict[str, Any]:
     """Builds the row of one alert in a table: what it is about, since when, and what to do."""
     model_id, document = _find_model(source, alert)
     since_ns = alert["onset_ns"] or alert["time_ns"]
     row: dict[str, Any] = {
         "alert": alert,
-        "alert_url": f"/alerts/{alert_id(alert)}",
-        "title": words.clean(alert["title"]),
+        "alert_url": f"/alerts/{build_alert_id(alert)}",
+        "title": words.escape_line(alert["title"]),
         "meaning": words.explain_rule(alert["rule"]),
         "headline": describe_finding(alert),
         "severity_reasons": list(filter(None, [explain_severity(alert)])),
-        "model_url": model_url(model_id, alert["version"]) if model_id is not None else None,
+        "model_url": build_model_url(model_id, alert["version"]) if model_id is not None else None,
         "since_ns": since_ns,
         "facts": [describe_cause(cause) for cause in alert["causes"][:CAUSES_SHOWN]],
         "actions": [],
@@ -97,13 +99,13 @@ def build_alert_row(source: Source, alert: Document) -> dict[str, Any]:
         "since_ns": begin_ns,
         "facts": list_facts(source, model_id, document, [alert], deploy),
         "actions": [deploy.advice, *actions] if deploy is not None else actions,
-        "card": build_card(source, model_id, document, [alert], since_ns=begin_ns, deploy=deploy),
+        "card": build_model_card(source, model_id, document, [alert], since_ns=begin_ns, deploy=deploy),
     }
 
 
 def list_alert_links(alert: Document) -> list[tuple[str, str]]:
     """Lists what there is to open about an alert: its runbook, its page, and on it the command that silences it."""
-    own = f"/alerts/{alert_id(alert)}"
+    own = f"/alerts/{build_alert_id(alert)}"
     runbooks = [("Runbook", link["url"]) for link in list_links(alert) if link["name"] == "runbook"]
     return [*runbooks, ("The alert in full", own), ("Silence it", f"{own}#commands")]
 
@@ -119,12 +121,12 @@ def list_links(alert: Document) -> list[Document]:
     return [link for link in links if link["url"] != own]
 
 
-def alert_id(alert: Document) -> str:
+def build_alert_id(alert: Document) -> str:
     """Returns the identifier of an alert in a web address: its fingerprint and when its state changed."""
     return f"{alert['fingerprint']}-{alert['time_ns']}"
 
 
-def build_alert(source: Source, alert: Document) -> dict[str, Any]:
+def build_alert_view(source: PageSource, alert: Document) -> dict[str, Any]:
     """Builds the content of the page of one alert, `/alerts/{id}`."""
     related = [other for other in source.overview["alerts"] if other["fingerprint"] == alert["fingerprint"]]
     model_id, document = _find_model(source, alert)
@@ -136,7 +138,7 @@ def build_alert(source: Source, alert: Document) -> dict[str, Any]:
             {
                 "cause": cause,
                 "change": describe_cause(cause),
-                "url": stream_url(model_id, alert["version"], cause["stream"])
+                "url": build_stream_url(model_id, alert["version"], cause["stream"])
                 if document and model_id is not None
                 else None,
             }
@@ -148,7 +150,7 @@ def build_alert(source: Source, alert: Document) -> dict[str, Any]:
     }
 
 
-def _find_model(source: Source, alert: Document) -> tuple[str | None, Document | None]:
+def _find_model(source: PageSource, alert: Document) -> tuple[str | None, Document | None]:
     """Finds the model of an alert and the document of its version; None for what no longer exists."""
     for model_id, versions in source.overview.get("versions", {}).items():
         if any(find_alerts(document, [alert], is_active=False) for document in versions.values()):

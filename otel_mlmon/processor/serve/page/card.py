@@ -9,7 +9,7 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from otel_mlmon.processor.serve.page import charts, words
-from otel_mlmon.processor.serve.page.addresses import model_url
+from otel_mlmon.processor.serve.page.addresses import build_model_url
 from otel_mlmon.processor.serve.page.deploy import Deploy
 from otel_mlmon.processor.serve.page.history import SECOND_NS, SPANS
 from otel_mlmon.processor.serve.page.shares import (
@@ -20,7 +20,7 @@ from otel_mlmon.processor.serve.page.shares import (
     name_onset,
     name_window,
 )
-from otel_mlmon.processor.serve.page.source import Source
+from otel_mlmon.processor.serve.page.source import PageSource
 
 Document = Mapping[str, Any]
 
@@ -29,8 +29,8 @@ _CALL_RULES: Final = frozenset({"latency", "errors", "execution_provider", "no_d
 """Rules on calls, which a line over time shows best; what others found is a distribution."""
 
 
-def build_card(
-    source: Source,
+def build_model_card(
+    source: PageSource,
     model_id: str,
     document: Document,
     alerts: Sequence[Document],
@@ -53,7 +53,7 @@ def build_card(
     return {
         "id": model_id,
         "document": document,
-        "url": model_url(model_id, document["version"]),
+        "url": build_model_url(model_id, document["version"]),
         "picture": picture,
         "picture_title": title,
         "shares": _draw_classes(source, model_id, document, causes, deploy),
@@ -61,7 +61,7 @@ def build_card(
 
 
 def _draw_classes(
-    source: Source, model_id: str, document: Document, causes: Iterable[Document], deploy: Deploy | None
+    source: PageSource, model_id: str, document: Document, causes: Iterable[Document], deploy: Deploy | None
 ) -> ShareBars | None:
     labels = next((stream for stream in document["streams"] if stream["stream"].startswith("prediction.label")), None)
     if deploy is not None and (bars := draw_version_bars(deploy.moved, deploy.before, document["version"])):
@@ -72,7 +72,7 @@ def _draw_classes(
     return draw_share_bars(labels, causes, window, now_ns=source.now_ns)
 
 
-def _draw_cause(source: Source, alerts: Sequence[Document]) -> tuple[Markup, Markup] | None:
+def _draw_cause(source: PageSource, alerts: Sequence[Document]) -> tuple[Markup, Markup] | None:
     """Draws the stream that drifted, its reference beside the values since its onset; None of calls."""
     if not alerts or any(alert["rule"] in _CALL_RULES for alert in alerts):
         return None
@@ -84,7 +84,7 @@ def _draw_cause(source: Source, alerts: Sequence[Document]) -> tuple[Markup, Mar
     since = name_onset(cause, source.now_ns)
     sides = zip(cause["bins"], cause["reference_shares"], cause["current_shares"], strict=False)
     rows = [(name_bin(bin_), before, share) for bin_, before, share in sides if before or share or bin_[:1] != "_"]
-    name = words.clean(cause["stream"], 60)
+    name = words.escape_line(cause["stream"], 60)
     picture = charts.draw_columns(
         [row[0] for row in rows],
         [row[1] for row in rows],
@@ -99,7 +99,7 @@ def _draw_cause(source: Source, alerts: Sequence[Document]) -> tuple[Markup, Mar
 
 
 def _draw_line(
-    source: Source, model_id: str, document: Document, since_ns: int, alerts: Sequence[Document]
+    source: PageSource, model_id: str, document: Document, since_ns: int, alerts: Sequence[Document]
 ) -> tuple[Markup, Markup]:
     """Draws the last hour, or as much of it as there is: of failed calls where these are the trouble, else of p95."""
     rows = source.history.model_rows(model_id, document["version"], SPANS[0])

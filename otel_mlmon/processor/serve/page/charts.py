@@ -67,7 +67,7 @@ def draw_text(x: float, y: float, text: str, anchor: str = "start", css_class: s
     return f'<text class="{css_class}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def shorten(text: str, length: int) -> str:
+def shorten_text(text: str, length: int) -> str:
     """Shortens a text to fit a chart, with an ellipsis."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
@@ -95,7 +95,7 @@ def draw_grid(vertical: PixelScale, high: float, format_value: Callable[[float],
     return "".join(parts)
 
 
-def time_ticks(start_s: float, end_s: float, *, limit: int) -> list[tuple[float, str]]:
+def list_time_ticks(start_s: float, end_s: float, *, limit: int) -> list[tuple[float, str]]:
     """Returns round times between two times (Unix seconds) and their texts, UTC, at most `limit` of them."""
     length_s = end_s - start_s
     if length_s <= 0:
@@ -152,7 +152,7 @@ def draw_lines(
     if start_ns < moment_ns <= end_ns:
         x = horizontal.map(moment_ns / _NS)
         parts.append(f'<path class="moment" d="M{x:.1f},{TOP}V{HEIGHT - BOTTOM}"/>')
-    for second, text in time_ticks(start_ns / _NS, end_ns / _NS, limit=6):
+    for second, text in list_time_ticks(start_ns / _NS, end_ns / _NS, limit=6):
         parts.append(_draw_tick(horizontal.map(second), HEIGHT - 6, text, WIDTH))
     return draw_svg(WIDTH, HEIGHT, label, parts)
 
@@ -268,14 +268,14 @@ def draw_columns(
         middle = left + (index + 0.5) * slot
         for value, css_class, x in ((before, "reference", middle - width), (share, "now", middle)):
             y = vertical.map(value)
-            title = f"<title>{escape(shorten(name, 60))}: {format_share(value)}</title>"
+            title = f"<title>{escape(shorten_text(name, 60))}: {format_share(value)}</title>"
             parts.append(
                 f'<rect class="{css_class}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
                 f'height="{SPARK_BASE - y:.1f}">{title}</rect>'
             )
         if len(charted) <= MAX_NAMED_COLUMNS or index == grown:
             room = slot if len(charted) <= MAX_NAMED_COLUMNS else SPARK_WIDTH - left
-            text = shorten(name, max(int(room / CHARACTER_WIDTH), 2))
+            text = shorten_text(name, max(int(room / CHARACTER_WIDTH), 2))
             parts.append(_draw_centred(middle, SPARK_BASE + 12, text, left, "tick"))
     return draw_svg(SPARK_WIDTH, SPARK_HEIGHT - 14, label, parts)
 
@@ -292,7 +292,7 @@ def draw_shares(names: Sequence[str], shares: Sequence[float], *, label: str) ->
             css_class = f"share{min(index, MAX_SHARES)}"
             parts.append(
                 f'<rect class="{css_class}" x="{x:.1f}" y="0" width="{width:.1f}" height="14">'
-                f"<title>{escape(shorten(name, 60))}: {share:.1%}</title></rect>"
+                f"<title>{escape(shorten_text(name, 60))}: {share:.1%}</title></rect>"
             )
             if len(name) * 7 + 6 <= width:
                 parts.append(draw_text(x + width / 2, 11, name, "middle", "inside"))
@@ -318,11 +318,12 @@ def draw_bars(
     parts: list[str] = []
     for row, (name, before, share) in enumerate(charted):
         y = row * BAR_ROW
-        parts.append(draw_text(BAR_NAMES - 8, y + 19, shorten(name, 22), "end"))
+        parts.append(draw_text(BAR_NAMES - 8, y + 19, shorten_text(name, 22), "end"))
         for value, css_class, title, offset in ((before, "reference", "reference", 4), (share, "now", now, 15)):
+            label = f"{escape(shorten_text(name, 60))}, {title}: {format_share(value)}"
             parts.append(
                 f'<rect class="{css_class}" x="{BAR_NAMES}" y="{y + offset}" width="{max(value * scale, 0.5):.1f}" '
-                f'height="9" rx="1.5"><title>{escape(shorten(name, 60))}, {title}: {format_share(value)}</title></rect>'
+                f'height="9" rx="1.5"><title>{label}</title></rect>'
             )
             text = format_share(value) if before or share else ""
             parts.append(draw_text(BAR_NAMES + value * scale + 6, y + offset + 8, text, "start", "value"))
@@ -349,7 +350,7 @@ def draw_heat_map(
     parts = []
     for row, (name, points) in enumerate(rows):
         y = row * STRIP_ROW
-        parts.append(draw_text(STRIP_NAMES, y + 15, shorten(name, 26), "end"))
+        parts.append(draw_text(STRIP_NAMES, y + 15, shorten_text(name, 26), "end"))
         width = STRIP_WIDTH - RIGHT - STRIP_NAMES - 10
         parts.append(
             f'<rect class="quiet0" x="{STRIP_NAMES + 10}" y="{y + 3}" width="{width}" height="{STRIP_ROW - 6}"/>'
@@ -359,15 +360,15 @@ def draw_heat_map(
             cell = min(horizontal.map(time_ns / _NS), float(STRIP_WIDTH - RIGHT)) - begin
             if cell > 0:
                 parts.append(
-                    f'<rect class="{shade(ratio)}" x="{begin:.1f}" y="{y + 3}" width="{cell:.1f}" '
+                    f'<rect class="{find_shade_class(ratio)}" x="{begin:.1f}" y="{y + 3}" width="{cell:.1f}" '
                     f'height="{STRIP_ROW - 6}"/>'
                 )
-    for second, text in time_ticks(start_ns / _NS, end_ns / _NS, limit=9):
+    for second, text in list_time_ticks(start_ns / _NS, end_ns / _NS, limit=9):
         parts.append(_draw_tick(horizontal.map(second), height - 6, text, STRIP_WIDTH))
     return draw_svg(STRIP_WIDTH, height, label, parts)
 
 
-def shade(ratio: float) -> str:
+def find_shade_class(ratio: float) -> str:
     """Returns the style class of evidence by its ratio to the alarm line, both in log10."""
     if ratio >= 1.0:
         return "drift"

@@ -13,17 +13,17 @@ from markupsafe import Markup, escape
 
 from otel_mlmon.processor.alert.alert import name_provider
 from otel_mlmon.processor.serve.page import words
-from otel_mlmon.processor.serve.page.advice import find_fallbacks, find_gone_class, list_actions
+from otel_mlmon.processor.serve.page.advice import find_fallbacks, find_missing_class, list_actions
 from otel_mlmon.processor.serve.page.deploy import VERSION_DRIFT, Deploy, DeployDifference, find_deploy
-from otel_mlmon.processor.serve.page.excess import find_excess
+from otel_mlmon.processor.serve.page.excess import find_budget_excess
 from otel_mlmon.processor.serve.page.headline import (
     describe_fallback,
     describe_finding,
-    describe_move,
+    describe_shift,
     explain_severity,
 )
 from otel_mlmon.processor.serve.page.history import SPANS
-from otel_mlmon.processor.serve.page.source import Source
+from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.processor.serve.page.words import format_name, format_percent, format_time
 
 Document = Mapping[str, Any]
@@ -44,7 +44,7 @@ STEADY_RATIO: Final = 1.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Condition:
+class ModelCondition:
     """The condition of one model version: what is wrong, since when, and what to do."""
 
     state: str
@@ -81,7 +81,7 @@ def find_alerts(model: Document, alerts: Iterable[Document], *, is_active: bool 
     ]
 
 
-def version_state(model: Document) -> str:
+def find_version_state(model: Document) -> str:
     """Returns the state of a model version, the most urgent of its alert rules and its streams."""
     rules = {rule["state"] for rule in model["rules"]}
     silent = [rule["state"] for rule in model["rules"] if rule["rule"] == "no_data"]
@@ -101,11 +101,11 @@ def version_state(model: Document) -> str:
     return "weak" if "weak" in stream_states else "ok"
 
 
-def describe_condition(source: Source, model_id: str, model: Document) -> Condition:
+def describe_condition(source: PageSource, model_id: str, model: Document) -> ModelCondition:
     """Describes the condition of one model version for people."""
     alerts = find_alerts(model, source.overview["alerts"])
-    state = version_state(model)
-    excess = find_excess(model) if state not in URGENT else None
+    state = find_version_state(model)
+    excess = find_budget_excess(model) if state not in URGENT else None
     rules = [rule["rule"] for rule in model["rules"] if rule["state"] == state and state in ("firing", "pending")]
     since_ns = _find_onset(model, alerts, state)
     deploy = find_deploy(source, model_id, model, since_ns)
@@ -131,7 +131,7 @@ def describe_condition(source: Source, model_id: str, model: Document) -> Condit
     severities = [str(alert.get("severity", "")) for alert in alerts]
     is_waiting = state in ("pending", "trouble")
     waiting_rule = excess.rule if excess is not None else difference.rule if difference is not None else ""
-    return Condition(
+    return ModelCondition(
         state="ok" if state == "weak" else state,
         headline=headline,
         since_ns=find_incident_begin(model, since_ns) if alerts else since_ns,
@@ -148,25 +148,26 @@ def describe_condition(source: Source, model_id: str, model: Document) -> Condit
     )
 
 
-def count_urgent(source: Source) -> int:
+def count_urgent(source: PageSource) -> int:
     """Counts the alerts that go on, and the model versions in trouble that no rule judges yet."""
     documents = [
         document for versions in source.overview.get("versions", {}).values() for document in versions.values()
     ]
     return sum(alert["state"] in ACTIVE for alert in source.overview["alerts"]) + sum(
-        find_excess(document) is not None and version_state(document) not in URGENT for document in documents
+        find_budget_excess(document) is not None and find_version_state(document) not in URGENT
+        for document in documents
     )
 
 
 def list_facts(
-    source: Source, model_id: str, model: Document, alerts: Sequence[Document], deploy: Deploy | None
+    source: PageSource, model_id: str, model: Document, alerts: Sequence[Document], deploy: Deploy | None
 ) -> list[Markup]:
     """Lists what is known of the trouble of a model version, or of some of its alerts, in short texts."""
     facts = [describe_cause(cause) for alert in alerts for cause in alert["causes"][:2]]
     if not alerts:
         for stream in model["streams"]:
             if stream["state"] == "drift":
-                change = words.clean("; ".join(stream["changes"]), 160)
+                change = words.escape_line("; ".join(stream["changes"]), 160)
                 facts.append(Markup("{}: {}").format(format_name(stream["stream"], 60), change or "moved"))
     facts += [
         Markup("It runs on {}, although {} was asked for, since {}").format(
@@ -227,14 +228,14 @@ def _add_deploy(headline: Markup, deploy: Deploy) -> Markup:
 
 def _describe_difference(deploy: Deploy, difference: DeployDifference) -> Markup:
     if difference.rule == VERSION_DRIFT:
-        before = f"in version {words.clean(deploy.before, 40)}"
-        return Markup("since its deploy {}").format(describe_move(deploy.moved[0], before))
+        before = f"in version {words.escape_line(deploy.before, 40)}"
+        return Markup("since its deploy {}").format(describe_shift(deploy.moved[0], before))
     return Markup("{} {}; in version {} {}").format(
         difference.now, difference.subject, format_name(deploy.before, 40), difference.before
     )
 
 
-def _describe_load(source: Source, model_id: str, model: Document, since_ns: int) -> Iterable[Markup]:
+def _describe_load(source: PageSource, model_id: str, model: Document, since_ns: int) -> Iterable[Markup]:
     """Yields whether traffic and device are as before, as far as that is known."""
     rows = source.history.model_rows(model_id, model["version"], SPANS[0])
     rates = [(time_ns, values[0]) for time_ns, values in rows if words.is_number(values[0])]
@@ -254,15 +255,15 @@ def _describe_load(source: Source, model_id: str, model: Document, since_ns: int
 def describe_cause(cause: Document) -> Markup:
     """Describes what moved: `input.age: mean 41.3 → mean 497`, `errors: 29 % failed, 1 % allowed`."""
     is_allowance = cause["origin"] == "budget"  # what is allowed was never so: no arrow leads from it
-    before, now = words.clean(cause["reference"], 90), words.clean(cause["current"], 90)
-    before, now = map(words.bind_units, (before, now) if is_allowance else words.align_percents(before, now))
+    before, now = words.escape_line(cause["reference"], 90), words.escape_line(cause["current"], 90)
+    before, now = map(words.join_percent_signs, (before, now) if is_allowance else words.align_percents(before, now))
     text = Markup("{}: {now}, {before}") if is_allowance else Markup("{}: {before} → {now}")
     fact = text.format(format_name(cause["stream"], 60), before=before, now=now)
-    gone = find_gone_class(cause)
-    if gone is None or before.startswith(f"class {words.clean(gone[0])}:"):
+    gone = find_missing_class(cause)
+    if gone is None or before.startswith(f"class {words.escape_line(gone[0])}:"):
         return fact
     name, *shares = gone
-    before, now = map(words.bind_units, words.align_percents(*map(format_percent, shares)))
+    before, now = map(words.join_percent_signs, words.align_percents(*map(format_percent, shares)))
     return fact + Markup("; class {}: {} → {}").format(format_name(name, 40), before, now)
 
 
@@ -315,13 +316,13 @@ def _describe_weakness(model: Document) -> str:
     is_new = {document["weakness"] for document in documents} == {"unknown_day"}
     remedy = "That mends itself within days." if is_new else "The page of each says what helps."
     subject = "stream" if len(model["streams"]) == 1 else "streams"
-    return words.bind_units(
+    return words.join_percent_signs(
         f"In {len(weak)} of {len(model['streams'])} {subject} a change is noticed only if it is large"
         f"{least and ','}{least}. {remedy}"
     )
 
 
-def _describe_outlook(source: Source, model_id: str, model: Document, rules: Sequence[str], rule: str) -> str:
+def _describe_outlook(source: PageSource, model_id: str, model: Document, rules: Sequence[str], rule: str) -> str:
     """Says why there is no alert yet, and when there would be one.
 
     Args:

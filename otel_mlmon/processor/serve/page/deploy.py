@@ -9,7 +9,7 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from otel_mlmon.processor.serve.page import words
-from otel_mlmon.processor.serve.page.source import Source
+from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.processor.serve.page.words import format_name, format_percent, format_time
 
 Document = Mapping[str, Any]
@@ -52,7 +52,7 @@ class Deploy:
     """What moved between the first predictions of both versions, the most first."""
 
 
-def find_deploy(source: Source, model_id: str, model: Document, since_ns: int) -> Deploy | None:
+def find_deploy(source: PageSource, model_id: str, model: Document, since_ns: int) -> Deploy | None:
     """Finds the deploy of a version with which trouble began, or that differs from the version before.
 
     Args:
@@ -101,14 +101,14 @@ def find_deploy(source: Source, model_id: str, model: Document, since_ns: int) -
     return None
 
 
-def _find_moves(source: Source, model_id: str, model: Document) -> list[Document]:
+def _find_moves(source: PageSource, model_id: str, model: Document) -> list[Document]:
     """Finds the streams whose first values differ from those of the version before, the largest move first."""
     listed = source.overview.get("models", {}).get(model_id, {}).get("versions", ())
     change = next((entry["change"] for entry in listed if entry["version"] == model["version"]), None)
     return [cause for cause in change["moved"] if cause["value"] >= MIN_VERSION_SHIFT] if change else []
 
 
-def _describe_traffic(source: Source, before: Document, now: Document, previous: Markup) -> Markup:
+def _describe_traffic(source: PageSource, before: Document, now: Document, previous: Markup) -> Markup:
     """Says whether the version before still serves; versions of which panes come late are given three panes."""
     pane_s = float(source.setup.get("pane_s", 10.0))
     if (now["updated_ns"] - before["updated_ns"]) / 1e9 <= 3 * pane_s:
@@ -119,9 +119,15 @@ def _describe_traffic(source: Source, before: Document, now: Document, previous:
 
 
 def _describe_move(cause: Document, previous: Markup, name: Markup) -> Markup:
-    before, now = words.align_percents(words.clean(cause["reference"], 60), words.clean(cause["current"], 60))
+    before, now = words.align_percents(
+        words.escape_line(cause["reference"], 60), words.escape_line(cause["current"], 60)
+    )
     return Markup("{}: {} in version {}, {} in version {}").format(
-        format_name(cause["stream"], 60), words.bind_units(before), previous, words.bind_units(now), name
+        format_name(cause["stream"], 60),
+        words.join_percent_signs(before),
+        previous,
+        words.join_percent_signs(now),
+        name,
     )
 
 
@@ -137,7 +143,7 @@ def compare_versions(before: Document, now: Document, moved: Sequence[Document])
     """
     errors = [document["error_ratio"] for document in (before, now)]
     if all(map(words.is_number, errors)) and errors[1] - errors[0] >= MIN_ERROR_INCREASE:
-        shares = [words.bind_units(format_percent(ratio)) for ratio in errors]
+        shares = [words.join_percent_signs(format_percent(ratio)) for ratio in errors]
         return DeployDifference(rule="errors", subject=Markup("of calls fail"), before=shares[0], now=shares[1])
     tails = [document["latency"]["p95_s"] for document in (before, now)]
     if all(map(words.is_number, tails)) and tails[1] >= MIN_SLOWDOWN * tails[0] > 0:
@@ -149,6 +155,6 @@ def compare_versions(before: Document, now: Document, moved: Sequence[Document])
     return DeployDifference(
         rule=VERSION_DRIFT,
         subject=format_name(cause["stream"], 60),
-        before=words.bind_units(words.clean(cause["reference"], 60)),
-        now=words.bind_units(words.clean(cause["current"], 60)),
+        before=words.join_percent_signs(words.escape_line(cause["reference"], 60)),
+        now=words.join_percent_signs(words.escape_line(cause["current"], 60)),
     )

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from otel_mlmon.processor.alert.alert import compute_critical_ratio
 from otel_mlmon.processor.serve.page import words
-from otel_mlmon.processor.serve.page.headline import describe_excess
+from otel_mlmon.processor.serve.page.headline import describe_budget_excess
 
 Document = Mapping[str, Any]
 
@@ -20,7 +20,7 @@ MIN_BAD_CALLS: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Excess:
+class BudgetExcess:
     """A share of slow or failed calls that would be critical, before any alert."""
 
     rule: str
@@ -29,7 +29,7 @@ class Excess:
     fact: Markup
 
 
-def find_excess(model: Document) -> Excess | None:
+def find_budget_excess(model: Document) -> BudgetExcess | None:
     """Finds what would be a critical alert if the rules on failed and slow calls judged a model version already.
 
     They first measure how much the shares vary by themselves. None of a version that they judge, or whose rules on
@@ -50,6 +50,8 @@ def find_excess(model: Document) -> Excess | None:
             threshold = words.format_seconds(model["latency"]["threshold_s"])
             current = f"{words.format_percent(share)} {'failed' if name == 'errors' else f'over {threshold}'}"
             limit = words.format_percent(allowed)
-            fact = Markup("{}: {}, {} allowed").format(name, words.bind_units(current), words.bind_units(limit))
-            return Excess(rule=name, headline=describe_excess(name, current), fact=fact)
+            fact = Markup("{}: {}, {} allowed").format(
+                name, words.join_percent_signs(current), words.join_percent_signs(limit)
+            )
+            return BudgetExcess(rule=name, headline=describe_budget_excess(name, current), fact=fact)
     return None

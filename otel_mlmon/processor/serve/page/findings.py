@@ -17,7 +17,7 @@ _RANK: Final = {"broken": 0, "missing": 1, "waits": 2, "works": 3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class PageFinding:
     """One thing that a person should know about the processor's setup."""
 
     is_good: bool
@@ -42,7 +42,7 @@ def summarize_steps(overview: Document, setup: Document) -> tuple[MonitoringStep
         document, worst = min(
             ((document, steps[index]) for document, steps in by_model), key=lambda pair: _RANK[pair[1].state]
         )
-        name = words.clean(f"{document['name']} {document['version']}".strip(), 60)
+        name = words.escape_line(f"{document['name']} {document['version']}".strip(), 60)
         is_common = worst.is_working or (index == len(NAMES) - 1 and worst.state != "waits")
         text = worst.text if is_common else f"{name}: {worst.text}"
         summary.append(MonitoringStep(number=worst.number, state=worst.state, text=text, todo=worst.todo))
@@ -62,42 +62,46 @@ def build_findings(overview: Document, setup: Document, *, now_ns: int) -> dict[
     }
 
 
-def list_findings(documents: Iterable[Document], setup: Document, *, now_ns: int) -> Iterable[Finding]:
+def list_findings(documents: Iterable[Document], setup: Document, *, now_ns: int) -> Iterable[PageFinding]:
     """Yields what people should know about the processor's setup, faults and successes alike."""
     received = setup.get("received", {})
     points = received.get("points", {})
     accepted = points.get("accepted", 0)
-    yield Finding(
+    yield PageFinding(
         is_good=accepted > 0,
         text=f"{words.format_number(accepted)} data points were accepted since the processor started",
         todo="" if accepted else "Nothing has arrived: look at the Collector's exporter, or at the application.",
     )
     for reason, count in sorted(received.get("rejected", {}).items(), key=lambda item: -item[1]):
         if count:
-            text = f"{words.format_number(count)} points were rejected: {words.clean(reason.replace('_', ' '), 120)}"
-            yield Finding(is_good=False, text=text, todo="docs/operating.md says what each reason means.")
+            text = (
+                f"{words.format_number(count)} points were rejected: {words.escape_line(reason.replace('_', ' '), 120)}"
+            )
+            yield PageFinding(is_good=False, text=text, todo="docs/operating.md says what each reason means.")
     if points.get("refused", 0):
         text = f"{words.format_number(points['refused'])} points were refused for now, since too many waited"
-        yield Finding(
+        yield PageFinding(
             is_good=False, text=text, todo="Give the processor more CPU, or raise receiver.max_pending_bytes."
         )
     yield from _list_limits(setup)
     for document in documents:
         age_s = (now_ns - document["updated_ns"]) / 1e9 if document["updated_ns"] else 0.0
         if age_s > SILENT_S:
-            name = words.clean(f"{document['name']} {document['version']}".strip(), 60)
+            name = words.escape_line(f"{document['name']} {document['version']}".strip(), 60)
             text = f"{name} was heard of last {words.format_duration(age_s)} ago"
-            yield Finding(is_good=False, text=text, todo="An old version that was replaced may be silent.")
+            yield PageFinding(is_good=False, text=text, todo="An old version that was replaced may be silent.")
     for notifier in setup.get("notifiers", ()):
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(notifier.get("outcomes", {}).items()))
         lost = count_lost(notifier)
-        text = f"notifier {words.clean(notifier['name'], 60)}: {outcomes or 'no alert to tell yet'}"
-        yield Finding(is_good=not lost, text=text, todo="See the processor's log for the reason." if lost else "")
+        text = f"notifier {words.escape_line(notifier['name'], 60)}: {outcomes or 'no alert to tell yet'}"
+        yield PageFinding(is_good=not lost, text=text, todo="See the processor's log for the reason." if lost else "")
 
 
-def _list_limits(setup: Document) -> Iterable[Finding]:
+def _list_limits(setup: Document) -> Iterable[PageFinding]:
     for limit in setup.get("limits", ()):
         ratio = limit["used"] / limit["most"] if limit["most"] else 0.0
         text = f"{limit['name']}: {words.format_number(limit['used'])} of {words.format_number(limit['most'])} in use"
         is_good = ratio < FULL_RATIO
-        yield Finding(is_good=is_good, text=text, todo="" if is_good else f"Raise {limit['key']} in the configuration.")
+        yield PageFinding(
+            is_good=is_good, text=text, todo="" if is_good else f"Raise {limit['key']} in the configuration."
+        )

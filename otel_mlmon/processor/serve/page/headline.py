@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from otel_mlmon.processor.alert.alert import CRITICAL_TOTAL_VARIATION, compute_critical_ratio, name_provider
 from otel_mlmon.processor.serve.page import words
-from otel_mlmon.processor.serve.page.advice import describe_factor, find_gone_class
+from otel_mlmon.processor.serve.page.advice import describe_factor, find_missing_class
 from otel_mlmon.processor.serve.page.words import format_name
 
 Document = Mapping[str, Any]
@@ -32,32 +32,32 @@ def describe_finding(alert: Document) -> Markup:
     if rule == "no_data" or alert["state"] == "no_data":
         return Markup("no predictions come in")
     if not causes:
-        return escape(words.explain_rule(rule) or words.clean(alert["title"]))
+        return escape(words.explain_rule(rule) or words.escape_line(alert["title"]))
     cause = causes[0]
     if rule in ("latency", "errors") and cause["origin"] == "budget":
-        return describe_excess(rule, cause["current"])
+        return describe_budget_excess(rule, cause["current"])
     if rule == "execution_provider":
         return Markup("runs on {} instead of {}").format(
             format_name(cause["current"], 60), format_name(cause["reference"], 60)
         )
     if rule == "accuracy":
-        return Markup("estimated accuracy too low: {}").format(words.clean(cause["current"], 60))
-    text = describe_move(cause, "in the version before" if rule == "version_drift" else "in the reference")
+        return Markup("estimated accuracy too low: {}").format(words.escape_line(cause["current"], 60))
+    text = describe_shift(cause, "in the version before" if rule == "version_drift" else "in the reference")
     if rule not in _DRIFT_RULES:
-        text = Markup("{}: {}").format(words.clean(alert["title"]), text)
+        text = Markup("{}: {}").format(words.escape_line(alert["title"]), text)
     others = len({entry["stream"] for entry in causes}) - 1
     return text + (Markup("; {} more moved").format(_count(others, "stream")) if others else Markup(""))
 
 
-def describe_excess(rule: str, current: str) -> Markup:
+def describe_budget_excess(rule: str, current: str) -> Markup:
     """Describes how many calls are slow or fail, of a text such as `53 % over 200 ms` or `20 % failed`."""
-    share, _, of = words.bind_units(words.clean(current, 60)).partition("% ")
+    share, _, of = words.join_percent_signs(words.escape_line(current, 60)).partition("% ")
     if rule == "errors":
         return Markup("{}% of calls fail").format(share)
     return Markup("{}% of calls take {}").format(share, of)
 
 
-def describe_move(cause: Document, basis: str = "in the reference") -> Markup:
+def describe_shift(cause: Document, basis: str = "in the reference") -> Markup:
     """Describes how a stream moved: `age about 12 times larger`, `81 % of predictions are approve, 70 % before`.
 
     Args:
@@ -67,15 +67,17 @@ def describe_move(cause: Document, basis: str = "in the reference") -> Markup:
     subject = _name_subject(cause["stream"])
     if cause["is_absent"]:
         return Markup("{} is no longer sent").format(subject)
-    gone = find_gone_class(cause)
+    gone = find_missing_class(cause)
     if gone is not None:
         amount = "no prediction is" if gone[2] == 0 else "hardly any prediction is"
         return Markup("{} {} any more").format(amount, format_name(gone[0], 60))
     factor = describe_factor(cause)
     if factor:
         return Markup("{} {}").format(subject, factor)
-    before, now = words.align_percents(words.clean(cause["reference"], 90), words.clean(cause["current"], 90))
-    before, now = words.bind_units(before), words.bind_units(now)
+    before, now = words.align_percents(
+        words.escape_line(cause["reference"], 90), words.escape_line(cause["current"], 90)
+    )
+    before, now = words.join_percent_signs(before), words.join_percent_signs(now)
     if match := _CLASS.fullmatch(before):
         return Markup("{} of {} are {}, {} {}").format(now, subject, format_name(match[2], 60), match[3], basis)
     if match := _MISSING.fullmatch(before):
@@ -101,9 +103,9 @@ def explain_severity(alert: Document) -> str:
         return f"{severity}: {'a CPU usually takes many times as long' if is_critical else 'a lesser accelerator'}."
     else:
         return ""
-    share, limit = (words.bind_units(words.format_percent(number)) for number in (size, line))
+    share, limit = (words.join_percent_signs(words.format_percent(number)) for number in (size, line))
     if severity == "Critical" and size < line:
-        spent = words.bind_units(words.format_percent(cause["budget_spent"]))
+        spent = words.join_percent_signs(words.format_percent(cause["budget_spent"]))
         return f"Critical: {spent} of the month's budget is spent." if cause["budget_spent"] else ""
     end = f"from {limit} on it is critical" if severity == "Critical" else f"critical only from {limit} on"
     return f"{severity}: {share} {of}; {end}."

@@ -19,7 +19,7 @@ from typing import Final
 
 import numpy as np
 
-from otel_mlmon.processor.state.repository import RecordKind, Repository, load_each, put_records
+from otel_mlmon.processor.state.repository import RecordKind, Repository, put_records, restore_records
 from otel_mlmon.types import Floats, Ints, ModelKey
 
 SECOND_NS: Final = 10**9
@@ -29,7 +29,7 @@ _LAST: Final = frozenset({"rate", "p50", "accuracy"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class TimeRange:
     """A stretch of time that a chart covers."""
 
     name: str
@@ -40,9 +40,9 @@ class Span:
 
 
 SPANS: Final = (
-    Span(name="1h", title="1 h", length_s=3_600, model_slot_s=15, stream_slot_s=60),
-    Span(name="24h", title="24 h", length_s=86_400, model_slot_s=300, stream_slot_s=1_200),
-    Span(name="14d", title="14 d", length_s=14 * 86_400, model_slot_s=3_600, stream_slot_s=4 * 3_600),
+    TimeRange(name="1h", title="1 h", length_s=3_600, model_slot_s=15, stream_slot_s=60),
+    TimeRange(name="24h", title="24 h", length_s=86_400, model_slot_s=300, stream_slot_s=1_200),
+    TimeRange(name="14d", title="14 d", length_s=14 * 86_400, model_slot_s=3_600, stream_slot_s=4 * 3_600),
 )
 MAX_SILENT_S: Final = SPANS[-1].length_s
 MAX_VERSIONS: Final = 2_000
@@ -175,7 +175,7 @@ SETTLING_NS: Final = 60 * SECOND_NS
 """What is there so soon after the history began may have been there long before."""
 
 
-class History:
+class PageHistory:
     """The histories of all model versions, by the id of the model and by version.
 
     Runs on: `add`, `pop_changes`, `undo_pop` and `restore` on the thread that publishes; the others on any.
@@ -268,7 +268,7 @@ class History:
         history = self._versions.get((model, version))
         return history.first_ns if history is not None and history.is_first_known else 0
 
-    def model_rows(self, model: str, version: str, span: Span) -> list[tuple[int, tuple[float, ...]]]:
+    def model_rows(self, model: str, version: str, span: TimeRange) -> list[tuple[int, tuple[float, ...]]]:
         """Returns times and `MODEL_COLUMNS` of a model version."""
         with self._lock:
             history = self._versions.get((model, version))
@@ -276,7 +276,7 @@ class History:
                 return []
             return history.spans[span.name].rows(history.last_ns - span.length_s * SECOND_NS)
 
-    def stream_rows(self, model: str, version: str, stream: str, span: Span) -> list[tuple[int, float]]:
+    def stream_rows(self, model: str, version: str, stream: str, span: TimeRange) -> list[tuple[int, float]]:
         """Returns times and log10 evidence over the alarm line of one stream, without slots that have none."""
         with self._lock:
             history = self._versions.get((model, version))
@@ -299,7 +299,7 @@ class History:
 HISTORY: Final = RecordKind("history", HistoryRecord, is_compressed=True)
 
 
-def save_history(history: History, repository: Repository, *, is_last: bool = False) -> None:
+def save_history(history: PageHistory, repository: Repository, *, is_last: bool = False) -> None:
     """Stores the histories that were not stored for ten minutes; before the end all that changed.
 
     Raises:
@@ -312,16 +312,16 @@ def save_history(history: History, repository: Repository, *, is_last: bool = Fa
     repository.delete(HISTORY.name, [json.dumps(model) for model in removed if model not in present])
 
 
-def load_history(history: History, repository: Repository) -> None:
+def load_history(history: PageHistory, repository: Repository) -> None:
     """Loads the stored histories; those that cannot be used are set aside.
 
     Raises:
         StoreError: The repository cannot be read.
     """
-    load_each(repository, HISTORY, history.restore)
+    restore_records(repository, HISTORY, history.restore)
 
 
-def _series_of(spans: dict[str, SlotSeries], span: Span, *, is_model: bool) -> SlotSeries:
+def _series_of(spans: dict[str, SlotSeries], span: TimeRange, *, is_model: bool) -> SlotSeries:
     """Returns the series of a span, a new one if there was none."""
     series = spans.get(span.name)
     if series is None:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from otel_mlmon.processor.serve.page.alert_view import list_alert_links
-from otel_mlmon.processor.serve.page.card import build_card
-from otel_mlmon.processor.serve.page.condition import ORDER, URGENT, Condition, describe_condition
+from otel_mlmon.processor.serve.page.card import build_model_card
+from otel_mlmon.processor.serve.page.condition import ORDER, URGENT, ModelCondition, describe_condition
 from otel_mlmon.processor.serve.page.paging import cut_page
-from otel_mlmon.processor.serve.page.source import Source
+from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.processor.serve.page.steps import list_steps, next_step
 
 Document = Mapping[str, Any]
@@ -17,7 +17,7 @@ Document = Mapping[str, Any]
 MODELS_PER_PAGE: Final = 50
 
 
-def build_home(source: Source, *, query: str, page: int) -> dict[str, Any]:
+def build_home_view(source: PageSource, *, query: str, page: int) -> dict[str, Any]:
     """Builds the content of the first web page, `/`."""
     conditions = [
         (model_id, document, describe_condition(source, model_id, document))
@@ -46,14 +46,14 @@ def build_home(source: Source, *, query: str, page: int) -> dict[str, Any]:
     }
 
 
-def _rank(row: tuple[str, Document, Condition]) -> tuple[int, bool, str, int]:
+def _rank(row: tuple[str, Document, ModelCondition]) -> tuple[int, bool, str, int]:
     model_id, document, condition = row
     return ORDER.index(condition.state), condition.severity == "warning", model_id, -document["updated_ns"]
 
 
-def _build_row(source: Source, model_id: str, document: Document, condition: Condition) -> dict[str, Any]:
+def _build_row(source: PageSource, model_id: str, document: Document, condition: ModelCondition) -> dict[str, Any]:
     steps = list_steps(document, source.setup)
-    card = build_card(
+    card = build_model_card(
         source, model_id, document, condition.alerts, since_ns=condition.since_ns, deploy=condition.deploy
     )
     return {

@@ -8,13 +8,13 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from otel_mlmon.processor.serve.page import charts, words
-from otel_mlmon.processor.serve.page.addresses import build_commands, model_url
+from otel_mlmon.processor.serve.page.addresses import build_commands, build_model_url
 from otel_mlmon.processor.serve.page.alert_view import build_alert_row
-from otel_mlmon.processor.serve.page.condition import Condition, describe_condition, find_alerts
-from otel_mlmon.processor.serve.page.history import SECOND_NS, SPANS, Span
+from otel_mlmon.processor.serve.page.condition import ModelCondition, describe_condition, find_alerts
+from otel_mlmon.processor.serve.page.history import SECOND_NS, SPANS, TimeRange
 from otel_mlmon.processor.serve.page.paging import cut_page
 from otel_mlmon.processor.serve.page.shares import build_distribution, draw_share_bars, name_window
-from otel_mlmon.processor.serve.page.source import Source
+from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.processor.serve.page.steps import list_steps, next_step
 from otel_mlmon.processor.serve.page.stream_view import build_stream_row, rank_stream
 
@@ -24,7 +24,9 @@ STREAMS_PER_PAGE: Final = 200
 HEAT_ROWS: Final = 30
 
 
-def build_model(source: Source, model_id: str, document: Document, *, span: Span, page: int) -> dict[str, Any]:
+def build_model_view(
+    source: PageSource, model_id: str, document: Document, *, span: TimeRange, page: int
+) -> dict[str, Any]:
     """Builds the content of the page of a model version, `/models/{name}`."""
     condition = describe_condition(source, model_id, document)
     steps = list_steps(document, source.setup)
@@ -39,7 +41,7 @@ def build_model(source: Source, model_id: str, document: Document, *, span: Span
         "document": document,
         "condition": condition,
         "span": span,
-        "spans": [(other, model_url(model_id, document["version"], span=other.name)) for other in SPANS],
+        "spans": [(other, build_model_url(model_id, document["version"], span=other.name)) for other in SPANS],
         "pictures": _draw_model(source, model_id, document, span, condition),
         "heat_map": _draw_heat_map(source, model_id, document, ranked, span),
         "paging": paging,
@@ -57,13 +59,13 @@ def build_model(source: Source, model_id: str, document: Document, *, span: Span
         ],
         "steps": steps,
         "next": next_step(steps),
-        "url": model_url(model_id, document["version"], span=span.name),
+        "url": build_model_url(model_id, document["version"], span=span.name),
         "commands": build_commands(model_id, document["version"]),
     }
 
 
 def _draw_model(
-    source: Source, model_id: str, document: Document, span: Span, condition: Condition
+    source: PageSource, model_id: str, document: Document, span: TimeRange, condition: ModelCondition
 ) -> list[tuple[str, str, Markup]]:
     rows = source.history.model_rows(model_id, document["version"], span)
     if not rows:
@@ -103,13 +105,13 @@ def _draw_model(
 
 
 def _draw_heat_map(
-    source: Source, model_id: str, document: Document, ranked: Sequence[Document], span: Span
+    source: PageSource, model_id: str, document: Document, ranked: Sequence[Document], span: TimeRange
 ) -> Markup | None:
     rows: list[tuple[str, list[tuple[int, float]]]] = []
     for stream in ranked:
         points = source.history.stream_rows(model_id, document["version"], stream["stream"], span)
         if points:
-            rows.append((words.clean(stream["stream"]), points))
+            rows.append((words.escape_line(stream["stream"]), points))
         if len(rows) == HEAT_ROWS:
             break
     if not rows:
@@ -129,7 +131,7 @@ def _draw_heat_map(
     return Markup(picture)  # noqa: S704
 
 
-def _build_version(source: Source, model_id: str, document: Document) -> dict[str, Any]:
+def _build_version(source: PageSource, model_id: str, document: Document) -> dict[str, Any]:
     condition = describe_condition(source, model_id, document)
     label = next((stream for stream in document["streams"] if stream["stream"].startswith("prediction.label")), None)
     active = find_alerts(document, source.overview["alerts"])
@@ -137,7 +139,7 @@ def _build_version(source: Source, model_id: str, document: Document) -> dict[st
     return {
         "document": document,
         "condition": condition,
-        "url": model_url(model_id, document["version"]),
+        "url": build_model_url(model_id, document["version"]),
         "first_ns": source.history.first_ns(model_id, document["version"]),
         "shares": draw_share_bars(label, causes, "now", now_ns=source.now_ns)
         if label is not None and label["bins"]

@@ -25,8 +25,8 @@ from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import name_provider
 from otel_mlmon.processor.serve.page import alert_view, findings, home_view, model_view, stream_view, words
 from otel_mlmon.processor.serve.page.condition import count_urgent
-from otel_mlmon.processor.serve.page.history import SPANS, History, Span
-from otel_mlmon.processor.serve.page.source import Source
+from otel_mlmon.processor.serve.page.history import SPANS, PageHistory, TimeRange
+from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.version import __version__
 
 POLICY: Final = (
@@ -50,7 +50,7 @@ class PageMissingError(LookupError):
     """
 
 
-class Page:
+class WebPage:
     """Renders the web pages of the processor.
 
     Args:
@@ -64,7 +64,7 @@ class Page:
         self,
         read: Callable[[], Document],
         setup: Callable[[], Document],
-        history: History,
+        history: PageHistory,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._read = read
@@ -78,7 +78,7 @@ class Page:
             name: files(__package__).joinpath("static", name).read_text(encoding="utf-8") for name in STATIC
         }
 
-    def routes(self) -> list[BaseRoute]:
+    def create_routes(self) -> list[BaseRoute]:
         """Returns the routes of all web pages."""
         return [
             Route("/", self._answer(self._home)),
@@ -91,10 +91,10 @@ class Page:
             Route("/static/{name}", self._serve_static),
         ]
 
-    def _answer(self, build: Callable[[Request, Source], str]) -> Callable[[Request], Response]:
+    def _answer(self, build: Callable[[Request, PageSource], str]) -> Callable[[Request], Response]:
         def answer(request: Request) -> Response:
             with guard("serve.page"):
-                source = Source(
+                source = PageSource(
                     overview=self._read(), setup=self._setup(), history=self._history, now_ns=self._clock_ns()
                 )
                 try:
@@ -106,12 +106,12 @@ class Page:
 
         return answer
 
-    def _home(self, request: Request, source: Source) -> str:
+    def _home(self, request: Request, source: PageSource) -> str:
         query = request.query_params.get("q", "")[:MAX_QUERY]
-        values = home_view.build_home(source, query=query, page=_page_number(request))
+        values = home_view.build_home_view(source, query=query, page=_page_number(request))
         return self._render("home", source, title="Models", **values)
 
-    def _model(self, request: Request, source: Source) -> str:
+    def _model(self, request: Request, source: PageSource) -> str:
         segments = _segments(request)
         model_id = words.find_segment(segments[0], source.overview.get("versions", {}))
         if model_id is None:
@@ -123,39 +123,39 @@ class Page:
             raise PageMissingError("There is no such version of this model.")
         document, span = versions[wanted], _span(request)
         if len(segments) == 1:
-            values = model_view.build_model(source, model_id, document, span=span, page=_page_number(request))
-            return self._render("model", source, title=words.clean(model_id), **values)
+            values = model_view.build_model_view(source, model_id, document, span=span, page=_page_number(request))
+            return self._render("model", source, title=words.escape_line(model_id), **values)
         if len(segments) == 3 and segments[1] == "streams":
             names = {stream["stream"]: stream for stream in document["streams"]}
             name = words.find_segment(segments[2], names)
             if name is not None:
-                values = stream_view.build_stream(source, model_id, document, names[name], span=span)
-                return self._render("stream", source, title=words.clean(f"{name} · {model_id}"), **values)
+                values = stream_view.build_stream_view(source, model_id, document, names[name], span=span)
+                return self._render("stream", source, title=words.escape_line(f"{name} · {model_id}"), **values)
         raise PageMissingError("There is no such stream of this model version.")
 
-    def _alerts(self, _: Request, source: Source) -> str:
-        return self._render("alerts", source, title="Alerts", **alert_view.build_alerts(source))
+    def _alerts(self, _: Request, source: PageSource) -> str:
+        return self._render("alerts", source, title="Alerts", **alert_view.build_alerts_view(source))
 
-    def _alert(self, request: Request, source: Source) -> str:
+    def _alert(self, request: Request, source: PageSource) -> str:
         wanted = request.path_params["id"]
         for alert in source.overview["alerts"]:
-            if wanted in (alert_view.alert_id(alert), alert["fingerprint"]):
-                values = alert_view.build_alert(source, alert)
-                return self._render("alert", source, **{**values, "title": words.clean(alert["title"])})
+            if wanted in (alert_view.build_alert_id(alert), alert["fingerprint"]):
+                values = alert_view.build_alert_view(source, alert)
+                return self._render("alert", source, **{**values, "title": words.escape_line(alert["title"])})
         raise PageMissingError("There is no such alert any more. Past alerts are kept for a while only.")
 
-    def _show_runbook(self, request: Request, source: Source) -> str:
+    def _show_runbook(self, request: Request, source: PageSource) -> str:
         name = request.path_params["name"]
         if name not in self._runbooks:
             raise PageMissingError("There is no such runbook. Of a rule that a package added, ask the package.")
         text = Markup(self._runbooks[name])  # noqa: S704 (rendered of our own files, which hold no HTML)
         return self._render("runbook", source, title="Runbook", text=text)
 
-    def _show_setup(self, _: Request, source: Source) -> str:
+    def _show_setup(self, _: Request, source: PageSource) -> str:
         values = findings.build_findings(source.overview, source.setup, now_ns=source.now_ns)
         return self._render("setup", source, title="Setup", **values)
 
-    def _render(self, template: str, source: Source, **values: Any) -> str:
+    def _render(self, template: str, source: PageSource, **values: Any) -> str:
         return self._environment.get_template(f"{template}.html.j2").render(
             now_ns=source.now_ns, urgent=count_urgent(source), release=__version__, template=template, **values
         )
@@ -202,11 +202,15 @@ def _create_environment() -> Environment:
         "seconds": words.format_seconds,
         "time": words.format_time,
         "state": words.format_state,
-        "clean": words.clean,
-        "lines": words.clean_lines,
+        "clean": words.escape_line,
+        "lines": words.escape_lines,
         "provider": name_provider,
     }
-    environment.globals |= {"sign": words.find_sign, "format_age": words.format_age, "format_clock": words.format_clock}
+    environment.globals |= {
+        "sign": words.find_state_sign,
+        "format_age": words.format_age,
+        "format_clock": words.format_clock,
+    }
     return environment
 
 
@@ -243,6 +247,6 @@ def _page_number(request: Request) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 1
 
 
-def _span(request: Request) -> Span:
+def _span(request: Request) -> TimeRange:
     wanted = request.query_params.get("span", "")
     return next((span for span in SPANS if span.name == wanted), SPANS[0])

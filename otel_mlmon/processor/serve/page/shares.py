@@ -71,7 +71,7 @@ def draw_version_bars(moved: Iterable[Document], before: str, version: str) -> S
     if cause is None:
         return None
     sides = ((before, cause["reference_shares"]), (version, cause["current_shares"]))
-    return _draw_moments(cause["bins"], [(f"version {words.clean(name, 20)}", shares) for name, shares in sides])
+    return _draw_moments(cause["bins"], [(f"version {words.escape_line(name, 20)}", shares) for name, shares in sides])
 
 
 def _draw_moments(bins: Sequence[str], moments: Sequence[tuple[str, Sequence[float]]]) -> ShareBars | None:
@@ -84,7 +84,9 @@ def _draw_moments(bins: Sequence[str], moments: Sequence[tuple[str, Sequence[flo
         (title, charts.draw_shares(names, [shares[index] for index in order], label=f"shares of the classes, {title}"))
         for title, shares in moments
     ]
-    before, now = (list(map(words.bind_units, words.format_shares(shares))) for _, shares in (moments[0], moments[-1]))
+    before, now = (
+        list(map(words.join_percent_signs, words.format_shares(shares))) for _, shares in (moments[0], moments[-1])
+    )
     legend = [
         (f"share{position}", names[position], before[index], now[index])
         for position, index in enumerate(order)
@@ -101,7 +103,7 @@ def find_cause(stream: Document, causes: Iterable[Document]) -> Document | None:
 
 def name_bin(name: str) -> str:
     """Names a bin of a distribution as people call it."""
-    return _CATCH_ALL.get(name) or words.clean(name)
+    return _CATCH_ALL.get(name) or words.escape_line(name)
 
 
 def build_distribution(stream: Document, causes: Iterable[Document], window: str, *, now_ns: int) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def build_distribution(stream: Document, causes: Iterable[Document], window: str
         [name for name, _, _ in rows],
         [before for _, before, _ in rows],
         [now for _, _, now in rows],
-        label=f"{words.clean(stream['stream'])}: reference and {title}",
+        label=f"{words.escape_line(stream['stream'])}: reference and {title}",
         format_share=words.format_percent,
         now=title,
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from otel_mlmon.processor.serve.page.history import SECOND_NS, SPANS, History
+from otel_mlmon.processor.serve.page.history import SECOND_NS, SPANS, PageHistory
 
 Document = Mapping[str, Any]
 
@@ -14,12 +14,12 @@ HOUR_S: Final = 3_600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class PageSource:
     """The API's documents that a web page is built from, read once for each request."""
 
     overview: Document
     setup: Document
-    history: History
+    history: PageHistory
     now_ns: int
 
     def versions(self, model_id: str) -> Mapping[str, Document]:

@@ -9,11 +9,11 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from otel_mlmon.processor.serve.page import charts, words
-from otel_mlmon.processor.serve.page.addresses import model_url, stream_url
+from otel_mlmon.processor.serve.page.addresses import build_model_url, build_stream_url
 from otel_mlmon.processor.serve.page.condition import find_alerts, list_traces
-from otel_mlmon.processor.serve.page.history import SECOND_NS, SPANS, Span
+from otel_mlmon.processor.serve.page.history import SECOND_NS, SPANS, TimeRange
 from otel_mlmon.processor.serve.page.shares import build_distribution, find_cause, name_bin, name_onset, name_window
-from otel_mlmon.processor.serve.page.source import Source
+from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.processor.serve.page.steps import describe_learning
 
 Document = Mapping[str, Any]
@@ -29,7 +29,9 @@ ORIGINS: Final = {
 }
 
 
-def build_stream(source: Source, model_id: str, document: Document, stream: Document, *, span: Span) -> dict[str, Any]:
+def build_stream_view(
+    source: PageSource, model_id: str, document: Document, stream: Document, *, span: TimeRange
+) -> dict[str, Any]:
     """Builds the content of the page of a stream, `/models/{name}/streams/{stream}`."""
     active = find_alerts(document, source.overview["alerts"])
     alerts = [alert for alert in active if any(cause["stream"] == stream["stream"] for cause in alert["causes"])]
@@ -68,11 +70,14 @@ def build_stream(source: Source, model_id: str, document: Document, stream: Docu
         "alerts": alerts,
         "span": span,
         "spans": [
-            (other, _with_query(stream_url(model_id, document["version"], stream["stream"]), f"span={other.name}"))
+            (
+                other,
+                _with_query(build_stream_url(model_id, document["version"], stream["stream"]), f"span={other.name}"),
+            )
             for other in SPANS
         ],
-        "url": stream_url(model_id, document["version"], stream["stream"]),
-        "model_url": model_url(model_id, document["version"]),
+        "url": build_stream_url(model_id, document["version"], stream["stream"]),
+        "model_url": build_model_url(model_id, document["version"]),
     }
 
 
@@ -88,20 +93,20 @@ def rank_stream(stream: Document) -> tuple[int, float, str]:
 
 
 def build_stream_row(
-    source: Source, model_id: str, version: str, stream: Document, causes: Iterable[Document]
+    source: PageSource, model_id: str, version: str, stream: Document, causes: Iterable[Document]
 ) -> dict[str, Any]:
     """Builds a row of the table of streams: of what an alert counted since the onset, else of the rolling window."""
     distance = stream["statistics"].get("total_variation", {}).get("value")
     cause = find_cause(stream, causes)
-    reference, now = describe_sides(stream) if cause is None else (cause["reference"], cause["current"])
+    reference, now = describe_compared_counts(stream) if cause is None else (cause["reference"], cause["current"])
     is_allowance = stream["origin"] == "budget"
     return {
         "name": stream["stream"],
-        "url": stream_url(model_id, version, stream["stream"]),
+        "url": build_stream_url(model_id, version, stream["stream"]),
         "state": stream["state"],
-        "reference": words.clean(reference),
-        "now": words.clean(now),
-        "change": words.clean(f"{now}, {reference}" if is_allowance else f"{reference} → {now}", 200),
+        "reference": words.escape_line(reference),
+        "now": words.escape_line(now),
+        "change": words.escape_line(f"{now}, {reference}" if is_allowance else f"{reference} → {now}", 200),
         "since": name_onset(cause, source.now_ns) if cause is not None else "",
         "move": words.format_percent(distance),
         "evidence": describe_evidence(stream),
@@ -118,7 +123,7 @@ def _format_detectable(detectable: Document | None) -> str:
     return words.format_percent(detectable["shift"]) if words.is_number(detectable["shift"]) else "none"
 
 
-def describe_sides(stream: Document) -> tuple[str, str]:
+def describe_compared_counts(stream: Document) -> tuple[str, str]:
     """Describes reference and rolling window of a stream in a few words: means, or the largest class."""
     mean = stream["mean"]
     if stream["origin"] == "budget" and len(stream["bins"]) == 2:

@@ -69,7 +69,7 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def clean(text: object, limit: int = MAX_NAME) -> str:
+def escape_line(text: object, limit: int = MAX_NAME) -> str:
     """Shortens a text to one line of at most `limit` characters, and escapes all that does not print."""
     printable = "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
@@ -78,14 +78,14 @@ def clean(text: object, limit: int = MAX_NAME) -> str:
     return printable if len(printable) <= limit else printable[: limit - 1] + "…"
 
 
-def clean_lines(text: str) -> str:
+def escape_lines(text: str) -> str:
     """Shortens a text to at most 40 lines of 400 characters, and escapes all that does not print."""
-    return "\n".join(clean(line, 400) for line in text.split("\n")[:40])
+    return "\n".join(escape_line(line, 400) for line in text.split("\n")[:40])
 
 
 def format_name(text: object, limit: int = MAX_NAME) -> Markup:
     """Formats a name from outside so that its writing direction does not reach the text around it."""
-    return Markup("<bdi>{}</bdi>").format(clean(text, limit)) if str(text) else Markup("")
+    return Markup("<bdi>{}</bdi>").format(escape_line(text, limit)) if str(text) else Markup("")
 
 
 def encode_segment(name: str) -> str:
@@ -145,7 +145,7 @@ def align_percents(before: str, now: str) -> tuple[str, str]:
     return first, second
 
 
-def bind_units(text: str) -> str:
+def join_percent_signs(text: str) -> str:
     """Binds each `%` to its number, so that no line breaks between them."""
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
@@ -222,7 +222,7 @@ def format_age(time_ns: Any, now_ns: int) -> str:
     return "just now" if age_s < 5 else f"{format_duration(age_s)} ago"
 
 
-def find_sign(state: str, severity: str = "") -> str:
+def find_state_sign(state: str, severity: str = "") -> str:
     """Finds the sign of a state, and of an alert with its severity."""
     is_warning = state == "firing" and severity not in ("", "critical")
     return WARNING_SIGN if is_warning else SIGNS.get(state, "✕")
@@ -230,17 +230,17 @@ def find_sign(state: str, severity: str = "") -> str:
 
 def format_state(state: str, severity: str = "") -> Markup:
     """Formats a state as sign and word; of an alert with its severity: `▲ Critical alert`, `◆ Warning`."""
-    css_class, word = state if state in STATES else "error", STATES.get(state, clean(state, 20))
+    css_class, word = state if state in STATES else "error", STATES.get(state, escape_line(state, 20))
     if state == "firing" and severity:
         is_critical = severity == "critical"
         css_class, word = ("firing", "Critical alert") if is_critical else ("firing warning", "Warning")
-    sign = find_sign(state, severity)
+    sign = find_state_sign(state, severity)
     return Markup('<span class="state {}"><span aria-hidden="true">{}</span> {}</span>').format(css_class, sign, word)
 
 
 def name_rule(rule: str) -> str:
     """Names an alert rule as the title of its alerts does."""
-    return RULES.get(rule) or clean(rule.replace("_", " "))
+    return RULES.get(rule) or escape_line(rule.replace("_", " "))
 
 
 def explain_rule(rule: str) -> str:

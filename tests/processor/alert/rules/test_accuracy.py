@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from otel_mlmon.processor.alert.alert import AlertCause
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.alert.rules.accuracy import AccuracyRule, AccuracySection
-from otel_mlmon.processor.detect.accuracy import estimate, find_lowest
+from otel_mlmon.processor.detect.accuracy import estimate_accuracy, find_lowest_tolerated_accuracy
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.testing import SimulatedProcessor
@@ -36,7 +36,7 @@ def judge(pane: tuple[int, int], *, design_effect: float = 1.0, state: Any = "ok
     counts = [over_bins(*levels).tolist() for levels in ((500, 500), pane)]
     _, (window, score) = judged(STREAM, state, names=NAMES, reference=counts[0], pane=counts[1])
     rule = AccuracyRule(AccuracySection.model_validate(section))
-    return rule.judge(
+    return rule.judge_stream(
         replace(window, calibration=CALIBRATION), replace(score, design_effect=design_effect), OnsetCounts()
     )
 
@@ -49,16 +49,16 @@ def test_it_is_off_until_a_bound_is_named() -> None:
 
 
 def test_the_stricter_bound_counts() -> None:
-    assert find_lowest(0.99, 0.90, 0.03) == pytest.approx(0.96)
-    assert find_lowest(0.91, 0.90, 0.03) == pytest.approx(0.90)
-    assert find_lowest(0.99, 0.90, None) == pytest.approx(0.90)
-    assert find_lowest(0.99, None, 0.03) == pytest.approx(0.96)
+    assert find_lowest_tolerated_accuracy(0.99, 0.90, 0.03) == pytest.approx(0.96)
+    assert find_lowest_tolerated_accuracy(0.91, 0.90, 0.03) == pytest.approx(0.90)
+    assert find_lowest_tolerated_accuracy(0.99, 0.90, None) == pytest.approx(0.90)
+    assert find_lowest_tolerated_accuracy(0.99, None, 0.03) == pytest.approx(0.96)
 
 
 def test_a_breach_says_that_it_is_an_estimate_and_how_well_it_is_known() -> None:
     cause = judge((9_000, 1_000), min="70%")
     assert isinstance(cause, AlertCause)
-    accuracy = estimate(CALIBRATION.right, CALIBRATION.total, over_bins(9_000, 1_000))
+    accuracy = estimate_accuracy(CALIBRATION.right, CALIBRATION.total, over_bins(9_000, 1_000))
     assert accuracy is not None
     assert cause.value == 1.0 - accuracy.estimated
     assert cause.bound == pytest.approx(0.3)
@@ -72,7 +72,7 @@ def test_a_breach_says_that_it_is_an_estimate_and_how_well_it_is_known() -> None
 
 
 def test_an_interval_that_reaches_the_bound_is_no_breach() -> None:
-    accuracy = estimate(CALIBRATION.right, CALIBRATION.total, over_bins(9_000, 1_000))
+    accuracy = estimate_accuracy(CALIBRATION.right, CALIBRATION.total, over_bins(9_000, 1_000))
     assert accuracy is not None
     assert judge((9_000, 1_000), min=f"{100 * accuracy.high - 0.1:.2f}%") == "ok"
     assert isinstance(judge((9_000, 1_000), min=f"{100 * accuracy.high + 0.1:.2f}%"), AlertCause)
@@ -80,7 +80,7 @@ def test_an_interval_that_reaches_the_bound_is_no_breach() -> None:
 
 def test_few_predictions_need_more_because_they_are_looked_at_again_and_again() -> None:
     counts = over_bins(45, 5)
-    accuracy = estimate(CALIBRATION.right, CALIBRATION.total, counts)
+    accuracy = estimate_accuracy(CALIBRATION.right, CALIBRATION.total, counts)
     assert accuracy is not None
     bound = accuracy.high + 0.02
     assert bound < accuracy.estimated + 4 * accuracy.sampling_deviation
@@ -105,8 +105,8 @@ def test_without_labelled_data_it_is_unknown() -> None:
     _, (window, score) = judged(STREAM, "ok")
     rule = AccuracyRule(AccuracySection.model_validate({"min": "70%"}))
     nothing = Calibration(right=over_bins(0, 0), total=over_bins(0, 0))
-    assert rule.judge(window, score, OnsetCounts()) == "unknown"
-    assert rule.judge(replace(window, calibration=nothing), score, OnsetCounts()) == "unknown"
+    assert rule.judge_stream(window, score, OnsetCounts()) == "unknown"
+    assert rule.judge_stream(replace(window, calibration=nothing), score, OnsetCounts()) == "unknown"
 
 
 def test_a_breach_is_critical_from_a_tenth_of_the_predictions_on() -> None:
@@ -114,7 +114,7 @@ def test_a_breach_is_critical_from_a_tenth_of_the_predictions_on() -> None:
     small, large = judge((9_000, 1_000), min="62%"), judge((9_000, 1_000), min="70%")
     assert isinstance(small, AlertCause)
     assert isinstance(large, AlertCause)
-    assert (rule.severity([small]), rule.severity([small, large])) == ("warning", "critical")
+    assert (rule.grade_severity([small]), rule.grade_severity([small, large])) == ("warning", "critical")
 
 
 def draw(rng: np.random.Generator, n: int, *, unsure: float) -> tuple[Floats, NDArray[np.bool_]]:

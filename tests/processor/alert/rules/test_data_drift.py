@@ -28,7 +28,7 @@ def test_a_feature_is_described_by_its_mean_or_by_the_bin_that_moved_most(
     entry: Judged, reference: str, current: str
 ) -> None:
     _, (window, score) = entry
-    cause = DataDriftRule(DataDriftSection()).judge(window, score, OnsetCounts())
+    cause = DataDriftRule(DataDriftSection()).judge_stream(window, score, OnsetCounts())
     assert isinstance(cause, AlertCause)
     assert (cause.reference, cause.current, cause.bound) == (reference, current, 0.05)
     assert cause.value == pytest.approx(0.4)
@@ -36,7 +36,7 @@ def test_a_feature_is_described_by_its_mean_or_by_the_bin_that_moved_most(
 
 def test_the_tolerance_is_the_models_own() -> None:
     _, (window, score) = judged("input.x", "drift")
-    cause = DataDriftRule(DataDriftSection(tolerance=0.3)).judge(window, score, OnsetCounts())
+    cause = DataDriftRule(DataDriftSection(tolerance=0.3)).judge_stream(window, score, OnsetCounts())
     assert isinstance(cause, AlertCause)
     assert (cause.bound, cause.summary) == (
         0.3, "total variation 40 %, tolerated 30 % (n = 100, reference n = 1 000)",
@@ -52,15 +52,15 @@ def test_single_features_are_muted_or_loosened_by_name_or_pattern() -> None:
     )
     rule = DataDriftRule(section)
     policies = {
-        name: rule.policy(f"input.{name}")
+        name: rule.find_detection_policy(f"input.{name}")
         for name in ("session_age", "debug", "age_days", "age_id", "user_id", "income")
     }
     assert {name: policy and policy.tolerance for name, policy in policies.items()} == {
         "session_age": None, "debug": None, "age_days": 0.1, "age_id": 0.2, "user_id": 0.3, "income": 0.05,
     }  # fmt: skip
     _, (window, score) = judged("input.age_days", "drift")
-    cause = rule.judge(window, score, OnsetCounts())
+    cause = rule.judge_stream(window, score, OnsetCounts())
     assert isinstance(cause, AlertCause)
     assert cause.bound == 0.1
     _, (window, score) = judged("input.debug", "drift")
-    assert rule.judge(window, score, OnsetCounts()) is None
+    assert rule.judge_stream(window, score, OnsetCounts()) is None

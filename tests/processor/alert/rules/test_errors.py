@@ -14,7 +14,7 @@ def test_the_ratio_of_failed_calls_in_numbers_and_words() -> None:
         "errors", "drift", names=("ok", "failed"), reference=(990, 10), pane=(50, 50), since_ns=SECOND_NS // 2
     )
     rule = ErrorsRule(ErrorsSection.model_validate({"max_ratio": "1.5%"}))
-    assert rule.judge(window, score, OnsetCounts()) == AlertCause(
+    assert rule.judge_stream(window, score, OnsetCounts()) == AlertCause(
         stream="errors",
         value=0.5,
         bound=0.015,

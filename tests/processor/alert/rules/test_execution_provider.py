@@ -11,7 +11,7 @@ from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import AlertCause
 from otel_mlmon.processor.alert.message import format_alert
 from otel_mlmon.processor.alert.rules.execution_provider import ExecutionProviderRule, ExecutionProviderSection
-from otel_mlmon.processor.window.providers import ProviderUse
+from otel_mlmon.processor.window.providers import ExecutionProviderUse
 from otel_mlmon.testing import SimulatedProcessor
 
 MINUTE_NS = 60 * 10**9
@@ -19,13 +19,13 @@ CUDA, CPU, TENSORRT = "CUDAExecutionProvider", "CPUExecutionProvider", "Tensorrt
 CONFIGURATION = {"windows": {"pane": "1m", "lateness": "0s", "rolling": "10m"}}
 
 
-def use(provider: str, first_min: float, last_min: float | None = None, requested: str = "") -> ProviderUse:
+def use(provider: str, first_min: float, last_min: float | None = None, requested: str = "") -> ExecutionProviderUse:
     """Reports between two minutes."""
     last_min = first_min if last_min is None else last_min
-    return ProviderUse(requested, provider, round(first_min * MINUTE_NS), round(last_min * MINUTE_NS))
+    return ExecutionProviderUse(requested, provider, round(first_min * MINUTE_NS), round(last_min * MINUTE_NS))
 
 
-def judge(*uses: ProviderUse, **section: Any) -> object:
+def judge(*uses: ExecutionProviderUse, **section: Any) -> object:
     return ExecutionProviderRule(ExecutionProviderSection.model_validate(section)).judge_providers(uses)
 
 
@@ -44,7 +44,7 @@ def judge(*uses: ProviderUse, **section: Any) -> object:
         (use(CUDA, 0), use("ROCMExecutionProvider", 60)),
     ],
 )
-def test_what_is_no_loss(uses: tuple[ProviderUse, ...]) -> None:
+def test_what_is_no_loss(uses: tuple[ExecutionProviderUse, ...]) -> None:
     assert judge(*uses) == "ok"
 
 
@@ -62,14 +62,14 @@ def test_what_is_no_loss(uses: tuple[ProviderUse, ...]) -> None:
     ],
 )
 def test_a_loss_names_both_providers_and_since_when(
-    uses: tuple[ProviderUse, ...], better: str, lesser: str, onset_min: int, severity: str
+    uses: tuple[ExecutionProviderUse, ...], better: str, lesser: str, onset_min: int, severity: str
 ) -> None:
     rule = ExecutionProviderRule(ExecutionProviderSection())
     for order in (uses, uses[::-1]):
         cause = rule.judge_providers(order)
         assert isinstance(cause, AlertCause)
         assert (cause.reference, cause.current, cause.onset_ns) == (better, lesser, onset_min * MINUTE_NS)
-        assert rule.severity([cause]) == severity
+        assert rule.grade_severity([cause]) == severity
 
 
 def test_a_provider_that_is_good_enough_is_no_loss() -> None:

@@ -10,7 +10,7 @@ from tests.support.scores import SECOND_NS, Judged, judged
 
 def judge(entry: Judged, section: LatencySection | None = None) -> object:
     _, (window, score) = entry
-    return LatencyRule(section or LatencySection()).judge(window, score, OnsetCounts())
+    return LatencyRule(section or LatencySection()).judge_stream(window, score, OnsetCounts())
 
 
 def test_the_ratio_of_slow_calls_in_numbers_and_words() -> None:

@@ -11,7 +11,7 @@ def test_a_class_that_grew_in_numbers_and_words() -> None:
         "prediction.label", "drift", names=("1", "2", "3"), reference=(80, 10, 10), pane=(45, 10, 45)
     )
     rule = PredictionDriftRule(PredictionDriftSection())
-    assert rule.judge(window, score, OnsetCounts()) == AlertCause(
+    assert rule.judge_stream(window, score, OnsetCounts()) == AlertCause(
         stream="prediction.label",
         value=0.35,
         bound=0.02,

@@ -23,7 +23,7 @@ PSI = Threshold(statistic="psi", stream="input.*", above=0.2)
 
 def rules_of(**model: Any) -> ModelRules:
     config = Config.model_validate({"models": {"*": model}})
-    return ModelRules.from_section(config.model("fraud"))
+    return ModelRules.from_section(config.find_model_section("fraud"))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def rules_of(**model: Any) -> ModelRules:
 def test_every_stream_has_its_rule_and_policy(stream: str, rule: str, policy: DetectionPolicy) -> None:
     rules = rules_of()
     assert [name for name, _ in rules.find_rules(stream)] == [rule]
-    assert rules.policy(stream) == policy
+    assert rules.find_detection_policy(stream) == policy
 
 
 def test_the_active_rules_are_listed_in_the_order_of_the_registry() -> None:
@@ -64,18 +64,22 @@ def test_a_rule_that_is_switched_off_is_left_out_and_hides_no_other(name: str) -
 
 
 def test_a_stream_without_an_active_rule_is_not_evaluated() -> None:
-    assert rules_of(data_drift={"enabled": False}).policy("input.age") is None
+    assert rules_of(data_drift={"enabled": False}).find_detection_policy("input.age") is None
 
 
 def test_thresholds_are_added_to_the_policy_of_the_first_rule() -> None:
     rules = rules_of(data_drift={"tolerance": "8%"}, statistic=THRESHOLDS)
-    assert rules.policy("input.age") == DetectionPolicy(tolerance=0.08, direction="both", thresholds=(PSI,))
+    assert rules.find_detection_policy("input.age") == DetectionPolicy(
+        tolerance=0.08, direction="both", thresholds=(PSI,)
+    )
     assert [name for name, _ in rules.find_rules("input.age")] == ["data_drift", "statistic"]
     off = rules_of(data_drift={"tolerance": "8%", "enabled": False}, statistic=THRESHOLDS)
-    assert off.policy("input.age") == DetectionPolicy(tolerance=0.08, direction="both", thresholds=(PSI,))
+    assert off.find_detection_policy("input.age") == DetectionPolicy(
+        tolerance=0.08, direction="both", thresholds=(PSI,)
+    )
     assert [name for name, _ in off.find_rules("input.age")] == ["statistic"]
     without = rules_of(data_drift={"tolerance": "8%"}, statistic={**THRESHOLDS, "enabled": False})
-    assert without.policy("input.age") == DetectionPolicy(tolerance=0.08, direction="both")
+    assert without.find_detection_policy("input.age") == DetectionPolicy(tolerance=0.08, direction="both")
 
 
 def test_silence_is_known_though_its_rule_is_switched_off() -> None:

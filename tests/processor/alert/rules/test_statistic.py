@@ -41,7 +41,7 @@ def judge(*verdicts: ThresholdVerdict, status: Literal["learning", "ok"] = "ok")
     _, (window, score) = judged("prediction.label", status, pane=(30, 10), rolling=(90, 10))
     counts = OnsetCounts()
     counts.add(window, replace(score, since_ns=1))
-    return RULE.judge(window, replace(score, thresholds=verdicts, since_ns=1), counts)
+    return RULE.judge_stream(window, replace(score, thresholds=verdicts, since_ns=1), counts)
 
 
 def test_a_threshold_on_a_p_value_needs_a_statistic_that_has_one() -> None:
@@ -52,7 +52,7 @@ def test_a_threshold_on_a_p_value_needs_a_statistic_that_has_one() -> None:
 
 
 def test_a_stream_has_the_thresholds_that_match_its_name() -> None:
-    label, feature = RULE.policy("prediction.label"), RULE.policy("input.age")
+    label, feature = RULE.find_detection_policy("prediction.label"), RULE.find_detection_policy("input.age")
     assert label is not None
     assert feature is not None
     of_psi = Threshold(statistic="psi", stream="prediction.*", above=0.2)
@@ -62,7 +62,7 @@ def test_a_stream_has_the_thresholds_that_match_its_name() -> None:
 
 @pytest.mark.parametrize("stream", ["latency", "errors"])
 def test_an_allowed_ratio_is_no_sample_to_compare_with(stream: str) -> None:
-    assert RULE.policy(stream) is None
+    assert RULE.find_detection_policy(stream) is None
 
 
 def test_a_breach_names_the_statistic_and_is_of_the_rolling_window() -> None:
@@ -118,4 +118,4 @@ def test_the_rule_is_active_with_thresholds_only() -> None:
 def test_the_severity_is_a_warning_however_large_the_value() -> None:
     cause = judge(psi("breached", 1000.0))
     assert isinstance(cause, AlertCause)
-    assert RULE.severity([cause]) == "warning"
+    assert RULE.grade_severity([cause]) == "warning"

@@ -15,11 +15,11 @@ from scipy.stats import chi2, chi2_contingency, wasserstein_distance
 
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config.load import load_config
-from otel_mlmon.processor.detect.counts import samples_of
-from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.counts import build_samples
+from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Measurement
-from otel_mlmon.processor.settings import Settings
+from otel_mlmon.processor.settings import ProcessorSettings
 from tests.support.scores import judged
 
 REFERENCE = np.array([4_000, 3_000, 2_000, 1_000])
@@ -28,7 +28,7 @@ P, Q = REFERENCE / REFERENCE.sum(), CURRENT / CURRENT.sum()
 
 
 def measure(name: str, reference: NDArray[np.int64], current: NDArray[np.int64]) -> Measurement:
-    return STATISTICS.load_plugin(name).measure(samples_of(reference, current))
+    return STATISTICS.load_plugin(name).measure(build_samples(reference, current))
 
 
 @pytest.mark.parametrize(("name", "expected"), [
@@ -162,8 +162,8 @@ YAML = """models:
 def test_a_statistic_of_a_package_is_reported_and_may_be_named_in_a_rule(tmp_path: Path) -> None:
     path = tmp_path / "processor.yaml"
     path.write_text(YAML)
-    settings = Settings(load_config(path))
-    evaluator = Evaluator(policy_for=settings.policy, alarm_line_for=settings.alarm_line)
+    settings = ProcessorSettings(load_config(path))
+    evaluator = DriftEvaluator(policy_for=settings.find_detection_policy, alarm_line_for=settings.alarm_line)
     _, (window, _) = judged("prediction.label", "ok", reference=(500, 500), pane=(90, 10))
     ((_, score),) = evaluator.evaluate([window])
     assert score.statistics is not None

@@ -40,7 +40,7 @@ def test_a_gap_is_not_joined() -> None:
 
 @pytest.mark.parametrize("length_s", [0, 30, 600, 3600, 86_400, 14 * 86_400, 400 * 86_400, 40 * 365 * 86_400])
 def test_ticks_are_few_and_inside(length_s: int) -> None:
-    ticks = charts.time_ticks(1_767_225_600, 1_767_225_600 + length_s, limit=6)
+    ticks = charts.list_time_ticks(1_767_225_600, 1_767_225_600 + length_s, limit=6)
     assert len(ticks) <= 7
     assert all(1_767_225_600 <= moment <= 1_767_225_600 + length_s for moment, _ in ticks)
 
@@ -95,6 +95,6 @@ def test_the_onset_is_named_inside_the_picture() -> None:
 
 
 def test_shades() -> None:
-    assert [charts.shade(ratio) for ratio in (-1.0, 0.0, 0.1, 0.5, 0.99, 1.0)] == [
+    assert [charts.find_shade_class(ratio) for ratio in (-1.0, 0.0, 0.1, 0.5, 0.99, 1.0)] == [
         "quiet0", "quiet0", "quiet1", "quiet3", "quiet4", "drift",
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from otel_mlmon.processor.serve.page import alert_view, home_view
 from otel_mlmon.processor.serve.page.condition import describe_cause, describe_condition
-from otel_mlmon.processor.serve.page.source import Source
+from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.testing.simulated_processor import START_NS
 from tests.support.incidents import INCIDENTS, PANE_S, simulate, source_of
@@ -72,8 +72,8 @@ def test_an_incident_is_named_with_its_onset_and_what_to_do(name: str) -> None:
     incident = INCIDENTS[name]
     processor, trouble_ns = simulate(incident, start_ns=START_NS)
     with processor:
-        home = home_view.build_home(source_of(processor), query="", page=1)
-        alerts = alert_view.build_alerts(source_of(processor))
+        home = home_view.build_home_view(source_of(processor), query="", page=1)
+        alerts = alert_view.build_alerts_view(source_of(processor))
     first, *others = home["rows"]
     condition = first["condition"]
     assert (first["id"], first["document"]["version"]) == (incident.model, incident.trouble.version)
@@ -105,7 +105,7 @@ def test_an_incident_is_named_with_its_onset_and_what_to_do(name: str) -> None:
 def quiet() -> Iterator[dict[str, object]]:
     processor, _ = simulate(None, start_ns=START_NS)
     with processor:
-        yield home_view.build_home(source_of(processor), query="", page=1)
+        yield home_view.build_home_view(source_of(processor), query="", page=1)
 
 
 def test_a_quiet_fleet_has_no_trouble(quiet: dict[str, object]) -> None:
@@ -119,7 +119,7 @@ def test_a_quiet_fleet_has_no_trouble(quiet: dict[str, object]) -> None:
         assert re.fullmatch(note, plain(row["condition"].note))
 
 
-def outlook(source: Source, change: Any) -> str:
+def outlook(source: PageSource, change: Any) -> str:
     """What is said of the new version, after a change of the documents."""
     overview = copy.deepcopy(dict(source.overview))
     model = overview["versions"]["churn"]["8"]
@@ -138,14 +138,14 @@ def test_why_there_is_no_alert_yet_and_when_there_would_be_one(deploy: Simulated
     def set_errors(**values: object) -> Any:
         return lambda model, _: stream_of(model, "errors").update(values)
 
-    def switch_off(model: Any, _: Source) -> None:
+    def switch_off(model: Any, _: PageSource) -> None:
         model["rules"] = [rule for rule in model["rules"] if rule["rule"] != "errors"]
 
-    def recover(model: Any, _: Source) -> None:
+    def recover(model: Any, _: PageSource) -> None:
         model["error_ratio"] = 0.0
         stream_of(model, "errors").update(state="learning", current_shares=[1.0, 0.0])
 
-    def await_for(model: Any, changed: Source) -> None:
+    def await_for(model: Any, changed: PageSource) -> None:
         changed.setup["alert_for_s"] = 300.0  # type: ignore[index]
         rule = next(rule for rule in model["rules"] if rule["rule"] == "errors")
         rule.update(state="pending", changed_ns=START_NS)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from otel_mlmon.processor.serve.page.excess import find_excess
+from otel_mlmon.processor.serve.page.excess import find_budget_excess
 
 
 def model(share: float, *, count: int = 1_000, name: str = "errors", allowed: float = 0.01, **stream: object) -> Any:
@@ -16,7 +16,7 @@ def model(share: float, *, count: int = 1_000, name: str = "errors", allowed: fl
 
 
 def test_calls_that_fail_or_are_slow_beyond_what_is_critical() -> None:
-    failing, slow = find_excess(model(0.3)), find_excess(model(0.5, name="latency"))
+    failing, slow = find_budget_excess(model(0.3)), find_budget_excess(model(0.5, name="latency"))
     assert failing is not None
     assert slow is not None
     assert (failing.rule, failing.headline.striptags(), failing.fact.striptags()) == (
@@ -40,4 +40,4 @@ def test_calls_that_fail_or_are_slow_beyond_what_is_critical() -> None:
     ],
 )
 def test_what_is_no_trouble(document: Any) -> None:
-    assert find_excess(document) is None
+    assert find_budget_excess(document) is None

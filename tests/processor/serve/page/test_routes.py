@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from otel_mlmon.processor.alert.rules.rule import RULES
-from otel_mlmon.processor.serve.page.history import History
+from otel_mlmon.processor.serve.page.history import PageHistory
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.testing.simulated_processor import START_NS
 from tests.support.incidents import INCIDENTS, simulate
@@ -22,7 +22,7 @@ LINK = re.compile(r'(?:href|src)="([^"]*)"')
 
 
 @contextmanager
-def client_of(overview: dict[str, Any], history: History) -> Iterator[httpx.Client]:
+def client_of(overview: dict[str, Any], history: PageHistory) -> Iterator[httpx.Client]:
     with (
         serve_page(lambda: overview, history) as address,
         httpx.Client(base_url=address, timeout=60, trust_env=False) as client,
@@ -135,13 +135,13 @@ def test_every_runbook_is_a_page_and_none_else_is(client: httpx.Client) -> None:
 
 
 def test_a_broken_source_is_an_answer() -> None:
-    with client_of({"versions": {"m": {"1": {}}}, "alerts": []}, History()) as client:
+    with client_of({"versions": {"m": {"1": {}}}, "alerts": []}, PageHistory()) as client:
         assert client.get("/static/page.css").status_code == 200
 
 
 @pytest.mark.parametrize("count", [1_000, 10_000])
 def test_many_streams_are_paged(count: int) -> None:
-    with client_of(wide_overview(count), History()) as client:
+    with client_of(wide_overview(count), PageHistory()) as client:
         answer = client.get("/models/m")
         assert answer.text.count('<th scope="row">') <= 220
         assert len(answer.content) <= 300_000

@@ -23,7 +23,7 @@ def test_a_segment_finds_its_name_and_is_one_segment(name: str) -> None:
 
 @given(st.text())
 def test_cleaned_text_is_one_short_line_that_prints(text: str) -> None:
-    cleaned = words.clean(text, 40)
+    cleaned = words.escape_line(text, 40)
     assert len(cleaned) <= 40
     assert cleaned.isprintable()
 
