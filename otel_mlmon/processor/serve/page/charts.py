@@ -311,7 +311,7 @@ def draw_bars(
     format_share: Callable[[float], str],
     now: str = "now",
 ) -> str:
-    """Draws the shares of bins as bars, the reference above the present; of many bins those that differ most."""
+    """Draws the shares of bins as bars, the reference above the current window; only those that differ most if many."""
     rows = list(zip(names, references, shares, strict=False))
     largest = sorted(range(len(rows)), key=lambda index: -abs(rows[index][1] - rows[index][2]))[:MAX_BARS]
     charted = [rows[index] for index in sorted(largest)]
