@@ -352,8 +352,7 @@ class Clock:
 def test_where_others_wait_the_answer_comes_before_the_sender_has_gone(serve: Callable[..., str]) -> None:
     clock = Clock()
 
-    def deliver(_: tuple[TelemetryItem, ...], max_wait_s: float) -> Future[Rejections]:
-        assert max_wait_s == 4.0
+    def deliver(_: tuple[TelemetryItem, ...], __: float) -> Future[Rejections]:
         clock.now_s += 5.0
         return Future()
 
@@ -379,7 +378,7 @@ def test_what_no_worker_had_a_turn_for_is_given_up(serve: Callable[..., str]) ->
     assert (dict(counts.unread_requests), counts.accepted) == ({"queue": 1}, 0)
     may_end.set()
     until(lambda: admission.pending_bytes == 0)
-    assert admission.read_counts.accepted == 1
+    assert admission.read_counts.accepted == 2  # both points of the one that had begun
 
 
 def test_a_request_that_lay_unread_for_too_long_is_refused_where_others_wait(serve: Callable[..., str]) -> None:
