@@ -367,8 +367,7 @@ class RequestAdmission:
         self._answer(request, ExportResult(rejected=points, message=message))
 
     def _answer(self, request: _PendingRequest, result: ExportResult | Exception) -> None:
-        self.release_request(request.place)
-        self._meter.complete(len(request.body))
+        self._pending.complete(request.place)
         if isinstance(result, ExportResult):
             request.result.set_result(result)
         else:

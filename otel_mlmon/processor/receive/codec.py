@@ -113,27 +113,27 @@ CODECS: Final[Mapping[Signal, SignalCodec]] = {
 
 
 @dataclass(slots=True, eq=False)
-class _Layout:
+class _ParsedSize:
     """The memory that a message of one type, or one field of it, takes once it is parsed."""
 
     size_bytes: int
     """Of each."""
     byte_bytes: int = 0
     """Of each byte of its encoding, where it is a packed array of small numbers."""
-    fields: dict[int, _Layout] = field(default_factory=dict)
+    fields: dict[int, _ParsedSize] = field(default_factory=dict)
     """The fields that take more than their encoding, by number."""
 
 
 @functools.cache
-def _lay_out(message: Descriptor) -> _Layout:
+def _lay_out(message: Descriptor) -> _ParsedSize:
     """Returns the layout of a message; of one that holds messages of its own type it is the same object."""
     return _fill_layout(message, {})
 
 
-def _fill_layout(message: Descriptor, layouts: dict[str, _Layout]) -> _Layout:
+def _fill_layout(message: Descriptor, layouts: dict[str, _ParsedSize]) -> _ParsedSize:
     if message.full_name in layouts:
         return layouts[message.full_name]
-    layout = layouts[message.full_name] = _Layout(_HEADER_BYTES + _POINTER_BYTES)
+    layout = layouts[message.full_name] = _ParsedSize(_HEADER_BYTES + _POINTER_BYTES)
     empty = GetMessageClass(message)()
     for part in message.fields:
         is_repeated = hasattr(getattr(empty, part.name), "extend")
@@ -142,13 +142,13 @@ def _fill_layout(message: Descriptor, layouts: dict[str, _Layout]) -> _Layout:
         if part.type == FieldDescriptor.TYPE_MESSAGE:
             layout.fields[part.number] = _fill_layout(part.message_type, layouts)
         elif is_repeated and part.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-            layout.fields[part.number] = _Layout(2 * _WIDTHS[part.cpp_type])
+            layout.fields[part.number] = _ParsedSize(2 * _WIDTHS[part.cpp_type])
         elif is_repeated:
-            layout.fields[part.number] = _Layout(0, byte_bytes=16)
+            layout.fields[part.number] = _ParsedSize(0, byte_bytes=16)
     return layout
 
 
-def _estimate_protobuf(body: bytes, layout: _Layout, max_bytes: int) -> int:
+def _estimate_protobuf(body: bytes, layout: _ParsedSize, max_bytes: int) -> int:
     """Estimates the memory of a message once it is parsed; stops where it is above `max_bytes`.
 
     Raises:
