@@ -26,7 +26,16 @@ class BudgetExcess:
     rule: str
     headline: Markup
     """Such as `30 % of calls fail`."""
-    fact: Markup
+    current: str
+    allowed: str
+
+    def describe(self, period: str = "") -> Markup:
+        """Describes the share and what is allowed: `errors: 30 % failed in the last hour, 1 % allowed`.
+
+        Args:
+            period: The time that the share is of; empty for all that there is.
+        """
+        return Markup("{}: {}{}, {} allowed").format(self.rule, self.current, period and f" {period}", self.allowed)
 
 
 def find_budget_excess(model: Document) -> BudgetExcess | None:
@@ -49,9 +58,10 @@ def find_budget_excess(model: Document) -> BudgetExcess | None:
         if share * stream["current_count"] >= MIN_BAD_CALLS and share >= compute_critical_ratio(allowed):
             threshold = words.format_seconds(model["latency"]["threshold_s"])
             current = f"{words.format_percent(share)} {'failed' if name == 'errors' else f'over {threshold}'}"
-            limit = words.format_percent(allowed)
-            fact = Markup("{}: {}, {} allowed").format(
-                name, words.join_percent_signs(current), words.join_percent_signs(limit)
+            return BudgetExcess(
+                rule=name,
+                headline=describe_budget_excess(name, current),
+                current=words.join_percent_signs(current),
+                allowed=words.join_percent_signs(words.format_percent(allowed)),
             )
-            return BudgetExcess(rule=name, headline=describe_budget_excess(name, current), fact=fact)
     return None
