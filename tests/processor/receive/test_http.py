@@ -319,7 +319,7 @@ def test_a_fault_of_the_receiver_itself_is_unavailable_too(serve: Callable[..., 
     class Broken(RequestAdmission):
         """Fails in the worker's thread, outside its own guards."""
 
-        def consume(self, signal: Any, body: bytes, **options: Any) -> Any:
+        def consume_request(self, signal: Any, body: bytes, **options: Any) -> Any:
             raise ZeroDivisionError
 
     assert answer(post(serve(None, admission=Broken(Store().deliver, retry_after_s=3.0)))) == {

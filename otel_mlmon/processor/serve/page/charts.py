@@ -29,6 +29,8 @@ SPARK_LEFT: Final = 54
 SPARK_BASE: Final = 52
 """Where the horizontal axis of a small picture is."""
 MAX_COLUMNS: Final = 20
+MIN_SHARE: Final = 1e-12
+"""Where no share is larger, none is drawn: there is no scale for it."""
 MAX_NAMED_COLUMNS: Final = 4
 CHARACTER_WIDTH: Final = 5.6
 MAX_SHARES: Final = 8
@@ -262,7 +264,7 @@ def draw_columns(
     largest = sorted(range(len(rows)), key=lambda index: -abs(rows[index][1] - rows[index][2]))[:MAX_COLUMNS]
     charted = [rows[index] for index in sorted(largest)]
     top = max((max(before, share) for _, before, share in charted), default=0.0)
-    if top <= 0:
+    if top < MIN_SHARE:
         return ""
     left = 36
     vertical = PixelScale(low=0.0, high=top, start=SPARK_BASE, end=8)
@@ -316,7 +318,7 @@ def draw_bars(
     format_share: Callable[[float], str],
     now: str = "now",
 ) -> str:
-    """Draws the shares of bins as bars, the reference above the present; of many bins those that differ most."""
+    """Draws the shares of bins as bars, the reference above the current window; only those that differ most if many."""
     rows = list(zip(names, references, shares, strict=False))
     largest = sorted(range(len(rows)), key=lambda index: -abs(rows[index][1] - rows[index][2]))[:MAX_BARS]
     charted = [rows[index] for index in sorted(largest)]

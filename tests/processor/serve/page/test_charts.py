@@ -73,7 +73,7 @@ def test_columns_stand_inside_whatever_the_bins(rows: list[tuple[str, float, flo
     names = [name.encode("ascii", "ignore").decode() if name.isprintable() else "x" for name, _, _ in rows]
     before, now = [share for _, share, _ in rows], [share for _, _, share in rows]
     picture = charts.draw_columns(names, before, now, label="x", format_share=str)
-    if not any(before) and not any(now):
+    if max([*before, *now], default=0.0) < charts.MIN_SHARE:
         assert picture == ""
         return
     bars = [part.attrib for part in parse(picture) if part.tag.endswith("rect")]
