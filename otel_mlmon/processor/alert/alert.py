@@ -5,11 +5,13 @@ from __future__ import annotations
 import glob
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
 from urllib.parse import quote
 
+from otel_mlmon import semconv
 from otel_mlmon.types import ModelKey
 
 Severity = Literal["warning", "critical"]
@@ -36,7 +38,7 @@ def find_lost_class(
     """Finds the largest class that is hardly predicted any more: its name, and its share before and now.
 
     Args:
-        bins: K names of classes; those that begin with an underscore hold several.
+        bins: K names of classes; not those of missing values and of all others.
         reference_shares: Shape (K,), in [0, 1].
         current_shares: Shape (K,), in [0, 1].
         least_share: The share before from which on a class counts, (0, 1).
@@ -44,7 +46,7 @@ def find_lost_class(
     losses = [
         (before - now, name, before, now)
         for name, before, now in zip(bins, reference_shares, current_shares, strict=False)
-        if name[:1] != "_" and before >= least_share and now < LOST_RATIO * before
+        if name not in (semconv.MISSING, semconv.OTHER) and before >= least_share and now < LOST_RATIO * before
     ]
     return max(losses)[1:] if losses else None
 

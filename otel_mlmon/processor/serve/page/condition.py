@@ -23,8 +23,8 @@ from otel_mlmon.processor.serve.page.headline import (
     explain_severity,
 )
 from otel_mlmon.processor.serve.page.replacement import Replacement, find_replacement
-from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.processor.serve.page.shares import name_window
+from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.processor.serve.page.words import format_name, format_percent, format_time
 
 Document = Mapping[str, Any]

@@ -19,9 +19,9 @@ def test_calls_that_fail_or_are_slow_beyond_what_is_critical() -> None:
     failing, slow = find_budget_excess(model(0.3)), find_budget_excess(model(0.5, name="latency"))
     assert failing is not None
     assert slow is not None
-    assert (failing.rule, failing.headline.striptags(), failing.fact.striptags()) == (
-        "errors", "30 % of calls fail", "errors: 30 % failed, 1 % allowed",
-    )  # fmt: skip
+    assert (failing.rule, failing.headline.striptags()) == ("errors", "30 % of calls fail")
+    assert failing.describe().replace("\N{NO-BREAK SPACE}", " ") == "errors: 30 % failed, 1 % allowed"
+    assert failing.describe("in the last hour").endswith(" failed in the last hour, 1\N{NO-BREAK SPACE}% allowed")
     assert (slow.rule, slow.headline.striptags()) == ("latency", "50 % of calls take over 200 ms")
 
 
