@@ -144,6 +144,7 @@ def _draw_line(
     begin_ns, end_ns = finite[0][0], finite[-1][0]
     if 0 < begin_ns - since_ns <= 4 * half_slot_ns:  # a version that was wrong from its first call on
         begin_ns = since_ns
+    end_ns = max(begin_ns, min(end_ns, document["updated_ns"]))  # a slot may end after the last call
     length = words.format_duration((end_ns - begin_ns) / SECOND_NS)
     is_past = source.now_ns - end_ns > (LATE_PANES + 1) * source.pane_s * SECOND_NS + 2 * half_slot_ns
     end = words.format_clock(end_ns, source.now_ns) if is_past else "now"

@@ -312,8 +312,14 @@ def _describe_wait(stream: Document, rule: str, age_s: float) -> Markup:
         left_s = age_s * (1.0 / ratio - 1.0) if ratio > 0.0 else 0.0
         more = f"; at this traffic for about {words.format_duration(left_s)} more" if left_s >= 1.0 else ""
         return text + escape(more)
+    if stream["log10_evidence"] >= stream["log10_alarm_line"] > 0.0:
+        return Markup("it is beyond chance, and has not spent five minutes of the month's budget yet")
     if stream["log10_evidence"] > 0.0:
-        ratio = min(stream["log10_evidence"] / max(stream["log10_alarm_line"], 1e-9), 1.0)
+        ratio = stream["log10_evidence"] / max(stream["log10_alarm_line"], 1e-9)
         return Markup("the evidence has come {} of the way to the alarm line").format(format_percent(ratio))
-    allowed = stream["reference_shares"][1] if len(stream["reference_shares"]) == 2 else None
+    allowed, share = (
+        shares[1] if len(shares) == 2 else None for shares in (stream["reference_shares"], stream["current_shares"])
+    )
+    if allowed is not None and share is not None and share > allowed:
+        return Markup("there are too few calls to be sure yet")
     return Markup("it is within the {} of calls that are allowed").format(format_percent(allowed))

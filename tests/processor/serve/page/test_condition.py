@@ -39,7 +39,7 @@ FACTS = {
     "deploy": [
         f"errors: 30 % failed {SINCE}, 1 % allowed",
         "failed calls, last minute of each: 30 % in version 8, 0 % in version 7",
-        "prediction.label: class decline: 10 % in version 7, 58 % in the first 1\u202f000 of version 8",
+        "prediction.label: class decline: 10 % in version 7, 58 % in the first 1 000 of version 8",
         "Version 7 had its last calls about 2026-01-01 00:05:00 UTC",
     ],
 }  # fmt: skip
@@ -126,7 +126,7 @@ def test_a_quiet_fleet_has_no_trouble(quiet: dict[str, object]) -> None:
         assert (row["condition"].facts, row["condition"].actions, row["condition"].since_ns) == ((), (), 0)
         assert row["condition"].headline == "nothing to do"
         note = (
-            r"A change of 2 inputs, the predicted classes and the confidence is noticed only if it is large: "
+            r"A change of 2 inputs, the confidence and the predicted classes is noticed only if it is large: "
             r"from \d\d % of the values on\. That mends itself within days\."
         )
         assert re.fullmatch(note, plain(row["condition"].note))
@@ -175,6 +175,14 @@ def test_why_there_is_no_alert_yet_and_when_there_would_be_one(deploy: Simulated
     )
     assert (
         outlook(source, set_errors(state="ok", log10_evidence=0.0))
+        == "No alert yet: there are too few calls to be sure yet."
+    )
+    assert (
+        outlook(source, set_errors(**{**judged, "log10_evidence": 8.0}))
+        == "No alert yet: it is beyond chance, and has not spent five minutes of the month's budget yet."
+    )
+    assert (
+        outlook(source, set_errors(state="ok", log10_evidence=0.0, current_shares=[1.0, 0.0]))
         == "No alert yet: it is within the 1 % of calls that are allowed."
     )
     assert outlook(source, switch_off) == "No alert comes of it, since the rule errors is switched off."
@@ -242,7 +250,7 @@ def test_a_version_that_was_replaced_is_called_so_and_its_figures_are_of_its_end
     assert row["condition"].state == "replaced"
     assert plain(row["condition"].headline) == "version 8 has its calls since about 2026-01-01 00:05:00 UTC"
     assert (row["recent"], row["steps"], row["condition"].note) == ("its last minute, until about 00:05:00", (), "")
-    assert plain(row["picture_title"]) == "p95 of latency, 5 min until 00:04:52"
+    assert plain(row["picture_title"]) == "p95 of latency, 5 min until 00:05:00"
     assert (rows["8"]["recent"], rows["8"]["condition"].replacement) == ("last minute", None)
     # Whatever its last calls were like, nothing is wrong with it any more.
     errors = {"stream": "errors", "state": "learning", "origin": "budget", "current_count": 900,
@@ -265,7 +273,7 @@ def test_a_model_that_is_silent_as_a_whole_was_not_replaced(deploy: SimulatedPro
 @pytest.fixture(scope="module")
 def early() -> Iterator[SimulatedProcessor]:
     """A version that fails since its first call, so early that no rule judges it yet."""
-    processor, _ = simulate(replace(INCIDENTS["deploy"], panes=2), start_ns=START_NS)
+    processor, _ = simulate(replace(INCIDENTS["deploy"], panes=4), start_ns=START_NS)
     with processor:
         yield processor
 
