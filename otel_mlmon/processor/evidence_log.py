@@ -305,8 +305,8 @@ def _unpack_windows(panes: ModelPanes, find_stream: FindStream) -> Iterator[Stre
             end_ns=panes.end_ns,
             reference=stream.reference,
             pane=counts[start:end],
-            rolling=stream.rolling.counts,
-            rolling_start_ns=stream.rolling.start_ns(panes.start_ns),
+            rolling=stream.rolling_counts,
+            rolling_start_ns=stream.rolling_start_ns(panes.start_ns),
             absence=panes.absences.get(name),
         )
 

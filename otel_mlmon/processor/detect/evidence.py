@@ -350,7 +350,7 @@ class EvidenceBank:
         radius = tolerance + slots.forgiven + np.sqrt(slots.variance * np.maximum(effect, slots.effect))
         arrays["expected"][index] = add_pane_evidence(expected, items[:, None] * slots.shares, items)
         arrays["has_cycle"][index] = slots.has_cycle
-        cycle = CycleVariation(slots.width, expected, slots.size, slots.forgiven)
+        cycle = CycleVariation(slots.width, expected, slots.size, slots.forgiven, slots.has_cycle)
         return NullHypothesis(slots.shares, slots.highest, slots.lowest, radius, cycle)
 
     def _store_cusums(self, rows: Indices, index: RowIndex, bets: PaneBets, cap: float) -> None:
