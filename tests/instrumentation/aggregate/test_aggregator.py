@@ -259,7 +259,7 @@ def test_held_categories_of_a_feature_leave_together_when_the_first_has_waited_l
 
     aggregator = PredictionAggregator(admit=admit, settles=lambda *_: False, clock=lambda: now_s)
     call = dataclasses.replace(observed(["ok"]), heads={})
-    for at_s, counts in ((0.0, {"red": 2}), (HOLD_S - 1, {"red": 1, "blue": 4})):
+    for at_s, counts in ((100.0, {"red": 2}), (99.0 + HOLD_S, {"red": 1, "blue": 4})):
         now_s = at_s
         aggregator.add_predictions(
             dataclasses.replace(call, inputs=InputSummary(categories={"colour": counts}, samples=3))
@@ -272,9 +272,18 @@ def test_held_categories_of_a_feature_leave_together_when_the_first_has_waited_l
                 inputs=InputSummary(categories={"colour": {}}, samples=3),
             )
         )
-    now_s = HOLD_S
+    now_s = 100.0 + HOLD_S
     (snapshot,) = aggregator.take_snapshots(may_hold=True)
     held = InputSummary(categories={"colour": {"RED": 3, "BLUE": 4}})
     assert as_tuple(snapshot) == as_tuple(MetricSnapshot(model=ModelKey("m", "1"), inputs=held))
     assert admitted == [("m", "", "colour", {"red": 3, "blue": 4}, ())]
     assert aggregator.take_snapshots() == []
+
+
+def test_by_default_nothing_is_held_and_whatever_is_held_is_taken() -> None:
+    plain = PredictionAggregator(admit=lambda *given: given[3])
+    plain.add_predictions(observed(["ok"]))
+    assert [labels_of(snapshot) for snapshot in plain.take_snapshots(may_hold=True)] == [{"ok": 1}]
+    holding = PredictionAggregator(admit=lambda *given: given[3], settles=lambda *_: False)
+    holding.add_predictions(observed(["ok"]))
+    assert [labels_of(snapshot) for snapshot in holding.take_snapshots()] == [{"ok": 1}]
