@@ -43,6 +43,7 @@ from otel_mlmon.processor.serve.silences import SilenceControl
 from otel_mlmon.processor.settings import ProcessorSettings
 from otel_mlmon.processor.state.thread import TICK_S, StateThread
 from otel_mlmon.processor.window.reference_export import RelearnRequest
+from otel_mlmon.processor.window.window import SHORT_PANES
 from otel_mlmon.types import ModelKey
 from otel_mlmon.version import __version__
 
@@ -294,6 +295,7 @@ class Service:
                 for delivery in self._dispatcher.deliveries.values()
             ],
             "pane_s": config.windows.pane_s,
+            "recent_s": SHORT_PANES * config.windows.pane_s,
             "rolling_s": config.windows.rolling_s,
             "alert_for_s": config.alerts.for_s,
         }

@@ -49,7 +49,7 @@ class PlainModel:
         self, model: ModelWindows, series: Iterable[TimeSeries], end_ns: int, is_complete: CompletenessCheck
     ) -> list[StreamWindow]:
         """Returns the windows of a pane that closes, from copies of the series that have points in it."""
-        sketches, exemplars = take_points(series, end_ns, is_complete)
+        sketches, exemplars = take_points(series, end_ns, is_complete, model.settings.latency_threshold_s)
         self.add_streams(model)
         predictions = count_predictions(sketches)
         activity = predictions or sketches.get(semconv.STREAM_LATENCY, StreamSketch()).total
@@ -135,7 +135,7 @@ class PlainModel:
         self, model: ModelWindows, series: Iterable[TimeSeries], end_ns: int, is_complete: CompletenessCheck
     ) -> None:
         """Adds what came late for a pane to the rolling windows."""
-        sketches, _ = take_points(series, end_ns, is_complete)
+        sketches, _ = take_points(series, end_ns, is_complete, model.settings.latency_threshold_s)
         self.add_streams(model)
         for name, sketch in sketches.items():
             stream = self.streams[name]
@@ -174,7 +174,7 @@ def add_up(stream: PlainStream, start_ns: int) -> dict[str, Any]:
 
 
 def take_points(
-    group: Iterable[TimeSeries], end_ns: int, is_complete: CompletenessCheck
+    group: Iterable[TimeSeries], end_ns: int, is_complete: CompletenessCheck, threshold_s: float
 ) -> tuple[dict[str, StreamSketch], dict[str, set[str]]]:
     """Takes the points of a pane out of series, one by one; returns each stream's sketch and trace ids."""
     parts: list[dict[str, StreamSketch]] = []
@@ -188,8 +188,13 @@ def take_points(
                 continue
             parts.append(sketch_streams(state.metric, state.name, state.category, increment))
             for name in series.streams:
-                if name != semconv.STREAM_ERRORS or state.name:
-                    exemplars.setdefault(name, set()).update(point.exemplars)
+                for exemplar in point.exemplars:
+                    is_example = {
+                        semconv.STREAM_ERRORS: bool(state.name),
+                        semconv.STREAM_LATENCY: exemplar.value > threshold_s,
+                    }
+                    if is_example.get(name, True):
+                        exemplars.setdefault(name, set()).add(exemplar.trace_id)
     return merge_streams(parts), exemplars
 
 

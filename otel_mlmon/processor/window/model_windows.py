@@ -377,7 +377,9 @@ class ModelWindows:
             increments.append((series, increment))
             for stream in series.streams if point.exemplars else ():
                 if stream != semconv.STREAM_ERRORS or series.state.name:  # of failed calls alone
-                    exemplars.setdefault(stream, set()).update(point.exemplars)
+                    least = self.settings.latency_threshold_s if stream == semconv.STREAM_LATENCY else -1.0  # slow ones
+                    traces = (trace_id for trace_id, value in point.exemplars if value > least)
+                    exemplars.setdefault(stream, set()).update(traces)
         return add_increments(increments), exemplars, [(series, key, point) for series, key, point, _ in consumed]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate
 from operator import add
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from otel_mlmon.types import Counts, ModelKey
 ReferenceOrigin = Literal["learned", "file", "model", "budget", "rolling", "hour_of_week"]
 """Source of a reference: the first predictions, the operator's file, the model's own metadata, an allowance (of
 latency and errors), the panes of a time that moves, or those of the same hour in the weeks before."""
+
+SHORT_PANES: Final = 6
+"""The panes that rates, latency percentiles and error ratios are read from."""
 
 
 class StreamKey(NamedTuple):
@@ -258,7 +261,7 @@ class WindowSettings:
     """How long after its end a closed pane takes late points into its counts."""
     rolling_s: float = 3600.0
     """Length of the window that is reported; `pane_s` or above."""
-    short_panes: int = 6
+    short_panes: int = SHORT_PANES
     """Panes that latency percentiles, throughput and error ratio are read from; 1 or above."""
     stale_after_s: float = 86_400.0
     """A series without points for this long is removed."""
