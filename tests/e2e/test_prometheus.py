@@ -323,7 +323,9 @@ def test_rules_fire_after_the_first_refusal_and_the_first_rejection_of_a_process
         until(lambda: firing("MlmonPointsRejected") == {"wrong_type"}, deadline_s=60)
 
 
-SHORT_OF_MEMORY = {"processors": {"memory_limiter/mlmon": {"check_interval": "1s", "limit_mib": 2, "spike_limit_mib": 1}}}
+SHORT_OF_MEMORY = {
+    "processors": {"memory_limiter/mlmon": {"check_interval": "1s", "limit_mib": 2, "spike_limit_mib": 1}}
+}
 
 
 @contextlib.contextmanager
