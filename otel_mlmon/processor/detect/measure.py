@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.detect.alternatives import MAX_BINS_OF_PAIRS, Direction
-from otel_mlmon.processor.detect.arrays import STAGE, stack_counts
+from otel_mlmon.processor.detect.arrays import DAY_NS, STAGE, stack_counts
 from otel_mlmon.processor.detect.bets import DayHypothesis, stack_slots
 from otel_mlmon.processor.detect.counts import build_samples
 from otel_mlmon.processor.detect.detectable import (
-    DAY_NS,
     NATS_PER_BIN,
     DetectableShift,
     DetectionSetting,

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from otel_mlmon.processor.detect.detectable import DAY_NS, DetectableShift
+from otel_mlmon.processor.detect.arrays import DAY_NS
+from otel_mlmon.processor.detect.detectable import DetectableShift
 from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import DriftScore
