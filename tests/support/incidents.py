@@ -81,7 +81,7 @@ INCIDENTS: Final[Mapping[str, Incident]] = {
     "unit": Incident(
         model="churn",
         trouble=Traffic(age_factor=12.0),
-        headline="age about 12 times larger",
+        headline="input age is about 12 times larger",
         action="such as from years to months",
     ),
     "fallback": Incident(

@@ -11,8 +11,8 @@ from otel_mlmon.processor.serve.page import words
 MAX_COMMAND: Final = 240
 """A longer command is on the page of its alert only."""
 ALERT_COMMANDS: Final = {
-    "relearn_command": "If the change is meant, learn it as normal",
-    "silence_command": "To be told nothing of it for two hours",
+    "relearn_command": "If this change is intended, learn it as the new normal",
+    "silence_command": "To silence this alert for two hours",
 }
 """The commands in the document of an alert, and what each is for."""
 

@@ -247,20 +247,25 @@ def _describe_state(state: str) -> Markup:
 
 
 def _describe_weakness(model: Document) -> str:
-    """Says of which inputs and outputs a small change would not be noticed yet, and whether that mends itself."""
+    """Says of which inputs and outputs a small change would not be noticed, and whether that changes by itself."""
     weak = [stream for stream in model["streams"] if stream["state"] == "weak"]
     documents = [stream["detectable"] for stream in weak if stream["detectable"]]
     shifts = [document["shift"] for document in documents if words.is_number(document["shift"])]
-    least = f": from {words.format_percent(min(shifts))} of the values on" if len(shifts) == len(weak) else ""
+    size = (
+        f"of {words.format_percent(min(shifts))} of the values or more" if len(shifts) == len(weak) else "of large size"
+    )
     is_new = {document["weakness"] for document in documents} == {"unknown_day"}
-    remedy = "That mends itself within days." if is_new else "The page of each says what helps."
     subjects = dict.fromkeys(_name_subject(stream["stream"]) for stream in weak)
     inputs = [stream["stream"] for stream in weak if stream["stream"].startswith("input.")]
     names = [subject for subject in subjects if subject]
     if inputs:
         names.insert(0, f"{len(inputs)} input{'s' if len(inputs) > 1 else ''}")
     listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-    return words.join_percent_signs(f"A change of {listed} is noticed only if it is large{least}. {remedy}")
+    if is_new:
+        note = f"The daily variation of {listed} is still being learned: for some days only changes {size} are noticed."
+    else:
+        note = f"Of {listed}, only changes {size} are noticed. The page of each says what helps."
+    return words.join_percent_signs(note)
 
 
 def _name_subject(stream: str) -> str:

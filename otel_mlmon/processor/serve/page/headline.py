@@ -58,7 +58,7 @@ def describe_budget_excess(rule: str, current: str) -> Markup:
 
 
 def describe_shift(cause: Document, basis: str = "in the reference") -> Markup:
-    """Describes how a stream moved: `age about 12 times larger`, `81 % of predictions are approve, 70 % before`.
+    """Describes how a stream moved: `input age is about 12 times larger`, `81 % of predictions are approve, 70 % before`.
 
     Args:
         cause: The document of the cause.
@@ -73,7 +73,9 @@ def describe_shift(cause: Document, basis: str = "in the reference") -> Markup:
         return Markup("{} {} any more").format(amount, format_name(gone[0], 60))
     factor = describe_factor(cause)
     if factor:
-        return Markup("{} {}").format(subject, factor)
+        kind = "input " if cause["stream"].startswith("input.") else ""
+        verb = "are" if subject.startswith("predictions") else "is"
+        return Markup("{}{} {} {}").format(kind, subject, verb, factor)
     before, now = words.align_percents(
         words.escape_line(cause["reference"], 90), words.escape_line(cause["current"], 90)
     )

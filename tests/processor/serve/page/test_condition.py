@@ -126,8 +126,8 @@ def test_a_quiet_fleet_has_no_trouble(quiet: dict[str, object]) -> None:
         assert (row["condition"].facts, row["condition"].actions, row["condition"].since_ns) == ((), (), 0)
         assert row["condition"].headline == "nothing to do"
         note = (
-            r"A change of 2 inputs, the confidence and the predicted classes is noticed only if it is large: "
-            r"from \d\d % of the values on\. That mends itself within days\."
+            r"The daily variation of 2 inputs, the confidence and the predicted classes is still being learned: "
+            r"for some days only changes of \d\d % of the values or more are noticed\."
         )
         assert re.fullmatch(note, plain(row["condition"].note))
 
