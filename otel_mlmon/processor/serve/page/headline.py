@@ -58,7 +58,7 @@ def describe_budget_excess(rule: str, current: str) -> Markup:
 
 
 def describe_shift(cause: Document, basis: str = "in the reference") -> Markup:
-    """Describes how a stream moved: `input age is about 12 times larger`, `81 % of predictions are approve, 70 % before`.
+    """Describes how a stream moved: `input age is about 12 times larger`, `81 % of predictions are yes, 70 % before`.
 
     Args:
         cause: The document of the cause.

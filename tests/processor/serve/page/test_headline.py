@@ -47,7 +47,7 @@ SLOW = cause(
         (alert("prediction_drift", cause(stream="prediction.value", reference="mean 2", current="mean 3.5")),
          "predictions are about 1.8 times larger"),
         (alert("data_drift", cause(**AGE, current="mean 496")), "input age is about 12 times larger"),
-        (alert("data_drift", cause(**AGE, current="mean 3.44")), "age about 12 times smaller"),
+        (alert("data_drift", cause(**AGE, current="mean 3.44")), "input age is about 12 times smaller"),
         (alert("data_drift", cause(**AGE, current="mean 44")), "age: mean 41.3 → mean 44"),
         (alert("data_drift", cause(**AGE, current="mean -41.3")), "age: mean 41.3 → mean -41.3"),
         (alert("data_drift", cause(stream="input.age", reference="missing: 2 %", current="30 %"),
