@@ -313,8 +313,8 @@ def _describe_weakness(model: Document) -> str:
     documents = [stream["detectable"] for stream in weak if stream["detectable"]]
     shifts = [document["shift"] for document in documents if words.is_number(document["shift"])]
     least = f" from {words.format_percent(min(shifts))} of the values on" if len(shifts) == len(weak) else ""
-    is_new = {document["weakness"] for document in documents} == {"unknown_day"}
-    remedy = "That mends itself within days." if is_new else "The page of each says what helps."
+    is_new = {document["weakness"] for document in documents} <= {"unknown_hours", "unknown_day", "holiday"}
+    remedy = "That mends itself within days." if documents and is_new else "The page of each says what helps."
     subject = "stream" if len(model["streams"]) == 1 else "streams"
     return words.join_percent_signs(
         f"In {len(weak)} of {len(model['streams'])} {subject} a change is noticed only if it is large"
