@@ -22,8 +22,8 @@ demo: setup              ## a real model, drifting, and being caught
 	$(BIN)/otel-mlmon demo
 
 test: setup              ## everything but the end-to-end suite
-	$(BIN)/python -m pytest -n auto -m "not e2e" --ignore=$(SENTRY)
-	$(BIN)/python -m pytest -n 2 -m "not e2e" $(SENTRY)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e" --ignore=$(SENTRY)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not e2e" $(SENTRY)
 
 collector: .collector/otelcol .collector/compose-go   ## a real Collector for the end-to-end suite, and what checks compose.yaml; needs Go
 

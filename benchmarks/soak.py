@@ -127,7 +127,7 @@ def mutate(body: bytes, choices: random.Random) -> bytes:
     return bytes(damaged)
 
 
-def _deliver(_: tuple[TelemetryItem, ...]) -> Future[Rejections]:
+def _deliver(_: tuple[TelemetryItem, ...], __: float) -> Future[Rejections]:
     done: Future[Rejections] = Future()
     done.set_result({})
     return done

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 # onnxruntime sends telemetry of its own and writes a database from its first import on.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+# Each worker of pytest-xdist is a process: threads of BLAS beside them wait for each other and make tests slower.
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from hypothesis import settings

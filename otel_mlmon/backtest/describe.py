@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from otel_mlmon import semconv
-from otel_mlmon.backtest.judge import StreamTrace, WindowJudge
+from otel_mlmon.backtest.judge import StreamBacktest, WindowJudge
 from otel_mlmon.backtest.report import AlertReport, BacktestState, StreamReport, WindowPoint
 from otel_mlmon.processor.alert.cause import compute_bin_shares
 from otel_mlmon.processor.detect.counts import build_samples
@@ -31,7 +31,7 @@ _LARGE_POWER: Final = re.compile(r"\d(?:\.\d+)?e\+0[3-9]")
 
 
 def describe_stream(
-    trace: StreamTrace, judge: WindowJudge, detectable: DetectableShift | None, *, name: str, kind: str, clock: Clock
+    trace: StreamBacktest, judge: WindowJudge, detectable: DetectableShift | None, *, name: str, kind: str, clock: Clock
 ) -> StreamReport:
     """Builds the entry of a backtest's report about one stream that was judged.
 
@@ -134,7 +134,7 @@ def _format_bin(name: str) -> str:
     return {semconv.OTHER: "all others", semconv.MISSING: "missing"}.get(name) or expand_powers(name)
 
 
-def _judge(trace: StreamTrace) -> tuple[BacktestState, str]:
+def _judge(trace: StreamBacktest) -> tuple[BacktestState, str]:
     """Returns the verdict on a stream in a backtest, such as `alarm` or `ok`, and the reason for it."""
     last = trace.points[-1]
     values = sum(point.count for point in trace.points)
@@ -167,7 +167,7 @@ def _largest_possible_distance(reference: ReferenceCounts) -> float:
     return 1.0 - (float(reference.counts.min()) + 0.5) / (reference.total + bins / 2.0)
 
 
-def _find_window(trace: StreamTrace, onset_ns: int) -> int:
+def _find_window(trace: StreamBacktest, onset_ns: int) -> int:
     """Returns the position of the first window that ends after the onset of a drift."""
     ends = [point.end_ns for point in trace.points]
     return trace.points[min(bisect_right(ends, onset_ns), len(ends) - 1)].window
@@ -177,7 +177,7 @@ def _distance(statistic: str, reference: ReferenceCounts, counts: Counts) -> flo
     return float(STATISTICS.load_plugin(statistic).measure(build_samples(reference.counts, counts)).value)
 
 
-def _describe_windows(trace: StreamTrace, reference: ReferenceCounts, clock: Clock) -> tuple[WindowPoint, ...]:
+def _describe_windows(trace: StreamBacktest, reference: ReferenceCounts, clock: Clock) -> tuple[WindowPoint, ...]:
     return tuple(
         WindowPoint(
             window=point.window,

@@ -25,7 +25,7 @@ MAX_PANE_S: Final = 3_600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StreamTracePoint:
+class StreamWindowResult:
     """The result of drift detection for one stream after one window of a backtest."""
 
     window: int
@@ -39,12 +39,12 @@ class StreamTracePoint:
 
 
 @dataclass(slots=True, kw_only=True)
-class StreamTrace:
+class StreamBacktest:
     """The results of drift detection for one stream over all windows of a backtest."""
 
     key: StreamKey
     tolerance: float
-    points: list[StreamTracePoint] = field(default_factory=list)
+    points: list[StreamWindowResult] = field(default_factory=list)
     windows: list[Counts] = field(default_factory=list)
     """The counts of the window of each point, shape (K,) each."""
     reference: ReferenceCounts | None = None
@@ -120,7 +120,7 @@ class WindowJudge:
     ) -> None:
         self.settings = settings
         self.accuracy = AccuracyTrace(accuracy)
-        self.traces: dict[StreamKey, StreamTrace] = {}
+        self.traces: dict[StreamKey, StreamBacktest] = {}
         self.alerts: list[tuple[int, Alert]] = []
         """Window and alert, for each notification that would have been sent."""
         self._evaluator = DriftEvaluator(
@@ -159,9 +159,9 @@ class WindowJudge:
         if trace is None:
             policy = self._evaluator.find_detection_policy(window.stream)
             tolerance = policy.tolerance if policy is not None else 0.0
-            trace = self.traces[window.stream] = StreamTrace(key=window.stream, tolerance=tolerance)
+            trace = self.traces[window.stream] = StreamBacktest(key=window.stream, tolerance=tolerance)
         trace.points.append(
-            StreamTracePoint(
+            StreamWindowResult(
                 window=index,
                 end_ns=window.end_ns,
                 count=int(window.rolling.sum()),

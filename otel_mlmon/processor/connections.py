@@ -15,6 +15,7 @@ import math
 import os
 import socket
 import ssl
+import struct
 import sys
 import threading
 import time
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from otel_mlmon.errors import ConfigurationError
@@ -49,6 +50,12 @@ OLD_CONNECTIONS_S: Final = 30
 """How long requests may go on that began with an earlier certificate."""
 
 LOG_INTERVAL_S: Final = 60.0
+
+_ARRIVED_S: Final = "otel_mlmon.arrived_s"
+"""The key of a request's state that says when its last bytes arrived, by the monotonic clock."""
+
+_LAST_DATA_OFFSET: Final = 52
+"""Where Linux says in a connection's `tcp_info` how many milliseconds ago its last data came (tcpi_last_data_recv)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +118,12 @@ def has_bearer_token(authorization: str, token: str) -> bool:
     """
     scheme, _, credentials = authorization.partition(" ")
     return scheme.lower() == "bearer" and hmac.compare_digest(credentials.strip().encode(), token.encode())
+
+
+def measure_wait_s(scope: Scope) -> float:
+    """Returns how many seconds ago the last bytes of an HTTP request arrived, those before they were read included."""
+    arrived_s: float | None = scope.get("state", {}).get(_ARRIVED_S)
+    return 0.0 if arrived_s is None else time.monotonic() - arrived_s
 
 
 class AsgiServer:
@@ -264,7 +277,11 @@ class _Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if self.is_idle and self._head_timer is None:
             self._wait_for_head()
+        arrived_s = time.monotonic() - self._measure_unread_s()
         super().data_received(data)
+        cycle: Any = self.cycle  # None before the first request
+        if cycle is not None:
+            cycle.scope["state"][_ARRIVED_S] = arrived_s
 
     def on_response_complete(self) -> None:
         self._idle_since_s = time.monotonic()
@@ -277,6 +294,17 @@ class _Connection(H11Protocol):
     def resume_writing(self) -> None:
         self._stop_answer_timer()
         super().resume_writing()
+
+    def _measure_unread_s(self) -> float:
+        """Returns for how long the last data lay unread in the kernel; 0 where that does not say."""
+        if sys.platform != "linux":
+            return 0.0
+        connection = self.transport.get_extra_info("socket")
+        try:
+            information = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_OFFSET + 4)
+            return float(struct.unpack_from("=I", information, _LAST_DATA_OFFSET)[0]) / 1000
+        except (OSError, struct.error):  # an end of another kind, or an older kernel
+            return 0.0
 
     def _wait_for_client(self) -> None:
         size_bytes = self.transport.get_write_buffer_size()

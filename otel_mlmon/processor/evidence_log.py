@@ -197,12 +197,14 @@ class EvidenceLog:
             StoreError: The repository cannot be read.
         """
         numbers: dict[StreamKey, int] = {}
+        states: dict[StreamKey, StreamState] = {}
         for record in load_records(repository, EVIDENCE).values():
             self.scores[record.stream] = record.score
             numbers[record.stream] = record.entry
             self._number = max(self._number, record.entry)
             if record.state is not None:
-                self.evaluator.restore(record.stream, record.state)
+                states[record.stream] = record.state
+        self.evaluator.restore(states)
         for cycle in load_records(repository, CYCLE).values():
             self.evaluator.restore_cycle(cycle.stream, cycle.state)
         for entry in load_records(repository, LOG).values():
@@ -305,8 +307,8 @@ def _unpack_windows(panes: ModelPanes, find_stream: FindStream) -> Iterator[Stre
             end_ns=panes.end_ns,
             reference=stream.reference,
             pane=counts[start:end],
-            rolling=stream.rolling.counts,
-            rolling_start_ns=stream.rolling.start_ns(panes.start_ns),
+            rolling=stream.rolling_counts,
+            rolling_start_ns=stream.rolling_start_ns(panes.start_ns),
             absence=panes.absences.get(name),
         )
 

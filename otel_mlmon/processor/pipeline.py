@@ -387,10 +387,10 @@ class ProcessorPipeline:
         detectable = self._evidence.evaluator.measure_detectable(judged)
         for model, summary in summaries.items():
             keys = {stream.stream: StreamKey(model, stream.stream) for stream in summary.streams}
-            scores = {
-                name: known[key].with_detectable(detectable.get(key)) for name, key in keys.items() if key in known
-            }
-            views[model] = ModelView(summary=summary, scores=scores, reference=self._windows.reference(model))
+            scores = {name: known[key] for name, key in keys.items() if key in known}
+            shifts = {name: detectable[key] for name, key in keys.items() if key in detectable}
+            reference = self._windows.reference(model)
+            views[model] = ModelView(summary=summary, scores=scores, detectable=shifts, reference=reference)
             self.history.add(model, summary.updated_ns, *documents.build_history_values(summary, scores))
         rules: dict[ModelKey, list[RuleStatus]] = {}
         for status in self._alerts.list_current_alerts(None if is_due else changed):

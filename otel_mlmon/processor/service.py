@@ -28,7 +28,7 @@ from otel_mlmon.processor.notify.dispatcher import Dispatcher
 from otel_mlmon.processor.notify.notifier import LogSeverity
 from otel_mlmon.processor.notify_trial import create_notifiers
 from otel_mlmon.processor.pipeline import ProcessorPipeline, StateItem
-from otel_mlmon.processor.receive.admission import MAX_QUEUE_S, RequestAdmission
+from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.data_point import Rejections
 from otel_mlmon.processor.receive.grpc import GrpcReceiver
 from otel_mlmon.processor.receive.http import HttpReceiver
@@ -43,6 +43,7 @@ from otel_mlmon.processor.serve.silences import SilenceControl
 from otel_mlmon.processor.settings import ProcessorSettings
 from otel_mlmon.processor.state.thread import TICK_S, StateThread
 from otel_mlmon.processor.window.reference_export import RelearnRequest
+from otel_mlmon.processor.window.window import SHORT_PANES
 from otel_mlmon.types import ModelKey
 from otel_mlmon.version import __version__
 
@@ -87,7 +88,7 @@ class Service:
         self._reloading = threading.Lock()
         receiver, web = config.receiver, config.web
         self._admission = RequestAdmission(
-            lambda items: self._state_thread.submit(items, max_wait_s=MAX_QUEUE_S),
+            lambda items, max_wait_s: self._state_thread.submit(items, max_wait_s=max_wait_s),
             max_request_bytes=receiver.max_request_bytes,
             max_pending_bytes=receiver.max_pending_bytes,
             meter=self._meter,
@@ -294,6 +295,7 @@ class Service:
                 for delivery in self._dispatcher.deliveries.values()
             ],
             "pane_s": config.windows.pane_s,
+            "recent_s": SHORT_PANES * config.windows.pane_s,
             "rolling_s": config.windows.rolling_s,
             "alert_for_s": config.alerts.for_s,
         }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import socket
 from collections.abc import Iterator
@@ -32,6 +33,25 @@ def processor(
     versions: tuple[str, ...] = ("1",),
 ) -> Iterator[str]:
     """A web port like that of a processor that has received so many panes."""
+    app = create_app(
+        lambda: overview_after(panes, versions),
+        lambda: b"",
+        lambda: True,
+        dict,
+        relearn=lambda model, streams: None,
+        access=lambda: WebAccess(read_token=token),
+        setup=lambda: dict(SETUP) if setup is None else setup,
+    )
+    server = WebServer(app, "127.0.0.1:0", tls=tls)
+    try:
+        yield f"{'http' if tls is None else 'https'}://{server.start()}"
+    finally:
+        assert server.stop(30)
+
+
+@functools.cache
+def overview_after(panes: int, versions: tuple[str, ...]) -> dict[str, Any]:
+    """The overview of a processor that has received so many panes of each version."""
     with SimulatedProcessor({"models": {"*": {"reference": {"learn": 100}}}}) as simulated:
         for _ in range(panes):
             simulated.now_ns += 10 * 10**9
@@ -44,21 +64,7 @@ def processor(
                     durations_s=[0.01] * 100,
                 )
             simulated.advance()
-        overview = simulated.document()
-        app = create_app(
-            lambda: overview,
-            lambda: b"",
-            lambda: True,
-            dict,
-            relearn=lambda model, streams: None,
-            access=lambda: WebAccess(read_token=token),
-            setup=lambda: dict(SETUP) if setup is None else setup,
-        )
-        server = WebServer(app, "127.0.0.1:0", tls=tls)
-        try:
-            yield f"{'http' if tls is None else 'https'}://{server.start()}"
-        finally:
-            assert server.stop(30)
+        return simulated.document()
 
 
 @pytest.fixture

@@ -343,7 +343,7 @@ import httpx
 
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config.load import load_config
-from otel_mlmon.processor.config.render import default_yaml
+from otel_mlmon.processor.config.render import render_default_yaml
 from otel_mlmon.processor.service import Service
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.testing.telemetry import MetricsRequestBuilder
@@ -377,7 +377,7 @@ while not Path("alerts.jsonl").exists() and time.monotonic() < deadline_s:
     time.sleep(0.05)
 service.shutdown(10)
 alerts = [json.loads(line) for line in Path("alerts.jsonl").read_text().splitlines()]
-print(json.dumps({"faults": faults, "defaults": default_yaml(), "alerts": alerts}))
+print(json.dumps({"faults": faults, "defaults": render_default_yaml(), "alerts": alerts}))
 """
 
 

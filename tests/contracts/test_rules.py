@@ -191,7 +191,7 @@ USE_OF_IT = """
 import json
 
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.config.render import default_yaml
+from otel_mlmon.processor.config.render import render_default_yaml
 from otel_mlmon.testing import SimulatedProcessor
 
 MODELS = {"*": {"reference": {"learn": 100}, "dominance": {"max_share": "80%"}, "prediction_drift": {"enabled": False}}}
@@ -212,7 +212,8 @@ with SimulatedProcessor(CONFIGURATION) as processor:
         (alert.rule, alert.state.value, alert.severity, alert.causes[0].summary) for alert in processor.alerts
     ]
     text = processor.messages[0]
-print(json.dumps({"faults": faults, "defaults": default_yaml(), "alerts": alerts, "states": states, "text": text}))
+defaults = render_default_yaml()
+print(json.dumps({"faults": faults, "defaults": defaults, "alerts": alerts, "states": states, "text": text}))
 """
 
 

@@ -194,7 +194,11 @@ def test_what_waits_is_written_before_a_provider_is_flushed_or_ended(method: str
 
 def test_the_end_of_a_provider_of_somebody_else_is_none_of_ours() -> None:
     mine, other = (MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False) for _ in range(2))
-    with instrumented(meter_provider=mine) as handle:
+    others = {
+        "tracer_provider": TracerProvider(shutdown_on_exit=False),
+        "logger_provider": LoggerProvider(shutdown_on_exit=False),
+    }
+    with instrumented(meter_provider=mine, **others) as handle:
         started_session(handle).run(None, SCORES)
         other.shutdown()
         assert handle.status().waiting_calls == 1

@@ -98,6 +98,7 @@ def ended(protocol: str, kind: str, root: Path) -> subprocess.CompletedProcess[s
         return subprocess.run(command, cwd=root, env=host, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.e2e
 def test_exit_with_a_dead_collector_is_quick_and_quiet(pytestconfig: pytest.Config) -> None:
     cases = list(itertools.product(["grpc", "http/protobuf"], ["refused", "black hole"]))
     for case in cases:  # one at a time: how quick an end is depends on what else runs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import inspect
 import os
 import threading
@@ -246,6 +247,7 @@ def test_a_forked_child_accounts_for_its_own_calls_and_announces_its_models() ->
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
+            faulthandler.dump_traceback_later(60, exit=True)  # says where, should a lock of the parent hold it
             before = len(captured.events)
             work(20, session, 1)
             captured.flush()

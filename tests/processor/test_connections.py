@@ -7,7 +7,9 @@ import http.client
 import logging
 import socket
 import ssl
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,17 @@ Start = Callable[..., tuple[AsgiServer, int]]
 LARGE_BYTES = 8 * 2**20
 
 
+waits_s: list[float] = []
+"""For how long the requests of `/wait` lay unread."""
+is_held, may_go = threading.Event(), threading.Event()
+
+
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["path"] == "/hold":
+        is_held.set()
+        assert may_go.wait(60)  # holds up the event loop, as work that has the interpreter does
+    if scope["path"] == "/wait":
+        waits_s.append(connections.measure_wait_s(scope))
     text = "x" * LARGE_BYTES if scope["path"] == "/large" else "hello"
     await PlainTextResponse(text)(scope, receive, send)
 
@@ -64,6 +76,26 @@ def is_closed(client: socket.socket) -> bool:
     with contextlib.suppress(ConnectionError):
         return client.recv(1) == b""
     return True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says when data came")
+def test_the_wait_of_a_request_counts_from_its_arrival_in_the_kernel(start: Start) -> None:
+    _, port = start()
+    is_held.clear()
+    may_go.clear()
+    waits_s.clear()
+    clients = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(2)]
+    clients[0].request("GET", "/hold")
+    assert is_held.wait(60)
+    clients[1].request("GET", "/wait")
+    sent_s = time.monotonic()
+    until(lambda: time.monotonic() - sent_s > 0.5)
+    may_go.set()
+    assert [client.getresponse().read() for client in clients] == [b"hello", b"hello"]
+    assert waits_s[0] > 0.4
+    assert connections.measure_wait_s({"type": "http"}) == 0.0
+    for client in clients:
+        client.close()
 
 
 @pytest.mark.parametrize("beginning", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nhost: x\r\n"])

@@ -19,8 +19,17 @@ from otel_mlmon.processor.state.repository import encode_record
 from otel_mlmon.processor.state.sqlite import SqliteRepository
 from otel_mlmon.processor.window.progress import StreamAbsence
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
+from otel_mlmon.processor.window.rolling import RollingWindows
 from otel_mlmon.processor.window.stream import StreamWindows
-from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, RollingWindow, StreamKey, StreamWindow
+from otel_mlmon.processor.window.window import (
+    HistogramBins,
+    PaneCounts,
+    PaneTable,
+    ReferenceCounts,
+    StreamKey,
+    StreamWindow,
+)
+from otel_mlmon.sketch.moments import ExactSum
 from tests.support.observations import MODEL, SECOND, T0
 
 STREAMS = [StreamKey(MODEL, f"input.f{number}") for number in range(6)]
@@ -75,9 +84,10 @@ class Bench:
             return None
         learned = StreamReference(stream=stream.stream, settings=ModelWindowSettings())
         learned.reference = self.references[stream]
-        windows = StreamWindows(key=stream, learned=learned, rolling=RollingWindow(3600 * SECOND))
-        windows.rolling.counts = np.array([5, 5, 5, 5])
-        return windows
+        rolling = RollingWindows(3600 * SECOND)
+        counts = PaneCounts(self.now_ns - PANE_NS, self.now_ns, 0, np.array([5, 5, 5, 5]), 0, ExactSum())
+        rolling.add(PaneTable.build({stream.stream: counts}), counts.start_ns, counts.end_ns)
+        return StreamWindows(key=stream, learned=learned, rolling=rolling)
 
     def pane(self, *, streams: Iterable[StreamKey] = STREAMS, is_saved: bool = True) -> None:
         self.now_ns += PANE_NS

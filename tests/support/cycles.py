@@ -78,10 +78,10 @@ def judge(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
     return result.reshape(streams, days, panes)
 
 
-def alarms(counts: NDArray[np.int64]) -> int:
-    """Counts the alarms that begin from the third day on."""
+def count_alarms(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Counts the alarms of each stream that begin from the third day on."""
     drift = judge(counts).reshape(len(counts), -1)
-    return int((drift[:, 1:] & ~drift[:, :-1])[:, 2 * PANES :].sum())
+    return np.asarray((drift[:, 1:] & ~drift[:, :-1])[:, 2 * PANES :].sum(1))
 
 
 def hours_to_alarm(counts: NDArray[np.int64], *, from_day: int) -> NDArray[np.float64]:

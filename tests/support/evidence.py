@@ -65,5 +65,5 @@ class Evidence:
     def from_state(cls, state: EvidenceState, direction: Direction = "both") -> Evidence:
         evidence = cls.__new__(cls)
         evidence.bank = EvidenceBank(state.reference.size, direction)
-        evidence.row = evidence.bank.restore(state)
+        evidence.row = evidence.bank.restore([state])[0]
         return evidence

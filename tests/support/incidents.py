@@ -26,6 +26,7 @@ SETUP: Final[Mapping[str, Any]] = {
     "limits": [{"name": "streams", "key": "limits.max_streams", "used": 21, "most": 10_000}],
     "notifiers": [{"name": "webhook-0", "kind": "webhook", "pending": 0, "outcomes": {"delivered": 2}}],
     "pane_s": 10.0,
+    "recent_s": 60.0,
     "rolling_s": 3_600.0,
     "alert_for_s": 0.0,
 }

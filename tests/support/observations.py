@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity
+from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity, TraceExemplar
 from otel_mlmon.processor.state.repository import Repository
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.reference import ModelWindowSettings
@@ -91,12 +91,14 @@ def point(
     is_cumulative: bool = False,
     model: ModelKey = MODEL,
     exemplars: tuple[str, ...] = (),
+    exemplar_value: float = 0.0,
     sender: str = "sender",
 ) -> DataPoint:
     """Builds a data point at `T0 + at_s` that counts since `T0 + since_s`."""
     identity = PointIdentity(model, metric, key, category, sender, series or f"{metric}/{key}/{category}/{model}")
+    traces = tuple(TraceExemplar(trace_id, exemplar_value) for trace_id in exemplars)
     start_ns, time_ns = T0 + round(since_s * SECOND), T0 + round(at_s * SECOND)
-    return DataPoint(identity, start_ns, time_ns, is_cumulative, PointValue.from_sketch(sketch), exemplars)
+    return DataPoint(identity, start_ns, time_ns, is_cumulative, PointValue.from_sketch(sketch), traces)
 
 
 def label(count: int, *, at_s: float, label: str = "a", **more: object) -> DataPoint:

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -33,7 +33,7 @@ from otel_mlmon.processor.receive.attributes import (
     read_attributes,
     read_name,
 )
-from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity
+from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity, TraceExemplar
 from otel_mlmon.processor.receive.decode import DecodedRequest, read_model_key, read_service_key
 from otel_mlmon.processor.receive.sketches import MAX_BUCKETS, MAX_COUNT
 from otel_mlmon.sketch.exponential import MAX_SCALE, MIN_SCALE, ExponentialHistogram
@@ -181,7 +181,7 @@ def _decode_point(
         time_ns=time_ns,
         is_cumulative=is_cumulative,
         value=PointValue.from_sketch(decode_sketch(point)),
-        exemplars=_trace_ids(point) if point.exemplars else (),
+        exemplars=_read_exemplars(point) if point.exemplars else (),
     )
 
 
@@ -207,10 +207,15 @@ def _identify_attributes(attributes: Attributes, definition: semconv.Metric, con
     )
 
 
-def _trace_ids(point: Any) -> tuple[str, ...]:
-    ids = (exemplar.trace_id for exemplar in point.exemplars)
-    valid = (trace_id.hex() for trace_id in ids if len(trace_id) == 16 and any(trace_id))
-    return tuple(islice(dict.fromkeys(valid), MAX_EXEMPLARS))
+def _read_exemplars(point: Any) -> tuple[TraceExemplar, ...]:
+    values: dict[str, float] = {}
+    for exemplar in point.exemplars:
+        trace_id, value = exemplar.trace_id, exemplar.as_double
+        if len(trace_id) == 16 and any(trace_id):
+            known = values.setdefault(trace_id.hex(), 0.0)
+            values[trace_id.hex()] = value if known < value < math.inf else known
+    largest = sorted(values, key=values.__getitem__, reverse=True)[:MAX_EXEMPLARS]
+    return tuple(TraceExemplar(trace_id, values[trace_id]) for trace_id in largest)
 
 
 def _metric_size(metric: Metric) -> int:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from otel_mlmon.processor.detect.dispersion import (
+    MAX_DIFFERENCES,
+    MIN_DIFFERENCES,
     combine_levels,
     compute_degrees_of_freedom,
     compute_level_coefficients,
@@ -25,7 +27,8 @@ class ScalarDesignEffect:
 
     def __init__(self, shares: Sequence[float]) -> None:
         self.freedom = compute_degrees_of_freedom(np.array(shares))
-        self.divisors = compute_trimmed_divisors(self.freedom).tolist()
+        counts = np.maximum(np.arange(MAX_DIFFERENCES + 1), MIN_DIFFERENCES)
+        self.divisors = compute_trimmed_divisors(np.full(counts.shape, self.freedom), counts).tolist()
         self.long_run, self.long_run_total, self.items = [20.0 * share for share in shares], 20.0, 0.0
         self.blocks = [[0.0] * len(shares) for _ in SIZES]
         self.means: list[list[tuple[float, list[float]]]] = [[] for _ in SIZES]

@@ -52,6 +52,10 @@ MAX_TEXT: Final = 128
 MAX_NAMES_CHARACTERS: Final = 1_000_000
 """The largest length of metadata that is parsed as class names."""
 
+_PYTHON_LITERAL: Final = re.compile(r"""\s*(?:[\[{(]|[uU]?['"])""")
+"""How a Python list, tuple or mapping of texts begins. Parsing a million characters of others takes seconds, in which
+no thread of the host runs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelIdentity:
@@ -229,6 +233,8 @@ def _parse_literal(text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
+    if not _PYTHON_LITERAL.match(text):
+        return None
     try:
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

@@ -126,7 +126,7 @@ class SentryClientAdjuster:
             self._restore_headers = defer_sampling_decisions()
 
     def restore_sample_rates(self, timeout_s: float, *, is_exit: bool = False) -> None:
-        """Restores every raised trace sample rate, and closes the client that we have created.
+        """Restores the trace sample rates that `instrument()` raised, and closes the Sentry client that it created.
 
         Args:
             timeout_s: How long the client may send before it is closed.

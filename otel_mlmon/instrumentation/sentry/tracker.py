@@ -230,7 +230,7 @@ class SentryTracker:
         *,
         offset_ns: int,
     ) -> None:
-        """Sends the chosen calls outside any Sentry transaction, as transactions or streamed spans."""
+        """Sends the sampled calls that were made outside any Sentry transaction, as transactions or streamed spans."""
         client = self._client
         if self.mode != "native" or client is None or not has_tracing(client):
             return

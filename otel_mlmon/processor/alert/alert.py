@@ -5,11 +5,13 @@ from __future__ import annotations
 import glob
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
 from urllib.parse import quote
 
+from otel_mlmon import semconv
 from otel_mlmon.types import ModelKey
 
 Severity = Literal["warning", "critical"]
@@ -20,6 +22,33 @@ FAST_BURN_RATE: Final = 14.4
 """Slow or failed calls are critical at so many times the ratio that is allowed: in an hour 2 % of a month's budget.
 
 Source: Google, The Site Reliability Workbook, chapter 5, table 5-8."""
+
+
+FREQUENT_SHARE: Final = 0.05
+"""The share of predictions from which on a class is so frequent that its loss is critical."""
+LOST_RATIO: Final = 0.05
+"""A class that is left with less of its share than this is lost."""
+MIN_LOST_COUNT: Final = 50.0
+"""Predictions of a class that there would have been without its loss: of fewer some may be missing by chance."""
+
+
+def find_lost_class(
+    bins: Sequence[str], reference_shares: Sequence[float], current_shares: Sequence[float], *, least_share: float
+) -> tuple[str, float, float] | None:
+    """Finds the largest class that is hardly predicted any more: its name, and its share before and now.
+
+    Args:
+        bins: K names of classes; not those of missing values and of all others.
+        reference_shares: Shape (K,), in [0, 1].
+        current_shares: Shape (K,), in [0, 1].
+        least_share: The share before from which on a class counts, (0, 1).
+    """
+    losses = [
+        (before - now, name, before, now)
+        for name, before, now in zip(bins, reference_shares, current_shares, strict=False)
+        if name not in (semconv.MISSING, semconv.OTHER) and before >= least_share and now < LOST_RATIO * before
+    ]
+    return max(losses)[1:] if losses else None
 
 
 def compute_critical_ratio(allowed: float) -> float:

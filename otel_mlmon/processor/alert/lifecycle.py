@@ -208,7 +208,7 @@ class AlertStateMachine:
         return [entry.alert for entry in entries if entry.is_notified and entry.alert is not None]
 
     def remove_streams(self, streams: Iterable[StreamKey], now_ns: int, reason: str) -> list[Alert]:
-        """Forgets the breaches of streams that are judged anew, and returns the alerts that end by that."""
+        """Forgets the breaches of streams that were replaced or relearned; returns the alerts that end as a result."""
         self._now_ns = max(self._now_ns, now_ns)
         changes: list[Alert] = []
         for model, stream in streams:

@@ -37,7 +37,7 @@ class BinRange(NamedTuple):
 
 
 def find_moved_bins(growth: Sequence[float]) -> BinRange:
-    """Finds the range of neighbouring bins whose share of all values changed most; of equals the shortest.
+    """Finds the range of neighbouring bins whose share of all values changed most; the shortest if several did.
 
     Args:
         growth: By how much the share of each bin grew, shape (K,), K of 1 or above.

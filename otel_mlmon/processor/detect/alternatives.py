@@ -334,8 +334,8 @@ def compute_log_likelihood_ratios(
         shares: Of the reference, shape (S, K).
         radius: d, shape (S,).
         direction: Which moves are drift.
-        expected: The counts that were to be expected by half-life, shape (S, 3, K); None where the reference was always
-            the same.
+        expected: The counts that were to be expected by half-life, shape (S, 3, K); NaN where the reference was always
+            the same, None where all were.
 
     Returns:
         Shape (S, 4, K).
@@ -345,7 +345,8 @@ def compute_log_likelihood_ratios(
     smoothed = history + prior
     if expected is not None:
         # What was seen over what was to be expected then: a cycle of the reference does not blur it.
-        smoothed *= shares[:, None] / (expected + prior)
+        factors = shares[:, None] / (expected + prior)
+        smoothed *= np.where(np.isnan(factors), 1.0, factors)
     alternatives[:, :PLUG_INS] = smoothed / smoothed.sum(-1, keepdims=True)
     alternatives[:, PLUG_INS] = pane_shares
     if direction == "both":

@@ -34,6 +34,8 @@ class RowArrays:
             name: np.zeros((INITIAL_CAPACITY, *shape), dtype) for name, (shape, dtype) in columns.items()
         }
         self._capacity = INITIAL_CAPACITY
+        self._used = 0
+        """Rows from here on were never cleared, and so never written: they are zero."""
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """Returns all rows of a named array; valid until the next `clear`."""
@@ -43,6 +45,9 @@ class RowArrays:
         """Sets one row of every array to zero, after growing them where the row is beyond their end."""
         if row >= self._capacity:
             self._grow(max(row + 1, 2 * self._capacity))
+        if row >= self._used:
+            self._used = row + 1
+            return
         for array in self._arrays.values():
             array[row] = 0
 

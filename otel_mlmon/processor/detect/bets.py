@@ -48,6 +48,8 @@ class CycleVariation(NamedTuple):
     """N, shape (S,)."""
     forgiven: Floats
     """By how much more than the tolerance is forgiven, shape (S,)."""
+    has_cycle: Bools
+    """Which streams have a cycle, shape (S,)."""
 
 
 class NullHypothesis(NamedTuple):
@@ -123,7 +125,10 @@ class DriftBets:
         idle_log_factors = -RELEASE_NATS * items
         pane_shares = panes / items[:, None]
         cycle = null.cycle
-        radius, expected = (null.radius, None) if cycle is None else (null.radius + cycle.width, cycle.expected)
+        radius, expected = null.radius, None
+        if cycle is not None:
+            radius = radius + cycle.width
+            expected = np.where(cycle.has_cycle[:, None, None], cycle.expected, np.nan)
         log_ratios = compute_log_likelihood_ratios(history, pane_shares, null.shares, radius, self._direction, expected)
         weighted = np.empty((len(panes), self.log_weights.size))
         weighted[:, :FIRST_ALTERNATIVE] = (log_ratios * panes[:, None]).sum(-1)
@@ -150,8 +155,9 @@ class DriftBets:
             return None
         if null.cycle is None:
             return self._rare.weigh(index, panes, items, effect)
-        bins, size = panes.shape[-1], null.cycle.size
-        limits = RareLimits(null.highest[:, :bins], null.lowest[:, :bins], size, null.cycle.forgiven)
+        bins, cycle = panes.shape[-1], null.cycle
+        highest, lowest = null.highest[:, :bins], null.lowest[:, :bins]
+        limits = RareLimits(highest, lowest, cycle.size, cycle.forgiven, cycle.has_cycle)
         return self._rare.weigh(index, panes, items, effect, limits)
 
     def compute_contributions(self, rows: Indices, panes: Floats, null: NullHypothesis, bets: PaneBets) -> Floats:

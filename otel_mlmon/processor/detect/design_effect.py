@@ -145,9 +145,7 @@ class DesignEffects:
         """
         arrays = self._arrays
         arrays.clear(row)
-        freedom = compute_degrees_of_freedom(reference)
-        arrays["freedom"][row] = freedom
-        arrays["divisors"][row] = compute_trimmed_divisors(freedom)
+        arrays["freedom"][row] = freedom = compute_degrees_of_freedom(reference)
         arrays["long_run"][row, :-1] = reference * PRIOR_ITEMS
         arrays["long_run"][row, -1] = PRIOR_ITEMS
         # A difference that is not there is never among the smallest.
@@ -216,7 +214,7 @@ class DesignEffects:
                 arrays["differences"][row, level] = np.concatenate([np.full(dropped[level], np.inf), remaining])
             arrays["difference_counts"][row] = counts - dropped
             arrays["blocks"][row] = arrays["means"][row] = 0.0
-            self._estimate_row(row)
+            self._estimate(np.array([row]))
         arrays["pending_counts"][rows[is_stable | has_changed]] = 0
 
     def relearn(self, rows: Sequence[int], shares: Floats, residuals: Sequence[Sequence[tuple[Ints, Floats]]]) -> None:
@@ -237,16 +235,15 @@ class DesignEffects:
             places = np.array([row for row, _, _ in blocks])
             items = np.array([counts.sum() for _, counts, _ in blocks], dtype=np.float64)
             self.add(places, np.array([left for _, _, left in blocks]) + items[:, None] * shares[places], items)
-        for row in rows:
-            if not self._arrays["is_calibrated"][row]:
-                self.restore(row, shares[row], states[row])
+        former = [row for row in rows if not self._arrays["is_calibrated"][row]]
+        self.restore(former, shares[former], [states[row] for row in former])
 
     def continue_from(self, row: int, previous: DesignEffects, previous_row: int) -> None:
         """Copies into a row the estimate of the same stream over other bins, as φ belongs to the items."""
         names = ("items", "is_calibrated", "prior_estimate", "prior_divisor")
         for name in (*names, "differences", "difference_counts", "pending_counts"):
             self._arrays[name][row] = previous._arrays[name][previous_row]
-        self._estimate_row(row)
+        self._estimate(np.array([row]))
 
     def state(self, row: int) -> DesignEffectState:
         """Returns the state of one stream's estimate for storage; `restore` restores it bit for bit."""
@@ -265,21 +262,22 @@ class DesignEffects:
             prior_divisor=float(arrays["prior_divisor"][row]),
         )
 
-    def restore(self, row: int, reference: Floats, state: DesignEffectState) -> None:
-        """Restores the stored estimate of a stream in a row, with the same reference shares."""
-        self.start(row, reference)
+    def restore(self, rows: Sequence[int], references: Floats, states: Sequence[DesignEffectState]) -> None:
+        """Restores the stored estimates of streams in rows, with the same reference shares, shape (S, K)."""
         arrays = self._arrays
-        arrays["items"][row] = state.items
-        arrays["is_calibrated"][row] = state.is_calibrated
-        arrays["prior_estimate"][row], arrays["prior_divisor"][row] = state.prior_estimate, state.prior_divisor
-        arrays["long_run"][row] = state.long_run
-        arrays["blocks"][row, :, :-1] = state.blocks
-        arrays["blocks"][row, :, -1] = state.blocks[:, -1]
-        arrays["means"][row] = state.means
-        arrays["difference_counts"][row] = state.difference_counts
-        arrays["pending_counts"][row] = state.pending_counts
-        arrays["differences"][row][state.difference_counts[:, None] >= _AGES] = state.differences
-        self._estimate_row(row)
+        for row, reference, state in zip(rows, references, states, strict=True):
+            self.start(row, reference)
+            arrays["items"][row] = state.items
+            arrays["is_calibrated"][row] = state.is_calibrated
+            arrays["prior_estimate"][row], arrays["prior_divisor"][row] = state.prior_estimate, state.prior_divisor
+            arrays["long_run"][row] = state.long_run
+            arrays["blocks"][row, :, :-1] = state.blocks
+            arrays["blocks"][row, :, -1] = state.blocks[:, -1]
+            arrays["means"][row] = state.means
+            arrays["difference_counts"][row] = state.difference_counts
+            arrays["pending_counts"][row] = state.pending_counts
+            arrays["differences"][row][state.difference_counts[:, None] >= _AGES] = state.differences
+        self._estimate(np.array(rows, dtype=np.intp))
 
     def _fill_blocks(self, rows: Indices, index: RowIndex, block: Floats) -> None:
         """Adds panes to the blocks of the lowest level, and each full block to the level above it."""
@@ -351,9 +349,8 @@ class DesignEffects:
         self._estimate_level(rows, index, level)
         return has_grown
 
-    def _estimate_row(self, row: int) -> None:
-        """Estimates one stream's design effect again, after its differences have been changed."""
-        rows = np.array([row])
+    def _estimate(self, rows: Indices) -> None:
+        """Estimates the design effects of streams again, after their differences have been changed."""
         for level in range(_LEVELS):
             self._estimate_level(rows, rows, level)
         self._update_coefficients(rows)
@@ -367,9 +364,17 @@ class DesignEffects:
             index = rows = rows[has_estimate]
             counts = counts[has_estimate]
         if rows.size:
-            arrays["level_estimates"][index, level] = compute_trimmed_means(
-                arrays["differences"][index, level], counts, arrays["divisors"][rows, counts]
-            )
+            differences, divisors = arrays["differences"][index, level], self._find_divisors(rows, counts)
+            arrays["level_estimates"][index, level] = compute_trimmed_means(differences, counts, divisors)
+
+    def _find_divisors(self, rows: Indices, counts: Ints) -> Floats:
+        """Returns the divisors of the means of so many differences, each computed when it is first needed."""
+        table = self._arrays["divisors"]
+        divisors: Floats = table[rows, counts]
+        if (is_new := divisors == 0.0).any():
+            places = rows[is_new], counts[is_new]
+            table[places] = divisors[is_new] = compute_trimmed_divisors(self._arrays["freedom"][places[0]], places[1])
+        return divisors
 
     def _update_coefficients(self, rows: Indices) -> None:
         arrays = self._arrays

@@ -64,18 +64,20 @@ def compute_degrees_of_freedom(shares: Floats) -> float:
     return (1.0 - squares) ** 2 / trace_of_square if trace_of_square > 0.0 else 1.0
 
 
-def compute_trimmed_divisors(freedom: float) -> Floats:
-    """Returns the divisor of a trimmed mean of differences, by the number of differences.
+def compute_trimmed_divisors(freedom: Floats, counts: Ints) -> Floats:
+    """Computes the divisors of trimmed means of differences.
 
-    Shape (`MAX_DIFFERENCES` + 1,); meaningful from `MIN_DIFFERENCES` on.
+    Args:
+        freedom: ν of each, shape (S,).
+        counts: How many differences there are, `MIN_DIFFERENCES` or more, shape (S,).
     """
-    counts = np.maximum(np.arange(MAX_DIFFERENCES + 1), MIN_DIFFERENCES)
     # The kth smallest of m is at about (k + 1/3)/m of the law; exact to 2 % of the mean from three bins on.
-    divisors: Floats = AVERAGED * compute_trimmed_chi_squared_mean(freedom, (AVERAGED[counts] + 1.0 / 3.0) / counts)
+    averaged = AVERAGED[counts]
+    divisors: Floats = averaged * compute_trimmed_chi_squared_mean(freedom, (averaged + 1.0 / 3.0) / counts)
     return divisors
 
 
-def compute_trimmed_chi_squared_mean(freedom: float, share: Floats) -> Floats:
+def compute_trimmed_chi_squared_mean(freedom: Floats | float, share: Floats) -> Floats:
     """Computes the mean of the smallest `share` of a chi-squared variable over its degrees of freedom."""
     cut = gammaincinv(freedom / 2.0, share)
     mean: Floats = gammainc(freedom / 2.0 + 1.0, cut) / share

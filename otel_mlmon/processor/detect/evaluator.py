@@ -211,24 +211,24 @@ class DriftEvaluator:
             is_budget=reference is not None and reference.origin == "budget",
         )
 
-    def restore(self, stream: StreamKey, state: StreamState) -> None:
-        """Restores the stored evidence of a stream, so that the next pane continues it.
-
-        Raises:
-            BinMismatchError: The state does not fit together.
-        """
-        reference_counts = state.evidence.reference
-        bank: BankKey = (reference_counts.size, state.direction)
-        row = self._bank(bank).restore(state.evidence)
-        self.remove_stream(stream)
-        self._lineage.add(stream)
-        self._entries[stream] = StreamEntry(
-            bank=bank,
-            row=row,
-            bin_names=state.bins,
-            tolerance=state.evidence.tolerance,
-            reference_counts=tuple(reference_counts.tolist()),
-        )
+    def restore(self, states: Mapping[StreamKey, StreamState]) -> None:
+        """Restores the evidence of streams; raises `BinMismatchError` where a state does not fit together."""
+        banks: dict[BankKey, list[StreamKey]] = {}
+        for stream, state in states.items():
+            self.remove_stream(stream)
+            banks.setdefault((state.evidence.reference.size, state.direction), []).append(stream)
+        for bank, streams in banks.items():
+            rows = self._bank(bank).restore([states[stream].evidence for stream in streams])
+            for row, stream in zip(rows, streams, strict=True):
+                self._lineage.add(stream)
+                state, counts = states[stream], tuple(states[stream].evidence.reference.tolist())
+                self._entries[stream] = StreamEntry(
+                    bank=bank,
+                    row=row,
+                    bin_names=state.bins,
+                    tolerance=state.evidence.tolerance,
+                    reference_counts=counts,
+                )
 
     def remove_stream(self, stream: StreamKey) -> None:
         """Drops the evidence and the policy of a stream, if there are any."""

@@ -257,33 +257,29 @@ class EvidenceBank:
             traffic=self.traffic.state(row),
         )
 
-    def restore(self, state: EvidenceState) -> int:
-        """Adds a stream with its stored evidence.
-
-        Returns:
-            Its row.
+    def restore(self, states: Sequence[EvidenceState]) -> list[int]:
+        """Adds streams with their stored evidence; returns the row of each.
 
         Raises:
-            BinMismatchError: It has not K bins.
+            BinMismatchError: One has not K bins.
         """
-        row = self.add(state.reference, state.tolerance)
+        rows = [self.add(state.reference, state.tolerance) for state in states]
         arrays = self._arrays
-        arrays["log_e"][row] = state.log_e
-        arrays["since_ns"][row] = state.since_ns
-        arrays["last_ns"][row] = state.last_ns
-        arrays["history"][row] = state.history
-        arrays["has_cycle"][row] = state.expected is not None
-        arrays["expected"][row] = 0.0 if state.expected is None else state.expected
-        arrays["contributions"][row] = state.contributions
-        arrays["log_cusums"][row, state.components] = state.log_cusums
-        arrays["onsets_ns"][row, state.components] = state.onsets_ns
-        if self.rare is not None and state.rare_bins is not None:
-            self.rare.restore(row, arrays["reference"][row], state.tolerance, state.rare_bins)
-        self.effects.restore(row, arrays["shares"][row], state.design_effect)
-        if state.traffic is not None:
-            self.traffic.restore(row, state.traffic)
-        arrays["status"][row] = DRIFT if state.is_drift else OK if state.design_effect.is_calibrated else CALIBRATING
-        return row
+        for row, state in zip(rows, states, strict=True):
+            for name in ("log_e", "since_ns", "last_ns", "history", "contributions"):
+                arrays[name][row] = getattr(state, name)
+            arrays["has_cycle"][row] = state.expected is not None
+            arrays["expected"][row] = 0.0 if state.expected is None else state.expected
+            arrays["log_cusums"][row, state.components] = state.log_cusums
+            arrays["onsets_ns"][row, state.components] = state.onsets_ns
+            if self.rare is not None and state.rare_bins is not None:
+                self.rare.restore(row, arrays["reference"][row], state.tolerance, state.rare_bins)
+            if state.traffic is not None:
+                self.traffic.restore(row, state.traffic)
+            known = OK if state.design_effect.is_calibrated else CALIBRATING
+            arrays["status"][row] = DRIFT if state.is_drift else known
+        self.effects.restore(rows, arrays["shares"][rows], [state.design_effect for state in states])
+        return rows
 
     def relearn_effects(self, rows: Sequence[int], residuals: Sequence[Sequence[tuple[Ints, Floats]]]) -> None:
         """Estimates the design effects of some streams again, as `DesignEffects.relearn` does."""
@@ -305,7 +301,7 @@ class EvidenceBank:
             present, present_panes, present_items = rows[mask], panes[mask], items[mask]
             present_slots = slots.select_slots(mask) if slots is not None else None
         is_calibrated = self.effects.is_calibrated[present]
-        if present_slots is not None and present_slots.is_restless.any():
+        if present_slots is not None:
             is_calibrated &= ~(present_slots.is_restless & (self.status[present] == DRIFT))
         # φ of the past alone goes into a bet: with the pane's own part in it, the factors would not be e-values.
         if is_calibrated.any():
@@ -352,7 +348,7 @@ class EvidenceBank:
         radius = tolerance + slots.forgiven + np.sqrt(slots.variance * np.maximum(effect, slots.effect))
         arrays["expected"][index] = add_pane_evidence(expected, items[:, None] * slots.shares, items)
         arrays["has_cycle"][index] = slots.has_cycle
-        cycle = CycleVariation(slots.width, expected, slots.size, slots.forgiven)
+        cycle = CycleVariation(slots.width, expected, slots.size, slots.forgiven, slots.has_cycle)
         return NullHypothesis(slots.shares, slots.highest, slots.lowest, radius, cycle)
 
     def _store_cusums(self, rows: Indices, index: RowIndex, bets: PaneBets, cap: float) -> None:

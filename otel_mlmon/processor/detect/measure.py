@@ -260,7 +260,8 @@ def _build_setting(
         variance=slots.variance * np.maximum(1.0, slots.effect / effect),
         size=np.array([day.size if day else size for day, size in zip(days, setting.size, strict=True)]),
     )
-    return cycled, RareLimits(slots.highest[:, : bank.bins], slots.lowest[:, : bank.bins], slots.size, slots.forgiven)
+    highest, lowest = slots.highest[:, : bank.bins], slots.lowest[:, : bank.bins]
+    return cycled, RareLimits(highest, lowest, slots.size, slots.forgiven, slots.has_cycle)
 
 
 def _measure_supply(bank: EvidenceBank, rows: Indices, *, is_over: bool) -> tuple[Floats, Floats]:

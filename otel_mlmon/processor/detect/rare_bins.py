@@ -90,6 +90,8 @@ class RareLimits(NamedTuple):
     """Shape (S,)."""
     forgiven: Floats
     """What is added and taken off, shape (S,)."""
+    has_cycle: Bools
+    """Which streams they hold for; those of the others follow from their references. Shape (S,)."""
 
 
 class RareBets(NamedTuple):
@@ -202,14 +204,15 @@ class RareBinEvidence:
     def _bounds(self, index: RowIndex, effect: Floats, limits: RareLimits | None) -> tuple[Floats, Floats]:
         """Returns the largest and the smallest shares of rare bins that are no drift, shape (S, R)."""
         arrays = self._arrays
-        if limits is None:
-            high, low = compute_share_bounds(arrays["counts"][index], arrays["totals"][index][:, None], effect[:, None])
-            forgiven = arrays["forgiven"][index][:, None]
-        else:
-            bins, size = arrays["bins"][index], limits.size[:, None]
-            forgiven = np.maximum(limits.forgiven, arrays["forgiven"][index])[:, None]
-            high, _ = compute_share_bounds(np.take_along_axis(limits.highest, bins, -1) * size, size, effect[:, None])
-            _, low = compute_share_bounds(np.take_along_axis(limits.lowest, bins, -1) * size, size, effect[:, None])
+        counts, size = arrays["counts"][index], arrays["totals"][index][:, None]
+        forgiven, divisor = arrays["forgiven"][index][:, None], effect[:, None]
+        high, low = compute_share_bounds(counts, size, divisor)
+        if limits is not None:
+            bins, size, has_cycle = arrays["bins"][index], limits.size[:, None], limits.has_cycle[:, None]
+            highest, lowest = (np.take_along_axis(part, bins, -1) * size for part in (limits.highest, limits.lowest))
+            high = np.where(has_cycle, compute_share_bounds(highest, size, divisor)[0], high)
+            low = np.where(has_cycle, compute_share_bounds(lowest, size, divisor)[1], low)
+            forgiven = np.where(has_cycle, np.maximum(limits.forgiven[:, None], forgiven), forgiven)
         return np.minimum(high + forgiven, 1.0), np.maximum(low - forgiven, 0.0)
 
     def store(

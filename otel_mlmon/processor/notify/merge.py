@@ -32,7 +32,7 @@ class QueuedAlert:
 
 
 def merge_queue(queue: Iterable[QueuedAlert]) -> list[QueuedAlert]:
-    """Merges queued alerts of the same model and rule, and all that began and ended unsent, into fewer ones."""
+    """Merges the queued alerts of each model and rule into one, and those that both began and ended unsent into one."""
     chains: dict[str, list[QueuedAlert]] = {}
     for entry in queue:
         chains.setdefault(entry.alert.fingerprint, []).append(entry)

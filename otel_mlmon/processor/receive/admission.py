@@ -16,10 +16,9 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from otel_mlmon.errors import MalformedError, OverloadedError, RetryableError, StoreError, UnavailableError
 from otel_mlmon.guard import guard
@@ -29,7 +28,17 @@ from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
 from otel_mlmon.processor.receive.dead_letters import DeadLetterDirectory
 from otel_mlmon.processor.receive.decode import DecodedRequest
 from otel_mlmon.processor.receive.events import PointsRejected, RequestMalformed, RequestRefused
-from otel_mlmon.processor.receive.load import ReturnSchedule, WorkTimeMeter
+from otel_mlmon.processor.receive.load import (
+    ANSWER_WITHIN_S,
+    MAX_PENDING_BYTES,
+    MAX_QUEUE_S,
+    RETRY_AFTER_S,
+    STORE_WITHIN_S,
+    AdmittedRequest,
+    PendingRequests,
+    RequestRefusal,
+    WorkTimeMeter,
+)
 from otel_mlmon.processor.receive.outcomes import DEAD_LETTER, ExportResult, ReceivedCounts, RefusalReason
 from otel_mlmon.processor.receive.sender_versions import SenderVersions
 
@@ -38,32 +47,14 @@ T = TypeVar("T")
 MAX_REQUEST_BYTES: Final = 64 * 2**20
 """After decompression. Source: opentelemetry-proto, specification.md, the recommended default."""
 
-MAX_PENDING_BYTES: Final = 256 * 2**20
-MAX_PENDING_REQUESTS: Final = 256
-MAX_QUEUE_S: Final = 2.0
-"""Exporters give up after 5 s or 10 s: what waits longer is worked off for nobody, and sent again."""
-
-MAX_RETRY_AFTER_S: Final = 30.0
 DECODERS: Final = 2
 """How many requests are decoded at a time; more would only take turns at the interpreter with the state's thread."""
 
-RETRY_AFTER_S: Final = 1.0
 MAX_REMEMBERED_FAILURES: Final = 1024
 
 _SUFFIXES: Final[Mapping[BodyFormat, str]] = {"protobuf": ".pb", "json": ".json"}
 _LOG: Final = logging.getLogger("otel_mlmon.receiver")
 _FAULT: Final = RuntimeError("an internal error, which the guard has reported")
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class AdmittedRequest:
-    """The place that an admitted OTLP request takes among those in progress, with its size."""
-
-    size_bytes: int
-    """After decompression, estimated before it."""
-    sent_bytes: int
-    """As they were read."""
-    arrived_s: float
 
 
 class _PendingRequest(NamedTuple):
@@ -82,14 +73,15 @@ class RequestAdmission:
     Runs on: the receivers' threads; a delivery may be acknowledged on any thread. Its lock guards integers only.
 
     Args:
-        deliver: Takes the items of one request and returns at once with a future that is done when they are stored,
-            with the points that were not counted, by reason. To refuse a request it raises, or ends the future with, a
-            `RetryableError`, or a `StoreError` where the state cannot be stored.
+        deliver: Takes the items of one request, and the seconds within which they must be stored or refused. Returns at
+            once with a future that is done when they are stored, with the points that were not counted, by reason. To
+            refuse a request it raises, or ends the future with, a `RetryableError`, or a `StoreError` where the state
+            cannot be stored.
         max_request_bytes: The largest request that a receiver may accept, after decompression.
         max_pending_bytes: The limit on all requests together that are not answered yet. A request is admitted above
             it where no other is pending.
-        max_queue_s: The limit on the time, in seconds, that the requests in progress are going to take, by the rate at
-            which those before them were worked off. A request is admitted above it where no other is pending.
+        max_queue_s: The limit on the time, in seconds, that the requests in progress are going to take, and on the time
+            for which the oldest has waited. A request is admitted above it where no other is pending.
         meter: Measures that rate; whoever works off the items must measure its work with it too.
         dead_letters: A directory for requests that failed twice; None to keep none.
         retry_after_s: The shortest delay that senders are asked for before they try again, in seconds.
@@ -98,7 +90,7 @@ class RequestAdmission:
 
     def __init__(
         self,
-        deliver: Callable[[tuple[TelemetryItem, ...]], Future[Rejections]],
+        deliver: Callable[[tuple[TelemetryItem, ...], float], Future[Rejections]],
         *,
         max_request_bytes: int = MAX_REQUEST_BYTES,
         max_pending_bytes: int = MAX_PENDING_BYTES,
@@ -112,18 +104,19 @@ class RequestAdmission:
         self.max_pending_bytes: int = max_pending_bytes
         self.retry_after_s: float = retry_after_s
         self._deliver = deliver
-        self._max_queue_s = max_queue_s
         self._meter = meter or WorkTimeMeter()
-        self._clock = clock
+        self._pending = PendingRequests(
+            max_bytes=max_pending_bytes,
+            max_queue_s=max_queue_s,
+            retry_after_s=retry_after_s,
+            meter=self._meter,
+            clock=clock,
+        )
         self._decoders = threading.BoundedSemaphore(DECODERS)
         self._journal = EventJournal(log=_LOG)
         self._versions = SenderVersions()
-        self._places: dict[int, AdmittedRequest] = {}
-        """Of requests that are not answered yet, the oldest first."""
         self._dead_letters = DeadLetterDirectory(dead_letters) if dead_letters is not None else None
         self._lock = threading.Lock()
-        self._pending_bytes = 0
-        self._returns = ReturnSchedule(max_delay_s=max(MAX_RETRY_AFTER_S, retry_after_s), clock=clock)
         self._totals: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self._unused: Counter[str] = Counter()
@@ -152,13 +145,21 @@ class RequestAdmission:
     @property
     def pending_bytes(self) -> int:
         """The number of bytes of OTLP requests that are not answered yet."""
-        return self._pending_bytes
+        return self._pending.size_bytes
 
     @property
     def queue_s(self) -> float:
         """The estimated seconds that the OTLP requests in progress will take."""
-        with self._lock:
-            return self._meter.estimate_s(len(self._places), self._pending_bytes)
+        return self._pending.queue_s
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether more than one OTLP request is in progress."""
+        return self._pending.is_crowded
+
+    def remaining_s(self, place: AdmittedRequest) -> float:
+        """Returns the seconds within which an admitted request must be answered; 0 or less if it is late."""
+        return ANSWER_WITHIN_S - self._pending.measure_wait_s(place)
 
     def count_unread(self, reason: RefusalReason, explanation: str, read_bytes: int) -> None:
         """Counts and logs an OTLP request that is refused before it is parsed; `explanation` is a sentence."""
@@ -173,35 +174,49 @@ class RequestAdmission:
             self._totals["malformed"] += 1
         self._journal.emit_event(RequestMalformed(explanation=explanation))
 
-    def admit_request(self, size_bytes: int, *, sent_bytes: int | None = None) -> AdmittedRequest:
+    def admit_request(
+        self, size_bytes: int, *, sent_bytes: int | None = None, waited_s: float = 0.0
+    ) -> AdmittedRequest:
         """Admits an OTLP request before it is parsed; `release_request` or `consume_request` must follow.
 
         Args:
             size_bytes: Its size after decompression, estimated.
             sent_bytes: Its size as it was read; None if that is the same.
+            waited_s: How long ago it arrived, in seconds.
 
         Raises:
             OverloadedError: The requests in progress take too long or too much memory.
         """
         sent_bytes = size_bytes if sent_bytes is None else sent_bytes
-        place = AdmittedRequest(size_bytes=size_bytes, sent_bytes=sent_bytes, arrived_s=self._clock())
-        with self._lock:
-            refusal = self._refusal(size_bytes)
-            if refusal is None:
-                self._places[id(place)] = place
-                self._pending_bytes += size_bytes
-                return place
-            reason, explanation, delay_s = refusal
-            cost_s = self._meter.estimate_s(1, size_bytes)
-            delay_s = self._returns.add(cost_s, min_delay_s=max(delay_s, self.retry_after_s))
-        self.count_unread(reason, explanation, sent_bytes)
-        raise OverloadedError(f"{explanation} Send the request again later.", retry_after_s=delay_s)
+        place = self._pending.add(size_bytes, sent_bytes=sent_bytes, waited_s=waited_s)
+        if isinstance(place, RequestRefusal):
+            self._refuse_unread(place, sent_bytes)
+        return place
+
+    def check_room(self, *, waited_s: float) -> None:
+        """Checks that an OTLP request of which nothing is read yet, and that arrived so long ago, may find a place.
+
+        Raises:
+            OverloadedError: It would not, however small it is.
+        """
+        refusal = self._pending.find_refusal(waited_s)
+        if refusal is not None:
+            self._refuse_unread(refusal, 0)
 
     def release_request(self, place: AdmittedRequest) -> None:
         """Gives back the place of an admitted OTLP request that was not consumed. Safe twice."""
-        with self._lock:
-            if self._places.pop(id(place), None) is not None:
-                self._pending_bytes -= place.size_bytes
+        self._pending.remove(place)
+
+    def refuse_late(self, place: AdmittedRequest) -> None:
+        """Refuses an admitted OTLP request whose turn to be parsed did not come in time; else does nothing.
+
+        Raises:
+            OverloadedError: It did not.
+        """
+        refusal = self._pending.find_late_refusal(place)
+        if refusal is not None:
+            self.release_request(place)
+            self._refuse_unread(refusal, place.sent_bytes)
 
     def consume_request(
         self, signal: Signal, body: bytes, *, body_format: BodyFormat = "protobuf", place: AdmittedRequest | None = None
@@ -222,16 +237,15 @@ class RequestAdmission:
             MalformedError: `body` is not a request of this signal.
         """
         place = place or self.admit_request(len(body))
-        with self._lock:
-            self._pending_bytes += len(body) - place.size_bytes
-            place.size_bytes = len(body)
+        self._pending.resize(place, len(body))
         request = _PendingRequest(signal, body, body_format, place, Future())
         request.result.set_running_or_notify_cancel()  # so that nobody can cancel it while it is being stored
         codec = CODECS[signal]
         decoded: DecodedRequest | None = None
         try:
             with self._decoders, self._meter.measure():
-                self._check_wait(place)
+                self.refuse_late(place)
+                max_wait_s = STORE_WITHIN_S - self._pending.measure_wait_s(place)  # however long decoding takes
                 message = self._parse(request)
                 decoded = self._decode(codec, message)
         except BaseException:
@@ -242,31 +256,14 @@ class RequestAdmission:
         elif not decoded.items:
             self._succeed(request, decoded, {})
         else:
-            self._submit(request, decoded)
+            self._submit(request, decoded, max_wait_s)
         return request.result
 
-    def _refusal(self, size_bytes: int) -> tuple[RefusalReason, str, float] | None:
-        """Returns why a request is refused, as reason, explanation and delay; None if not. Called under the lock."""
-        if not self._places:
-            return None
-        if self._pending_bytes + size_bytes > self.max_pending_bytes:
-            return "memory", "The processor works on too many bytes at a time.", 0.0
-        queue_s = self._meter.estimate_s(len(self._places) + 1, self._pending_bytes + size_bytes)
-        waited_s = self._clock() - next(iter(self._places.values())).arrived_s
-        if max(queue_s, waited_s) > self._max_queue_s:
-            explanation = f"The processor has more than {self._max_queue_s:g} s of work before it."
-            return "queue", explanation, queue_s - self._max_queue_s
-        if len(self._places) >= MAX_PENDING_REQUESTS:
-            return "queue", f"The processor works on {MAX_PENDING_REQUESTS} requests already.", 0.0
-        return None
-
-    def _check_wait(self, place: AdmittedRequest) -> None:
-        """Refuses an OTLP request whose turn to be parsed did not come in time."""
-        if self._clock() - place.arrived_s > self._max_queue_s:
-            self.release_request(place)
-            explanation = f"The processor could not begin with it within {self._max_queue_s:g} s."
-            self.count_unread("queue", explanation, place.sent_bytes)
-            raise OverloadedError(f"{explanation} Send it again later.", retry_after_s=self.retry_after_s)
+    def _refuse_unread(self, refusal: RequestRefusal, read_bytes: int) -> NoReturn:
+        self.count_unread(refusal.reason, refusal.explanation, read_bytes)
+        raise OverloadedError(
+            f"{refusal.explanation} Send the request again later.", retry_after_s=refusal.retry_after_s
+        )
 
     def _parse(self, request: _PendingRequest) -> Any:
         try:
@@ -291,12 +288,12 @@ class RequestAdmission:
             raise malformed
         return decoded
 
-    def _submit(self, request: _PendingRequest, decoded: DecodedRequest) -> None:
+    def _submit(self, request: _PendingRequest, decoded: DecodedRequest, max_wait_s: float) -> None:
         def settle(delivery: Future[Rejections]) -> None:
             """Runs on: the thread that ended the delivery."""
             self._settle(request, decoded, _run_step(delivery.result))
 
-        started = _run_step(lambda: self._deliver(decoded.items))
+        started = _run_step(lambda: self._deliver(decoded.items, max_wait_s))
         if isinstance(started, Future):
             started.add_done_callback(settle)
         else:

@@ -32,6 +32,15 @@ class PointIdentity(NamedTuple):
     """The time series: 32 hex digits of resource, scope, metric and all attributes. A series has one writer."""
 
 
+class TraceExemplar(NamedTuple):
+    """Names a trace in which one of the values of a point was measured."""
+
+    trace_id: str
+    """32 hex digits."""
+    value: float = 0.0
+    """What was measured, such as the duration of a call in seconds; 0 if that is unknown."""
+
+
 class DataPoint(NamedTuple):
     """Represents one data point of one metric of one model."""
 
@@ -43,8 +52,8 @@ class DataPoint(NamedTuple):
     is_cumulative: bool
     """Whether the value counts since `start_ns`; else it counts since the previous point of the series."""
     value: PointValue
-    exemplars: tuple[str, ...] = ()
-    """Trace ids, 32 hex digits each, at most 4."""
+    exemplars: tuple[TraceExemplar, ...] = ()
+    """At most 4, those of the largest values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,10 @@ above the maximum makes both unknown; what a sender can make long has a limit, s
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
@@ -42,7 +42,7 @@ from otel_mlmon.processor.receive.attributes import (
     read_first_text,
     read_name,
 )
-from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity, TelemetryItem
+from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity, TelemetryItem, TraceExemplar
 from otel_mlmon.processor.receive.sketches import ADD_VALUE, PointValues
 from otel_mlmon.types import ModelKey
 
@@ -300,7 +300,7 @@ def _decode_metric(
         except PointError as error:
             collector.faults[str(error)] += 1
             continue
-        exemplars = _trace_ids(point) if point.exemplars else ()
+        exemplars = _read_exemplars(point) if point.exemplars else ()
         times = point.start_time_unix_nano, point.time_unix_nano
         # A third of the time that `DataPoint(…)` takes.
         collector.points.append(tuple.__new__(DataPoint, (identity, *times, is_cumulative, value, exemplars)))
@@ -381,10 +381,15 @@ def _identify_attributes(attributes: Attributes, definition: semconv.Metric, con
     )
 
 
-def _trace_ids(point: Any) -> tuple[str, ...]:
-    ids = (exemplar.trace_id for exemplar in point.exemplars)
-    valid = (trace_id.hex() for trace_id in ids if len(trace_id) == 16 and any(trace_id))
-    return tuple(islice(dict.fromkeys(valid), MAX_EXEMPLARS))
+def _read_exemplars(point: Any) -> tuple[TraceExemplar, ...]:
+    values: dict[str, float] = {}
+    for exemplar in point.exemplars:
+        trace_id, value = exemplar.trace_id, exemplar.as_double
+        if len(trace_id) == 16 and any(trace_id):
+            known = values.setdefault(trace_id.hex(), 0.0)
+            values[trace_id.hex()] = value if known < value < math.inf else known
+    largest = sorted(values, key=values.__getitem__, reverse=True)[:MAX_EXEMPLARS]
+    return tuple(TraceExemplar(trace_id, values[trace_id]) for trace_id in largest)
 
 
 def _metric_size(metric: Metric) -> int:

@@ -9,11 +9,12 @@ Source: opentelemetry-proto, specification.md, OTLP/gRPC; grpc/grpc, doc/health-
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, get_args
+from typing import Any, Final, NoReturn
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -23,9 +24,11 @@ from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
 from otel_mlmon.processor.address import NetworkAddress
 from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, TlsFiles, has_bearer_token, limit_connections
-from otel_mlmon.processor.receive.admission import MAX_PENDING_REQUESTS, MAX_QUEUE_S, AdmittedRequest, RequestAdmission
+from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.arrivals import ArrivingBodies
 from otel_mlmon.processor.receive.codec import Signal
+from otel_mlmon.processor.receive.load import MAX_PENDING_REQUESTS, MAX_QUEUE_S, AdmittedRequest
+from otel_mlmon.processor.receive.outcomes import ExportResult
 from otel_mlmon.processor.receive.responses import encode_response, encode_retry_info, encode_status
 
 OPTION: Final = "receiver.grpc"
@@ -36,8 +39,13 @@ WORKERS: Final = MAX_PENDING_REQUESTS + 32
 MAX_CONCURRENT_STREAMS: Final = 100
 """Requests of one connection at a time; its client holds the others back."""
 
-MAX_CONCURRENT_CALLS: Final = 4096
-"""Requests of all connections at a time; gRPC itself refuses the others. Each holds 64 KiB before it is received."""
+MAX_CALLS: Final = 4096
+"""Requests of all connections at a time; the others are refused before they are received."""
+
+MAX_REFUSED_CALLS: Final = 3 * MAX_CALLS
+"""Requests that wait to be refused for that; what comes beyond gRPC itself refuses, without a delay."""
+
+REFUSERS: Final = 2
 
 MAX_ARRIVING_BODIES: Final = 4
 """Bodies that are received at a time, unless the largest requests leave room for fewer."""
@@ -56,6 +64,7 @@ SERVICES: Final[Mapping[Signal, str]] = {
     "logs": "opentelemetry.proto.collector.logs.v1.LogsService",
     "traces": "opentelemetry.proto.collector.trace.v1.TraceService",
 }
+METHODS: Final[Mapping[str, Signal]] = {f"/{service}/Export": signal for signal, service in SERVICES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +85,11 @@ class GrpcReceiver:
         admission: Where requests are handed in.
         address: `host:port`; port 0 takes any that is free.
         workers: How many requests wait at a time; more wait unread in their connections.
+        max_calls: How many requests there are at a time, those that wait unread included; others are refused.
         max_connection_age_s: After how many seconds a connection is closed in good order.
         tls: The files of certificate, key and client authority; None for no TLS.
         token: The token that senders must present as `authorization: Bearer <token>`; None to ask for none.
-        answer_timeout_s: How long a request waits for its points to be stored, in seconds.
+        answer_timeout_s: How long a request waits for its points to be stored, in seconds, where no other waits.
         patience_s: How long a request waits until it is received, and how long receiving it may take while others wait,
             in seconds.
 
@@ -93,6 +103,7 @@ class GrpcReceiver:
         address: str,
         *,
         workers: int = WORKERS,
+        max_calls: int = MAX_CALLS,
         max_connection_age_s: float = MAX_CONNECTION_AGE_S,
         tls: TlsFiles | None = None,
         token: str | None = None,
@@ -104,7 +115,9 @@ class GrpcReceiver:
         self._token = token
         self._answer_timeout_s = answer_timeout_s
         self._tls = tls
-        self._threads = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="otlp-grpc")
+        self._max_calls = max_calls
+        self._threads = _CallThreads(workers)
+        self._refusers = ThreadPoolExecutor(max_workers=REFUSERS, thread_name_prefix="otlp-grpc-refuse")
         self._max_body_bytes = max(2 * admission.max_request_bytes, admission.max_pending_bytes // MAX_ARRIVING_BODIES)
         arriving = max(1, admission.max_pending_bytes // self._max_body_bytes)
         self._bodies = ArrivingBodies(arriving, patience_s=patience_s)
@@ -112,12 +125,10 @@ class GrpcReceiver:
         self._server = grpc.server(
             self._threads,
             options=_options(self._max_body_bytes, max_connection_age_s),
-            maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
+            maximum_concurrent_rpcs=max_calls + MAX_REFUSED_CALLS,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._server.add_generic_rpc_handlers(
-            (*(self._service(signal) for signal in get_args(Signal)), _UnknownMethods(admission)),
-        )
+        self._server.add_generic_rpc_handlers((_CallHandlers(self._find_handler),))
 
     def start(self) -> str:
         """Starts the OTLP/gRPC server; returns the bound `host:port`.
@@ -134,7 +145,7 @@ class GrpcReceiver:
         except RuntimeError:
             port = 0
         if not port:
-            self._threads.shutdown(wait=False)
+            self._shut_threads()
             raise addresses.build_port_error(
                 self._address, option=OPTION, why="it is in use or not one of this machine"
             )
@@ -147,7 +158,7 @@ class GrpcReceiver:
         """Stops the OTLP/gRPC server: refuses new requests, and cuts off those in progress after `grace_s` seconds."""
         self._health.enter_graceful_shutdown()
         self._server.stop(grace_s).wait()
-        self._threads.shutdown(wait=False)
+        self._shut_threads()
 
     def reload(self, *, token: str | None, tls: TlsFiles | None) -> None:
         """Replaces the token of the OTLP/gRPC server, and reads its certificates anew for new connections.
@@ -170,18 +181,46 @@ class GrpcReceiver:
         )
         return int(self._server.add_secure_port(target, credentials))
 
-    def _service(self, signal: Signal) -> Any:
-        def export(bodies: Iterator[bytes], context: Any) -> bytes:
-            answer = self._export(signal, bodies, context)
+    def _shut_threads(self) -> None:
+        self._threads.shutdown(wait=False)
+        self._refusers.shutdown(wait=False)
+
+    def _find_handler(self, method: str) -> Any:
+        """Returns the handler of a gRPC call that has arrived just now. Runs on: the thread of gRPC's events."""
+        arrived_s = time.monotonic()
+        signal = METHODS.get(method)
+        is_refused = self._threads.calls >= self._max_calls
+
+        def handle(bodies: Iterator[bytes], context: Any) -> bytes:
+            if signal is None:
+                answer: bytes | _Refusal = self._refuse_method()
+            elif is_refused:
+                answer = self._refuse_call()
+            else:
+                answer = self._export(signal, bodies, context, arrived_s)
             if isinstance(answer, bytes):
                 return answer
             _abort(context, answer)
 
-        return grpc.method_handlers_generic_handler(
-            SERVICES[signal], {"Export": grpc.stream_unary_rpc_method_handler(export)}
+        if is_refused:
+            handle.experimental_thread_pool = self._refusers  # type: ignore[attr-defined] # gRPC's own option
+        return grpc.stream_unary_rpc_method_handler(handle)
+
+    def _refuse_method(self) -> _Refusal:
+        message = "There is no such method; send OTLP metrics, logs or traces."
+        self._admission.count_unread("not_found", message, 0)
+        return _Refusal(code=grpc.StatusCode.UNIMPLEMENTED, message=message)
+
+    def _refuse_call(self) -> _Refusal:
+        explanation = f"{self._max_calls} calls are in progress."
+        self._admission.count_unread("queue", explanation, 0)
+        return _Refusal(
+            code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+            message=f"{explanation} Send the request again later.",
+            retry_after_s=self._admission.retry_after_s,
         )
 
-    def _export(self, signal: Signal, bodies: Iterator[bytes], context: Any) -> bytes | _Refusal:
+    def _export(self, signal: Signal, bodies: Iterator[bytes], context: Any, arrived_s: float) -> bytes | _Refusal:
         answer: bytes | _Refusal = _Refusal(
             code=grpc.StatusCode.UNAVAILABLE,
             message="The processor failed to answer the request; send it again.",
@@ -189,7 +228,7 @@ class GrpcReceiver:
         )
         with guard("receive.grpc"):
             if self._is_allowed(context):
-                answer = self._answer(signal, bodies, context)
+                answer = self._answer(signal, bodies, context, arrived_s)
             else:
                 self._admission.count_unread("unauthorized", "Its bearer token is missing or wrong.", 0)
                 answer = _Refusal(
@@ -198,13 +237,17 @@ class GrpcReceiver:
                 )
         return answer
 
-    def _receive(self, bodies: Iterator[bytes], context: Any) -> tuple[bytes, AdmittedRequest] | _Refusal:
+    def _receive(
+        self, bodies: Iterator[bytes], context: Any, arrived_s: float
+    ) -> tuple[bytes, AdmittedRequest] | _Refusal:
         """Receives the body of a gRPC request when its turn comes, and admits it.
 
         Raises:
             OverloadedError: It was not admitted.
         """
+        self._admission.check_room(waited_s=time.monotonic() - arrived_s)
         with self._bodies.arrive(context.cancel) as is_its_turn:
+            waited_s = time.monotonic() - arrived_s
             if not is_its_turn:
                 explanation = "The processor receives as many bodies at a time as it has room for."
                 self._admission.count_unread("memory", explanation, 0)
@@ -222,22 +265,20 @@ class GrpcReceiver:
                 self._admission.count_unread("incomplete", explanation, 0)
                 return _Refusal(code=grpc.StatusCode.CANCELLED, message=explanation)
             if len(body) <= self._admission.max_request_bytes:
-                return body, self._admission.admit_request(len(body))
+                return body, self._admission.admit_request(len(body), waited_s=waited_s)
             explanation = f"The body is larger than {self._admission.max_request_bytes} bytes when decompressed."
             self._admission.count_unread("too_large", explanation, len(body))
             return _Refusal(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message=f"{explanation} Send smaller batches.")
 
-    def _answer(self, signal: Signal, bodies: Iterator[bytes], context: Any) -> bytes | _Refusal:
-        timeout_s = self._remaining_s(context)
+    def _answer(self, signal: Signal, bodies: Iterator[bytes], context: Any, arrived_s: float) -> bytes | _Refusal:
         try:
-            if timeout_s > 0:
-                received = self._receive(bodies, context)
+            if self._remaining_s(context) > 0:
+                received = self._receive(bodies, context, arrived_s)
                 if isinstance(received, _Refusal):
                     return received
                 body, place = received
-                timeout_s = self._remaining_s(context)
-                result = self._admission.consume_request(signal, body, place=place).result(max(timeout_s, 0.0))
-                return encode_response(signal, result)
+                storing = self._admission.consume_request(signal, body, place=place)
+                return encode_response(signal, self._finish(storing, place, context))
             explanation = "It arrived after its deadline."  # nobody waits for the answer, and it comes again
             self._admission.count_unread("timeout", explanation, 0)
             return _Refusal(code=grpc.StatusCode.DEADLINE_EXCEEDED, message=explanation)
@@ -249,12 +290,21 @@ class GrpcReceiver:
         except UnavailableError as error:
             code = grpc.StatusCode.UNAVAILABLE
             return _Refusal(code=code, message=str(error), retry_after_s=error.retry_after_s)
-        except FutureTimeoutError:
-            return _Refusal(
-                code=grpc.StatusCode.UNAVAILABLE,
-                message=f"The points were not stored within {timeout_s:g} s; send the request again.",
-                retry_after_s=self._admission.retry_after_s,
-            )
+
+    def _finish(self, storing: Future[ExportResult], place: AdmittedRequest, context: Any) -> ExportResult:
+        """Waits until points are stored as long as their sender does, or longer where no other request waits.
+
+        Raises:
+            UnavailableError: They are not. It goes on, and it does no harm that the request comes again.
+        """
+        for limit_s in (self._admission.remaining_s(place), self._answer_timeout_s):
+            wait([storing], max(0.0, min(limit_s, self._remaining_s(context))))
+            if storing.done():
+                return storing.result()
+            if self._admission.is_crowded:
+                break
+        message = "The points were not stored in time; send the request again."
+        raise UnavailableError(message, retry_after_s=self._admission.retry_after_s)
 
     def _remaining_s(self, context: Any) -> float:
         """Returns the seconds that a call may still take; negative where its deadline is over."""
@@ -267,21 +317,40 @@ class GrpcReceiver:
         return has_bearer_token(str(dict(context.invocation_metadata()).get("authorization", "")), self._token)
 
 
-class _UnknownMethods(grpc.GenericRpcHandler):  # type: ignore[misc] # the library asks for it
-    """Refuses gRPC calls of unknown services, and counts them."""
+class _CallHandlers(grpc.GenericRpcHandler):  # type: ignore[misc] # the library asks for it
+    """Finds the handler of each gRPC call."""
 
-    def __init__(self, admission: RequestAdmission) -> None:
-        self._admission = admission
+    def __init__(self, find: Callable[[str], Any]) -> None:
+        self._find = find
 
-    def service(self, _: Any) -> Any:
-        """Returns the handler that refuses a gRPC call of an unknown service."""
+    def service(self, handler_call_details: Any) -> Any:
+        """Returns the handler of a gRPC call that has arrived just now."""
+        return self._find(handler_call_details.method)
 
-        def refuse(_: Iterator[bytes], context: Any) -> NoReturn:
-            message = "There is no such method; send OTLP metrics, logs or traces."
-            self._admission.count_unread("not_found", message, 0)
-            _abort(context, _Refusal(code=grpc.StatusCode.UNIMPLEMENTED, message=message))
 
-        return grpc.stream_unary_rpc_method_handler(refuse)
+class _CallThreads:
+    """The threads that answer gRPC calls, with the number of calls that have one or wait for one."""
+
+    def __init__(self, workers: int) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="otlp-grpc")
+        self._lock = threading.Lock()
+        self.calls = 0
+
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Runs work of a call on the next thread that is free."""
+        with self._lock:
+            self.calls += 1
+        future = self._pool.submit(work, *arguments)
+        future.add_done_callback(self._end_call)
+        return future
+
+    def shutdown(self, *, wait: bool) -> None:
+        """Ends the threads when their work is done."""
+        self._pool.shutdown(wait=wait)
+
+    def _end_call(self, _: Future[Any]) -> None:
+        with self._lock:
+            self.calls -= 1
 
 
 def _abort(context: Any, refusal: _Refusal) -> NoReturn:

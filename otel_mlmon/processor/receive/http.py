@@ -12,7 +12,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final
+from typing import Final, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -22,12 +22,22 @@ from starlette.types import Receive, Scope, Send
 from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
-from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, AsgiServer, TlsFiles, has_bearer_token, limit_connections
-from otel_mlmon.processor.receive.admission import AdmittedRequest, RequestAdmission
+from otel_mlmon.processor.connections import (
+    HEAD_TIMEOUT_S,
+    AsgiServer,
+    TlsFiles,
+    has_bearer_token,
+    limit_connections,
+    measure_wait_s,
+)
+from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.codec import BodyFormat, Signal
 from otel_mlmon.processor.receive.inflate import ENCODINGS, TooLargeError, inflate_body
+from otel_mlmon.processor.receive.load import AdmittedRequest
 from otel_mlmon.processor.receive.outcomes import ExportResult, RefusalReason
 from otel_mlmon.processor.receive.responses import encode_response, encode_status
+
+T = TypeVar("T")
 
 OPTION: Final = "receiver.http"
 TLS_OPTION: Final = "receiver.tls"
@@ -107,7 +117,7 @@ class HttpReceiver:
         token: The token that senders must present as `Authorization: Bearer <token>`; None to ask for none.
         head_timeout_s: How long the head of a request may take, in seconds.
         body_timeout_s: How long a sender may pause while it sends a body, in seconds.
-        answer_timeout_s: How long a request waits for its points to be stored, in seconds.
+        answer_timeout_s: How long a request waits for its points to be stored, in seconds, where no other waits.
 
     Raises:
         ConfigurationError: `address` is not a `host:port`.
@@ -204,7 +214,7 @@ class HttpReceiver:
         if size_bytes > self._admission.max_request_bytes:
             raise self._too_large(0)
         body = await self._read_body(request)
-        result = await self._consume(signal, body, body_format, encoding)
+        result = await self._consume(signal, body, body_format, encoding, waited_s=measure_wait_s(request.scope))
         answer = encode_response(signal, result, body_format)
         return Response(answer, media_type=_content_type(request))
 
@@ -251,15 +261,14 @@ class HttpReceiver:
         finally:
             self._arriving_bytes -= size_bytes
 
-    async def _consume(self, signal: Signal, body: bytes, body_format: BodyFormat, encoding: str) -> ExportResult:
-        loop = asyncio.get_running_loop()
+    async def _consume(
+        self, signal: Signal, body: bytes, body_format: BodyFormat, encoding: str, *, waited_s: float
+    ) -> ExportResult:
         try:
             size_bytes = len(body) * (1 if encoding == "identity" else ASSUMED_INFLATION)
-            place = self._admission.admit_request(size_bytes, sent_bytes=len(body))
-            result = await loop.run_in_executor(
-                self._workers, self._inflate_and_consume, signal, body, body_format, encoding, place
-            )
-            return await asyncio.wait_for(asyncio.wrap_future(result), self._answer_timeout_s)
+            place = self._admission.admit_request(size_bytes, sent_bytes=len(body), waited_s=waited_s)
+            decoding = self._workers.submit(self._inflate_and_consume, signal, body, body_format, encoding, place)
+            return await self._finish(await self._finish(decoding, place), place)
         except TooLargeError:
             raise self._too_large(len(body)) from None
         except MalformedError as error:
@@ -268,9 +277,26 @@ class HttpReceiver:
             raise RequestRefusedError(429, str(error), retry_after_s=error.retry_after_s) from None
         except UnavailableError as error:
             raise RequestRefusedError(503, str(error), retry_after_s=error.retry_after_s) from None
-        except asyncio.TimeoutError:
-            message = f"The points were not stored within {self._answer_timeout_s:g} s; send the request again."
-            raise self._unavailable(message) from None
+
+    async def _finish(self, work: Future[T], place: AdmittedRequest) -> T:
+        """Waits for work on an admitted request as long as its sender does, or longer where no other request waits.
+
+        Raises:
+            UnavailableError: It is not done. What has begun goes on, and it does no harm that the request comes again.
+        """
+        waiting = asyncio.wrap_future(work)
+        for limit_s in (self._admission.remaining_s(place), self._answer_timeout_s):
+            await asyncio.wait({waiting}, timeout=max(0.0, min(limit_s, self._answer_timeout_s)))
+            if waiting.done():
+                return waiting.result()
+            if self._admission.is_crowded:
+                break
+        if work.cancel():  # no worker had a turn for it
+            self._admission.release_request(place)
+            self._admission.count_unread("queue", "No worker could begin with it in time.", place.sent_bytes)
+        waiting.cancel()
+        message = "The points were not stored in time; send the request again."
+        raise UnavailableError(message, retry_after_s=self._admission.retry_after_s)
 
     def _inflate_and_consume(
         self, signal: Signal, body: bytes, body_format: BodyFormat, encoding: str, place: AdmittedRequest

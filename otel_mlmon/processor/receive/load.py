@@ -1,8 +1,9 @@
-"""Measures how fast requests are processed, so that admission can refuse by waiting time instead of by size.
+"""Bounds the OTLP requests in progress by the time until they are answered, their bytes and their number.
 
 The work of a request is decoding it and adding its points to the state, on several threads that share one interpreter.
 The rate is the bytes of the requests that were worked off per second in which any thread worked: it holds for an idle
-processor, which works now and then, as for a full one, and it counts what other programs of the machine take.
+processor, which works now and then, as for a full one, and it counts what other programs of the machine take. Beside
+that estimate stands what was measured of each request: for how long it has waited, from its arrival in the kernel on.
 """
 
 from __future__ import annotations
@@ -11,7 +12,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
+
+from otel_mlmon.processor.receive.outcomes import RefusalReason
+
+MAX_PENDING_BYTES: Final = 256 * 2**20
+MAX_PENDING_REQUESTS: Final = 256
+MAX_QUEUE_S: Final = 2.0
+"""Exporters give up after 5 s or 10 s: what waits longer is worked off for nobody, and sent again."""
+
+STORE_WITHIN_S: Final = 4.0
+"""A request that cannot be stored so soon after its arrival is refused, as long as nothing of it is stored."""
+
+ANSWER_WITHIN_S: Final = 4.5
+"""A request is answered so soon after its arrival, whatever holds up its points: before its sender has gone."""
+
+RETRY_AFTER_S: Final = 1.0
+MAX_RETRY_AFTER_S: Final = 30.0
 
 REQUEST_BYTES: Final = 4096
 """What a request costs besides its bytes, as bytes: small ones are not cheaper than that."""
@@ -99,3 +117,140 @@ class ReturnSchedule:
         now_s = self._clock()
         self._last_s = min(max(self._last_s + cost_s, now_s + min_delay_s), now_s + self._max_delay_s)
         return self._last_s - now_s
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class AdmittedRequest:
+    """The place that an admitted OTLP request takes among those in progress, with its size."""
+
+    size_bytes: int
+    """After decompression, estimated before it."""
+    sent_bytes: int
+    """As they were read."""
+    arrived_s: float
+    """When it arrived, by the clock of the requests in progress."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRefusal:
+    """The reason for which an OTLP request finds no room, and the delay before its next attempt."""
+
+    reason: RefusalReason
+    explanation: str
+    """One sentence."""
+    retry_after_s: float
+
+
+class PendingRequests:
+    """The OTLP requests that are not answered yet.
+
+    Runs on: any thread. Its lock guards a few numbers.
+
+    Args:
+        max_bytes: The limit on all of them together. A request finds room above it where no other is pending.
+        max_queue_s: The limit on the time that they take, in seconds, by the rate at which those before them were
+            worked off, and on the time for which the oldest has waited. Likewise where no other is pending.
+        retry_after_s: The shortest delay that senders are asked for before they try again, in seconds.
+        meter: Measures that rate.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_bytes: int = MAX_PENDING_BYTES,
+        max_queue_s: float = MAX_QUEUE_S,
+        retry_after_s: float = RETRY_AFTER_S,
+        meter: WorkTimeMeter,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.max_bytes: int = max_bytes
+        self.retry_after_s: float = retry_after_s
+        self._max_queue_s = max_queue_s
+        self._meter = meter
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._places: dict[int, AdmittedRequest] = {}
+        """The oldest first."""
+        self._size_bytes = 0
+        self._returns = ReturnSchedule(max_delay_s=max(MAX_RETRY_AFTER_S, retry_after_s), clock=clock)
+
+    @property
+    def size_bytes(self) -> int:
+        """The number of bytes of all requests in progress."""
+        return self._size_bytes
+
+    @property
+    def queue_s(self) -> float:
+        """The estimated seconds that the requests in progress will take."""
+        with self._lock:
+            return self._meter.estimate_s(len(self._places), self._size_bytes)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether more than one request is in progress."""
+        return len(self._places) > 1
+
+    def add(self, size_bytes: int, *, sent_bytes: int, waited_s: float) -> AdmittedRequest | RequestRefusal:
+        """Adds a request that arrived `waited_s` seconds ago, or says why it is refused."""
+        with self._lock:
+            refusal = self._find_refusal(size_bytes, waited_s)
+            if refusal is not None:
+                return refusal
+            place = AdmittedRequest(
+                size_bytes=size_bytes, sent_bytes=sent_bytes, arrived_s=self._clock() - max(waited_s, 0.0)
+            )
+            self._places[id(place)] = place
+            self._size_bytes += size_bytes
+            return place
+
+    def find_refusal(self, waited_s: float) -> RequestRefusal | None:
+        """Returns why any request that arrived `waited_s` seconds ago is refused, however small; None if it is not."""
+        with self._lock:
+            return self._find_refusal(0, waited_s)
+
+    def find_late_refusal(self, place: AdmittedRequest) -> RequestRefusal | None:
+        """Returns why an admitted request is refused whose turn did not come in time; None if it did."""
+        if self._clock() - place.arrived_s <= self._max_queue_s:
+            return None
+        with self._lock:
+            explanation = f"The processor could not begin with it within {self._max_queue_s:g} s."
+            return self._refuse("queue", explanation, place.size_bytes, 0.0)
+
+    def resize(self, place: AdmittedRequest, size_bytes: int) -> None:
+        """Replaces the estimated size of an admitted request."""
+        with self._lock:
+            self._size_bytes += size_bytes - place.size_bytes
+            place.size_bytes = size_bytes
+
+    def remove(self, place: AdmittedRequest) -> None:
+        """Gives back the place of a request. Safe twice."""
+        with self._lock:
+            if self._places.pop(id(place), None) is not None:
+                self._size_bytes -= place.size_bytes
+
+    def measure_wait_s(self, place: AdmittedRequest) -> float:
+        """Returns for how long an admitted request has waited, in seconds."""
+        return self._clock() - place.arrived_s
+
+    def _find_refusal(self, size_bytes: int, waited_s: float) -> RequestRefusal | None:
+        """Called under the lock."""
+        if not self._places:
+            return None
+        if self._size_bytes + size_bytes > self.max_bytes:
+            return self._refuse("memory", "The processor works on too many bytes at a time.", size_bytes, 0.0)
+        queue_s = self._meter.estimate_s(len(self._places) + 1, self._size_bytes + size_bytes)
+        oldest_s = self._clock() - next(iter(self._places.values())).arrived_s
+        if max(queue_s, oldest_s) > self._max_queue_s or queue_s + waited_s > STORE_WITHIN_S:
+            explanation = f"The processor has more than {self._max_queue_s:g} s of work before it."
+            return self._refuse("queue", explanation, size_bytes, queue_s - self._max_queue_s)
+        if len(self._places) >= MAX_PENDING_REQUESTS:
+            explanation = f"The processor works on {MAX_PENDING_REQUESTS} requests already."
+            return self._refuse("queue", explanation, size_bytes, 0.0)
+        return None
+
+    def _refuse(self, reason: RefusalReason, explanation: str, size_bytes: int, delay_s: float) -> RequestRefusal:
+        """Called under the lock."""
+        cost_s = self._meter.estimate_s(1, size_bytes)
+        retry_after_s = self._returns.add(cost_s, min_delay_s=max(delay_s, self.retry_after_s))
+        return RequestRefusal(reason=reason, explanation=explanation, retry_after_s=retry_after_s)

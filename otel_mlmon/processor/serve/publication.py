@@ -15,6 +15,7 @@ from typing import Final
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.records import RuleStatus
 from otel_mlmon.processor.alert.version_change import VersionChange
+from otel_mlmon.processor.detect.detectable import DetectableShift
 from otel_mlmon.processor.detect.score import DriftScore, Statistics
 from otel_mlmon.processor.self_telemetry import MetricValue
 from otel_mlmon.processor.serve import documents
@@ -37,11 +38,13 @@ class ModelView:
     scores: Mapping[str, DriftScore]
     """By stream; nothing in it changes."""
     reference: ModelReference
+    detectable: Mapping[str, DetectableShift] = field(default_factory=dict)
+    """How small a drift of each stream would be found, which the scores say only once they are measured."""
     rules: Sequence[RuleStatus] = ()
     document: documents.Document | None = None
     gauges: list[MetricValue] | None = None
     is_measured: bool = False
-    """Whether the rolling windows of all scores are measured by the known statistics."""
+    """Whether the scores have their detectable shifts, and the statistics of their rolling windows."""
 
 
 @dataclass(slots=True)
@@ -182,12 +185,15 @@ class PublishedState:
             if stream.reference is not None and stream.current_count and _is_unmeasured(view.scores.get(stream.stream))
         ]
         measured = self._measure([pair for _, _, pair in windows]) if windows else []
-        scores: dict[int, dict[str, DriftScore]] = {}
-        for (view, stream, _), statistics in zip(windows, measured, strict=True):
-            score = replace(view.scores[stream], statistics=statistics)
-            scores.setdefault(id(view), {})[stream] = score
+        results = {(id(view), stream): result for (view, stream, _), result in zip(windows, measured, strict=True)}
         for view in unmeasured:
-            view.scores, view.is_measured = {**view.scores, **scores.get(id(view), {})}, True
+            view.scores = {
+                stream: replace(score, statistics=results.get((id(view), stream), score.statistics)).with_detectable(
+                    view.detectable.get(stream)
+                )
+                for stream, score in view.scores.items()
+            }
+            view.is_measured = True
 
 
 def _is_unmeasured(score: DriftScore | None) -> bool:

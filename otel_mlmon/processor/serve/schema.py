@@ -273,5 +273,7 @@ class SetupDocument(Struct):
     limits: list[dict[str, str | int]]
     notifiers: list[dict[str, Any]]
     pane_s: float
+    recent_s: float
+    """The window of rates, latency percentiles and error ratios, seconds."""
     rolling_s: float
     alert_for_s: float

@@ -19,12 +19,12 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar, get_args, get_origin
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from otel_mlmon.errors import StoreError
 from otel_mlmon.registry import PluginRegistry
@@ -243,10 +243,13 @@ def _to_plain(value: object) -> object:
         mantissa = value >> shift
         return shift, mantissa.to_bytes(mantissa.bit_length() // 8 + 1, "little", signed=True)
     if isinstance(value, np.ndarray):
-        array = value.astype(value.dtype.newbyteorder("<"), copy=False)
-        if array.dtype.str not in DTYPES:
-            raise TypeError(f"an array of {array.dtype} cannot be stored")
-        return array.dtype.str, array.shape, array.tobytes()
+        dtype = value.dtype.str
+        if dtype not in DTYPES:
+            value = value.astype(value.dtype.newbyteorder("<"), copy=False)
+            dtype = value.dtype.str
+            if dtype not in DTYPES:
+                raise TypeError(f"an array of {value.dtype} cannot be stored")
+        return dtype, value.shape, value.tobytes()
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"a value of type {type(value).__name__} cannot be stored")
@@ -257,18 +260,28 @@ _ENCODER: Final = msgspec.msgpack.Encoder(enc_hook=_to_plain)
 
 def _from_plain(kind: Any, value: Any) -> object:
     if kind is ExactSum:
-        shift, mantissa = msgspec.convert(value, tuple[int, bytes])
+        shift, mantissa = value
         # The range of a float is 2^2098 units; a sum of 2^64 of them stays far below 2^4096.
-        if not 0 <= shift <= 4096:
+        if type(shift) is not int or not 0 <= shift <= 4096:
             raise ValueError(f"a sum is shifted by {shift} bits")
+        if type(mantissa) is not bytes:
+            raise ValueError("the mantissa of a sum is expected as bytes")
         return ExactSum(int.from_bytes(mantissa, "little", signed=True) << shift)
-    if get_origin(kind) is np.ndarray:
-        return _array(value, get_args(get_args(kind)[1])[0])
-    raise TypeError(f"a value of type {kind} cannot be stored")
-
-
-def _array(value: Any, scalar: type[np.generic]) -> NDArray[Any]:
-    dtype, shape, blob = msgspec.convert(value, tuple[str, tuple[int, ...], bytes])
-    if dtype not in DTYPES or np.dtype(dtype).type is not scalar:
+    scalar = _find_scalar(kind)
+    if scalar is None:
+        raise TypeError(f"a value of type {kind} cannot be stored")
+    dtype, shape, blob = value
+    if type(dtype) is not str or dtype not in DTYPES or np.dtype(dtype).type is not scalar:
         raise ValueError(f"an array of {dtype} where one of {np.dtype(scalar)} is expected")
+    if type(blob) is not bytes:
+        raise ValueError("the numbers of an array are expected as bytes")
     return np.frombuffer(blob, dtype=dtype).reshape(shape).astype(scalar)
+
+
+@cache
+def _find_scalar(kind: Any) -> type[np.generic] | None:
+    """Returns the element type of a type of arrays; None of any other type."""
+    if get_origin(kind) is not np.ndarray:
+        return None
+    scalar: type[np.generic] = get_args(get_args(kind)[1])[0]
+    return scalar

@@ -3,7 +3,7 @@
 Group commit: the caller of `submit` gets a future that is done when its item is durable. An internal error fails the
 one item that raised it; a commit that fails fails the items of its batch and those that come until one succeeds, whose
 senders try again. Where more waits than can be applied at once, a commit comes in between, so that the first are not
-answered as late as the last; what has waited for longer than its sender allows is refused instead of applied.
+answered as late as the last; what would be durable later than its sender waits is refused instead of applied.
 """
 
 from __future__ import annotations
@@ -75,8 +75,9 @@ class _Entry(NamedTuple, Generic[T, R]):
 
     item: T
     future: Future[R]
-    expires_s: float
+    queued_s: float
     """By the thread's clock."""
+    max_wait_s: float
 
 
 class StateThread(Generic[T, R]):
@@ -133,7 +134,8 @@ class StateThread(Generic[T, R]):
         """Queues an item for the state thread; returns a future of the handler's result, done after the commit.
 
         It ends with `StoreError` if the state could not be stored, with `ApplyError` if the item could not be applied,
-        and with `OverloadedError` if its turn did not come within `max_wait_s` seconds.
+        and with `OverloadedError` if it was not going to be durable within `max_wait_s` seconds, by what the last
+        commit took; never one that has waited for less than half of `max_wait_s`, however long commits take.
 
         Runs on: any thread; does not wait.
         """
@@ -141,7 +143,7 @@ class StateThread(Generic[T, R]):
         with self._gate:
             is_accepted = not self._stop.is_set() and not self._is_closed
             if is_accepted:
-                self._queue.put(_Entry(item, future, self._clock() + max_wait_s))
+                self._queue.put(_Entry(item, future, self._clock(), max_wait_s))
         if not is_accepted:
             reason = "the processor is stopping" if self._stop.is_set() else "the state is not loaded"
             future.set_exception(StoreError(reason))
@@ -233,7 +235,7 @@ class StateThread(Generic[T, R]):
         while waiting and (refusal is not None or not applied or self._clock() < ends_s):
             entry = waiting.popleft()
             if refusal is None:
-                applied += [(entry.future, result) for result in self._apply(entry)]
+                applied += [(entry.future, result) for result in self._apply(entry, ends_s)]
             else:
                 entry.future.set_exception(refusal)
         began_s = self._clock()
@@ -269,9 +271,17 @@ class StateThread(Generic[T, R]):
             return error
         return None
 
-    def _apply(self, entry: _Entry[T, R]) -> list[R]:
-        """Returns the outcome of an item in a list; an empty one if the item was not applied."""
-        if self._clock() > entry.expires_s:
+    def _apply(self, entry: _Entry[T, R], ends_s: float) -> list[R]:
+        """Returns the outcome of an item in a list; an empty one if the item was not applied.
+
+        Args:
+            entry: The item.
+            ends_s: Until when more items may be applied before the commit.
+        """
+        now_s = self._clock()
+        waited_s = now_s - entry.queued_s
+        remaining_s = max(ends_s - now_s, 0.0) + self._overhead_s
+        if waited_s + min(remaining_s, entry.max_wait_s / 2) > entry.max_wait_s:
             message = "The processor has more work than it can do in time."
             entry.future.set_exception(OverloadedError(message, retry_after_s=RETRY_AFTER_S))
             return []

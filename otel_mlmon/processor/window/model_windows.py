@@ -7,13 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from otel_mlmon import semconv, streams
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.window.binning import count_over_threshold
 from otel_mlmon.processor.window.moving_reference import MovingReference
-from otel_mlmon.processor.window.progress import ModelProgress, SenderWatermarks, StreamAbsence, StreamPresence
+from otel_mlmon.processor.window.progress import ModelProgress, SenderWatermarks, StreamPresence, update_presences
 from otel_mlmon.processor.window.reference import ModelWindowSettings, ReferenceState, StreamReference
 from otel_mlmon.processor.window.reference_export import ModelReference, build_model_reference
+from otel_mlmon.processor.window.rolling import RollingWindows
 from otel_mlmon.processor.window.series import (
     FAILED,
     CompletenessCheck,
@@ -24,12 +27,12 @@ from otel_mlmon.processor.window.series import (
     add_increments,
     consume_points,
 )
-from otel_mlmon.processor.window.stream import StreamWindows
+from otel_mlmon.processor.window.stream import StreamPane, StreamWindows, build_table, count_panes
 from otel_mlmon.processor.window.summary import ModelSummary, StreamSummary, summarize_overflow
 from otel_mlmon.processor.window.window import (
     ModelPane,
     PaneCounts,
-    RollingWindow,
+    PaneTable,
     StreamKey,
     StreamWindow,
     WindowSettings,
@@ -41,6 +44,7 @@ from otel_mlmon.types import ModelKey
 
 OVERFLOW_SHOWN_NS: Final = 600_000_000_000
 """How long after its last point the stream of what found no room is shown."""
+_NO_COUNTS: Final = np.zeros(0, dtype=np.int64)
 NEVER_NS: Final = 2**63
 _PREDICTION_METRICS: Final = frozenset({semconv.PREDICTIONS.name, semconv.VALUE.name})
 
@@ -76,6 +80,8 @@ class ModelWindows:
     resumed_ns: int = 0
     """When this process loaded it, by our clock: what was sent while none ran comes after it."""
     senders: SenderWatermarks = field(init=False)
+    rolling: RollingWindows = field(init=False)
+    """The rolling windows of all streams."""
     overflow_points: int = 0
     """Points that found no room for a new stream or series, since this process started."""
     overflow_ns: int = 0
@@ -90,6 +96,7 @@ class ModelWindows:
     """When time alone closes panes or ends a sender's watermark, at the earliest, by our clock."""
 
     def __post_init__(self) -> None:
+        self.rolling = RollingWindows(self.windows.rolling_ns)
         self.senders = SenderWatermarks(self.progress.model, self.windows.idle_after_ns)
 
     @property
@@ -156,7 +163,7 @@ class ModelWindows:
         stream = self.streams[name] = StreamWindows(
             key=StreamKey(self.key, name),
             learned=StreamReference(stream=name, settings=self.settings, state=state or ReferenceState()),
-            rolling=RollingWindow(self.windows.rolling_ns),
+            rolling=self.rolling,
         )
         if moving is not None and not is_allowance:
             identity = "\0".join((*self.key, name))
@@ -177,6 +184,7 @@ class ModelWindows:
     def remove_stream(self, name: str) -> None:
         """Removes a stream of the model."""
         del self.streams[name]
+        self.rolling.clear(name)
         self.closed_summary = self.exported_reference = None
 
     def close_pane(self, end_ns: int, *, is_complete: CompletenessCheck) -> ClosedPane:
@@ -193,32 +201,38 @@ class ModelWindows:
         self.progress.last_ns = end_ns
         windows: list[StreamWindow] = []
         changed: list[StreamKey] = []
-        predictions = _count_predictions(sketches)
+        predictions = count_predictions(sketches)
         activity = predictions or sketches.get(semconv.STREAM_LATENCY, StreamSketch()).total
-        absences = self._update_presences(sketches, activity, end_ns)
+        self.presences, absences = update_presences(self.presences, self.streams, sketches, activity, end_ns)
         if self.progress.introduction is not None:
             self.progress.introduction.add(sketches, activity)
+        self.rolling.evict(end_ns)
+        panes: list[StreamPane] = []
         for name in sorted({*self.streams, *sketches}):
             with guard("window"):
                 stream = self.ensure_stream(name)
-                window, is_changed = stream.close_pane(
-                    sketches.get(name),
-                    start_ns=start_ns,
-                    end_ns=end_ns,
-                    exemplars=tuple(sorted(exemplars.get(name, ()))[:MAX_EXEMPLARS]),
-                    absence=absences.get(name),
-                )
-                windows += [window] if window is not None else []
-                changed += [stream.key] if is_changed else []
+                taken = stream.take_pane(sketches.get(name), end_ns=end_ns, is_absent=name in absences)
+                panes += [taken] if taken is not None else []
+        changed = [pane.stream.key for pane in panes if pane.is_changed]
+        counts = count_panes(panes, start_ns=start_ns, end_ns=end_ns)
+        table = build_table(panes, counts, self.streams)
+        self.rolling.add(table, start_ns, end_ns)
+        windows = [
+            pane.stream.build_window(
+                pane,
+                _NO_COUNTS if counted is None else counted,
+                start_ns,
+                end_ns,
+                tuple(sorted(exemplars[name])[:MAX_EXEMPLARS]) if (name := pane.stream.key.stream) in exemplars else (),
+                absences.get(name),
+            )
+            for pane, counted in zip(panes, counts, strict=True)
+            if counted is not None or pane.learned is not None
+        ]
         if changed or self.settings.moving is not None:
             self.exported_reference = None
         self.progress.predictions += predictions
-        counts = {
-            name: stream.rolling.panes[-1]
-            for name, stream in self.streams.items()
-            if stream.rolling.panes and stream.rolling.panes[-1].end_ns == end_ns
-        }
-        pane = self._build_pane(sketches, counts, start_ns, end_ns)
+        pane = self._build_pane(sketches, table, start_ns, end_ns)
         self._add_pane(pane)
         return ClosedPane(windows, pane, consumed, changed)
 
@@ -234,31 +248,41 @@ class ModelWindows:
         start_ns, progress = end_ns - self.windows.pane_ns, self.progress
         progress.first_ns = min(progress.first_ns or start_ns, start_ns)
         progress.last_ns = progress.last_ns or end_ns
-        predictions = _count_predictions(sketches)
+        predictions = count_predictions(sketches)
         progress.predictions += predictions
         progress.late_predictions += predictions
         counts: dict[str, PaneCounts] = {}
         for name, sketch in sketches.items():
             with guard("window"):
                 stream = self.ensure_stream(name)
-                amended = stream.amend_pane(sketch, start_ns=start_ns, end_ns=end_ns, last_ns=progress.last_ns)
+                amended = stream.amend_pane(sketch, start_ns=start_ns, end_ns=end_ns)
                 counts |= {name: amended} if amended is not None else {}
-        pane = self._build_pane(sketches, counts, start_ns, end_ns)
+        table = PaneTable.build(counts)
+        if end_ns > progress.last_ns - self.rolling.length_ns:
+            self.rolling.add(table, start_ns, end_ns)
+        pane = self._build_pane(sketches, table, start_ns, end_ns)
         self._add_pane(pane)
         return ClosedPane([], pane, consumed, [])
 
     def restore_pane(self, pane: ModelPane) -> None:
         """Adds a stored pane to the rolling windows and the summary; panes come in the order of time."""
         self._add_pane(pane)
-        for name, counts in pane.streams.items():
-            if name in self.streams:
-                self.streams[name].restore_pane(counts)
+        table = pane.streams
+        if not self.rolling.has_layout(table.layout):
+            present = [name for name, *bins in zip(*table.layout, strict=True) if self._has_bins(name, *bins)]
+            if len(present) < len(table.layout.names):
+                counts = table.split(pane.start_ns, pane.end_ns)
+                table = PaneTable.build({name: counts[name] for name in present})
+        self.rolling.add(table, pane.start_ns, pane.end_ns)
+
+    def _has_bins(self, name: str, generation: int, size: int) -> bool:
+        return name in self.streams and self.streams[name].has_bins(generation, size)
 
     def finish_restore(self) -> None:
         """Advances rolling windows and moving references to the time of the last closed pane."""
         self.closed_summary = self.exported_reference = None
+        self.rolling.evict(self.progress.last_ns)
         for stream in self.streams.values():
-            stream.rolling.evict(self.progress.last_ns)
             stream.update_reference(self.progress.last_ns)
 
     def summary(self, *, is_complete: CompletenessCheck) -> ModelSummary:
@@ -304,7 +328,7 @@ class ModelWindows:
         )
 
     def _build_pane(
-        self, sketches: Mapping[str, StreamSketch], counts: Mapping[str, PaneCounts], start_ns: int, end_ns: int
+        self, sketches: Mapping[str, StreamSketch], table: PaneTable, start_ns: int, end_ns: int
     ) -> ModelPane:
         return ModelPane(
             model=self.key,
@@ -312,29 +336,8 @@ class ModelWindows:
             end_ns=end_ns,
             duration=sketches.get(semconv.STREAM_LATENCY, StreamSketch()),
             failed=sketches.get(semconv.STREAM_ERRORS, StreamSketch()).categories.counts.get(FAILED, 0),
-            streams=counts,
+            streams=table,
         )
-
-    def _update_presences(
-        self, sketches: Mapping[str, StreamSketch], activity: int, end_ns: int
-    ) -> Mapping[str, StreamAbsence]:
-        """Records of every stream whether a pane has values of it; returns the streams no longer sent.
-
-        Args:
-            sketches: Of the pane, by stream.
-            activity: Predictions of the model in the pane, or calls where it has no predictions.
-            end_ns: End of the pane.
-        """
-        presences = {name: self.presences.get(name, StreamPresence(end_ns)) for name in self.streams}
-        presences |= {name: StreamPresence(end_ns) for name in sketches if name not in presences}
-        self.presences = {
-            name: presence.add(sketches[name].total if name in sketches else 0, activity, end_ns)
-            for name, presence in presences.items()
-        }
-        if not activity:
-            return {}
-        absences = {name: presence.find_absence(end_ns) for name, presence in self.presences.items()}
-        return {name: absence for name, absence in absences.items() if absence is not None}
 
     def _add_pane(self, pane: ModelPane) -> None:
         """Adds a pane, or late points of one, to the panes from which latency and throughput are computed."""
@@ -374,11 +377,13 @@ class ModelWindows:
             increments.append((series, increment))
             for stream in series.streams if point.exemplars else ():
                 if stream != semconv.STREAM_ERRORS or series.state.name:  # of failed calls alone
-                    exemplars.setdefault(stream, set()).update(point.exemplars)
+                    least = self.settings.latency_threshold_s if stream == semconv.STREAM_LATENCY else -1.0  # slow ones
+                    traces = (trace_id for trace_id, value in point.exemplars if value > least)
+                    exemplars.setdefault(stream, set()).update(traces)
         return add_increments(increments), exemplars, [(series, key, point) for series, key, point, _ in consumed]
 
 
-def _count_predictions(sketches: Mapping[str, StreamSketch]) -> int:
+def count_predictions(sketches: Mapping[str, StreamSketch]) -> int:
     """Counts the predictions of a pane: labels, or else values; of several outputs the most."""
     for family in (semconv.STREAM_LABEL, semconv.STREAM_VALUE):
         totals = [sketch.total for name, sketch in sketches.items() if streams.find_stream_family(name) == family]

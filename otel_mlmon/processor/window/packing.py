@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 
+from otel_mlmon.processor.receive.data_point import TraceExemplar
 from otel_mlmon.processor.window.series import (
     CountedTimes,
     PendingPoint,
@@ -69,7 +70,7 @@ class PointsRecord(NamedTuple):
     times_ns: list[int]
     received_ns: list[int]
     exemplars: dict[int, tuple[str, ...]]
-    """By position, of the points that have any."""
+    """By position, of the points that have any: trace ids, each with its value after a colon."""
     values: PackedValues
 
 
@@ -112,7 +113,11 @@ def pack_points(
         pane_ends_ns=[point.pane_end_ns for point in points],
         times_ns=[point.time_ns for point in points],
         received_ns=[point.received_ns for point in points],
-        exemplars={position: point.exemplars for position, point in enumerate(points) if point.exemplars},
+        exemplars={
+            position: tuple(f"{trace_id}:{value!r}" for trace_id, value in point.exemplars)
+            for position, point in enumerate(points)
+            if point.exemplars
+        },
         values=pack_values([point.value for point in points]),
     )
 
@@ -133,8 +138,18 @@ def unpack_points(record: PointsRecord) -> Iterator[tuple[SeriesKey, PointKey, P
         strict=True,
     )
     for position, (series, key, pane_end_ns, time_ns, received_ns, value) in enumerate(columns):
-        exemplars = record.exemplars.get(position, ())
+        exemplars = tuple(map(_unpack_exemplar, record.exemplars.get(position, ())))
         yield series, key, PendingPoint(pane_end_ns, time_ns, received_ns, value, exemplars, record.request)
+
+
+def _unpack_exemplar(text: str) -> TraceExemplar:
+    """Unpacks a stored trace id, and its value where one was stored.
+
+    Raises:
+        ValueError: The value is no number.
+    """
+    trace_id, _, value = text.partition(":")
+    return TraceExemplar(trace_id, float(value or 0.0))
 
 
 def pack_series(model: ModelKey, sender: str, states: Sequence[SeriesState]) -> SeriesRecord:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Final, NamedTuple
-
-import numpy as np
 
 from otel_mlmon.processor.state.repository import (
     RecordKind,
@@ -22,7 +20,7 @@ from otel_mlmon.processor.state.repository import (
     quarantine_record,
 )
 from otel_mlmon.processor.window.packing import PackedInts, pack_ints, unpack_ints
-from otel_mlmon.processor.window.window import ModelPane, PaneCounts, WindowSettings
+from otel_mlmon.processor.window.window import ModelPane, PaneLayout, PaneTable, WindowSettings
 from otel_mlmon.sketch.moments import ExactSum
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
@@ -144,9 +142,7 @@ def _lengthen(pane: ModelPane, length_ns: int) -> ModelPane:
         end_ns=end_ns,
         duration=pane.duration,
         failed=pane.failed,
-        streams={
-            name: counts._replace(start_ns=end_ns - length_ns, end_ns=end_ns) for name, counts in pane.streams.items()
-        },
+        streams=pane.streams,
     )
 
 
@@ -166,20 +162,19 @@ def _load(
 
 
 def _pack(pane: ModelPane) -> PaneRecord:
-    streams = pane.streams
-    arrays = [counts.counts for counts in streams.values()]
+    table = pane.streams
     return PaneRecord(
         model=pane.model,
         start_ns=pane.start_ns,
         end_ns=pane.end_ns,
         duration=pane.duration,
         failed=pane.failed,
-        streams=list(streams),
-        generations=[counts.generation for counts in streams.values()],
-        number_counts=[counts.number_count for counts in streams.values()],
-        sums=[counts.exact_sum for counts in streams.values()],
-        sizes=[array.size for array in arrays],
-        counts=pack_ints(np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64)),
+        streams=list(table.layout.names),
+        generations=list(table.layout.generations),
+        number_counts=list(table.number_counts),
+        sums=list(map(ExactSum, table.sums)),
+        sizes=list(table.layout.sizes),
+        counts=pack_ints(table.counts),
     )
 
 
@@ -192,24 +187,17 @@ def _unpack(record: PaneRecord) -> ModelPane:
     counts = unpack_ints(record.counts)
     if sum(record.sizes) != counts.size or min(record.sizes, default=0) < 0:
         raise ValueError(f"{counts.size} counts for streams of {sum(record.sizes)}")
-    columns = zip(
-        record.streams,
-        record.generations,
-        pairwise(accumulate(record.sizes, initial=0)),
-        record.number_counts,
-        record.sums,
-        strict=True,
-    )
+    layout = PaneLayout(tuple(record.streams), tuple(record.generations), tuple(record.sizes))
+    columns = (*layout, record.number_counts, record.sums)
+    if len({*map(len, columns), len(set(layout.names))}) > 1:
+        raise ValueError("there are not as many counts as streams")
     return ModelPane(
         model=record.model,
         start_ns=record.start_ns,
         end_ns=record.end_ns,
         duration=record.duration,
         failed=record.failed,
-        streams={
-            name: PaneCounts(record.start_ns, record.end_ns, generation, counts[start:end], number_count, exact_sum)
-            for name, generation, (start, end), number_count, exact_sum in columns
-        },
+        streams=PaneTable(layout=layout, counts=counts, number_counts=record.number_counts, sums=record.sums),
     )
 
 

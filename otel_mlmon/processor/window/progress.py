@@ -26,7 +26,7 @@ missed twice and no more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -118,6 +118,9 @@ class StreamPresence(NamedTuple):
             panes, total = self.silence
             return self._replace(silence=StreamSilence(panes + 1, total + predictions)) if predictions else self
         longest, outage, pause = self.longest, self.outage, self.silence
+        if not pause.panes:
+            active = StreamSilence(self.active.panes + 1, self.active.predictions + predictions)
+            return StreamPresence(end_ns, self.values + values, self.panes + 1, active, pause, longest, outage)
         if self.find_absence(end_ns) is None:
             longest = max(longest, self.silence)
         else:
@@ -129,6 +132,8 @@ class StreamPresence(NamedTuple):
 
     def find_absence(self, end_ns: int) -> StreamAbsence | None:
         """Returns the stream's absence up to `end_ns`; None if it is sent, or its silence means nothing."""
+        if not self.silence.panes:
+            return None
         is_long = end_ns - self.last_ns >= ABSENT_AFTER_S * 1e9 and self.silence.reaches(self.longest, LONGER)
         if not is_long or self.panes < MIN_PANES:
             return None
@@ -137,6 +142,32 @@ class StreamPresence(NamedTuple):
         if min(panes, values) < EXPECTED:
             return None
         return StreamAbsence(self.last_ns, round(values), self.silence.predictions)
+
+
+def update_presences(
+    presences: Mapping[str, StreamPresence],
+    streams: Iterable[str],
+    sketches: Mapping[str, StreamSketch],
+    activity: int,
+    end_ns: int,
+) -> tuple[dict[str, StreamPresence], dict[str, StreamAbsence]]:
+    """Records of every stream of a model whether a pane has values of it; returns the streams no longer sent beside it.
+
+    Args:
+        presences: By stream, what was recorded before.
+        streams: Those that the model has.
+        sketches: Of the pane, by stream.
+        activity: Predictions of the model in the pane, or calls where it has no predictions.
+        end_ns: End of the pane.
+    """
+    updated = {name: presences.get(name) or StreamPresence(end_ns) for name in streams}
+    updated |= {name: StreamPresence(end_ns) for name in sketches if name not in updated}
+    for name, presence in updated.items():
+        updated[name] = presence.add(sketches[name].total if name in sketches else 0, activity, end_ns)
+    if not activity:
+        return updated, {}
+    absences = {name: presence.find_absence(end_ns) for name, presence in updated.items() if presence.silence.panes}
+    return updated, {name: absence for name, absence in absences.items() if absence is not None}
 
 
 @dataclass(slots=True, kw_only=True)

@@ -217,7 +217,7 @@ def _hour_records(state: WindowState, panes: list[ModelPane]) -> Iterator[tuple[
     """Returns the present records of the hours that the panes are in."""
     for pane in panes:
         model = state.models.get(pane.model)
-        for name in pane.streams if model is not None else ():
+        for name in pane.streams.layout.names if model is not None else ():
             stream = model.streams.get(name) if model is not None else None
             if stream is None or stream.moving is None:
                 continue

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from otel_mlmon import semconv, streams
+from otel_mlmon.processor.receive.data_point import TraceExemplar
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.sketch.table import PointValue, SketchTable, TableRow
 from otel_mlmon.types import ModelKey
@@ -77,7 +78,7 @@ class PendingPoint(NamedTuple):
     received_ns: int
     """When it was received, by our clock."""
     value: PointValue
-    exemplars: tuple[str, ...] = ()
+    exemplars: tuple[TraceExemplar, ...] = ()
     request: int = 0
     """The number of the request that brought it."""
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from otel_mlmon import semconv
+from otel_mlmon.guard import guard
+from otel_mlmon.processor.window.binning import NumberBins, count_exponential
 from otel_mlmon.processor.window.moving_reference import MovingReference
 from otel_mlmon.processor.window.progress import StreamAbsence
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
+from otel_mlmon.processor.window.rolling import RollingWindows
 from otel_mlmon.processor.window.summary import StreamSummary
-from otel_mlmon.processor.window.window import PaneCounts, ReferenceCounts, RollingWindow, StreamKey, StreamWindow
+from otel_mlmon.processor.window.window import (
+    PaneCounts,
+    PaneLayout,
+    PaneTable,
+    ReferenceCounts,
+    StreamKey,
+    StreamWindow,
+)
 from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts
@@ -22,6 +33,19 @@ _NO_COUNTS: Final = np.zeros(0, dtype=np.int64)
 _EMPTY: Final = StreamSketch()
 
 
+class StreamPane(NamedTuple):
+    """The values of one stream in a pane that closes, before they are counted over the stream's bins."""
+
+    stream: StreamWindows
+    sketch: StreamSketch
+    total: int
+    """How many values they are."""
+    learned: int | None
+    """Values learned towards the reference so far; None where there is one by which the pane is judged."""
+    is_changed: bool
+    """Whether the reference grew or changed."""
+
+
 @dataclass(slots=True, kw_only=True)
 class StreamWindows:
     """Makes the windows of one stream from its panes, its rolling window and its reference."""
@@ -29,7 +53,8 @@ class StreamWindows:
     key: StreamKey
     learned: StreamReference
     """The first reference, which defines the bins."""
-    rolling: RollingWindow
+    rolling: RollingWindows
+    """Those of all streams of the model version."""
     moving: MovingReference | None = None
     """None for a reference that does not move with time."""
     fault: str = ""
@@ -42,73 +67,72 @@ class StreamWindows:
         reference = epoch.reference if epoch is not None else None
         return reference if reference is not None else self.learned.reference
 
-    def close_pane(
-        self,
-        sketch: StreamSketch | None,
-        *,
-        start_ns: int,
-        end_ns: int,
-        exemplars: tuple[str, ...] = (),
-        absence: StreamAbsence | None = None,
-    ) -> tuple[StreamWindow | None, bool]:
-        """Makes the window of a closed pane of the stream; returns it and whether the reference changed.
+    @property
+    def rolling_counts(self) -> Counts:
+        """The counts of the rolling window, shape (K,); (0,) before its first pane."""
+        return self.rolling.counts(self.key.stream)
 
-        A pane without values makes a window of zeros while the rolling window still holds any, and for as long as
-        there is an `absence`; else it makes none.
+    @property
+    def rolling_mean(self) -> float:
+        """The mean of the numbers in the rolling window; NaN without any."""
+        return self.rolling.mean(self.key.stream)
+
+    def rolling_start_ns(self, default_ns: int) -> int:
+        """Returns the start of the oldest pane of the rolling window, or `default_ns` if there is none."""
+        return self.rolling.start_ns(self.key.stream, default_ns)
+
+    def take_pane(self, sketch: StreamSketch | None, *, end_ns: int, is_absent: bool) -> StreamPane | None:
+        """Takes the values of a pane that closes, which learns from them or is to be counted; None if it says nothing.
+
+        A pane without values makes a window of zeros while the rolling window still holds any, and for as long as the
+        stream is absent; else it makes none.
         """
-        self.rolling.evict(end_ns)
         total = sketch.total if sketch is not None else 0
         if sketch is not None and total:
             self.fault = find_text_fault(self.learned.state.sketch, sketch, is_learned=self._is_learned)
         if sketch is None or not total or self.fault:
             sketch, total = _EMPTY, 0
-            if absence is None and not self.rolling.total:
-                return None, False
+            if not is_absent and not self.rolling_counts.any():
+                return None
         if self.learned.reference is None:
             # Judging the pane that completes the reference against it would count the pane twice.
             if total:
                 self.learned.learn_reference(sketch, end_ns=end_ns)
-            learned = self.learned.state.sketch.total
-            moments = sketch.moments
-            window = self._window(moments, _NO_COUNTS, start_ns, end_ns, exemplars, absence, learned=learned)
-            return window, bool(total)
+            return StreamPane(self, sketch, total, self.learned.state.sketch.total, bool(total))
         is_changed = self.learned.fit_bins(sketch)
         if is_changed:
             self._clear()
-        moments = sketch.moments
-        pane = self._count_pane(sketch, moments, start_ns, end_ns)
-        if self.moving is not None:
-            self.update_reference(end_ns)
-            if total:
-                self.moving.add(pane)
-            pane = pane._replace(counts=self.moving.adjust_counts(end_ns, pane.counts))
-        if total:
-            self.rolling.add(pane)
-        return self._window(moments, pane.counts, start_ns, end_ns, exemplars, absence), is_changed
+        return StreamPane(self, sketch, total, None, is_changed)
 
-    def amend_pane(self, sketch: StreamSketch, *, start_ns: int, end_ns: int, last_ns: int) -> PaneCounts | None:
-        """Adds late values of a closed pane to the rolling window; returns their counts.
+    def adjust_counts(self, pane: StreamPane, counts: Counts, start_ns: int, end_ns: int) -> Counts:
+        """Adds the counts of a pane to a reference that moves with time, and returns them as they are judged by it."""
+        if self.moving is None:
+            return counts
+        self.update_reference(end_ns)
+        if pane.total:
+            self.moving.add(self._count_pane(counts, pane.sketch.moments, start_ns, end_ns))
+        return self.moving.adjust_counts(end_ns, counts)
 
-        None where it cannot be counted over the present bins: while there are none, or where texts or buckets do not
-        fit. Nothing is learned from it.
+    def amend_pane(self, sketch: StreamSketch, *, start_ns: int, end_ns: int) -> PaneCounts | None:
+        """Returns the counts of late values of a closed pane.
+
+        None where they cannot be counted over the present bins: while there are none, or where texts or buckets do not
+        fit. Nothing is learned from them.
 
         Args:
             sketch: The late values.
             start_ns: Start of their pane.
             end_ns: End of their pane.
-            last_ns: End of the model's last closed pane.
         """
         binning = self.learned.binning
         if self.learned.reference is None or binning is None or binning.find_required_grid(sketch) is not None:
             return None
         if not sketch.total or find_text_fault(self.learned.state.sketch, sketch, is_learned=self._is_learned):
             return None
-        pane = self._count_pane(sketch, sketch.moments, start_ns, end_ns)
+        counts = binning.count(sketch)
         if self.moving is not None:
-            pane = pane._replace(counts=self.moving.adjust_counts(end_ns, pane.counts))
-        if end_ns > last_ns - self.rolling.length_ns:
-            self.rolling.add(pane)
-        return pane
+            counts = self.moving.adjust_counts(end_ns, counts)
+        return self._count_pane(counts, sketch.moments, start_ns, end_ns)
 
     def apply_settings(self, settings: ModelWindowSettings) -> bool:
         """Applies other settings to the stream; returns whether it gets another reference by that."""
@@ -137,14 +161,9 @@ class StreamWindows:
         if self.moving is not None and self.learned.reference is not None:
             self.moving.find_reference(end_ns, self.learned.reference.bins)
 
-    def restore_pane(self, pane: PaneCounts) -> None:
-        """Adds a stored pane to the rolling window, if its counts are over the present bins."""
-        if self._has_bins_of(pane):
-            self.rolling.add(pane)
-
     def restore_hour(self, hour: int, counts: PaneCounts) -> None:
         """Adds a stored hour to the moving reference, if its counts are over the present bins."""
-        if self.moving is not None and self._has_bins_of(counts):
+        if self.moving is not None and self.has_bins(counts.generation, counts.counts.size):
             self.moving.hours[hour] = counts
 
     def summary(self) -> StreamSummary:
@@ -154,8 +173,8 @@ class StreamWindows:
             learn=self.learned.settings.learn,
             sketch=self.learned.state.sketch,
             reference=self.reference,
-            current=self.rolling.counts,
-            current_mean=self.rolling.mean,
+            current=self.rolling_counts,
+            current_mean=self.rolling_mean,
             fault=self.fault,
         )
 
@@ -165,58 +184,105 @@ class StreamWindows:
         reference = self.learned.reference
         return reference is None or reference.origin == "learned"
 
-    def _has_bins_of(self, pane: PaneCounts) -> bool:
-        """Returns whether counts are over the present bins, as reference and settings may have changed since."""
+    def has_bins(self, generation: int, size: int) -> bool:
+        """Returns whether stored counts are over the present bins, as reference and settings may have changed since."""
         reference = self.learned.reference
-        has_same_size = reference is not None and pane.counts.size == reference.bins.count
-        return has_same_size and pane.generation == self.learned.state.generation
+        return reference is not None and size == reference.bins.count and generation == self.learned.state.generation
 
     def _clear(self) -> None:
         """Removes all counts, as the stream has other bins now."""
-        self.rolling.clear()
+        self.rolling.clear(self.key.stream)
         if self.moving is not None:
             self.moving.clear()
 
-    def _count_pane(self, sketch: StreamSketch, moments: Moments, start_ns: int, end_ns: int) -> PaneCounts:
+    def _count_pane(self, counts: Counts, moments: Moments, start_ns: int, end_ns: int) -> PaneCounts:
         return PaneCounts(
             start_ns=start_ns,
             end_ns=end_ns,
             generation=self.learned.state.generation,
-            counts=self._count(sketch),
+            counts=counts,
             number_count=moments.count,
             exact_sum=moments.exact_sum,
         )
 
-    def _count(self, sketch: StreamSketch) -> Counts:
-        return self.learned.binning.count(sketch) if self.learned.binning is not None else _NO_COUNTS
-
-    def _window(
+    def build_window(
         self,
-        moments: Moments,
+        pane: StreamPane,
         counts: Counts,
         start_ns: int,
         end_ns: int,
         exemplars: tuple[str, ...],
         absence: StreamAbsence | None,
-        *,
-        learned: int | None = None,
     ) -> StreamWindow:
-        is_learning = learned is not None
+        """Builds the window of a closed pane, after its counts were added to the rolling window."""
+        is_learning = pane.learned is not None
         return StreamWindow(
             stream=self.key,
             start_ns=start_ns,
             end_ns=end_ns,
             reference=None if is_learning else self.reference,
-            learned=learned or 0,
+            learned=pane.learned or 0,
             pane=counts,
-            pane_mean=moments.mean,
-            rolling=_NO_COUNTS if is_learning else self.rolling.counts,
-            rolling_start_ns=start_ns if is_learning else self.rolling.start_ns(start_ns),
-            rolling_mean=float("nan") if is_learning else self.rolling.mean,
+            pane_mean=pane.sketch.moments.mean,
+            rolling=_NO_COUNTS if is_learning else self.rolling_counts,
+            rolling_start_ns=start_ns if is_learning else self.rolling_start_ns(start_ns),
+            rolling_mean=float("nan") if is_learning else self.rolling_mean,
             exemplars=exemplars,
             absence=absence,
             calibration=self.learned.settings.calibration if self.key.stream == semconv.STREAM_CONFIDENCE else None,
         )
+
+
+def count_panes(panes: Sequence[StreamPane], *, start_ns: int, end_ns: int) -> list[Counts | None]:
+    """Counts the values of panes over the bins of their streams; None where the stream has none or that failed.
+
+    It is what `Binning.count` returns; those of exponential histograms are counted together.
+    """
+    results: list[Counts | None] = [None] * len(panes)
+    numeric: dict[int, tuple[NumberBins, StreamSketch]] = {}
+    for position, (stream, sketch, total, learned, _) in enumerate(panes):
+        binning = stream.learned.binning
+        if learned is not None or binning is None:
+            continue
+        if total and isinstance(binning, NumberBins) and binning.is_exponential(sketch):
+            numeric[position] = binning, sketch
+            continue
+        with guard("window"):
+            results[position] = binning.count(sketch)
+    for position, counts in zip(numeric, count_exponential([*numeric.values()]), strict=True):
+        results[position] = counts
+    for position, pane in enumerate(panes):
+        counted = results[position]
+        if counted is not None and pane.stream.moving is not None:
+            with guard("window"):
+                results[position] = pane.stream.adjust_counts(pane, counted, start_ns, end_ns)
+    return results
+
+
+def build_table(panes: Iterable[StreamPane], counts: Iterable[Counts | None], order: Iterable[str]) -> PaneTable:
+    """Builds the table of the counts of those streams that have values in a pane and are judged.
+
+    Args:
+        panes: Of the streams.
+        counts: Their counts; None of one that is not judged.
+        order: The names of all streams in the order of the table.
+    """
+    counted = {
+        pane.stream.key.stream: (pane, count)
+        for pane, count in zip(panes, counts, strict=True)
+        if count is not None and pane.total
+    }
+    entries = [(name, *counted[name]) for name in order if name in counted]
+    moments = [pane.sketch.moments for _, pane, _ in entries]
+    generations = tuple(pane.stream.learned.state.generation for _, pane, _ in entries)
+    return PaneTable(
+        layout=PaneLayout(
+            tuple(name for name, _, _ in entries), generations, tuple(count.size for _, _, count in entries)
+        ),
+        counts=np.concatenate([_NO_COUNTS, *(count for _, _, count in entries)]),
+        number_counts=[moment.count for moment in moments],
+        sums=[moment.exact_sum for moment in moments],
+    )
 
 
 def find_text_fault(reference: StreamSketch, pane: StreamSketch, *, is_learned: bool) -> str:

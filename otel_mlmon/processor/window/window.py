@@ -1,28 +1,30 @@
-"""Defines what this step hands on, `StreamWindow`: the counts of one stream in one closed pane, and its reference.
-
-A rolling window is a running sum over closed panes, from which old panes are subtracted.
-"""
+"""Defines what this step hands on, `StreamWindow`: the counts of one stream in one closed pane, and its reference."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal, NamedTuple, TypeVar
+from itertools import accumulate
+from operator import add
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
 from otel_mlmon.processor.window.progress import StreamAbsence
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.design_effect import DesignEffect
-from otel_mlmon.sketch.moments import ExactSum, Moments
+from otel_mlmon.sketch.moments import ExactSum
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts, ModelKey
 
 ReferenceOrigin = Literal["learned", "file", "model", "budget", "rolling", "hour_of_week"]
 """Source of a reference: the first predictions, the operator's file, the model's own metadata, an allowance (of
 latency and errors), the panes of a time that moves, or those of the same hour in the weeks before."""
+
+SHORT_PANES: Final = 6
+"""The panes that rates, latency percentiles and error ratios are read from."""
 
 
 class StreamKey(NamedTuple):
@@ -145,6 +147,69 @@ class PaneCounts(NamedTuple):
         )
 
 
+class PaneLayout(NamedTuple):
+    """The streams of a table of counts, and the bins that they are counted over."""
+
+    names: tuple[str, ...] = ()
+    generations: tuple[int, ...] = ()
+    """Generations of their bins; counts of different generations do not add up."""
+    sizes: tuple[int, ...] = ()
+    """The number of bins of each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PaneTable:
+    """The counts of several streams in one interval of time, one stream after the other in one array."""
+
+    layout: PaneLayout
+    counts: Counts
+    """Shape (K₁ + K₂ + …,)."""
+    number_counts: Sequence[int]
+    """By stream, how many of its values are numbers."""
+    sums: Sequence[int]
+    """By stream, the exact sum of the numbers, in units of 2^-1074."""
+
+    @classmethod
+    def build(cls, streams: Mapping[str, PaneCounts]) -> PaneTable:
+        """Builds a table of the counts of streams, in their order."""
+        parts = streams.values()
+        sizes = tuple(part.counts.size for part in parts)
+        return cls(
+            layout=PaneLayout(tuple(streams), tuple(part.generation for part in parts), sizes),
+            counts=np.concatenate([part.counts for part in parts]) if parts else np.zeros(0, dtype=np.int64),
+            number_counts=[part.number_count for part in parts],
+            sums=[part.exact_sum for part in parts],
+        )
+
+    def split(self, start_ns: int, end_ns: int) -> dict[str, PaneCounts]:
+        """Returns the counts of each stream, for an interval of time."""
+        names, generations, sizes = self.layout
+        ends = accumulate(sizes)
+        columns = zip(names, generations, sizes, ends, self.number_counts, self.sums, strict=True)
+        return {
+            name: PaneCounts(start_ns, end_ns, generation, self.counts[end - size : end], number_count, ExactSum(units))
+            for name, generation, size, end, number_count, units in columns
+        }
+
+    def merge(self, other: PaneTable) -> PaneTable:
+        """Adds the counts of another interval; of streams with different bins the later ones stay."""
+        if self.layout == other.layout:
+            return PaneTable(
+                layout=self.layout,
+                counts=self.counts + other.counts,
+                number_counts=list(map(add, self.number_counts, other.number_counts)),
+                sums=list(map(add, self.sums, other.sums)),
+            )
+        streams = self.split(0, 0)
+        for name, counts in other.split(0, 0).items():
+            present = streams.get(name)
+            if present is None or counts.generation > present.generation:
+                streams[name] = counts
+            elif counts.generation == present.generation and counts.counts.size == present.counts.size:
+                streams[name] = present.merge(counts)
+        return PaneTable.build(streams)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPane:
     """The counts of all streams of one model version in one closed pane."""
@@ -156,32 +221,22 @@ class ModelPane:
     """Seconds, failed calls included."""
     failed: int
     """Calls that failed."""
-    streams: Mapping[str, PaneCounts]
-    """Counts by stream, for the streams that have a reference."""
+    streams: PaneTable
+    """Counts of the streams that have a reference and values."""
 
     def merge(self, other: ModelPane) -> ModelPane:
         """Adds the counts of another pane, or late ones of this pane; of different bins the later ones stay."""
-        streams = dict(self.streams)
-        for name, counts in other.streams.items():
-            present = streams.get(name)
-            if present is None or counts.generation > present.generation:
-                streams[name] = counts
-            elif counts.generation == present.generation and counts.counts.size == present.counts.size:
-                streams[name] = present.merge(counts)
         return ModelPane(
             model=self.model,
             start_ns=min(self.start_ns, other.start_ns),
             end_ns=max(self.end_ns, other.end_ns),
             duration=self.duration.merge(other.duration),
             failed=self.failed + other.failed,
-            streams=streams,
+            streams=self.streams.merge(other.streams),
         )
 
 
-AnyPane = TypeVar("AnyPane", PaneCounts, ModelPane)
-
-
-def add_pane(panes: deque[AnyPane], pane: AnyPane) -> None:
+def add_pane(panes: deque[ModelPane], pane: ModelPane) -> None:
     """Adds a model's pane to others in the order of time, or merges it with the one of the same time."""
     index = len(panes)
     while index and panes[index - 1].end_ns > pane.end_ns:
@@ -190,57 +245,6 @@ def add_pane(panes: deque[AnyPane], pane: AnyPane) -> None:
         panes[index - 1] = panes[index - 1].merge(pane)
     else:
         panes.insert(index, pane)
-
-
-@dataclass(slots=True)
-class RollingWindow:
-    """The counts of one stream in the panes of the rolling window.
-
-    Memory: 8 K bytes and about 300 more a pane.
-    """
-
-    length_ns: int
-    """Length of the window: panes that end this long before the newest, or earlier, are removed."""
-    panes: deque[PaneCounts] = field(default_factory=deque)
-    counts: Counts = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """Shape (K,), or (0,) before the first pane."""
-    _number_count: int = 0
-    _sum: ExactSum = field(default_factory=ExactSum)
-
-    def clear(self) -> None:
-        """Removes all panes, as their bins are no longer those of the reference."""
-        self.panes.clear()
-        self.counts = np.zeros(0, dtype=np.int64)
-        self._number_count, self._sum = 0, ExactSum()
-
-    def add(self, pane: PaneCounts) -> None:
-        """Adds a pane, or late counts of one; all panes have the same bins until `clear`."""
-        add_pane(self.panes, pane)
-        self.counts = self.counts + pane.counts if self.counts.size else pane.counts
-        self._number_count += pane.number_count
-        self._sum += pane.exact_sum
-
-    def evict(self, now_ns: int) -> None:
-        """Removes the panes that are older than the rolling window is long."""
-        while self.panes and self.panes[0].end_ns <= now_ns - self.length_ns:
-            pane = self.panes.popleft()
-            self.counts = self.counts - pane.counts
-            self._number_count -= pane.number_count
-            self._sum -= pane.exact_sum
-
-    @property
-    def total(self) -> int:
-        """The number of values in the rolling window."""
-        return int(self.counts.sum())
-
-    @property
-    def mean(self) -> float:
-        """The mean of the numbers in the rolling window; NaN without any."""
-        return Moments(count=self._number_count, exact_sum=self._sum).mean
-
-    def start_ns(self, default_ns: int) -> int:
-        """Returns the start of the oldest pane, or `default_ns` if there is none."""
-        return self.panes[0].start_ns if self.panes else default_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,7 +261,7 @@ class WindowSettings:
     """How long after its end a closed pane takes late points into its counts."""
     rolling_s: float = 3600.0
     """Length of the window that is reported; `pane_s` or above."""
-    short_panes: int = 6
+    short_panes: int = SHORT_PANES
     """Panes that latency percentiles, throughput and error ratio are read from; 1 or above."""
     stale_after_s: float = 86_400.0
     """A series without points for this long is removed."""

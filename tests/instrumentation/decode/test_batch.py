@@ -46,7 +46,7 @@ def runs_of_calls(draw: st.DrawFn) -> list[CallTuple]:
     return found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)  # each is up to a thousand calls
 @given(runs_of_calls(), st.integers(1, 4 * PIECE_CALLS))
 def test_every_call_is_in_the_batch_of_its_plan_as_it_came_or_suppressed(calls: list[CallTuple], limit: int) -> None:
     ring = CallQueue(

@@ -158,6 +158,11 @@ def test_graph_names_that_say_something(graph: str) -> None:
         ("a\n", ()),
         (" [not a list", ()),
         ("a , b ", ("a", "b")),
+        (" {0: 'a', 1: 'b'}", ("a", "b")),
+        ("('a', 'b')", ("a", "b")),
+        ("'a', \"b\"", ("a", "b")),
+        ("u'a', 'b'", ("a", "b")),
+        ("1, 2", ("1", "2")),
     ],
 )
 def test_texts_of_class_names(text: str, names: tuple[str, ...]) -> None:

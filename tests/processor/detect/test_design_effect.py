@@ -45,7 +45,7 @@ class DesignEffect:
     @classmethod
     def from_state(cls, shares: NDArray[np.float64], state: DesignEffectState) -> DesignEffect:
         effect = cls(shares)
-        effect.all.restore(0, shares, state)
+        effect.all.restore([0], shares[None], [state])
         return effect
 
 
@@ -293,7 +293,7 @@ def test_a_prior_may_be_raised_before_the_first_item_only() -> None:
     assert (effects.estimate[0], effects.divisor[0]) == (6.0, 6.0)
     state = effects.state(0)
     effects.start(0, shares)
-    effects.restore(0, shares, state)
+    effects.restore([0], shares[None], [state])
     assert (effects.estimate[0], bool(effects.is_calibrated[0])) == (6.0, True)
     effects.add(np.array([0]), np.array([[50.0, 50.0]]), np.array([100.0]))
     effects.raise_prior(0, 60.0)

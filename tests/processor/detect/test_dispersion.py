@@ -50,7 +50,7 @@ def test_the_trimmed_mean_by_hand() -> None:
     differences[0, -8:] = [1, 2, 3, 4, 100, 5, 6, 7]
     differences[1, -9:] = [9, 8, 7, 6, 5, 4, 3, 2, 1]
     counts = np.array([8, 9])
-    divisors = np.array([compute_trimmed_divisors(2.7)[count] for count in counts])
+    divisors = compute_trimmed_divisors(np.array([2.7, 2.7]), counts)
     assert divisors[0] == pytest.approx(7 * compute_trimmed_chi_squared_mean(2.7, np.array([(7 + 1 / 3) / 8]))[0])
     assert divisors[1] == pytest.approx(7 * compute_trimmed_chi_squared_mean(2.7, np.array([(7 + 1 / 3) / 9]))[0])
     assert compute_trimmed_means(differences, counts, divisors) == pytest.approx([28 / divisors[0], 28 / divisors[1]])

@@ -168,7 +168,7 @@ def test_another_policy_starts_anew(policy: DetectionPolicy, reference: Referenc
     """Also where the bins are others of the same values, which keep their evidence otherwise."""
     former, bench = Bench(), Bench(policies={LABELS: policy})
     former.feed(SHARES, 20)
-    bench.evaluator.restore(LABELS, former.evaluator.state(LABELS))
+    bench.evaluator.restore({LABELS: former.evaluator.state(LABELS)})
     score = bench.score(window(np.array([4, 3, 2, 1]), reference=reference))
     assert (score.state, score.is_calibrating) == ("learning", True)
 
@@ -177,7 +177,7 @@ def test_restored_is_uninterrupted() -> None:
     uninterrupted, former, bench = Bench(), Bench(), Bench()
     uninterrupted.feed(SHARES, 20)
     former.feed(SHARES, 20)
-    bench.evaluator.restore(LABELS, decode_record(encode_record(former.evaluator.state(LABELS)), StreamState))
+    bench.evaluator.restore({LABELS: decode_record(encode_record(former.evaluator.state(LABELS)), StreamState)})
     assert bench.feed(MOVED, 10, start=20) == uninterrupted.feed(MOVED, 10, start=20)
     assert plain(bench.evaluator.state(LABELS)) == plain(uninterrupted.evaluator.state(LABELS))
 
@@ -187,7 +187,7 @@ def test_what_is_restored_takes_the_place_of_what_was_there() -> None:
     bench.feed(SHARES, 20)
     calibrated = bench.evaluator.state(LABELS)
     bench.feed(MOVED, 10, start=20)
-    bench.evaluator.restore(LABELS, calibrated)
+    bench.evaluator.restore({LABELS: calibrated})
     assert plain(bench.evaluator.state(LABELS)) == plain(calibrated)
     bench.feed(SHARES, 1, stream=OTHER)
     assert bench.evaluator._banks[4, "both"]._row_count == 2
@@ -360,7 +360,7 @@ def test_other_bins_of_the_same_values_keep_the_evidence(coarser: list[int]) -> 
     drifted = bench.score(window(pane, reference=rebinned, end=210))
     assert (drifted.state, drifted.design_effect, drifted.since_ns) == ("drift", former.design_effect, 200)
     restored = Bench()
-    restored.evaluator.restore(LABELS, bench.evaluator.state(LABELS))
+    restored.evaluator.restore({LABELS: bench.evaluator.state(LABELS)})
     again = [one.score(window(pane, reference=rebinned, end=220)) for one in (bench, restored)]
     assert again[0] == again[1]
     assert again[0].log10_evidence > drifted.log10_evidence - 1e-9

@@ -14,10 +14,10 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_mlmon.errors import MalformedError, OverloadedError, StoreError, UnavailableError
-from otel_mlmon.processor.receive.admission import MAX_PENDING_REQUESTS, RequestAdmission
+from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.codec import CODECS
 from otel_mlmon.processor.receive.data_point import ModelLoaded, Rejections, TelemetryItem
-from otel_mlmon.processor.receive.load import REQUEST_BYTES, WorkTimeMeter
+from otel_mlmon.processor.receive.load import MAX_PENDING_REQUESTS, REQUEST_BYTES, WorkTimeMeter
 from otel_mlmon.processor.receive.outcomes import ExportResult, ReceivedCounts
 from otel_mlmon.types import ModelKey
 from tests.support.otlp_requests import counter, histogram, predictions, request
@@ -34,7 +34,7 @@ class Store:
         self.items: list[TelemetryItem] = []
         self.open: list[Future[Rejections]] = []
 
-    def deliver(self, items: tuple[TelemetryItem, ...]) -> Future[Rejections]:
+    def deliver(self, items: tuple[TelemetryItem, ...], _: float) -> Future[Rejections]:
         done: Future[Rejections] = Future()
         fault = self.faults.pop(0) if self.faults else None
         self.items += items if fault is None else ()
@@ -245,11 +245,41 @@ def test_a_request_whose_turn_to_be_parsed_did_not_come_in_time_is_refused() -> 
     now_s = 1.9
     assert admission.consume_request("metrics", GOOD, place=on_time).result(0) == ExportResult()
     now_s = 2.1
-    with pytest.raises(OverloadedError, match="could not begin with it within 2 s") as refusal:
+    with pytest.raises(OverloadedError, match=r"could not begin with it within 2 s\. Send the request") as refusal:
         admission.consume_request("metrics", GOOD, place=late)
     assert refusal.value.retry_after_s == 1.0
     counts = admission.read_counts
     assert (counts.accepted, dict(counts.unread_requests), admission.pending_bytes) == (3, {"queue": 1}, 0)
+
+
+def test_what_comes_next_has_the_time_that_a_request_has_left_however_long_decoding_takes() -> None:
+    now_s, allowed_s = 0.0, []
+
+    def deliver(items: tuple[TelemetryItem, ...], max_wait_s: float) -> Future[Rejections]:
+        allowed_s.append(max_wait_s)
+        return Store().deliver(items, max_wait_s)
+
+    admission = RequestAdmission(deliver, clock=lambda: now_s)
+    admission.consume_request("metrics", GOOD, place=admission.admit_request(len(GOOD), waited_s=0.5))
+    place = admission.admit_request(len(GOOD), waited_s=0.5)
+    now_s = 1.0
+    admission.consume_request("metrics", GOOD, place=place)
+    assert allowed_s == [3.5, 2.5]
+
+
+def test_a_request_that_will_not_find_room_is_refused_before_it_is_read() -> None:
+    store, clock = Store(is_slow=True), Clock()
+    admission = RequestAdmission(store.deliver, clock=clock)
+    admission.check_room(waited_s=60.0)  # no other is there
+    admission.consume_request("metrics", GOOD)
+    admission.check_room(waited_s=3.0)
+    with pytest.raises(OverloadedError):
+        admission.check_room(waited_s=4.1)
+    clock.now_s = 2.5
+    with pytest.raises(OverloadedError):
+        admission.check_room(waited_s=0.0)
+    assert dict(admission.read_counts.unread_requests) == {"queue": 2}
+    assert dict(admission.read_counts.unread_bytes) == {"queue": 0}
 
 
 def test_however_small_requests_are_their_number_is_bounded() -> None:
@@ -306,7 +336,7 @@ def test_malformed_requests_are_logged_once_a_minute_since_their_senders_drop_th
 
 @pytest.mark.guarded
 def test_json_that_fails_twice_is_put_aside_as_json(tmp_path: Path) -> None:
-    def broken(_: tuple[TelemetryItem, ...]) -> Future[Rejections]:
+    def broken(_: tuple[TelemetryItem, ...], __: float) -> Future[Rejections]:
         raise RuntimeError
 
     text = json_format.MessageToJson(predictions(), use_integers_for_enums=True).encode()
@@ -325,7 +355,7 @@ def test_a_request_above_the_bound_is_taken_when_it_is_alone() -> None:
 
 
 def test_what_comes_next_may_turn_a_request_away() -> None:
-    def full(items: tuple[TelemetryItem, ...]) -> Future[Rejections]:
+    def full(items: tuple[TelemetryItem, ...], _: float) -> Future[Rejections]:
         raise OverloadedError("queue is full", retry_after_s=3.0)
 
     for admission in (
@@ -395,7 +425,7 @@ def test_the_last_failures_are_remembered_and_older_ones_are_not() -> None:
     def body(number: int) -> bytes:
         return bytes(predictions(count=number).SerializeToString())
 
-    def broken(_: tuple[TelemetryItem, ...]) -> Future[Rejections]:
+    def broken(_: tuple[TelemetryItem, ...], __: float) -> Future[Rejections]:
         raise RuntimeError
 
     admission = RequestAdmission(broken)
@@ -419,7 +449,7 @@ def test_a_dead_letter_that_cannot_be_written_is_still_counted(tmp_path: Path) -
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
 
-    def broken(items: tuple[TelemetryItem, ...]) -> Future[Rejections]:
+    def broken(items: tuple[TelemetryItem, ...], _: float) -> Future[Rejections]:
         raise RuntimeError
 
     admission = RequestAdmission(broken, dead_letters=in_the_way)
@@ -463,7 +493,7 @@ def test_many_threads_lose_no_count() -> None:
     lock = threading.Lock()
     batch_sizes: list[int] = []
 
-    def deliver(items: tuple[TelemetryItem, ...]) -> Future[Rejections]:
+    def deliver(items: tuple[TelemetryItem, ...], _: float) -> Future[Rejections]:
         with lock:
             batch_sizes.append(len(items))
         done: Future[Rejections] = Future()
@@ -508,7 +538,7 @@ def test_a_loaded_model_without_a_name_is_rejected_with_the_reason() -> None:
 
 @pytest.mark.guarded
 def test_logs_that_fail_twice_are_put_aside_as_logs(tmp_path: Path) -> None:
-    def broken(received: tuple[TelemetryItem, ...]) -> Future[Rejections]:
+    def broken(received: tuple[TelemetryItem, ...], _: float) -> Future[Rejections]:
         raise RuntimeError("ours")
 
     admission = RequestAdmission(broken, dead_letters=tmp_path)
@@ -520,7 +550,7 @@ def test_logs_that_fail_twice_are_put_aside_as_logs(tmp_path: Path) -> None:
 
 
 def test_what_the_next_step_did_not_count_is_in_the_answer_and_not_accepted() -> None:
-    def deliver(_: tuple[TelemetryItem, ...]) -> Future[Rejections]:
+    def deliver(_: tuple[TelemetryItem, ...], __: float) -> Future[Rejections]:
         answered: Future[Rejections] = Future()
         answered.set_result({"late": 2})
         return answered

@@ -436,7 +436,18 @@ def test_at_most_four_trace_ids_are_kept() -> None:
             point.exemplars.add(trace_id=trace_id)
 
     point = only(decode_metrics(request("ml.input.samples", "sum", fill)))
-    assert point.exemplars == ("01" * 16, "02" * 16, "03" * 16, "04" * 16)
+    assert point.exemplars == tuple((f"0{digit}" * 16, 0.0) for digit in (1, 2, 3, 4))
+
+
+def test_the_trace_ids_of_the_largest_values_are_kept() -> None:
+    def fill(point: Any) -> None:
+        point.as_int = 1
+        for number, value in enumerate((0.1, 0.5, math.nan, math.inf, -1.0, 0.3, 0.2)):
+            point.exemplars.add(trace_id=bytes([number + 1]) * 16, as_double=value)
+        point.exemplars.add(trace_id=b"\1" * 16, as_double=0.4)
+
+    point = only(decode_metrics(request("ml.input.samples", "sum", fill)))
+    assert point.exemplars == (("02" * 16, 0.5), ("01" * 16, 0.4), ("06" * 16, 0.3), ("07" * 16, 0.2))
 
 
 def test_every_kind_of_attribute_value_is_accepted() -> None:

@@ -64,7 +64,13 @@ POINTS = st.fixed_dictionaries(
         "extremes": st.sampled_from([(None, None), (0.5, 2.0), (2.0, 0.5), (float("nan"), 1.0)]),
         "flags": st.sampled_from([0, 0, 0, 1]),
         "value": st.sampled_from([None, 0, 3, -1, 2.0, 2.5, float("nan")]),
-        "exemplars": st.lists(st.sampled_from([b"", bytes(16), b"\1" * 16, b"\2" * 16]), max_size=3),
+        "exemplars": st.lists(
+            st.tuples(
+                st.sampled_from([b"", bytes(16), b"\1" * 16, b"\2" * 16]),
+                st.sampled_from([0.0, 0.5, 2.0, -1.0, float("nan"), float("inf")]),
+            ),
+            max_size=3,
+        ),
     }
 )
 KINDS = st.sampled_from(["sum", "histogram", "exponential_histogram", "gauge", "summary"])
@@ -102,8 +108,8 @@ def add_point(data: Any, kind: str, fields: dict[str, Any]) -> None:
     point.flags = fields["flags"]
     if kind == "summary":
         return
-    for trace_id in fields["exemplars"]:
-        point.exemplars.add(trace_id=trace_id)
+    for trace_id, value in fields["exemplars"]:
+        point.exemplars.add(trace_id=trace_id, as_double=value)
     if kind in ("sum", "gauge"):
         if isinstance(fields["value"], int):
             point.as_int = fields["value"]

@@ -38,7 +38,7 @@ from tests.support.certificates import make_certificate
 from tests.support.otlp_requests import counter, predictions, request
 from tests.support.processes import until
 
-Deliver = Callable[[tuple[TelemetryItem, ...]], "Future[Rejections]"]
+Deliver = Callable[[tuple[TelemetryItem, ...], float], "Future[Rejections]"]
 
 
 class Store:
@@ -47,7 +47,7 @@ class Store:
         self.items: list[DataPoint] = []
         self.arrivals_s: list[float] = []
 
-    def deliver(self, items: tuple[TelemetryItem, ...]) -> Future[Rejections]:
+    def deliver(self, items: tuple[TelemetryItem, ...], _: float) -> Future[Rejections]:
         self.arrivals_s.append(time.monotonic())
         done: Future[Rejections] = Future()
         if self.faults:
@@ -160,9 +160,54 @@ def test_a_fault_of_ours_is_unavailable_and_never_internal(serve: Callable[..., 
 
 
 def test_what_is_not_safe_in_time_is_unavailable(serve: Callable[..., str]) -> None:
-    error = refusal(serve(lambda _: Future(), answer_timeout_s=0.05), predictions())
+    error = refusal(serve(lambda *_: Future(), answer_timeout_s=0.05), predictions())
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert delays_s(error) == (1.0, 1.0)
+
+
+def test_where_others_wait_the_answer_comes_before_the_sender_has_gone(serve: Callable[..., str]) -> None:
+    now_s = 0.0
+
+    def deliver(_: tuple[TelemetryItem, ...], max_wait_s: float) -> Future[Rejections]:
+        nonlocal now_s
+        now_s += 5.0
+        return Future()
+
+    admission = RequestAdmission(deliver, clock=lambda: now_s)
+    admission.admit_request(10)
+    error = refusal(serve(deliver, admission=admission, answer_timeout_s=3600.0), predictions())
+    assert (error.code(), error.details()) == (
+        grpc.StatusCode.UNAVAILABLE,
+        "The points were not stored in time; send the request again.",
+    )
+    assert delays_s(error) == (1.0, 1.0)
+
+
+def test_above_the_limit_of_calls_each_is_refused_with_a_delay_and_counted(serve: Callable[..., str]) -> None:
+    store = Store()
+    admission = RequestAdmission(store.deliver)
+    address = serve(store.deliver, admission=admission, max_calls=2)
+    with unfinished_calls(address, 2):
+        errors = [until(lambda: try_export(address)) for _ in range(5)]
+        for error in errors:
+            assert (error.code(), error.details()) == (
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "2 calls are in progress. Send the request again later.",
+            )
+            assert delays_s(error) == (1.0, 1.0)
+        assert dict(admission.read_counts.unread_requests) == {"queue": 5}
+    until(lambda: try_export(address) is None)
+
+
+def test_while_too_much_waits_a_call_is_refused_before_its_body(serve: Callable[..., str]) -> None:
+    now_s = 0.0
+    admission = RequestAdmission(Store().deliver, clock=lambda: now_s)
+    admission.admit_request(10)
+    now_s = 3.0
+    with unfinished_calls(serve(None, admission=admission), 1) as (call,):
+        error = call.exception(timeout=30)
+        assert (error.code(), delays_s(error)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, (1.0, 1.0))
+    assert dict(admission.read_counts.unread_requests) == {"queue": 1}
 
 
 def test_the_sdks_exporter_waits_as_long_as_it_is_told(serve: Callable[..., str]) -> None:
@@ -229,7 +274,7 @@ def test_many_clients_at_once(serve: Callable[..., str]) -> None:
 def test_stopping_lets_a_request_in_progress_end() -> None:
     arrived, safe = threading.Event(), Future[Rejections]()
 
-    def deliver(_: tuple[TelemetryItem, ...]) -> Future[Rejections]:
+    def deliver(_: tuple[TelemetryItem, ...], __: float) -> Future[Rejections]:
         arrived.set()
         return safe
 

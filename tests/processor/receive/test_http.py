@@ -54,7 +54,7 @@ class Store:
         self.items: list[DataPoint] = []
         self.arrivals_s: list[float] = []
 
-    def deliver(self, items: tuple[TelemetryItem, ...]) -> Future[Rejections]:
+    def deliver(self, items: tuple[TelemetryItem, ...], _: float) -> Future[Rejections]:
         self.arrivals_s.append(time.monotonic())
         done: Future[Rejections] = Future()
         if self.faults:
@@ -319,7 +319,7 @@ def test_a_fault_of_the_receiver_itself_is_unavailable_too(serve: Callable[..., 
     class Broken(RequestAdmission):
         """Fails in the worker's thread, outside its own guards."""
 
-        def consume(self, signal: Any, body: bytes, **options: Any) -> Any:
+        def consume_request(self, signal: Any, body: bytes, **options: Any) -> Any:
             raise ZeroDivisionError
 
     assert answer(post(serve(None, admission=Broken(Store().deliver, retry_after_s=3.0)))) == {
@@ -332,13 +332,63 @@ def test_a_fault_of_the_receiver_itself_is_unavailable_too(serve: Callable[..., 
 
 
 def test_what_is_not_safe_in_time_is_unavailable(serve: Callable[..., str]) -> None:
-    assert answer(post(serve(lambda _: Future(), answer_timeout_s=0.05))) == {
+    assert answer(post(serve(lambda *_: Future(), answer_timeout_s=0.05))) == {
         "status": 503,
         "code": 14,
-        "message": "The points were not stored within 0.05 s; send the request again.",
+        "message": "The points were not stored in time; send the request again.",
         "delays_s": [1.0],
         "retry-after": "1",
     }
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_where_others_wait_the_answer_comes_before_the_sender_has_gone(serve: Callable[..., str]) -> None:
+    clock = Clock()
+
+    def deliver(_: tuple[TelemetryItem, ...], __: float) -> Future[Rejections]:
+        clock.now_s += 5.0
+        return Future()
+
+    admission = RequestAdmission(deliver, clock=clock)
+    other = admission.admit_request(10)
+    reply = answer(post(serve(deliver, admission=admission, answer_timeout_s=3600.0)))
+    assert (reply["status"], reply["message"]) == (503, "The points were not stored in time; send the request again.")
+    admission.release_request(other)
+    assert admission.pending_bytes > 0  # it goes on
+
+
+def test_what_no_worker_had_a_turn_for_is_given_up(serve: Callable[..., str]) -> None:
+    may_end = threading.Event()
+
+    def deliver(_: tuple[TelemetryItem, ...], __: float) -> Future[Rejections]:
+        assert may_end.wait(60)
+        return Store().deliver(_, __)
+
+    admission = RequestAdmission(deliver)
+    url = serve(deliver, admission=admission, workers=1, answer_timeout_s=0.2)
+    assert [answer(post(url))["status"] for _ in range(2)] == [503, 503]
+    counts = admission.read_counts
+    assert (dict(counts.unread_requests), counts.accepted) == ({"queue": 1}, 0)
+    may_end.set()
+    until(lambda: admission.pending_bytes == 0)
+    assert admission.read_counts.accepted == 2  # both points of the one that had begun
+
+
+def test_a_request_that_lay_unread_for_too_long_is_refused_where_others_wait(serve: Callable[..., str]) -> None:
+    admission = RequestAdmission(Store().deliver)
+    other = admission.admit_request(10)
+    with pytest.raises(OverloadedError, match="has more than 2 s of work before it") as refused:
+        admission.admit_request(10, waited_s=4.1)
+    assert refused.value.retry_after_s == 1.0
+    assert admission.remaining_s(admission.admit_request(10, waited_s=1.5)) < 3.1
+    admission.release_request(other)
 
 
 def test_bodies_in_arrival_are_bounded_together(serve: Callable[..., str]) -> None:
@@ -435,7 +485,7 @@ def test_many_clients_at_once(serve: Callable[..., str]) -> None:
 def test_stopping_lets_a_request_in_progress_end(capfd: pytest.CaptureFixture[str]) -> None:
     arrived, safe = threading.Event(), Future[Rejections]()
 
-    def deliver(_: tuple[TelemetryItem, ...]) -> Future[Rejections]:
+    def deliver(_: tuple[TelemetryItem, ...], __: float) -> Future[Rejections]:
         arrived.set()
         return safe
 

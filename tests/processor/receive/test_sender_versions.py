@@ -25,7 +25,7 @@ class Store:
     def __init__(self) -> None:
         self.items: list[TelemetryItem] = []
 
-    def deliver(self, items: tuple[TelemetryItem, ...]) -> Future[Rejections]:
+    def deliver(self, items: tuple[TelemetryItem, ...], _: float) -> Future[Rejections]:
         self.items += items
         done: Future[Rejections] = Future()
         done.set_result({})

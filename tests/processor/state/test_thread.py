@@ -248,6 +248,34 @@ def test_what_waited_for_longer_than_its_sender_is_refused_and_what_has_no_limit
     assert work.durable_items == [0, 2]
 
 
+@pytest.mark.parametrize(("commit_s", "applied"), [(0.5, [0, 1, 2]), (1.1, [0, 1]), (60.0, [0, 1])])
+def test_what_would_be_stored_too_late_is_refused_before_it_is(commit_s: float, applied: list[int]) -> None:
+    now_s = began_s = 100.0
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    class SlowLedger(Ledger):
+        def commit(self) -> None:
+            nonlocal now_s
+            if self._pending == [0]:
+                has_begun.set()
+                assert may_end.wait(DEADLINE_S)
+                now_s = began_s + commit_s
+            super().commit()
+
+    work = SlowLedger()
+    owner: StateThread[int, int] = StateThread(work, commit_interval_s=0.0, tick_s=0.01, clock=lambda: now_s)
+    pending = [owner.submit(0, max_wait_s=4.0)]
+    owner.start()
+    assert has_begun.wait(DEADLINE_S)
+    for item, waited_s in ((1, 1.9), (2, 2.1)):
+        now_s = began_s + commit_s - waited_s
+        pending.append(owner.submit(item, max_wait_s=4.0))
+    may_end.set()
+    assert owner.shutdown(DEADLINE_S)
+    assert work.durable_items == applied
+    assert [item for item, future in enumerate(pending) if future.exception(DEADLINE_S) is None] == applied
+
+
 def test_where_nothing_could_be_loaded_everything_is_refused_at_once() -> None:
     owner: StateThread[int, int] = StateThread(Ledger(open_fault=StoreError("locked")), commit_interval_s=0.0)
     queued = owner.submit(1)

@@ -462,12 +462,13 @@ def test_the_trace_ids_of_a_pane_are_the_four_smallest() -> None:
     assert window.exemplars == tuple(digit * 32 for digit in "1345")
 
 
-def test_the_trace_ids_of_failed_calls_are_of_failed_calls_alone() -> None:
+def test_the_trace_ids_are_of_failed_calls_or_of_slow_ones_alone() -> None:
     bench = Bench()
-    bench.add(point(semconv.DURATION.name, durations(0.1), at_s=5, exemplars=("1" * 32,)))
-    bench.add(point(semconv.DURATION.name, durations(0.2), at_s=5, key="ValueError", exemplars=("2" * 32,)))
+    for digit, (duration_s, error) in enumerate(((0.1, ""), (0.1, "ValueError"), (0.3, ""), (0.3, "ValueError"))):
+        traced = {"exemplars": (f"{digit}" * 32,), "exemplar_value": duration_s, "series": f"{digit}"}
+        bench.add(point(semconv.DURATION.name, durations(duration_s), at_s=5, key=error, **traced))  # type: ignore[arg-type]
     windows = {window.stream.stream: window.exemplars for window in bench.flush()}
-    assert windows == {"errors": ("2" * 32,), "latency": ("1" * 32, "2" * 32)}
+    assert windows == {"errors": ("1" * 32, "3" * 32), "latency": ("2" * 32, "3" * 32)}
 
 
 def test_panes_that_nobody_saves_are_dropped_with_their_rolling_window() -> None:

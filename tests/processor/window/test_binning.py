@@ -13,6 +13,7 @@ from otel_mlmon.processor.window.binning import (
     NumberBins,
     ThresholdBins,
     choose_quantile_bins,
+    count_exponential,
     name_bins_by_range,
 )
 from otel_mlmon.semconv import MISSING, OTHER
@@ -176,3 +177,24 @@ def test_names_have_as_many_digits_as_they_need() -> None:
     assert name_bins_by_range((0.0, 0.0, 1.0)) == ("≤ 0", "0", "0 … 1", "> 1")
     assert name_bins_by_range(()) == ("any value",)
     assert name_bins_by_range((math.inf,)) == ("≤ inf", "> inf")
+
+
+NUMBERS = st.lists(st.floats(-1e9, 1e9, allow_subnormal=False) | st.just(0.0), min_size=1, max_size=40)
+
+
+@given(
+    streams=st.lists(st.tuples(NUMBERS, NUMBERS, st.integers(0, 6), st.integers(0, 9), st.booleans()), max_size=6),
+)
+def test_many_streams_counted_together_are_each_counted_as_alone(
+    streams: list[tuple[list[float], list[float], int, int, bool]],
+) -> None:
+    pairs = []
+    for reference, values, steps, missing, has_missing in streams:
+        histogram = ExponentialHistogram.from_values(np.array(reference))
+        coarse = histogram.at_scale(max(histogram.scale - steps, -10))
+        sketch = StreamSketch(exponential=ExponentialHistogram.from_values(np.array(values)), missing=missing)
+        binning = choose_quantile_bins(StreamSketch(exponential=coarse), grid=None, has_missing=has_missing)
+        if binning.is_exponential(sketch):
+            pairs.append((binning, sketch))
+    alone = [binning.count(sketch).tolist() for binning, sketch in pairs]
+    assert [counts.tolist() for counts in count_exponential(pairs)] == alone

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from otel_mlmon.processor.receive.data_point import TraceExemplar
 from otel_mlmon.processor.state.repository import decode_record, encode_record
 from otel_mlmon.processor.window.packing import (
     PackedValues,
@@ -27,6 +28,7 @@ from otel_mlmon.processor.window.series import CountedTimes, PendingPoint, Serie
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.table import PointValue
+from otel_mlmon.types import ModelKey
 from tests.support.observations import MODEL
 
 NUMBERS = st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), max_size=8).map(np.array)
@@ -42,7 +44,10 @@ VALUES = st.one_of(
 )
 TIMES = st.integers(0, 2**62)
 KEYS = st.tuples(TIMES, TIMES)
-POINTS = st.builds(PendingPoint, TIMES, TIMES, TIMES, VALUES, st.sampled_from([(), ("ab",)]), st.just(7))
+EXEMPLARS = st.lists(
+    st.builds(TraceExemplar, st.sampled_from(["ab", "cd"]), st.floats(min_value=0.0, allow_infinity=False)), max_size=2
+).map(tuple)
+POINTS = st.builds(PendingPoint, TIMES, TIMES, TIMES, VALUES, EXEMPLARS, st.just(7))
 STATES = st.builds(
     SeriesState,
     key=st.builds(SeriesKey, st.text(max_size=3), st.integers(-1, 3)),
@@ -72,6 +77,14 @@ def test_values_are_unpacked_as_they_were(values: list[PointValue]) -> None:
 def test_points_of_a_request_are_unpacked_as_they_were(entries: list[tuple[SeriesKey, Any, PendingPoint]]) -> None:
     record = decode_record(encode_record(pack_points(7, MODEL, entries)), PointsRecord)
     assert list(unpack_points(record)) == entries
+
+
+def test_a_trace_that_was_stored_without_its_value_is_of_no_slow_call() -> None:
+    point = PendingPoint(0, 0, 0, PointValue(counter=1), (TraceExemplar("ab", 0.5),), 7)
+    record = pack_points(7, ModelKey("m", "1", ""), [(SeriesKey("s", 0), (0, 0), point)])
+    assert record.exemplars == {0: ("ab:0.5",)}
+    ((_, _, unpacked),) = unpack_points(record._replace(exemplars={0: ("ab",)}))
+    assert unpacked.exemplars == (TraceExemplar("ab", 0.0),)
 
 
 @settings(deadline=None)

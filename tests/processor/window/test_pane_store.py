@@ -18,7 +18,7 @@ from otel_mlmon.processor.window.pane_store import (
     merge_panes,
     put_panes,
 )
-from otel_mlmon.processor.window.window import ModelPane, PaneCounts, WindowSettings
+from otel_mlmon.processor.window.window import ModelPane, PaneCounts, PaneTable, WindowSettings
 from otel_mlmon.sketch.moments import ExactSum
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from tests.support.observations import MODEL, SECOND
@@ -33,7 +33,12 @@ def pane(end_s: float, count: int = 1, *, generation: int = 0) -> ModelPane:
     start_ns = end_ns - 10 * SECOND
     counts = PaneCounts(start_ns, end_ns, generation, np.array([count, 0], dtype=np.int64), 0, ExactSum())
     return ModelPane(
-        model=MODEL, start_ns=start_ns, end_ns=end_ns, duration=StreamSketch(), failed=count, streams={"s": counts}
+        model=MODEL,
+        start_ns=start_ns,
+        end_ns=end_ns,
+        duration=StreamSketch(),
+        failed=count,
+        streams=PaneTable.build({"s": counts}),
     )
 
 
@@ -91,5 +96,5 @@ def test_panes_of_the_rolling_window_stay_as_they_are(tmp_path: Path) -> None:
 
 def test_of_counts_over_other_bins_the_later_stay() -> None:
     merged = pane(10, 3).merge(pane(10, 4, generation=1))
-    assert (merged.failed, merged.streams["s"].counts.tolist()) == (7, [4, 0])
-    assert pane(10, 4, generation=1).merge(pane(10, 3)).streams["s"].counts.tolist() == [4, 0]
+    assert (merged.failed, merged.streams.counts.tolist()) == (7, [4, 0])
+    assert pane(10, 4, generation=1).merge(pane(10, 3)).streams.counts.tolist() == [4, 0]

@@ -33,7 +33,9 @@ def observation(kind: int, size: int, at_s: float, model: ModelKey) -> DataPoint
     """One of the ways in which a writer counts; totals begin with the first point."""
     total: dict[str, Any] = {"since_s": 1.0, "is_cumulative": True}
     makers = (
-        lambda: label(size, at_s=at_s, label="abcd"[size % 4], model=model, exemplars=(f"{size:032x}",)),
+        lambda: label(
+            size, at_s=at_s, label="abcd"[size % 4], model=model, exemplars=(f"{size:032x}",), exemplar_value=0.1 * size
+        ),
         lambda: label(size + int(at_s), at_s=at_s, series=f"t{model.name}", model=model, **total),
         lambda: point(semconv.DURATION.name, durations(*[0.01 * size] * size), at_s=at_s, model=model),
         lambda: point(

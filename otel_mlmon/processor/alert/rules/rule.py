@@ -16,7 +16,16 @@ from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias, runtime_c
 
 from pydantic import Field
 
-from otel_mlmon.processor.alert.alert import CRITICAL_TOTAL_VARIATION, AlertCause, Severity, compute_critical_ratio
+from otel_mlmon import semconv, streams
+from otel_mlmon.processor.alert.alert import (
+    CRITICAL_TOTAL_VARIATION,
+    FREQUENT_SHARE,
+    MIN_LOST_COUNT,
+    AlertCause,
+    Severity,
+    compute_critical_ratio,
+    find_lost_class,
+)
 from otel_mlmon.processor.alert.cause import BUDGET_S, OnsetCounts, build_shift_cause, format_count, format_utc
 from otel_mlmon.processor.config.section import ConfigSection
 from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE
@@ -237,9 +246,20 @@ def is_stream_back(cause: AlertCause | None, window: StreamWindow) -> bool:
 
 
 def grade_drift_severity(causes: Iterable[AlertCause]) -> Severity:
-    """Returns the severity of drift: `critical` where a quarter or more of the distribution moved."""
-    is_critical = any(cause.value >= CRITICAL_TOTAL_VARIATION for cause in causes)
+    """Returns the severity of drift: `critical` where a quarter of a distribution moved, or a frequent class is gone.
+
+    A loss of a class, of any size, changes what the users of a model get: some of them never get their answer.
+    """
+    is_critical = any(cause.value >= CRITICAL_TOTAL_VARIATION or has_lost_class(cause) for cause in causes)
     return "critical" if is_critical else "warning"
+
+
+def has_lost_class(cause: AlertCause) -> bool:
+    """Returns whether a class that was frequent is hardly predicted any more, beyond what may be chance."""
+    if streams.find_stream_family(cause.stream) != semconv.STREAM_LABEL:
+        return False
+    lost = find_lost_class(cause.bins, cause.reference_shares, cause.current_shares, least_share=FREQUENT_SHARE)
+    return lost is not None and lost[1] * cause.current_count >= MIN_LOST_COUNT
 
 
 def grade_burn_rate(causes: Iterable[AlertCause]) -> Severity:

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
 from otel_mlmon.processor.alert.alert import quote_shell
 from otel_mlmon.processor.serve.page import words
+
+MAX_COMMAND: Final = 240
+"""A longer command is on the page of its alert only."""
+ALERT_COMMANDS: Final = {
+    "relearn_command": "If the change is meant, learn it as normal",
+    "silence_command": "To be told nothing of it for two hours",
+}
+"""The commands in the document of an alert, and what each is for."""
 
 
 def build_model_url(model_id: str, version: str, **parameters: str) -> str:
@@ -28,3 +39,10 @@ def build_commands(model_id: str, version: str) -> list[tuple[str, str]]:
         ("Save what counts as normal for it", f"otel-mlmon reference export {tail}"),
         ("Learn again what is normal, if the change is meant", f"otel-mlmon reference relearn {tail}"),
     ]
+
+
+def list_alert_commands(alerts: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Lists the shell commands about alerts that go on: one that silences each, one that accepts what drifted."""
+    listed = list(alerts)
+    commands = [(title, alert[key]) for key, title in ALERT_COMMANDS.items() for alert in listed]
+    return [(title, command) for title, command in dict.fromkeys(commands) if command and len(command) <= MAX_COMMAND]

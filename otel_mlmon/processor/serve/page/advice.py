@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from markupsafe import Markup, escape
 
-from otel_mlmon.processor.alert.alert import name_provider
+from otel_mlmon.processor.alert.alert import find_lost_class, name_provider
 from otel_mlmon.processor.serve.page import words
 from otel_mlmon.processor.serve.page.words import format_name, format_percent
 
@@ -28,6 +28,8 @@ _UNITS: Final = (
     (10.0, "centimetres", "millimetres"),
 )
 """By what factor numbers grow from one usual unit to another."""
+NAMED_SHARE: Final = 0.02
+"""The share of predictions from which on the loss of a class is mentioned."""
 _UNIT_TOLERANCE: Final = 0.03
 _LEAST_FACTOR: Final = 1.5
 """The ratio of two means that is told as a factor."""
@@ -139,12 +141,10 @@ def _find_ratio(cause: Document) -> float:
 
 def find_missing_class(cause: Document) -> tuple[str, float, float] | None:
     """Finds the largest class that is hardly predicted any more: its name, and its share before and now."""
-    losses = [
-        (before - now, str(name), before, now)
-        for name, before, now in _iterate_shares(cause)
-        if cause["stream"].startswith("prediction.label") and before > 0.02 and now < before / 20
-    ]
-    return max(losses)[1:] if losses else None
+    if not cause["stream"].startswith("prediction.label"):
+        return None
+    shares = (cause[key] for key in ("bins", "reference_shares", "current_shares"))
+    return find_lost_class(*shares, least_share=NAMED_SHARE)
 
 
 def _iterate_shares(cause: Document) -> Iterable[tuple[str, float, float]]:

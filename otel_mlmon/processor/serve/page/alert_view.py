@@ -6,24 +6,34 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from otel_mlmon.processor.serve.page import words
-from otel_mlmon.processor.serve.page.addresses import build_commands, build_model_url, build_stream_url
+from otel_mlmon.processor.serve.page.addresses import (
+    ALERT_COMMANDS,
+    build_commands,
+    build_model_url,
+    build_stream_url,
+    list_alert_commands,
+)
 from otel_mlmon.processor.serve.page.advice import list_actions
 from otel_mlmon.processor.serve.page.card import build_model_card
 from otel_mlmon.processor.serve.page.condition import (
     ACTIVE,
     ModelCondition,
     describe_alerts,
-    describe_cause,
     describe_condition,
     find_alerts,
     find_incident_begin,
+)
+from otel_mlmon.processor.serve.page.deploy import find_deploy
+from otel_mlmon.processor.serve.page.facts import (
+    describe_cause,
     is_web_address,
     list_facts,
     list_traces,
+    name_period,
     name_traced_calls,
 )
-from otel_mlmon.processor.serve.page.deploy import find_deploy
 from otel_mlmon.processor.serve.page.headline import describe_finding, explain_severity
+from otel_mlmon.processor.serve.page.replacement import find_replacement
 from otel_mlmon.processor.serve.page.source import PageSource
 
 Document = Mapping[str, Any]
@@ -45,7 +55,13 @@ def build_alerts_view(source: PageSource) -> dict[str, Any]:
         "waiting": [
             {
                 **build_model_card(
-                    source, model_id, document, (), since_ns=condition.since_ns, deploy=condition.deploy
+                    source,
+                    model_id,
+                    document,
+                    (),
+                    since_ns=condition.since_ns,
+                    deploy=condition.deploy,
+                    replacement=condition.replacement,
                 ),
                 "condition": condition,
             }
@@ -82,12 +98,13 @@ def build_alert_row(source: PageSource, alert: Document) -> dict[str, Any]:
         "severity_reasons": list(filter(None, [explain_severity(alert)])),
         "model_url": build_model_url(model_id, alert["version"]) if model_id is not None else None,
         "since_ns": since_ns,
-        "facts": [describe_cause(cause) for cause in alert["causes"][:CAUSES_SHOWN]],
+        "facts": [describe_cause(cause, name_period(alert, cause, source)) for cause in alert["causes"][:CAUSES_SHOWN]],
         "actions": [],
         "traces": list_traces([alert]),
         "trace_subject": name_traced_calls([alert]),
         "links": list_alert_links(alert),
         "card": None,
+        "commands": [],
     }
     if document is None or model_id is None or alert["state"] == "ok":
         return row
@@ -99,15 +116,24 @@ def build_alert_row(source: PageSource, alert: Document) -> dict[str, Any]:
         "since_ns": begin_ns,
         "facts": list_facts(source, model_id, document, [alert], deploy),
         "actions": [deploy.advice, *actions] if deploy is not None else actions,
-        "card": build_model_card(source, model_id, document, [alert], since_ns=begin_ns, deploy=deploy),
+        "commands": list_alert_commands([alert]),
+        "card": build_model_card(
+            source,
+            model_id,
+            document,
+            [alert],
+            since_ns=begin_ns,
+            deploy=deploy,
+            replacement=find_replacement(source, model_id, document),
+        ),
     }
 
 
 def list_alert_links(alert: Document) -> list[tuple[str, str]]:
-    """Lists what there is to open about an alert: its runbook, its page, and on it the command that silences it."""
+    """Lists what there is to open about an alert: its runbook and its page."""
     own = f"/alerts/{build_alert_id(alert)}"
     runbooks = [("Runbook", link["url"]) for link in list_links(alert) if link["name"] == "runbook"]
-    return [*runbooks, ("The alert in full", own), ("Silence it", f"{own}#commands")]
+    return [*runbooks, ("The alert in full", own)]
 
 
 def list_links(alert: Document) -> list[Document]:
@@ -145,8 +171,10 @@ def build_alert_view(source: PageSource, alert: Document) -> dict[str, Any]:
             for cause in alert["causes"]
         ],
         "links": list_links(alert),
-        "silence": alert["silence_command"],
-        "commands": build_commands(model_id, alert["version"]) if model_id is not None else [],
+        "commands": [
+            *((title, alert[key]) for key, title in ALERT_COMMANDS.items() if alert[key] and alert["state"] != "ok"),
+            *(build_commands(model_id, alert["version"])[:1] if model_id is not None else ()),
+        ],
     }
 
 

@@ -12,12 +12,14 @@ from otel_mlmon.processor.serve.page import charts, words
 from otel_mlmon.processor.serve.page.addresses import build_model_url
 from otel_mlmon.processor.serve.page.deploy import Deploy
 from otel_mlmon.processor.serve.page.history import SECOND_NS, SPANS
+from otel_mlmon.processor.serve.page.replacement import LATE_PANES, Replacement
 from otel_mlmon.processor.serve.page.shares import (
     ShareBars,
     draw_share_bars,
     draw_version_bars,
     name_bin,
-    name_onset,
+    name_cause_window,
+    name_recent,
     name_window,
 )
 from otel_mlmon.processor.serve.page.source import PageSource
@@ -37,6 +39,7 @@ def build_model_card(
     *,
     since_ns: int,
     deploy: Deploy | None,
+    replacement: Replacement | None,
 ) -> dict[str, Any]:
     """Builds figures and pictures of a model version.
 
@@ -47,17 +50,26 @@ def build_model_card(
         alerts: The alerts that the card is about.
         since_ns: The onset of what is wrong, Unix nanoseconds; 0 without any.
         deploy: What it began with, if that is so.
+        replacement: What has its calls now, if it was replaced.
     """
     causes = [cause for alert in alerts for cause in alert["causes"]]
-    title, picture = _draw_cause(source, alerts) or _draw_line(source, model_id, document, since_ns, alerts)
+    title, picture = _draw_cause(source, alerts) or _draw_line(source, model_id, document, since_ns, alerts, deploy)
     return {
         "id": model_id,
         "document": document,
         "url": build_model_url(model_id, document["version"]),
         "picture": picture,
         "picture_title": title,
+        "recent": _name_recent(source, replacement),
         "shares": _draw_classes(source, model_id, document, causes, deploy),
     }
+
+
+def _name_recent(source: PageSource, replacement: Replacement | None) -> str:
+    recent = name_recent(source.recent_s)
+    if replacement is None:
+        return recent
+    return f"its {recent}, until about {words.format_clock(replacement.last_ns, source.now_ns)}"
 
 
 def _draw_classes(
@@ -69,7 +81,7 @@ def _draw_classes(
     if labels is None or not labels["bins"]:
         return None
     window = name_window(source.rolling_s, is_full=source.is_window_full(model_id, document["version"]))
-    return draw_share_bars(labels, causes, window, now_ns=source.now_ns)
+    return draw_share_bars(labels, causes, window, source)
 
 
 def _draw_cause(source: PageSource, alerts: Sequence[Document]) -> tuple[Markup, Markup] | None:
@@ -81,7 +93,7 @@ def _draw_cause(source: PageSource, alerts: Sequence[Document]) -> tuple[Markup,
     )
     if cause is None:
         return None
-    since = name_onset(cause, source.now_ns)
+    since = name_cause_window(cause, source)
     sides = zip(cause["bins"], cause["reference_shares"], cause["current_shares"], strict=False)
     rows = [(name_bin(bin_), before, share) for bin_, before, share in sides if before or share or bin_[:1] != "_"]
     name = words.escape_line(cause["stream"], 60)
@@ -99,9 +111,17 @@ def _draw_cause(source: PageSource, alerts: Sequence[Document]) -> tuple[Markup,
 
 
 def _draw_line(
-    source: PageSource, model_id: str, document: Document, since_ns: int, alerts: Sequence[Document]
+    source: PageSource,
+    model_id: str,
+    document: Document,
+    since_ns: int,
+    alerts: Sequence[Document],
+    deploy: Deploy | None,
 ) -> tuple[Markup, Markup]:
-    """Draws the last hour, or as much of it as there is: of failed calls where these are the trouble, else of p95."""
+    """Draws the last hour, or as much of it as there is: of failed calls where these are the trouble, else of p95.
+
+    What began with a deploy is drawn after the version before.
+    """
     rows = source.history.model_rows(model_id, document["version"], SPANS[0])
     errors = next((stream for stream in document["streams"] if stream["stream"] == "errors"), None)
     allowed = errors["reference_shares"][1] if errors is not None and len(errors["reference_shares"]) == 2 else None
@@ -115,21 +135,47 @@ def _draw_line(
     # A value is drawn in the middle of the slot that it is of.
     half_slot_ns = SPANS[0].model_slot_s * SECOND_NS // 2
     points = [(time_ns - half_slot_ns, values[column]) for time_ns, values in rows]
-    finite = [(time_ns, value) for time_ns, value in points if math.isfinite(value)]
+    earlier = _read_version_before(source, model_id, deploy, column, points[:1])
+    finite = [(time_ns, value) for time_ns, value in (*earlier, *points) if math.isfinite(value)]
     if len(finite) < 2:
         return Markup(""), Markup("")
     is_near = limit is not None and limit <= 4 * max(value for _, value in finite)
     limit = limit if is_near else None
-    length = words.format_duration((finite[-1][0] - finite[0][0]) / SECOND_NS)
-    title = Markup("{}, last {}").format(subject, "hour" if length == "60 min" else length)
+    begin_ns, end_ns = finite[0][0], finite[-1][0]
+    if 0 < begin_ns - since_ns <= 4 * half_slot_ns:  # a version that was wrong from its first call on
+        begin_ns = since_ns
+    end_ns = max(begin_ns, min(end_ns, document["updated_ns"]))  # a slot may end after the last call
+    length = words.format_duration((end_ns - begin_ns) / SECOND_NS)
+    is_past = source.now_ns - end_ns > (LATE_PANES + 1) * source.pane_s * SECOND_NS + 2 * half_slot_ns
+    end = words.format_clock(end_ns, source.now_ns) if is_past else "now"
+    span = f"{length} until {end}" if is_past else f"last {'hour' if length == '60 min' else length}"
+    title = Markup("{}, {}").format(subject, span)
     title += f"; dashed: {bound}" if limit is not None else ""
     picture = charts.draw_sparkline(
         points,
+        earlier=earlier,
+        start_ns=begin_ns,
         label=str(title),
         format_value=format_value,
-        begin=f"{length} ago",
+        ends=(words.format_clock(begin_ns, source.now_ns) if is_past else f"{length} ago", end),
         limit=limit,
         moment_ns=since_ns,
         moment=f"since {words.format_clock(since_ns, source.now_ns)}" if since_ns else "",
     )
+    if earlier and deploy is not None:
+        title += Markup(' <span class="key p50">version {}</span><span class="key p95">version {}</span>').format(
+            words.format_name(deploy.before, 20), words.format_name(document["version"], 20)
+        )
     return title, Markup(picture)  # noqa: S704 - charts escape what they draw
+
+
+def _read_version_before(
+    source: PageSource, model_id: str, deploy: Deploy | None, column: int, first: Sequence[charts.Point]
+) -> list[charts.Point]:
+    """Reads what a version was like in the hour before another one, whose points begin with `first`, was deployed."""
+    if deploy is None or not first:
+        return []
+    half_slot_ns = SPANS[0].model_slot_s * SECOND_NS // 2
+    rows = source.history.model_rows(model_id, deploy.before, SPANS[0])
+    points = [(time_ns - half_slot_ns, values[column]) for time_ns, values in rows]
+    return [point for point in points if deploy.first_ns - SPANS[0].length_s * SECOND_NS < point[0] < first[0][0]]

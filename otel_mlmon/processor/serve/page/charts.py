@@ -29,6 +29,8 @@ SPARK_LEFT: Final = 54
 SPARK_BASE: Final = 52
 """Where the horizontal axis of a small picture is."""
 MAX_COLUMNS: Final = 20
+MIN_SHARE: Final = 1e-12
+"""Where no share is larger, none is drawn: there is no scale for it."""
 MAX_NAMED_COLUMNS: Final = 4
 CHARACTER_WIDTH: Final = 5.6
 MAX_SHARES: Final = 8
@@ -149,7 +151,7 @@ def draw_lines(
         parts += _draw_path(css_class, points, horizontal, vertical, gap_ns)
     if shown_limit is not None:
         parts.append(f'<path class="limit" d="M{LEFT},{vertical.map(shown_limit):.1f}H{WIDTH - RIGHT}"/>')
-    if start_ns < moment_ns <= end_ns:
+    if start_ns <= moment_ns <= end_ns and moment_ns:
         x = horizontal.map(moment_ns / _NS)
         parts.append(f'<path class="moment" d="M{x:.1f},{TOP}V{HEIGHT - BOTTOM}"/>')
     for second, text in list_time_ticks(start_ns / _NS, end_ns / _NS, limit=6):
@@ -189,29 +191,35 @@ def draw_sparkline(
     *,
     label: str,
     format_value: Callable[[float], str],
-    begin: str,
+    ends: tuple[str, str],
+    earlier: Sequence[Point] = (),
+    start_ns: int | None = None,
     limit: float | None = None,
     moment_ns: int = 0,
     moment: str = "",
 ) -> str:
-    """Draws one small line chart with minimal axes: 0, the maximum or the threshold, its begin and now.
+    """Draws one small line chart with minimal axes: 0, the maximum or the threshold, and both ends of its time.
 
     Args:
-        points: Times and values; fewer than two finite ones are no picture.
+        points: Times and values.
         label: For screen readers.
         format_value: Formats a number of the vertical axis.
-        begin: What the left end is called.
+        ends: What the left and the right end are called.
+        earlier: Times and values before these, of something else, drawn in grey. Fewer than two finite values in all
+            are no picture.
+        start_ns: The left end, Unix nanoseconds; None for the first value.
         limit: A threshold, drawn dashed and labelled.
         moment_ns: A moment to mark, such as the onset; 0 for none.
         moment: What it is called: `since 15:13:10`.
     """
-    finite = [(time_ns, value) for time_ns, value in points if math.isfinite(value)]
+    lines = [[point for point in line if math.isfinite(point[1])] for line in (earlier, points)]
+    finite = [point for line in lines for point in line]
     if len(finite) < 2:
         return ""
+    start_ns = finite[0][0] if start_ns is None else start_ns
     top = max(value for _, value in finite)
-    horizontal = PixelScale(low=finite[0][0] / _NS, high=finite[-1][0] / _NS, start=SPARK_LEFT, end=SPARK_WIDTH - 2)
+    horizontal = PixelScale(low=start_ns / _NS, high=finite[-1][0] / _NS, start=SPARK_LEFT, end=SPARK_WIDTH - 2)
     vertical = PixelScale(low=0.0, high=max(top, limit or 0.0) or 1.0, start=SPARK_BASE, end=8)
-    path = "L".join(f"{horizontal.map(time_ns / _NS):.1f},{vertical.map(value):.1f}" for time_ns, value in finite)
     parts = [f'<path class="grid" d="M{SPARK_LEFT},{SPARK_BASE}H{SPARK_WIDTH - 2}"/>']
     named = {top, limit} if limit is not None else {top}
     if limit is not None and abs(vertical.map(top) - vertical.map(limit)) < 11:
@@ -223,13 +231,14 @@ def draw_sparkline(
     ]
     if limit is not None:
         parts.append(f'<path class="limit" d="M{SPARK_LEFT},{vertical.map(limit):.1f}H{SPARK_WIDTH - 2}"/>')
-    parts.append(f'<path class="line p95" d="M{path}"/>')
-    if finite[0][0] <= moment_ns <= finite[-1][0]:
+    for css_class, line in zip(("p50", "p95"), lines, strict=True):
+        parts += _draw_path(css_class, line, horizontal, vertical, 0)
+    if start_ns <= moment_ns <= finite[-1][0]:
         x = horizontal.map(moment_ns / _NS)
         parts.append(f'<path class="moment" d="M{x:.1f},4V{SPARK_BASE + 16}"/>')
         parts.append(_draw_centred(x, SPARK_BASE + 26, moment, SPARK_LEFT, "moment"))
-    parts.append(draw_text(SPARK_LEFT, SPARK_BASE + 12, begin, "start", "tick"))
-    parts.append(draw_text(SPARK_WIDTH - 2, SPARK_BASE + 12, "now", "end", "tick"))
+    parts.append(draw_text(SPARK_LEFT, SPARK_BASE + 12, ends[0], "start", "tick"))
+    parts.append(draw_text(SPARK_WIDTH - 2, SPARK_BASE + 12, ends[1], "end", "tick"))
     return draw_svg(SPARK_WIDTH, SPARK_HEIGHT, label, parts)
 
 
@@ -255,7 +264,7 @@ def draw_columns(
     largest = sorted(range(len(rows)), key=lambda index: -abs(rows[index][1] - rows[index][2]))[:MAX_COLUMNS]
     charted = [rows[index] for index in sorted(largest)]
     top = max((max(before, share) for _, before, share in charted), default=0.0)
-    if top <= 0:
+    if top < MIN_SHARE:
         return ""
     left = 36
     vertical = PixelScale(low=0.0, high=top, start=SPARK_BASE, end=8)
@@ -309,7 +318,7 @@ def draw_bars(
     format_share: Callable[[float], str],
     now: str = "now",
 ) -> str:
-    """Draws the shares of bins as bars, the reference above the present; of many bins those that differ most."""
+    """Draws the shares of bins as bars, the reference above the current window; only those that differ most if many."""
     rows = list(zip(names, references, shares, strict=False))
     largest = sorted(range(len(rows)), key=lambda index: -abs(rows[index][1] - rows[index][2]))[:MAX_BARS]
     charted = [rows[index] for index in sorted(largest)]

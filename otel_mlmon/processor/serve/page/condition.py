@@ -6,30 +6,33 @@ Read from the documents of the API alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from markupsafe import Markup, escape
 
-from otel_mlmon.processor.alert.alert import name_provider
 from otel_mlmon.processor.serve.page import words
-from otel_mlmon.processor.serve.page.advice import find_fallbacks, find_missing_class, list_actions
+from otel_mlmon.processor.serve.page.advice import find_fallbacks, list_actions
 from otel_mlmon.processor.serve.page.deploy import VERSION_DRIFT, Deploy, DeployDifference, find_deploy
 from otel_mlmon.processor.serve.page.excess import find_budget_excess
+from otel_mlmon.processor.serve.page.facts import list_facts, list_traces, name_traced_calls
 from otel_mlmon.processor.serve.page.headline import (
     describe_fallback,
     describe_finding,
     describe_shift,
     explain_severity,
 )
-from otel_mlmon.processor.serve.page.history import SPANS
+from otel_mlmon.processor.serve.page.replacement import Replacement, find_replacement
+from otel_mlmon.processor.serve.page.shares import name_window
 from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.processor.serve.page.words import format_name, format_percent, format_time
 
 Document = Mapping[str, Any]
 
-ORDER: Final = ("firing", "trouble", "error", "pending", "drift", "no_data", "learning", "weak", "ok")
+ORDER: Final = ("firing", "trouble", "error", "pending", "drift", "no_data", "learning", "weak", "ok", "replaced")
 """States of model versions, the most urgent first."""
+CALM: Final = frozenset({"ok", "replaced"})
+"""States of model versions of which nobody has to know more."""
 URGENT: Final = frozenset({"firing", "trouble", "error", "no_data"})
 """States of model versions that somebody has to look at now."""
 ACTIVE: Final = frozenset({"firing", "no_data", "error"})
@@ -39,8 +42,6 @@ FALLBACK_NS: Final = 600 * 10**9
 """A fallback that is no further from the onset of an alert belongs to the same incident."""
 MAX_FINDINGS: Final = 2
 """What the alerts found is named in a headline up to so many times."""
-STEADY_RATIO: Final = 1.25
-"""Traffic that changed by less is as before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,8 @@ class ModelCondition:
     note: str = ""
     """Small print on a model version that is fine: what would not be noticed yet."""
     deploy: Deploy | None = None
+    replacement: Replacement | None = None
+    """The version that has the calls now, of one that has none any more."""
     alerts: tuple[Document, ...] = ()
     """The documents of the alerts that go on."""
 
@@ -102,7 +105,22 @@ def find_version_state(model: Document) -> str:
 
 
 def describe_condition(source: PageSource, model_id: str, model: Document) -> ModelCondition:
-    """Describes the condition of one model version for people."""
+    """Describes the condition of one model version for people.
+
+    Of a version that was replaced and has no alert nothing is wrong any more, whatever its last values were.
+    """
+    replacement = find_replacement(source, model_id, model)
+    alerts = find_alerts(model, source.overview["alerts"])
+    if replacement is not None and not alerts and find_version_state(model) != "error":
+        headline = Markup("version {} has its calls since about {}").format(
+            format_name(replacement.version, 40), format_time(replacement.last_ns)
+        )
+        return ModelCondition(state="replaced", headline=headline, replacement=replacement)
+    return replace(_describe_trouble(source, model_id, model), replacement=replacement)
+
+
+def _describe_trouble(source: PageSource, model_id: str, model: Document) -> ModelCondition:
+    """Describes the condition of a model version that has calls, or an alert."""
     alerts = find_alerts(model, source.overview["alerts"])
     state = find_version_state(model)
     excess = find_budget_excess(model) if state not in URGENT else None
@@ -127,7 +145,8 @@ def describe_condition(source: PageSource, model_id: str, model: Document) -> Mo
         actions += list_actions(model, [excess.rule], ())
     facts = list_facts(source, model_id, model, alerts, deploy)
     if excess is not None and (difference is None or difference.rule != excess.rule):
-        facts.insert(0, excess.fact)
+        is_full = source.is_window_full(model_id, model["version"])
+        facts.insert(0, excess.describe(f"in the {name_window(source.rolling_s, is_full=True)}" if is_full else ""))
     severities = [str(alert.get("severity", "")) for alert in alerts]
     is_waiting = state in ("pending", "trouble")
     waiting_rule = excess.rule if excess is not None else difference.rule if difference is not None else ""
@@ -150,52 +169,19 @@ def describe_condition(source: PageSource, model_id: str, model: Document) -> Mo
 
 def count_urgent(source: PageSource) -> int:
     """Counts the alerts that go on, and the model versions in trouble that no rule judges yet."""
-    documents = [
-        document for versions in source.overview.get("versions", {}).values() for document in versions.values()
-    ]
     return sum(alert["state"] in ACTIVE for alert in source.overview["alerts"]) + sum(
-        find_budget_excess(document) is not None and find_version_state(document) not in URGENT
-        for document in documents
+        find_budget_excess(document) is not None
+        and find_version_state(document) not in URGENT
+        and find_replacement(source, model_id, document) is None
+        for model_id, versions in source.overview.get("versions", {}).items()
+        for document in versions.values()
     )
-
-
-def list_facts(
-    source: PageSource, model_id: str, model: Document, alerts: Sequence[Document], deploy: Deploy | None
-) -> list[Markup]:
-    """Lists what is known of the trouble of a model version, or of some of its alerts, in short texts."""
-    facts = [describe_cause(cause) for alert in alerts for cause in alert["causes"][:2]]
-    if not alerts:
-        for stream in model["streams"]:
-            if stream["state"] == "drift":
-                change = words.escape_line("; ".join(stream["changes"]), 160)
-                facts.append(Markup("{}: {}").format(format_name(stream["stream"], 60), change or "moved"))
-    facts += [
-        Markup("It runs on {}, although {} was asked for, since {}").format(
-            format_name(name_provider(use["provider"]), 60),
-            format_name(name_provider(use["requested"]), 60),
-            format_time(use["first_ns"]),
-        )
-        for use in find_fallbacks(model)
-    ]
-    facts += deploy.facts if deploy is not None else ()
-    slow = next((alert for alert in alerts if alert["rule"] == "latency"), None)
-    if slow is not None:
-        facts += _describe_load(source, model_id, model, slow["onset_ns"] or slow["time_ns"])
-    return facts
 
 
 def find_incident_begin(model: Document, since_ns: int) -> int:
     """Finds when an incident began: its onset, or the fallback to another device shortly before."""
     begins = [use["first_ns"] for use in find_fallbacks(model) if abs(use["first_ns"] - since_ns) <= FALLBACK_NS]
     return min([*begins, since_ns]) if since_ns else 0
-
-
-def name_traced_calls(alerts: Sequence[Document]) -> str:
-    """Names the calls that the traces of alerts are of: `failed calls`, where all of them failed."""
-    rules = {alert["rule"] for alert in alerts if alert["traces"]}
-    if rules == {"errors"}:
-        return "failed calls"
-    return "calls, slow ones and others," if rules == {"latency"} else "calls"
 
 
 def describe_alerts(model: Document, alerts: Sequence[Document], since_ns: int, deploy: Deploy | None) -> Markup:
@@ -235,53 +221,6 @@ def _describe_difference(deploy: Deploy, difference: DeployDifference) -> Markup
     )
 
 
-def _describe_load(source: PageSource, model_id: str, model: Document, since_ns: int) -> Iterable[Markup]:
-    """Yields whether traffic and device are as before, as far as that is known."""
-    rows = source.history.model_rows(model_id, model["version"], SPANS[0])
-    rates = [(time_ns, values[0]) for time_ns, values in rows if words.is_number(values[0])]
-    before = [rate for time_ns, rate in rates if time_ns <= since_ns]
-    if len(before) >= 3 and rates[-1][0] > since_ns and words.is_number(model["throughput_per_s"]):
-        usual, now = sum(before) / len(before), model["throughput_per_s"]
-        is_steady = usual / STEADY_RATIO <= now <= usual * STEADY_RATIO
-        if is_steady:
-            yield Markup("Calls as before: {} a second").format(words.format_rate(now))
-        else:
-            yield Markup("Calls: {} a second now, {} before").format(*map(words.format_rate, (now, usual)))
-    uses = model.get("providers", ())
-    if len(uses) == 1 and not find_fallbacks(model) and uses[0]["first_ns"] <= since_ns:
-        yield Markup("Device as before: {}").format(format_name(name_provider(uses[0]["provider"]), 60))
-
-
-def describe_cause(cause: Document) -> Markup:
-    """Describes what moved: `input.age: mean 41.3 → mean 497`, `errors: 29 % failed, 1 % allowed`."""
-    is_allowance = cause["origin"] == "budget"  # what is allowed was never so: no arrow leads from it
-    before, now = words.escape_line(cause["reference"], 90), words.escape_line(cause["current"], 90)
-    before, now = map(words.join_percent_signs, (before, now) if is_allowance else words.align_percents(before, now))
-    text = Markup("{}: {now}, {before}") if is_allowance else Markup("{}: {before} → {now}")
-    fact = text.format(format_name(cause["stream"], 60), before=before, now=now)
-    gone = find_missing_class(cause)
-    if gone is None or before.startswith(f"class {words.escape_line(gone[0])}:"):
-        return fact
-    name, *shares = gone
-    before, now = map(words.join_percent_signs, words.align_percents(*map(format_percent, shares)))
-    return fact + Markup("; class {}: {} → {}").format(format_name(name, 40), before, now)
-
-
-def list_traces(alerts: Iterable[Document]) -> list[tuple[str, str]]:
-    """Lists the traces of alerts, each with its web address or an empty one."""
-    traces = {
-        str(trace["trace_id"]): trace["url"] if is_web_address(trace["url"]) else ""
-        for alert in alerts
-        for trace in alert["traces"]
-    }
-    return list(traces.items())[:12]
-
-
-def is_web_address(url: str) -> bool:
-    """Returns whether an address may be a link: http or https, and nothing that runs code."""
-    return url.lower().startswith(("https://", "http://"))
-
-
 def _find_onset(model: Document, alerts: Sequence[Document], state: str) -> int:
     """Finds the earliest onset of what is wrong, Unix nanoseconds; 0 if it is unknown."""
     onsets = [alert["onset_ns"] or alert["time_ns"] for alert in alerts]
@@ -308,18 +247,32 @@ def _describe_state(state: str) -> Markup:
 
 
 def _describe_weakness(model: Document) -> str:
-    """Says what would not be noticed yet, and whether that mends itself."""
+    """Says of which inputs and outputs a small change would not be noticed yet, and whether that mends itself."""
     weak = [stream for stream in model["streams"] if stream["state"] == "weak"]
     documents = [stream["detectable"] for stream in weak if stream["detectable"]]
     shifts = [document["shift"] for document in documents if words.is_number(document["shift"])]
-    least = f" from {words.format_percent(min(shifts))} of the values on" if len(shifts) == len(weak) else ""
+    least = f": from {words.format_percent(min(shifts))} of the values on" if len(shifts) == len(weak) else ""
     is_new = {document["weakness"] for document in documents} <= {"unknown_hours", "unknown_day", "holiday"}
     remedy = "That mends itself within days." if documents and is_new else "The page of each says what helps."
-    subject = "stream" if len(model["streams"]) == 1 else "streams"
-    return words.join_percent_signs(
-        f"In {len(weak)} of {len(model['streams'])} {subject} a change is noticed only if it is large"
-        f"{least and ','}{least}. {remedy}"
-    )
+    subjects = dict.fromkeys(_name_subject(stream["stream"]) for stream in weak)
+    inputs = [stream["stream"] for stream in weak if stream["stream"].startswith("input.")]
+    names = [subject for subject in subjects if subject]
+    if inputs:
+        names.insert(0, f"{len(inputs)} input{'s' if len(inputs) > 1 else ''}")
+    listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return words.join_percent_signs(f"A change of {listed} is noticed only if it is large{least}. {remedy}")
+
+
+def _name_subject(stream: str) -> str:
+    """Names what a stream of outputs or of calls is about; empty for an input."""
+    families = {
+        "prediction.label": "the predicted classes",
+        "prediction.value": "the predicted values",
+        "prediction.confidence": "the confidence",
+        "latency": "the share of slow calls",
+        "errors": "the share of failed calls",
+    }
+    return next((name for family, name in families.items() if stream.startswith(family)), "")
 
 
 def _describe_outlook(source: PageSource, model_id: str, model: Document, rules: Sequence[str], rule: str) -> str:
@@ -359,8 +312,14 @@ def _describe_wait(stream: Document, rule: str, age_s: float) -> Markup:
         left_s = age_s * (1.0 / ratio - 1.0) if ratio > 0.0 else 0.0
         more = f"; at this traffic for about {words.format_duration(left_s)} more" if left_s >= 1.0 else ""
         return text + escape(more)
+    if stream["log10_evidence"] >= stream["log10_alarm_line"] > 0.0:
+        return Markup("it is beyond chance, and has not spent five minutes of the month's budget yet")
     if stream["log10_evidence"] > 0.0:
-        ratio = min(stream["log10_evidence"] / max(stream["log10_alarm_line"], 1e-9), 1.0)
+        ratio = stream["log10_evidence"] / max(stream["log10_alarm_line"], 1e-9)
         return Markup("the evidence has come {} of the way to the alarm line").format(format_percent(ratio))
-    allowed = stream["reference_shares"][1] if len(stream["reference_shares"]) == 2 else None
+    allowed, share = (
+        shares[1] if len(shares) == 2 else None for shares in (stream["reference_shares"], stream["current_shares"])
+    )
+    if allowed is not None and share is not None and share > allowed:
+        return Markup("there are too few calls to be sure yet")
     return Markup("it is within the {} of calls that are allowed").format(format_percent(allowed))

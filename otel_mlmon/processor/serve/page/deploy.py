@@ -9,6 +9,8 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from otel_mlmon.processor.serve.page import words
+from otel_mlmon.processor.serve.page.replacement import find_replacement
+from otel_mlmon.processor.serve.page.shares import name_recent
 from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.processor.serve.page.words import format_name, format_percent, format_time
 
@@ -32,6 +34,9 @@ class DeployDifference:
     rule: str
     """The rule that may alert on it."""
     subject: Markup
+    """What is compared, after a number: `of calls fail`."""
+    measure: Markup
+    """What is compared, before numbers: `failed calls`."""
     before: str
     now: str
 
@@ -77,13 +82,20 @@ def find_deploy(source: PageSource, model_id: str, model: Document, since_ns: in
     is_new = (model["updated_ns"] - first_ns) / 1e9 < MAX_DEPLOY_S
     difference = compare_versions(versions[before], model, moved if is_new else ())
     if difference is not None:
-        subject, old, new = difference.subject, difference.before, difference.now
         facts = [_describe_move(cause, previous, name) for cause in moved[:1]]
         advice = Markup("Compare with version {}; go back to it unless the change of version {} was meant.")
         if difference.rule != VERSION_DRIFT:
-            facts.insert(0, Markup("Version {}: {} {}; version {}: {}").format(name, new, subject, previous, old))
+            fact = Markup("{}, {} of each: {} in version {}, {} in version {}").format(
+                difference.measure,
+                name_recent(source.recent_s),
+                difference.now,
+                name,
+                difference.before,
+                previous,
+            )
+            facts.insert(0, fact)
             advice = Markup("Go back to version {}: what is wrong began with the deploy of version {}.")
-        facts.append(_describe_traffic(source, versions[before], model, previous))
+        facts.append(_describe_traffic(source, model_id, versions[before], previous))
         return Deploy(
             facts=tuple(facts),
             advice=advice.format(previous, name),
@@ -101,6 +113,11 @@ def find_deploy(source: PageSource, model_id: str, model: Document, since_ns: in
     return None
 
 
+def name_compared_version(deploy: Deploy | None) -> str:
+    """Names the version with whose predictions the first ones of a version were compared; empty without any."""
+    return deploy.before if deploy is not None and deploy.moved else ""
+
+
 def _find_moves(source: PageSource, model_id: str, model: Document) -> list[Document]:
     """Finds the streams whose first values differ from those of the version before, the largest move first."""
     listed = source.overview.get("models", {}).get(model_id, {}).get("versions", ())
@@ -108,25 +125,26 @@ def _find_moves(source: PageSource, model_id: str, model: Document) -> list[Docu
     return [cause for cause in change["moved"] if cause["value"] >= MIN_VERSION_SHIFT] if change else []
 
 
-def _describe_traffic(source: PageSource, before: Document, now: Document, previous: Markup) -> Markup:
-    """Says whether the version before still serves; versions of which panes come late are given three panes."""
-    pane_s = float(source.setup.get("pane_s", 10.0))
-    if (now["updated_ns"] - before["updated_ns"]) / 1e9 <= 3 * pane_s:
+def _describe_traffic(source: PageSource, model_id: str, before: Document, previous: Markup) -> Markup:
+    """Says whether the version before still serves."""
+    replacement = find_replacement(source, model_id, before)
+    if replacement is None:
         return Markup("Version {} still serves: {} calls a second").format(
             previous, words.format_rate(before["throughput_per_s"])
         )
-    return Markup("Version {} had its last calls about {}").format(previous, format_time(before["updated_ns"]))
+    return Markup("Version {} had its last calls about {}").format(previous, format_time(replacement.last_ns))
 
 
 def _describe_move(cause: Document, previous: Markup, name: Markup) -> Markup:
     before, now = words.align_percents(
         words.escape_line(cause["reference"], 60), words.escape_line(cause["current"], 60)
     )
-    return Markup("{}: {} in version {}, {} in version {}").format(
+    return Markup("{}: {} in version {}, {} in the first {} of version {}").format(
         format_name(cause["stream"], 60),
         words.join_percent_signs(before),
         previous,
         words.join_percent_signs(now),
+        words.format_number(cause["current_count"]),
         name,
     )
 
@@ -144,17 +162,30 @@ def compare_versions(before: Document, now: Document, moved: Sequence[Document])
     errors = [document["error_ratio"] for document in (before, now)]
     if all(map(words.is_number, errors)) and errors[1] - errors[0] >= MIN_ERROR_INCREASE:
         shares = [words.join_percent_signs(format_percent(ratio)) for ratio in errors]
-        return DeployDifference(rule="errors", subject=Markup("of calls fail"), before=shares[0], now=shares[1])
+        return DeployDifference(
+            rule="errors",
+            subject=Markup("of calls fail"),
+            measure=Markup("failed calls"),
+            before=shares[0],
+            now=shares[1],
+        )
     tails = [document["latency"]["p95_s"] for document in (before, now)]
     if all(map(words.is_number, tails)) and tails[1] >= MIN_SLOWDOWN * tails[0] > 0:
         times = [words.format_seconds(tail) for tail in tails]
-        return DeployDifference(rule="latency", subject=Markup("latency, p95"), before=times[0], now=times[1])
+        return DeployDifference(
+            rule="latency",
+            subject=Markup("latency, p95"),
+            measure=Markup("latency, p95"),
+            before=times[0],
+            now=times[1],
+        )
     if not moved:
         return None
     cause = moved[0]
     return DeployDifference(
         rule=VERSION_DRIFT,
         subject=format_name(cause["stream"], 60),
+        measure=format_name(cause["stream"], 60),
         before=words.join_percent_signs(words.escape_line(cause["reference"], 60)),
         now=words.join_percent_signs(words.escape_line(cause["current"], 60)),
     )

@@ -1,4 +1,4 @@
-"""Calls that fail or are slow far beyond what is allowed, of a model version whose rule does not judge them yet."""
+"""Calls that fail or are slow far beyond what is allowed, of a model version that has no alert of them yet."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from otel_mlmon.processor.serve.page.headline import describe_budget_excess
 Document = Mapping[str, Any]
 
 MIN_CALLS: Final = 100
+_WAITING: Final = frozenset({"learning", "ok", "weak"})
+"""States of a stream that no rule alerts on yet."""
 MIN_BAD_CALLS: Final = 20
 """Fewer slow or failed calls may be a bad moment at the start of a process."""
 
@@ -26,14 +28,23 @@ class BudgetExcess:
     rule: str
     headline: Markup
     """Such as `30 % of calls fail`."""
-    fact: Markup
+    current: str
+    allowed: str
+
+    def describe(self, period: str = "") -> Markup:
+        """Describes the share and what is allowed: `errors: 30 % failed in the last hour, 1 % allowed`.
+
+        Args:
+            period: The time that the share is of; empty for all that there is.
+        """
+        return Markup("{}: {}{}, {} allowed").format(self.rule, self.current, period and f" {period}", self.allowed)
 
 
 def find_budget_excess(model: Document) -> BudgetExcess | None:
-    """Finds what would be a critical alert if the rules on failed and slow calls judged a model version already.
+    """Finds what will be a critical alert if it goes on, while the rules on failed and slow calls wait for evidence.
 
-    They first measure how much the shares vary by themselves. None of a version that they judge, or whose rules on
-    them are switched off.
+    Both the rolling window and the last minute are that bad: neither a moment nor what is over counts. None of a
+    version whose rules on such calls are switched off.
 
     Args:
         model: The document of the version.
@@ -41,17 +52,21 @@ def find_budget_excess(model: Document) -> BudgetExcess | None:
     rules = {rule["rule"] for rule in model["rules"]}
     for name in ("errors", "latency"):
         stream = next((stream for stream in model["streams"] if stream["stream"] == name), None)
-        if stream is None or name not in rules or stream["state"] != "learning" or stream["origin"] != "budget":
+        if stream is None or name not in rules or stream["state"] not in _WAITING or stream["origin"] != "budget":
             continue
         if len(stream["current_shares"]) != 2 or stream["current_count"] < MIN_CALLS:
             continue
         share, allowed = stream["current_shares"][1], stream["reference_shares"][1]
-        if share * stream["current_count"] >= MIN_BAD_CALLS and share >= compute_critical_ratio(allowed):
+        recent = model["error_ratio"] if name == "errors" else model["latency"]["over_ratio"]
+        if not words.is_number(recent) or min(share, recent) < compute_critical_ratio(allowed):
+            continue
+        if share * stream["current_count"] >= MIN_BAD_CALLS:
             threshold = words.format_seconds(model["latency"]["threshold_s"])
             current = f"{words.format_percent(share)} {'failed' if name == 'errors' else f'over {threshold}'}"
-            limit = words.format_percent(allowed)
-            fact = Markup("{}: {}, {} allowed").format(
-                name, words.join_percent_signs(current), words.join_percent_signs(limit)
+            return BudgetExcess(
+                rule=name,
+                headline=describe_budget_excess(name, current),
+                current=words.join_percent_signs(current),
+                allowed=words.join_percent_signs(words.format_percent(allowed)),
             )
-            return BudgetExcess(rule=name, headline=describe_budget_excess(name, current), fact=fact)
     return None

@@ -34,7 +34,10 @@ def summarize_steps(overview: Document, setup: Document) -> tuple[MonitoringStep
     if not documents:
         todo = "Set OTEL_EXPORTER_OTLP_ENDPOINT of the application to the receiver, and call otel_mlmon.instrument()."
         waiting = [MonitoringStep(number=1, state="missing", text="no telemetry of a model has arrived", todo=todo)]
-        waiting += [MonitoringStep(number=number, state="waits", text="needs step 1 first") for number in (2, 3, 4)]
+        waiting += [
+            MonitoringStep(number=number, state="waits", text="needs step 1 first", brief="needs step 1")
+            for number in (2, 3, 4)
+        ]
         return (*waiting, check_alerts(setup))
     by_model = [(document, list_steps(document, setup)) for document in documents]
     summary = []

@@ -103,6 +103,10 @@ def explain_severity(alert: Document) -> str:
         return f"{severity}: {'a CPU usually takes many times as long' if is_critical else 'a lesser accelerator'}."
     else:
         return ""
+    lost = find_missing_class(cause)
+    if severity == "Critical" and size < line and lost is not None:
+        before = words.join_percent_signs(words.format_percent(lost[1]))
+        return f"Critical: a class that was {before} of the predictions is gone."
     share, limit = (words.join_percent_signs(words.format_percent(number)) for number in (size, line))
     if severity == "Critical" and size < line:
         spent = words.join_percent_signs(words.format_percent(cause["budget_spent"]))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from otel_mlmon.processor.serve.page.addresses import list_alert_commands
 from otel_mlmon.processor.serve.page.alert_view import list_alert_links
 from otel_mlmon.processor.serve.page.card import build_model_card
-from otel_mlmon.processor.serve.page.condition import ORDER, URGENT, ModelCondition, describe_condition
+from otel_mlmon.processor.serve.page.condition import CALM, ORDER, URGENT, ModelCondition, describe_condition
+from otel_mlmon.processor.serve.page.deploy import name_compared_version
 from otel_mlmon.processor.serve.page.paging import cut_page
 from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.processor.serve.page.steps import list_steps, next_step
@@ -42,6 +44,7 @@ def build_home_view(source: PageSource, *, query: str, page: int) -> dict[str, A
             for model_id, document, condition in troubled
         ],
         "is_critical": any(row[2].severity != "warning" for row in troubled),
+        "calm": sum(row[2].state in CALM for row in conditions),
         "total": len(conditions),
     }
 
@@ -52,14 +55,21 @@ def _rank(row: tuple[str, Document, ModelCondition]) -> tuple[int, bool, str, in
 
 
 def _build_row(source: PageSource, model_id: str, document: Document, condition: ModelCondition) -> dict[str, Any]:
-    steps = list_steps(document, source.setup)
+    steps = list_steps(document, source.setup, compared_version=name_compared_version(condition.deploy))
     card = build_model_card(
-        source, model_id, document, condition.alerts, since_ns=condition.since_ns, deploy=condition.deploy
+        source,
+        model_id,
+        document,
+        condition.alerts,
+        since_ns=condition.since_ns,
+        deploy=condition.deploy,
+        replacement=condition.replacement,
     )
     return {
         **card,
         "condition": condition,
         "links": [link for alert in condition.alerts[:1] for link in list_alert_links(alert)],
-        "steps": steps,
+        "commands": list_alert_commands(condition.alerts),
+        "steps": steps if condition.replacement is None else (),
         "next": next_step(steps) if condition.state not in URGENT else None,
     }

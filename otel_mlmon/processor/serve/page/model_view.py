@@ -8,9 +8,10 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from otel_mlmon.processor.serve.page import charts, words
-from otel_mlmon.processor.serve.page.addresses import build_commands, build_model_url
+from otel_mlmon.processor.serve.page.addresses import build_commands, build_model_url, list_alert_commands
 from otel_mlmon.processor.serve.page.alert_view import build_alert_row
 from otel_mlmon.processor.serve.page.condition import ModelCondition, describe_condition, find_alerts
+from otel_mlmon.processor.serve.page.deploy import name_compared_version
 from otel_mlmon.processor.serve.page.history import SECOND_NS, SPANS, TimeRange
 from otel_mlmon.processor.serve.page.paging import cut_page
 from otel_mlmon.processor.serve.page.shares import build_distribution, draw_share_bars, name_window
@@ -29,7 +30,7 @@ def build_model_view(
 ) -> dict[str, Any]:
     """Builds the content of the page of a model version, `/models/{name}`."""
     condition = describe_condition(source, model_id, document)
-    steps = list_steps(document, source.setup)
+    steps = list_steps(document, source.setup, compared_version=name_compared_version(condition.deploy))
     ranked = sorted(document["streams"], key=rank_stream)
     active = find_alerts(document, source.overview["alerts"])
     causes = [cause for alert in active for cause in alert["causes"]]
@@ -48,7 +49,7 @@ def build_model_view(
         "rows": [build_stream_row(source, model_id, document["version"], stream, causes) for stream in paging.rows],
         "window": window,
         "labels": [
-            build_distribution(stream, causes, window, now_ns=source.now_ns)
+            build_distribution(stream, causes, window, source)
             for stream in ranked
             if stream["stream"].startswith("prediction.label")
         ],
@@ -60,7 +61,7 @@ def build_model_view(
         "steps": steps,
         "next": next_step(steps),
         "url": build_model_url(model_id, document["version"], span=span.name),
-        "commands": build_commands(model_id, document["version"]),
+        "commands": [*list_alert_commands(active), *build_commands(model_id, document["version"])],
     }
 
 
@@ -72,6 +73,8 @@ def _draw_model(
         return []
     end_ns = max(document["updated_ns"], rows[-1][0])
     start_ns = max(end_ns - span.length_s * SECOND_NS, rows[0][0] - span.model_slot_s * SECOND_NS)
+    if 0 < start_ns - condition.since_ns <= 2 * span.model_slot_s * SECOND_NS:  # wrong from the first call on
+        start_ns = condition.since_ns
     gap_ns = 8 * span.model_slot_s * SECOND_NS
     half_slot_ns = span.model_slot_s * SECOND_NS // 2  # a value is drawn in the middle of the slot that it is of
 
@@ -141,7 +144,5 @@ def _build_version(source: PageSource, model_id: str, document: Document) -> dic
         "condition": condition,
         "url": build_model_url(model_id, document["version"]),
         "first_ns": source.history.first_ns(model_id, document["version"]),
-        "shares": draw_share_bars(label, causes, "now", now_ns=source.now_ns)
-        if label is not None and label["bins"]
-        else None,
+        "shares": draw_share_bars(label, causes, "now", source) if label is not None and label["bins"] else None,
     }

@@ -9,6 +9,7 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from otel_mlmon.processor.serve.page import charts, words
+from otel_mlmon.processor.serve.page.source import PageSource
 
 Document = Mapping[str, Any]
 
@@ -36,12 +37,21 @@ def name_window(rolling_s: float, *, is_full: bool) -> str:
     return WHOLE_WINDOW if rolling_s == 3_600.0 else f"last {words.format_duration(rolling_s)}"
 
 
-def name_onset(cause: Document, now_ns: int) -> str:
-    """Names the time since the onset of what an alert is about: `since 15:13:10`."""
-    return f"since {words.format_clock(cause['onset_ns'], now_ns)}" if cause["onset_ns"] else NOW
+def name_recent(recent_s: float) -> str:
+    """Names the window that rates, latency percentiles and error ratios are of: `last minute`, `last 5 min`."""
+    return "last minute" if recent_s == 60.0 else f"last {words.format_duration(recent_s)}"
 
 
-def draw_share_bars(stream: Document, causes: Iterable[Document], window: str, *, now_ns: int) -> ShareBars | None:
+def name_cause_window(cause: Document, source: PageSource) -> str:
+    """Names the time that the values of an alert's cause are of: `since 15:13:10`, or the rolling window if shorter."""
+    if not cause["onset_ns"]:
+        return NOW
+    if source.now_ns - cause["onset_ns"] > source.rolling_s * 1e9:
+        return name_window(source.rolling_s, is_full=True)
+    return f"since {words.format_clock(cause['onset_ns'], source.now_ns)}"
+
+
+def draw_share_bars(stream: Document, causes: Iterable[Document], window: str, source: PageSource) -> ShareBars | None:
     """Draws the classes of the reference and of now in the same order and colours; None without any.
 
     A rolling window still holds what was before the onset: what an alert counted since then takes its place.
@@ -50,12 +60,12 @@ def draw_share_bars(stream: Document, causes: Iterable[Document], window: str, *
         stream: The document of a stream of labels.
         causes: Of the alerts of its model.
         window: What the rolling window is called.
-        now_ns: The present time, Unix nanoseconds.
+        source: What the page is made of.
     """
     moments = [(REFERENCE, stream["reference_shares"]), (window, stream["current_shares"])]
     cause = find_cause(stream, causes)
     if cause is not None and list(cause["bins"]) == list(stream["bins"]):
-        moments[1] = (name_onset(cause, now_ns), cause["current_shares"])
+        moments[1] = (name_cause_window(cause, source), cause["current_shares"])
     return _draw_moments(stream["bins"], moments)
 
 
@@ -106,11 +116,11 @@ def name_bin(name: str) -> str:
     return _CATCH_ALL.get(name) or words.escape_line(name)
 
 
-def build_distribution(stream: Document, causes: Iterable[Document], window: str, *, now_ns: int) -> dict[str, Any]:
+def build_distribution(stream: Document, causes: Iterable[Document], window: str, source: PageSource) -> dict[str, Any]:
     """Draws both distributions of a stream: of what an alert counted since the onset, else of the rolling window."""
     cause = find_cause(stream, causes)
     side = cause or stream
-    title = name_onset(cause, now_ns) if cause is not None else window
+    title = name_cause_window(cause, source) if cause is not None else window
     rows = [
         (name_bin(name), before, now)
         for name, before, now in zip(side["bins"], side["reference_shares"], side["current_shares"], strict=False)

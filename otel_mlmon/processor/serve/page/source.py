@@ -11,6 +11,8 @@ from otel_mlmon.processor.serve.page.history import SECOND_NS, SPANS, PageHistor
 Document = Mapping[str, Any]
 
 HOUR_S: Final = 3_600.0
+MINUTE_S: Final = 60.0
+PANE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,16 @@ class PageSource:
     def rolling_s(self) -> float:
         """The length of the rolling window that shares and statistics are of, seconds."""
         return float(self.setup.get("rolling_s", HOUR_S))
+
+    @property
+    def recent_s(self) -> float:
+        """The length of the window that rates, latency percentiles and error ratios are of, seconds."""
+        return float(self.setup.get("recent_s", MINUTE_S))
+
+    @property
+    def pane_s(self) -> float:
+        """The length of a pane, seconds."""
+        return float(self.setup.get("pane_s", PANE_S))
 
     def is_window_full(self, model_id: str, version: str) -> bool:
         """Returns whether a model version has data for as long as the rolling window."""

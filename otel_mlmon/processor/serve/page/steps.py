@@ -6,10 +6,10 @@ The page and `otel-mlmon doctor` say the same, since both ask here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
-from otel_mlmon.processor.serve.page.words import format_percent, is_number
+from otel_mlmon.processor.serve.page.words import escape_line, format_percent, is_number
 
 Document = Mapping[str, Any]
 StepState = Literal["works", "waits", "missing", "broken"]
@@ -31,6 +31,8 @@ class MonitoringStep:
     """What there is, or why there is nothing."""
     todo: str = ""
     """What to do next; empty where nothing is to be done."""
+    brief: str = ""
+    """What it waits for in a few words: `still learning`; empty where it does not wait."""
 
     @property
     def name(self) -> str:
@@ -47,12 +49,13 @@ class MonitoringStep:
         return {**asdict(self), "name": self.name}
 
 
-def list_steps(model: Document, setup: Document) -> tuple[MonitoringStep, ...]:
+def list_steps(model: Document, setup: Document, *, compared_version: str = "") -> tuple[MonitoringStep, ...]:
     """Lists the five steps of monitoring for one model version, with their states.
 
     Args:
         model: The document of the model version.
         setup: The document of `/api/v1/setup`.
+        compared_version: The version before, with whose predictions its first ones were compared; empty for none.
     """
     streams = model["streams"]
     predictions = [stream for stream in streams if stream["stream"].startswith(("prediction.", "output."))]
@@ -60,7 +63,7 @@ def list_steps(model: Document, setup: Document) -> tuple[MonitoringStep, ...]:
     return (
         _operational_metrics(model),
         _prediction_log(model, predictions),
-        _drift(3, predictions, "outputs", _READ_OUTPUTS),
+        _compare(_drift(3, predictions, "outputs", _READ_OUTPUTS), compared_version),
         _drift(4, features, "features", _DECLARE_FEATURES),
         _alerts(streams, setup),
     )
@@ -86,7 +89,7 @@ def _operational_metrics(model: Document) -> MonitoringStep:
     if is_number(model["latency"]["p50_s"]):
         return MonitoringStep(number=1, state="works", text="latency, throughput and errors arrive")
     return MonitoringStep(
-        number=1, state="waits", text="no call in the last minutes", todo="Send traffic to the model."
+        number=1, state="waits", text="no call in the last minutes", todo="Send traffic to the model.", brief="no calls"
     )
 
 
@@ -95,7 +98,11 @@ def _prediction_log(model: Document, predictions: Sequence[Document]) -> Monitor
         return MonitoringStep(number=2, state="works", text="predictions are counted")
     if predictions:
         return MonitoringStep(
-            number=2, state="waits", text="no prediction counted yet", todo="Send traffic to the model."
+            number=2,
+            state="waits",
+            text="no prediction counted yet",
+            todo="Send traffic to the model.",
+            brief="no prediction",
         )
     return MonitoringStep(number=2, state="missing", text="no output is read as a prediction", todo=_READ_OUTPUTS)
 
@@ -114,7 +121,20 @@ def _drift(number: int, streams: Sequence[Document], subject: str, todo: str) ->
     if not streams:
         return MonitoringStep(number=number, state="missing", text=f"no {subject} arrive", todo=todo)
     slowest = min(streams, key=lambda stream: stream["learned_count"] / max(stream["required_count"], 1))
-    return MonitoringStep(number=number, state="waits", text=describe_learning(slowest), todo="Wait for more traffic.")
+    return MonitoringStep(
+        number=number,
+        state="waits",
+        text=describe_learning(slowest),
+        todo="Wait for more traffic.",
+        brief="still learning",
+    )
+
+
+def _compare(step: MonitoringStep, version: str) -> MonitoringStep:
+    """Adds to a step that still learns what the predictions were compared with meanwhile."""
+    if step.state != "waits" or not version:
+        return step
+    return replace(step, brief=f"still learning; until then compared with version {escape_line(version, 20)}")
 
 
 def describe_learning(stream: Document) -> str:
@@ -133,7 +153,7 @@ def _alerts(streams: Sequence[Document], setup: Document) -> MonitoringStep:
     step = check_alerts(setup)
     if step.is_working and streams and all(stream["state"] == "learning" for stream in streams):
         text = "no rule can judge this version before a reference is learned"
-        return MonitoringStep(number=5, state="waits", text=text, todo="Wait for more traffic.")
+        return MonitoringStep(number=5, state="waits", text=text, todo="Wait for more traffic.", brief="still learning")
     return step
 
 

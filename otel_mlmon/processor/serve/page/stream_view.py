@@ -10,9 +10,16 @@ from markupsafe import Markup
 
 from otel_mlmon.processor.serve.page import charts, words
 from otel_mlmon.processor.serve.page.addresses import build_model_url, build_stream_url
-from otel_mlmon.processor.serve.page.condition import find_alerts, list_traces
+from otel_mlmon.processor.serve.page.condition import find_alerts
+from otel_mlmon.processor.serve.page.facts import list_traces
 from otel_mlmon.processor.serve.page.history import SECOND_NS, SPANS, TimeRange
-from otel_mlmon.processor.serve.page.shares import build_distribution, find_cause, name_bin, name_onset, name_window
+from otel_mlmon.processor.serve.page.shares import (
+    build_distribution,
+    find_cause,
+    name_bin,
+    name_cause_window,
+    name_window,
+)
 from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.processor.serve.page.steps import describe_learning
 
@@ -61,7 +68,7 @@ def build_stream_view(
         "stream": stream,
         "row": build_stream_row(source, model_id, document["version"], stream, causes),
         "window": window,
-        "distribution": build_distribution(stream, causes, window, now_ns=source.now_ns),
+        "distribution": build_distribution(stream, causes, window, source),
         "changes": cause["details"] if cause is not None else stream["changes"],
         "evidence": Markup(evidence),  # noqa: S704
         "contributions": contributions[:12],
@@ -107,7 +114,7 @@ def build_stream_row(
         "reference": words.escape_line(reference),
         "now": words.escape_line(now),
         "change": words.escape_line(f"{now}, {reference}" if is_allowance else f"{reference} → {now}", 200),
-        "since": name_onset(cause, source.now_ns) if cause is not None else "",
+        "since": name_cause_window(cause, source) if cause is not None else "",
         "move": words.format_percent(distance),
         "evidence": describe_evidence(stream),
         "design_effect": f"{stream['design_effect']:.1f}" if stream["design_effect"] > 1.05 else "1",

@@ -32,12 +32,13 @@ STATES: Final = {
     "error": "Cannot be judged",
     "unknown": "Unknown",
     "ok": "OK",
+    "replaced": "Replaced",
 }
 """What the states of models, streams and rules are called."""
 
 SIGNS: Final = {
     "firing": "▲", "trouble": "△", "drift": "▼", "pending": "◇", "learning": "◐", "weak": "○", "no_data": "–",
-    "error": "✕", "unknown": "?", "ok": "●",
+    "error": "✕", "unknown": "?", "ok": "●", "replaced": "□",
 }  # fmt: skip
 """A sign beside each word, so that colour is never alone: another one for each state."""
 WARNING_SIGN: Final = "◆"

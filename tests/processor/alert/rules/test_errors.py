@@ -34,12 +34,15 @@ def test_the_ratio_of_failed_calls_in_numbers_and_words() -> None:
     )
 
 
-def fail(processor: SimulatedProcessor, failed: int, minutes: int) -> list[tuple[str, str, str, tuple[str, ...]]]:
+def fail(
+    processor: SimulatedProcessor, failed: int, minutes: int, *, pane_minutes: int = 1
+) -> list[tuple[str, str, str, tuple[str, ...]]]:
     """Lets so many of a hundred calls a minute fail; returns what was notified meanwhile."""
     before = len(processor.alerts)
-    for _ in range(minutes):
-        processor.send_counts("fraud", durations_s=[0.01] * (100 - failed), failed_durations_s=[0.01] * failed)
-        processor.advance(60)
+    succeeded = [0.01] * ((100 - failed) * pane_minutes)
+    for _ in range(minutes // pane_minutes):
+        processor.send_counts("fraud", durations_s=succeeded, failed_durations_s=[0.01] * failed * pane_minutes)
+        processor.advance(60 * pane_minutes)
     return [(alert.rule, alert.state.value, alert.severity, alert.news) for alert in processor.alerts[before:]]
 
 
@@ -47,18 +50,18 @@ CONFIGURATION = {"windows": {"pane": "1m", "lateness": "0s", "rolling": "1h"}}
 
 
 def test_a_slow_burn_is_a_warning_and_becomes_critical_as_an_update_of_the_same_alert() -> None:
-    with SimulatedProcessor(CONFIGURATION) as processor:
-        assert fail(processor, 0, 60) == []
-        assert fail(processor, 7, 120) == [("errors", "firing", "warning", ())]
+    with SimulatedProcessor({"windows": {**CONFIGURATION["windows"], "pane": "5m"}}) as processor:
+        assert fail(processor, 0, 60, pane_minutes=5) == []
+        assert fail(processor, 7, 120, pane_minutes=5) == [("errors", "firing", "warning", ())]
         # 7 times the allowed rate: 5 % of the budget of 30 days after 5.1 hours.
-        assert fail(processor, 7, 240) == [("errors", "firing", "critical", ("severity",))]
+        assert fail(processor, 7, 240, pane_minutes=5) == [("errors", "firing", "critical", ("severity",))]
         warning, critical = processor.alerts
         assert 5.1 <= (critical.time_ns - warning.onset_ns) / 3600e9 <= 5.4
         assert critical.causes[0].budget_spent == pytest.approx(0.05, abs=0.002)
         assert critical.causes[0].details == (
             "7 times the rate that is allowed: a month's budget is gone in 4.3 days",
         )  # fmt: skip
-        assert [entry[1:3] for entry in fail(processor, 0, 240)] == [("ok", "critical")]
+        assert [entry[1:3] for entry in fail(processor, 0, 240, pane_minutes=5)] == [("ok", "critical")]
 
 
 def test_a_fast_burn_is_critical_at_once() -> None:

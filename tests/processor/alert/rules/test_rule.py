@@ -94,6 +94,27 @@ def test_a_drift_is_critical_from_a_quarter_on(value: float, severity: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("change", "severity"),
+    [
+        ({}, "critical"),
+        ({"reference_shares": (0.951, 0.049)}, "warning"),  # rare before
+        ({"current_shares": (0.994, 0.006)}, "warning"),  # some are left
+        ({"current_count": 490}, "warning"),  # of fewer than 50 all may be missing by chance
+        ({"stream": "prediction.label.color"}, "critical"),  # of a model with several heads
+        ({"stream": "input.color"}, "warning"),  # no answer of the model
+        ({"bins": ("a", "_OTHER")}, "warning"),  # no class
+        ({"bins": ("a", "_x")}, "critical"),
+    ],
+)
+def test_the_loss_of_a_frequent_class_is_critical_whatever_its_share(change: Any, severity: str) -> None:
+    gone = replace(
+        CAUSE, stream="prediction.label", value=0.1, bins=("a", "b"), reference_shares=(0.9, 0.1),
+        current_shares=(1.0, 0.0), current_count=1_000,
+    )  # fmt: skip
+    assert grade_drift_severity([replace(gone, **change)]) == severity
+
+
+@pytest.mark.parametrize(
     ("value", "bound", "spent", "severity"),
     [
         (0.143, 0.01, 0.0, "warning"),

@@ -57,9 +57,11 @@ def test_hostile_names_in_every_picture() -> None:
         charts.draw_bars([HOSTILE], [0.5], [0.4], label=HOSTILE, format_share=str),
         charts.draw_shares([HOSTILE, "b"], [0.5, 0.5], label=HOSTILE),
         charts.draw_heat_map([(HOSTILE, [(60 * NS, 2.0)])], start_ns=0, end_ns=60 * NS, slot_ns=60 * NS, label=HOSTILE),
-        charts.draw_sparkline([(0, 1.0), (NS, 2.0)], label=HOSTILE, format_value=str, begin=HOSTILE, limit=1.5),
         charts.draw_sparkline(
-            [(0, 1.0), (NS, 2.0)], label="x", format_value=str, begin="", moment_ns=NS // 2, moment=HOSTILE
+            [(0, 1.0), (NS, 2.0)], label=HOSTILE, format_value=str, ends=(HOSTILE, HOSTILE), limit=1.5
+        ),
+        charts.draw_sparkline(
+            [(0, 1.0), (NS, 2.0)], label="x", format_value=str, ends=("", ""), moment_ns=NS // 2, moment=HOSTILE
         ),
         charts.draw_columns([HOSTILE, "b"], [0.5, 0.5], [0.9, 0.1], label=HOSTILE, format_share=str),
     ):
@@ -73,7 +75,7 @@ def test_columns_stand_inside_whatever_the_bins(rows: list[tuple[str, float, flo
     names = [name.encode("ascii", "ignore").decode() if name.isprintable() else "x" for name, _, _ in rows]
     before, now = [share for _, share, _ in rows], [share for _, _, share in rows]
     picture = charts.draw_columns(names, before, now, label="x", format_share=str)
-    if not any(before) and not any(now):
+    if max([*before, *now], default=0.0) < charts.MIN_SHARE:
         assert picture == ""
         return
     bars = [part.attrib for part in parse(picture) if part.tag.endswith("rect")]
@@ -86,12 +88,34 @@ def test_the_onset_is_named_inside_the_picture() -> None:
     points = [(index * NS, 1.0) for index in range(101)]
     for second in (0, 1, 50, 99, 100):
         picture = charts.draw_sparkline(
-            points, label="x", format_value=str, begin="100 s ago", moment_ns=second * NS, moment="since 15:13:10"
+            points,
+            label="x",
+            format_value=str,
+            ends=("100 s ago", "now"),
+            moment_ns=second * NS,
+            moment="since 15:13:10",
         )
         (text,) = [part for part in parse(picture) if part.text == "since 15:13:10"]
         half = len("since 15:13:10") * charts.CHARACTER_WIDTH / 2
         assert float(text.attrib["x"]) - half >= 0
         assert float(text.attrib["x"]) + half <= charts.SPARK_WIDTH
+
+
+def test_a_value_before_is_drawn_in_grey_and_the_axis_may_begin_before_the_first_one() -> None:
+    picture = charts.draw_sparkline(
+        [(60 * NS, 0.3), (75 * NS, 0.3)], earlier=[(15 * NS, 0.0), (30 * NS, 0.0)], label="x", format_value=str,
+        ends=("60 s ago", "now"), moment_ns=52 * NS, moment="since 00:00:52",
+    )  # fmt: skip
+    assert [part.attrib["class"] for part in parse(picture) if "line" in part.attrib["class"]] == [
+        "line p50",
+        "line p95",
+    ]
+    assert "since 00:00:52" in picture
+    alone = {"label": "x", "format_value": str, "ends": ("", ""), "moment_ns": 52 * NS, "moment": "onset"}
+    points = [(60 * NS, 0.3), (75 * NS, 0.3)]
+    assert "onset" not in charts.draw_sparkline(points, **alone)  # type: ignore[arg-type]
+    assert "onset" in charts.draw_sparkline(points, start_ns=52 * NS, **alone)  # type: ignore[arg-type]
+    assert charts.draw_sparkline([(60 * NS, math.nan)], earlier=[(15 * NS, 0.0)], **alone) == ""  # type: ignore[arg-type]
 
 
 def test_shades() -> None:

@@ -50,6 +50,16 @@ def test_the_next_thing_to_do(document: dict[str, Any], number: int, state: str,
     assert following.todo
 
 
+def test_what_is_awaited_is_said_in_a_few_words() -> None:
+    document = model(stream("prediction.label", "learning", 40), stream("input.age", "learning", 40), p50=None)
+    plain, compared = list_steps(document, SETUP), list_steps(document, SETUP, compared_version="7")
+    assert [step.brief for step in plain] == ["no calls", "", "still learning", "still learning", "still learning"]
+    assert compared[2].brief == "still learning; until then compared with version 7"
+    assert (compared[:2], compared[3:]) == (plain[:2], plain[3:])
+    judged = list_steps(model(stream("prediction.label"), stream("input.age")), SETUP, compared_version="7")
+    assert [step.brief for step in judged] == [""] * 5
+
+
 def test_no_alert_can_come_while_everything_is_learned() -> None:
     document = model(stream("prediction.label", "learning", 5_000), stream("input.age", "learning", 40))
     steps = list_steps(document, SETUP)

@@ -134,7 +134,7 @@ def read_text(content: ModelContent, start: int, end: int, *, max_bytes: int = 4
 
 
 def read_float(content: ModelContent, start: int) -> float:
-    """Reads a floating-point number of 32 bits."""
+    """Reads a little-endian floating-point number of 32 bits from a protobuf message."""
     return float(struct.unpack("<f", content.read_range(start, start + 4))[0])
 
 

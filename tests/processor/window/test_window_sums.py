@@ -1,8 +1,7 @@
-"""Sums do not depend on the order of merging, and a rolling window is the sum of the panes in it, bit for bit."""
+"""Sums of sketches and of counts do not depend on the order of merging, bit for bit."""
 
 from __future__ import annotations
 
-import math
 from functools import reduce
 from typing import Any
 
@@ -13,10 +12,10 @@ from hypothesis import strategies as st
 from otel_mlmon import semconv
 from otel_mlmon.processor.state.repository import encode_record
 from otel_mlmon.processor.window.series import SeriesKey, SeriesState, TimeSeries, add_increments
-from otel_mlmon.processor.window.window import PaneCounts, RollingWindow
+from otel_mlmon.processor.window.window import PaneCounts
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.moments import ExactSum, Moments
+from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.sketch.table import AnyHistogram, PointValue
 from tests.support.observations import MODEL
@@ -123,37 +122,3 @@ def test_counts_of_an_interval_are_the_same_in_whatever_order_they_are_merged(
     assert encode_record(merged) == encode_record(reduce(PaneCounts.merge, panes))
     flat = pane([value for values in parts for value in values])
     assert encode_record(merged) == encode_record(flat._replace(end_ns=10 * len(parts)))
-
-
-@given(steps=st.lists(st.tuples(VALUES, st.integers(0, 3), st.booleans()), max_size=12))
-def test_a_rolling_window_is_the_sum_of_its_panes(steps: list[tuple[list[float], int, bool]]) -> None:
-    rolling, panes, start_ns = RollingWindow(length_ns=30), list[PaneCounts](), 0
-    for values, skipped, is_cleared in steps:
-        start_ns += 10 * (1 + skipped)
-        added = pane(values, start_ns)
-        rolling.evict(added.end_ns)
-        if is_cleared:
-            rolling.clear()
-            panes.clear()
-        rolling.add(added)
-        panes = [*(present for present in panes if present.end_ns > added.end_ns - 30), added]
-        assert list(rolling.panes) == panes
-        assert rolling.counts.tolist() == np.sum([present.counts for present in panes], axis=0).tolist()
-        assert rolling.total == sum(present.number_count for present in panes)
-        moments = Moments(
-            count=sum(present.number_count for present in panes),
-            exact_sum=sum((present.exact_sum for present in panes), ExactSum()),
-        )
-        assert repr(rolling.mean) == repr(moments.mean)
-        assert rolling.start_ns(-1) == panes[0].start_ns
-
-
-def test_an_empty_rolling_window_has_no_counts() -> None:
-    rolling = RollingWindow(length_ns=30)
-    rolling.add(pane([1.0]))
-    rolling.evict(39)
-    assert (rolling.total, rolling.start_ns(7)) == (1, 0)
-    rolling.evict(40)
-    assert (rolling.total, rolling.counts.tolist(), rolling.start_ns(7)) == (0, [0, 0], 7)
-    rolling.clear()
-    assert (rolling.counts.shape, math.isnan(rolling.mean)) == ((0,), True)

@@ -1,0 +1,192 @@
+"""The rolling windows of all streams of a model version: running sums over closed panes, side by side in one array.
+
+A pane is added, and one that is too old subtracted, in a few array operations, however many streams there are. A stream
+has a column for each of its bins. Where its bins change it gets other columns, and the former ones serve no one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from functools import reduce
+from itertools import pairwise
+from operator import or_
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otel_mlmon.processor.window.window import PaneLayout, PaneTable
+from otel_mlmon.sketch.moments import ExactSum, Moments
+from otel_mlmon.types import Counts, Indices, Ints
+
+_NO_COUNTS: Final = np.zeros(0, dtype=np.int64)
+_NARROW: Final = ((1 << 8, np.uint8), (1 << 16, np.uint16), (1 << 32, np.uint32))
+
+
+class _Places(NamedTuple):
+    """Where the streams of a layout are."""
+
+    columns: slice | Indices
+    streams: Indices
+
+
+class _Row(NamedTuple):
+    """A pane in the rolling windows, as small as it can be."""
+
+    start_ns: int
+    end_ns: int
+    places: _Places
+    counts: NDArray[Any]
+    number_counts: Ints
+    sums: list[int]
+    """The exact sums, over 2^`shift`."""
+    shift: int
+
+
+@dataclass(slots=True)
+class RollingWindows:
+    """The counts of all streams of a model version in the panes of the rolling window.
+
+    Memory: a pane takes about 60 bytes a stream, and 1 to 4 a bin.
+    """
+
+    length_ns: int
+    """Length of the window: panes that end this long before the newest, or earlier, are removed."""
+    _rows: deque[_Row] = field(default_factory=deque)
+    _streams: dict[str, int] = field(default_factory=dict)
+    """The number of each stream by name."""
+    _columns: list[tuple[int, int]] = field(default_factory=list)
+    """By stream, its first column and the one after its last."""
+    _places: dict[PaneLayout, _Places] = field(default_factory=dict)
+    _counts: Counts = field(default_factory=lambda: _NO_COUNTS)
+    """The sums of all rows by column. It is replaced and never changed, since parts of it are handed on."""
+    _sums: list[int] = field(default_factory=list)
+    """By stream, the exact sum of its numbers, in units of 2^-1074."""
+    _number_counts: Ints = field(default_factory=lambda: _NO_COUNTS.copy())
+    _row_counts: Ints = field(default_factory=lambda: _NO_COUNTS.copy())
+    """By stream, how many rows have it."""
+    _starts_ns: Ints = field(default_factory=lambda: _NO_COUNTS.copy())
+    """By stream, the start of the oldest row that has it."""
+
+    def add(self, table: PaneTable, start_ns: int, end_ns: int) -> None:
+        """Adds a pane, or late counts of one; a stream has the same bins in all panes until it is cleared."""
+        if not table.layout.names:
+            return
+        places = self._places.get(table.layout) or self._place(table.layout)
+        columns, streams = places
+        row = _narrow(table, start_ns, end_ns, places)
+        index = len(self._rows)
+        while index and self._rows[index - 1].end_ns > end_ns:
+            index -= 1
+        is_first = self._row_counts[streams] == 0
+        if index < len(self._rows):
+            is_first |= self._starts_ns[streams] > start_ns
+        self._rows.insert(index, row)
+        counts = self._counts.copy()
+        counts[columns] += table.counts
+        self._counts = counts
+        self._number_counts[streams] += row.number_counts
+        self._row_counts[streams] += 1
+        self._starts_ns[streams[is_first]] = start_ns
+        for stream, units in zip(streams.tolist(), row.sums, strict=True):
+            self._sums[stream] += units << row.shift
+
+    def has_layout(self, layout: PaneLayout) -> bool:
+        """Returns whether a pane of the same streams over the same bins was added, and none was cleared since."""
+        return layout in self._places
+
+    def evict(self, now_ns: int) -> None:
+        """Removes the panes that are older than the rolling window is long."""
+        limit_ns = now_ns - self.length_ns
+        if not self._rows or self._rows[0].end_ns > limit_ns:
+            return
+        counts = self._counts.copy()
+        is_moved = np.zeros(len(self._sums), dtype=np.bool_)
+        while self._rows and self._rows[0].end_ns <= limit_ns:
+            row = self._rows.popleft()
+            columns, streams = row.places
+            counts[columns] -= row.counts
+            self._number_counts[streams] -= row.number_counts
+            self._row_counts[streams] -= 1
+            is_moved[streams] = True
+            for stream, units in zip(streams.tolist(), row.sums, strict=True):
+                self._sums[stream] -= units << row.shift
+        self._counts = counts
+        is_moved &= self._row_counts > 0
+        for row in self._rows:
+            if not is_moved.any():
+                break
+            streams = row.places.streams
+            self._starts_ns[streams[is_moved[streams]]] = row.start_ns
+            is_moved[streams] = False
+
+    def clear(self, name: str) -> None:
+        """Removes a stream, as its bins are no longer those of the reference."""
+        if self._streams.pop(name, None) is not None:
+            self._places.clear()
+
+    def counts(self, name: str) -> Counts:
+        """Returns the counts of a stream, shape (K,), or (0,) before its first pane; they never change."""
+        stream = self._streams.get(name)
+        if stream is None:
+            return _NO_COUNTS
+        first, end = self._columns[stream]
+        return self._counts[first:end]
+
+    def mean(self, name: str) -> float:
+        """Returns the mean of the numbers of a stream; NaN without any."""
+        stream = self._streams.get(name)
+        if stream is None:
+            return float("nan")
+        return Moments(count=int(self._number_counts[stream]), exact_sum=ExactSum(self._sums[stream])).mean
+
+    def start_ns(self, name: str, default_ns: int) -> int:
+        """Returns the start of the oldest pane with values of a stream, or `default_ns` if there is none."""
+        stream = self._streams.get(name)
+        return int(self._starts_ns[stream]) if stream is not None and self._row_counts[stream] else default_ns
+
+    def _place(self, layout: PaneLayout) -> _Places:
+        """Returns where the streams of a layout are, after adding those that are new."""
+        streams = []
+        for name, size in zip(layout.names, layout.sizes, strict=True):
+            stream = self._streams.get(name)
+            if stream is None or self._columns[stream][1] - self._columns[stream][0] != size:
+                stream = self._streams[name] = len(self._columns)
+                end = self._columns[-1][1] if self._columns else 0
+                self._columns.append((end, end + size))
+            streams.append(stream)
+        added = len(self._columns) - len(self._sums)
+        if added:
+            self._sums += [0] * added
+            self._counts = _lengthen(self._counts, self._columns[-1][1])
+            self._number_counts = _lengthen(self._number_counts, len(self._sums))
+            self._row_counts = _lengthen(self._row_counts, len(self._sums))
+            self._starts_ns = _lengthen(self._starts_ns, len(self._sums))
+        ranges = [self._columns[stream] for stream in streams]
+        columns: slice | Indices = slice(ranges[0][0], ranges[-1][1])
+        if any(end != first for (_, end), (first, _) in pairwise(ranges)):
+            columns = np.concatenate([np.arange(first, end) for first, end in ranges])
+        places = self._places[layout] = _Places(columns, np.array(streams, dtype=np.intp))
+        return places
+
+
+def _narrow(table: PaneTable, start_ns: int, end_ns: int, places: _Places) -> _Row:
+    """Returns a pane as a row that takes little room: the numbers in narrow types, and the sums without their zeros."""
+    largest = int(table.counts.max(initial=0))
+    dtype = next((dtype for limit, dtype in _NARROW if largest < limit), np.int64)
+    bits = reduce(or_, map(abs, table.sums), 0)
+    shift = max((bits & -bits).bit_length() - 1, 0)
+    return _Row(
+        start_ns,
+        end_ns,
+        places,
+        table.counts.astype(dtype),
+        np.array(table.number_counts, dtype=np.int64),
+        [int(units) >> shift for units in table.sums],
+        shift,
+    )
+
+
+def _lengthen(array: NDArray[Any], size: int) -> NDArray[Any]:
+    return np.concatenate((array, np.zeros(size - array.size, dtype=array.dtype)))
