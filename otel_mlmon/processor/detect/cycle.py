@@ -140,7 +140,7 @@ class DailyCycle:
             effect: φ of the stream.
         """
         state, day, before = self.state, start_ns // DAY_NS, self._model
-        if settle_pending_day(state, start_ns):
+        if state.pending is not None and settle_pending_day(state, start_ns):
             self._fit()
         if day > state.day:
             state.effect = effect
