@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -48,7 +49,7 @@ CAMERA: Final = Path(__file__).with_name("camera.py")
 def main(folder: Path, python: str, documentation: Path | None) -> int:
     """Takes all pictures; returns the exit code of the browser's program."""
     folder.mkdir(parents=True, exist_ok=True)
-    code = 0
+    code, messages = 0, []
     for name, incident in (*INCIDENTS.items(), ("quiet", None)):
         panes = CALM_PANES + (incident.panes if incident is not None else TROUBLE_PANES)
         start_ns = time.time_ns() - panes * PANE_S * 10**9
@@ -56,7 +57,8 @@ def main(folder: Path, python: str, documentation: Path | None) -> int:
         with processor:
             code |= _photograph(processor, name, incident.model if incident is not None else "churn", folder, python)
             if processor.alerts:
-                code |= _photograph_message(max(processor.alerts, key=_count_links), name, folder, python)
+                messages += _write_messages(max(processor.alerts, key=_count_links), name, folder)
+    code |= _take_pictures(python, folder.resolve().as_uri(), folder, MESSAGE_VIEWS, messages)
     with simulate_fortnight(start_ns=time.time_ns() - FORTNIGHT_PANES * FORTNIGHT_PANE_S * 10**9) as processor:
         for model in ("churn", "credit-risk"):
             code |= _photograph(processor, f"fortnight-{model}", model, folder, python, span="14d")
@@ -71,17 +73,22 @@ def _photograph(
     overview = processor.document()
     with serve_page(lambda: overview, processor._pipeline.history) as address:
         pages = [f"{name}-home=/", f"{name}-model=/models/{model}?span={span}", f"{name}-alerts=/alerts"]
-        views = [f"{scheme}:{width}" for scheme, width in VIEWS]
-        command = [python, str(CAMERA), address, str(folder), ",".join(views), *pages]
-        return subprocess.run(command, check=False).returncode
+        return _take_pictures(python, address, folder, VIEWS, pages)
+
+
+def _take_pictures(
+    python: str, address: str, folder: Path, views: Sequence[tuple[str, int]], pages: Sequence[str]
+) -> int:
+    listed = ",".join(f"{scheme}:{width}" for scheme, width in views)
+    return subprocess.run([python, str(CAMERA), address, str(folder), listed, *pages], check=False).returncode
 
 
 def _count_links(alert: Alert) -> int:
     return len(build_alert_message(alert).notes) + len(alert.causes)
 
 
-def _photograph_message(alert: Alert, name: str, folder: Path, python: str) -> int:
-    """Takes pictures of an alert as HTML, as Markdown that a chat renders, and as plain text in a terminal."""
+def _write_messages(alert: Alert, name: str, folder: Path) -> list[str]:
+    """Writes an alert as HTML, as Markdown that a chat renders, and as plain text in a terminal, to be pictured."""
     addresses = replace(alert.addresses, trace="https://jaeger.example/trace/{trace_id}")
     alert = replace(alert, addresses=addresses, exemplars=alert.exemplars or ("4bf92f3577b34da6a3ce929d0e0e4736",))
     style = '<meta charset="utf-8"><style>pre { white-space: pre-wrap; overflow-wrap: anywhere }</style>'
@@ -92,11 +99,8 @@ def _photograph_message(alert: Alert, name: str, folder: Path, python: str) -> i
         "plain": f"{style}<pre>{html.escape(format_alert(alert))}</pre>",
     }
     for kind, text in pages.items():
-        (folder / f"{kind}.html").write_text(text, encoding="utf-8")
-    views = ",".join(f"{scheme}:{width}" for scheme, width in MESSAGE_VIEWS)
-    paths = [f"{name}-{kind}=/{kind}.html" for kind in pages]
-    command = [python, str(CAMERA), folder.resolve().as_uri(), str(folder), views, *paths]
-    return subprocess.run(command, check=False).returncode
+        (folder / f"{name}-{kind}.html").write_text(text, encoding="utf-8")
+    return [f"{name}-{kind}=/{name}-{kind}.html" for kind in pages]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ parameter; only the two `pipeline.py` join steps. A module without a row, an imp
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -328,6 +329,12 @@ def all_modules() -> dict[str, Path]:
 MODULES = all_modules()
 
 
+@functools.cache
+def imports_in(module: str) -> tuple[tuple[int, str], ...]:
+    """Line and full name of every import of a module."""
+    return tuple(imports_of(MODULES[module].read_text(encoding="utf-8")))
+
+
 @pytest.fixture(scope="module")
 def stdlib() -> frozenset[str]:
     import sys
@@ -345,8 +352,8 @@ def test_every_import_is_allowed_by_the_tables(module: str, stdlib: frozenset[st
 def test_a_leaf_is_reached_through_its_registry(leaf: str) -> None:
     importers = {
         module
-        for module, path in MODULES.items()
-        for _, full in imports_of(path.read_text(encoding="utf-8"))
+        for module in MODULES
+        for _, full in imports_in(module)
         if full.startswith(f"otel_mlmon.{leaf}.") and module  # the public API names everything
     }
     assert [name for name in sorted(importers) if not any(belongs(name, home) for home in LEAVES[leaf])] == []
@@ -400,11 +407,11 @@ def test_an_allowed_import_is_not_a_fault(stdlib: frozenset[str]) -> None:
 
 
 def test_the_two_halves_never_meet() -> None:
-    for module, path in MODULES.items():
+    for module in MODULES:
         half = module.split(".")[0]
         other = {"instrumentation": "processor", "processor": "instrumentation"}.get(half)
         if other:
-            names = [full for _, full in imports_of(path.read_text(encoding="utf-8"))]
+            names = [full for _, full in imports_in(module)]
             assert not [name for name in names if name.startswith(f"otel_mlmon.{other}")], module
 
 
@@ -413,8 +420,8 @@ def test_rules_and_notifiers_are_reached_through_their_registry_alone() -> None:
     from otel_mlmon.processor.notify.notifier import NOTIFIERS
 
     parts = {part.__module__ for part in (*RULES.load_all_plugins().values(), *NOTIFIERS.load_all_plugins().values())}
-    for module, path in MODULES.items():
-        imports = {full.rpartition(".")[0] for _, full in imports_of(path.read_text(encoding="utf-8"))}
+    for module in MODULES:
+        imports = {full.rpartition(".")[0] for _, full in imports_in(module)}
         assert not imports & parts, module
 
 
@@ -451,10 +458,10 @@ def test_no_modules_import_each_other() -> None:
     imports = {
         module: {
             target
-            for _, full in imports_of(path.read_text(encoding="utf-8"))
+            for _, full in imports_in(module)
             if full.startswith("otel_mlmon.") and (target := ours_named(full, names)) != module
         }
-        for module, path in MODULES.items()
+        for module in MODULES
     }
     assert cycles(imports) == []
     assert cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]

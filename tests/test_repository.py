@@ -121,7 +121,6 @@ COVERED_BY = {
     "processor/notify/notifier": "contracts/test_notifiers.py",
     "processor/receive/config": "processor/config/test_load.py",
     "processor/receive/data_point": "processor/receive/test_decode.py",
-    "processor/receive/codec": "processor/receive/test_admission.py",
     "processor/receive/events": "processor/receive/test_admission.py",
     "processor/receive/responses": "processor/receive/test_http.py",
     "processor/receive/sketches": "processor/receive/test_decode.py",

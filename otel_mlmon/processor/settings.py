@@ -62,6 +62,7 @@ class ProcessorSettings:
             amend_for_s=min(config.windows.amend_for_s or config.storage.retention_s, config.storage.retention_s),
             rolling_s=config.windows.rolling_s,
             stale_after_s=config.limits.stale_after_s,
+            max_bounds=config.limits.max_bounds,
             retention_s=config.storage.retention_s,
             history_hours=max((moving.retained_hours for moving in references if moving is not None), default=0),
         )

@@ -6,10 +6,12 @@ import contextlib
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import prometheus_client
 import pytest
@@ -22,7 +24,8 @@ from opentelemetry.sdk.resources import Resource
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.serve.prometheus import build_prometheus_name
-from tests.support.collector import CONFIGURATIONS
+from tests.e2e.test_reference import loaded, trained
+from tests.support.collector import CONFIGURATIONS, collector, sender
 from tests.support.otlp_requests import counter, request
 from tests.support.ports import free_port
 from tests.support.processes import Processor, processor, until
@@ -38,8 +41,9 @@ DRIFTED = {"a": 5, "b": 10, "c": 20, "d": 65}
 NAME = {"ml.model.name": "shop", "ml.model.version": "7"}
 LABELS = {"ml_model_name": "m", "ml_model_version": "7", "instance": "p"}
 MODEL = ",".join(f'{key}="{value}"' for key, value in LABELS.items())
-ABSENT = ("otelcol_", "otel_mlmon_failures_total", "ml_model_accuracy_estimated")
-"""Metrics that this processor does not have: of a Collector, of faults, of labelled data."""
+OF_A_COLLECTOR, OF_LABELLED_DATA, OF_FAULTS = "otelcol_", "ml_model_accuracy_estimated", "otel_mlmon_failures_total"
+ABSENT = (OF_A_COLLECTOR, OF_LABELLED_DATA, OF_FAULTS)
+"""Metrics that the processor of most tests here does not have; there are no faults to count in any."""
 
 
 def run(*words: str | Path) -> str:
@@ -177,7 +181,8 @@ def test_every_metric_of_the_queries_exists() -> None:
 class Application:
     """A model's metrics, sent to the processor over OTLP and scraped by Prometheus."""
 
-    def __init__(self, grpc_port: int) -> None:
+    def __init__(self, grpc_port: int, name: Mapping[str, str] = NAME) -> None:
+        self._name = name
         exporter = OTLPMetricExporter(endpoint=f"http://127.0.0.1:{grpc_port}", insecure=True)
         self._provider = MeterProvider(
             [PeriodicExportingMetricReader(exporter, export_interval_millis=float("inf")), PrometheusMetricReader()],
@@ -195,15 +200,15 @@ class Application:
 
     def predict(self, shares: dict[str, int]) -> None:
         for label, count in shares.items():
-            self._predictions.add(count, {**NAME, "ml.prediction.label": label})
+            self._predictions.add(count, {**self._name, "ml.prediction.label": label})
         for number in range(100):
-            self._confidences.record(0.5 + number / 220, NAME)
-            self._durations.record(0.01 + number / 5000, {**NAME, **({"error.type": "E"} if number == 0 else {})})
+            self._confidences.record(0.5 + number / 220, self._name)
+            self._durations.record(0.01 + number / 5000, {**self._name, **({"error.type": "E"} if number == 0 else {})})
         assert self._provider.force_flush(10_000)
 
     def send_features(self, count: int) -> None:
         for number in range(count):
-            attributes = {**NAME, "ml.feature.name": f"feature_{number}", "ml.feature.value": "x"}
+            attributes = {**self._name, "ml.feature.name": f"feature_{number}", "ml.feature.value": "x"}
             self._values.add(100, attributes)
 
     def close(self) -> None:
@@ -316,3 +321,67 @@ def test_rules_fire_after_the_first_refusal_and_the_first_rejection_of_a_process
         assert httpx.post(post, content=body, headers={"content-type": "application/x-protobuf"}).content
         until(lambda: firing("MlmonRequestsLost") == {"unsupported"}, deadline_s=60)
         until(lambda: firing("MlmonPointsRejected") == {"wrong_type"}, deadline_s=60)
+
+
+SHORT_OF_MEMORY = {
+    "processors": {"memory_limiter/mlmon": {"check_interval": "1s", "limit_mib": 2, "spike_limit_mib": 1}}
+}
+
+
+@contextlib.contextmanager
+def unwilling_server() -> Iterator[str]:
+    """Runs a gRPC server that knows no method, so that a Collector gives up what it sends; gives its address."""
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait(30)
+
+
+@pytest.mark.timeout(300)
+def test_the_queries_of_labelled_data_and_of_a_collector_that_loses_give_data(tmp_path: Path) -> None:
+    program("prometheus", REMEDY)
+    reference = trained(tmp_path)
+    shortage = tmp_path / "shortage.yaml"
+    shortage.write_text(json.dumps(SHORT_OF_MEMORY))
+    missing = {
+        expression.replace("shop", "insects")
+        for expression in (*dashboard_queries(), *rule_queries())
+        if OF_A_COLLECTOR in expression or OF_LABELLED_DATA in expression
+    }
+    assert len(missing) >= 7
+    with (
+        unwilling_server() as address_of_none,
+        processor(tmp_path / "processor") as running,
+        collector(
+            tmp_path / "collector",
+            "127.0.0.1:9",
+            configs=(CONFIGURATIONS / "agent.yaml", shortage),
+            environ={"MLMON_ENDPOINT": address_of_none},
+        ) as agent,
+        scraping(tmp_path, ("otel-mlmon", running.web), ("collector", agent.metrics)) as address,
+        sender(agent.grpc) as outside,
+        sender(agent.tap) as inside,
+    ):
+        post = f"http://127.0.0.1:{running.http}/v1/logs"
+        headers = {"content-type": "application/x-protobuf"}
+        assert httpx.post(post, content=loaded(reference), headers=headers).status_code == 200
+        app = Application(running.grpc, {"ml.model.name": "insects", "ml.model.version": "4"})
+
+        def have_all() -> bool:
+            app.predict({"ant": 34, "bee": 33, "cow": 33})
+            outside.send()
+            inside.send()
+            missing.difference_update([expression for expression in missing if query(address, expression)])
+            return not missing
+
+        try:
+            until(have_all, deadline_s=60)
+        except AssertionError:
+            pytest.fail("no data of:\n" + "\n".join(sorted(missing)))
+        finally:
+            app.close()
+        until(lambda: query(address, 'ALERTS{alertname="MlmonTelemetryLost",alertstate="firing"}'), deadline_s=60)
+        until(lambda: query(address, 'ALERTS{alertname="MlmonTelemetryShed",alertstate="firing"}'), deadline_s=60)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +48,9 @@ def running(tmp_path: Path) -> Iterator[Addresses]:
     assert service.shutdown(10.0)
 
 
-def post(addresses: Addresses, body: bytes) -> int:
-    headers = {"content-type": PROTOBUF}
-    return httpx.post(f"http://{addresses.http}/v1/metrics", content=body, headers=headers, timeout=10).status_code
+def post(addresses: Addresses, body: bytes, *, timeout_s: float = 10.0) -> int:
+    url, headers = f"http://{addresses.http}/v1/metrics", {"content-type": PROTOBUF}
+    return httpx.post(url, content=body, headers=headers, timeout=timeout_s).status_code
 
 
 def get(addresses: Addresses, path: str) -> httpx.Response:
@@ -141,6 +143,35 @@ def identity_of(addresses: Addresses) -> tuple[str, str, str]:
     named = dict(labels)
     assert value == 1
     return named["service_instance_id"], named["host_name"], get(addresses, "/api/v1/setup").json()["instance"]["id"]
+
+
+class HeldItems(tuple[Any, ...]):
+    """Items that hold up the thread of the state, as a disk that does not answer would."""
+
+    is_held, may_go = threading.Event(), threading.Event()
+
+    def __iter__(self) -> Iterator[Any]:
+        self.is_held.set()
+        assert self.may_go.wait(60)
+        return iter(())
+
+
+def test_while_the_state_is_held_up_senders_are_answered_in_time_and_the_web_port_goes_on(tmp_path: Path) -> None:
+    service = create(tmp_path)
+    addresses = service.start()
+    held = HeldItems()
+    service._state_thread.submit(held)
+    assert held.is_held.wait(60)
+    with ThreadPoolExecutor(3) as senders:
+        answers = [senders.submit(post, addresses, predictions(name, 1), timeout_s=60.0) for name in ("a", "b", "c")]
+        until(lambda: service._admission.pending_bytes > 0)
+        assert [get(addresses, path).status_code for path in ("/healthz", "/metrics", "/api/v1/models")] == [200] * 3
+        # Who comes while others wait is refused at once or answered before senders give up: not one is left waiting.
+        assert {answer.result(60) for answer in answers} <= {429, 503}
+    held.may_go.set()
+    for name in ("a", "b", "c"):
+        assert until(lambda name=name: post(addresses, predictions(name, 1)) == 200)  # type: ignore[misc]
+    assert service.shutdown(10.0)
 
 
 def test_a_processor_has_an_id_of_its_own_that_restarts_and_reloads_keep(tmp_path: Path) -> None:

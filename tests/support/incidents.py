@@ -123,7 +123,7 @@ def simulate(incident: Incident | None, *, start_ns: int) -> tuple[SimulatedProc
     return processor, trouble_ns
 
 
-FORTNIGHT_PANE_S: Final = 300
+FORTNIGHT_PANE_S: Final = 1_800
 FORTNIGHT_PANES: Final = 14 * 86_400 // FORTNIGHT_PANE_S
 
 
@@ -141,7 +141,7 @@ def simulate_fortnight(*, start_ns: int, pane_s: int = FORTNIGHT_PANE_S) -> Simu
     for pane in range(14 * 86_400 // pane_s):
         processor.now_ns += pane_s * 10**9
         day = pane * pane_s / 86_400
-        calls = round(CALLS * pane_s / FORTNIGHT_PANE_S * (0.6 - 0.5 * np.cos(2 * np.pi * day)))
+        calls = round(CALLS * pane_s / 300 * (0.6 - 0.5 * np.cos(2 * np.pi * day)))
         for model in MODELS:
             traffic = CALM
             if model == "credit-risk":

@@ -100,10 +100,12 @@ def trace_point() -> Trace:
 
     with SimulatedProcessor({"models": {"*": {"reference": {"learn": 1000}}}}) as processor:
         processor.alerts = _Inbox()
-        for pane in range(100):
-            labels = {"ok": 95, "fraud": 5} if pane < 60 else {"ok": 60, "fraud": 40}
+        for _ in range(60):
+            processor.send_counts("fraud", labels={"ok": 95, "fraud": 5})
+            processor.advance(10)
+        for _ in range(40):
             with Trace() as trace:
-                processor.send_counts("fraud", labels=labels)
+                processor.send_counts("fraud", labels={"ok": 60, "fraud": 40})
                 processor.advance(10)
             if processor.alerts:
                 return trace

@@ -288,10 +288,8 @@ def _add_wide(plan: InputFeaturePlan, items: Sequence[Item], summary: InputSumma
         width = math.prod(shape[1:])
         values = -(-width // compute_sample_interval(width)) if plan.tensor.layout == "wide" and width else width
         if isinstance(data, bytes) and values and data and len(data) % (values * dtype.itemsize) == 0:
-            rows = np.frombuffer(data, dtype=dtype).reshape(-1, values)
-            tables.setdefault(rows[:, :: -(-values // MAX_WIDE_VALUES)].shape[1], []).append(
-                rows[:, :: -(-values // MAX_WIDE_VALUES)]
-            )
+            rows = np.frombuffer(data, dtype=dtype).reshape(-1, values)[:, :: -(-values // MAX_WIDE_VALUES)]
+            tables.setdefault(rows.shape[1], []).append(rows)
     columns = [_mean_and_spread(np.concatenate(tables_of_width)) for tables_of_width in tables.values()]
     if not columns:
         return 0

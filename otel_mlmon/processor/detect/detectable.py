@@ -28,9 +28,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 
 from otel_mlmon.processor.detect.alternatives import Direction
-from otel_mlmon.processor.detect.arrays import RowArrays, convert_to_slice
-from otel_mlmon.processor.detect.state import DAY_NS, TrafficState
-from otel_mlmon.types import Bools, Floats, Indices, Ints
+from otel_mlmon.types import Bools, Floats
 
 PROBABILITY: Final = 0.9
 FORGIVEN_EARLY: Final = 0.2
@@ -283,66 +281,3 @@ def _relative_entropy(share: Floats, border: Floats) -> Floats:
 
 def _percent(share: float) -> str:
     return f"{100.0 * share:.{1 if share >= 0.00095 else 2}f} %"
-
-
-HOURS: Final = 24
-HOUR_NS: Final = 3_600_000_000_000
-
-
-class DailyTraffic:
-    """The number of values of many streams in the last 24 hours, one stream a row."""
-
-    def __init__(self) -> None:
-        self._arrays = RowArrays(hours=((HOURS,), np.float64), first_ns=((), np.int64), last_ns=((), np.int64))
-
-    def start(self, row: int) -> None:
-        """Starts to count the values of a stream in a row."""
-        self._arrays.clear(row)
-
-    def add(self, rows: Indices, items: Floats, end_ns: Ints) -> None:
-        """Adds the number of values in one pane of some streams, in the order of time.
-
-        Args:
-            rows: Shape (S,).
-            items: Values in the pane, shape (S,).
-            end_ns: End of the pane, Unix nanoseconds, shape (S,).
-        """
-        arrays, index, hour = self._arrays, convert_to_slice(rows), end_ns // HOUR_NS
-        passed = np.minimum(hour - arrays["last_ns"][index] // HOUR_NS, HOURS)
-        for step in range(int(passed.max(initial=0))):
-            is_behind = passed > step
-            arrays["hours"][rows[is_behind], (hour[is_behind] - step) % HOURS] = 0.0
-        arrays["hours"][rows, hour % HOURS] += items
-        first_ns = arrays["first_ns"][index]
-        arrays["first_ns"][index] = np.where(first_ns == 0, end_ns, first_ns)
-        arrays["last_ns"][index] = end_ns
-
-    def items_per_day(self, rows: Indices, *, is_over: bool) -> Floats:
-        """Returns the values of the last 24 hours, shape (S,), projected for streams younger than a day.
-
-        Args:
-            rows: Shape (S,).
-            is_over: Whether no more comes, so that a part of a day stays one.
-        """
-        arrays = self._arrays
-        items: Floats = arrays["hours"][rows].sum(-1)
-        if is_over:
-            return items
-        age_ns = np.clip(arrays["last_ns"][rows] - arrays["first_ns"][rows], HOUR_NS, DAY_NS)
-        scaled: Floats = items * (DAY_NS / age_ns)
-        return scaled
-
-    def state(self, row: int) -> TrafficState:
-        """Returns the traffic of one stream for storage; `restore` restores it."""
-        arrays = self._arrays
-        return TrafficState(
-            first_ns=int(arrays["first_ns"][row]),
-            last_ns=int(arrays["last_ns"][row]),
-            hours=arrays["hours"][row].copy(),
-        )
-
-    def restore(self, row: int, state: TrafficState) -> None:
-        """Restores the stored traffic of a stream in a row."""
-        arrays = self._arrays
-        arrays["first_ns"][row], arrays["last_ns"][row] = state.first_ns, state.last_ns
-        arrays["hours"][row] = state.hours

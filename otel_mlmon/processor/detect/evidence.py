@@ -47,7 +47,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.alternatives import Direction, add_pane_evidence, compute_set_sums
-from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, check_counts, convert_to_slice
+from otel_mlmon.processor.detect.arrays import DailyTraffic, RowArrays, RowIndex, check_counts, convert_to_slice
 from otel_mlmon.processor.detect.bets import (
     UNIVERSAL,
     CycleVariation,
@@ -60,7 +60,7 @@ from otel_mlmon.processor.detect.bets import (
     stack_slots,
 )
 from otel_mlmon.processor.detect.design_effect import DesignEffects
-from otel_mlmon.processor.detect.detectable import DailyTraffic, find_even_share
+from otel_mlmon.processor.detect.detectable import find_even_share
 from otel_mlmon.processor.detect.rare_bins import RareBinEvidence
 from otel_mlmon.processor.detect.state import EvidenceState
 from otel_mlmon.types import Bools, Floats, Indices, Ints

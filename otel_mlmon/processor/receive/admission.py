@@ -47,6 +47,10 @@ T = TypeVar("T")
 MAX_REQUEST_BYTES: Final = 64 * 2**20
 """After decompression. Source: opentelemetry-proto, specification.md, the recommended default."""
 
+PARSED_FACTOR: Final = 8
+MIN_PARSED_BYTES: Final = 64 * 2**20
+"""A request may take so much memory once it is parsed, or `PARSED_FACTOR` times the largest request if that is more."""
+
 DECODERS: Final = 2
 """How many requests are decoded at a time; more would only take turns at the interpreter with the state's thread."""
 
@@ -103,6 +107,7 @@ class RequestAdmission:
         self.max_request_bytes: int = max_request_bytes
         self.max_pending_bytes: int = max_pending_bytes
         self.retry_after_s: float = retry_after_s
+        self._max_parsed_bytes = max(PARSED_FACTOR * max_request_bytes, MIN_PARSED_BYTES)
         self._deliver = deliver
         self._meter = meter or WorkTimeMeter()
         self._pending = PendingRequests(
@@ -235,6 +240,7 @@ class RequestAdmission:
         Raises:
             OverloadedError: There is no place, or its turn did not come in time; decided before parsing.
             MalformedError: `body` is not a request of this signal.
+            TooLargeError: It would take too much memory once it is parsed, as none of an exporter does.
         """
         place = place or self.admit_request(len(body))
         self._pending.resize(place, len(body))
@@ -267,7 +273,7 @@ class RequestAdmission:
 
     def _parse(self, request: _PendingRequest) -> Any:
         try:
-            return parse_request(request.signal, request.body, request.body_format)
+            return parse_request(request.signal, request.body, request.body_format, max_bytes=self._max_parsed_bytes)
         except MalformedError as error:
             self.count_malformed(str(error))
             self.release_request(request.place)
@@ -361,8 +367,7 @@ class RequestAdmission:
         self._answer(request, ExportResult(rejected=points, message=message))
 
     def _answer(self, request: _PendingRequest, result: ExportResult | Exception) -> None:
-        self.release_request(request.place)
-        self._meter.complete(len(request.body))
+        self._pending.complete(request.place)
         if isinstance(result, ExportResult):
             request.result.set_result(result)
         else:

@@ -1,11 +1,20 @@
-"""Parses OTLP requests of each signal, in protobuf or JSON, and decodes them into data points and events."""
+"""Parses OTLP requests of each signal, in protobuf or JSON, and decodes them into data points and events.
+
+A message takes memory however short its encoding is: of 2 bytes an empty span becomes 168, and a request of 64 MiB ten
+gigabytes. So what a large body would take is estimated before it is parsed, from the number of messages in it.
+Source: protobuf.dev/programming-guides/encoding; the sizes are those of upb, by the fields of a message.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -13,10 +22,37 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otel_mlmon.errors import MalformedError
 from otel_mlmon.processor.receive.decode import DecodedRequest, MetricsRequest, count_points, decode_metrics
 from otel_mlmon.processor.receive.decode_logs import count_records, decode_logs
+from otel_mlmon.processor.receive.inflate import TooLargeError
 from otel_mlmon.processor.receive.json import read_json
 
 Signal: TypeAlias = Literal["metrics", "logs", "traces"]
 BodyFormat: TypeAlias = Literal["protobuf", "json"]
+
+MAX_PARSED_BYTES: Final = 512 * 2**20
+MAX_EXPANSION: Final[Mapping[BodyFormat, int]] = {"protobuf": 96, "json": 160}
+"""No body takes more times its own size once it is parsed, by the same estimate."""
+
+_HEADER_BYTES: Final = 24
+_POINTER_BYTES: Final = 16
+"""What a message takes in the array of its parent, which is up to twice as long as it must be."""
+
+_WIDTHS: Final[Mapping[int, int]] = {
+    FieldDescriptor.CPPTYPE_STRING: 16,
+    FieldDescriptor.CPPTYPE_BOOL: 1,
+    FieldDescriptor.CPPTYPE_ENUM: 4,
+    FieldDescriptor.CPPTYPE_FLOAT: 4,
+    FieldDescriptor.CPPTYPE_INT32: 4,
+    FieldDescriptor.CPPTYPE_UINT32: 4,
+}
+"""Bytes of a field in a message, by its type; of all others 8."""
+
+_JSON_BYTES: Final[Mapping[bytes, int]] = {b"{": 400, b"[": 96, b",": 64, b":": 16}
+"""What an object with its message, an array, a further value and its key take."""
+
+_JSON_SLICE_BYTES: Final = 2**16
+
+_NUMBER_BYTES: Final[Mapping[int, int]] = {1: 8, 3: 0, 4: 0, 5: 4}
+"""Bytes of a field after its tag, by its wire type; groups begin and end, and hold fields."""
 
 
 class SignalCodec(NamedTuple):
@@ -30,13 +66,25 @@ class SignalCodec(NamedTuple):
     count: Callable[[Any], int]
 
 
-def parse_request(signal: Signal, body: bytes, body_format: BodyFormat) -> Any:
+def parse_request(signal: Signal, body: bytes, body_format: BodyFormat, *, max_bytes: int = MAX_PARSED_BYTES) -> Any:
     """Parses the body of an OTLP request into the protobuf message of its signal.
 
     Raises:
         MalformedError: `body` is not a request of this signal.
+        TooLargeError: By an estimate it would take more than `max_bytes` of memory.
     """
     codec = CODECS[signal]
+    if len(body) * MAX_EXPANSION[body_format] > max_bytes:
+        try:
+            size_bytes = (
+                _estimate_json(body)
+                if body_format == "json"
+                else _estimate_protobuf(body, _lay_out(codec.request.DESCRIPTOR), max_bytes)
+            )
+        except IndexError:
+            raise MalformedError(f"The body is not an OTLP {signal} request in protobuf.") from None
+        if size_bytes > max_bytes:
+            raise TooLargeError(f"The body would take more than {max_bytes} bytes of memory once it is parsed.")
     if body_format == "json":
         try:
             return read_json(codec.json_request(), body)
@@ -62,3 +110,109 @@ CODECS: Final[Mapping[Signal, SignalCodec]] = {
     "traces": SignalCodec(ExportTraceServiceRequest, ExportTraceServiceRequest, _decode_traces, _count_spans),
 }
 """How the requests of each signal are read."""
+
+
+@dataclass(slots=True, eq=False)
+class _ParsedSize:
+    """The memory that a message of one type, or one field of it, takes once it is parsed."""
+
+    size_bytes: int
+    """Of each."""
+    byte_bytes: int = 0
+    """Of each byte of its encoding, where it is a packed array of small numbers."""
+    fields: dict[int, _ParsedSize] = field(default_factory=dict)
+    """The fields that take more than their encoding, by number."""
+
+
+@functools.cache
+def _lay_out(message: Descriptor) -> _ParsedSize:
+    """Returns the layout of a message; of one that holds messages of its own type it is the same object."""
+    return _fill_layout(message, {})
+
+
+def _fill_layout(message: Descriptor, layouts: dict[str, _ParsedSize]) -> _ParsedSize:
+    if message.full_name in layouts:
+        return layouts[message.full_name]
+    layout = layouts[message.full_name] = _ParsedSize(_HEADER_BYTES + _POINTER_BYTES)
+    empty = GetMessageClass(message)()
+    for part in message.fields:
+        is_repeated = hasattr(getattr(empty, part.name), "extend")
+        width = 8 if is_repeated else _WIDTHS.get(part.cpp_type, 8)
+        layout.size_bytes += width
+        if part.type == FieldDescriptor.TYPE_MESSAGE:
+            layout.fields[part.number] = _fill_layout(part.message_type, layouts)
+        elif is_repeated and part.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+            layout.fields[part.number] = _ParsedSize(2 * _WIDTHS[part.cpp_type])
+        elif is_repeated:
+            layout.fields[part.number] = _ParsedSize(0, byte_bytes=16)
+    return layout
+
+
+def _estimate_protobuf(body: bytes, layout: _ParsedSize, max_bytes: int) -> int:
+    """Estimates the memory of a message once it is parsed; stops where it is above `max_bytes`.
+
+    Raises:
+        IndexError: It is truncated.
+    """
+    size_bytes = len(body) + layout.size_bytes
+    waiting = [(0, len(body), layout)]
+    while waiting and size_bytes <= max_bytes:
+        position, end, layout = waiting.pop()
+        find_field = layout.fields.get
+        while position < end:
+            tag = body[position]
+            position += 1
+            if tag > 127:
+                tag, position = _read_varint(body, position - 1)
+            if tag & 7 != 2:
+                position = _skip_number(body, position, tag & 7)
+                continue
+            length = body[position]
+            position += 1
+            if length > 127:
+                length, position = _read_varint(body, position - 1)
+            part = find_field(tag >> 3)
+            if part is not None:
+                size_bytes += part.size_bytes + part.byte_bytes * length
+                if size_bytes > max_bytes:
+                    return size_bytes
+                if length and part.fields:
+                    waiting.append((position, position + length, part))
+            position += length
+        if position > end:
+            raise IndexError
+    return size_bytes
+
+
+def _skip_number(body: bytes, position: int, wire_type: int) -> int:
+    """Returns the position after a field that is no message; groups, which only unknown fields are, count as read."""
+    if wire_type == 0:
+        return _read_varint(body, position)[1]
+    if wire_type in _NUMBER_BYTES:
+        return position + _NUMBER_BYTES[wire_type]
+    raise IndexError
+
+
+def _read_varint(body: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = body[position]
+        position += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, position
+        shift += 7
+
+
+def _estimate_json(body: bytes) -> int:
+    """Estimates the memory of a JSON document and of the message that is filled from it."""
+    size_bytes, is_text = 2 * len(body), False
+    if b"\0" in body:  # in UTF-16 or 32, where a quote may be half of another character
+        return size_bytes + sum(size * body.count(sign) for sign, size in _JSON_BYTES.items())
+    body = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    for start in range(0, len(body), _JSON_SLICE_BYTES):
+        parts = body[start : start + _JSON_SLICE_BYTES].split(b'"')
+        bare = b"".join(parts[is_text::2])
+        size_bytes += sum(size * bare.count(sign) for sign, size in _JSON_BYTES.items())
+        is_text ^= len(parts) % 2 == 0
+    return size_bytes

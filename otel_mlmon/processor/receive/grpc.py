@@ -27,6 +27,7 @@ from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, TlsFiles, has_beare
 from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.arrivals import ArrivingBodies
 from otel_mlmon.processor.receive.codec import Signal
+from otel_mlmon.processor.receive.inflate import TooLargeError, build_size_error
 from otel_mlmon.processor.receive.load import MAX_PENDING_REQUESTS, MAX_QUEUE_S, AdmittedRequest
 from otel_mlmon.processor.receive.outcomes import ExportResult
 from otel_mlmon.processor.receive.responses import encode_response, encode_retry_info, encode_status
@@ -44,8 +45,6 @@ MAX_CALLS: Final = 4096
 
 MAX_REFUSED_CALLS: Final = 3 * MAX_CALLS
 """Requests that wait to be refused for that; what comes beyond gRPC itself refuses, without a delay."""
-
-REFUSERS: Final = 2
 
 MAX_ARRIVING_BODIES: Final = 4
 """Bodies that are received at a time, unless the largest requests leave room for fewer."""
@@ -117,7 +116,7 @@ class GrpcReceiver:
         self._tls = tls
         self._max_calls = max_calls
         self._threads = _CallThreads(workers)
-        self._refusers = ThreadPoolExecutor(max_workers=REFUSERS, thread_name_prefix="otlp-grpc-refuse")
+        self._refusers = ThreadPoolExecutor(2, "otlp-grpc-refuse")
         self._max_body_bytes = max(2 * admission.max_request_bytes, admission.max_pending_bytes // MAX_ARRIVING_BODIES)
         arriving = max(1, admission.max_pending_bytes // self._max_body_bytes)
         self._bodies = ArrivingBodies(arriving, patience_s=patience_s)
@@ -211,14 +210,15 @@ class GrpcReceiver:
         self._admission.count_unread("not_found", message, 0)
         return _Refusal(code=grpc.StatusCode.UNIMPLEMENTED, message=message)
 
+    def _refuse_size(self, error: TooLargeError, read_bytes: int) -> _Refusal:
+        self._admission.count_unread("too_large", str(error), read_bytes)
+        return _Refusal(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message=f"{error} Send smaller batches.")
+
     def _refuse_call(self) -> _Refusal:
         explanation = f"{self._max_calls} calls are in progress."
         self._admission.count_unread("queue", explanation, 0)
-        return _Refusal(
-            code=grpc.StatusCode.RESOURCE_EXHAUSTED,
-            message=f"{explanation} Send the request again later.",
-            retry_after_s=self._admission.retry_after_s,
-        )
+        message, delay_s = f"{explanation} Send the request again later.", self._admission.retry_after_s
+        return _Refusal(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message=message, retry_after_s=delay_s)
 
     def _export(self, signal: Signal, bodies: Iterator[bytes], context: Any, arrived_s: float) -> bytes | _Refusal:
         answer: bytes | _Refusal = _Refusal(
@@ -266,9 +266,7 @@ class GrpcReceiver:
                 return _Refusal(code=grpc.StatusCode.CANCELLED, message=explanation)
             if len(body) <= self._admission.max_request_bytes:
                 return body, self._admission.admit_request(len(body), waited_s=waited_s)
-            explanation = f"The body is larger than {self._admission.max_request_bytes} bytes when decompressed."
-            self._admission.count_unread("too_large", explanation, len(body))
-            return _Refusal(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message=f"{explanation} Send smaller batches.")
+            return self._refuse_size(build_size_error(self._admission.max_request_bytes), len(body))
 
     def _answer(self, signal: Signal, bodies: Iterator[bytes], context: Any, arrived_s: float) -> bytes | _Refusal:
         try:
@@ -277,7 +275,10 @@ class GrpcReceiver:
                 if isinstance(received, _Refusal):
                     return received
                 body, place = received
-                storing = self._admission.consume_request(signal, body, place=place)
+                try:
+                    storing = self._admission.consume_request(signal, body, place=place)
+                except TooLargeError as error:
+                    return self._refuse_size(error, len(body))
                 return encode_response(signal, self._finish(storing, place, context))
             explanation = "It arrived after its deadline."  # nobody waits for the answer, and it comes again
             self._admission.count_unread("timeout", explanation, 0)
@@ -318,7 +319,7 @@ class GrpcReceiver:
 
 
 class _CallHandlers(grpc.GenericRpcHandler):  # type: ignore[misc] # the library asks for it
-    """Finds the handler of each gRPC call."""
+    """Finds the handler of each gRPC call, by a function of its method."""
 
     def __init__(self, find: Callable[[str], Any]) -> None:
         self._find = find
@@ -332,7 +333,7 @@ class _CallThreads:
     """The threads that answer gRPC calls, with the number of calls that have one or wait for one."""
 
     def __init__(self, workers: int) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="otlp-grpc")
+        self._pool = ThreadPoolExecutor(workers, "otlp-grpc")
         self._lock = threading.Lock()
         self.calls = 0
 

@@ -32,7 +32,7 @@ from otel_mlmon.processor.connections import (
 )
 from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.codec import BodyFormat, Signal
-from otel_mlmon.processor.receive.inflate import ENCODINGS, TooLargeError, inflate_body
+from otel_mlmon.processor.receive.inflate import ENCODINGS, TooLargeError, build_size_error, inflate_body
 from otel_mlmon.processor.receive.load import AdmittedRequest
 from otel_mlmon.processor.receive.outcomes import ExportResult, RefusalReason
 from otel_mlmon.processor.receive.responses import encode_response, encode_status
@@ -212,7 +212,7 @@ class HttpReceiver:
         body_format, encoding = _check_encoding(request)
         size_bytes = int(request.headers.get("content-length", 0))
         if size_bytes > self._admission.max_request_bytes:
-            raise self._too_large(0)
+            raise _refuse_size(build_size_error(self._admission.max_request_bytes), 0)
         body = await self._read_body(request)
         result = await self._consume(signal, body, body_format, encoding, waited_s=measure_wait_s(request.scope))
         answer = encode_response(signal, result, body_format)
@@ -243,7 +243,7 @@ class HttpReceiver:
                 size_bytes += len(chunk)
                 self._arriving_bytes += len(chunk)
                 if size_bytes > self._admission.max_request_bytes:
-                    raise self._too_large(size_bytes)
+                    raise _refuse_size(build_size_error(self._admission.max_request_bytes), size_bytes)
                 if self._arriving_bytes > self._admission.max_pending_bytes:
                     raise RequestRefusedError(
                         429,
@@ -269,8 +269,8 @@ class HttpReceiver:
             place = self._admission.admit_request(size_bytes, sent_bytes=len(body), waited_s=waited_s)
             decoding = self._workers.submit(self._inflate_and_consume, signal, body, body_format, encoding, place)
             return await self._finish(await self._finish(decoding, place), place)
-        except TooLargeError:
-            raise self._too_large(len(body)) from None
+        except TooLargeError as error:
+            raise _refuse_size(error, len(body)) from None
         except MalformedError as error:
             raise RequestRefusedError(400, str(error)) from None
         except OverloadedError as error:
@@ -314,11 +314,6 @@ class HttpReceiver:
                 self._admission.release_request(place)
         return self._admission.consume_request(signal, inflated, body_format=body_format, place=place)
 
-    def _too_large(self, read_bytes: int) -> RequestRefusedError:
-        limit = self._admission.max_request_bytes
-        message = f"The body is larger than {limit} bytes when decompressed. Send smaller batches."
-        return RequestRefusedError(413, message, reason="too_large", read_bytes=read_bytes, headers=_CLOSE)
-
     def _unavailable(self, message: str) -> RequestRefusedError:
         return RequestRefusedError(503, message, retry_after_s=self._admission.retry_after_s)
 
@@ -335,6 +330,11 @@ class _Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._handler(Request(scope, receive))
         await response(scope, receive, send)
+
+
+def _refuse_size(error: TooLargeError, read_bytes: int) -> RequestRefusedError:
+    message = f"{error} Send smaller batches."
+    return RequestRefusedError(413, message, reason="too_large", read_bytes=read_bytes, headers=_CLOSE)
 
 
 def _check_encoding(request: Request) -> tuple[BodyFormat, str]:

@@ -30,7 +30,12 @@ _RAW: Final = -15
 
 
 class TooLargeError(Exception):
-    """A request body is larger than the limit."""
+    """A request body is larger than a limit; the text is a sentence that says which."""
+
+
+def build_size_error(max_bytes: int) -> TooLargeError:
+    """Returns the error of a body that is larger than `max_bytes`."""
+    return TooLargeError(f"The body is larger than {max_bytes} bytes when decompressed.")
 
 
 def inflate_body(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
@@ -44,7 +49,7 @@ def inflate_body(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
     """
     if encoding == "identity":
         if len(body) > max_bytes:
-            raise TooLargeError
+            raise build_size_error(max_bytes)
         return body
     try:
         if encoding == "gzip":
@@ -71,7 +76,7 @@ def _decompress(body: bytes, window_bits: int, max_bytes: int) -> bytes:
             position += len(piece) - len(decompressor.unused_data)
             room_bytes -= len(part)
             if room_bytes < 0:
-                raise TooLargeError
+                raise build_size_error(max_bytes)
             parts.append(part)
         if window_bits != _GZIP or position == len(body):
             return b"".join(parts)
@@ -92,7 +97,7 @@ def _decompress_zstd(body: bytes, max_bytes: int) -> bytes:
             position += len(piece) - len(decompressor.unused_data)
             room_bytes -= len(part)
             if room_bytes < 0:
-                raise TooLargeError
+                raise build_size_error(max_bytes)
             parts.append(part)
         if position == len(body):
             return b"".join(parts)

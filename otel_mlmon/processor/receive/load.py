@@ -2,8 +2,9 @@
 
 The work of a request is decoding it and adding its points to the state, on several threads that share one interpreter.
 The rate is the bytes of the requests that were worked off per second in which any thread worked: it holds for an idle
-processor, which works now and then, as for a full one, and it counts what other programs of the machine take. Beside
-that estimate stands what was measured of each request: for how long it has waited, from its arrival in the kernel on.
+processor, which works now and then, as for a full one, and it counts what other programs of the machine take. The
+estimate is held against what each request took until its answer, from its arrival in the kernel on: by how much those
+of late took longer is added to it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ MAX_PENDING_REQUESTS: Final = 256
 MAX_QUEUE_S: Final = 2.0
 """Exporters give up after 5 s or 10 s: what waits longer is worked off for nobody, and sent again."""
 
-STORE_WITHIN_S: Final = 4.0
+ADMIT_WITHIN_S: Final = 3.0
+"""A request is admitted where it is going to be answered so soon after its arrival."""
+
+STORE_WITHIN_S: Final = 3.5
 """A request that cannot be stored so soon after its arrival is refused, as long as nothing of it is stored."""
 
 ANSWER_WITHIN_S: Final = 4.5
@@ -39,6 +43,9 @@ INITIAL_BYTES_PER_S: Final = 1_000_000.0
 
 _INITIAL_S: Final = 0.1
 """The weight of the assumption, as seconds of measured work."""
+
+_DELAY_WEIGHT: Final = 0.1
+"""The weight of the latest request in the average by which answers come later than estimated."""
 
 _MEMORY_S: Final = 4.0
 """After so many seconds of work what was measured before counts half."""
@@ -129,6 +136,8 @@ class AdmittedRequest:
     """As they were read."""
     arrived_s: float
     """When it arrived, by the clock of the requests in progress."""
+    expected_s: float
+    """The time until its answer, as it was estimated when it was admitted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +182,8 @@ class PendingRequests:
         self._places: dict[int, AdmittedRequest] = {}
         """The oldest first."""
         self._size_bytes = 0
+        self._delay_s = 0.0
+        """By how much answers of late came later than estimated."""
         self._returns = ReturnSchedule(max_delay_s=max(MAX_RETRY_AFTER_S, retry_after_s), clock=clock)
 
     @property
@@ -197,11 +208,14 @@ class PendingRequests:
             refusal = self._find_refusal(size_bytes, waited_s)
             if refusal is not None:
                 return refusal
+            self._size_bytes += size_bytes
             place = AdmittedRequest(
-                size_bytes=size_bytes, sent_bytes=sent_bytes, arrived_s=self._clock() - max(waited_s, 0.0)
+                size_bytes=size_bytes,
+                sent_bytes=sent_bytes,
+                arrived_s=self._clock() - waited_s,
+                expected_s=waited_s + self._meter.estimate_s(len(self._places) + 1, self._size_bytes),
             )
             self._places[id(place)] = place
-            self._size_bytes += size_bytes
             return place
 
     def find_refusal(self, waited_s: float) -> RequestRefusal | None:
@@ -223,6 +237,17 @@ class PendingRequests:
             self._size_bytes += size_bytes - place.size_bytes
             place.size_bytes = size_bytes
 
+    def complete(self, place: AdmittedRequest) -> None:
+        """Gives back the place of a request that is answered now, and learns by how much that is later than expected.
+
+        The difference is bounded by the time that a request may take at all, so that one long pause is soon forgotten.
+        """
+        with self._lock:
+            delay_s = min(max(self._clock() - place.arrived_s - place.expected_s, 0.0), STORE_WITHIN_S)
+            self._delay_s += _DELAY_WEIGHT * (delay_s - self._delay_s)
+            self._meter.complete(place.size_bytes)
+        self.remove(place)
+
     def remove(self, place: AdmittedRequest) -> None:
         """Gives back the place of a request. Safe twice."""
         with self._lock:
@@ -241,7 +266,8 @@ class PendingRequests:
             return self._refuse("memory", "The processor works on too many bytes at a time.", size_bytes, 0.0)
         queue_s = self._meter.estimate_s(len(self._places) + 1, self._size_bytes + size_bytes)
         oldest_s = self._clock() - next(iter(self._places.values())).arrived_s
-        if max(queue_s, oldest_s) > self._max_queue_s or queue_s + waited_s > STORE_WITHIN_S:
+        answer_s = waited_s + queue_s + self._delay_s
+        if max(queue_s, oldest_s) > self._max_queue_s or answer_s > ADMIT_WITHIN_S:
             explanation = f"The processor has more than {self._max_queue_s:g} s of work before it."
             return self._refuse("queue", explanation, size_bytes, queue_s - self._max_queue_s)
         if len(self._places) >= MAX_PENDING_REQUESTS:

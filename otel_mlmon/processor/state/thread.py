@@ -34,6 +34,9 @@ MIN_APPLY_S: Final = 0.2
 """How long items are applied at least before those so far are committed and answered; it is longer where what comes
 between, closing panes, commit and publishing, takes longer, so that at least half of the time goes into items."""
 
+_OVERHEAD_SHARE: Final = 0.8
+"""Share of a batch's overhead that the next one is taken to have at least: some close panes, and others do not."""
+
 RETRY_AFTER_S: Final = 1.0
 """When the sender of an item that waited too long may send it again."""
 
@@ -106,7 +109,7 @@ class StateThread(Generic[T, R]):
         self._min_apply_s = min_apply_s
         self._clock = clock
         self._overhead_s = 0.0
-        """How long the last batch took besides applying its items."""
+        """How long batches of late took besides applying their items, by the longest."""
         self._handler = handler
         self._commit_interval_s = commit_interval_s
         self._tick_s = tick_s
@@ -255,7 +258,7 @@ class StateThread(Generic[T, R]):
         if failure is None:
             with guard("publish"):
                 self._handler.publish(is_busy=bool(applied))
-        self._overhead_s = self._clock() - began_s
+        self._overhead_s = max(self._clock() - began_s, _OVERHEAD_SHARE * self._overhead_s)
 
     def _commit(self) -> StoreError | None:
         """Commits the state, and returns the error if that failed."""

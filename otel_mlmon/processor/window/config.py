@@ -48,6 +48,14 @@ class LimitsSection(ConfigSection):
     max_series: Count = Field(
         default=200_000, ge=1, description="Series at once, over all processes that send: 1 to 2 kB of memory each."
     )
+    max_bounds: Count = Field(
+        default=16,
+        ge=1,
+        description=(
+            "Different bounds of the explicit histograms of one stream: each is a histogram of its own until a "
+            "reference is learned. Bounds that change with every point are a mistake, and are rejected beyond it."
+        ),
+    )
     max_gauge_streams: Count = Field(
         default=2_000,
         ge=0,

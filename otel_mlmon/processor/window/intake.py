@@ -30,6 +30,7 @@ from otel_mlmon.processor.window.series import (
 )
 from otel_mlmon.processor.window.state import WindowState
 from otel_mlmon.processor.window.versions import begin_introduction
+from otel_mlmon.sketch.table import Bounds
 from otel_mlmon.types import ModelKey
 
 FREE_AFTER_NS: Final = 300_000_000_000
@@ -74,6 +75,12 @@ class _PointGroup:
         )
 
 
+def _find_bounds(point: DataPoint) -> Bounds | None:
+    """Returns the bounds of an explicit histogram; None of other points."""
+    table = point.value.table
+    return None if table is None else table.bounds[point.value.row]
+
+
 class PointIntake:
     """Adds points to the panes of their models.
 
@@ -91,6 +98,9 @@ class PointIntake:
         self._models = models
         self._streams = streams
         self._series = series
+        self._bounds = ResourceLimit("max_bounds", state.windows.max_bounds, "bounds of the histograms of a stream")
+        self._most_bounds = 0
+        """The most bounds of one stream since limits were reported."""
         self._frees_ns = 0
         self.resumed_ns = 0
         """When this process loaded the state: nothing becomes stale while no processor runs."""
@@ -113,6 +123,9 @@ class PointIntake:
         self._models.report(len(state.models))
         self._streams.report(state.stream_count)
         self._series.report(len(state.series))
+        streams = (stream for model in state.models.values() for stream in model.streams.values())
+        self._most_bounds = max((len(stream.bounds) for stream in streams), default=0)
+        self._bounds.report(self._most_bounds)
 
     def is_complete(self, series: SeriesState, start_ns: int, time_ns: int) -> bool:
         """Returns whether a first total was counted since this process started, and by no series that was removed.
@@ -162,6 +175,8 @@ class PointIntake:
             return "mismatch"
         if group.is_too_late:
             return "too_late"
+        if not self._has_bounds_room(point, group):
+            return self._refuse("too_many_bounds", group.model, group.received_ns)
         is_counted = not group.is_cumulative or series.can_subtract(value)
         outcome: PointOutcome = "out_of_order" if group.time_ns < series.state.newest_ns else "accepted"
         self._add_pending(series, point, group)
@@ -181,6 +196,8 @@ class PointIntake:
         refusal = self._find_refusal(point, group.received_ns)
         if refusal is not None:
             return refusal
+        if not self._has_bounds_room(point, group):
+            return self._refuse("too_many_bounds", group.model, group.received_ns)
         series = self._add_series(key, identity, group.received_ns)
         outcome: PointOutcome = "reset" if self._state.add_series(series) else "accepted"
         is_counted = (
@@ -206,6 +223,9 @@ class PointIntake:
         )
         if key[1] > series_state.newest_ns:
             series_state.newest_ns = key[1]
+        bounds = _find_bounds(point)
+        if bounds is not None:
+            state.models[group.model].streams[series.streams[0]].bounds[bounds] = group.received_ns
         group.points[series_state.key, key] = series
         group.pane[series_state.key] = series
 
@@ -233,11 +253,29 @@ class PointIntake:
         elif not self._series.has_room(len(state.series)) and not self._free_series(now_ns):
             self._series.report(len(state.series))
             refusal = "too_many_series"
-        if refusal is not None:
-            # Also a model without any room is shown, so that nobody takes it for a model that is watched.
-            self._ensure_model(identity.model, now_ns).count_overflow(now_ns)
-            state.touched.add(identity.model)
+        return None if refusal is None else self._refuse(refusal, identity.model, now_ns)
+
+    def _refuse(self, refusal: PointOutcome, model: ModelKey, now_ns: int) -> PointOutcome:
+        """Counts a refused point; also a model without any room is shown, so that nobody takes it for watched."""
+        self._ensure_model(model, now_ns).count_overflow(now_ns)
+        self._state.touched.add(model)
         return refusal
+
+    def _has_bounds_room(self, point: DataPoint, group: _PointGroup) -> bool:
+        """Returns whether the bounds of a point, if it is an explicit histogram, are known or find room."""
+        bounds = _find_bounds(point)
+        model = self._state.models.get(group.model) if bounds is not None else None
+        if model is None or bounds is None:
+            return True
+        identity, state = point.identity, self._state
+        stream = model.streams.get(list_streams(identity.metric, identity.key, identity.category)[0])
+        if stream is None or bounds in stream.bounds:
+            return True
+        others = stream.count_other_bounds(bounds, stale_ns=group.received_ns - state.windows.stale_after_ns)
+        if others + 1 > self._most_bounds:
+            self._most_bounds = others + 1
+            self._bounds.report(min(others + 1, self._bounds.maximum))
+        return self._bounds.has_room(others)
 
     def _free_series(self, now_ns: int) -> bool:
         """Removes series of senders that are silent for minutes, where there is no room; returns whether there is."""

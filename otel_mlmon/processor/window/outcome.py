@@ -21,6 +21,7 @@ PointOutcome: TypeAlias = Literal[
     "too_many_streams",
     "too_many_features",
     "too_many_series",
+    "too_many_bounds",
     "mismatch",
 ]
 """Outcome of adding a point. Counted: `accepted`; `out_of_order`: a later one of its series came first; `reset`: its
@@ -39,6 +40,7 @@ REJECTED_OUTCOMES: Final[frozenset[PointOutcome]] = frozenset(
         "too_many_streams",
         "too_many_features",
         "too_many_series",
+        "too_many_bounds",
         "mismatch",
     }
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ from otel_mlmon.processor.window.window import (
 )
 from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.sketch.table import Bounds
 from otel_mlmon.types import Counts
 from otel_mlmon.vocabulary import split_bucket_label
 
@@ -59,6 +60,8 @@ class StreamWindows:
     """None for a reference that does not move with time."""
     fault: str = ""
     """Why the latest pane was not judged; empty if it was."""
+    bounds: dict[Bounds, int] = field(default_factory=dict)
+    """When each of the bounds of its explicit histograms was received last, by our clock, since this process began."""
 
     @property
     def reference(self) -> ReferenceCounts | None:
@@ -150,6 +153,12 @@ class StreamWindows:
         self.learned = self.learned.relearn()
         self._clear()
         return True
+
+    def count_other_bounds(self, bounds: Bounds, *, stale_ns: int) -> int:
+        """Counts the bounds, other than these, that were received since `stale_ns`, or that its reference has."""
+        for other in [other for other, received_ns in self.bounds.items() if received_ns < stale_ns]:
+            del self.bounds[other]
+        return len((self.bounds.keys() | self.learned.state.sketch.explicit.keys()) - {bounds})
 
     @property
     def is_relearnable(self) -> bool:

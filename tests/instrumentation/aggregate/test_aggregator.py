@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from hypothesis import given, settings
@@ -245,3 +245,45 @@ def test_what_is_held_leaves_by_name_after_a_time_and_at_a_flush() -> None:
     worker.now_s = HOLD_S
     assert worker.take([]) == {"ok": 1}
     assert Worker().take(["ok"], may_hold=False) == {"ok": 1}
+
+
+def test_held_categories_of_a_feature_leave_together_when_the_first_has_waited_long_enough() -> None:
+    now_s = 0.0
+    admitted: list[tuple[str, str, str, dict[str, int], tuple[str, ...]]] = []
+
+    def admit(
+        model: str, head: str, feature: str, counts: Mapping[str, int], declared: Sequence[str]
+    ) -> Mapping[str, int]:
+        admitted.append((model, head, feature, dict(counts), tuple(declared)))
+        return {name.upper(): count for name, count in counts.items()}
+
+    aggregator = PredictionAggregator(admit=admit, settles=lambda *_: False, clock=lambda: now_s)
+    call = dataclasses.replace(observed(["ok"]), heads={})
+    for at_s, counts in ((100.0, {"red": 2}), (99.0 + HOLD_S, {"red": 1, "blue": 4})):
+        now_s = at_s
+        aggregator.add_predictions(
+            dataclasses.replace(call, inputs=InputSummary(categories={"colour": counts}, samples=3))
+        )
+        (snapshot,) = aggregator.take_snapshots(may_hold=True)
+        assert as_tuple(snapshot) == as_tuple(
+            MetricSnapshot(
+                model=ModelKey("m", "1"),
+                batch_sizes=np.ones(1),
+                inputs=InputSummary(categories={"colour": {}}, samples=3),
+            )
+        )
+    now_s = 100.0 + HOLD_S
+    (snapshot,) = aggregator.take_snapshots(may_hold=True)
+    held = InputSummary(categories={"colour": {"RED": 3, "BLUE": 4}})
+    assert as_tuple(snapshot) == as_tuple(MetricSnapshot(model=ModelKey("m", "1"), inputs=held))
+    assert admitted == [("m", "", "colour", {"red": 3, "blue": 4}, ())]
+    assert aggregator.take_snapshots() == []
+
+
+def test_by_default_nothing_is_held_and_whatever_is_held_is_taken() -> None:
+    plain = PredictionAggregator(admit=lambda *given: given[3])
+    plain.add_predictions(observed(["ok"]))
+    assert [labels_of(snapshot) for snapshot in plain.take_snapshots(may_hold=True)] == [{"ok": 1}]
+    holding = PredictionAggregator(admit=lambda *given: given[3], settles=lambda *_: False)
+    holding.add_predictions(observed(["ok"]))
+    assert [labels_of(snapshot) for snapshot in holding.take_snapshots()] == [{"ok": 1}]

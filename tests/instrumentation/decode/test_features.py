@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from otel_mlmon.instrumentation.decode.features import FeatureProfiler
+from otel_mlmon.instrumentation.decode.features import MAX_WIDE_VALUES, FeatureProfiler
 from otel_mlmon.instrumentation.decode.predictions import InputSummary
 from otel_mlmon.instrumentation.runtime.call import CallTuple, Plan
 from otel_mlmon.vocabulary import TextPseudonymizer
@@ -114,6 +114,18 @@ def test_sequences_are_no_tables(feed: dict[str, Any], nodes: dict[str, Node], n
         assert len(summary.features) + len(summary.categories) == count
     else:
         assert list(summary.features) == [f"{name}.mean", f"{name}.spread"]
+
+
+def test_of_a_sequence_that_grows_long_every_so_many_values_are_taken_from_the_first_on() -> None:
+    widths = (100, MAX_WIDE_VALUES, MAX_WIDE_VALUES + 2)
+    summaries, _ = profile(
+        [{"x": np.tile(np.array([0.0, 1.0], np.float32), width // 2)[None]} for width in widths], nodes=free("x")
+    )
+    assert [{name: values.tolist() for name, values in summary.features.items()} for summary in summaries] == [
+        {"x.mean": [0.5], "x.spread": [0.5]},
+        {"x.mean": [0.5], "x.spread": [0.5]},
+        {"x.mean": [0.0], "x.spread": [0.0]},
+    ]
 
 
 def test_a_wide_input_has_mean_and_spread_of_each_sample() -> None:

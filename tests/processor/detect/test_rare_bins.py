@@ -47,7 +47,7 @@ def items_to_alarm(before: float, after: float, *, pane: int, items: int, runs: 
 @pytest.mark.parametrize("pane", [10, 100])
 def test_rare_bins_are_watched(before: float, after: float, median: int, late: int, pane: int) -> None:
     """Missing values and new categories are bins that the reference never saw."""
-    delays = items_to_alarm(before, after, pane=pane, items=8_000, runs=25)
+    delays = items_to_alarm(before, after, pane=pane, items=late, runs=25)
     assert float(np.median(delays)) <= median
     assert float(np.quantile(delays, 0.9, method="inverted_cdf")) <= late
 

@@ -264,7 +264,7 @@ def test_what_comes_next_has_the_time_that_a_request_has_left_however_long_decod
     place = admission.admit_request(len(GOOD), waited_s=0.5)
     now_s = 1.0
     admission.consume_request("metrics", GOOD, place=place)
-    assert allowed_s == [3.5, 2.5]
+    assert allowed_s == [3.0, 2.0]
 
 
 def test_a_request_that_will_not_find_room_is_refused_before_it_is_read() -> None:
@@ -272,14 +272,40 @@ def test_a_request_that_will_not_find_room_is_refused_before_it_is_read() -> Non
     admission = RequestAdmission(store.deliver, clock=clock)
     admission.check_room(waited_s=60.0)  # no other is there
     admission.consume_request("metrics", GOOD)
-    admission.check_room(waited_s=3.0)
+    admission.check_room(waited_s=2.5)
     with pytest.raises(OverloadedError):
-        admission.check_room(waited_s=4.1)
+        admission.check_room(waited_s=3.1)
     clock.now_s = 2.5
     with pytest.raises(OverloadedError):
         admission.check_room(waited_s=0.0)
     assert dict(admission.read_counts.unread_requests) == {"queue": 2}
     assert dict(admission.read_counts.unread_bytes) == {"queue": 0}
+
+
+def test_answers_that_come_later_than_estimated_leave_less_room_until_they_do_not() -> None:
+    store, clock = Store(is_slow=True), Clock()
+    admission = RequestAdmission(store.deliver, meter=slow_meter(clock, requests_per_s=100), clock=clock)
+    admission.check_room(waited_s=2.9)
+
+    def answer_requests(number: int, seconds: float) -> None:
+        for _ in range(number):
+            admission.consume_request("metrics", GOOD)
+            clock.now_s += seconds
+            store.open.pop().set_result({})
+
+    answer_requests(50, 1.5)
+    admission.consume_request("metrics", GOOD)
+    admission.check_room(waited_s=1.3)
+    with pytest.raises(OverloadedError):
+        admission.check_room(waited_s=1.7)
+    store.open.pop().set_result({})
+    answer_requests(50, 0.0)
+    admission.consume_request("metrics", GOOD)
+    admission.check_room(waited_s=2.9)
+    answer_requests(1, 3600.0)  # one long pause
+    store.open.pop().set_result({})
+    admission.consume_request("metrics", GOOD)
+    admission.check_room(waited_s=2.0)
 
 
 def test_however_small_requests_are_their_number_is_bounded() -> None:

@@ -159,6 +159,18 @@ def test_a_fault_of_ours_is_unavailable_and_never_internal(serve: Callable[..., 
     assert delays_s(error) == (1.0, 1.0)
 
 
+def test_a_connection_is_closed_in_good_order_after_its_time_so_that_clients_spread(serve: Callable[..., str]) -> None:
+    states: list[grpc.ChannelConnectivity] = []
+    with grpc.insecure_channel(serve(Store().deliver, max_connection_age_s=0.3)) as channel:
+        channel.subscribe(states.append)
+        call = channel.unary_unary(f"/{SERVICES['metrics']}/Export")
+        for connections in (1, 2):
+            until(lambda: call(predictions().SerializeToString(), timeout=30) is not None)
+            until(lambda: states.count(grpc.ChannelConnectivity.READY) >= connections)  # noqa: B023
+            until(lambda: states[-1] is grpc.ChannelConnectivity.IDLE)
+    assert grpc.ChannelConnectivity.TRANSIENT_FAILURE not in states
+
+
 def test_what_is_not_safe_in_time_is_unavailable(serve: Callable[..., str]) -> None:
     error = refusal(serve(lambda *_: Future(), answer_timeout_s=0.05), predictions())
     assert error.code() is grpc.StatusCode.UNAVAILABLE

@@ -1,10 +1,18 @@
-"""Warnings at 80 % and 100 % of a limit."""
+"""Warnings at 80 % and 100 % of a limit, and the limit on the bounds of a stream's histograms."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from otel_mlmon import semconv
+from otel_mlmon.processor.receive.data_point import DataPoint
 from otel_mlmon.processor.window.outcome import ResourceLimit
+from otel_mlmon.processor.window.window import WindowSettings
+from otel_mlmon.sketch.histogram import Histogram
+from otel_mlmon.sketch.moments import Moments
+from otel_mlmon.sketch.stream_sketch import StreamSketch
+from tests.support.observations import MODEL, Bench, durations, numbers, point
 
 
 def test_a_limit_warns_at_80_and_100_percent_once_until_there_is_room_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -24,3 +32,44 @@ def test_a_limit_warns_at_80_and_100_percent_once_until_there_is_room_again(capl
 @pytest.mark.parametrize(("count", "added", "has_room"), [(9, 1, True), (10, 1, False), (8, 2, True), (9, 2, False)])
 def test_the_last_one_fits(count: int, added: int, has_room: bool) -> None:
     assert ResourceLimit("max_streams", 10, "streams").has_room(count, added) is has_room
+
+
+def duration(*bounds: float, at_s: float, series: str = "one") -> DataPoint:
+    """A histogram of one call over these bounds."""
+    counts = np.array([1] + [0] * len(bounds), dtype=np.int64)
+    sketch = Histogram(bounds=bounds, counts=counts, moments=Moments.from_total(count=1, total=0.1))
+    return point(semconv.DURATION.name, sketch, at_s=at_s, since_s=at_s - 1, series=series)
+
+
+def test_bounds_that_change_with_every_point_are_limited_for_each_stream(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(windows=WindowSettings(lateness_s=1000, stale_after_s=3600, max_bounds=5))
+    outcomes = [bench.add(duration(1.0, 2.0 + at_s, at_s=at_s)) for at_s in range(1, 10)]
+    assert outcomes == ["accepted"] * 5 + ["too_many_bounds"] * 4
+    assert caplog.messages == [
+        "4 of 5 bounds of the histograms of a stream are in use (limits.max_bounds): new ones are rejected when it is "
+        "reached. Raise the limit, or lower limits.stale_after.",
+        "5 of 5 bounds of the histograms of a stream are in use (limits.max_bounds): new ones are rejected. Raise the "
+        "limit, or lower limits.stale_after.",
+    ]
+    # What is known goes on, of every series; so do other streams, and histograms without bounds of their own.
+    assert bench.add(duration(1.0, 3.0, at_s=11)) == "accepted"
+    assert bench.add(duration(1.0, 4.0, at_s=12, series="two")) == "accepted"
+    assert bench.add(duration(1.0, 99.0, at_s=12, series="three")) == "too_many_bounds"
+    assert bench.add(point(semconv.DURATION.name, numbers(1.0), at_s=12, series="four")) == "accepted"
+    assert bench.add(point(semconv.CONFIDENCE.name, duration(9.0, at_s=13).value.sketch, at_s=13)) == "accepted"
+    assert "overflow" in {stream.stream for stream in bench.panes.summary(MODEL).streams}
+
+
+def test_bounds_of_long_ago_make_room_unless_the_reference_has_them() -> None:
+    def add(bound: float, *, at_s: float) -> str:
+        return bench.add(point(semconv.CONFIDENCE.name, duration(bound, at_s=at_s).value.sketch, at_s=at_s))
+
+    bench = Bench(windows=WindowSettings(lateness_s=10, stale_after_s=3600, max_bounds=2))
+    assert [add(float(at_s), at_s=at_s) for at_s in (1, 2, 3)] == ["accepted"] * 2 + ["too_many_bounds"]
+    bench.clock.now_ns += 3_700_000_000_000
+    assert [add(3.0, at_s=3_702), add(4.0, at_s=3_703)] == ["accepted", "accepted"]
+    stream = bench.panes._state.models[MODEL].streams[semconv.STREAM_CONFIDENCE]
+    assert set(stream.bounds) == {(3.0,), (4.0,)}
+    stream.learned.state.sketch = StreamSketch.from_parts([durations(0.1, bounds=(7.0,))], {}, 0)
+    stream.bounds.clear()  # as after a start
+    assert [add(bound, at_s=3_710 + bound) for bound in (7.0, 8.0, 9.0)] == ["accepted", "accepted", "too_many_bounds"]

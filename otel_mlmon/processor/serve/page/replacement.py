@@ -43,15 +43,17 @@ def find_replacement(source: PageSource, model_id: str, model: Document) -> Repl
     """
     last_ns = _find_last_call(source, model_id, model)
     late_ns = LATE_PANES * source.pane_s * SECOND_NS
+    if not last_ns:
+        return None
     others = [
         (source.history.first_ns(model_id, version), _find_last_call(source, model_id, document), version)
         for version, document in source.overview.get("versions", {}).get(model_id, {}).items()
-        if version != model["version"]
+        if version != model["version"] and document["updated_ns"] - last_ns > late_ns
     ]
     newest_ns = max((other_ns for _, other_ns, _ in others), default=0)
-    silent_s = (newest_ns - last_ns) / 1e9
-    if not last_ns or newest_ns - last_ns <= late_ns:
+    if newest_ns - last_ns <= late_ns:
         return None
+    silent_s = (newest_ns - last_ns) / 1e9
     rate = model["throughput_per_s"]
     if silent_s < SILENT_S and not (words.is_number(rate) and rate * silent_s >= MIN_MISSED_CALLS):
         return None
