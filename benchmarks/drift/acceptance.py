@@ -46,7 +46,7 @@ def run_quiet(kind: Kind, plan: Plan) -> dict[str, Any]:
     replay = Replay(starts_ns=first_day_ns(traffic), panes=plan.panes, first_panes=first_panes)
     states = np.stack([replay.judge_day(kind.draw(traffic, day)) for day in range(plan.days)], axis=1)
     ages = [day - first_panes[stream] / plan.panes for stream, day in find_alarms(states)]
-    late = sum(age >= kind.settled_after_days for age in ages)
+    late = sum(bool(age >= kind.settled_after_days) for age in ages)
     last = states[:, -1][states[:, -1] > 0]
     return {
         "early": len(ages) - late,

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from scipy.stats import t as student
 
-from otel_mlmon.processor.detect.cycle import DAY_NS
+from otel_mlmon.processor.detect.state import DAY_NS
 from otel_mlmon.types import Bools, Counts, Floats
 
 Rng = np.random.Generator

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.detect.cycle import DAY_NS
 from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import compute_log10_alarm_line
+from otel_mlmon.processor.detect.state import DAY_NS
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
 from otel_mlmon.processor.window.window import StreamKey, StreamWindow
 from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch

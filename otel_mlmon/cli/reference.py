@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,6 +52,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the true labels, as a column of the data or a file with one column; with them the processor can "
         "estimate the accuracy in production",
     )  # fmt: skip
+    order = build.add_mutually_exclusive_group()
+    order.add_argument(
+        "--time", metavar="COLUMN",
+        help="the column with the time of each row; with it the profile knows how bursty values are (φ), and a "
+        "processor that has it is not fooled by bursts from its first values on",
+    )  # fmt: skip
+    order.add_argument(
+        "--in-order", action="store_true", help="the rows are in the order in which they came; as --time, without one"
+    )
     build.add_argument(
         "--input", default="", metavar="NAME", help="the input that the columns belong to, if the model has several"
     )
@@ -128,11 +138,16 @@ def _split(text: str) -> tuple[str, ...]:
 def _build(arguments: argparse.Namespace) -> None:
     from otel_mlmon.instrumentation.settings import OPTIONS, ModelOptions
     from otel_mlmon.options import resolve_option
+    from otel_mlmon.processor.window.reference import measure_design_effects
     from otel_mlmon.reference.build import OnnxModel
-    from otel_mlmon.reference.model_inputs import arrange_model_inputs, read_input_data
+    from otel_mlmon.reference.model_inputs import arrange_model_inputs, read_input_data, sort_by_time
 
     model = OnnxModel(arguments.model)
     data, truth = _split_labels(read_input_data(arguments.data), arguments.labels)
+    if arguments.time:
+        rows = sort_by_time(data, arguments.time)
+        data = data.take_rows(rows).drop_column(arguments.time)
+        truth = truth and [truth[row] for row in rows.tolist()]
     inputs = data.select_columns(arguments.columns) if arguments.columns else data
     feed = arrange_model_inputs(model.model_inputs, inputs, main=arguments.input)
     features = feed.columns if arguments.features == (HEADER,) else arguments.features
@@ -152,9 +167,12 @@ def _build(arguments: argparse.Namespace) -> None:
             name=arguments.name,
             options=options,
             truth=truth,
+            is_ordered=bool(arguments.time) or arguments.in_order,
             max_labels=max_labels,
             progress=progress,
         )
+    if built.blocks:
+        built = replace(built, profile=measure_design_effects(built.profile, built.blocks))
     targets = []
     if arguments.output or not arguments.embed:
         target = arguments.output or Path(f"{arguments.model.stem}.reference.json")
@@ -233,12 +251,23 @@ def _print_built(built: BuiltReference, targets: Sequence[Path], columns: Sequen
             f"{built.skipped_rows} rows at the end do not fill a batch of the model and are left out.", file=sys.stderr
         )
     _print_accuracy(profile)
+    _print_design_effects(built)
     if columns:
         print(
             f"The features are named f0 ({columns[0]}) and so on, as in an application that does not name them; "
             "--features header names them as the columns.",
             file=sys.stderr,
         )
+
+
+def _print_design_effects(built: BuiltReference) -> None:
+    effects = built.profile.design_effects
+    if effects:
+        stream, effect = max(effects.items(), key=lambda item: item[1].estimate)
+        print(f"values come in bursts of φ {effect.estimate:.1f} at most ({stream}), known of {len(effects)} streams")
+        return
+    reason = "the rows are too few" if built.blocks else "rows may be in any order; see --time and --in-order"
+    print(f"How bursty values are (φ) is not in the profile: {reason}.", file=sys.stderr)
 
 
 def _print_accuracy(profile: Profile) -> None:

@@ -13,7 +13,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -41,7 +40,7 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
 from otel_mlmon.instrumentation.runtime.onnxruntime.plans import plan_input
 from otel_mlmon.instrumentation.runtime.runtime import Capture
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
-from otel_mlmon.reference.calibration import Calibration
+from otel_mlmon.reference.calibration import Calibration, resolve_true_label, split_known_rows
 from otel_mlmon.reference.profile import Profile, format_timestamp, read_utc_time
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -50,6 +49,9 @@ from otel_mlmon.types import Floats
 from otel_mlmon.vocabulary import Admit, TextBuckets, Vocabulary
 
 MAX_BATCH_ROWS: Final = 1_024
+MAX_BLOCKS: Final = 64
+"""Blocks of successive rows that are profiled for themselves, if the rows are in order."""
+MIN_BLOCK_ROWS: Final = 50
 CALLS_A_BATCH: Final = 256
 """Calls that are decoded together."""
 
@@ -65,6 +67,8 @@ class BuiltReference:
     """Rows that the model was run on."""
     skipped_rows: int
     """Rows at the end that do not fill a batch, if the model takes batches of a fixed size."""
+    blocks: tuple[Mapping[str, StreamSketch], ...] = ()
+    """The values of successive blocks of rows by stream, if the rows are in the order in which they came."""
 
 
 class OnnxModel:
@@ -106,6 +110,7 @@ class OnnxModel:
         options: ModelOptions | None = None,
         truth: Sequence[str | None] | None = None,
         max_labels: int = InstrumentationSettings().max_labels,
+        is_ordered: bool = False,
         progress: Callable[[int], None] = lambda _: None,
         now: Callable[[], datetime] = read_utc_time,
     ) -> BuiltReference:
@@ -117,6 +122,7 @@ class OnnxModel:
             options: The options of the model in the application.
             truth: The true label of each row, None where it is unknown.
             max_labels: The option of the same name in the application.
+            is_ordered: Whether the rows are in the order in which they came.
             progress: Called with the number of rows that are done.
             now: The clock.
 
@@ -138,11 +144,16 @@ class OnnxModel:
         counts = _StreamCounts(truth, text_key=options.text_key or "", admit=_admit_declared(max_labels, options))
         copy_call: CopyCall | None = None
         done = 0
-        for batch in self._batches(feed, rows):
+        block_rows = max(MIN_BLOCK_ROWS, -(-rows // MAX_BLOCKS)) if is_ordered else rows
+        for batch in self._batches(feed, rows, block_rows):
+            if is_ordered and done // block_rows >= len(counts.blocks):
+                if calls.queue:
+                    counts.add_predictions(_decode(calls, decoders, options))
+                counts.blocks.append({})
             outputs = self._run(batch, done)
             copy_call = copy_call or recorder.attach_run_copier(self._session, None, batch, outputs)
             size = min(map(len, batch.values()))
-            for part in _split_rows(outputs, size) if truth is not None else (slice(0, size),):
+            for part in split_known_rows(outputs, size) if truth is not None else (slice(0, size),):
                 row = done + part.start
                 inputs = {name: values[part] for name, values in batch.items()}
                 copy_call(inputs, [value[part] for value in outputs], row, row + 1)  # its time is its first row
@@ -167,7 +178,7 @@ class OnnxModel:
             },
             calibration=counts.calibration(),
         )
-        return BuiltReference(profile=profile, rows=done, skipped_rows=rows - done)
+        return BuiltReference(profile=profile, rows=done, skipped_rows=rows - done, blocks=tuple(counts.blocks))
 
     def _run(self, batch: Feed, row: int) -> Sequence[Any]:
         try:
@@ -176,11 +187,15 @@ class OnnxModel:
             raise DataError(f"the model cannot be run on the rows from {row} on: {error}") from error
         return outputs
 
-    def _batches(self, feed: Feed, rows: int) -> Iterator[dict[str, NDArray[Any]]]:
+    def _batches(self, feed: Feed, rows: int, block_rows: int) -> Iterator[dict[str, NDArray[Any]]]:
         fixed = [node.shape[0] for node in self.model_inputs if node.shape and isinstance(node.shape[0], int)]
-        size = max(fixed) if fixed else min(self._max_batch_rows(feed), rows)
-        for start in range(0, rows - size + 1 if fixed else rows, size):
-            yield {name: values[start : start + size] for name, values in feed.items()}
+        size = max(fixed) if fixed else min(self._max_batch_rows(feed), rows, block_rows)
+        start = 0
+        while start + size <= rows if fixed else start < rows:
+            # A batch of another size ends with its block.
+            end = start + size if fixed else min(start + size, start - start % block_rows + block_rows, rows)
+            yield {name: values[start:end] for name, values in feed.items()}
+            start = end
 
     def _max_batch_rows(self, feed: Feed) -> int:
         """Returns how many rows a batch may have at most so that all of its inputs are copied in full."""
@@ -204,18 +219,6 @@ def _admit_declared(max_labels: int, options: ModelOptions) -> Admit:
         return vocabularies.limit_names(model, head, feature, counts, declared) if len(names) > max_labels else counts
 
     return admit
-
-
-def _split_rows(outputs: Sequence[Any], rows: int) -> Iterator[slice]:
-    """Splits a batch where its outputs begin or cease to be numbers, since other rows have no predicted label."""
-    is_known = np.ones(rows, dtype=bool)
-    for value in outputs:
-        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and len(value) == rows:
-            is_known &= np.isfinite(value.reshape(rows, -1)).all(axis=1)
-        elif isinstance(value, list) and value and isinstance(value[0], dict):  # ZipMap's
-            is_known &= np.array([all(map(np.isfinite, row.values())) for row in value], dtype=bool)
-    edges = [0, *(np.flatnonzero(np.diff(is_known)) + 1).tolist(), rows]
-    yield from (slice(start, end) for start, end in pairwise(edges))
 
 
 def _no_context(_: None) -> None:
@@ -249,6 +252,8 @@ class _StreamCounts:
         self._text_key = text_key
         self._admit = admit
         self.streams: dict[str, StreamSketch] = {}
+        self.blocks: list[dict[str, StreamSketch]] = []
+        """Those of successive blocks of rows; the last is not full yet."""
         self._truth = truth
         self._calibration: Calibration | None = None
         self._has_match = truth is None
@@ -258,6 +263,9 @@ class _StreamCounts:
         for stream, sketch in _sketch_streams(predictions, self._admit):
             total = self.streams.get(stream)
             self.streams[stream] = sketch if total is None else total.merge(sketch)
+            if self.blocks:
+                part = self.blocks[-1].get(stream)
+                self.blocks[-1][stream] = sketch if part is None else part.merge(sketch)
         if self._truth is not None:
             self._compare(predictions, self._truth)
 
@@ -285,23 +293,13 @@ class _StreamCounts:
         codes = labels.codes[is_complete[labels.calls]].tolist()
         values = confidences.values[is_complete[confidences.calls]]
         buckets = TextBuckets(key=self._text_key, model=predictions.model.name)
-        true_labels = [_resolve_label(truth[row], labels.table, buckets) for row in rows]
+        true_labels = [resolve_true_label(truth[row], labels.table, buckets) for row in rows]
         is_known = np.array([label is not None for label in true_labels], dtype=bool)
         pairs = zip(codes, true_labels, strict=True)
         is_right = np.array([labels.table[code] == label for code, label in pairs], dtype=bool)
         part = Calibration.from_predictions(values[is_known], is_right[is_known])
         self._calibration = part if self._calibration is None else self._calibration.merge(part)
         self._has_match = self._has_match or bool(set(true_labels) & set(labels.table))
-
-
-def _resolve_label(label: str | None, table: Sequence[str], buckets: TextBuckets) -> str | None:
-    """Returns a true label as the model spells it: the class name at a position, or the hash bucket of a text."""
-    if label is None or label in table:
-        return label
-    if label.isdecimal() and int(label) < len(table):
-        return table[int(label)]
-    bucket = buckets.assign_bucket(label)
-    return bucket if bucket in table else label
 
 
 def _count_rows(calls: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:

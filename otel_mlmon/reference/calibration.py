@@ -6,8 +6,9 @@ applied to the confidence histogram of a window bin by bin. Counts of parts of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from otel_mlmon import streams
 from otel_mlmon.sketch.histogram import parse_counts
 from otel_mlmon.types import Counts
+from otel_mlmon.vocabulary import TextBuckets
 
 BINS: Final = len(streams.CONFIDENCE_EDGES) + 1
 
@@ -80,3 +82,25 @@ class Calibration:
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def split_known_rows(outputs: Sequence[Any], rows: int) -> Iterator[slice]:
+    """Splits a batch where its outputs begin or cease to be numbers, since other rows have no predicted label."""
+    is_known = np.ones(rows, dtype=bool)
+    for value in outputs:
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and len(value) == rows:
+            is_known &= np.isfinite(value.reshape(rows, -1)).all(axis=1)
+        elif isinstance(value, list) and value and isinstance(value[0], dict):  # ZipMap's
+            is_known &= np.array([all(map(np.isfinite, row.values())) for row in value], dtype=bool)
+    edges = [0, *(np.flatnonzero(np.diff(is_known)) + 1).tolist(), rows]
+    yield from (slice(start, end) for start, end in pairwise(edges))
+
+
+def resolve_true_label(label: str | None, table: Sequence[str], buckets: TextBuckets) -> str | None:
+    """Returns a true label as the model spells it: the class name at a position, or the hash bucket of a text."""
+    if label is None or label in table:
+        return label
+    if label.isdecimal() and int(label) < len(table):
+        return table[int(label)]
+    bucket = buckets.assign_bucket(label)
+    return bucket if bucket in table else label

@@ -9,9 +9,11 @@ A column of a CSV file stays text until its use is known: `01` may be a number o
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -62,6 +64,11 @@ class ModelInputData:
     def row_count(self) -> int:
         """The number of rows in the input data."""
         return len(next(iter(self.columns.values()), ()))
+
+    def take_rows(self, order: NDArray[np.intp]) -> ModelInputData:
+        """Returns the rows in another order."""
+        columns = {name: values[order] for name, values in self.columns.items()}
+        return replace(self, columns=columns, locate=lambda row: self.locate(int(order[row])))
 
     def drop_column(self, column: str) -> ModelInputData:
         """Returns the input data without one column."""
@@ -121,6 +128,48 @@ def read_input_data(path: Path) -> ModelInputData:
 def read_label_column(data: ModelInputData, column: str) -> list[str | None]:
     """Reads a column of the input data as labels; None where one is missing."""
     return [format_label(value) for value in data.columns[column].ravel().tolist()]
+
+
+def sort_by_time(data: ModelInputData, column: str) -> NDArray[np.intp]:
+    """Returns the order of the rows by a column of times, shape (n,); rows of the same time stay as they are.
+
+    Args:
+        data: The data.
+        column: Numbers, such as seconds since 1970, or texts of ISO 8601.
+
+    Raises:
+        DataError: The column does not exist, or a cell is no time; names its place.
+    """
+    if column not in data.columns:
+        raise DataError(f"{data.name} has no column {column}; it has {', '.join(data.columns)}")
+    values = data.columns[column].ravel()
+    if values.dtype.kind in "biuf":
+        numbers = values.astype(np.float64)
+    elif values.dtype.kind == "M":
+        numbers = np.where(np.isnat(values), np.nan, values.astype("datetime64[us]").astype(np.float64))
+    else:
+        numbers = np.array([_parse_time(cell) for cell in values.tolist()])
+    fault = np.flatnonzero(~np.isfinite(numbers))
+    if fault.size:
+        row = int(fault[0])
+        raise DataError(f"{data.locate(row)}: {column} is no time: {values[row]!r}")
+    return np.argsort(numbers, kind="stable")
+
+
+def _parse_time(cell: object) -> float:
+    """Parses a number or a text of ISO 8601 as a point on a scale of time; NaN if it is none."""
+    if isinstance(cell, datetime):
+        return cell.replace(tzinfo=cell.tzinfo or timezone.utc).timestamp()
+    text = str(cell).strip()
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00").replace("z", "+00:00"))
+    except ValueError:
+        return math.nan
+    return moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp()
 
 
 def read_number_column(data: ModelInputData, column: str) -> NDArray[np.float64]:

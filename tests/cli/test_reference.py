@@ -123,3 +123,41 @@ def test_without_onnxruntime_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert cli.main(["reference", "build", "fraud.onnx", "train.csv"]) == 2
     assert 'pip install "otel-mlmon[onnxruntime]"' in capsys.readouterr().err
+
+
+def test_rows_in_their_order_say_how_bursty_values_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """3,000 rows in runs of 30 that are alike; in a file in any order, with the time of each."""
+    rng = np.random.default_rng(6)
+    rows = rng.normal(size=(100, 3)).repeat(30, axis=0).round(3)
+    times = [f"2026-01-{1 + row // 1_440:02}T{row // 60 % 24:02}:{row % 60:02}:00Z" for row in range(len(rows))]
+    lines = [",".join([time, *map(str, row)]) for time, row in zip(times, rows.tolist(), strict=True)]
+    Path("ordered.csv").write_text("\n".join(["age,income,debt", *(line.partition(",")[2] for line in lines)]) + "\n")
+    Path("timed.csv").write_text("\n".join(["at,age,income,debt", *rng.permutation(lines)]) + "\n")
+    assert cli.main(["reference", "build", "fraud.onnx", "timed.csv", "--time", "at", "-o", "timed.json"]) == 0
+    assert "values come in bursts of φ" in capsys.readouterr().out
+    assert cli.main(["reference", "build", "fraud.onnx", "ordered.csv", "--in-order", "-o", "ordered.json"]) == 0
+    assert cli.main(["reference", "build", "fraud.onnx", "ordered.csv", "-o", "any.json"]) == 0
+    assert "(φ) is not in the profile: rows may be in any order" in capsys.readouterr().err
+    timed, ordered, unordered = (Profile.read_file(f"{name}.json") for name in ("timed", "ordered", "any"))
+    assert timed.design_effects == ordered.design_effects
+    assert sorted(timed.design_effects) == sorted(timed.streams)
+    assert all(10.0 < effect.estimate < 90.0 for effect in timed.design_effects.values())
+    assert unordered.design_effects == {}
+    assert timed.streams == ordered.streams == unordered.streams
+
+
+def test_few_rows_say_nothing_of_bursts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["reference", "build", "fraud.onnx", "train.csv", "--columns", "age,income,debt", "--in-order"]
+    assert cli.main([*words, "-o", "p.json"]) == 0
+    assert "(φ) is not in the profile: the rows are too few" in capsys.readouterr().err
+    assert Profile.read_file("p.json").design_effects == {}
+
+
+@pytest.mark.parametrize(("column", "fault"), [("when", "has no column when"), ("kind", "kind is no time: 'ant'")])
+def test_a_column_that_is_no_time_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], column: str, fault: str
+) -> None:
+    lines = Path("train.csv").read_text().splitlines()
+    Path("train.csv").write_text("\n".join([lines[0], lines[1].rpartition(",")[0] + ",ant", *lines[2:]]) + "\n")
+    assert cli.main(["reference", "build", "fraud.onnx", "train.csv", "--time", column]) == 2
+    assert fault in capsys.readouterr().err

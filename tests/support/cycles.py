@@ -7,9 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.processor.detect.cycle import DAY_NS
 from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.state import DAY_NS
 from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, StreamKey, StreamWindow
 from otel_mlmon.types import ModelKey
 

@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from otel_mlmon.errors import BinMismatchError
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.detect.state import TrafficState
+from otel_mlmon.processor.detect.state import DAY_NS, TrafficState
 from otel_mlmon.types import Bools, Floats, Indices, Ints
 
 INITIAL_CAPACITY: Final = 4
 
 HOURS: Final = 24
 HOUR_NS: Final = 3_600_000_000_000
-DAY_NS: Final = HOURS * HOUR_NS
 
 STAGE: Final = "drift"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -197,6 +197,8 @@ class SlotHypothesis(NamedTuple):
     """By how much more than the tolerance is forgiven."""
     is_known: bool
     """Whether two days of this kind are known, so that φ may learn from what is left."""
+    is_restless: bool = False
+    """Whether so much is forgiven now, and not at other hours, that a pane does not tell the end of a drift."""
 
 
 class DayHypothesis(NamedTuple):
@@ -205,8 +207,8 @@ class DayHypothesis(NamedTuple):
     null: SlotHypothesis
     size: float
     """N of all days together."""
-    is_known: bool
-    """Whether two whole days of this kind are known."""
+    weakness: Literal["unknown_hours", "unknown_day", "holiday"] | None
+    """Why the stream is weak on such a day, whatever would be found; None for nothing."""
     amplitude: float = math.nan
     """The largest total variation between a time of the day and the mean of the day; NaN without a daily cycle."""
 
@@ -223,6 +225,7 @@ class SlotArrays(NamedTuple):
     effect: Floats
     forgiven: Floats
     is_known: Bools
+    is_restless: Bools
     has_cycle: Bools
 
     def select_slots(self, rows: Bools | slice) -> SlotArrays:

@@ -40,25 +40,20 @@ Measured, rivals and what they lost: docs/decisions.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
+from otel_mlmon.processor.detect.accepted_days import MAX_QUIET_EVIDENCE, accept_day, settle_pending_day
 from otel_mlmon.processor.detect.alternatives import compute_set_sums
 from otel_mlmon.processor.detect.bets import DayHypothesis, SlotHypothesis, compute_reference_variance
 from otel_mlmon.processor.detect.cycle_statistics import HOURS, QUARTERS
-from otel_mlmon.processor.detect.state import CycleDay, CycleState
+from otel_mlmon.processor.detect.detectable import FORGIVEN_EARLY
+from otel_mlmon.processor.detect.holidays import end_holidays, find_holiday
+from otel_mlmon.processor.detect.state import DAY_NS, CycleDay, CycleState
 from otel_mlmon.processor.detect.week import MIN_DAYS, WEEKDAYS, compute_weekday
 from otel_mlmon.processor.detect.week_model import WeekModel, find_residuals, fit_week
 from otel_mlmon.types import Floats, Ints
-
-DAY_NS: Final = 86_400_000_000_000
-
-MIN_FULL_SHARE: Final = 0.75
-"""The share of the slots of the fullest day that a whole day has items in."""
-
-MIN_SLOT_ITEMS: Final = 3_000.0
-"""Items over φ that a slot has in seven days."""
 
 FORGIVEN_REST: Final = 0.13
 """What is forgiven beside the tolerance on a weekday that was not there yet and may be a day of rest."""
@@ -75,15 +70,6 @@ FORGIVEN_INHERITED: Final = 0.03
 FORGIVEN_PER_HOUR: Final = 0.03
 """What is forgiven beside the tolerance for each hour since the first pane, while no cycle is known."""
 
-FORGIVEN_EARLY: Final = 0.2
-"""The most of that."""
-
-NEAR_REFERENCE: Final = 0.15
-"""The total variation that the first days may be away from the reference without hours."""
-
-MAX_CHANGE: Final = 0.05
-"""The total variation that the second day of an odd weekday may be away from the first."""
-
 HULL_QUARTERS: Final = 2
 """How far from now the slots are, before and after, that are no drift either."""
 
@@ -95,7 +81,6 @@ _REST: Final = {False: (4 * QUARTERS + 40, _WEEK_QUARTERS + 48), True: (5 * QUAR
 """When a day of rest may begin and end, in quarters of an hour from Monday on, by whether the time zone is known."""
 _WORKDAYS: Final = {False: slice(0, 4), True: slice(0, 5)}
 """The weekdays that say what working days are like."""
-_MAX_COUNT: Final = np.iinfo(np.int32).max
 
 
 def start_cycle(start_ns: int, bins: tuple[str, ...], time_zone: str = "") -> CycleState:
@@ -154,53 +139,49 @@ class DailyCycle:
             start_ns: Unix nanoseconds, by the stream's clock.
             effect: φ of the stream.
         """
-        state, day = self.state, start_ns // DAY_NS
-        if day <= state.day:
-            return False
-        number = sum(compute_weekday(other.day) == compute_weekday(state.day) for other in state.days)
-        is_whole = state.first_ns <= state.day * DAY_NS and self._is_full_day()
-        is_accepted = state.is_quiet or (not self.is_known and self._is_near_reference())
-        state.effect = effect
-        before = self._model
-        if is_whole and is_accepted and number < MIN_DAYS and self._is_repeated():
-            if not state.days and not state.inherited:
-                self._choose_slots(effect)
-            counts = state.today.reshape(state.slots, QUARTERS // state.slots, -1).sum(1)
-            state.days.append(CycleDay(day=state.day, counts=np.minimum(counts, _MAX_COUNT).astype(np.int32)))
+        state, day, before = self.state, start_ns // DAY_NS, self._model
+        if state.pending is not None and settle_pending_day(state, start_ns):
             self._fit()
-        state.day, state.is_quiet = day, True
-        state.today = np.zeros_like(state.today)
+        if day > state.day:
+            state.effect = effect
+            end_holidays(state, self._model)
+            if state.other_weekday < 0 and accept_day(
+                state,
+                self._model,
+                reference=self._reference,
+                reference_count=self._reference_count,
+                is_known=self.is_known,
+            ):
+                self._fit()
+            state.day, state.is_quiet, state.loud_hours, state.other_weekday = day, True, 0, -1
+            state.today = np.zeros_like(state.today)
+            self._days.clear()
         model = self._model
-        return model is not None and (before is None or not np.array_equal(before.kinds, model.kinds))
+        if model is None or model is before:
+            return False
+        return before is None or not np.array_equal(before.kinds, model.kinds)
 
-    def _is_full_day(self) -> bool:
-        """Whether the day had items in most of the slots in which the fullest day before had any."""
-        state = self.state
-        slots = state.today.reshape(state.slots, QUARTERS // state.slots, -1).any(axis=(1, 2)).sum()
-        most = max((day.counts.any(axis=1).sum() for day in state.days), default=1)
-        return bool(slots >= MIN_FULL_SHARE * most)
-
-    def _is_repeated(self) -> bool:
-        """Whether the day is as most days are, or as the one before of its weekday, where that was an odd one."""
-        state, model, weekday = self.state, self._model, int(compute_weekday(self.state.day))
-        if model is None or not model.day_counts[weekday]:
-            return True
-        if all(model.is_known(weekday, slot) for slot in range(state.slots)):
-            return True
-        first = next(day.counts for day in state.days if compute_weekday(day.day) == weekday).sum(0)
-        today = state.today.reshape(state.slots, QUARTERS // state.slots, -1).sum(1)
-        items = max(float(today.sum()), 1.0)
-        noise = np.sqrt(first.size * state.effect / 4.0 * (1.0 / first.sum() + 1.0 / items))
-        usual = today.sum(-1) @ model.shares[0] / items
-        variations = [0.5 * np.abs(today.sum(0) / items - shares).sum() for shares in (first / first.sum(), usual)]
-        return bool(min(variations) <= MAX_CHANGE + noise)
-
-    def add(self, start_ns: int, counts: Ints, *, is_quiet: bool) -> None:
-        """Counts a pane of the present day, shape (K,)."""
+    def add(self, start_ns: int, counts: Ints, *, evidence: float) -> None:
+        """Counts a pane of the present day, shape (K,), after which the evidence is such a part of the alarm line."""
         state = self.state
         if start_ns // DAY_NS == state.day:
             state.today[start_ns % DAY_NS * QUARTERS // DAY_NS] += counts
-            state.is_quiet &= is_quiet
+            state.evidence = evidence
+            if evidence >= MAX_QUIET_EVIDENCE:
+                state.is_quiet = False
+                state.loud_hours |= 1 << start_ns % DAY_NS * HOURS // DAY_NS
+
+    def compare_with_week(self, start_ns: int, pane: Ints, effect: float) -> None:
+        """Finds whether today is as another weekday, which is no drift either for the rest of the day.
+
+        Args:
+            start_ns: Of a pane that is not judged yet, Unix nanoseconds, by the stream's clock.
+            pane: Its counts, shape (K,).
+            effect: φ of the stream.
+        """
+        if self._model is not None and find_holiday(self.state, self._model, start_ns, pane, effect):
+            self._null = None
+            self._days.clear()
 
     def find_slot_hypothesis(self, start_ns: int) -> SlotHypothesis | None:
         """Returns what is no drift in a pane that starts at `start_ns`; None for what the reference alone has."""
@@ -225,7 +206,8 @@ class DailyCycle:
         if not self.is_known:
             if self._has_little_traffic:
                 return None
-            return DayHypothesis(self._build_pooled_null(FORGIVEN_EARLY), float(self._reference_count), is_known=False)
+            null = self._build_pooled_null(FORGIVEN_EARLY)
+            return DayHypothesis(null, float(self._reference_count), weakness="unknown_hours")
         width = QUARTERS // self.state.slots
         quarters = range(width // 2, QUARTERS, width)
         nulls = [self._build_null(weekday, quarter) for quarter in quarters]
@@ -236,21 +218,15 @@ class DailyCycle:
             null.is_known or self._is_workday(model, weekday, quarter)
             for null, quarter in zip(nulls, quarters, strict=True)
         )
-        return DayHypothesis(columns._replace(is_known=is_known), size, is_known=is_known, amplitude=model.amplitude)
+        is_holiday = self.state.other_weekday >= 0 and weekday == compute_weekday(self.state.day)
+        weakness: Literal["holiday", "unknown_day"] | None = "holiday" if is_holiday else "unknown_day"
+        return DayHypothesis(
+            columns._replace(is_known=is_known), size, None if is_known else weakness, amplitude=model.amplitude
+        )
 
     def list_residuals(self) -> list[tuple[Ints, Floats]]:
         """Returns the counts of all slots of the accepted days, and what the other days of the kind let expect."""
         return [] if self._model is None else find_residuals(self.state.days, self._model)
-
-    def _is_near_reference(self) -> bool:
-        day = self.state.today.sum(0)
-        distance = 0.5 * np.abs(day / day.sum() - self._reference).sum() if day.any() else 1.0
-        return bool(distance <= NEAR_REFERENCE + np.sqrt(day.size / (4.0 * max(self._reference_count, 1))))
-
-    def _choose_slots(self, effect: float) -> None:
-        week = 7.0 * float(self.state.today.sum()) / max(effect, 1.0)
-        self.state.slots = QUARTERS if week >= MIN_SLOT_ITEMS * QUARTERS else HOURS
-        self.state.is_smoothed = week < MIN_SLOT_ITEMS * HOURS
 
     def _fit(self) -> None:
         """Makes the models of the accepted days, and of those of the version before."""
@@ -319,13 +295,13 @@ class DailyCycle:
         slot = quarter * slots // QUARTERS
         is_known = model.is_known(weekday, slot)
         kind = model.find_day_kind(weekday, slot)
-        before, after, kind_before, kind_after = (
-            self._find_place(model, weekday * QUARTERS + quarter + quarters)
-            for quarters in (-HULL_QUARTERS, HULL_QUARTERS, -BOUNDARY_QUARTERS, BOUNDARY_QUARTERS)
-        )
-        points = [(kind, slot), before, after, (kind_before[0], slot), (kind_after[0], slot)]
+        other = self.state.other_weekday if model is self._model else -1
+        points = self._list_points(model, weekday, quarter)
         if not is_known:
             points.append((0, slot))
+        if other >= 0:
+            points = self._list_points(model, other, quarter) + points
+            kind = points[0][0]
         kinds, places = np.array(list(dict.fromkeys(points))).T
         hull = model.shares[kinds, places]
         sums = compute_set_sums(hull)
@@ -344,8 +320,19 @@ class DailyCycle:
             size=size,
             effect=float(model.effects[kind]),
             forgiven=forgiven if is_known else forgiven + self._forgive_unknown(model, weekday, quarter),
-            is_known=is_known,
+            is_known=is_known and other < 0,
+            is_restless=any(model.is_restless(place) for place in places.tolist()),
         )
+
+    def _list_points(self, model: WeekModel, weekday: int, quarter: int) -> list[tuple[int, int]]:
+        """Lists the kinds and slots whose shares are no drift at a time of a weekday, its own the first."""
+        before, after, kind_before, kind_after = (
+            self._find_place(model, weekday * QUARTERS + quarter + quarters)
+            for quarters in (-HULL_QUARTERS, HULL_QUARTERS, -BOUNDARY_QUARTERS, BOUNDARY_QUARTERS)
+        )
+        slot = quarter * self.state.slots // QUARTERS
+        points = [(model.find_day_kind(weekday, slot), slot), before, after]
+        return [*points, (kind_before[0], slot), (kind_after[0], slot)]
 
     def _find_place(self, model: WeekModel, quarters: int) -> tuple[int, int]:
         """Returns the kind and the slot of a time, in quarters of an hour since Monday."""

@@ -58,9 +58,22 @@ def _sum_squares_between_days(table: Floats, items: Floats) -> tuple[Floats, Flo
     return squares, counts
 
 
-def find_restless_slots(tables: Sequence[Floats]) -> Floats:
-    """Computes ρ by slot, shape (slots,), from the counts of some days of each kind, shape (D, slots, K) each."""
-    squares, freedom, noise, counts = np.zeros((4, tables[0].shape[1]))
+def find_restless_slots(tables: Sequence[Floats], excursions: Floats, effect: float) -> Floats:
+    """Computes ρ by slot: what is forgiven at times of the day that are not the same from day to day.
+
+    A variance says little of a batch that comes at another minute and in another size every night, so as much is
+    forgiven there as any of the days was away from the others.
+
+    Args:
+        tables: The counts of the days of each kind, shape (D, slots, K) each; a slot without items says nothing.
+        excursions: What `measure_excursions` says of the days, shape (D, slots).
+        effect: φ.
+
+    Returns:
+        Total variations, shape (slots,).
+    """
+    slots, bins = tables[0].shape[1:]
+    squares, freedom, noise, counts, farthest = np.zeros((5, slots))
     for table in tables:
         items = table.sum(-1)
         kind_squares, kind_counts = _sum_squares_between_days(table, items)
@@ -69,15 +82,49 @@ def find_restless_slots(tables: Sequence[Floats]) -> Floats:
         shares = table / np.maximum(items, 1.0)[..., None]
         noise += ((1.0 - (shares**2).sum(-1)) / np.maximum(items, 1.0) * (items > 0.0)).sum(0)
         counts += kind_counts
+        others = shares.sum(0) - shares
+        variations = 0.5 * np.abs(shares - others / np.maximum(kind_counts - 1.0, 1.0)[:, None]).sum(-1)
+        is_compared = (items > 0.0) & (kind_counts > 1.0)
+        variations = np.maximum(variations - np.sqrt(bins * effect / (4.0 * np.maximum(items, 1.0))), 0.0)
+        farthest = np.maximum(farthest, ((variations + excursions) * is_compared).max(0))
     variance = squares / np.maximum(freedom, 1.0) - noise / np.maximum(counts, 1.0)
-    near = RESTLESS_REACH if variance.size == QUARTERS else 1
-    reach = range(-near, near + 1)
-    smooth = np.mean([np.roll(variance, shift) for shift in reach], axis=0)
-    middle = np.median(smooth)
-    spread = np.median(np.abs(smooth - middle))
-    excess = np.where(smooth > middle + RESTLESS_SPREADS * spread, smooth - middle, 0.0)
-    widest: Floats = np.maximum.reduce([np.roll(excess, shift) for shift in reach])
-    return np.asarray(RESTLESS_FACTOR * np.sqrt(np.maximum(widest, 0.0) / 2.0))
+    variance += 0.5 * np.square(excursions).mean(0)
+    if slots == QUARTERS:
+        reach = range(-RESTLESS_REACH, RESTLESS_REACH + 1)
+        variance = np.mean([np.roll(variance, shift) for shift in reach], axis=0)
+    else:
+        reach = range(-1, 2)
+    is_used = counts > 1.0
+    middle = np.median(variance[is_used]) if is_used.any() else 0.0
+    spread = np.median(np.abs(variance[is_used] - middle)) if is_used.any() else 0.0
+    is_restless = is_used & (variance > middle + RESTLESS_SPREADS * spread)
+    deviations = RESTLESS_FACTOR * np.sqrt(np.maximum(variance - middle, 0.0) / 2.0)
+    forgiven = np.where(is_restless, np.maximum(deviations, farthest), 0.0)
+    widest: Floats = np.maximum.reduce([np.roll(forgiven, shift) for shift in reach])
+    return widest
+
+
+def measure_excursions(quarters: Floats, slots: int, effect: float) -> Floats:
+    """Measures how far the farthest quarter of an hour of each slot of a day is from the whole slot, beyond noise.
+
+    Args:
+        quarters: Counts of the day, shape (96, K).
+        slots: Slots of a day.
+        effect: φ.
+
+    Returns:
+        Total variations, shape (slots,); empty where slots are quarters of an hour, which have no parts.
+    """
+    if slots == QUARTERS:
+        return np.zeros(0)
+    parts = quarters.reshape(slots, QUARTERS // slots, -1)
+    items = parts.sum(-1)
+    totals = parts.sum(1)
+    shares = totals / np.maximum(items.sum(1), 1.0)[:, None]
+    variations = 0.5 * np.abs(parts / np.maximum(items, 1.0)[..., None] - shares[:, None]).sum(-1)
+    noise = np.sqrt(parts.shape[-1] * effect / (4.0 * np.maximum(items, 1.0)))
+    excursions: Floats = (np.maximum(variations - noise, 0.0) * (items > 0.0)).max(1)
+    return excursions
 
 
 def measure_daily_cycle(table: Floats) -> float:

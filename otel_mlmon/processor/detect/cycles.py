@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.bets import DayHypothesis, SlotHypothesis
-from otel_mlmon.processor.detect.cycle import DAY_NS, DailyCycle, start_cycle
+from otel_mlmon.processor.detect.cycle import DailyCycle, start_cycle
 from otel_mlmon.processor.detect.cycle_statistics import HOURS
 from otel_mlmon.processor.detect.evidence import EvidenceBank
-from otel_mlmon.processor.detect.state import CycleDay, CycleState
+from otel_mlmon.processor.detect.state import DAY_NS, CycleDay, CycleState
 from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, ReferenceOrigin, StreamKey, StreamWindow
-from otel_mlmon.types import Bools, Floats, Indices
+from otel_mlmon.types import Floats, Indices
 
 ORIGINS: Final[frozenset[ReferenceOrigin]] = frozenset({"learned", "file", "model"})
 """References that have no time: an allowance has no cycle, and those that move with time have their own."""
@@ -74,22 +74,31 @@ class StreamCycles:
                 nulls.append(None)
                 continue
             local_ns = _localize(window.start_ns, cycle)
-            if cycle.advance(local_ns, float(bank.effects.estimate[row])):
+            effect = float(bank.effects.estimate[row])
+            if cycle.advance(local_ns, effect):
                 new.append((row, cycle))
+            cycle.compare_with_week(local_ns, window.pane, effect)
             nulls.append(cycle.find_slot_hypothesis(local_ns))
         if new:
             bank.relearn_effects([row for row, _ in new], [cycle.list_residuals() for _, cycle in new])
         return nulls
 
-    def add(self, windows: Sequence[StreamWindow], positions: Indices, panes: Floats, is_quiet: Bools) -> None:
-        """Counts the panes of the windows at `positions`, shape (S, K), into their cycles."""
+    def add(self, windows: Sequence[StreamWindow], positions: Indices, panes: Floats, evidence: Floats) -> None:
+        """Counts the panes of the windows at `positions`, shape (S, K), into their cycles.
+
+        Args:
+            windows: Of streams of one bank.
+            positions: Those that were judged.
+            panes: Their counts.
+            evidence: The evidence of each window as a part of the alarm line.
+        """
         for place, position in enumerate(positions.tolist()):
             window = windows[position]
             entry = self._cycles.get(window.stream)
             if entry is None:
                 continue
             local_ns = _localize(window.start_ns, entry[1])
-            entry[1].add(local_ns, panes[place].astype(np.int64), is_quiet=bool(is_quiet[position]))
+            entry[1].add(local_ns, panes[place].astype(np.int64), evidence=float(evidence[position]))
             if _hour_of(window.start_ns) != _hour_of(window.end_ns):
                 self._changed.add(window.stream)
 
@@ -99,6 +108,11 @@ class StreamCycles:
         """Returns what is no drift on the day of a time, Unix nanoseconds; None for what the reference has."""
         cycle = self._find(stream, reference, time_ns)
         return None if cycle is None else cycle.build_day_hypothesis(_localize(time_ns, cycle))
+
+    def is_holiday(self, stream: StreamKey) -> bool:
+        """Whether the present day of a stream is as another day of the week."""
+        entry = self._cycles.get(stream)
+        return entry is not None and entry[1].state.other_weekday >= 0
 
     def inherit(self, stream: StreamKey, before: StreamKey) -> None:
         """Lets a new version begin with the cycle of the version before, if that is known."""

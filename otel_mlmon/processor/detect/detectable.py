@@ -22,6 +22,7 @@ Source: Hoeffding, 1965 (relative entropy decides); Siegmund, Sequential Analysi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -30,6 +31,9 @@ from otel_mlmon.processor.detect.alternatives import Direction
 from otel_mlmon.types import Bools, Floats
 
 PROBABILITY: Final = 0.9
+FORGIVEN_EARLY: Final = 0.2
+"""The most that is forgiven beside the tolerance while nothing is known of the hours of a day."""
+
 MAX_DETECTABLE: Final = 0.15
 """The largest detectable shift of a stream that is `ok`, unless the configuration has another."""
 
@@ -42,9 +46,12 @@ NATS_PER_BIN: Final = 0.5
 """What each bin beyond `MAX_BINS_OF_PAIRS` costs: there moves must be learned that no bet of the dictionary names."""
 _STEPS: Final = 30
 
-Weakness = Literal["one_value", "unknown_day", "bursts", "small_reference", "little_traffic", "tolerance"]
-"""Why a stream is weak, the main reason. `one_value`: its reference holds a single value. `unknown_day`: two whole days
-are not known yet, or this day of the week is not. The others: what makes its detectable shift too large."""
+Weakness = Literal[
+    "one_value", "unknown_hours", "unknown_day", "holiday", "bursts", "small_reference", "little_traffic", "tolerance"
+]
+"""Why a stream is weak, the main reason. `one_value`: its reference holds a single value. `unknown_hours`: two whole
+days are not known yet. `unknown_day`: this day of the week is not. `holiday`: today is as another day of the week, and
+is judged as both. The others: what makes its detectable shift too large."""
 
 
 class DetectableShift(NamedTuple):
@@ -158,7 +165,7 @@ def compute_rare_shares(rare: RareShareLimits, setting: DetectionSetting) -> tup
 
 
 def find_weakness_reasons(
-    shifts: Floats, setting: DetectionSetting, maximum: Floats, *, is_one_value: Bools, is_unknown_day: Bools
+    shifts: Floats, setting: DetectionSetting, maximum: Floats, *, is_one_value: Bools, days: Sequence[Weakness | None]
 ) -> list[Weakness | None]:
     """Finds why each stream is weak; None where its detectable shift is not above the largest allowed.
 
@@ -167,7 +174,7 @@ def find_weakness_reasons(
         setting: What they depend on.
         maximum: The largest that are allowed.
         is_one_value: Whether the reference holds a single value.
-        is_unknown_day: Whether this kind of day is not known yet.
+        days: Why a day as the present one is weak, whatever the shifts are; None for nothing.
     """
     is_large = ~(shifts <= maximum)
     weaknesses = np.where(is_large, "little_traffic", "").astype(object)
@@ -183,7 +190,7 @@ def find_weakness_reasons(
             weaknesses[is_large & (compute_shifts(better) <= maximum)] = name
         certain = plenty._replace(variance=0.0 * ones, size=1e18 * ones)
         weaknesses[is_large & ~(compute_shifts(certain) <= maximum)] = "tolerance"
-    weaknesses[is_unknown_day] = "unknown_day"
+    weaknesses = np.array([day or weakness for day, weakness in zip(days, weaknesses, strict=True)], dtype=object)
     weaknesses[is_one_value] = "one_value"
     return [weakness or None for weakness in weaknesses.tolist()]
 
@@ -231,9 +238,18 @@ def describe_weakness(
             "its reference holds a single value, so it is not known how others come",
             "Learn the reference again once the values differ, or build it from training data.",
         ),
+        "unknown_hours": (
+            "what its values are at each hour is known after two whole days, and until then a change of up to "
+            f"{_percent(FORGIVEN_EARLY)} of them is taken for the time of the day: {seen}",
+            "Wait, until two whole days from midnight to midnight (UTC, or reference.time_zone) were there.",
+        ),
         "unknown_day": (
             f"this day of the week is not known yet, and until then more is forgiven: {seen}",
-            "Wait: the hours of a day are known after two whole days, and a day of the week once it was there.",
+            "Wait: a day of the week is known once it was there, and one that is unlike most days after the second.",
+        ),
+        "holiday": (
+            f"today is as another day of the week, as public holidays are, and is judged as both: {seen}",
+            "Nothing on a holiday. If it is none, values have changed: a third such day is an alert.",
         ),
         "bursts": (
             f"its values come in bursts (φ {design_effect:.0f}), and {a_day} {supply}: {seen}",

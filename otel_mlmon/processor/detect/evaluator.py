@@ -191,6 +191,7 @@ class DriftEvaluator:
                     self._banks[key],
                     rows,
                     lambda stream: self._stream_row(stream, references[stream]),
+                    lambda stream: self._cycles is not None and self._cycles.is_holiday(stream),
                     log10_alarm_line * _LN_10,
                     is_over=is_over,
                 )
@@ -341,7 +342,7 @@ class DriftEvaluator:
             nulls = self._cycles.advance(batch.windows, bank, batch.rows, positions)
         bank.update(rows[positions], panes, end_ns[positions], log10_alarm_line * _LN_10, nulls)
         if self._cycles is not None:
-            self._cycles.add(batch.windows, positions, panes, bank.log_e[rows] < 0.5 * log10_alarm_line * _LN_10)
+            self._cycles.add(batch.windows, positions, panes, bank.log_e[rows] / (log10_alarm_line * _LN_10))
         columns = zip(
             batch.policies,
             batch.windows,

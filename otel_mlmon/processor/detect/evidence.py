@@ -301,6 +301,8 @@ class EvidenceBank:
             present, present_panes, present_items = rows[mask], panes[mask], items[mask]
             present_slots = slots.select_slots(mask) if slots is not None else None
         is_calibrated = self.effects.is_calibrated[present]
+        if present_slots is not None:
+            is_calibrated &= ~(present_slots.is_restless & (self.status[present] == DRIFT))
         # φ of the past alone goes into a bet: with the pane's own part in it, the factors would not be e-values.
         if is_calibrated.any():
             mask = slice(None) if is_calibrated.all() else is_calibrated

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.detect.alternatives import MAX_BINS_OF_PAIRS, Direction
-from otel_mlmon.processor.detect.arrays import DAY_NS, STAGE, stack_counts
+from otel_mlmon.processor.detect.arrays import STAGE, stack_counts
 from otel_mlmon.processor.detect.bets import DayHypothesis, stack_slots
 from otel_mlmon.processor.detect.counts import build_samples
 from otel_mlmon.processor.detect.detectable import (
@@ -31,6 +31,7 @@ from otel_mlmon.processor.detect.evidence import EvidenceBank
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.rare_bins import RareLimits
 from otel_mlmon.processor.detect.score import Statistics
+from otel_mlmon.processor.detect.state import DAY_NS
 from otel_mlmon.processor.detect.statistics.statistic import Measurement, Statistic
 from otel_mlmon.processor.window.window import ReferenceCounts, StreamKey
 from otel_mlmon.types import Counts, Floats, Indices
@@ -152,12 +153,12 @@ class StreamRow(NamedTuple):
 class DetectableShiftCache:
     """The last computed detectable shift of each stream.
 
-    It is measured anew on another day, at another alarm line, and where traffic or design effect changed by more than
-    `SLACK`; so it follows from the present alone, and is the same after a restart.
+    It is measured anew on another day, where that is found to be a holiday, at another alarm line, and where traffic or
+    design effect changed by more than `SLACK`; so it follows from the present alone, and is the same after a restart.
     """
 
     def __init__(self) -> None:
-        self._measured: dict[StreamKey, tuple[tuple[float, float, int, float], DetectableShift]] = {}
+        self._measured: dict[StreamKey, tuple[tuple[float, float, int, float, bool], DetectableShift]] = {}
 
     def find(self, stream: StreamKey) -> DetectableShift | None:
         """Returns the last computed detectable shift of a stream; None if it was never computed."""
@@ -172,6 +173,7 @@ class DetectableShiftCache:
         bank: EvidenceBank,
         rows: Mapping[StreamKey, int],
         build_row: Callable[[StreamKey], StreamRow],
+        is_holiday: Callable[[StreamKey], bool],
         log_alarm_line: float,
         *,
         is_over: bool,
@@ -182,13 +184,15 @@ class DetectableShiftCache:
             bank: The bank.
             rows: Its rows by stream.
             build_row: Returns what else the result of a stream depends on.
+            is_holiday: Whether the present day of a stream is as another day of the week.
             log_alarm_line: ln of the evidence that is an alarm.
             is_over: As `DailyTraffic.items_per_day` has it.
         """
         places = np.fromiter(rows.values(), dtype=np.intp, count=len(rows))
         effect, items = _measure_supply(bank, places, is_over=is_over)
         days = bank.column("last_ns")[places] // DAY_NS
-        columns = (effect.tolist(), items.tolist(), days.tolist(), [log_alarm_line] * len(rows))
+        holidays = [is_holiday(stream) for stream in rows]
+        columns = (effect.tolist(), items.tolist(), days.tolist(), [log_alarm_line] * len(rows), holidays)
         inputs = dict(zip(rows, zip(*columns, strict=True), strict=True))
         measured = self._measured
         changed = [key for key, values in inputs.items() if key not in measured or measured[key][0] != values]
@@ -225,7 +229,7 @@ def measure_detectable(
         setting,
         np.array([stream.maximum for stream in streams]),
         is_one_value=~is_budget & ((bank.column("reference")[rows] > 0.0).sum(-1) <= 1),
-        is_unknown_day=np.array([stream.day is not None and not stream.day.is_known for stream in streams]),
+        days=[None if stream.day is None else stream.day.weakness for stream in streams],
     )
     amplitudes = np.array([np.nan if stream.day is None else stream.day.amplitude for stream in streams])
     maxima = np.array([stream.maximum for stream in streams])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from otel_mlmon.processor.detect.alternatives import Direction
 from otel_mlmon.processor.detect.cycle_statistics import QUARTERS
 from otel_mlmon.types import Floats, Ints
+
+DAY_NS: Final = 86_400_000_000_000
+"""Nanoseconds of a day."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -113,6 +117,8 @@ class CycleDay:
     """Days since 1970, in the time zone of the stream."""
     counts: NDArray[np.int32]
     """By slot, shape (slots, K)."""
+    excursions: Floats = field(default_factory=lambda: np.zeros(0))
+    """How far a quarter of an hour was from its slot at most, as total variation, shape (slots,); empty for nowhere."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -131,12 +137,24 @@ class CycleState:
     """φ when the last day ended."""
     is_quiet: bool = True
     """Whether the evidence stayed below half of the alarm line today."""
+    loud_hours: int = 0
+    """The hours of today in which it did not, the lowest bit for the first."""
+    evidence: float = 0.0
+    """That after the last pane, as a part of the alarm line."""
+    other_weekday: int = -1
+    """The weekday that today is as, 0 for a Monday; below 0 while that is its own."""
+    other_since_ns: int = 0
+    """When the first day of a holiday was found to be as another weekday; 0 for none."""
+    other_from: int = 0
+    """The weekday that it was."""
     slots: int = QUARTERS
     """Slots of a day."""
     is_smoothed: bool = False
     """Whether neighbouring slots are taken together."""
     days: list[CycleDay] = field(default_factory=list)
     """The accepted days, the oldest first."""
+    pending: CycleDay | None = None
+    """The day before today, while it is not known whether the evidence at its end heals."""
     inherited: list[CycleDay] = field(default_factory=list)
     """Days of the version before, which serve until enough days of their kind are accepted."""
     time_zone: str = ""

@@ -60,6 +60,11 @@ class WeekModel:
         """Returns the kind of a slot of a weekday."""
         return int(self.kinds[weekday, slot * HOURS // self.shares.shape[1]])
 
+    def is_restless(self, slot: int) -> bool:
+        """Whether more is forgiven in a slot than in others with traffic."""
+        is_calm = (self.forgiven == 0.0) & (self.sizes.max(0) > SHRINKAGE)
+        return bool(self.forgiven[slot] > 0.0 and is_calm.any())
+
     def is_known(self, weekday: int, slot: int) -> bool:
         """Whether a weekday was there twice, or once and was as most days are."""
         count = self.day_counts[weekday]
@@ -101,6 +106,7 @@ def fit_week(days: Sequence[CycleDay], *, effect: float, is_smoothed: bool, has_
     shares = np.array([part_shares for part_shares, _ in fitted])
     effects = np.array([estimate_cell_effect(part) for part in tables])
     day_counts = np.bincount(compute_weekday(numbers), minlength=WEEKDAYS)
+    excursions = np.array([day.excursions if day.excursions.size else np.zeros(len(day.counts)) for day in days])
     distances = np.zeros(WEEKDAYS)
     for day, counts in zip(numbers.tolist(), table, strict=True):
         weekday = int(compute_weekday(day))
@@ -115,7 +121,7 @@ def fit_week(days: Sequence[CycleDay], *, effect: float, is_smoothed: bool, has_
         shares=shares,
         sizes=np.array([sizes for _, sizes in fitted]),
         effects=effects,
-        forgiven=find_restless_slots(tables),
+        forgiven=find_restless_slots(tables, excursions, effect),
         amplitude=measure_daily_cycle(table),
     )
 

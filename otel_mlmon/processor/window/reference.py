@@ -7,7 +7,9 @@ the evidence starts again.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,7 +28,7 @@ from otel_mlmon.processor.window.learning import MIN_VALUES, BlockStatistics, Le
 from otel_mlmon.processor.window.series import FAILED, OK
 from otel_mlmon.processor.window.window import ReferenceCounts, ReferenceOrigin
 from otel_mlmon.reference.calibration import Calibration
-from otel_mlmon.reference.design_effect import DesignEffect
+from otel_mlmon.reference.design_effect import DesignEffect, estimate_design_effect
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 
@@ -278,3 +280,23 @@ def choose_binning(
     if sketch.categories.total > sketch.numbers or family == semconv.STREAM_LABEL:
         return ClassBins.choose(sketch, limit=settings.max_labels, has_missing=is_input)
     return choose_quantile_bins(sketch, grid=grid, has_missing=is_input)
+
+
+def measure_design_effects(profile: Profile, blocks: Sequence[Mapping[str, StreamSketch]]) -> Profile:
+    """Returns a profile with the design effect of each stream, of values that came one after the other.
+
+    Args:
+        profile: Made of all blocks.
+        blocks: The values of successive blocks by stream. Of too few, or of a stream without values in most of them,
+            nothing is known.
+    """
+    effects: dict[str, DesignEffect] = {}
+    for stream, total in profile.streams.items():
+        binning = choose_binning(stream, total, grid=None, settings=ModelWindowSettings())
+        table = np.array([binning.count(block[stream]) for block in blocks if stream in block]).reshape(
+            -1, binning.bins.count
+        )
+        effect = estimate_design_effect(table[table.sum(-1) > 0].astype(np.int64))
+        if effect is not None:
+            effects[stream] = effect
+    return dataclasses.replace(profile, design_effects=effects)

@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_mlmon.processor.detect.arrays import DAY_NS, HOUR_NS, DailyTraffic
+from otel_mlmon.processor.detect.arrays import HOUR_NS, DailyTraffic
+from otel_mlmon.processor.detect.state import DAY_NS
 from tests.support.evidence import plain
 
 START_NS = 20_000 * DAY_NS

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.bets import compute_reference_variance
 from otel_mlmon.processor.detect.cycle import (
-    DAY_NS,
-    FORGIVEN_EARLY,
     FORGIVEN_ODD,
     FORGIVEN_REST,
     FORGIVEN_WEEKDAY,
@@ -24,6 +22,8 @@ from otel_mlmon.processor.detect.cycle_statistics import (
     find_restless_slots,
     measure_daily_cycle,
 )
+from otel_mlmon.processor.detect.detectable import FORGIVEN_EARLY
+from otel_mlmon.processor.detect.state import DAY_NS
 from tests.support.cycles import MONDAY, count_alarms, hours_to_alarm, traffic
 
 Table = NDArray[np.int64]
@@ -38,7 +38,7 @@ def fed(days: Table, *, is_learned: bool = True, quiet: tuple[bool, ...] | None 
         for slot, pane in enumerate(counts):
             start_ns = (MONDAY + day) * DAY_NS + slot * DAY_NS // QUARTERS
             cycle.advance(start_ns, 1.0)
-            cycle.add(start_ns, pane, is_quiet=quiet is None or quiet[day])
+            cycle.add(start_ns, pane, evidence=0.0 if quiet is None or quiet[day] else 1.0)
     cycle.advance((MONDAY + len(days)) * DAY_NS, 1.0)
     return cycle
 
@@ -97,7 +97,7 @@ def test_a_first_day_far_from_the_reference_teaches_nothing() -> None:
     for day in range(2):
         start_ns = (MONDAY + day) * DAY_NS
         cycle.advance(start_ns, 1.0)
-        cycle.add(start_ns, days[day].sum(0), is_quiet=False)
+        cycle.add(start_ns, days[day].sum(0), evidence=1.0)
     cycle.advance((MONDAY + 2) * DAY_NS, 1.0)
     assert len(cycle.state.days) == 1
     assert not cycle.is_known
@@ -139,7 +139,7 @@ def test_days_of_rest_say_little_of_the_others() -> None:
     for pane in range(2 * QUARTERS):
         start_ns = (MONDAY + 5) * DAY_NS + pane * DAY_NS // QUARTERS
         cycle.advance(start_ns, 1.0)
-        cycle.add(start_ns, np.array([600, 400]), is_quiet=True)
+        cycle.add(start_ns, np.array([600, 400]), evidence=0.0)
     cycle.advance((MONDAY + 7) * DAY_NS, 1.0)
     assert [forgiven(cycle, day) for day in (7, 9)] == [FORGIVEN_REST] * 2
 
@@ -170,17 +170,17 @@ def test_parts_of_days_say_nothing_of_the_other_slots() -> None:
     table = rng.multinomial(900, [0.6, 0.4], size=(7, QUARTERS)).astype(np.float64)
     table[3:, :48] = 0.0
     assert estimate_cell_effect(table) < 1.6
-    assert find_restless_slots([table]).max() < 0.03
+    assert find_restless_slots([table], np.zeros(table.shape[:2]), 1.0).max() < 0.03
 
 
 def test_restless_slots_and_the_variance_between_days() -> None:
     rng = np.random.default_rng(4)
     table = rng.multinomial(900, [0.6, 0.4], size=(7, QUARTERS)).astype(np.float64)
     assert estimate_cell_effect(table) < 1.6
-    assert find_restless_slots([table]).max() < 0.03
+    assert find_restless_slots([table], np.zeros(table.shape[:2]), 1.0).max() < 0.03
     for day in range(7):
         table[day, 8:10] = [900 - 100 * day, 100 * day]
-    restless = find_restless_slots([table])
+    restless = find_restless_slots([table], np.zeros(table.shape[:2]), 1.0)
     assert restless[8:10].min() > 0.2
     assert restless[20:90].max() < 0.03
 

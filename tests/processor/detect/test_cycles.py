@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from otel_mlmon.processor.detect.cycle import DAY_NS
 from otel_mlmon.processor.detect.cycles import compute_utc_offset_ns
 from otel_mlmon.processor.detect.evaluator import DriftEvaluator
-from otel_mlmon.processor.detect.state import CycleState
+from otel_mlmon.processor.detect.state import DAY_NS, CycleState
 from otel_mlmon.processor.state.repository import decode_record, encode_record
 from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, ReferenceOrigin, StreamKey, StreamWindow
 from otel_mlmon.types import ModelKey

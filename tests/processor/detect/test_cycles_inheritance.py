@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from otel_mlmon.processor.detect.cycle import DAY_NS, start_cycle
+from otel_mlmon.processor.detect.cycle import start_cycle
 from otel_mlmon.processor.detect.cycles import inherit_days
 from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.score import DriftScore
-from otel_mlmon.processor.detect.state import CycleDay, CycleState
+from otel_mlmon.processor.detect.state import DAY_NS, CycleDay, CycleState
 from otel_mlmon.processor.state.repository import decode_record, encode_record
 from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, StreamKey, StreamWindow
 from otel_mlmon.types import ModelKey

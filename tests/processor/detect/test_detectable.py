@@ -14,6 +14,7 @@ from benchmarks.drift.detectable import Cell, compare_ratios, compare_shifts
 from otel_mlmon.processor.detect.detectable import (
     DetectableShift,
     DetectionSetting,
+    Weakness,
     compute_shifts,
     describe_detectable,
     describe_weakness,
@@ -123,10 +124,12 @@ def test_a_shift_that_cannot_be_is_none() -> None:
 def test_the_main_reason(arguments: dict[str, float], weakness: str | None) -> None:
     one = setting(**arguments)  # type: ignore[arg-type]
     no, yes = np.array([False]), np.array([True])
+    days: tuple[Weakness, ...] = ("unknown_hours", "unknown_day", "holiday")
     shifts, maximum = compute_shifts(one), np.array([0.15])
-    assert find_weakness_reasons(shifts, one, maximum, is_one_value=no, is_unknown_day=no) == [weakness]
-    assert find_weakness_reasons(shifts, one, maximum, is_one_value=no, is_unknown_day=yes) == ["unknown_day"]
-    assert find_weakness_reasons(shifts, one, maximum, is_one_value=yes, is_unknown_day=yes) == ["one_value"]
+    assert find_weakness_reasons(shifts, one, maximum, is_one_value=no, days=[None]) == [weakness]
+    for day in days:
+        assert find_weakness_reasons(shifts, one, maximum, is_one_value=no, days=[day]) == [day]
+        assert find_weakness_reasons(shifts, one, maximum, is_one_value=yes, days=[day]) == ["one_value"]
 
 
 def test_words() -> None:

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from otel_mlmon.processor.detect.arrays import DAY_NS
 from otel_mlmon.processor.detect.detectable import DetectableShift
 from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import DriftScore
+from otel_mlmon.processor.detect.state import DAY_NS
 from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, ReferenceOrigin, StreamKey, StreamWindow
 from otel_mlmon.types import Floats, ModelKey
 from tests.support.cycles import MONDAY
@@ -98,14 +98,14 @@ def test_a_rare_bin_states_by_how_much_it_has_to_grow() -> None:
 @pytest.mark.parametrize(
     ("first_day", "days", "weakness"),
     [
-        (MONDAY, 0.4, "unknown_day"),
+        (MONDAY, 0.4, "unknown_hours"),
         (MONDAY, 2.2, None),
         (MONDAY + 3, 2.2, "unknown_day"),
         (MONDAY + 4, 2.2, "unknown_day"),
     ],
 )
 def test_a_kind_of_day_that_is_not_known_is_weak(first_day: int, days: float, weakness: str | None) -> None:
-    """Monday to Wednesday; on a Saturday after two weekdays; on a Sunday after a weekday and a Saturday."""
+    """The first hours; Monday to Wednesday; a Saturday after two weekdays; a Sunday after a weekday and a Saturday."""
     score, detectable = run(has_cycles=True, first_day=first_day, panes=int(days * 144))
     assert detectable.weakness == weakness
     assert score.state == ("weak" if weakness else "ok")

@@ -251,17 +251,16 @@ def _describe_weakness(model: Document) -> str:
     weak = [stream for stream in model["streams"] if stream["state"] == "weak"]
     documents = [stream["detectable"] for stream in weak if stream["detectable"]]
     shifts = [document["shift"] for document in documents if words.is_number(document["shift"])]
-    size = (
-        f"of {words.format_percent(min(shifts))} of the values or more" if len(shifts) == len(weak) else "of large size"
-    )
-    is_new = {document["weakness"] for document in documents} == {"unknown_day"}
+    has_size = len(shifts) == len(weak)
+    size = f"of {words.format_percent(min(shifts))} of the values or more" if has_size else "of large size"
+    is_new = {document["weakness"] for document in documents} <= {"unknown_hours", "unknown_day", "holiday"}
     subjects = dict.fromkeys(_name_subject(stream["stream"]) for stream in weak)
     inputs = [stream["stream"] for stream in weak if stream["stream"].startswith("input.")]
     names = [subject for subject in subjects if subject]
     if inputs:
         names.insert(0, f"{len(inputs)} input{'s' if len(inputs) > 1 else ''}")
     listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-    if is_new:
+    if documents and is_new:
         note = f"The daily variation of {listed} is still being learned: for some days only changes {size} are noticed."
     else:
         note = f"Of {listed}, only changes {size} are noticed. The page of each says what helps."
