@@ -77,8 +77,8 @@ def quiet_days(seed: int, scale: float) -> Iterator[str]:
     streams = max(4, round(STREAMS * scale))
     days = QUIET_DAYS if scale >= 0.2 else 10
     yield f"{streams} streams, {days} days, seed {seed}: alarms that begin before a stream knows its traffic and after"
-    yield "it (third day; second weekend; tenth day of a batch of changing size), and the median φ. Each stream begins at"
-    yield "a time and a weekday of its own. The aim is one late"
+    yield "it (third day; second weekend; tenth day of a batch of changing size), and the median φ. Each stream"
+    yield "begins at a time and a weekday of its own. The aim is one late"
     yield "alarm at most of 60 streams; no constant of the engine was chosen on these draws."
     yield ""
     yield "| kind | pane | items a day | early | late | late, share of streams at most | φ | s |"
