@@ -50,7 +50,7 @@ def test_a_day_at_whose_end_there_is_evidence_waits_for_it_to_heal() -> None:
 def test_a_nightly_batch_of_any_size_is_learned(per_pane: int) -> None:
     """Hours and quarters of an hour as slots; a batch of up to four times the other traffic, or none, jittering."""
     rng = np.random.default_rng(9)
-    streams, days, panes = 3, 22, 48
+    streams, days, panes = 2, 18, 48
     counts = rng.multinomial(per_pane, [0.4, 0.3, 0.2, 0.1], size=(streams, days, panes))
     sizes = rng.uniform(0.0, 4.0, (streams, days)) * per_pane
     places = rng.integers(3, 6, (streams, days))

@@ -21,6 +21,7 @@ from otel_mlmon.processor.detect.cycle_statistics import (
     estimate_cell_effect,
     find_restless_slots,
     measure_daily_cycle,
+    measure_excursions,
 )
 from otel_mlmon.processor.detect.detectable import FORGIVEN_EARLY
 from otel_mlmon.processor.detect.state import DAY_NS
@@ -183,6 +184,25 @@ def test_restless_slots_and_the_variance_between_days() -> None:
     restless = find_restless_slots([table], np.zeros(table.shape[:2]), 1.0)
     assert restless[8:10].min() > 0.2
     assert restless[20:90].max() < 0.03
+
+
+def test_a_restless_slot_forgives_what_the_farthest_day_was_away() -> None:
+    """A batch that comes at another time each night is at each minute on few nights, so its deviation is small."""
+    table = np.random.default_rng(4).multinomial(900, [0.6, 0.4], size=(14, QUARTERS)).astype(np.float64)
+    for day in range(14):
+        table[day, 6 + day % 7] = [270, 630]
+    restless = find_restless_slots([table], np.zeros(table.shape[:2]), 1.0)
+    assert restless[6:13].min() > 0.25
+    assert restless[20:90].max() < 0.03
+
+
+def test_an_excursion_is_how_far_a_quarter_is_from_its_hour() -> None:
+    quarters = np.tile([600.0, 400.0], (QUARTERS, 1))
+    quarters[9] = [200, 800]
+    excursions = measure_excursions(quarters, 24, 1.0)
+    assert excursions[2] == pytest.approx(0.3 - math.sqrt(2.0 / 4_000.0))
+    assert np.delete(excursions, 2).tolist() == [0.0] * 23
+    assert measure_excursions(quarters, QUARTERS, 1.0).size == 0
 
 
 def test_what_a_reference_does_not_know() -> None:
