@@ -39,7 +39,7 @@ class ColumnStream:
     plan: StreamCountPlan
     reference: ReferenceCounts
     calibration: Calibration | None = None
-    """Of confidences, how often predictions are right at each on labelled data; None if that is not known."""
+    """How often predictions are right at each confidence on labelled data; None if that is not known."""
 
     @property
     def column(self) -> str:

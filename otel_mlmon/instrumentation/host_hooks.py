@@ -205,4 +205,4 @@ _HOOKS: Final[dict[str, Callable[[Any, HostEndActions], Callable[[], None]]]] = 
     "opentelemetry.sdk.metrics": functools.partial(_hook_provider, "MeterProvider"),
     "opentelemetry.sdk._logs": functools.partial(_hook_provider, "LoggerProvider"),
 }
-"""What sets the hooks of a module, and returns what takes them off."""
+"""A function that sets the hooks of a module, and returns the one that removes them."""

@@ -77,7 +77,7 @@ class ModelOptions:
     keep_text: Sequence[str] = ()
     """Features whose texts all leave as they are."""
     text: TextMode | None = None
-    """What leaves of texts that nobody declared; None for the option of the same name."""
+    """How texts that nobody declared leave the process; None for the option of the same name."""
     text_key: str | None = None
     """The key of their buckets; None for the option of the same name."""
     latency_threshold_s: float | None = None

@@ -35,10 +35,10 @@ if sys.platform != "win32":  # which has no such limit
 HEAD_TIMEOUT_S: Final = 10.0
 ANSWER_INTERVAL_S: Final = 30.0
 MIN_ANSWER_BYTES: Final = 64 * 2**10
-"""What a client must take of a large answer in `ANSWER_INTERVAL_S`."""
+"""The bytes of a large answer that a client must take in `ANSWER_INTERVAL_S`."""
 
 SEND_BUFFER_BYTES: Final = 128 * 2**10
-"""What the kernel holds of an answer, twice as much on Linux: it says that a client took some by thirds of that."""
+"""Bytes of an answer that the kernel holds, twice as much on Linux; it tells by thirds of it what a client took."""
 
 MAX_CONNECTIONS: Final = 4096
 """Connections of one receiver at a time, where the process may open as many files."""

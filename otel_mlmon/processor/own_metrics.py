@@ -26,7 +26,7 @@ DELIVERY_OUTCOMES: Final = (
     "delivered", "transient", "timeout", "permanent", "error", "superseded", "renewed", "renewal_failed",
     "dead_letter.permanent", "dead_letter.error", "dead_letter.given_up", "dead_letter.overflow",
 )  # fmt: skip
-"""What becomes of a notification."""
+"""The outcomes of a notification."""
 
 
 def create_telemetry() -> SelfTelemetry:

@@ -75,7 +75,7 @@ REFRESH_NS: Final = 1_000_000_000
 """Interval at which models that change all the time are published."""
 
 StateItem: TypeAlias = TelemetryItem | RelearnRequest | SilenceRequest
-"""What changes the state: what arrived, and what an administrator asks for."""
+"""An item that changes the state: it arrived in a request, or an administrator asks for it."""
 
 RELEARNED: Final = "The reference is learned again, as an administrator asked."
 REPLACED: Final = "The model came with another reference."
@@ -113,7 +113,7 @@ class ProcessorPipeline:
         self._emit_event = emit_event
         self._clock_ns = SteadyClock(clock_ns)
         self.history = PageHistory()
-        """What was so before."""
+        """The past values that the web pages show."""
         self._unpublished: set[ModelKey] = set()
         """Models that changed since they were last published."""
         self._clock_due_ns = 0
@@ -125,7 +125,7 @@ class ProcessorPipeline:
         self.publication = PublishedState(
             self._evidence.evaluator.measure, max_gauge_streams=settings.max_gauge_streams
         )
-        """What the web port and the exporter show."""
+        """The documents and gauges that the web port and the exporter show."""
         self._silences: tuple[AlertSilence, ...] = ()
         self._outbox: dict[str, OutboxEntry] = {}
         self._changed_alerts: set[str] = set()

@@ -58,7 +58,7 @@ class ModelInputData:
     locate: Callable[[int], str]
     """Returns the place of a row, from 0, in its file."""
     decimals: Mapping[str, str] = field(default_factory=dict)
-    """What separates the fraction of numbers in texts, by column; a point by default."""
+    """The character before the fraction of numbers in texts, by column; a point by default."""
 
     @property
     def row_count(self) -> int:

@@ -33,13 +33,13 @@ class SketchTable:
     """
 
     bounds: list[Bounds | None]
-    """Of each row; None of an exponential histogram."""
+    """The bounds of each row; None for an exponential histogram."""
     scales: list[int]
-    """Of each exponential histogram; else 0."""
+    """The scale of each exponential histogram; 0 for the other rows."""
     starts: list[int]
     """The position of the first bucket of each row, and the number of all buckets; n + 1."""
     ordinals: Counts
-    """Of the buckets of exponential histograms their ordinals, of the others 1, 2, …: increasing within a row."""
+    """The ordinals of buckets in exponential histograms, 1, 2, … in the others: increasing within a row."""
     counts: Counts
     """The values in each bucket; above 0 in those of exponential histograms."""
     numbers: list[int]

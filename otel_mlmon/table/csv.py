@@ -33,7 +33,7 @@ ENCODINGS: Final = ("utf-8", "utf-16", "latin-1")
 """Encodings that can be read; a byte order mark goes before what the user says."""
 
 MIXED_LINES: Final = "its lines end in different ways, some with a carriage return: save it anew"
-"""What is wrong with a file of which DuckDB finds no rows, or loses its way among them."""
+"""The fault of a file in which DuckDB finds no rows, or loses its way among them."""
 
 _SEPARATOR_LINE: Final = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
 _AMBIGUOUS: Final = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")

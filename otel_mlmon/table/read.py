@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MEMORY_LIMIT: Final = "400MB"
-"""What DuckDB may use; what it sorts beyond goes to the disk."""
+"""The memory that DuckDB may use; what it sorts beyond goes to the disk."""
 
 _NESTED: Final = re.compile(r"STRUCT|MAP|UNION|\[\d*\]$")
 _INSTALL: Final = 'needs DuckDB and Arrow: pip install "otel-mlmon[backtest]"'
@@ -46,7 +46,7 @@ class TableFileReader:
 
     file: TableFile
     columns: tuple[TableColumn, ...]
-    """As they stand in the file, those of its path after them."""
+    """The names as they stand in the file, those of its path after them."""
     query: str
     """The table function of DuckDB whose columns are those of the file, in their order."""
     rows: int

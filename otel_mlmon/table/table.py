@@ -23,7 +23,7 @@ ROWS_A_BATCH: Final = 1 << 17
 """The largest number of rows that are handed on together; a block of counting relies on it to be exact."""
 
 CellKind: TypeAlias = Literal["number", "text", "boolean", "time", "unreadable"]
-"""What the cells of a column are by its declared type. A text may still be a number or a point in time."""
+"""The kind of a column's cells by its declared type. A text may still be a number or a point in time."""
 
 
 def ignore_progress(_part: str, _done: int, _total: int) -> None:
@@ -39,7 +39,7 @@ class TableColumn:
     type_name: str = ""
     """The type, as its format calls it."""
     decimal: str = "."
-    """What separates the fraction of numbers in texts."""
+    """The character before the fraction of numbers in texts."""
     has_points: bool = False
     """Whether a number among its first texts has a decimal point."""
     has_ambiguous_commas: bool = False
@@ -51,7 +51,7 @@ class Table:
     """A table whose rows can be read several times, in batches of Arrow columns."""
 
     source: str
-    """What the user named it: a file, a folder, or what kind of table it is."""
+    """The user's word for it: a file, a folder, or what kind of table it is."""
     columns: Mapping[str, TableColumn]
     rows: int
     """The number of rows; an estimate until `scan` has ended, for files that do not say it."""

@@ -57,7 +57,7 @@ class ModelLoad:
     reference: str
     """The reference profile in the model's metadata, unchanged; empty if there is none."""
     output_kinds: str
-    """What each output is expected to be, with the reason; empty if the file does not say."""
+    """The expected kind of each output, with the reason; empty if the file does not say."""
 
     @property
     def has_fallen_back(self) -> bool:

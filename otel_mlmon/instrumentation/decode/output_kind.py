@@ -30,7 +30,7 @@ MAX_CLASS: Final = 31
 """A number of 8 bits above it is taken for a label only where its name or the model's file says so."""
 
 GRID: Final = 512
-"""Of an output on a grid of 1/256, each of K numbers is wrong by up to 1/512, so that their sum is by up to K/512."""
+"""Each of K numbers of an output on a grid of 1/256 is wrong by up to 1/512, so that their sum is by up to K/512."""
 
 TOLERANCE: Final = 1e-3
 """Distance from 0 and 1 that a probability may have, in half precision too; the sum of a row may have twice that."""
@@ -90,7 +90,7 @@ DETECTOR: Final = KindDecision("none", "an output of a detector, by the names of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFacts:
-    """What is known of a model's output before its first values: type, name, class names, the model's file."""
+    """The facts about a model's output before its first values: type, name, class names, the model's file."""
 
     tensor: Tensor
     class_names: Sequence[str] = ()

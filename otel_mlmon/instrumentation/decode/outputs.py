@@ -63,7 +63,7 @@ _VECTORS: Final = frozenset({"probabilities", "logits", "multi_label", "embeddin
 _HEAD_ROLES: Final = frozenset({
     "probabilities", "log_probabilities", "sigmoid", "class_scores", "label", "top_k_scores", "top_k_labels", "values",
 })  # fmt: skip
-"""What a model's file calls an output that is a head or one of two outputs of a head."""
+"""The roles by which a model's file marks an output as a head or as one of two outputs of a head."""
 
 
 @dataclass(slots=True, kw_only=True)

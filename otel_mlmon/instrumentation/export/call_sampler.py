@@ -315,7 +315,7 @@ class _Pool(NamedTuple):
     """Holds a group of inference calls that are chosen with the same probability, such as one model's slow ones."""
 
     model: ModelKey | None
-    """None of all models."""
+    """None stands for all models."""
     members: Ints
     """Positions of the calls that belong to it, chosen before or not: each has the probability of its draw."""
     left: Ints

@@ -289,7 +289,7 @@ class _Instruments:
         self.sessions: Callable[[], Iterable[ModelKey]] | None = None
         self.pid = os.getpid()
         self.earlier_totals: Totals = {}
-        """What another provider has exported of the totals."""
+        """The part of the totals that another provider has exported."""
         self.final_totals: Totals = {}
         """The totals once another provider exports what is added to them."""
         self.histograms: dict[str, Histogram] = {}

@@ -69,7 +69,7 @@ class OutputOrigin:
     width: int = 0
     """The size of its last axis as the file declares it; 0 if it differs between calls or is unknown."""
     source_role: OutputRole = "unknown"
-    """Of `label`, `top_k_scores` and `top_k_labels`: the role of the scores that the choice was made of."""
+    """For `label`, `top_k_scores` and `top_k_labels`: the role of the scores that the choice was made of."""
     is_partial: bool = False
     """Whether only some of the classes are left, such as the probability of the second of two."""
     is_quantised: bool = False

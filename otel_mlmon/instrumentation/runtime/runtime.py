@@ -27,7 +27,7 @@ MAX_LOADS: Final = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Capture:
-    """What a runtime plug-in is given: the queues for calls and loads, and the options that it may read."""
+    """The parts that a runtime plug-in gets: the queues for calls and loads, and the options that it may read."""
 
     sink: Sink
     """Takes calls, from any thread of the host's."""

@@ -39,7 +39,7 @@ Outcome: TypeAlias = tuple[Any, Any, Any, Any]
 """Label, confidence, value and scores."""
 
 UNREADABLE: Final = (TypeError, ValueError, OverflowError, RuntimeError)
-"""What values raise that cannot be read: a RuntimeError is PyTorch's, of a tensor that requires its gradient."""
+"""The exceptions of values that cannot be read: a RuntimeError is PyTorch's, of a tensor that requires its gradient."""
 
 _UNREADABLE: Final = object()
 """Stands for an entry that cannot be read, where None is an entry."""

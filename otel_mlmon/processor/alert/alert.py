@@ -205,7 +205,7 @@ class Alert:
     joined: tuple[str, ...] = ()
     """Streams that breach the rule since after the first notification, in the order in which they joined."""
     news: tuple[str, ...] = ()
-    """What an update tells that no notification told before: streams, and `severity`."""
+    """The news of an update that no notification had before: streams, and `severity`."""
     related: tuple[RelatedRule, ...] = ()
     """Other rules of the model that fire since about the same time."""
     silence: str = ""

@@ -55,9 +55,9 @@ class AlertMessage:
 
     title: str
     facts: tuple[MessageRow, ...]
-    """What happened, how much, since when."""
+    """The rows that say what happened, how much, since when."""
     stream: str
-    """What the histogram is of."""
+    """The stream whose histogram is shown."""
     bins: tuple[MessageBin, ...]
     """The bins that moved most, in their own order; empty without a histogram."""
     hidden_bins: int
@@ -66,7 +66,7 @@ class AlertMessage:
     """Other causes, news, related rules."""
     links: tuple[MessageRow, ...]
     commands: tuple[MessageRow, ...]
-    """What to do, ready to copy."""
+    """The commands to run, ready to copy."""
 
 
 def format_alert_title(alert: Alert) -> str:

@@ -24,7 +24,7 @@ from otel_mlmon.types import ModelKey
 MAX_EXEMPLARS: Final = 5
 
 REPEAT_WITHIN_S: Final = 3600.0
-"""What fires again within this of its end repeats itself."""
+"""An alert that fires again within this time after its end repeats itself."""
 REPEAT_HOLD_S: Final = 300.0
 """How long every stream must be ok after the first repetition; twice as long after each further one."""
 MAX_HOLD_S: Final = 3600.0
@@ -84,7 +84,7 @@ class RuleRecord:
     notified_streams: list[str] = field(default_factory=list)
     """The streams in breach that recipients were told of, since the alert began."""
     news: list[str] = field(default_factory=list)
-    """What recipients were not told yet: streams that joined, and `severity`."""
+    """The news that no notification had yet: streams that joined, and `severity`."""
     news_since_ns: int = 0
     news_changed_ns: int = 0
     ended_ns: int = 0

@@ -56,7 +56,7 @@ from otel_mlmon.processor.detect.week_model import WeekModel, find_residuals, fi
 from otel_mlmon.types import Floats, Ints
 
 FORGIVEN_REST: Final = 0.13
-"""What is forgiven beside the tolerance on a weekday that was not there yet and may be a day of rest."""
+"""The shift that is forgiven beside the tolerance on a weekday that was not there yet and may be a day of rest."""
 
 FORGIVEN_WEEKDAY: Final = 0.06
 """The same on any other weekday."""
@@ -65,10 +65,10 @@ FORGIVEN_ODD: Final = 0.08
 """The same on a weekday that was there once and is not as most days are."""
 
 FORGIVEN_INHERITED: Final = 0.03
-"""What is forgiven beside the tolerance while the cycle is that of the version before."""
+"""The shift that is forgiven beside the tolerance while the cycle is that of the version before."""
 
 FORGIVEN_PER_HOUR: Final = 0.03
-"""What is forgiven beside the tolerance for each hour since the first pane, while no cycle is known."""
+"""The shift that is forgiven beside the tolerance for each hour since the first pane, while no cycle is known."""
 
 HULL_QUARTERS: Final = 2
 """How far from now the slots are, before and after, that are no drift either."""

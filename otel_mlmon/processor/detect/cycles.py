@@ -49,7 +49,7 @@ class StreamCycles:
         self._states: dict[StreamKey, CycleState] = {}
         """Those that were restored, until the stream's next pane."""
         self._inherited: dict[StreamKey, tuple[HistogramBins, CycleState]] = {}
-        """Of new versions, until their first pane: the bins and the cycle of the version before."""
+        """The bins and the cycle of the version before, for new versions until their first pane."""
         self._changed: set[StreamKey] = set()
 
     def advance(

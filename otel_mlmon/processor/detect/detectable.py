@@ -43,7 +43,7 @@ Z: Final = 1.2815515594
 EFFICIENCY: Final = 0.85
 SMALL_SAMPLE: Final = 10.0
 NATS_PER_BIN: Final = 0.5
-"""What each bin beyond `MAX_BINS_OF_PAIRS` costs: there moves must be learned that no bet of the dictionary names."""
+"""The cost of each bin beyond `MAX_BINS_OF_PAIRS`: moves must be learned there that no bet of the dictionary names."""
 _STEPS: Final = 30
 
 Weakness = Literal[
@@ -58,7 +58,7 @@ class DetectableShift(NamedTuple):
     """How small a drift of one stream would be found within a day with probability `PROBABILITY`."""
 
     shift: float
-    """As total variation; NaN where not even the largest would be."""
+    """The total variation; NaN where not even the largest would be found."""
     ratio: float
     """By how much any rare bin of the reference has to grow, as a factor; NaN without such bins or factor."""
     new_share: float
@@ -97,7 +97,7 @@ class RareShareLimits(NamedTuple):
     limit: Floats
     """The largest share that is no drift, shape (S, R)."""
     share: Floats
-    """Of the reference."""
+    """The share in the reference, shape (S, R)."""
     log_line: Floats
     """h of bets on single bins; infinite where there is no bin."""
     is_new: Bools

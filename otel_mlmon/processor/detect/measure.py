@@ -145,7 +145,7 @@ class StreamRow(NamedTuple):
     maximum: float
     """The largest detectable shift that is not weak."""
     day: DayHypothesis | None
-    """What is no drift on a day as the present one; None for what the reference has."""
+    """The distributions that are no drift on a day like the present one; None for those of the reference."""
     is_budget: bool
     """Whether its reference is an allowance, which is known exactly."""
 

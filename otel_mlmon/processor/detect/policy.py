@@ -83,7 +83,7 @@ class DetectionPolicy:
     max_detectable: float = MAX_DETECTABLE
     """The largest detectable shift at which the stream is not weak, (0, 1]."""
     first_divisor: float | None = None
-    """What counts are divided by until the stream's design effect is known; None if nothing is judged before."""
+    """The divisor of counts until the stream's design effect is known; None if nothing is judged before."""
     thresholds: tuple[Threshold, ...] = ()
     """On drift statistics; usually none."""
     time_zone: str = ""

@@ -59,7 +59,7 @@ MIN_UNSEEN_SHARE: Final = 0.002
 """The share that is allowed of a bin that the reference never saw, or more if the reference is small."""
 
 MIN_COUNT: Final = 10.0
-"""Of fewer counts over φ nothing is known from below, and 10φ/N is allowed."""
+"""Fewer counts over φ say nothing from below, and 10φ/N is allowed."""
 
 MIN_SIZE: Final = 200.0
 """Where N/φ is smaller, nothing is known of rare bins."""
@@ -71,7 +71,7 @@ MAX_LIFT_LINES: Final = 2.0
 """By so many alarm lines a bin's own line rises at most."""
 
 HEALING_NS: Final = 24 * 3_600_000_000_000
-"""What lasts longer is no burst."""
+"""A burst does not last longer."""
 
 _Z_90: Final = 1.2815515594
 _BETS: Final = 2 * TILTS.size
@@ -89,7 +89,7 @@ class RareLimits(NamedTuple):
     size: Floats
     """Shape (S,)."""
     forgiven: Floats
-    """What is added and taken off, shape (S,)."""
+    """The shares that are added and taken off, shape (S,)."""
     has_cycle: Bools
     """Which streams they hold for; those of the others follow from their references. Shape (S,)."""
 

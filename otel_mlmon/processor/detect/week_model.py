@@ -54,7 +54,7 @@ class WeekModel:
     forgiven: Floats
     """ρ_s, shape (slots,)."""
     amplitude: float
-    """Of the daily cycle; NaN where there is none."""
+    """The amplitude of the daily cycle; NaN where there is none."""
 
     def find_day_kind(self, weekday: int, slot: int) -> int:
         """Returns the kind of a slot of a weekday."""

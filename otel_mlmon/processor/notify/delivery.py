@@ -126,7 +126,7 @@ class AlertDelivery:
         self._queue: list[QueuedAlert] = []
         self._current: QueuedAlert | None = None
         self._active: dict[str, Alert] = {}
-        """What the recipient was told and is not over, by fingerprint."""
+        """The alerts that the recipient knows and that are not over, by fingerprint."""
         self._renewal_s = math.inf
         self._closed_s = -math.inf
         """When an open circuit closes."""

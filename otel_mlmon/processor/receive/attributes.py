@@ -22,7 +22,7 @@ MAX_ATTRIBUTES_BYTES: Final = 64 * 2**10
 """The most that the attributes of a point take on the wire, or resource and scope together."""
 
 MAX_CACHED_ATTRIBUTES_BYTES: Final = 4 * 2**10
-"""What larger attributes of points identify is not remembered, but read again each time."""
+"""Larger attributes of points are not remembered, but read again each time."""
 
 MAX_NAME_CHARACTERS: Final = 2_048
 """The longest name of a model, version, environment, label, feature, output or category: each is stored.

@@ -34,7 +34,7 @@ MAX_EXPANSION: Final[Mapping[BodyFormat, int]] = {"protobuf": 96, "json": 160}
 
 _HEADER_BYTES: Final = 24
 _POINTER_BYTES: Final = 16
-"""What a message takes in the array of its parent, which is up to twice as long as it must be."""
+"""The bytes that a message takes in the array of its parent, which is up to twice as long as it must be."""
 
 _WIDTHS: Final[Mapping[int, int]] = {
     FieldDescriptor.CPPTYPE_STRING: 16,
@@ -47,7 +47,7 @@ _WIDTHS: Final[Mapping[int, int]] = {
 """Bytes of a field in a message, by its type; of all others 8."""
 
 _JSON_BYTES: Final[Mapping[bytes, int]] = {b"{": 400, b"[": 96, b",": 64, b":": 16}
-"""What an object with its message, an array, a further value and its key take."""
+"""The bytes that an object with its message, an array, a further value and its key take."""
 
 _JSON_SLICE_BYTES: Final = 2**16
 
@@ -117,9 +117,9 @@ class _ParsedSize:
     """The memory that a message of one type, or one field of it, takes once it is parsed."""
 
     size_bytes: int
-    """Of each."""
+    """The bytes that each takes."""
     byte_bytes: int = 0
-    """Of each byte of its encoding, where it is a packed array of small numbers."""
+    """The bytes that each byte takes of its encoding, where it is a packed array of small numbers."""
     fields: dict[int, _ParsedSize] = field(default_factory=dict)
     """The fields that take more than their encoding, by number."""
 

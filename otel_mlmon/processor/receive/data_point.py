@@ -24,8 +24,8 @@ class PointIdentity(NamedTuple):
     key: str
     """The label, feature name, output name or error type that the metric is split by; empty if it is not."""
     category: str
-    """What the metric is split by further: of `ml.input.category` the feature's value, of `ml.predictions` the output
-    of a model of several heads; else empty."""
+    """The attribute by which the metric is split further: the feature's value for `ml.input.category`, the output of a
+    model of several heads for `ml.predictions`; else empty."""
     sender: str
     """The process that counted it: 32 hex digits of its resource, which has `service.instance.id`."""
     series: str
@@ -38,7 +38,7 @@ class TraceExemplar(NamedTuple):
     trace_id: str
     """32 hex digits."""
     value: float = 0.0
-    """What was measured, such as the duration of a call in seconds; 0 if that is unknown."""
+    """The measured value, such as the duration of a call in seconds; 0 if that is unknown."""
 
 
 class DataPoint(NamedTuple):
@@ -86,4 +86,4 @@ TelemetryItem: TypeAlias = DataPoint | ModelLoaded | ProviderFallback
 """One item that a request delivers to the window step."""
 
 Rejections: TypeAlias = Mapping[str, int]
-"""What the window step answers about the items of a request: the points that it did not count, by reason."""
+"""The answer of the window step about the items of a request: the points that it did not count, by reason."""

@@ -52,10 +52,10 @@ MAX_CACHED_BYTES: Final = 160 * 2**20
 """How much identities of series may take that are remembered, some 250,000; beyond that all are forgotten."""
 
 _ENTRY_BYTES: Final = 512
-"""What remembering an identity takes besides its attributes."""
+"""The bytes that remembering an identity takes besides its attributes."""
 
 _LEAST_ATTRIBUTE_BYTES: Final = 2
-"""What an attribute takes on the wire besides its content."""
+"""The bytes that an attribute takes on the wire besides its content."""
 
 _MAX_TIME_NS: Final = 2**63 - 1
 _NO_RECORDED_VALUE: Final = 1

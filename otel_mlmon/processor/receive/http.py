@@ -143,7 +143,7 @@ class HttpReceiver:
         self._answer_timeout_s = answer_timeout_s
         self._workers = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="otlp-http")
         self._arriving_bytes = 0
-        """Of bodies that are not whole yet; touched by event loops only."""
+        """The bytes of bodies that are not whole yet; touched by event loops only."""
         self._server = AsgiServer(
             self._router(),
             name="otlp-http",

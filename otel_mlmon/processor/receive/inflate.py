@@ -19,7 +19,7 @@ _ZSTD_SLICE_BYTES: Final = 512
 """The decoder has no limit on its output, and a block of 4 bytes can become 128 KiB: a slice becomes 16 MiB at most."""
 
 _ZLIB_SLICE_BYTES: Final = 2**16
-"""What follows a gzip member is copied, a slice of it at most."""
+"""The bytes after a gzip member are copied, a slice of them at most."""
 
 MAX_MEMBERS: Final = 1_000
 """The most gzip members or zstd frames of a body: small ones cost more time than bytes."""

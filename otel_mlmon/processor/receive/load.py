@@ -36,7 +36,7 @@ RETRY_AFTER_S: Final = 1.0
 MAX_RETRY_AFTER_S: Final = 30.0
 
 REQUEST_BYTES: Final = 4096
-"""What a request costs besides its bytes, as bytes: small ones are not cheaper than that."""
+"""The cost of a request besides its bytes, as bytes: small ones are not cheaper than that."""
 
 INITIAL_BYTES_PER_S: Final = 1_000_000.0
 """The rate that is assumed before any is measured: about 10,000 points a second."""
@@ -131,9 +131,9 @@ class AdmittedRequest:
     """The place that an admitted OTLP request takes among those in progress, with its size."""
 
     size_bytes: int
-    """After decompression, estimated before it."""
+    """The size after decompression, estimated before it."""
     sent_bytes: int
-    """As they were read."""
+    """The size of the body as it was read."""
     arrived_s: float
     """When it arrived, by the clock of the requests in progress."""
     expected_s: float

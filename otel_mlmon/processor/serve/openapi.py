@@ -108,7 +108,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], ApiOperation]] = {
         summary="Whether it accepts telemetry.", answer=schema.HealthDocument, is_open=True, errors=(503,)
     ),
 }
-"""What is known of each method and path; pages for people are left out."""
+"""The documentation of each method and path; pages for people are left out."""
 
 
 def create_openapi_document(routes: Iterable[BaseRoute], *, version: str) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class ModelWindows:
     overflow_ns: int = 0
     """When the last of them was received, by our clock."""
     closed_summary: ModelSummary | None = None
-    """What closed panes say; None since anything of it changed."""
+    """The summary of the closed panes; None since anything in it changed."""
     exported_reference: ModelReference | None = None
     """The references of all streams; None since any changed."""
     has_points: bool = True

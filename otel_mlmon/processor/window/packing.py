@@ -41,9 +41,9 @@ class PackedValues(NamedTuple):
     bounds: list[tuple[float, ...]]
     """All different bounds of explicit histograms."""
     bounds_numbers: list[int]
-    """Of each explicit histogram, which of them."""
+    """For each explicit histogram, which of them."""
     scales: list[int]
-    """Of each exponential histogram."""
+    """One for each exponential histogram."""
     sizes: list[int]
     """The number of counts of each histogram."""
     firsts: list[int]
@@ -51,9 +51,9 @@ class PackedValues(NamedTuple):
     steps: PackedInts
     """From each of its ordinals to the next."""
     counts: PackedInts
-    """Of all histograms."""
+    """Those of all histograms, one after the other."""
     numbers: list[int]
-    """Of the moments of each histogram, like the following."""
+    """A part of the moments of each histogram, like the following."""
     sums: list[ExactSum]
     minima: list[float]
     maxima: list[float]
@@ -94,7 +94,7 @@ class SeriesRecord(NamedTuple):
     progress: list[SeriesProgress]
     """All different ones."""
     progress_numbers: list[int]
-    """Of each series, which of them."""
+    """For each series, which of them."""
     totals_of: list[int]
     """The positions of the series that have a last total."""
     totals: PackedValues

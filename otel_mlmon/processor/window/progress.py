@@ -98,9 +98,9 @@ class StreamPresence(NamedTuple):
     panes: int = 0
     """Panes with values."""
     active: StreamSilence = StreamSilence()
-    """What the model did from the first to the last pane with values, absences left out."""
+    """The panes and predictions of the model from the first to the last pane with values, absences left out."""
     silence: StreamSilence = StreamSilence()
-    """What it did since."""
+    """The panes and predictions of the model since."""
     longest: StreamSilence = StreamSilence()
     """The longest silence that was no absence."""
     outage: StreamSilence = StreamSilence()

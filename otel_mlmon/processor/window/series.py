@@ -99,7 +99,7 @@ class CountedTimes(NamedTuple):
     keys: tuple[PointKey, ...] = ()
     """The `MAX_CONSUMED_KEYS` consumed points of the latest times, in the order of time."""
     covered: tuple[tuple[int, int], ...] = ()
-    """Of deltas: the intervals of time that are counted, start and end, at most `MAX_COVERED`, in order."""
+    """For deltas: the intervals of time that are counted, start and end, at most `MAX_COVERED`, in order."""
 
     def add(self, key: PointKey, *, is_interval: bool) -> CountedTimes:
         """Returns these times and those of one more point; `is_interval` of a delta that counts from start to time."""
@@ -134,7 +134,7 @@ class SeriesState:
     counted: CountedTimes = CountedTimes()  # noqa: RUF009 - it never changes
     """Times of the points that were consumed; one object of all series that go on alike."""
     identity: SeriesIdentity = field(init=False)
-    """What of it never changes."""
+    """The part of it that never changes."""
 
     def __post_init__(self) -> None:
         self.identity = SeriesIdentity(*self.key, self.metric, self.name, self.category)

@@ -66,7 +66,7 @@ class WindowStateChanges:
     panes: list[ModelPane] = field(default_factory=list)
     """Closed panes, in the order of time."""
     amendments: list[ModelPane] = field(default_factory=list)
-    """What came late for closed panes."""
+    """The counts that came late for closed panes."""
     is_started: bool = False
     """Whether the time when counting began is not saved yet."""
 

@@ -67,7 +67,7 @@ class ReferenceCounts:
     design_effect: DesignEffect | None = None
     """By how much the shares of its values vary more than those of independent ones; None where that is not known."""
     first_ns: int = 0
-    """Of a learned one, the end of the first pane that was learned, Unix nanoseconds; else 0."""
+    """For a learned one, the end of the first pane that was learned, Unix nanoseconds; else 0."""
 
     @property
     def total(self) -> int:
@@ -101,7 +101,7 @@ class StreamWindow:
     absence: StreamAbsence | None = None
     """Since when the stream is no longer sent although its model has predictions; None if it is."""
     calibration: Calibration | None = None
-    """Of confidences, how often predictions are right at each on labelled data; None if that is not known."""
+    """How often predictions are right at each confidence on labelled data; None if that is not known."""
 
 
 class VersionPair(NamedTuple):

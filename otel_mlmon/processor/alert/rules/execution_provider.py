@@ -23,7 +23,7 @@ from otel_mlmon.processor.window.providers import ExecutionProviderUse
 from otel_mlmon.processor.window.window import StreamWindow
 
 STREAM: Final = "execution_provider"
-"""What its causes are about, in place of a stream."""
+"""The name that its causes have in place of a stream."""
 ROLLOUT_NS: Final = 600 * 10**9
 """Reports that are no further apart belong to one rollout."""
 CPU: Final = "CPUExecutionProvider"

@@ -41,7 +41,7 @@ MAX_TRACES: Final = 3
 FALLBACK_NS: Final = 600 * 10**9
 """A fallback that is no further from the onset of an alert belongs to the same incident."""
 MAX_FINDINGS: Final = 2
-"""What the alerts found is named in a headline up to so many times."""
+"""A headline names the findings of so many alerts at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class ModelCondition:
 
     state: str
     headline: Markup
-    """What is wrong in a short sentence, such as `20 % of calls fail`, or what there is to say instead."""
+    """A short sentence on what is wrong, such as `20 % of calls fail`, or on the state."""
     since_ns: int = 0
     """The earliest onset of what is wrong, Unix nanoseconds; 0 if it is unknown."""
     facts: tuple[Markup, ...] = ()
@@ -63,7 +63,7 @@ class ModelCondition:
     traces: tuple[tuple[str, str], ...] = ()
     """Traces of calls since the onset, each with its address; that is empty if there is none."""
     trace_subject: str = ""
-    """What the traces are of: `failed calls`."""
+    """The kind of calls that the traces are of: `failed calls`."""
     note: str = ""
     """Small print on a model version that is fine: what would not be noticed yet."""
     deploy: Deploy | None = None

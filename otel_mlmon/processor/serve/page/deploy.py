@@ -34,9 +34,9 @@ class DeployDifference:
     rule: str
     """The rule that may alert on it."""
     subject: Markup
-    """What is compared, after a number: `of calls fail`."""
+    """The compared quantity, after a number: `of calls fail`."""
     measure: Markup
-    """What is compared, before numbers: `failed calls`."""
+    """The compared quantity, before numbers: `failed calls`."""
     before: str
     now: str
 
@@ -54,7 +54,7 @@ class Deploy:
     difference: DeployDifference | None = None
     """None where it is only a matter of time."""
     moved: tuple[Document, ...] = ()
-    """What moved between the first predictions of both versions, the most first."""
+    """The streams that moved between the first predictions of both versions, the most first."""
 
 
 def find_deploy(source: PageSource, model_id: str, model: Document, since_ns: int) -> Deploy | None:

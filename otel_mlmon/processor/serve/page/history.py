@@ -172,7 +172,7 @@ class VersionHistory:
 
 
 SETTLING_NS: Final = 60 * SECOND_NS
-"""What is there so soon after the history began may have been there long before."""
+"""An onset so soon after the history began may lie long before it."""
 
 
 class PageHistory:

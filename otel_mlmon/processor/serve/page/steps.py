@@ -28,11 +28,11 @@ class MonitoringStep:
     number: int
     state: StepState
     text: str
-    """What there is, or why there is nothing."""
+    """The result of the step, or why there is none."""
     todo: str = ""
-    """What to do next; empty where nothing is to be done."""
+    """The next action; empty where nothing is to be done."""
     brief: str = ""
-    """What it waits for in a few words: `still learning`; empty where it does not wait."""
+    """The reason why it waits, in a few words: `still learning`; empty where it does not wait."""
 
     @property
     def name(self) -> str:

@@ -34,7 +34,7 @@ STATES: Final = {
     "ok": "OK",
     "replaced": "Replaced",
 }
-"""What the states of models, streams and rules are called."""
+"""The words for the states of models, streams and rules."""
 
 SIGNS: Final = {
     "firing": "▲", "trouble": "△", "drift": "▼", "pending": "◇", "learning": "◐", "weak": "○", "no_data": "–",
@@ -50,7 +50,7 @@ RULES: Final = {
     "no_data": "no predictions",
     "statistic": "statistic over its threshold",
 }
-"""What alerts of a rule are titled, where that is not the name of the rule."""
+"""The titles of a rule's alerts, where that is not the name of the rule."""
 
 MEANINGS: Final = {
     "latency": "too many calls are slow",
@@ -62,7 +62,7 @@ MEANINGS: Final = {
     "version_drift": "the predictions are not those of the version before",
     "execution_provider": "the model runs on a lesser device than before",
 }
-"""What an alert of a rule means, for people who see the first one."""
+"""The meaning of an alert of each rule, for people who see the first one."""
 
 
 def is_number(value: Any) -> bool:

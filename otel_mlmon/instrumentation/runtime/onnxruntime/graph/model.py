@@ -50,9 +50,9 @@ class GraphScope:
     """Formal inputs, with their type where a graph declares it."""
     outputs: dict[str, Span] = field(default_factory=dict)
     arguments: Mapping[str, tuple[GraphScope, str]] = field(default_factory=dict)
-    """Of a function's body: the name outside that each input is bound to."""
+    """For a function's body: the name outside that each input is bound to."""
     outer: GraphScope | None = None
-    """Of a subgraph: the graph that it is in, whose names it may use."""
+    """For a subgraph: the graph that it is in, whose names it may use."""
     opsets: Mapping[str, int] = field(default_factory=dict)
     _producers: dict[str, GraphNode] = field(default_factory=dict)
     _indexed: int = 0

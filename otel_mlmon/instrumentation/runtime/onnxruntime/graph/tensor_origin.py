@@ -45,7 +45,7 @@ class TensorOrigin:
     tensors: frozenset[object] = frozenset()
     """The tensors that it was computed of without changing the order of the numbers in a row, itself included."""
     choices: frozenset[object] = frozenset()
-    """Of a label, and of the results of a TopK: the tensors that the choice was made of."""
+    """For a label, and for the results of a TopK: the tensors that the choice was made of."""
 
     @property
     def has_class_scores(self) -> bool:
