@@ -24,7 +24,17 @@ def trained(folder: Path) -> str:
     (folder / "insects.onnx").write_bytes(softmax(classes=3, metadata={"names": str(list(CLASSES))}, version=4))
     rows = np.random.default_rng(1).normal(size=(3000, 3)).astype(np.float32)
     np.savez(folder / "train.npz", rows=rows, kind=np.array([CLASSES[code] for code in rows.argmax(axis=1)]))
-    words = ["reference", "build", "insects.onnx", "train.npz", "--labels", "kind", "--embed", "carrying.onnx"]
+    words = [
+        "reference",
+        "build",
+        "insects.onnx",
+        "train.npz",
+        "--labels",
+        "kind",
+        "--in-order",
+        "--embed",
+        "carrying.onnx",
+    ]
     done = run_python(["-m", "otel_mlmon", *words], cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("insects 4: 3000 rows, 5 streams: carrying.onnx\naccuracy 100.00 % of 3000")
