@@ -70,7 +70,7 @@ class AlertDocument:
     joined: tuple[str, ...]
     """Streams that breach the rule since after the first notification."""
     news: tuple[str, ...]
-    """What an update tells that no notification told before: streams, and `severity`."""
+    """The news of an update that no notification had before: streams, and `severity`."""
     related: tuple[RelatedRule, ...]
     """Other rules of the model that fire since about the same time, probably of the same cause."""
     traces: tuple[ExampleTrace, ...]

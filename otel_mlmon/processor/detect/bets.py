@@ -73,7 +73,7 @@ class PaneBets(NamedTuple):
     weighted: Floats
     """ln of the weighted W_j, shape (S, C)."""
     maximum: Floats
-    """The largest of them and of those on rare bins, shape (S,)."""
+    """The largest ln of a weighted wealth, of these bets and those on rare bins, shape (S,)."""
     leader: Indices
     """The component that has it; below 0, -1 less the bet on a rare bin. Shape (S,)."""
     log_ratios: Floats
