@@ -584,17 +584,15 @@ def test_whatever_happens_in_silences_nobody_is_told_the_same_twice(
                 assert alert.state is not before or alert.news
                 known[alert.rule] = alert.state
             if not is_silent:  # whoever is told knows all
-                states = {status.rule: status.state for status in run.alerts.list_current_alerts()}
+                records = {
+                    name: rule.state for model in run.alerts.build_record().models for name, rule in model.rules.items()
+                }
                 known_states = {rule: state for rule, state in known.items() if state is not RuleState.OK}
-                pending = {rule for rule, state in states.items() if state is RuleState.PENDING}
+                notified = {RuleState.FIRING, RuleState.ERROR, RuleState.NO_DATA}
                 assert known_states == {
-                    rule: known.get(rule) if rule in pending else state
-                    for rule, state in states.items()
-                    if (
-                        state in (RuleState.FIRING, RuleState.ERROR)
-                        or (rule == "no_data" and state is not RuleState.OK)
-                    )
-                    or (rule in pending and rule in known_states)
+                    rule: known.get(rule) if state is RuleState.PENDING else state
+                    for rule, state in records.items()
+                    if state in notified or (state is RuleState.PENDING and rule in known_states)
                 }
 
 
