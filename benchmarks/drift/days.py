@@ -35,10 +35,12 @@ BURST_SHARE: Final = 0.005
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shift:
-    """Moves a share of the traffic from the most frequent class to the least frequent one, from some day on."""
+    """Moves a share of the traffic from the most frequent class to the least frequent one, from some time on."""
 
-    total_variation: float
-    from_day: int
+    total_variation: Floats | float
+    """Of all streams, or of each, shape (S, 1)."""
+    from_day: Floats | float
+    """The time in days; of all streams, or of each, shape (S, 1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +105,10 @@ class Traffic:
         shares[..., 0] -= amount
         shares[..., 1] += amount
         shift = self.plan.shift
-        if shift is not None and day >= shift.from_day:
+        if shift is not None:
             streams, sources, targets = np.arange(size[0]), self.shares.argmax(-1), self.shares.argmin(-1)
-            gone = np.minimum(shift.total_variation, shares[streams, :, sources] - 0.005)
+            has_shifted = (day + self.times())[None] >= shift.from_day
+            gone = np.where(has_shifted, np.minimum(shift.total_variation, shares[streams, :, sources] - 0.005), 0.0)
             shares[streams, :, sources] -= gone
             shares[streams, :, targets] += gone
         items = self.rng.poisson(self.load() if load is None else load)

@@ -19,6 +19,7 @@ from benchmarks.drift.hidden_values import hidden_values
 from benchmarks.drift.intervals import share
 from benchmarks.drift.rare import rare_moves
 from benchmarks.drift.rules import ARL_LINE, FLEET_LINE, PEER_RULES, DriftRule, Named, Tolerant, tolerant
+from benchmarks.drift.states import silent_streams
 from benchmarks.drift.streams import SHARES, Autoregressive, Sticky, Traffic
 from otel_mlmon.processor.detect.alternatives import Direction, compute_two_sided_ratios
 from otel_mlmon.processor.detect.counts import build_samples
@@ -342,6 +343,7 @@ TABLES = {
     "Quiet days": quiet_days,
     "Quiet days, rules of others": quiet_peers,
     "Drift on cycles": drift_on_cycles,
+    "States": silent_streams,
     "Rare classes, holes, new categories": rare_moves,
     "Injected faults": injected_faults,
     "Estimated accuracy": estimated_accuracy,
