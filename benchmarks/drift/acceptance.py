@@ -85,11 +85,12 @@ def quiet_days(seed: int, scale: float) -> Iterator[str]:
     """No drift: alarms of every kind of traffic."""
     streams = max(4, round(STREAMS * scale))
     days = QUIET_DAYS if scale >= 0.2 else 10
-    yield f"{streams} streams, {days} days, seed {seed}: alarms that begin before a stream knows its traffic (third day;"
-    yield "second weekend; tenth day of a batch of changing size), those of them in streams that were not `weak` the day"
-    yield "before, alarms after it, the share of the days after it that end `ok`, and the median φ. Each stream begins at a"
-    yield "time and a weekday of its own. The aim is one late alarm at most of 60 streams, and one a stream in four weeks"
-    yield "where a rare class comes in bursts; no constant of the engine was chosen on these draws."
+    yield f"{streams} streams, {days} days, seed {seed}: alarms that begin before a stream knows its traffic (third"
+    yield "day; second weekend; tenth day of a batch of changing size), those of them in streams that were not `weak`"
+    yield "the day before, alarms after it, the share of the days after it that end `ok`, and the median φ. Each"
+    yield "stream begins at a time and a weekday of its own. The aim is one late alarm at most of 60 streams, and one"
+    yield "a stream in four weeks where a rare class comes in bursts; no constant of the engine was chosen on these"
+    yield "draws."
     yield ""
     yield "| kind | pane | items a day | early | while ok | late | late, share of streams at most | days ok | φ | s |"
     yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
@@ -101,10 +102,10 @@ def quiet_days(seed: int, scale: float) -> Iterator[str]:
             key = ("quiet", kind.name, pane_s, items, seed, streams, days)
             row = recall(key, partial(run_quiet, kind, plan))
             upper = share(min(row["late"], streams), streams).partition("–")[2].rstrip(")")
+            ok = "–" if row["ok"] is None else f"{row['ok']:.2f}"
             yield (
-                f"| {kind.name} | {pane_s:g} s | {items:,.0f} | {row['early']} | "
-                f"{row['early_while_ok']} | {row['late']} | {upper} | {'–' if row['ok'] is None else format(row['ok'], '.2f')}"
-                f" | {row['design_effect']:.1f} | {row['seconds']} |"
+                f"| {kind.name} | {pane_s:g} s | {items:,.0f} | {row['early']} | {row['early_while_ok']} | "
+                f"{row['late']} | {upper} | {ok} | {row['design_effect']:.1f} | {row['seconds']} |"
             )
 
 

@@ -86,7 +86,7 @@ def measure(move: Move, seed: int, runs: int) -> dict[str, Any]:
 
 OUTLIERS: Final = hidden_values.Scenario(
     name="1 % of values × 1e5",
-    draw=lambda rng, items, drift: rng.lognormal(0.0, 1.0, items) * np.where(rng.random(items) < 0.01 * drift, 1e5, 1.0),
+    draw=lambda rng, items, drift: rng.lognormal(size=items) * np.where(rng.random(items) < 0.01 * drift, 1e5, 1.0),
     is_text=False,
 )
 

@@ -67,10 +67,11 @@ def run_states(kind: Kind, plan: Plan) -> dict[str, Any]:
 def silent_streams(seed: int, scale: float) -> Iterator[str]:
     """Twice what is stated: found, said to be weak, or missed."""
     streams = max(4, round(STREAMS * scale))
-    yield f"{streams} streams a row, panes of 15 minutes, seed {seed}. From a time of day {SHIFT_DAY} on, each stream's"
-    yield "own, twice the detectable shift that it stated moves from its most to its least frequent class. Of those that"
-    yield "were `ok`: found within a day; `weak` at the end of one of the two days; unseen and `ok` all the time, which is"
-    yield "what must not be. The most frequent class of some cannot lose as much: they are not counted."
+    yield f"{streams} streams a row, panes of 15 minutes, seed {seed}. From a time of day {SHIFT_DAY} on, each"
+    yield "stream's own, twice the detectable shift that it stated moves from its most to its least frequent class."
+    yield "Of those that were `ok`: found within a day; `weak` at the end of one of the two days; unseen and `ok` all"
+    yield "the time, which is what must not be. The most frequent class of some cannot lose as much: they are not"
+    yield "counted."
     yield ""
     yield "| kind | items a day | stated | ok | cannot lose it | found | weak | unseen |"
     yield "|---|--:|--:|--:|--:|--:|--:|--:|"
