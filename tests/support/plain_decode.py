@@ -33,8 +33,8 @@ from otel_mlmon.processor.receive.attributes import (
     read_attributes,
     read_name,
 )
-from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity, TraceExemplar
-from otel_mlmon.processor.receive.decode import DecodedRequest, read_model_key, read_service_key
+from otel_mlmon.processor.receive.data_point import DataPoint, DecodedRequest, PointIdentity, TraceExemplar
+from otel_mlmon.processor.receive.decode import read_model_key, read_service_key
 from otel_mlmon.processor.receive.sketches import MAX_BUCKETS, MAX_COUNT
 from otel_mlmon.sketch.exponential import MAX_SCALE, MIN_SCALE, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram

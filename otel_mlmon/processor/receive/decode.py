@@ -12,21 +12,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
-from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
-from google.protobuf.message_factory import GetMessageClass
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, ScopeMetrics
-from opentelemetry.proto.resource.v1 import resource_pb2
 
 from otel_mlmon import semconv
 from otel_mlmon.errors import MalformedError
@@ -42,7 +34,14 @@ from otel_mlmon.processor.receive.attributes import (
     read_first_text,
     read_name,
 )
-from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity, TelemetryItem, TraceExemplar
+from otel_mlmon.processor.receive.data_point import DataPoint, DecodedRequest, PointIdentity, TraceExemplar
+from otel_mlmon.processor.receive.encoded import (
+    MAX_TIME_NS,
+    EncodedValues,
+    MetricsRequest,
+    parse_exponential_point,
+    read_encoded_histogram,
+)
 from otel_mlmon.processor.receive.sketches import ADD_VALUE, PointValues
 from otel_mlmon.types import ModelKey
 
@@ -57,7 +56,6 @@ _ENTRY_BYTES: Final = 512
 _LEAST_ATTRIBUTE_BYTES: Final = 2
 """The bytes that an attribute takes on the wire besides its content."""
 
-_MAX_TIME_NS: Final = 2**63 - 1
 _NO_RECORDED_VALUE: Final = 1
 _DELTA, _CUMULATIVE = 1, 2
 
@@ -75,40 +73,6 @@ _NAMED: Final = {
 _LOOP_PREFIXES: Final = ("ml.drift.", "ml.alert.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecodedRequest:
-    """The items of one request, and counts of everything else in it.
-
-    Of a metrics request, `points` is the number of all its points; of a logs or traces request, `points + unused` is
-    the number of its records or spans.
-    """
-
-    items: tuple[TelemetryItem, ...] = ()
-    ignored: int = 0
-    """Points of metrics outside the contract, and points without a recorded value."""
-    loop_dropped: int = 0
-    """Points that a processor sent."""
-    unused: int = 0
-    """Log records and spans that the processor does not use."""
-    faults: Mapping[str, int] = field(default_factory=dict)
-    """Rejected points by reason."""
-
-    @property
-    def accepted(self) -> int:
-        """The number of items."""
-        return len(self.items)
-
-    @property
-    def rejected(self) -> int:
-        """The number of points that break the data model, over all reasons."""
-        return sum(self.faults.values())
-
-    @property
-    def points(self) -> int:
-        """The number of all points."""
-        return self.accepted + self.ignored + self.loop_dropped + self.rejected
-
-
 @dataclass(slots=True, kw_only=True)
 class _PointCollector:
     points: list[DataPoint] = field(default_factory=list)
@@ -116,21 +80,23 @@ class _PointCollector:
     loop_dropped: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     values: PointValues = field(default_factory=PointValues)
+    encoded: EncodedValues = field(default_factory=EncodedValues)
 
     def build_values(self) -> None:
-        """Builds the table of the values so far, and rejects the points whose rows are not what they say."""
-        rows = self.values.build()
-        if rows:
-            self.faults.update(rows.values())
-            table = self.values.table
-            self.points = [
-                point for point in self.points if point.value.table is not table or point.value.row not in rows
-            ]
-        self.values = PointValues()
+        """Builds the tables of the values so far, and rejects the points whose rows are not what they say."""
+        for values in (self.values, self.encoded):
+            rows = values.build()
+            if rows:
+                self.faults.update(rows.values())
+                table = values.table
+                self.points = [
+                    point for point in self.points if point.value.table is not table or point.value.row not in rows
+                ]
+        self.values, self.encoded = PointValues(), EncodedValues()
 
 
-RawAttributes: TypeAlias = tuple[bytes, ...]
-"""The attributes of a point as they were sent."""
+RawAttributes: TypeAlias = tuple[bytes, ...] | bytes
+"""The attributes of a point as they were sent: one by one, or as the fields of its message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -144,30 +110,6 @@ class _ScopeContext:
     sender: str
     identities: dict[str, dict[RawAttributes, PointIdentity]] = field(default_factory=dict)
     """By metric and attributes, of the series that were seen."""
-
-
-def _build_request_class() -> Any:
-    """Builds a class for metrics requests whose points have their attributes as bytes.
-
-    An embedded message and bytes are the same on the wire. What is left as bytes costs nothing to parse, and the bytes
-    of a series that was seen before tell all that its attributes would. Everything else is as in OTLP's own classes.
-    Source: protobuf.dev/programming-guides/encoding (length-delimited records).
-    """
-    pool = DescriptorPool()
-    for module in (common_pb2, resource_pb2, metrics_pb2, metrics_service_pb2):
-        file = FileDescriptorProto()
-        module.DESCRIPTOR.CopyToProto(file)
-        for message in file.message_type if module is metrics_pb2 else ():
-            for attributes in message.field if message.name.endswith("DataPoint") else ():
-                if attributes.name == "attributes":
-                    attributes.type = FieldDescriptorProto.TYPE_BYTES
-                    attributes.ClearField("type_name")
-        pool.Add(file)
-    return GetMessageClass(pool.FindMessageTypeByName(ExportMetricsServiceRequest.DESCRIPTOR.full_name))
-
-
-MetricsRequest: Final = _build_request_class()
-"""A metrics request whose points have their attributes as bytes."""
 
 
 class _ContextCache:
@@ -290,7 +232,10 @@ def _decode_metric(
     add_value = ADD_VALUE[kind]
     identities = context.identities.setdefault(definition.name, {})
     is_cumulative = data.aggregation_temporality == _CUMULATIVE
-    for point in data.data_points:
+    points = data.data_points
+    if kind == "exponential_histogram":
+        points = _decode_encoded(collector, points, definition, context, identities, is_cumulative=is_cumulative)
+    for point in points:
         if point.flags & _NO_RECORDED_VALUE:
             collector.ignored += 1
             continue
@@ -305,6 +250,41 @@ def _decode_metric(
         # A third of the time that `DataPoint(…)` takes.
         collector.points.append(tuple.__new__(DataPoint, (identity, *times, is_cumulative, value, exemplars)))
         if collector.values.is_full:
+            collector.build_values()
+
+
+def _decode_encoded(
+    collector: _PointCollector,
+    points: Iterable[bytes],
+    definition: semconv.Metric,
+    context: _ScopeContext,
+    identities: dict[RawAttributes, PointIdentity],
+    *,
+    is_cumulative: bool,
+) -> Iterator[Any]:
+    """Decodes points of exponential histograms from their bytes; yields the messages of those that need one.
+
+    Raises:
+        MalformedError: A point is none.
+    """
+    for point in points:
+        histogram = read_encoded_histogram(point)
+        if histogram is None:
+            yield parse_exponential_point(point)
+            continue
+        raw, start_ns, time_ns, _ = histogram
+        identity = identities.get(raw)
+        if identity is None:
+            try:
+                identity = _identify(
+                    tuple(parse_exponential_point(point).attributes), definition, context, identities, key=raw
+                )
+            except PointError as error:
+                collector.faults[str(error)] += 1
+                continue
+        value = collector.encoded.add(histogram)
+        collector.points.append(tuple.__new__(DataPoint, (identity, start_ns, time_ns, is_cumulative, value, ())))
+        if collector.encoded.is_full:
             collector.build_values()
 
 
@@ -327,7 +307,7 @@ def _find_identity(
     time_ns = point.time_unix_nano
     if not time_ns:
         raise PointError("no_time")
-    if time_ns > _MAX_TIME_NS or point.start_time_unix_nano > time_ns:
+    if time_ns > MAX_TIME_NS or point.start_time_unix_nano > time_ns:
         raise PointError("bad_time")
     attributes = point.attributes
     if len(attributes) > MAX_ATTRIBUTES_BYTES // _LEAST_ATTRIBUTE_BYTES:
@@ -340,12 +320,21 @@ def _find_identity(
 
 
 def _identify(
-    raw: RawAttributes,
+    raw: tuple[bytes, ...],
     definition: semconv.Metric,
     context: _ScopeContext,
     identities: dict[RawAttributes, PointIdentity],
+    key: RawAttributes | None = None,
 ) -> PointIdentity:
-    """Returns what attributes identify, and remembers it unless they are so long that few would fill the cache."""
+    """Returns what attributes identify, and remembers it unless they are so long that few would fill the cache.
+
+    Args:
+        raw: The attributes.
+        definition: Of the metric.
+        context: Of the scope.
+        identities: Where it is remembered.
+        key: By which; None for the attributes one by one.
+    """
     size_bytes = sum(map(len, raw)) + _LEAST_ATTRIBUTE_BYTES * len(raw)
     if size_bytes > MAX_ATTRIBUTES_BYTES:
         raise PointError("attributes_too_large")
@@ -356,7 +345,9 @@ def _identify(
     identity = _identify_attributes(read_attributes(pairs), definition, context)
     if size_bytes <= MAX_CACHED_ATTRIBUTES_BYTES:
         _CACHE.add(size_bytes)
-        identities[tuple(_CACHE.attributes.setdefault(attribute, attribute) for attribute in raw)] = identity
+        if key is None:
+            key = tuple(_CACHE.attributes.setdefault(attribute, attribute) for attribute in raw)
+        identities[key] = identity
     return identity
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -51,18 +51,7 @@ class PointValues:
         self._lengths: list[int] = []
         """How many they are."""
         self._totals: list[float] = []
-        nothing = np.zeros(0, dtype=np.int64)
-        self.table = SketchTable(
-            bounds=[],
-            scales=[],
-            starts=[0],
-            ordinals=nothing,
-            counts=nothing,
-            numbers=[],
-            sums=[],
-            minima=[],
-            maxima=[],
-        )
+        self.table = build_empty_table()
         """Its values may be read after `build` only."""
 
     @property
@@ -149,19 +138,8 @@ class PointValues:
             return {}
         counts = np.frombuffer(array("Q", self._counts), dtype=np.uint64)
         firsts, lengths = np.array(self._firsts, dtype=np.int64), np.array(self._lengths, dtype=np.int64)
-        starts = np.array(table.starts)
-        faults = self._find_count_faults(counts, starts)
         ordinals = np.arange(counts.size) + np.repeat(firsts - (np.cumsum(lengths) - lengths), lengths)
-        table.sums += list_units(np.array(self._totals, dtype=np.float64))
-        keep = counts > 0
-        if not keep.all():
-            is_explicit = np.array([bounds is not None for bounds in table.bounds], dtype=np.bool_)
-            keep |= np.repeat(is_explicit, np.diff(starts))
-            ends = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(keep)))
-            table.starts = ends[starts].tolist()
-            counts, ordinals = counts[keep], ordinals[keep]
-        table.counts, table.ordinals = counts.astype(np.int64), ordinals
-        return faults
+        return fill_table(table, counts, ordinals, self._totals)
 
     def _add_row(self, point: Any, scale: int) -> PointValue:
         table = self.table
@@ -175,22 +153,6 @@ class PointValues:
         self._totals.append(point.sum)
         return tuple.__new__(PointValue, (None, table, row))
 
-    def _find_count_faults(self, counts: NDArray[np.uint64], starts: Counts) -> dict[int, str]:
-        numbers = self.table.numbers
-        if int(counts.max(initial=0)) < _SAFE_COUNT:
-            sums = np.concatenate((np.zeros(1, dtype=np.uint64), np.cumsum(counts)))[starts]
-            totals = (sums[1:] - sums[:-1]).tolist()
-        else:
-            ends = self.table.starts
-            totals = [sum(self._counts[start:end]) for start, end in pairwise(ends)]
-        if totals == numbers and max(numbers) <= MAX_COUNT:
-            return {}
-        reasons = {
-            row: find_count_fault(number, total)
-            for row, (number, total) in enumerate(zip(numbers, totals, strict=True))
-        }
-        return {row: reason for row, reason in reasons.items() if reason}
-
 
 AddValue = Callable[[PointValues, Any], PointValue]
 
@@ -200,6 +162,47 @@ ADD_VALUE: Final[Mapping[str, AddValue]] = {
     "sum": PointValues.add_counter,
 }
 """How the value of a point is read, by the kind of its metric."""
+
+
+def build_empty_table() -> SketchTable:
+    """Builds a table of no values, which is filled row by row."""
+    nothing = np.zeros(0, dtype=np.int64)
+    return SketchTable(
+        bounds=[], scales=[], starts=[0], ordinals=nothing, counts=nothing, numbers=[], sums=[], minima=[], maxima=[]
+    )
+
+
+def fill_table(
+    table: SketchTable, counts: NDArray[np.uint64], ordinals: Counts, totals: Sequence[float]
+) -> dict[int, str]:
+    """Fills a table that has all but its buckets and sums; returns the rows that must not be used, with reasons."""
+    starts = np.array(table.starts)
+    faults = _find_count_faults(table.numbers, counts, starts)
+    table.sums += list_units(np.array(totals, dtype=np.float64))
+    keep = counts > 0
+    if not keep.all():
+        is_explicit = np.array([bounds is not None for bounds in table.bounds], dtype=np.bool_)
+        keep |= np.repeat(is_explicit, np.diff(starts))
+        ends = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(keep)))
+        table.starts = ends[starts].tolist()
+        counts, ordinals = counts[keep], ordinals[keep]
+    table.counts, table.ordinals = counts.astype(np.int64), ordinals
+    return faults
+
+
+def _find_count_faults(numbers: Sequence[int], counts: NDArray[np.uint64], starts: Counts) -> dict[int, str]:
+    """Returns the rows whose buckets do not hold as many values as they say, each with a reason."""
+    if int(counts.max(initial=0)) < _SAFE_COUNT:
+        sums = np.concatenate((np.zeros(1, dtype=np.uint64), np.cumsum(counts)))[starts]
+        totals = (sums[1:] - sums[:-1]).tolist()
+    else:
+        totals = [sum(counts[start:end].tolist()) for start, end in pairwise(starts.tolist())]
+    if totals == numbers and max(numbers) <= MAX_COUNT:
+        return {}
+    reasons = {
+        row: find_count_fault(number, total) for row, (number, total) in enumerate(zip(numbers, totals, strict=True))
+    }
+    return {row: reason for row, reason in reasons.items() if reason}
 
 
 def find_count_fault(count: int, total: int) -> str:
@@ -220,7 +223,7 @@ def _check_range(buckets: Any, scale: int) -> int:
         return 0
     if size > MAX_BUCKETS:
         raise PointError("too_many_buckets")
-    lowest, highest = _index_range(scale)
+    lowest, highest = find_index_range(scale)
     if offset < lowest or offset + size - 1 > highest:
         raise PointError("bad_offset")
     return size
@@ -246,7 +249,8 @@ def _join_buckets(point: Any, above: list[int], below: list[int]) -> PointValue:
 
 
 @functools.cache
-def _index_range(scale: int) -> tuple[int, int]:
+def find_index_range(scale: int) -> tuple[int, int]:
+    """Returns the indices of the lowest and the highest bucket that floats can be in at a scale."""
     return math.floor(-1075 * 2.0**scale) - 1, math.ceil(1024 * 2.0**scale)
 
 
@@ -275,8 +279,13 @@ def _extremes(point: Any) -> tuple[float, float]:
     """Returns minimum and maximum of a histogram; +inf and -inf where they are unknown."""
     if not point.HasField("min") and not point.HasField("max"):
         return math.inf, -math.inf
-    minimum = point.min if point.HasField("min") else -math.inf
-    maximum = point.max if point.HasField("max") else math.inf
+    return limit_extremes(
+        point.min if point.HasField("min") else -math.inf, point.max if point.HasField("max") else math.inf
+    )
+
+
+def limit_extremes(minimum: float, maximum: float) -> tuple[float, float]:
+    """Returns a minimum and a maximum; +inf and -inf where they say nothing."""
     if not minimum <= maximum:  # NaN, or in the wrong order
         return math.inf, -math.inf
     return (minimum if minimum != -math.inf else math.inf), (maximum if maximum != math.inf else -math.inf)

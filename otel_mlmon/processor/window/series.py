@@ -169,6 +169,8 @@ class TimeSeries:
         """
         consumed, covered = self.state.counted
         pending = self.pending.get(key)
+        if pending is None and (not consumed or key[1] > consumed[-1][1]):
+            return None
         if pending is not None:
             return "duplicate" if pending.value.sketch == value.sketch else "overlap"
         if key in consumed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, TypeAlias, TypeVar
@@ -102,7 +103,7 @@ class WindowState:
     series: dict[SeriesKey, TimeSeries] = field(default_factory=dict)
     owners: dict[SeriesOwner, dict[SeriesKey, TimeSeries]] = field(default_factory=dict)
     """The series of each sender, by model version."""
-    points: dict[RequestKey, dict[tuple[SeriesKey, PointKey], TimeSeries]] = field(default_factory=dict)
+    points: dict[RequestKey, list[tuple[TimeSeries, PointKey]]] = field(default_factory=dict)
     """The points that are pending, by what brought them."""
     request: int = 0
     """The number of the present request."""
@@ -145,7 +146,7 @@ class WindowState:
         self.starts[name] = max(newest_ns, start_ns)
         return newest_ns < start_ns
 
-    def add_request(self, model: ModelKey, sender: str) -> dict[tuple[SeriesKey, PointKey], TimeSeries]:
+    def add_request(self, model: ModelKey, sender: str) -> list[tuple[TimeSeries, PointKey]]:
         """Returns where the pending points of the present request about a model are noted."""
         request = self.request, model
         changes = self.changes
@@ -153,22 +154,24 @@ class WindowState:
         changes.senders.add((model, sender))
         changes.models.add(model)
         self.touched.add(model)
-        return self.points.setdefault(request, {})
+        return self.points.setdefault(request, [])
 
     def mark_consumed(self, model: ModelKey, consumed: Sequence[tuple[TimeSeries, PointKey, PendingPoint]]) -> None:
         """Notes that points of a model are no longer pending."""
-        self.changes.series.update((model, sender) for sender in {series.state.sender for series, _, _ in consumed})
-        for sender in {series.state.sender for series, _, _ in consumed if series.state.total is not None}:
+        states = [series.state for series, _, _ in consumed]
+        senders = {state.sender for state in states}
+        self.changes.series.update((model, sender) for sender in senders)
+        for sender in {state.sender for state in states if state.total is not None}:
             _gather_totals(self.owners[model, sender].values())
-        requests: dict[int, list[tuple[SeriesKey, PointKey]]] = {}
-        for series, key, point in consumed:
-            requests.setdefault(point.request, []).append((series.state.key, key))
-        for number, keys in requests.items():
+        for number, count in Counter([point.request for _, _, point in consumed]).items():
             request = number, model
             pending = self.points[request]
-            if len(keys) < len(pending):
-                for entry in keys:
-                    del pending[entry]
+            if count < len(pending):
+                self.points[request] = [
+                    (series, key)
+                    for series, key in pending
+                    if key in series.pending and series.pending[key].request == number
+                ]
                 self.changes.points.add(request)
             else:
                 del self.points[request]

@@ -13,8 +13,8 @@ from otel_mlmon import semconv
 from otel_mlmon.errors import MalformedError
 from otel_mlmon.processor.receive import decode, sketches
 from otel_mlmon.processor.receive.codec import parse_request
-from otel_mlmon.processor.receive.data_point import DataPoint
-from otel_mlmon.processor.receive.decode import DecodedRequest, decode_metrics
+from otel_mlmon.processor.receive.data_point import DataPoint, DecodedRequest
+from otel_mlmon.processor.receive.decode import decode_metrics
 from otel_mlmon.sketch.table import PointValue
 from tests.support.plain_decode import decode_plainly
 
