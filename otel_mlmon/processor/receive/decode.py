@@ -31,11 +31,13 @@ from otel_mlmon.processor.receive.attributes import (
     encode_canonical_text,
     hash_text,
     read_attributes,
-    read_first_text,
+    read_model_key,
     read_name,
+    read_service_key,
 )
 from otel_mlmon.processor.receive.data_point import DataPoint, DecodedRequest, PointIdentity, TraceExemplar
 from otel_mlmon.processor.receive.encoded import (
+    MAX_COUNT,
     MAX_TIME_NS,
     EncodedValues,
     MetricsRequest,
@@ -43,6 +45,7 @@ from otel_mlmon.processor.receive.encoded import (
     read_encoded_histogram,
 )
 from otel_mlmon.processor.receive.sketches import ADD_VALUE, PointValues
+from otel_mlmon.sketch.table import PointValue
 from otel_mlmon.types import ModelKey
 
 MAX_EXEMPLARS: Final = 4
@@ -79,20 +82,21 @@ class _PointCollector:
     ignored: int = 0
     loop_dropped: int = 0
     faults: Counter[str] = field(default_factory=Counter)
-    values: PointValues = field(default_factory=PointValues)
+    values: PointValues | None = None
+    """Those of histograms that were read from their messages; None before the first."""
     encoded: EncodedValues = field(default_factory=EncodedValues)
 
     def build_values(self) -> None:
         """Builds the tables of the values so far, and rejects the points whose rows are not what they say."""
         for values in (self.values, self.encoded):
-            rows = values.build()
-            if rows:
+            rows = {} if values is None else values.build()
+            if values is not None and rows:
                 self.faults.update(rows.values())
                 table = values.table
                 self.points = [
                     point for point in self.points if point.value.table is not table or point.value.row not in rows
                 ]
-        self.values, self.encoded = PointValues(), EncodedValues()
+        self.values, self.encoded = None, EncodedValues()
 
 
 RawAttributes: TypeAlias = tuple[bytes, ...] | bytes
@@ -167,20 +171,6 @@ def count_points(request: Any) -> int:
     return sum(_metric_size(metric) for scope in scopes for metric in scope.metrics)
 
 
-def read_model_key(*levels: Attributes, default: ModelKey) -> ModelKey:
-    """Reads the model that attributes name; the first level that has a field wins, and `default` has the remaining."""
-    return ModelKey(
-        name=read_first_text(semconv.MODEL_NAME, *levels) or default.name,
-        version=read_first_text(semconv.MODEL_VERSION, *levels) or default.version,
-        environment=read_first_text(semconv.DEPLOYMENT_ENVIRONMENT, *levels) or default.environment,
-    )
-
-
-def read_service_key(resource: Attributes) -> ModelKey:
-    """Returns the key of telemetry that names no model: the service stands for the model."""
-    return ModelKey(read_first_text("service.name", resource))
-
-
 def _decode_scope(collector: _PointCollector, scope_metrics: ScopeMetrics, resource: Any, raw_resource: bytes) -> None:
     context: _ScopeContext | None = None
     for metric in scope_metrics.metrics:
@@ -229,7 +219,6 @@ def _decode_metric(
     if fault is not None:
         collector.faults[fault] += len(data.data_points)
         return
-    add_value = ADD_VALUE[kind]
     identities = context.identities.setdefault(definition.name, {})
     is_cumulative = data.aggregation_temporality == _CUMULATIVE
     points = data.data_points
@@ -241,7 +230,11 @@ def _decode_metric(
             continue
         try:
             identity = _find_identity(point, definition, context, identities)
-            value = add_value(collector.values, point)
+            if kind == "sum":
+                value = _read_counter(point)
+            else:
+                collector.values = collector.values or PointValues()
+                value = ADD_VALUE[kind](collector.values, point)
         except PointError as error:
             collector.faults[str(error)] += 1
             continue
@@ -249,7 +242,7 @@ def _decode_metric(
         times = point.start_time_unix_nano, point.time_unix_nano
         # A third of the time that `DataPoint(…)` takes.
         collector.points.append(tuple.__new__(DataPoint, (identity, *times, is_cumulative, value, exemplars)))
-        if collector.values.is_full:
+        if collector.values is not None and collector.values.is_full:
             collector.build_values()
 
 
@@ -291,7 +284,7 @@ def _decode_encoded(
 def _metric_fault(kind: str, data: Any, definition: semconv.Metric) -> str | None:
     """Returns the reason for which all points of a metric are rejected, or None."""
     is_counter = definition.instrument == "counter"
-    if kind not in ADD_VALUE or (kind == "sum") is not is_counter:
+    if kind != "sum" if is_counter else kind not in ADD_VALUE:
         return "wrong_type"
     if data.aggregation_temporality not in (_DELTA, _CUMULATIVE):
         return "no_temporality"
@@ -370,6 +363,23 @@ def _identify_attributes(attributes: Attributes, definition: semconv.Metric, con
         sender=context.sender,
         series=hash_text(identity),
     )
+
+
+def _read_counter(point: Any) -> PointValue:
+    """Returns the value of a counter.
+
+    Raises:
+        PointError: It breaks a rule.
+    """
+    kind = point.WhichOneof("value")
+    if kind is None:
+        raise PointError("no_value")
+    value = point.as_int if kind == "as_int" else point.as_double
+    if not (math.isfinite(value) and value >= 0 and value == int(value)):
+        raise PointError("bad_value")
+    if value > MAX_COUNT:
+        raise PointError("too_large")
+    return PointValue(int(value))
 
 
 def _read_exemplars(point: Any) -> tuple[TraceExemplar, ...]:

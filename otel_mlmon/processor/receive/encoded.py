@@ -29,20 +29,19 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import ExponentialHistogramDataP
 from opentelemetry.proto.resource.v1 import resource_pb2
 
 from otel_mlmon.errors import MalformedError
-from otel_mlmon.processor.receive import sketches
-from otel_mlmon.processor.receive.sketches import (
-    build_empty_table,
-    fill_table,
-    find_index_range,
-    limit_extremes,
-)
-from otel_mlmon.sketch.exponential import BIAS, MAX_SCALE, MIN_SCALE
+from otel_mlmon.sketch.exponential import BIAS, MAX_SCALE, MIN_SCALE, find_index_range
 from otel_mlmon.sketch.exponential import MAX_BUCKETS as MAX_RANGE
-from otel_mlmon.sketch.table import PointValue
+from otel_mlmon.sketch.table import PointValue, SketchTable
 from otel_mlmon.types import Counts
 
 MAX_TIME_NS: Final = 2**63 - 1
 """The latest time of a point."""
+
+MAX_COUNT: Final = 2**53
+"""The largest count that is exact as a float."""
+
+MAX_TABLE_BUCKETS: Final = 1 << 18
+"""The buckets after which a table is full: a request of 64 MiB, a byte each, would take gigabytes at once."""
 
 
 def _build_request_class(*, has_encoded_points: bool) -> Any:
@@ -146,13 +145,13 @@ class EncodedValues:
     def __init__(self) -> None:
         self._rows: list[EncodedRow] = []
         self._size_bytes = 0
-        self.table = build_empty_table()
+        self.table = SketchTable.build_empty()
         """Its values may be read after `build` only."""
 
     @property
     def is_full(self) -> bool:
         """Whether the table is to be built now."""
-        return self._size_bytes >= sketches.MAX_TABLE_BUCKETS
+        return self._size_bytes >= MAX_TABLE_BUCKETS
 
     def add(self, histogram: EncodedHistogram) -> PointValue:
         """Adds a histogram."""
@@ -186,7 +185,8 @@ class EncodedValues:
             ]
         run_counts = np.array(list(map(len, runs_of)), dtype=np.intp)
         table.starts += ends[np.cumsum(run_counts) - 1].tolist()
-        return fill_table(table, counts, np.arange(counts.size) + np.repeat(firsts - (ends - sizes), sizes), totals)
+        held = table.fill(counts, np.arange(counts.size) + np.repeat(firsts - (ends - sizes), sizes), totals)
+        return find_count_faults(table.numbers, held)
 
 
 def read_encoded_histogram(point: bytes) -> EncodedHistogram | None:
@@ -342,3 +342,30 @@ def _read_varints(packed: Sequence[bytes]) -> tuple[NDArray[np.uint64], Counts]:
     shifts = 7 * (np.arange(data.size) - np.repeat(starts, ends - starts))
     numbers = np.add.reduceat((data & 127).astype(np.uint64) << shifts.astype(np.uint64), starts)
     return numbers, np.diff(np.searchsorted(ends, np.cumsum(lengths), side="right"), prepend=0)
+
+
+def limit_extremes(minimum: float, maximum: float) -> tuple[float, float]:
+    """Returns a minimum and a maximum; +inf and -inf where they say nothing."""
+    if not minimum <= maximum:  # NaN, or in the wrong order
+        return math.inf, -math.inf
+    return (minimum if minimum != -math.inf else math.inf), (maximum if maximum != math.inf else -math.inf)
+
+
+def find_count_faults(numbers: Sequence[int], held: Sequence[int]) -> dict[int, str]:
+    """Returns the rows of a table whose buckets do not hold as many values as they say, each with a reason.
+
+    Args:
+        numbers: How many values each row says to have.
+        held: How many its buckets hold.
+    """
+    if held == numbers and max(numbers) <= MAX_COUNT:
+        return {}
+    faults = {row: find_count_fault(*counts) for row, counts in enumerate(zip(numbers, held, strict=True))}
+    return {row: reason for row, reason in faults.items() if reason}
+
+
+def find_count_fault(count: int, total: int) -> str:
+    """Returns why a histogram is rejected that says to have `count` values, and has `total`; empty if it is not."""
+    if count != total:
+        return "count_mismatch"
+    return "too_large" if count > MAX_COUNT else ""

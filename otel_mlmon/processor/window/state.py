@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
@@ -11,7 +11,7 @@ from otel_mlmon.processor.receive.data_point import ModelLoaded, ProviderFallbac
 from otel_mlmon.processor.window.model_windows import ModelWindows
 from otel_mlmon.processor.window.providers import ExecutionProviderUse, ModelProviders
 from otel_mlmon.processor.window.reference import ModelWindowSettings
-from otel_mlmon.processor.window.series import PendingPoint, PointKey, SeriesKey, TimeSeries
+from otel_mlmon.processor.window.series import ConsumedPoint, PointKey, SeriesKey, TimeSeries
 from otel_mlmon.processor.window.window import ModelPane, StreamKey, WindowSettings
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.table import PointValue, SketchTable
@@ -156,14 +156,28 @@ class WindowState:
         self.touched.add(model)
         return self.points.setdefault(request, [])
 
-    def mark_consumed(self, model: ModelKey, consumed: Sequence[tuple[TimeSeries, PointKey, PendingPoint]]) -> None:
-        """Notes that points of a model are no longer pending."""
-        states = [series.state for series, _, _ in consumed]
-        senders = {state.sender for state in states}
+    def mark_consumed(self, model: ModelKey, consumed: Iterable[ConsumedPoint], now_ns: int) -> int:
+        """Notes that points of a model are no longer pending; returns how many totals were reset by them.
+
+        Args:
+            model: Its key.
+            consumed: The points.
+            now_ns: The time by our clock, Unix nanoseconds.
+        """
+        senders, total_senders, requests, resets = set[str](), set[str](), list[int](), 0
+        for series, _, point, _ in consumed:
+            state = series.state
+            state.updated_ns = now_ns
+            senders.add(state.sender)
+            if state.total is not None:
+                total_senders.add(state.sender)
+            requests.append(point.request)
+            resets += series.resets
+            series.resets = 0
         self.changes.series.update((model, sender) for sender in senders)
-        for sender in {state.sender for state in states if state.total is not None}:
+        for sender in total_senders:
             _gather_totals(self.owners[model, sender].values())
-        for number, count in Counter([point.request for _, _, point in consumed]).items():
+        for number, count in Counter(requests).items():
             request = number, model
             pending = self.points[request]
             if count < len(pending):
@@ -176,6 +190,7 @@ class WindowState:
             else:
                 del self.points[request]
                 self._note_removed(self.changes.points, request)
+        return resets
 
     def remove_series(self, key: SeriesKey, now_ns: int) -> None:
         """Removes a stale series, and records up to which time its sender was counted."""
