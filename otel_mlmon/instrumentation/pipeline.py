@@ -4,7 +4,7 @@
     session.run
       └▶ runtime: capture
            └▶ CallQueue ─▶ drain_queue ─▶ DecoderCache.decode_batch           ─┬▶ PredictionAggregator.add_predictions
-                                                                                └▶ SpanQueue.push_unmeasured
+                                                                                └▶ SpanQueue.push_uncounted
                             drain_queue ─▶ PredictionAggregator.take_snapshots ─▶ SignalWriters.write_metrics
                             _send       ─▶ SpanQueue.pop_ready                 ─▶ SignalWriters.write_spans_and_events
 
@@ -319,7 +319,7 @@ class InstrumentationPipeline:
                 is_recorded = True
                 if self._error_tracker.is_active:
                     self._error_tracker.store_child_spans(predictions, tracker_contexts)
-                self._span_queue.push_unmeasured(predictions, tracker_contexts)
+                self._span_queue.push_uncounted(predictions, tracker_contexts)
             if not is_recorded:
                 self._drop("unreadable", calls)
 
@@ -336,7 +336,7 @@ class InstrumentationPipeline:
         with self._waiting.lock:
             loads = self._load_tracker.take_load_durations() if self._load_tracker.unmeasured else []
             snapshots = self._aggregator.take_snapshots(may_hold=may_hold)
-            batches = self._span_queue.pop_unmeasured()
+            batches = self._span_queue.pop_uncounted()
         writers.write_metrics(snapshots, [(load.model.model_key, load.duration_s, load.error_type) for load in loads])
         self._span_queue.push_ready(batches)
         for reason, total in self._dropped_calls().items():
