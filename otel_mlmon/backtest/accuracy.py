@@ -130,7 +130,7 @@ class AccuracyTrace:
             self._points.append((end_ns, point))
 
     def build_report(self, alarm: int | None, clock: Callable[[int], str | None]) -> AccuracyReport | None:
-        """Returns the estimated accuracy in each window; None if the user set no limit and nothing could be estimated.
+        """Returns the estimated accuracy of each window; None if no limit was set and nothing could be estimated.
 
         Args:
             alarm: The window of the first alert of the rule.

@@ -49,7 +49,7 @@ def find_moved_streams(
 
 
 def has_moved(first: Counts, second: Counts, *, design_effect: float, tolerance: float, level: float) -> bool:
-    """Tests whether two model versions differ by more than a tolerance, from the counts of one stream, shape (K,), of each.
+    """Tests whether two model versions differ by more than a tolerance in one stream, by its counts of shape (K,).
 
     Args:
         first: One sample.
