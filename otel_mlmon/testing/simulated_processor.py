@@ -190,7 +190,7 @@ class SimulatedProcessor:
         ]
 
     def close(self) -> None:
-        """Ends the processor and deletes its stored state."""
+        """Ends the simulated processor and deletes the temporary folder with its state."""
         self._pipeline.close()
         self._directory.cleanup()
 
