@@ -157,7 +157,8 @@ class InstrumentationPipeline:
         """
         deadline_s = time.monotonic() + timeout_s
         is_done = self.drain_queue(timeout_s, may_hold=False) and self._send(deadline_s - time.monotonic())
-        self._error_tracker.flush_calls(deadline_s - time.monotonic())
+        if self._error_tracker.is_active:
+            self._error_tracker.flush_calls(deadline_s - time.monotonic())
         if self._writers is None or not is_done:
             return is_done
         return self._writers.providers.flush_providers(deadline_s - time.monotonic(), with_host=with_host)
@@ -266,8 +267,7 @@ class InstrumentationPipeline:
             wake=self._worker.wake_thread,
             loads=self._loads,
         )
-        self._recorded_calls = 0
-        self._suppressed_calls = 0
+        self._recorded_calls = self._suppressed_calls = 0
         self._reported_drops: dict[str, int] = {}
         self._providers: SignalProviders | None = None
         self._writers = None
