@@ -323,6 +323,9 @@ REQUESTS_PENDING: Final = _gauge(
 WINDOW_POINTS: Final = _counter(
     "otel_mlmon.processor.points", "{point}", "Data points that reached the windows, by what became of them.", OUTCOME
 )
+POINTS_PENDING: Final = _gauge(
+    "otel_mlmon.processor.points.pending", "{point}", "Data points that wait until their pane closes."
+)
 REFERENCES: Final = _counter(
     "otel_mlmon.processor.references", "{reference}", "Reference profiles that came with models, by outcome.", OUTCOME
 )
@@ -343,8 +346,8 @@ GAUGE_STREAMS_OMITTED: Final = _gauge(
 
 PROCESSOR_SELF_METRICS: Final = (
     PROCESSOR_INFO, RECEIVED_POINTS, REJECTED_POINTS, RECEIVED_UNUSED, REQUESTS_MALFORMED, REQUESTS_REFUSED,
-    REQUESTS_REFUSED_BYTES, REQUESTS_DEAD_LETTERS, REQUESTS_PENDING, QUEUE_DURATION, WINDOW_POINTS, REFERENCES, ALERTS,
-    NOTIFICATIONS, NOTIFICATIONS_PENDING, GAUGE_STREAMS_OMITTED, FAILURES,
+    REQUESTS_REFUSED_BYTES, REQUESTS_DEAD_LETTERS, REQUESTS_PENDING, QUEUE_DURATION, WINDOW_POINTS, POINTS_PENDING,
+    REFERENCES, ALERTS, NOTIFICATIONS, NOTIFICATIONS_PENDING, GAUGE_STREAMS_OMITTED, FAILURES,
 )  # fmt: skip
 """The metrics that the processor reports about itself, at `/metrics`; running totals are counters."""
 

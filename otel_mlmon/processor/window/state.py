@@ -104,6 +104,8 @@ class WindowState:
     """The series of each sender, by model version."""
     points: dict[RequestKey, dict[tuple[SeriesKey, PointKey], TimeSeries]] = field(default_factory=dict)
     """The points that are pending, by what brought them."""
+    pending_points: int = 0
+    """How many there are."""
     request: int = 0
     """The number of the present request."""
     starts: dict[str, int] = field(default_factory=dict)
@@ -157,6 +159,7 @@ class WindowState:
 
     def mark_consumed(self, model: ModelKey, consumed: Sequence[tuple[TimeSeries, PointKey, PendingPoint]]) -> None:
         """Notes that points of a model are no longer pending."""
+        self.pending_points -= len(consumed)
         self.changes.series.update((model, sender) for sender in {series.state.sender for series, _, _ in consumed})
         for sender in {series.state.sender for series, _, _ in consumed if series.state.total is not None}:
             _gather_totals(self.owners[model, sender].values())
