@@ -62,7 +62,7 @@ def test_promtool_finds_nothing_wrong_with_the_metrics_page(tmp_path: Path) -> N
     promtool = program("promtool", "apt-get install prometheus")
     with processor(tmp_path, windows={"pane": "1s", "lateness": "0s", "rolling": "1m"}) as running:
         with sender(running.grpc) as app:
-            app.predict("shop", CALM)
+            app.send()
         until(lambda: running.stream("shop", "prediction.label"), what="the model is there")
         page = httpx.get(f"http://127.0.0.1:{running.web}/metrics", timeout=30).content
     done = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, timeout=60, check=False)
