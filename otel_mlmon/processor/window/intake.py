@@ -17,7 +17,7 @@ from otel_mlmon.errors import OverloadedError
 from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity
 from otel_mlmon.processor.window.expiry import remove_ended_series
 from otel_mlmon.processor.window.model_windows import ModelWindows
-from otel_mlmon.processor.window.outcome import PointOutcome, ResourceLimit
+from otel_mlmon.processor.window.outcome import WARNING_SHARE, PointOutcome, ResourceLimit
 from otel_mlmon.processor.window.progress import ModelProgress
 from otel_mlmon.processor.window.series import (
     COUNTERS,
@@ -120,7 +120,7 @@ class PointIntake:
     @property
     def has_room(self) -> bool:
         """Whether the points of one more request may wait for their panes, however many these are."""
-        return self._pending.has_room(self._state.pending_points)
+        return self._state.pending_points < self._state.windows.max_pending_points
 
     def add_points(self, points: Iterable[DataPoint], now_ns: int) -> Counter[PointOutcome]:
         """Adds the points of one request, received at `now_ns`; returns how many came to which outcome.
@@ -139,7 +139,7 @@ class PointIntake:
             series = find_series((point[0].series, group.series_start_ns))
             outcome = self._add_first(point, group) if series is None else self._add(series, point, group)
             outcomes[outcome] += 1
-        if self._pending.is_near(self._state.pending_points):
+        if self._state.pending_points >= WARNING_SHARE * self._state.windows.max_pending_points:
             self._pending.report(self._state.pending_points)
         return outcomes
 

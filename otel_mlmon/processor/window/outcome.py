@@ -86,10 +86,6 @@ class ResourceLimit:
         """Returns whether `added` more fit under the limit beside `count`."""
         return count + added <= self.maximum
 
-    def is_near(self, count: int) -> bool:
-        """Returns whether so many are enough for a warning."""
-        return count >= WARNING_SHARE * self.maximum
-
     def report(self, count: int) -> None:
         """Warns if the limit is nearly or wholly reached and was not before."""
         share = count / self.maximum

@@ -313,7 +313,9 @@ def test_answers_that_come_later_than_estimated_leave_less_room_until_they_do_no
 
 
 def test_however_small_requests_are_their_number_is_bounded() -> None:
-    admission = RequestAdmission(Store(is_slow=True).deliver, max_queue_s=1e9)
+    clock = Clock()
+    meter = WorkTimeMeter(clock=clock)
+    admission = RequestAdmission(Store(is_slow=True).deliver, max_queue_s=1e9, meter=meter, clock=clock)
     for _ in range(MAX_PENDING_REQUESTS):
         admission.consume_request("metrics", new_predictions(points=3))
     with pytest.raises(OverloadedError, match="works on 256 requests already"):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from otel_mlmon.errors import OverloadedError, UnavailableError
 from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
+from otel_mlmon.processor.receive.load import WorkTimeMeter
 from otel_mlmon.processor.receive.outcomes import ExportResult, PointCounts
 from otel_mlmon.processor.receive.recent_requests import (
     MAX_REQUESTS,
@@ -38,6 +39,7 @@ class Bench:
         self.admission = RequestAdmission(
             self._deliver,
             count_repeated=lambda outcomes: self.repeated.update(outcomes),
+            meter=WorkTimeMeter(clock=lambda: self.now_s),
             clock=lambda: self.now_s,
             **options,  # type: ignore[arg-type]
         )
