@@ -36,7 +36,7 @@ class AccuracyBounds:
 
     @property
     def rule_section(self) -> dict[str, Any]:
-        """The configuration of the alert rule `accuracy` that has these limits."""
+        """The limits as a section of the configuration, that of the alert rule `accuracy`."""
         return {"min": self.lowest, "drop": self.max_drop}
 
     def __bool__(self) -> bool:
@@ -130,7 +130,7 @@ class AccuracyTrace:
             self._points.append((end_ns, point))
 
     def build_report(self, alarm: int | None, clock: Callable[[int], str | None]) -> AccuracyReport | None:
-        """Returns the estimated accuracy of all windows; None if there are neither limits nor estimates.
+        """Returns the estimated accuracy of each window; None if no limit was set and nothing could be estimated.
 
         Args:
             alarm: The window of the first alert of the rule.

@@ -150,7 +150,7 @@ class WindowJudge:
             self.alerts += [(index, alert) for alert in self._alerts.evaluate_windows(model, scores, end_ns)]
 
     def report_accuracy(self, clock: Callable[[int], str | None]) -> AccuracyReport | None:
-        """Returns the estimated accuracy of all windows; None if there are neither limits nor estimates."""
+        """Returns the estimated accuracy of each window; None if no limit was set and nothing could be estimated."""
         alarms = (window for window, alert in self.alerts if alert.rule == RULE and not alert.is_resolved)
         return self.accuracy.build_report(next(alarms, None), clock)
 

@@ -26,7 +26,7 @@ from otel_mlmon.guard import guard
 
 
 class HostEndActions(Protocol):
-    """The Protocol of what the hooks call at the end of the application."""
+    """The Protocol of the object that the hooks tell that the application ends, so that it exports what is left."""
 
     def flush_all(self) -> None:
         """Exports all signals, also those that the application's own providers hold."""

@@ -1,7 +1,8 @@
 """Starts and ends the instrumentation of this process: `instrument()`, `uninstrument()` and the handle.
 
 A fork copies one thread and the locks of all. If another thread of otel_mlmon were importing a module, the child would
-inherit it half initialised, and its import lock held for ever. So a fork waits, with a limit, for the work under way.
+inherit it half initialised, and its import lock held for ever; likewise the lock of an exporter of the application that
+our thread hands a span to. So a fork waits, with a limit, for the work under way.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, ParamSpec, TypeVar
 
 from otel_mlmon.guard import guard
@@ -29,9 +30,6 @@ from otel_mlmon.instrumentation.status import Status
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-FORK_WAIT_S: Final = 5.0
-"""Time that a fork waits at most: mostly milliseconds, but the first round may import the exporters."""
 
 _LOG: Final = logging.getLogger("otel_mlmon")
 
@@ -82,7 +80,7 @@ class RunningInstrumentation:
         self._exit_hook = ExitHook(self.shutdown_at_exit)
         # Whoever registers last ends first: an error tracker that is initialised later must get our last calls.
         pipeline.on_client = self._exit_hook.register_again
-        self._fork_hooks = ForkHooks(lock=lambda: pipeline.drain_lock, in_child=self._after_fork)
+        self._fork_hooks = ForkHooks(list_locks=pipeline.list_fork_locks, in_child=self._after_fork)
         self._host_hooks = HostHooks(self)
         self._host_hooks.hook_loaded_modules()
         pipeline.before_round = self._host_hooks.hook_loaded_modules
@@ -217,19 +215,22 @@ def _stop(running: RunningInstrumentation, timeout_s: float) -> bool:
 
 
 class ForkHooks:
-    """Holds a lock while the process forks, and calls a function in the forked child.
+    """Holds locks while the process forks, and calls a function in the forked child.
 
     Runs on: the thread that forks.
 
     Args:
-        lock: Returns the lock to hold; called at each fork, since the child makes another.
+        list_locks: Returns the locks to hold, in the order in which they are taken, and for how many seconds a fork
+            waits for each at most; called at each fork, since the child makes others.
         in_child: A bound method, referred to weakly.
     """
 
-    def __init__(self, *, lock: Callable[[], Any], in_child: Callable[[], None]) -> None:
-        self._lock = lock
+    def __init__(
+        self, *, list_locks: Callable[[], Mapping[threading.Lock, float]], in_child: Callable[[], None]
+    ) -> None:
+        self._list_locks = list_locks
         self._in_child = weakref.WeakMethod(in_child)
-        self._holder: int | None = None
+        self._held: dict[int, list[threading.Lock]] = {}
         if hasattr(os, "register_at_fork"):
             methods = (self._before, self._after_in_parent, self._after_in_child)
             before, after, child = map(weakref.WeakMethod, methods)
@@ -240,17 +241,15 @@ class ForkHooks:
             )
 
     def _before(self) -> None:
-        if self._lock().acquire(timeout=FORK_WAIT_S):
-            self._holder = threading.get_ident()
+        locks = self._list_locks().items()
+        self._held[threading.get_ident()] = [lock for lock, timeout_s in locks if lock.acquire(timeout=timeout_s)]
 
     def _after_in_parent(self) -> None:
-        if self._holder == threading.get_ident():
-            self._holder = None
-            self._lock().release()
+        for lock in self._held.pop(threading.get_ident(), ()):
+            lock.release()
 
     def _after_in_child(self) -> None:
-        # The thread has the same identifier here, and holds nothing.
-        self._holder = None
+        self._held.clear()  # the child has locks of its own
         if (in_child := self._in_child()) is not None:
             in_child()
 

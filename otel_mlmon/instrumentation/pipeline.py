@@ -4,7 +4,7 @@
     session.run
       └▶ runtime: capture
            └▶ CallQueue ─▶ drain_queue ─▶ DecoderCache.decode_batch           ─┬▶ PredictionAggregator.add_predictions
-                                                                                └▶ SpanQueue.push_unmeasured
+                                                                                └▶ SpanQueue.push_uncounted
                             drain_queue ─▶ PredictionAggregator.take_snapshots ─▶ SignalWriters.write_metrics
                             _send       ─▶ SpanQueue.pop_ready                 ─▶ SignalWriters.write_spans_and_events
 
@@ -21,7 +21,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from otel_mlmon.guard import guard, list_guards
@@ -59,6 +59,11 @@ COLLECT_WAIT_S: Final = 1.0
 
 ROUND_WAIT_S: Final = 60.0
 """Time that a round of the worker thread waits for another drain."""
+
+FORK_WAIT_S: Final = 5.0
+"""Time that a fork waits for a drain that is under way, which takes milliseconds."""
+IMPORT_WAIT_S: Final = 30.0
+"""Time that a fork waits for the first drain, which imports the exporters: seconds on a machine under load."""
 
 
 class InstrumentationPipeline:
@@ -100,12 +105,8 @@ class InstrumentationPipeline:
             loads=self._loads,
             context_reader=self._error_tracker.find_context_reader,
             model_name=settings.find_declared_name,
-            has_output_function=lambda session: callable(
-                self._options_for(find_model_name(session, may_read=False)).output_kind
-            ),
-            samples_device_outputs=lambda session: (
-                self._options_for(find_model_name(session, may_read=False)).device_outputs == "sample"
-            ),
+            has_output_function=lambda session: callable(self._options_of(session).output_kind),
+            samples_device_outputs=lambda session: self._options_of(session).device_outputs == "sample",
             allows_telemetry=settings.onnxruntime_telemetry,
         )
         for stage in list_guards():
@@ -158,10 +159,9 @@ class InstrumentationPipeline:
         is_done = self.drain_queue(timeout_s, may_hold=False) and self._send(deadline_s - time.monotonic())
         if self._error_tracker.is_active:
             self._error_tracker.flush_calls(deadline_s - time.monotonic())
-        providers = self._writers.providers if self._writers else None
-        if providers is None:
+        if self._writers is None or not is_done:
             return is_done
-        return is_done and providers.flush_providers(deadline_s - time.monotonic(), with_host=with_host)
+        return self._writers.providers.flush_providers(deadline_s - time.monotonic(), with_host=with_host)
 
     def flush_to_provider(self, provider: object) -> None:
         """Writes all waiting signals to one of the application's providers that is about to be flushed."""
@@ -202,8 +202,7 @@ class InstrumentationPipeline:
 
     def status(self) -> Status:
         """Returns the state of the instrumentation, for the application to read."""
-        writers = self._writers
-        reasons = unavailable_reasons(writers, is_closed=self._is_closed)
+        reasons = unavailable_reasons(writers := self._writers, is_closed=self._is_closed)
         return Status(
             is_active=bool(self._runtimes),
             patched_methods={name: runtime.methods for name, runtime in self._runtimes.items()},
@@ -223,6 +222,11 @@ class InstrumentationPipeline:
             sentry_mode=self._error_tracker.mode,
         )
 
+    def list_fork_locks(self) -> dict[threading.Lock, float]:
+        """Returns the locks that a fork holds, and for how many seconds it waits for each at most."""
+        drain_s = FORK_WAIT_S if self._writers is not None else IMPORT_WAIT_S
+        return {self.drain_lock: drain_s, self._send_lock: COLLECT_WAIT_S}
+
     def reset_after_fork(self) -> None:
         """Resets the instrumentation in a forked child, without the calls and locks of its parent."""
         if self._writers is not None:
@@ -237,7 +241,7 @@ class InstrumentationPipeline:
     def _reset(self) -> None:
         """Sets the state of a process that has recorded nothing yet."""
         self.drain_lock = threading.Lock()
-        """Held while calls are decoded and exported; a fork waits for it."""
+        """Held while calls are decoded and their metrics written."""
         self._count_lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._decode_stage = guard("record")
@@ -263,8 +267,7 @@ class InstrumentationPipeline:
             wake=self._worker.wake_thread,
             loads=self._loads,
         )
-        self._recorded_calls = 0
-        self._suppressed_calls = 0
+        self._recorded_calls = self._suppressed_calls = 0
         self._reported_drops: dict[str, int] = {}
         self._providers: SignalProviders | None = None
         self._writers = None
@@ -316,7 +319,7 @@ class InstrumentationPipeline:
                 is_recorded = True
                 if self._error_tracker.is_active:
                     self._error_tracker.store_child_spans(predictions, tracker_contexts)
-                self._span_queue.push_unmeasured(predictions, tracker_contexts)
+                self._span_queue.push_uncounted(predictions, tracker_contexts)
             if not is_recorded:
                 self._drop("unreadable", calls)
 
@@ -333,20 +336,17 @@ class InstrumentationPipeline:
         with self._waiting.lock:
             loads = self._load_tracker.take_load_durations() if self._load_tracker.unmeasured else []
             snapshots = self._aggregator.take_snapshots(may_hold=may_hold)
-            batches = self._span_queue.pop_unmeasured()
+            batches = self._span_queue.pop_uncounted()
         writers.write_metrics(snapshots, [(load.model.model_key, load.duration_s, load.error_type) for load in loads])
         self._span_queue.push_ready(batches)
         for reason, total in self._dropped_calls().items():
-            count = total - self._reported_drops.get(reason, 0)
-            if count:
+            if count := total - self._reported_drops.get(reason, 0):
                 self._reported_drops[reason] = total
                 JOURNAL.emit_event(RecordsDropped(reason=reason, count=count))
 
     def _send(self, timeout_s: float) -> bool:
-        """Writes the spans and events of decoded calls; returns whether that was done in time.
-
-        Outside any lock that a collection of metrics waits for: the application's span processors may block.
-        """
+        """Writes the spans and events of decoded calls; returns whether that was done in time."""
+        # Outside any lock that a collection of metrics waits for: the application's span processors may block.
         writers = self._writers
         if writers is None:
             return True
@@ -374,7 +374,7 @@ class InstrumentationPipeline:
                 self.settings,
                 options=self._options_for,
                 drain=self.drain_queue,
-                sessions=self._models,
+                sessions=lambda: map(self._model_of, self._sessions()),
                 error_tracker=self._error_tracker,
                 rng=self._rng,
             )
@@ -382,9 +382,6 @@ class InstrumentationPipeline:
 
     def _sessions(self) -> list[SessionInfo]:
         return [session for runtime in self._runtimes.values() for session in runtime.sessions()]
-
-    def _models(self) -> Iterable[ModelKey]:
-        return map(self._model_of, self._sessions())
 
     def _find_model(self, source: object) -> ModelKey | None:
         """Returns the model of a session object, or the one whose call raised an exception; else None.
@@ -394,7 +391,10 @@ class InstrumentationPipeline:
         infos = (runtime.session_of(source) for runtime in self._runtimes.values())
         return next((self._identify(info, may_read=False) for info in infos if info is not None), None)
 
+    def _options_of(self, session: SessionInfo, *, may_read: bool = False) -> ModelOptions:
+        return self._options_for(find_model_name(session, may_read=may_read))
+
     def _identify(self, session: SessionInfo, *, may_read: bool = True) -> ModelKey:
-        version = self._options_for(find_model_name(session, may_read=may_read)).version
+        version = self._options_of(session, may_read=may_read).version
         separate = self._findings.separate_version
         return identify_model(session, version=version, may_read=may_read, separate=separate).model_key

@@ -11,6 +11,7 @@ range, 0 for zeros, i + BIAS for bucket i of the positive range. So bins of ordi
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -259,6 +260,12 @@ class ExponentialHistogram:
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+
+@functools.cache
+def find_index_range(scale: int) -> tuple[int, int]:
+    """Returns the indices of the lowest and the highest bucket that floats can be in at a scale."""
+    return math.floor(-1075 * 2.0**scale) - 1, math.ceil(1024 * 2.0**scale)
 
 
 def compute_bucket_range(ordinal: int, scale: int) -> tuple[float, float]:

@@ -109,7 +109,7 @@ class StreamSketch:
         return moments
 
     def merge(self, other: StreamSketch) -> StreamSketch:
-        """Returns the sketch of the values of two sketches together."""
+        """Merges two sketches: returns the one that all their values together would have given."""
         return self.merge_all((self, other))
 
     @classmethod

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import NamedTuple, TypeAlias, TypeVar
+from itertools import accumulate, pairwise
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otel_mlmon.sketch.exponential import MAX_BUCKETS, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.moments import ExactSum, Moments
+from otel_mlmon.sketch.moments import ExactSum, Moments, list_units
 from otel_mlmon.types import Bools, Counts, Indices
 
 AnyHistogram: TypeAlias = Histogram | ExponentialHistogram
@@ -24,10 +25,13 @@ Bounds: TypeAlias = tuple[float, ...]
 
 K = TypeVar("K", bound=Hashable)
 
+_SAFE_COUNT: Final = 2**48
+"""A sum of as many counts below it as a row may have fits into 64 bits."""
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class SketchTable:
-    """Holds n histograms, a row each; nothing in it changes once it is built.
+    """Holds n histograms, a row each; nothing in it changes once it is built or filled.
 
     Memory: 16 bytes a bucket.
     """
@@ -86,6 +90,39 @@ class SketchTable:
             minima=[minimum for table, first, end in runs for minimum in table.minima[first:end]],
             maxima=[maximum for table, first, end in runs for maximum in table.maxima[first:end]],
         )
+
+    @classmethod
+    def build_empty(cls) -> SketchTable:
+        """Builds a table without rows, to whose lists rows are added; `fill` completes it."""
+        none = np.zeros(0, dtype=np.int64)
+        return cls(
+            bounds=[], scales=[], starts=[0], ordinals=none, counts=none, numbers=[], sums=[], minima=[], maxima=[]
+        )
+
+    def fill(self, counts: NDArray[np.uint64], ordinals: Counts, totals: Sequence[float]) -> list[int]:
+        """Completes a table that has rows and no values; returns how many values the buckets of each row hold.
+
+        Args:
+            counts: The values in each bucket, empty ones too, in the order of the rows.
+            ordinals: The ordinals of the buckets.
+            totals: The sums of the rows; one that is not finite becomes 0.
+        """
+        starts = np.array(self.starts)
+        if int(counts.max(initial=0)) < _SAFE_COUNT:
+            cumulative = np.concatenate((np.zeros(1, dtype=np.uint64), np.cumsum(counts)))[starts]
+            held: list[int] = (cumulative[1:] - cumulative[:-1]).tolist()
+        else:
+            held = [sum(counts[start:end].tolist()) for start, end in pairwise(self.starts)]
+        self.sums += list_units(np.array(totals, dtype=np.float64))
+        is_filled = counts > 0
+        if not is_filled.all():
+            is_explicit = np.array([bounds is not None for bounds in self.bounds], dtype=np.bool_)
+            is_filled |= np.repeat(is_explicit, np.diff(starts))
+            ends = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(is_filled)))
+            self.starts = ends[starts].tolist()
+            counts, ordinals = counts[is_filled], ordinals[is_filled]
+        self.counts, self.ordinals = counts.astype(np.int64), ordinals
+        return held
 
     def sketch(self, row: int) -> AnyHistogram:
         """Returns one row as an object."""

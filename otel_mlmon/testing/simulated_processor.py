@@ -18,7 +18,8 @@ from otel_mlmon.processor.alert.message import format_alert
 from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.notify.dispatcher import OutboxEntry
 from otel_mlmon.processor.pipeline import ProcessorPipeline
-from otel_mlmon.processor.receive.decode import DecodedRequest, decode_metrics
+from otel_mlmon.processor.receive.data_point import DecodedRequest
+from otel_mlmon.processor.receive.decode import decode_metrics
 from otel_mlmon.processor.receive.decode_logs import decode_logs
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.settings import ProcessorSettings
@@ -189,7 +190,7 @@ class SimulatedProcessor:
         ]
 
     def close(self) -> None:
-        """Ends the processor and deletes its stored state."""
+        """Ends the simulated processor and deletes the temporary folder with its state."""
         self._pipeline.close()
         self._directory.cleanup()
 

@@ -67,25 +67,28 @@ def test_children_count_their_own_calls_and_lose_none(how: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_forks_under_load_account_for_every_call_in_each_process_and_hang_nowhere() -> None:
-    children, calls = 12, 40
+@pytest.mark.parametrize(("children", "import_delay_s"), [(12, 0.0), (3, 0.03)], ids=["", "slow imports"])
+def test_forks_under_load_account_for_every_call_in_each_process_and_hang_nowhere(
+    children: int, import_delay_s: float
+) -> None:
+    calls = 40
     with OtlpServer() as server:
         done = subprocess.run(
-            [sys.executable, "-m", "tests.support.forking_under_load", str(children), str(calls)],
+            [sys.executable, "-m", "tests.support.forking_under_load", str(children), str(calls), str(import_delay_s)],
             cwd=ROOT,
             # onnxruntime 1.32 by itself aborts or hangs in a child of a fork while it sends its own telemetry.
             env={**variables(server), "ORT_DISABLE_TELEMETRY": "1"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
         assert done.returncode == 0, done.stderr
         found = totals(server)
     lines = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
     *of_children, (made, recorded, dropped) = sorted(lines)
-    assert of_children == [(calls, calls, 0)] * children
+    assert of_children == [(calls, calls, 0)] * children, done.stderr
     assert made == recorded + dropped > calls
-    assert sorted(found.values()) == [calls] * children + [recorded]
+    assert sorted(found.values()) == [calls] * children + [recorded], done.stderr
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gunicorn") is None, reason="pip install gunicorn")

@@ -6,6 +6,9 @@ import threading
 import pytest
 
 from otel_mlmon.instrumentation.lifecycle import ForkHooks
+from otel_mlmon.instrumentation.pipeline import InstrumentationPipeline
+from otel_mlmon.instrumentation.settings import InstrumentationSettings
+from otel_mlmon.testing import capture
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
@@ -14,30 +17,35 @@ pytestmark = [
 
 
 class StateThread:
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
+    def __init__(self, *, timeout_s: float = 5.0) -> None:
+        self.lock, self.send_lock = threading.Lock(), threading.Lock()
         self.in_child = False
-        self.hooks = ForkHooks(lock=lambda: self.lock, in_child=self.renew)
+        self.timeout_s = timeout_s
+        self.hooks = ForkHooks(
+            list_locks=lambda: {self.lock: self.timeout_s, self.send_lock: self.timeout_s}, in_child=self.renew
+        )
 
     def renew(self) -> None:
-        self.lock, self.in_child = threading.Lock(), True
+        self.lock, self.send_lock, self.in_child = threading.Lock(), threading.Lock(), True
 
 
 def forked(owner: StateThread) -> int:
     """The child's exit code: 7 if it was called back and has a lock of its own."""
     child = os.fork()
     if child == 0:
-        os._exit(7 if owner.in_child and owner.lock.acquire(blocking=False) else 1)
+        is_free = owner.lock.acquire(blocking=False) and owner.send_lock.acquire(blocking=False)
+        os._exit(7 if owner.in_child and is_free else 1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def test_a_fork_waits_for_the_round_under_way_and_the_child_has_a_lock_of_its_own() -> None:
+@pytest.mark.parametrize("name", ["lock", "send_lock"])
+def test_a_fork_waits_for_the_round_under_way_and_the_child_has_locks_of_its_own(name: str) -> None:
     owner = StateThread()
     is_held, may_end = threading.Event(), threading.Event()
     ended: list[bool] = []
 
     def work() -> None:
-        with owner.lock:
+        with getattr(owner, name):
             is_held.set()
             may_end.wait(5)
             ended.append(True)
@@ -50,23 +58,38 @@ def test_a_fork_waits_for_the_round_under_way_and_the_child_has_a_lock_of_its_ow
     assert ended == [True]
     thread.join()
     assert not owner.in_child
-    assert owner.lock.acquire(blocking=False)
+    assert not owner.lock.locked()
+    assert not owner.send_lock.locked()
 
 
-def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("otel_mlmon.instrumentation.lifecycle.FORK_WAIT_S", 0.01)
-    owner = StateThread()
+def test_a_fork_does_not_wait_for_ever() -> None:
+    owner = StateThread(timeout_s=0.01)
     with owner.lock:
         assert forked(owner) == 7
         assert owner.lock.locked()
+        assert not owner.send_lock.locked()
     assert not owner.lock.locked()
 
 
-def test_a_fork_in_a_child_lets_go_of_no_lock_that_somebody_else_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_waits_longer_for_the_first_round_which_imports_the_exporters() -> None:
+    pipeline = InstrumentationPipeline(InstrumentationSettings())
+    try:
+        assert pipeline.list_fork_locks()[pipeline.drain_lock] == 30.0
+        pipeline.reset_after_fork()
+        assert pipeline.list_fork_locks()[pipeline.drain_lock] == 30.0
+    finally:
+        pipeline.shutdown(5)
+    with capture() as captured:  # its exporters are made
+        assert captured.handle._running is not None
+        pipeline = captured.handle._running.pipeline
+        assert list(pipeline.list_fork_locks().values()) == [5.0, 1.0]
+
+
+def test_a_fork_in_a_child_lets_go_of_no_lock_that_somebody_else_holds() -> None:
     owner = StateThread()
     child = os.fork()
     if child == 0:
-        monkeypatch.setattr("otel_mlmon.instrumentation.lifecycle.FORK_WAIT_S", 0.01)
+        owner.timeout_s = 0.01
         with owner.lock:  # as by another thread: this fork does not get it
             if os.fork() == 0:
                 os._exit(0)

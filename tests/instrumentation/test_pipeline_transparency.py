@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import inspect
 import os
 import threading
@@ -245,6 +246,9 @@ def test_a_forked_child_accounts_for_its_own_calls_and_announces_its_models() ->
         work(30, session, 0)
         captured.flush()
         reading, writing = os.pipe()
+        # Sessions of other tests that are garbage would wait, once collected, for threads that a child does not have.
+        gc.collect()
+        gc.freeze()
         child = os.fork()
         if child == 0:
             faulthandler.dump_traceback_later(60, exit=True)  # says where, should a lock of the parent hold it
@@ -254,6 +258,7 @@ def test_a_forked_child_accounts_for_its_own_calls_and_announces_its_models() ->
             told = [found.log_record.event_name for found in captured.events[before:]]
             os.write(writing, f"{accounted(captured.handle.status())} {told.count('ml.model.loaded')}".encode())
             os._exit(0)
+        gc.unfreeze()
         os.close(writing)
         os.waitpid(child, 0)
         with os.fdopen(reading) as stream:

@@ -31,11 +31,13 @@ from otel_mlmon.processor.receive.attributes import (
     encode_canonical_text,
     hash_text,
     read_attributes,
+    read_model_key,
     read_name,
+    read_service_key,
 )
-from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity, TraceExemplar
-from otel_mlmon.processor.receive.decode import DecodedRequest, read_model_key, read_service_key
-from otel_mlmon.processor.receive.sketches import MAX_BUCKETS, MAX_COUNT
+from otel_mlmon.processor.receive.data_point import DataPoint, DecodedRequest, PointIdentity, TraceExemplar
+from otel_mlmon.processor.receive.encoded import MAX_COUNT
+from otel_mlmon.processor.receive.sketches import MAX_BUCKETS
 from otel_mlmon.sketch.exponential import MAX_SCALE, MIN_SCALE, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import Moments

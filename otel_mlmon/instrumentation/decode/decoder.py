@@ -223,7 +223,7 @@ def make_model_vocabularies(
 
 
 class DecoderCache:
-    """Keeps a decoder for each session plan, of the plans that were used last.
+    """Caches the decoders of the models in use: one for each session and set of requested outputs.
 
     Runs on: one thread at a time.
 

@@ -86,12 +86,12 @@ class SpanQueue:
 
     No lock: a signal handler may end a transaction of Sentry's, which pushes here too. Each counter has one writer.
 
-    Runs on: `push_unmeasured` and `pop_unmeasured` on one thread at a time; `push_ready` and `pop_ready`
+    Runs on: `push_uncounted` and `pop_uncounted` on one thread at a time; `push_ready` and `pop_ready`
     likewise, beside them.
     """
 
     def __init__(self) -> None:
-        self._unmeasured: deque[SpanBatch] = deque()
+        self._uncounted: deque[SpanBatch] = deque()
         self._ready: deque[SpanBatch] = deque()
         self._pushed_weight = 0
         self._dropped_weight = 0
@@ -99,24 +99,24 @@ class SpanQueue:
         self.dropped_batches = 0
         """Number of batches dropped, the oldest first, since too many waited."""
 
-    def push_unmeasured(self, predictions: Predictions, tracker_contexts: Sequence[object]) -> None:
+    def push_uncounted(self, predictions: Predictions, tracker_contexts: Sequence[object]) -> None:
         """Queues a batch that the metrics do not count yet; drops the oldest batches if too many calls wait."""
         batch = SpanBatch(
             dataclasses.replace(predictions, values={}, items={}, inputs=InputSummary()), tracker_contexts
         )
-        self._unmeasured.append(batch)
+        self._uncounted.append(batch)
         self._pushed_weight += _weight(batch)
         while self._pushed_weight - self._dropped_weight - self._popped_weight > MAX_CALLS:
-            oldest = _pop_first(self._ready) or _pop_first(self._unmeasured)
+            oldest = _pop_first(self._ready) or _pop_first(self._uncounted)
             if oldest is None:
                 return
             self._dropped_weight += _weight(oldest)
             self.dropped_batches += 1
             JOURNAL.emit_event(RecordsDropped(reason="exporter_blocked", count=len(oldest.predictions.errors)))
 
-    def pop_unmeasured(self) -> Iterable[SpanBatch]:
+    def pop_uncounted(self) -> Iterable[SpanBatch]:
         """Removes and returns the batches queued since the last call, which the metrics do not count yet."""
-        batches, self._unmeasured = self._unmeasured, deque()
+        batches, self._uncounted = self._uncounted, deque()
         return batches
 
     def push_ready(self, batches: Iterable[SpanBatch]) -> None:

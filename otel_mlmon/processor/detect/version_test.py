@@ -49,7 +49,7 @@ def find_moved_streams(
 
 
 def has_moved(first: Counts, second: Counts, *, design_effect: float, tolerance: float, level: float) -> bool:
-    """Tests whether two samples, counts of shape (K,), are of distributions further apart than tolerated.
+    """Tests whether two model versions differ by more than a tolerance in one stream, by its counts of shape (K,).
 
     Args:
         first: One sample.

@@ -24,9 +24,8 @@ from otel_mlmon.errors import MalformedError, OverloadedError, RetryableError, S
 from otel_mlmon.guard import guard
 from otel_mlmon.internal_events import EventJournal
 from otel_mlmon.processor.receive.codec import CODECS, BodyFormat, Signal, SignalCodec, parse_request
-from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
+from otel_mlmon.processor.receive.data_point import DecodedRequest, Rejections, TelemetryItem
 from otel_mlmon.processor.receive.dead_letters import DeadLetterDirectory
-from otel_mlmon.processor.receive.decode import DecodedRequest
 from otel_mlmon.processor.receive.events import PointsRejected, RequestMalformed, RequestRefused
 from otel_mlmon.processor.receive.load import (
     ANSWER_WITHIN_S,

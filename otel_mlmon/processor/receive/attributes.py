@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from otel_mlmon import semconv
+from otel_mlmon.types import ModelKey
 from otel_mlmon.vocabulary import join_bucket_label
 
 Value: TypeAlias = "str | bool | int | float | bytes | list[Value] | tuple[tuple[str, Value], ...] | None"
@@ -76,6 +77,20 @@ def read_first_text(key: str, *levels: Attributes) -> str:
         if text:
             return text
     return ""
+
+
+def read_model_key(*levels: Attributes, default: ModelKey) -> ModelKey:
+    """Reads the model that attributes name; the first level that has a field wins, and `default` has the remaining."""
+    return ModelKey(
+        name=read_first_text(semconv.MODEL_NAME, *levels) or default.name,
+        version=read_first_text(semconv.MODEL_VERSION, *levels) or default.version,
+        environment=read_first_text(semconv.DEPLOYMENT_ENVIRONMENT, *levels) or default.environment,
+    )
+
+
+def read_service_key(resource: Attributes) -> ModelKey:
+    """Returns the key of telemetry that names no model: the service stands for the model."""
+    return ModelKey(read_first_text("service.name", resource))
 
 
 def read_name(attributes: Attributes, name: str) -> str:

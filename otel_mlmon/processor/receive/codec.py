@@ -20,8 +20,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_mlmon.errors import MalformedError
-from otel_mlmon.processor.receive.decode import DecodedRequest, MetricsRequest, count_points, decode_metrics
+from otel_mlmon.processor.receive.data_point import DecodedRequest
+from otel_mlmon.processor.receive.decode import count_points, decode_metrics
 from otel_mlmon.processor.receive.decode_logs import count_records, decode_logs
+from otel_mlmon.processor.receive.encoded import MetricsRequest, ParsedMetricsRequest
 from otel_mlmon.processor.receive.inflate import TooLargeError
 from otel_mlmon.processor.receive.json import read_json
 
@@ -60,6 +62,8 @@ class SignalCodec(NamedTuple):
 
     request: Any
     """The class of a request in protobuf."""
+    parsed_request: Any
+    """The class whose memory bounds what parsing and decoding take."""
     json_request: Any
     """The class of a request in JSON."""
     decode: Callable[[Any], DecodedRequest]
@@ -79,7 +83,7 @@ def parse_request(signal: Signal, body: bytes, body_format: BodyFormat, *, max_b
             size_bytes = (
                 _estimate_json(body)
                 if body_format == "json"
-                else _estimate_protobuf(body, _lay_out(codec.request.DESCRIPTOR), max_bytes)
+                else _estimate_protobuf(body, _lay_out(codec.parsed_request.DESCRIPTOR), max_bytes)
             )
         except IndexError:
             raise MalformedError(f"The body is not an OTLP {signal} request in protobuf.") from None
@@ -105,9 +109,15 @@ def _count_spans(request: ExportTraceServiceRequest) -> int:
 
 
 CODECS: Final[Mapping[Signal, SignalCodec]] = {
-    "metrics": SignalCodec(MetricsRequest, ExportMetricsServiceRequest, decode_metrics, count_points),
-    "logs": SignalCodec(ExportLogsServiceRequest, ExportLogsServiceRequest, decode_logs, count_records),
-    "traces": SignalCodec(ExportTraceServiceRequest, ExportTraceServiceRequest, _decode_traces, _count_spans),
+    "metrics": SignalCodec(
+        MetricsRequest, ParsedMetricsRequest, ExportMetricsServiceRequest, decode_metrics, count_points
+    ),
+    "logs": SignalCodec(
+        ExportLogsServiceRequest, ExportLogsServiceRequest, ExportLogsServiceRequest, decode_logs, count_records
+    ),
+    "traces": SignalCodec(
+        ExportTraceServiceRequest, ExportTraceServiceRequest, ExportTraceServiceRequest, _decode_traces, _count_spans
+    ),
 }
 """How the requests of each signal are read."""
 

@@ -1,4 +1,4 @@
-"""Defines what this step hands on: `DataPoint`, and the events `ModelLoaded` and `ProviderFallback`.
+"""Defines what this step hands on: `DataPoint` and the events `ModelLoaded` and `ProviderFallback`, by request.
 
 A point is identified by who counted it (`series`), what it is about (`model`, `metric`, `key`) and when (`start_ns`,
 `time_ns`). The same point decoded twice is equal, so a repeated export can be recognised and changes nothing.
@@ -8,7 +8,7 @@ Source: opentelemetry-specification, metrics/data-model.md (timeseries, single-w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from otel_mlmon.sketch.table import PointValue
@@ -84,6 +84,41 @@ class ProviderFallback:
 
 TelemetryItem: TypeAlias = DataPoint | ModelLoaded | ProviderFallback
 """One item that a request delivers to the window step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedRequest:
+    """The items of one request, and counts of everything else in it.
+
+    Of a metrics request, `points` is the number of all its points; of a logs or traces request, `points + unused` is
+    the number of its records or spans.
+    """
+
+    items: tuple[TelemetryItem, ...] = ()
+    ignored: int = 0
+    """Points of metrics outside the contract, and points without a recorded value."""
+    loop_dropped: int = 0
+    """Points that a processor sent."""
+    unused: int = 0
+    """Log records and spans that the processor does not use."""
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """Rejected points by reason."""
+
+    @property
+    def accepted(self) -> int:
+        """The number of items."""
+        return len(self.items)
+
+    @property
+    def rejected(self) -> int:
+        """The number of points that break the data model, over all reasons."""
+        return sum(self.faults.values())
+
+    @property
+    def points(self) -> int:
+        """The number of all points."""
+        return self.accepted + self.ignored + self.loop_dropped + self.rejected
+
 
 Rejections: TypeAlias = Mapping[str, int]
 """The answer of the window step about the items of a request: the points that it did not count, by reason."""

@@ -12,21 +12,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
-from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
-from google.protobuf.message_factory import GetMessageClass
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, ScopeMetrics
-from opentelemetry.proto.resource.v1 import resource_pb2
 
 from otel_mlmon import semconv
 from otel_mlmon.errors import MalformedError
@@ -39,11 +31,21 @@ from otel_mlmon.processor.receive.attributes import (
     encode_canonical_text,
     hash_text,
     read_attributes,
-    read_first_text,
+    read_model_key,
     read_name,
+    read_service_key,
 )
-from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity, TelemetryItem, TraceExemplar
+from otel_mlmon.processor.receive.data_point import DataPoint, DecodedRequest, PointIdentity, TraceExemplar
+from otel_mlmon.processor.receive.encoded import (
+    MAX_COUNT,
+    MAX_TIME_NS,
+    EncodedValues,
+    MetricsRequest,
+    parse_exponential_point,
+    read_encoded_histogram,
+)
 from otel_mlmon.processor.receive.sketches import ADD_VALUE, PointValues
+from otel_mlmon.sketch.table import PointValue
 from otel_mlmon.types import ModelKey
 
 MAX_EXEMPLARS: Final = 4
@@ -57,7 +59,6 @@ _ENTRY_BYTES: Final = 512
 _LEAST_ATTRIBUTE_BYTES: Final = 2
 """The bytes that an attribute takes on the wire besides its content."""
 
-_MAX_TIME_NS: Final = 2**63 - 1
 _NO_RECORDED_VALUE: Final = 1
 _DELTA, _CUMULATIVE = 1, 2
 
@@ -75,62 +76,31 @@ _NAMED: Final = {
 _LOOP_PREFIXES: Final = ("ml.drift.", "ml.alert.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecodedRequest:
-    """The items of one request, and counts of everything else in it.
-
-    Of a metrics request, `points` is the number of all its points; of a logs or traces request, `points + unused` is
-    the number of its records or spans.
-    """
-
-    items: tuple[TelemetryItem, ...] = ()
-    ignored: int = 0
-    """Points of metrics outside the contract, and points without a recorded value."""
-    loop_dropped: int = 0
-    """Points that a processor sent."""
-    unused: int = 0
-    """Log records and spans that the processor does not use."""
-    faults: Mapping[str, int] = field(default_factory=dict)
-    """Rejected points by reason."""
-
-    @property
-    def accepted(self) -> int:
-        """The number of items."""
-        return len(self.items)
-
-    @property
-    def rejected(self) -> int:
-        """The number of points that break the data model, over all reasons."""
-        return sum(self.faults.values())
-
-    @property
-    def points(self) -> int:
-        """The number of all points."""
-        return self.accepted + self.ignored + self.loop_dropped + self.rejected
-
-
 @dataclass(slots=True, kw_only=True)
 class _PointCollector:
     points: list[DataPoint] = field(default_factory=list)
     ignored: int = 0
     loop_dropped: int = 0
     faults: Counter[str] = field(default_factory=Counter)
-    values: PointValues = field(default_factory=PointValues)
+    values: PointValues | None = None
+    """Those of histograms that were read from their messages; None before the first."""
+    encoded: EncodedValues = field(default_factory=EncodedValues)
 
     def build_values(self) -> None:
-        """Builds the table of the values so far, and rejects the points whose rows are not what they say."""
-        rows = self.values.build()
-        if rows:
-            self.faults.update(rows.values())
-            table = self.values.table
-            self.points = [
-                point for point in self.points if point.value.table is not table or point.value.row not in rows
-            ]
-        self.values = PointValues()
+        """Builds the tables of the values so far, and rejects the points whose rows are not what they say."""
+        for values in (self.values, self.encoded):
+            rows = {} if values is None else values.build()
+            if values is not None and rows:
+                self.faults.update(rows.values())
+                table = values.table
+                self.points = [
+                    point for point in self.points if point.value.table is not table or point.value.row not in rows
+                ]
+        self.values, self.encoded = None, EncodedValues()
 
 
-RawAttributes: TypeAlias = tuple[bytes, ...]
-"""The attributes of a point as they were sent."""
+RawAttributes: TypeAlias = tuple[bytes, ...] | bytes
+"""The attributes of a point as they were sent: one by one, or as the fields of its message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -144,30 +114,6 @@ class _ScopeContext:
     sender: str
     identities: dict[str, dict[RawAttributes, PointIdentity]] = field(default_factory=dict)
     """By metric and attributes, of the series that were seen."""
-
-
-def _build_request_class() -> Any:
-    """Builds a class for metrics requests whose points have their attributes as bytes.
-
-    An embedded message and bytes are the same on the wire. What is left as bytes costs nothing to parse, and the bytes
-    of a series that was seen before tell all that its attributes would. Everything else is as in OTLP's own classes.
-    Source: protobuf.dev/programming-guides/encoding (length-delimited records).
-    """
-    pool = DescriptorPool()
-    for module in (common_pb2, resource_pb2, metrics_pb2, metrics_service_pb2):
-        file = FileDescriptorProto()
-        module.DESCRIPTOR.CopyToProto(file)
-        for message in file.message_type if module is metrics_pb2 else ():
-            for attributes in message.field if message.name.endswith("DataPoint") else ():
-                if attributes.name == "attributes":
-                    attributes.type = FieldDescriptorProto.TYPE_BYTES
-                    attributes.ClearField("type_name")
-        pool.Add(file)
-    return GetMessageClass(pool.FindMessageTypeByName(ExportMetricsServiceRequest.DESCRIPTOR.full_name))
-
-
-MetricsRequest: Final = _build_request_class()
-"""A metrics request whose points have their attributes as bytes."""
 
 
 class _ContextCache:
@@ -225,20 +171,6 @@ def count_points(request: Any) -> int:
     return sum(_metric_size(metric) for scope in scopes for metric in scope.metrics)
 
 
-def read_model_key(*levels: Attributes, default: ModelKey) -> ModelKey:
-    """Reads the model that attributes name; the first level that has a field wins, and `default` has the remaining."""
-    return ModelKey(
-        name=read_first_text(semconv.MODEL_NAME, *levels) or default.name,
-        version=read_first_text(semconv.MODEL_VERSION, *levels) or default.version,
-        environment=read_first_text(semconv.DEPLOYMENT_ENVIRONMENT, *levels) or default.environment,
-    )
-
-
-def read_service_key(resource: Attributes) -> ModelKey:
-    """Returns the key of telemetry that names no model: the service stands for the model."""
-    return ModelKey(read_first_text("service.name", resource))
-
-
 def _decode_scope(collector: _PointCollector, scope_metrics: ScopeMetrics, resource: Any, raw_resource: bytes) -> None:
     context: _ScopeContext | None = None
     for metric in scope_metrics.metrics:
@@ -287,16 +219,22 @@ def _decode_metric(
     if fault is not None:
         collector.faults[fault] += len(data.data_points)
         return
-    add_value = ADD_VALUE[kind]
     identities = context.identities.setdefault(definition.name, {})
     is_cumulative = data.aggregation_temporality == _CUMULATIVE
-    for point in data.data_points:
+    points = data.data_points
+    if kind == "exponential_histogram":
+        points = _decode_encoded(collector, points, definition, context, identities, is_cumulative=is_cumulative)
+    for point in points:
         if point.flags & _NO_RECORDED_VALUE:
             collector.ignored += 1
             continue
         try:
             identity = _find_identity(point, definition, context, identities)
-            value = add_value(collector.values, point)
+            if kind == "sum":
+                value = _read_counter(point)
+            else:
+                collector.values = collector.values or PointValues()
+                value = ADD_VALUE[kind](collector.values, point)
         except PointError as error:
             collector.faults[str(error)] += 1
             continue
@@ -304,14 +242,49 @@ def _decode_metric(
         times = point.start_time_unix_nano, point.time_unix_nano
         # A third of the time that `DataPoint(…)` takes.
         collector.points.append(tuple.__new__(DataPoint, (identity, *times, is_cumulative, value, exemplars)))
-        if collector.values.is_full:
+        if collector.values is not None and collector.values.is_full:
+            collector.build_values()
+
+
+def _decode_encoded(
+    collector: _PointCollector,
+    points: Iterable[bytes],
+    definition: semconv.Metric,
+    context: _ScopeContext,
+    identities: dict[RawAttributes, PointIdentity],
+    *,
+    is_cumulative: bool,
+) -> Iterator[Any]:
+    """Decodes points of exponential histograms from their bytes; yields the messages of those that need one.
+
+    Raises:
+        MalformedError: A point is none.
+    """
+    for point in points:
+        histogram = read_encoded_histogram(point)
+        if histogram is None:
+            yield parse_exponential_point(point)
+            continue
+        raw, start_ns, time_ns, _ = histogram
+        identity = identities.get(raw)
+        if identity is None:
+            try:
+                identity = _identify(
+                    tuple(parse_exponential_point(point).attributes), definition, context, identities, key=raw
+                )
+            except PointError as error:
+                collector.faults[str(error)] += 1
+                continue
+        value = collector.encoded.add(histogram)
+        collector.points.append(tuple.__new__(DataPoint, (identity, start_ns, time_ns, is_cumulative, value, ())))
+        if collector.encoded.is_full:
             collector.build_values()
 
 
 def _metric_fault(kind: str, data: Any, definition: semconv.Metric) -> str | None:
     """Returns the reason for which all points of a metric are rejected, or None."""
     is_counter = definition.instrument == "counter"
-    if kind not in ADD_VALUE or (kind == "sum") is not is_counter:
+    if kind != "sum" if is_counter else kind not in ADD_VALUE:
         return "wrong_type"
     if data.aggregation_temporality not in (_DELTA, _CUMULATIVE):
         return "no_temporality"
@@ -327,7 +300,7 @@ def _find_identity(
     time_ns = point.time_unix_nano
     if not time_ns:
         raise PointError("no_time")
-    if time_ns > _MAX_TIME_NS or point.start_time_unix_nano > time_ns:
+    if time_ns > MAX_TIME_NS or point.start_time_unix_nano > time_ns:
         raise PointError("bad_time")
     attributes = point.attributes
     if len(attributes) > MAX_ATTRIBUTES_BYTES // _LEAST_ATTRIBUTE_BYTES:
@@ -340,12 +313,21 @@ def _find_identity(
 
 
 def _identify(
-    raw: RawAttributes,
+    raw: tuple[bytes, ...],
     definition: semconv.Metric,
     context: _ScopeContext,
     identities: dict[RawAttributes, PointIdentity],
+    key: RawAttributes | None = None,
 ) -> PointIdentity:
-    """Returns what attributes identify, and remembers it unless they are so long that few would fill the cache."""
+    """Returns what attributes identify, and remembers it unless they are so long that few would fill the cache.
+
+    Args:
+        raw: The attributes.
+        definition: Of the metric.
+        context: Of the scope.
+        identities: Where it is remembered.
+        key: By which; None for the attributes one by one.
+    """
     size_bytes = sum(map(len, raw)) + _LEAST_ATTRIBUTE_BYTES * len(raw)
     if size_bytes > MAX_ATTRIBUTES_BYTES:
         raise PointError("attributes_too_large")
@@ -356,7 +338,9 @@ def _identify(
     identity = _identify_attributes(read_attributes(pairs), definition, context)
     if size_bytes <= MAX_CACHED_ATTRIBUTES_BYTES:
         _CACHE.add(size_bytes)
-        identities[tuple(_CACHE.attributes.setdefault(attribute, attribute) for attribute in raw)] = identity
+        if key is None:
+            key = tuple(_CACHE.attributes.setdefault(attribute, attribute) for attribute in raw)
+        identities[key] = identity
     return identity
 
 
@@ -379,6 +363,23 @@ def _identify_attributes(attributes: Attributes, definition: semconv.Metric, con
         sender=context.sender,
         series=hash_text(identity),
     )
+
+
+def _read_counter(point: Any) -> PointValue:
+    """Returns the value of a counter.
+
+    Raises:
+        PointError: It breaks a rule.
+    """
+    kind = point.WhichOneof("value")
+    if kind is None:
+        raise PointError("no_value")
+    value = point.as_int if kind == "as_int" else point.as_double
+    if not (math.isfinite(value) and value >= 0 and value == int(value)):
+        raise PointError("bad_value")
+    if value > MAX_COUNT:
+        raise PointError("too_large")
+    return PointValue(int(value))
 
 
 def _read_exemplars(point: Any) -> tuple[TraceExemplar, ...]:

@@ -19,9 +19,10 @@ from otel_mlmon.processor.receive.attributes import (
     check_names,
     read_attributes,
     read_first_text,
+    read_model_key,
+    read_service_key,
 )
-from otel_mlmon.processor.receive.data_point import ModelLoaded, ProviderFallback
-from otel_mlmon.processor.receive.decode import DecodedRequest, read_model_key, read_service_key
+from otel_mlmon.processor.receive.data_point import DecodedRequest, ModelLoaded, ProviderFallback
 
 EVENT_NAME_ATTRIBUTE: Final = "event.name"
 

@@ -13,29 +13,20 @@ from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from otel_mlmon.processor.receive import encoded
 from otel_mlmon.processor.receive.attributes import PointError
-from otel_mlmon.sketch.exponential import BIAS, MAX_SCALE, MIN_SCALE, ExponentialHistogram
+from otel_mlmon.processor.receive.encoded import find_count_fault, find_count_faults, limit_extremes
+from otel_mlmon.sketch.exponential import BIAS, MAX_SCALE, MIN_SCALE, ExponentialHistogram, find_index_range
 from otel_mlmon.sketch.exponential import MAX_BUCKETS as MAX_RANGE
-from otel_mlmon.sketch.moments import Moments, list_units
+from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.sketch.table import PointValue, SketchTable
-from otel_mlmon.types import Counts
-
-MAX_COUNT: Final = 2**53
-"""The largest count that is exact as a float."""
 
 MAX_BUCKETS: Final = 10_000
 """The most buckets of a point, of an exponential histogram those of one range; SDKs send 160."""
 
 MAX_CACHED_BOUNDS: Final = 512
 """Longer bounds are checked each time, and are not remembered."""
-
-MAX_TABLE_BUCKETS: Final = 1 << 18
-"""The buckets after which a table is full: a request of 64 MiB, a byte each, would take gigabytes at once."""
-
-_SAFE_COUNT: Final = 2**48
-"""A sum of as many counts below it as a point may have fits into 64 bits."""
 
 
 class PointValues:
@@ -51,24 +42,13 @@ class PointValues:
         self._lengths: list[int] = []
         """How many they are."""
         self._totals: list[float] = []
-        nothing = np.zeros(0, dtype=np.int64)
-        self.table = SketchTable(
-            bounds=[],
-            scales=[],
-            starts=[0],
-            ordinals=nothing,
-            counts=nothing,
-            numbers=[],
-            sums=[],
-            minima=[],
-            maxima=[],
-        )
+        self.table = SketchTable.build_empty()
         """Its values may be read after `build` only."""
 
     @property
     def is_full(self) -> bool:
         """Whether the table is to be built now."""
-        return len(self._counts) >= MAX_TABLE_BUCKETS
+        return len(self._counts) >= encoded.MAX_TABLE_BUCKETS
 
     def add_histogram(self, point: Any) -> PointValue:
         """Adds a histogram with explicit bounds.
@@ -123,22 +103,6 @@ class PointValues:
         self.table.bounds.append(None)
         return self._add_row(point, scale)
 
-    def add_counter(self, point: Any) -> PointValue:
-        """Returns the value of a counter.
-
-        Raises:
-            PointError: It breaks a rule.
-        """
-        kind = point.WhichOneof("value")
-        if kind is None:
-            raise PointError("no_value")
-        value = point.as_int if kind == "as_int" else point.as_double
-        if not (math.isfinite(value) and value >= 0 and value == int(value)):
-            raise PointError("bad_value")
-        if value > MAX_COUNT:
-            raise PointError("too_large")
-        return PointValue(int(value))
-
     def build(self) -> dict[int, str]:
         """Fills the table; returns the rows whose buckets do not hold as many values as they say, each with a reason.
 
@@ -149,19 +113,8 @@ class PointValues:
             return {}
         counts = np.frombuffer(array("Q", self._counts), dtype=np.uint64)
         firsts, lengths = np.array(self._firsts, dtype=np.int64), np.array(self._lengths, dtype=np.int64)
-        starts = np.array(table.starts)
-        faults = self._find_count_faults(counts, starts)
         ordinals = np.arange(counts.size) + np.repeat(firsts - (np.cumsum(lengths) - lengths), lengths)
-        table.sums += list_units(np.array(self._totals, dtype=np.float64))
-        keep = counts > 0
-        if not keep.all():
-            is_explicit = np.array([bounds is not None for bounds in table.bounds], dtype=np.bool_)
-            keep |= np.repeat(is_explicit, np.diff(starts))
-            ends = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(keep)))
-            table.starts = ends[starts].tolist()
-            counts, ordinals = counts[keep], ordinals[keep]
-        table.counts, table.ordinals = counts.astype(np.int64), ordinals
-        return faults
+        return find_count_faults(table.numbers, table.fill(counts, ordinals, self._totals))
 
     def _add_row(self, point: Any, scale: int) -> PointValue:
         table = self.table
@@ -175,38 +128,14 @@ class PointValues:
         self._totals.append(point.sum)
         return tuple.__new__(PointValue, (None, table, row))
 
-    def _find_count_faults(self, counts: NDArray[np.uint64], starts: Counts) -> dict[int, str]:
-        numbers = self.table.numbers
-        if int(counts.max(initial=0)) < _SAFE_COUNT:
-            sums = np.concatenate((np.zeros(1, dtype=np.uint64), np.cumsum(counts)))[starts]
-            totals = (sums[1:] - sums[:-1]).tolist()
-        else:
-            ends = self.table.starts
-            totals = [sum(self._counts[start:end]) for start, end in pairwise(ends)]
-        if totals == numbers and max(numbers) <= MAX_COUNT:
-            return {}
-        reasons = {
-            row: find_count_fault(number, total)
-            for row, (number, total) in enumerate(zip(numbers, totals, strict=True))
-        }
-        return {row: reason for row, reason in reasons.items() if reason}
-
 
 AddValue = Callable[[PointValues, Any], PointValue]
 
 ADD_VALUE: Final[Mapping[str, AddValue]] = {
     "histogram": PointValues.add_histogram,
     "exponential_histogram": PointValues.add_exponential,
-    "sum": PointValues.add_counter,
 }
-"""How the value of a point is read, by the kind of its metric."""
-
-
-def find_count_fault(count: int, total: int) -> str:
-    """Returns why a histogram is rejected that says to have `count` values, and has `total`; empty if it is not."""
-    if count != total:
-        return "count_mismatch"
-    return "too_large" if count > MAX_COUNT else ""
+"""How the value of a histogram is read, by the kind of its metric."""
 
 
 def _check_range(buckets: Any, scale: int) -> int:
@@ -220,7 +149,7 @@ def _check_range(buckets: Any, scale: int) -> int:
         return 0
     if size > MAX_BUCKETS:
         raise PointError("too_many_buckets")
-    lowest, highest = _index_range(scale)
+    lowest, highest = find_index_range(scale)
     if offset < lowest or offset + size - 1 > highest:
         raise PointError("bad_offset")
     return size
@@ -243,11 +172,6 @@ def _join_buckets(point: Any, above: list[int], below: list[int]) -> PointValue:
             moments=Moments.from_total(count=point.count, total=point.sum, minimum=minimum, maximum=maximum),
         )
     )
-
-
-@functools.cache
-def _index_range(scale: int) -> tuple[int, int]:
-    return math.floor(-1075 * 2.0**scale) - 1, math.ceil(1024 * 2.0**scale)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -275,8 +199,6 @@ def _extremes(point: Any) -> tuple[float, float]:
     """Returns minimum and maximum of a histogram; +inf and -inf where they are unknown."""
     if not point.HasField("min") and not point.HasField("max"):
         return math.inf, -math.inf
-    minimum = point.min if point.HasField("min") else -math.inf
-    maximum = point.max if point.HasField("max") else math.inf
-    if not minimum <= maximum:  # NaN, or in the wrong order
-        return math.inf, -math.inf
-    return (minimum if minimum != -math.inf else math.inf), (maximum if maximum != math.inf else -math.inf)
+    return limit_extremes(
+        point.min if point.HasField("min") else -math.inf, point.max if point.HasField("max") else math.inf
+    )

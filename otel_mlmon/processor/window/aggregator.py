@@ -250,13 +250,9 @@ class WindowAggregator:
 
     def _note_closed(self, model: ModelWindows, closed: ClosedPane) -> None:
         """Records what closing or amending a pane changed."""
-        state, now_ns = self._state, self._clock_ns()
+        state = self._state
         state.changes.streams.update(closed.changed)
         state.changes.models.add(model.key)
         state.changes.presences.add(model.key)
         state.touched.add(model.key)
-        for series, _, _ in closed.consumed:
-            series.state.updated_ns = now_ns
-            self.resets += series.resets
-            series.resets = 0
-        state.mark_consumed(model.key, closed.consumed)
+        self.resets += state.mark_consumed(model.key, closed.consumed, self._clock_ns())

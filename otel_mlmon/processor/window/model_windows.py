@@ -20,14 +20,12 @@ from otel_mlmon.processor.window.rolling import RollingWindows
 from otel_mlmon.processor.window.series import (
     FAILED,
     CompletenessCheck,
-    PendingPoint,
-    PointKey,
+    ConsumedPoint,
     SeriesKey,
     TimeSeries,
-    add_increments,
     consume_points,
 )
-from otel_mlmon.processor.window.stream import StreamPane, StreamWindows, build_table, count_panes
+from otel_mlmon.processor.window.stream import StreamPane, StreamWindows, add_increments, build_table, count_panes
 from otel_mlmon.processor.window.summary import ModelSummary, StreamSummary, summarize_overflow
 from otel_mlmon.processor.window.window import (
     ModelPane,
@@ -58,7 +56,7 @@ class ClosedPane(NamedTuple):
     windows: list[StreamWindow]
     """The windows by stream: one for each stream with values in the pane or in its rolling window."""
     pane: ModelPane
-    consumed: list[tuple[TimeSeries, PointKey, PendingPoint]]
+    consumed: list[ConsumedPoint]
     """The points of the pane."""
     changed: list[StreamKey]
     """Streams whose reference grew or changed."""
@@ -366,13 +364,13 @@ class ModelWindows:
 
     def _consume_points(
         self, end_ns: int, is_complete: CompletenessCheck
-    ) -> tuple[dict[str, StreamSketch], dict[str, set[str]], list[tuple[TimeSeries, PointKey, PendingPoint]]]:
-        """Takes the points of a pane; returns each stream's sketch and trace ids, and the points' origins."""
+    ) -> tuple[dict[str, StreamSketch], dict[str, set[str]], list[ConsumedPoint]]:
+        """Takes the points of a pane; returns each stream's sketch and trace ids, and the points."""
         increments: list[tuple[TimeSeries, PointValue]] = []
         exemplars: dict[str, set[str]] = {}
         consumed = consume_points(self.open_panes.pop(end_ns).values(), end_ns, is_complete=is_complete)
         for series, _, point, increment in consumed:
-            if increment is None or not increment.total:
+            if increment is None or not (increment[0] if increment[1] is None else increment[1].numbers[increment[2]]):
                 continue
             increments.append((series, increment))
             for stream in series.streams if point.exemplars else ():
@@ -380,7 +378,7 @@ class ModelWindows:
                     least = self.settings.latency_threshold_s if stream == semconv.STREAM_LATENCY else -1.0  # slow ones
                     traces = (trace_id for trace_id, value in point.exemplars if value > least)
                     exemplars.setdefault(stream, set()).update(traces)
-        return add_increments(increments), exemplars, [(series, key, point) for series, key, point, _ in consumed]
+        return add_increments(increments), exemplars, consumed
 
 
 def count_predictions(sketches: Mapping[str, StreamSketch]) -> int:

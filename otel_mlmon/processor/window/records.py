@@ -265,7 +265,7 @@ def _load_points(state: WindowState, record: PointsRecord) -> None:
         series.pending[key] = point
         series.state.newest_ns = max(series.state.newest_ns, key[1])
         model.open_panes.setdefault(point.pane_end_ns, {})[series_key] = series
-        state.points.setdefault(request, {})[series_key, key] = series
+        state.points.setdefault(request, []).append((series, key))
     if missing:
         state.changes.points.add(request)
         raise KeyError(f"{missing} points are of no series that is stored")
@@ -298,7 +298,7 @@ def _points_record(state: WindowState, request: RequestKey) -> PointsRecord | No
     pending = state.points.get(request)
     if pending is None:
         return None
-    entries = [(series, key, owner.pending[key]) for (series, key), owner in pending.items()]
+    entries = [(series.state.key, key, series.pending[key]) for series, key in pending]
     return pack_points(*request, entries)
 
 

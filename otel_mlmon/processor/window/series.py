@@ -29,7 +29,6 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from otel_mlmon import semconv, streams
 from otel_mlmon.processor.receive.data_point import TraceExemplar
-from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.sketch.table import PointValue, SketchTable, TableRow
 from otel_mlmon.types import ModelKey
 
@@ -156,10 +155,13 @@ class TimeSeries:
     """The streams that it feeds."""
     is_counter: bool = field(init=False)
     """Whether its points are whole numbers."""
+    is_of_numbers: bool = field(init=False)
+    """Whether its histograms are the numbers of one stream, and nothing else."""
 
     def __post_init__(self) -> None:
         self.streams = list_streams(self.state.metric, self.state.name, self.state.category)
         self.is_counter = self.state.metric in COUNTERS
+        self.is_of_numbers = len(self.streams) == 1 and self.streams[0] != semconv.STREAM_ERRORS
 
     def find_repetition(self, key: PointKey, value: PointValue) -> Literal["duplicate", "overlap"] | None:
         """Returns the outcome of a data point that was counted before; None if it is new.
@@ -169,6 +171,8 @@ class TimeSeries:
         """
         consumed, covered = self.state.counted
         pending = self.pending.get(key)
+        if pending is None and (not consumed or key[1] > consumed[-1][1]):
+            return None
         if pending is not None:
             return "duplicate" if pending.value.sketch == value.sketch else "overlap"
         if key in consumed:
@@ -237,40 +241,45 @@ class TimeSeries:
         return count
 
 
+ConsumedPoint: TypeAlias = tuple[TimeSeries, PointKey, PendingPoint, PointValue | None]
+"""A point of a series that was taken out of its pane, and its increment; None if it has none."""
+
+
 def consume_points(
     group: Iterable[TimeSeries], pane_end_ns: int, *, is_complete: CompletenessCheck
-) -> list[tuple[TimeSeries, PointKey, PendingPoint, PointValue | None]]:
-    """Takes the pending points of panes up to `pane_end_ns`; returns each with its increment, None if it has none."""
-    entries = [(series, *entry) for series in group for entry in series.take_points(pane_end_ns)]
-    _count_times(entries)
+) -> list[ConsumedPoint]:
+    """Takes the pending points of panes up to `pane_end_ns`; returns each with its increment."""
+    entries: list[ConsumedPoint] = []
+    has_totals = False
+    counted: dict[tuple[int, PointKey, bool], tuple[CountedTimes, CountedTimes]] = {}
+    for series in group:
+        state, pending = series.state, series.pending
+        is_delta = state.key[1] == DELTA
+        has_totals |= not is_delta
+        due = [entry for entry in pending.items() if entry[1][0] <= pane_end_ns]
+        if len(due) == 1:
+            del pending[due[0][0]]
+        else:
+            due = series.take_points(pane_end_ns)
+        for key, point in due:
+            # Of series that go on alike the counted times are one object.
+            before = state.counted
+            step = id(before), key, is_delta and key[0] > 0 and key[1] == point[1]
+            if step not in counted:
+                counted[step] = before, before.add(key, is_interval=step[2])
+            state.counted = counted[step][1]
+            entries.append((series, key, point, point[3]))
+    if not has_totals:
+        return entries
     differences = _subtract_totals(entries)
-    return [
-        (
-            series,
-            key,
-            point,
-            point.value
-            if series.state.key.start_ns == DELTA
-            else series.count_total(key, point, differences.get(position), is_complete=is_complete),
-        )
-        for position, (series, key, point) in enumerate(entries)
-    ]
+    for position, (series, key, point, _) in enumerate(entries):
+        if series.state.key[1] != DELTA:
+            increment = series.count_total(key, point, differences.get(position), is_complete=is_complete)
+            entries[position] = series, key, point, increment
+    return entries
 
 
-def _count_times(entries: Sequence[tuple[TimeSeries, PointKey, PendingPoint]]) -> None:
-    """Adds the times of points to those that their series counted; of series that go on alike it is one object."""
-    known: dict[tuple[int, PointKey, bool], tuple[CountedTimes, CountedTimes]] = {}
-    for series, key, point in entries:
-        state = series.state
-        before = state.counted
-        is_interval = state.key.start_ns == DELTA and key[0] > 0 and key[1] == point.time_ns
-        step = id(before), key, is_interval
-        if step not in known:
-            known[step] = before, before.add(key, is_interval=is_interval)
-        state.counted = known[step][1]
-
-
-def _subtract_totals(entries: Sequence[tuple[TimeSeries, PointKey, PendingPoint]]) -> dict[int, PointValue]:
+def _subtract_totals(entries: Sequence[ConsumedPoint]) -> dict[int, PointValue]:
     """Subtracts the last totals of many series from their next ones at once; returns by position what that can tell.
 
     It tells nothing of a series with several points, of a first total, and of other buckets than before.
@@ -279,7 +288,7 @@ def _subtract_totals(entries: Sequence[tuple[TimeSeries, PointKey, PendingPoint]
     later: list[TableRow] = []
     earlier: list[TableRow] = []
     previous: TimeSeries | None = None
-    for position, (series, _, point) in enumerate(entries):
+    for position, (series, _, point, _) in enumerate(entries):
         total, value = series.state.total, point.value
         is_next, previous = series is not previous, series
         if total is None or total.table is None or value.table is None or not is_next:
@@ -366,35 +375,3 @@ def list_streams(metric: str, name: str, category: str = "") -> tuple[str, ...]:
     if metric == semconv.ITEM_CONFIDENCE.name:
         return (streams.name_item_stream(name),)
     return (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS) if metric == semconv.DURATION.name else ()
-
-
-def add_increments(increments: Iterable[tuple[TimeSeries, PointValue]]) -> dict[str, StreamSketch]:
-    """Adds the increments of many series up by the streams that they feed, in one pass."""
-    categories: dict[str, dict[str, int]] = {}
-    missing: dict[str, int] = {}
-    rows: list[TableRow] = []
-    names: list[str] = []
-    for series, (counter, table, row) in increments:
-        state = series.state
-        for name in series.streams:
-            classes = categories.setdefault(name, {})
-            if table is None:
-                count = counter or 0
-                if state.metric == semconv.MISSING_VALUES.name:
-                    missing[name] = missing.get(name, 0) + count
-                    continue
-                label = state.category if state.metric == semconv.CATEGORY.name else state.name
-            elif name == semconv.STREAM_ERRORS:
-                # The metric of a failed call carries its error type, and nothing else splits it.
-                label, count = FAILED if state.name else OK, table.numbers[row]
-            else:
-                rows.append((table, row))
-                names.append(name)
-                continue
-            if count:
-                classes[label] = classes.get(label, 0) + count
-    histograms = SketchTable.gather(rows).merge_rows(names)
-    return {
-        name: StreamSketch.from_parts(histograms.get(name, ()), classes, missing.get(name, 0))
-        for name, classes in categories.items()
-    }

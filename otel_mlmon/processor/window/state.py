@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
@@ -10,7 +11,7 @@ from otel_mlmon.processor.receive.data_point import ModelLoaded, ProviderFallbac
 from otel_mlmon.processor.window.model_windows import ModelWindows
 from otel_mlmon.processor.window.providers import ExecutionProviderUse, ModelProviders
 from otel_mlmon.processor.window.reference import ModelWindowSettings
-from otel_mlmon.processor.window.series import PendingPoint, PointKey, SeriesKey, TimeSeries
+from otel_mlmon.processor.window.series import ConsumedPoint, PointKey, SeriesKey, TimeSeries
 from otel_mlmon.processor.window.window import ModelPane, StreamKey, WindowSettings
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.table import PointValue, SketchTable
@@ -102,7 +103,7 @@ class WindowState:
     series: dict[SeriesKey, TimeSeries] = field(default_factory=dict)
     owners: dict[SeriesOwner, dict[SeriesKey, TimeSeries]] = field(default_factory=dict)
     """The series of each sender, by model version."""
-    points: dict[RequestKey, dict[tuple[SeriesKey, PointKey], TimeSeries]] = field(default_factory=dict)
+    points: dict[RequestKey, list[tuple[TimeSeries, PointKey]]] = field(default_factory=dict)
     """The points that are pending, by what brought them."""
     request: int = 0
     """The number of the present request."""
@@ -145,7 +146,7 @@ class WindowState:
         self.starts[name] = max(newest_ns, start_ns)
         return newest_ns < start_ns
 
-    def add_request(self, model: ModelKey, sender: str) -> dict[tuple[SeriesKey, PointKey], TimeSeries]:
+    def add_request(self, model: ModelKey, sender: str) -> list[tuple[TimeSeries, PointKey]]:
         """Returns where the pending points of the present request about a model are noted."""
         request = self.request, model
         changes = self.changes
@@ -153,26 +154,43 @@ class WindowState:
         changes.senders.add((model, sender))
         changes.models.add(model)
         self.touched.add(model)
-        return self.points.setdefault(request, {})
+        return self.points.setdefault(request, [])
 
-    def mark_consumed(self, model: ModelKey, consumed: Sequence[tuple[TimeSeries, PointKey, PendingPoint]]) -> None:
-        """Notes that points of a model are no longer pending."""
-        self.changes.series.update((model, sender) for sender in {series.state.sender for series, _, _ in consumed})
-        for sender in {series.state.sender for series, _, _ in consumed if series.state.total is not None}:
+    def mark_consumed(self, model: ModelKey, consumed: Iterable[ConsumedPoint], now_ns: int) -> int:
+        """Notes that points of a model are no longer pending; returns how many totals were reset by them.
+
+        Args:
+            model: Its key.
+            consumed: The points.
+            now_ns: The time by our clock, Unix nanoseconds.
+        """
+        senders, total_senders, requests, resets = set[str](), set[str](), list[int](), 0
+        for series, _, point, _ in consumed:
+            state = series.state
+            state.updated_ns = now_ns
+            senders.add(state.sender)
+            if state.total is not None:
+                total_senders.add(state.sender)
+            requests.append(point.request)
+            resets += series.resets
+            series.resets = 0
+        self.changes.series.update((model, sender) for sender in senders)
+        for sender in total_senders:
             _gather_totals(self.owners[model, sender].values())
-        requests: dict[int, list[tuple[SeriesKey, PointKey]]] = {}
-        for series, key, point in consumed:
-            requests.setdefault(point.request, []).append((series.state.key, key))
-        for number, keys in requests.items():
+        for number, count in Counter(requests).items():
             request = number, model
             pending = self.points[request]
-            if len(keys) < len(pending):
-                for entry in keys:
-                    del pending[entry]
+            if count < len(pending):
+                self.points[request] = [
+                    (series, key)
+                    for series, key in pending
+                    if key in series.pending and series.pending[key].request == number
+                ]
                 self.changes.points.add(request)
             else:
                 del self.points[request]
                 self._note_removed(self.changes.points, request)
+        return resets
 
     def remove_series(self, key: SeriesKey, now_ns: int) -> None:
         """Removes a stale series, and records up to which time its sender was counted."""

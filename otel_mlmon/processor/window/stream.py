@@ -15,6 +15,7 @@ from otel_mlmon.processor.window.moving_reference import MovingReference
 from otel_mlmon.processor.window.progress import StreamAbsence
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
 from otel_mlmon.processor.window.rolling import RollingWindows
+from otel_mlmon.processor.window.series import FAILED, OK, TimeSeries
 from otel_mlmon.processor.window.summary import StreamSummary
 from otel_mlmon.processor.window.window import (
     PaneCounts,
@@ -26,7 +27,7 @@ from otel_mlmon.processor.window.window import (
 )
 from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.sketch.stream_sketch import StreamSketch
-from otel_mlmon.sketch.table import Bounds
+from otel_mlmon.sketch.table import Bounds, PointValue, SketchTable, TableRow
 from otel_mlmon.types import Counts
 from otel_mlmon.vocabulary import split_bucket_label
 
@@ -329,3 +330,42 @@ def _count_keys(sketch: StreamSketch) -> dict[str, int]:
         if key_id:
             counts[key_id] = counts.get(key_id, 0) + count
     return counts
+
+
+def add_increments(increments: Iterable[tuple[TimeSeries, PointValue]]) -> dict[str, StreamSketch]:
+    """Adds the increments of many series up by the streams that they feed, in one pass."""
+    categories: dict[str, dict[str, int]] = {}
+    missing: dict[str, int] = {}
+    rows: list[TableRow] = []
+    names: list[str] = []
+    for series, (counter, table, row) in increments:
+        if series.is_of_numbers and table is not None:
+            name = series.streams[0]
+            if name not in categories:
+                categories[name] = {}
+            rows.append((table, row))
+            names.append(name)
+            continue
+        state = series.state
+        for name in series.streams:
+            classes = categories.setdefault(name, {})
+            if table is None:
+                count = counter or 0
+                if state.metric == semconv.MISSING_VALUES.name:
+                    missing[name] = missing.get(name, 0) + count
+                    continue
+                label = state.category if state.metric == semconv.CATEGORY.name else state.name
+            elif name == semconv.STREAM_ERRORS:
+                # The metric of a failed call carries its error type, and nothing else splits it.
+                label, count = FAILED if state.name else OK, table.numbers[row]
+            else:
+                rows.append((table, row))
+                names.append(name)
+                continue
+            if count:
+                classes[label] = classes.get(label, 0) + count
+    histograms = SketchTable.gather(rows).merge_rows(names)
+    return {
+        name: StreamSketch.from_parts(histograms.get(name, ()), classes, missing.get(name, 0))
+        for name, classes in categories.items()
+    }

@@ -12,8 +12,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from otel_mlmon.processor.receive import decode, sketches
-from otel_mlmon.processor.receive.data_point import DataPoint
-from otel_mlmon.processor.receive.decode import DecodedRequest, count_points, decode_metrics
+from otel_mlmon.processor.receive.data_point import DataPoint, DecodedRequest
+from otel_mlmon.processor.receive.decode import count_points, decode_metrics
 from otel_mlmon.sketch.exponential import BIAS, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import Moments

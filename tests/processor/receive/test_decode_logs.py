@@ -5,8 +5,7 @@ from collections.abc import Mapping
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from otel_mlmon.processor.receive.data_point import ModelLoaded, ProviderFallback
-from otel_mlmon.processor.receive.decode import DecodedRequest
+from otel_mlmon.processor.receive.data_point import DecodedRequest, ModelLoaded, ProviderFallback
 from otel_mlmon.processor.receive.decode_logs import MAX_PROVIDER_CHARACTERS, MAX_REFERENCE_CHARACTERS, decode_logs
 from otel_mlmon.types import ModelKey
 

@@ -11,10 +11,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from otel_mlmon import semconv
 from otel_mlmon.errors import MalformedError
-from otel_mlmon.processor.receive import decode, sketches
+from otel_mlmon.processor.receive import decode, encoded
 from otel_mlmon.processor.receive.codec import parse_request
-from otel_mlmon.processor.receive.data_point import DataPoint
-from otel_mlmon.processor.receive.decode import DecodedRequest, decode_metrics
+from otel_mlmon.processor.receive.data_point import DataPoint, DecodedRequest
+from otel_mlmon.processor.receive.decode import decode_metrics
 from otel_mlmon.sketch.table import PointValue
 from tests.support.plain_decode import decode_plainly
 
@@ -187,7 +187,7 @@ def test_what_is_remembered_is_bounded_and_forgotten_without_a_trace(monkeypatch
 
 @pytest.mark.parametrize("buckets", [1, 7, 30])
 def test_a_request_of_many_buckets_is_decoded_in_several_tables(monkeypatch: pytest.MonkeyPatch, buckets: int) -> None:
-    monkeypatch.setattr(sketches, "MAX_TABLE_BUCKETS", buckets)
+    monkeypatch.setattr(encoded, "MAX_TABLE_BUCKETS", buckets)
     message = ExportMetricsServiceRequest()
     metric = message.resource_metrics.add().scope_metrics.add().metrics.add(name=semconv.FEATURE.name)
     metric.exponential_histogram.aggregation_temporality = 1
@@ -195,6 +195,8 @@ def test_a_request_of_many_buckets_is_decoded_in_several_tables(monkeypatch: pyt
         counts = list(range(number))
         point = metric.exponential_histogram.data_points.add(time_unix_nano=10, count=sum(counts) + number % 3 // 2)
         point.positive.bucket_counts.extend(counts)
+        if number % 2:  # these are read from their bytes
+            point.start_time_unix_nano, point.sum = 5, 1.5
         set_attributes(point.attributes, [(semconv.MODEL_NAME, "m"), (semconv.FEATURE_NAME, f"f{number}")])
     decoded = decode_metrics(message)
     assert facts(decoded) == facts(decode_plainly(message))

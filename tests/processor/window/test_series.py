@@ -21,11 +21,11 @@ from otel_mlmon.processor.window.series import (
     SeriesKey,
     SeriesState,
     TimeSeries,
-    add_increments,
     consume_points,
     join_intervals,
     list_streams,
 )
+from otel_mlmon.processor.window.stream import add_increments
 from otel_mlmon.processor.window.window import WindowSettings
 from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 from otel_mlmon.sketch.table import PointValue

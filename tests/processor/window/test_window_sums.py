@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.state.repository import encode_record
-from otel_mlmon.processor.window.series import SeriesKey, SeriesState, TimeSeries, add_increments
+from otel_mlmon.processor.window.series import SeriesKey, SeriesState, TimeSeries
+from otel_mlmon.processor.window.stream import add_increments
 from otel_mlmon.processor.window.window import PaneCounts
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram

@@ -1,0 +1,371 @@
+"""Leaves parts of a metrics request as bytes, and reads exponential histograms from theirs.
+
+They are read where they are laid out as exporters do it: one field after the other, each once, in the order of their
+numbers. It takes a third of what a message takes. Any other layout, exemplars and flags, and whatever breaks a rule, is
+left to the message.
+
+Source: opentelemetry-proto, metrics.proto; protobuf.dev/programming-guides/encoding.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
+from numpy.typing import NDArray
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.common.v1 import common_pb2
+from opentelemetry.proto.metrics.v1 import metrics_pb2
+from opentelemetry.proto.metrics.v1.metrics_pb2 import ExponentialHistogramDataPoint
+from opentelemetry.proto.resource.v1 import resource_pb2
+
+from otel_mlmon.errors import MalformedError
+from otel_mlmon.sketch.exponential import BIAS, MAX_SCALE, MIN_SCALE, find_index_range
+from otel_mlmon.sketch.exponential import MAX_BUCKETS as MAX_RANGE
+from otel_mlmon.sketch.table import PointValue, SketchTable
+from otel_mlmon.types import Counts
+
+MAX_TIME_NS: Final = 2**63 - 1
+"""The latest time of a point."""
+
+MAX_COUNT: Final = 2**53
+"""The largest count that is exact as a float."""
+
+MAX_TABLE_BUCKETS: Final = 1 << 18
+"""The buckets after which a table is full: a request of 64 MiB, a byte each, would take gigabytes at once."""
+
+
+def _build_request_class(*, has_encoded_points: bool) -> Any:
+    """Builds a class for metrics requests whose points have their attributes as bytes.
+
+    An embedded message and bytes are the same on the wire. What is left as bytes costs nothing to parse, and the bytes
+    of a series that was seen before tell all that its attributes would. Everything else is as in OTLP's own classes.
+    Source: protobuf.dev/programming-guides/encoding (length-delimited records).
+
+    Args:
+        has_encoded_points: Whether the points of exponential histograms are bytes too.
+    """
+    pool = DescriptorPool()
+    for module in (common_pb2, resource_pb2, metrics_pb2, metrics_service_pb2):
+        file = FileDescriptorProto()
+        module.DESCRIPTOR.CopyToProto(file)
+        for message in file.message_type if module is metrics_pb2 else ():
+            encoded = "attributes" if message.name.endswith("DataPoint") else ""
+            if has_encoded_points and message.name == "ExponentialHistogram":
+                encoded = "data_points"
+            for part in message.field:
+                if part.name == encoded:
+                    part.type = FieldDescriptorProto.TYPE_BYTES
+                    part.ClearField("type_name")
+        pool.Add(file)
+    return GetMessageClass(pool.FindMessageTypeByName(ExportMetricsServiceRequest.DESCRIPTOR.full_name))
+
+
+MetricsRequest: Final = _build_request_class(has_encoded_points=True)
+"""A metrics request whose points have their attributes as bytes; those of exponential histograms are bytes."""
+
+ParsedMetricsRequest: Final = _build_request_class(has_encoded_points=False)
+"""The same with messages for all points: what it would take in memory is the most that decoding takes at any time."""
+
+_ExponentialPoint: Final = GetMessageClass(
+    ParsedMetricsRequest.DESCRIPTOR.file.pool.FindMessageTypeByName(ExponentialHistogramDataPoint.DESCRIPTOR.full_name)
+)
+
+
+def parse_exponential_point(point: bytes) -> Any:
+    """Parses a point of an exponential histogram.
+
+    Raises:
+        MalformedError: It is none.
+    """
+    try:
+        return _ExponentialPoint.FromString(point)
+    except DecodeError:
+        raise MalformedError("A point of an exponential histogram is not one in protobuf.") from None
+
+
+_HEADER: Final = struct.Struct("<BQBQBQBd")
+"""Start, time, count and sum of an exponential histogram, each after its tag."""
+_EXTREMES: Final = struct.Struct("<BdBd")
+_LONG_VARINT: Final = re.compile(rb"[\x80-\xff]{8}")
+_ATTRIBUTE, _START, _TIME, _COUNT, _SUM, _SCALE, _ZEROS = 0x0A, 0x11, 0x19, 0x21, 0x29, 0x30, 0x39
+_POSITIVE, _NEGATIVE, _MIN, _MAX, _ZERO_THRESHOLD = 0x42, 0x4A, 0x61, 0x69, 0x71
+_OFFSET, _BUCKETS = 0x08, 0x12
+"""Tags of the fields, in the order in which they are sent."""
+
+
+class _OtherLayoutError(Exception):
+    """A point is laid out in a way that only its message is read from."""
+
+
+class EncodedHistogram(NamedTuple):
+    """An exponential histogram that was read from its bytes."""
+
+    attributes: bytes
+    """The fields of its attributes, as they were sent."""
+    start_ns: int
+    time_ns: int
+    row: EncodedRow
+    """Its value."""
+
+
+class _Run(NamedTuple):
+    """Buckets that follow each other."""
+
+    ordinal: int
+    """That of the first one sent: the lowest, of negative values the highest."""
+    is_negative: bool
+    counts: bytes
+    """Their counts as varints, at least one."""
+
+
+EncodedRow: TypeAlias = tuple[int, int, float, float, float, tuple[_Run, ...]]
+"""The scale, count, sum, minimum and maximum of an exponential histogram, and its buckets."""
+
+
+_Buckets: TypeAlias = tuple[int, int, bytes]
+"""Where the buckets of one range end, their offset, and their counts as varints."""
+
+
+class EncodedValues:
+    """The values of exponential histograms that were read from their bytes, and a table that is built of them.
+
+    Runs on: one thread.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[EncodedRow] = []
+        self._size_bytes = 0
+        self.table = SketchTable.build_empty()
+        """Its values may be read after `build` only."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the table is to be built now."""
+        return self._size_bytes >= MAX_TABLE_BUCKETS
+
+    def add(self, histogram: EncodedHistogram) -> PointValue:
+        """Adds a histogram."""
+        rows, row = self._rows, histogram[3]
+        for run in row[5]:
+            self._size_bytes += len(run[2])
+        rows.append(row)
+        return tuple.__new__(PointValue, (None, self.table, len(rows) - 1))
+
+    def build(self) -> dict[int, str]:
+        """Fills the table; returns the rows that must not be used, as `PointValues.build` does."""
+        if not self._rows:
+            return {}
+        table = self.table
+        scales, numbers, totals, minima, maxima, runs_of = zip(*self._rows, strict=True)
+        table.bounds += [None] * len(scales)
+        table.scales += scales
+        table.numbers += numbers
+        table.minima += minima
+        table.maxima += maxima
+        ordinals, is_negative, packed = zip(*[run for runs in runs_of for run in runs], strict=True)
+        counts, sizes = _read_varints(packed)
+        ends = np.cumsum(sizes)
+        firsts = np.array(ordinals, dtype=np.int64)
+        if any(is_negative):
+            is_reversed = np.array(is_negative, dtype=np.bool_)
+            firsts -= np.where(is_reversed, sizes - 1, 0)
+            places = np.arange(counts.size)
+            counts = counts[
+                np.where(np.repeat(is_reversed, sizes), np.repeat(2 * ends - sizes - 1, sizes) - places, places)
+            ]
+        run_counts = np.array(list(map(len, runs_of)), dtype=np.intp)
+        table.starts += ends[np.cumsum(run_counts) - 1].tolist()
+        held = table.fill(counts, np.arange(counts.size) + np.repeat(firsts - (ends - sizes), sizes), totals)
+        return find_count_faults(table.numbers, held)
+
+
+def read_encoded_histogram(point: bytes) -> EncodedHistogram | None:
+    """Reads an exponential histogram from its bytes; None of one that its message is needed for.
+
+    That is one in any other layout, with exemplars or flags, or that breaks a rule which can be seen without the sum of
+    its buckets.
+    """
+    try:
+        return _read_histogram(point)
+    except (IndexError, struct.error, _OtherLayoutError):  # the first two where it ends too early
+        return None
+
+
+def _read_histogram(point: bytes) -> EncodedHistogram | None:
+    position = _skip_attributes(point)
+    attributes, end = point[:position], len(point)
+    start_tag, start_ns, time_tag, time_ns, count_tag, count, sum_tag, total = _HEADER.unpack_from(point, position)
+    if start_tag != _START or time_tag != _TIME or count_tag != _COUNT or sum_tag != _SUM:
+        return None
+    position, scale, zero_count = position + _HEADER.size, 0, 0
+    if position < end and point[position] == _SCALE:
+        code = point[position + 1]
+        scale, position = code >> 1 ^ -(code & 1), position + 2
+    if not (MIN_SCALE <= scale <= MAX_SCALE and start_ns <= time_ns <= MAX_TIME_NS and time_ns):
+        return None
+    if position < end and point[position] == _ZEROS:
+        zero_count, position = int.from_bytes(point[position + 1 : position + 9], "little"), position + 9
+    above = below = None
+    if position < end and point[position] == _POSITIVE:
+        above = _read_buckets(point, position + 1, scale)
+        position = above[0]
+    if position < end and point[position] == _NEGATIVE:
+        below = _read_buckets(point, position + 1, scale)
+        position = below[0]
+    minimum, maximum = (math.inf, -math.inf) if position == end else _read_extremes(point, position)
+    row = scale, count, total, minimum, maximum, _list_runs(below, zero_count, above)
+    return tuple.__new__(EncodedHistogram, (attributes, start_ns, time_ns, row))
+
+
+def _skip_attributes(point: bytes) -> int:
+    """Returns the position after the attributes of a point.
+
+    Raises:
+        IndexError: The point ends before that.
+        _OtherLayoutError: One has a size of more than two bytes.
+    """
+    position = 0
+    while point[position] == _ATTRIBUTE:
+        size = point[position + 1]
+        if size > 127:
+            position += 1
+            if point[position + 1] > 127:
+                raise _OtherLayoutError
+            size += (point[position + 1] - 1) << 7
+        position += size + 2
+    return position
+
+
+def _read_extremes(point: bytes, position: int) -> tuple[float, float]:
+    """Returns the minimum and maximum of a point from its last fields, +inf and -inf where they say nothing.
+
+    Raises:
+        IndexError: The point ends before that.
+        _OtherLayoutError: There are other fields.
+    """
+    minimum, maximum = math.inf, -math.inf
+    if point[position] == _MIN:
+        _, minimum, tag, maximum = _EXTREMES.unpack_from(point, position)
+        if tag != _MAX:
+            raise _OtherLayoutError
+        minimum, maximum = limit_extremes(minimum, maximum)
+        position += _EXTREMES.size
+    if position < len(point) and point[position] == _ZERO_THRESHOLD:
+        position += 9
+    if position != len(point):
+        raise _OtherLayoutError
+    return minimum, maximum
+
+
+def _list_runs(below: _Buckets | None, zero_count: int, above: _Buckets | None) -> tuple[_Run, ...]:
+    """Returns the buckets of a histogram from the lowest values to the highest; of none the empty one of zeros."""
+    if below is None and not zero_count and above is not None:
+        return (tuple.__new__(_Run, (above[1] + BIAS, False, above[2])),)
+    runs = [_Run._make((0, False, _encode_varint(zero_count)))]
+    if below is not None:
+        runs.insert(0, _Run._make((-below[1] - BIAS, True, below[2])))
+    if above is not None:
+        runs.append(_Run._make((above[1] + BIAS, False, above[2])))
+    return tuple(runs)
+
+
+def _read_buckets(point: bytes, position: int, scale: int) -> _Buckets:
+    """Reads the buckets of one range, from their size on.
+
+    Raises:
+        IndexError: The point ends before that.
+        _OtherLayoutError: They are too many, or beyond the range of floats, or a count takes more than 8 bytes.
+    """
+    size, position = _read_size(point, position)
+    end, code, shift = position + size, 0, 0
+    if point[position] == _OFFSET:
+        position += 1
+        while point[position] > 127:
+            code |= (point[position] & 127) << shift
+            position, shift = position + 1, shift + 7
+        code |= point[position] << shift
+        position += 1
+    if point[position] != _BUCKETS:
+        raise _OtherLayoutError
+    size, position = _read_size(point, position + 1)
+    offset, counts = code >> 1 ^ -(code & 1), point[position:end]
+    lowest, highest = find_index_range(scale)
+    if len(counts) != size or not 0 < size <= MAX_RANGE or offset < lowest or offset + size - 1 > highest:
+        raise _OtherLayoutError
+    if not counts.isascii() and (counts[-1] > 127 or _LONG_VARINT.search(counts)):
+        raise _OtherLayoutError
+    return end, offset, counts
+
+
+def _read_size(point: bytes, position: int) -> tuple[int, int]:
+    """Reads a size of one byte or two; returns it and the position after it.
+
+    Raises:
+        IndexError: The point ends before that.
+        _OtherLayoutError: It has more bytes.
+    """
+    size = point[position]
+    if size < 128:
+        return size, position + 1
+    if point[position + 1] > 127:
+        raise _OtherLayoutError
+    return size + ((point[position + 1] - 1) << 7), position + 2
+
+
+def _encode_varint(number: int) -> bytes:
+    digits = []
+    while number > 127:
+        digits.append(number & 127 | 128)
+        number >>= 7
+    return bytes((*digits, number))
+
+
+def _read_varints(packed: Sequence[bytes]) -> tuple[NDArray[np.uint64], Counts]:
+    """Reads numbers from their varints; returns all of them, and how many each of the parts has."""
+    joined = b"".join(packed)
+    data, lengths = np.frombuffer(joined, dtype=np.uint8), np.array(list(map(len, packed)), dtype=np.int64)
+    if joined.isascii():
+        return data.astype(np.uint64), lengths
+    is_last = data < 128
+    ends = np.flatnonzero(is_last) + 1
+    starts = np.concatenate((np.zeros(1, dtype=np.int64), ends[:-1]))
+    shifts = 7 * (np.arange(data.size) - np.repeat(starts, ends - starts))
+    numbers = np.add.reduceat((data & 127).astype(np.uint64) << shifts.astype(np.uint64), starts)
+    return numbers, np.diff(np.searchsorted(ends, np.cumsum(lengths), side="right"), prepend=0)
+
+
+def limit_extremes(minimum: float, maximum: float) -> tuple[float, float]:
+    """Returns a minimum and a maximum; +inf and -inf where they say nothing."""
+    if not minimum <= maximum:  # NaN, or in the wrong order
+        return math.inf, -math.inf
+    return (minimum if minimum != -math.inf else math.inf), (maximum if maximum != math.inf else -math.inf)
+
+
+def find_count_faults(numbers: Sequence[int], held: Sequence[int]) -> dict[int, str]:
+    """Returns the rows of a table whose buckets do not hold as many values as they say, each with a reason.
+
+    Args:
+        numbers: How many values each row says to have.
+        held: How many its buckets hold.
+    """
+    if held == numbers and max(numbers) <= MAX_COUNT:
+        return {}
+    faults = {row: find_count_fault(*counts) for row, counts in enumerate(zip(numbers, held, strict=True))}
+    return {row: reason for row, reason in faults.items() if reason}
+
+
+def find_count_fault(count: int, total: int) -> str:
+    """Returns why a histogram is rejected that says to have `count` values, and has `total`; empty if it is not."""
+    if count != total:
+        return "count_mismatch"
+    return "too_large" if count > MAX_COUNT else ""
