@@ -129,6 +129,13 @@ def test_a_drift_to_something_else_is_no_holiday(judgements: dict[str, Judgement
     assert drift[-1] == HOURS - 1
 
 
+def test_a_drift_in_the_direction_of_a_day_of_rest_and_beyond_it_is_told_on_the_same_day() -> None:
+    """Beyond a Sunday by .032: its hours alone would forgive .028, and the whole day does not."""
+    drift, _, _ = judge(draw(16, {15: REST - np.array([0.032, -0.032])}))
+    assert drift
+    assert HOURS < drift[0] < 2 * HOURS
+
+
 def build_model() -> WeekModel:
     counts = draw(DAYS, {})
     days = [CycleDay(day=MONDAY + day, counts=counts[day].astype(np.int32)) for day in range(DAYS)]
