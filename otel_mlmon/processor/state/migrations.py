@@ -19,6 +19,8 @@ from otel_mlmon.processor.state.repository import Repository, decode_record, enc
 Migration: TypeAlias = Callable[[Repository], None]
 """Rewrites the records of one format as those of the next; must not commit."""
 
+_SUMS_OF_VALUES: Final = 10
+"""The position of the sums in packed values."""
 _EPOCH_WEEKDAY, _SATURDAY, _WEEKDAYS = 3, 5, 7
 
 
@@ -50,5 +52,37 @@ def _date_days(days: list[dict[str, Any]], *, before: int) -> list[dict[str, Any
     return dated[::-1]
 
 
-MIGRATIONS: Final[Mapping[int, Migration]] = {7: add_dates_to_cycle_days}
+def pack_sums_of_panes_and_points(repository: Repository) -> None:
+    """Packs the exact sums of stored panes, points and series, and the layouts of panes.
+
+    Format 8 has a record of two for each sum, and a list for each part of a layout.
+    """
+    for kind in ("pane", "pane5m", "pane1h"):
+        panes = {key: decode_record(blob, list) for key, blob in repository.load(kind).items()}
+        for pane in panes.values():
+            streams, generations, number_counts, sums, sizes, counts = pane[5:]
+            layout = encode_record((streams, generations, sizes), is_compressed=True)
+            pane[5:] = [layout, _pack_numbers(number_counts), _pack_sums(sums), counts]
+        repository.put(kind, [(key, encode_record(pane)) for key, pane in panes.items()])
+    for kind in ("point", "series"):
+        records = {key: decode_record(blob, list) for key, blob in repository.load(kind).items()}
+        for record in records.values():
+            record[-1][_SUMS_OF_VALUES] = _pack_sums(record[-1][_SUMS_OF_VALUES])
+        repository.put(kind, [(key, encode_record(record)) for key, record in records.items()])
+
+
+def _pack_numbers(numbers: list[int]) -> tuple[str, bytes]:
+    return "<i8", struct.pack(f"<{len(numbers)}q", *numbers)
+
+
+def _pack_sums(sums: list[tuple[int, bytes]]) -> tuple[list[int], int, bytes]:
+    """Packs exact sums, each an exponent and the bytes of a number, as exponents and numbers of equal width."""
+    width = max((len(number) for _, number in sums), default=8)
+    numbers = [
+        int.from_bytes(number, "little", signed=True).to_bytes(width, "little", signed=True) for _, number in sums
+    ]
+    return [shift for shift, _ in sums] or [0], width, b"".join(numbers)
+
+
+MIGRATIONS: Final[Mapping[int, Migration]] = {7: add_dates_to_cycle_days, 8: pack_sums_of_panes_and_points}
 """By the format that is migrated from."""

@@ -7,6 +7,8 @@ few lists and no record of its own. Unpacked, each is bit for bit what it was.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import or_
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -20,17 +22,29 @@ from otel_mlmon.processor.window.series import (
     SeriesKey,
     SeriesState,
 )
-from otel_mlmon.sketch.moments import ExactSum
 from otel_mlmon.sketch.table import Bounds, PointValue, SketchTable
 from otel_mlmon.types import Counts, ModelKey
 
 PackedInts = tuple[str, bytes]
 """The narrowest type that holds all of some numbers of 0 and above, and their bytes."""
 
+MAX_SUM_BYTES: Final = 16
+"""Sums that differ so much that each would take more bytes have an exponent each."""
+
 _WIDTHS: Final = ((1 << 8, "|u1"), (1 << 16, "<u2"), (1 << 32, "<u4"))
 _COUNTER, _EXPLICIT, _EXPONENTIAL = 0, 1, 2
 
 T = TypeVar("T")
+
+
+class PackedSums(NamedTuple):
+    """Exact sums, packed for storage: whole numbers side by side, each times a power of two of 2^-1074."""
+
+    shifts: tuple[int, ...]
+    """The exponents of the powers: one for all sums, or one for each."""
+    width: int
+    """The bytes of each number, little-endian and signed."""
+    numbers: bytes
 
 
 class PackedValues(NamedTuple):
@@ -54,7 +68,7 @@ class PackedValues(NamedTuple):
     """Those of all histograms, one after the other."""
     numbers: list[int]
     """A part of the moments of each histogram, like the following."""
-    sums: list[ExactSum]
+    sums: PackedSums
     minima: list[float]
     maxima: list[float]
 
@@ -230,7 +244,7 @@ def pack_values(values: Sequence[PointValue]) -> PackedValues:
         steps=pack_ints(steps),
         counts=pack_ints(table.counts),
         numbers=table.numbers,
-        sums=list(map(ExactSum, table.sums)),
+        sums=pack_sums(table.sums),
         minima=table.minima,
         maxima=table.maxima,
     )
@@ -260,7 +274,8 @@ def _unpack_table(packed: PackedValues) -> SketchTable:
     kinds = packed.kinds.replace(bytes([_COUNTER]), b"")
     is_exponential = np.array([kind == _EXPONENTIAL for kind in kinds], dtype=np.bool_)
     numbers, scales = iter(packed.bounds_numbers), iter(packed.scales)
-    columns = (kinds, packed.numbers, packed.sums, packed.minima, packed.maxima)
+    sums = unpack_sums(packed.sums, sizes.size)
+    columns = (kinds, packed.numbers, packed.minima, packed.maxima)
     if any(len(column) != sizes.size for column in columns):
         raise ValueError("there are not as many moments as sketches")
     starts = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes)))
@@ -273,7 +288,7 @@ def _unpack_table(packed: PackedValues) -> SketchTable:
         ordinals=ordinals,
         counts=counts,
         numbers=packed.numbers,
-        sums=list(map(int, packed.sums)),
+        sums=sums,
         minima=packed.minima,
         maxima=packed.maxima,
     )
@@ -311,6 +326,49 @@ def pack_ints(values: Counts) -> PackedInts:
     largest = int(values.max()) if values.size else 0
     width = next((width for limit, width in _WIDTHS if largest < limit), "<i8")
     return width, values.astype(width).tobytes()
+
+
+def pack_sums(sums: Sequence[int]) -> PackedSums:
+    """Packs exact sums, in units of 2^-1074."""
+    bits = reduce(or_, sums, 0)
+    shifts: tuple[int, ...] = (max((bits & -bits).bit_length() - 1, 0),)
+    numbers = [units >> shifts[0] for units in sums]
+    width = _find_width(numbers)
+    if width > MAX_SUM_BYTES:
+        shifts = tuple(max((units & -units).bit_length() - 1, 0) for units in sums)
+        numbers = [units >> shift for units, shift in zip(sums, shifts, strict=True)]
+        width = _find_width(numbers)
+    if width <= 8:
+        return PackedSums(shifts, 8, np.array(numbers, dtype="<i8").tobytes())
+    return PackedSums(shifts, width, b"".join([number.to_bytes(width, "little", signed=True) for number in numbers]))
+
+
+def unpack_sums(packed: PackedSums, count: int) -> list[int]:
+    """Unpacks exact sums, in units of 2^-1074.
+
+    Raises:
+        ValueError: They are not `count`, or beyond the range of sums.
+    """
+    shifts, width, blob = packed
+    if width < 1 or len(blob) != count * width or len(shifts) not in (1, count):
+        raise ValueError(f"{len(blob)} bytes for {count} sums of {width}")
+    # The range of a float is 2^2098 units; a sum of 2^64 of them stays far below 2^4096.
+    if not all(0 <= shift <= 4096 for shift in shifts):
+        raise ValueError("a sum is beyond the range of floats")
+    if width == 8:
+        numbers: list[int] = np.frombuffer(blob, dtype="<i8").tolist()
+    else:
+        ends = range(width, len(blob) + 1, width)
+        numbers = [int.from_bytes(blob[end - width : end], "little", signed=True) for end in ends]
+    if len(shifts) == 1:
+        (shift,) = shifts
+        return [number << shift for number in numbers]
+    return [number << shift for number, shift in zip(numbers, shifts, strict=True)]
+
+
+def _find_width(numbers: Sequence[int]) -> int:
+    """Returns how many bytes the largest of some numbers takes with its sign."""
+    return max(max(numbers, default=0), -min(numbers, default=0)).bit_length() // 8 + 1
 
 
 def unpack_ints(packed: PackedInts) -> Counts:

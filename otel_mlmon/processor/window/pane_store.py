@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+import numpy as np
+
+from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.state.repository import (
     RecordKind,
     Repository,
+    decode_record,
     encode_record,
     load_records,
     put_records,
     quarantine_record,
 )
-from otel_mlmon.processor.window.packing import PackedInts, pack_ints, unpack_ints
+from otel_mlmon.processor.window.packing import PackedInts, PackedSums, pack_ints, pack_sums, unpack_ints, unpack_sums
 from otel_mlmon.processor.window.window import ModelPane, PaneLayout, PaneTable, WindowSettings
-from otel_mlmon.sketch.moments import ExactSum
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
 
 COMPACTION_INTERVAL_NS: Final = 300_000_000_000
 """How often panes are merged to longer ones, at most."""
+
+_CACHED_LAYOUTS: Final = 1024
 
 _MINUTE_NS: Final = 60_000_000_000
 _DAY_NS: Final = 1440 * _MINUTE_NS
@@ -50,19 +56,17 @@ class PaneRecord(NamedTuple):
     end_ns: int
     duration: StreamSketch
     failed: int
-    streams: list[str]
-    generations: list[int]
-    number_counts: list[int]
-    sums: list[ExactSum]
-    sizes: list[int]
-    """The number of bins of each stream."""
+    layout: bytes
+    """Of the counts, a record of its own: it is mostly that of the pane before, and is read once."""
+    number_counts: PackedInts
+    sums: PackedSums
     counts: PackedInts
     """All counts, one stream after the other."""
 
 
-PANE: Final = RecordKind("pane", PaneRecord, is_compressed=True)
-PANE_MINUTES: Final = RecordKind("pane5m", PaneRecord, is_compressed=True)
-PANE_HOURS: Final = RecordKind("pane1h", PaneRecord, is_compressed=True)
+PANE: Final = RecordKind("pane", PaneRecord)
+PANE_MINUTES: Final = RecordKind("pane5m", PaneRecord)
+PANE_HOURS: Final = RecordKind("pane1h", PaneRecord)
 
 
 def put_panes(repository: Repository, panes: Iterable[ModelPane]) -> None:
@@ -155,9 +159,7 @@ def _load(
         try:
             panes[key] = _unpack(record)
         except ValueError as error:  # noqa: PERF203 - one by one is the point
-            quarantine_record(
-                repository, kind.name, key, encode_record(record, is_compressed=True), f"ValueError: {error}"
-            )
+            quarantine_record(repository, kind.name, key, encode_record(record), f"ValueError: {error}")
     return panes
 
 
@@ -169,11 +171,9 @@ def _pack(pane: ModelPane) -> PaneRecord:
         end_ns=pane.end_ns,
         duration=pane.duration,
         failed=pane.failed,
-        streams=list(table.layout.names),
-        generations=list(table.layout.generations),
-        number_counts=list(table.number_counts),
-        sums=list(map(ExactSum, table.sums)),
-        sizes=list(table.layout.sizes),
+        layout=_encode_layout(table.layout),
+        number_counts=pack_ints(np.array(table.number_counts, dtype=np.int64)),
+        sums=pack_sums(table.sums),
         counts=pack_ints(table.counts),
     )
 
@@ -184,21 +184,40 @@ def _unpack(record: PaneRecord) -> ModelPane:
     Raises:
         ValueError: The record contradicts itself.
     """
-    counts = unpack_ints(record.counts)
-    if sum(record.sizes) != counts.size or min(record.sizes, default=0) < 0:
-        raise ValueError(f"{counts.size} counts for streams of {sum(record.sizes)}")
-    layout = PaneLayout(tuple(record.streams), tuple(record.generations), tuple(record.sizes))
-    columns = (*layout, record.number_counts, record.sums)
-    if len({*map(len, columns), len(set(layout.names))}) > 1:
+    layout = _decode_layout(record.layout)
+    names, _, sizes = layout
+    counts, number_counts = unpack_ints(record.counts), unpack_ints(record.number_counts)
+    if sum(sizes) != counts.size or min(sizes, default=0) < 0:
+        raise ValueError(f"{counts.size} counts for streams of {sum(sizes)}")
+    if len({*map(len, layout), number_counts.size, len(set(names))}) > 1:
         raise ValueError("there are not as many counts as streams")
+    sums = unpack_sums(record.sums, len(names))
     return ModelPane(
         model=record.model,
         start_ns=record.start_ns,
         end_ns=record.end_ns,
         duration=record.duration,
         failed=record.failed,
-        streams=PaneTable(layout=layout, counts=counts, number_counts=record.number_counts, sums=record.sums),
+        streams=PaneTable(layout=layout, counts=counts, number_counts=number_counts.tolist(), sums=sums),
     )
+
+
+@lru_cache(maxsize=_CACHED_LAYOUTS)
+def _encode_layout(layout: PaneLayout) -> bytes:
+    return encode_record(layout, is_compressed=True)
+
+
+@lru_cache(maxsize=_CACHED_LAYOUTS)
+def _decode_layout(blob: bytes) -> PaneLayout:
+    """Returns a stored layout, one object for all panes that have it.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    try:
+        return decode_record(blob, PaneLayout)
+    except StoreError as error:
+        raise ValueError(str(error)) from None
 
 
 def _key(pane: ModelPane) -> str:

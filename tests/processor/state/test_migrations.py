@@ -17,6 +17,7 @@ from otel_mlmon.processor.state.migrations import MIGRATIONS
 from otel_mlmon.processor.state.repository import FORMAT_VERSION, Repository, decode_record, encode_record
 from otel_mlmon.processor.state.sqlite import FILE_NAME, SqliteRepository
 from otel_mlmon.processor.window.aggregator import WindowAggregator
+from otel_mlmon.processor.window.pane_store import load_panes
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.types import ModelKey
 from tests.tools.freeze_state import FIXTURES, PANES, freeze
@@ -73,6 +74,21 @@ def test_days_of_format_7_get_dates_of_their_kind(tmp_path: Path) -> None:
     assert [day.day for day in record.state.inherited] == [20_002]
     assert all(np.array_equal(day.counts, counts) and day.counts.dtype == np.int32 for day in record.state.days)
     assert (record.state.day, record.state.effect, record.state.time_zone) == (20_003, 2.0, "")
+
+
+def test_panes_of_format_8_are_those_that_the_present_one_stores(tmp_path: Path) -> None:
+    panes = {}
+    for version in (8, FORMAT_VERSION):
+        (tmp_path / str(version)).mkdir()
+        shutil.copy(FIXTURES / f"format-{version}.sqlite3", tmp_path / str(version) / FILE_NAME)
+        repository = SqliteRepository(tmp_path / str(version))
+        panes[version] = [
+            (pane.model, pane.end_ns, pane.duration, pane.streams.split(pane.start_ns, pane.end_ns))
+            for pane in load_panes(repository, 0)
+        ]
+        repository.close()
+    assert repr(panes[8]) == repr(panes[FORMAT_VERSION])
+    assert len(panes[8]) > PANES
 
 
 def rename(repository: Repository) -> None:

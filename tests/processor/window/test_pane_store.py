@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
-from otel_mlmon.processor.state.repository import load_records
+from otel_mlmon.processor.state.repository import DAMAGED, encode_record, load_records, put_records
 from otel_mlmon.processor.state.sqlite import SqliteRepository
-from otel_mlmon.processor.window.packing import unpack_ints
+from otel_mlmon.processor.window.packing import PackedSums, pack_ints, unpack_ints
 from otel_mlmon.processor.window.pane_store import (
     PANE,
     PANE_HOURS,
@@ -18,7 +20,7 @@ from otel_mlmon.processor.window.pane_store import (
     merge_panes,
     put_panes,
 )
-from otel_mlmon.processor.window.window import ModelPane, PaneCounts, PaneTable, WindowSettings
+from otel_mlmon.processor.window.window import ModelPane, PaneCounts, PaneLayout, PaneTable, WindowSettings
 from otel_mlmon.sketch.moments import ExactSum
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from tests.support.observations import MODEL, SECOND
@@ -98,3 +100,25 @@ def test_of_counts_over_other_bins_the_later_stay() -> None:
     merged = pane(10, 3).merge(pane(10, 4, generation=1))
     assert (merged.failed, merged.streams.counts.tolist()) == (7, [4, 0])
     assert pane(10, 4, generation=1).merge(pane(10, 3)).streams.counts.tolist() == [4, 0]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"layout": b"no layout"},
+        {"layout": encode_record(PaneLayout(("s",), (0,), (3,)))},
+        {"layout": encode_record(PaneLayout(("s", "s"), (0, 0), (1, 1)))},
+        {"layout": encode_record(PaneLayout(("s",), (), (2,)))},
+        {"number_counts": pack_ints(np.array([1, 2]))},
+        {"sums": PackedSums((0,), 8, b"")},
+        {"counts": ("<f8", b"")},
+    ],
+)
+def test_a_pane_that_contradicts_itself_is_set_aside(fields: dict[str, Any], tmp_path: Path) -> None:
+    store = SqliteRepository(tmp_path, synchronous="OFF")
+    put_panes(store, [pane(10), pane(20)])
+    first, _ = load_records(store, PANE).items()
+    put_records(store, PANE, [(first[0], first[1]._replace(**fields))])
+    assert [record.end_ns for record in load_panes(store, 0)] == [T0 + 20 * SECOND]
+    assert [*store.load(DAMAGED)] == [f"pane {first[0]}"]
+    store.close()
