@@ -66,7 +66,7 @@ def test_no_secret_is_in_the_log_an_answer_or_the_state(
     try:
         texts = [repr(service)]
         body, headers = predictions().SerializeToString(), {"content-type": PROTOBUF}
-        for token in ("", SECRETS["READ"], SECRETS["INGEST"]):
+        for token in ("wrong", SECRETS["READ"], SECRETS["INGEST"]):
             answer = httpx.post(
                 f"http://{addresses.http}/v1/metrics",
                 content=body,
