@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.drift.peers import CACHE, peers
@@ -37,26 +38,35 @@ def main() -> int:
     if arguments.fresh:
         forget()
     start_s = time.monotonic()
-    parts = ["# Drift rules, measured", "", *__doc__.partition("\n\n")[2].strip().splitlines(), ""]
+    lines: list[str] = []
+    for line in build_lines(arguments, scale):
+        lines.append(line)
+        print(line, flush=True)
+    lines.append(
+        f"Made by `python -m benchmarks.drift{' --peers' * arguments.peers}{f' --scale {scale:g}' * (scale < 1.0)}`, "
+        f"seed {arguments.seed}, in {time.monotonic() - start_s:.0f} s; Python {platform.python_version()}, "
+        f"{os.cpu_count()} cores shared with others."
+    )
+    print(lines[-1])
+    if scale >= 1.0 and not arguments.only:
+        README.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    return 0
+
+
+def build_lines(arguments: argparse.Namespace, scale: float) -> Iterator[str]:
+    """Yields the lines of all tables that are asked for, each as soon as it is known."""
+    yield from ("# Drift rules, measured", "", *__doc__.partition("\n\n")[2].strip().splitlines(), "")
     for title, table in TABLES.items():
         if arguments.only.lower() not in title.lower():
             continue
         print(f"{title} …", file=sys.stderr)
-        parts += [f"## {title}", "", *table(arguments.seed, scale), ""]
+        yield from (f"## {title}", "")
+        yield from table(arguments.seed, scale)
+        yield ""
     if arguments.peers:
-        parts += ["## The libraries themselves", "", *peers(arguments.cache, arguments.seed, scale), ""]
-    took_s = time.monotonic() - start_s
-    parts += [
-        f"Made by `python -m benchmarks.drift{' --peers' * arguments.peers}{f' --scale {scale:g}' * (scale < 1.0)}`, "
-        f"seed {arguments.seed}, in {took_s:.0f} s; Python {platform.python_version()}, {os.cpu_count()} cores shared "
-        "with others.",
-        "",
-    ]
-    text = "\n".join(parts)
-    print(text)
-    if scale >= 1.0 and not arguments.only:
-        README.write_text(text, encoding="utf-8")
-    return 0
+        yield from ("## The libraries themselves", "")
+        yield from peers(arguments.cache, arguments.seed, scale)
+        yield ""
 
 
 if __name__ == "__main__":

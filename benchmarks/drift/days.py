@@ -35,10 +35,12 @@ BURST_SHARE: Final = 0.005
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shift:
-    """Moves a share of the traffic from the most frequent class to the least frequent one, from some day on."""
+    """Moves a share of the traffic from the most frequent class to the least frequent one, from some time on."""
 
-    total_variation: float
-    from_day: int
+    total_variation: Floats | float
+    """Of all streams, or of each, shape (S, 1)."""
+    from_day: Floats | float
+    """The time in days; of all streams, or of each, shape (S, 1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +96,8 @@ class Traffic:
         weekend: Bools = (self.weekdays + day) % 7 >= 5
         return weekend
 
-    def draw(self, day: int, moved: Floats | float = 0.0, load: Floats | None = None) -> Counts:
-        """Draws independent items, with `moved` of the traffic gone from the first class to the second."""
+    def shares_at(self, day: int, moved: Floats | float = 0.0) -> Floats:
+        """Returns the shares of each pane with `moved` of the traffic gone from the first class to the second."""
         size = (self.plan.streams, self.plan.panes)
         amount = np.broadcast_to(np.asarray(moved, dtype=np.float64), size)
         amount = np.clip(amount, 0.005 - self.shares[:, 1:2], self.shares[:, :1] - 0.005)
@@ -103,11 +105,17 @@ class Traffic:
         shares[..., 0] -= amount
         shares[..., 1] += amount
         shift = self.plan.shift
-        if shift is not None and day >= shift.from_day:
+        if shift is not None:
             streams, sources, targets = np.arange(size[0]), self.shares.argmax(-1), self.shares.argmin(-1)
-            gone = np.minimum(shift.total_variation, shares[streams, :, sources] - 0.005)
+            has_shifted = (day + self.times())[None] >= shift.from_day
+            gone = np.where(has_shifted, np.minimum(shift.total_variation, shares[streams, :, sources] - 0.005), 0.0)
             shares[streams, :, sources] -= gone
             shares[streams, :, targets] += gone
+        return shares
+
+    def draw(self, day: int, moved: Floats | float = 0.0, load: Floats | None = None) -> Counts:
+        """Draws independent items."""
+        shares = self.shares_at(day, moved)
         items = self.rng.poisson(self.load() if load is None else load)
         return np.asarray(self.rng.multinomial(items, shares), dtype=np.int64)
 
@@ -288,16 +296,20 @@ def batch(*, least: float, most: float, jitter_minutes: float) -> DrawDay:
 def sticky(mean_run: int) -> DrawDay:
     """Items in runs of one class, of geometric length."""
 
-    def draw(traffic: Traffic, _day: int) -> Counts:
+    def draw(traffic: Traffic, day: int) -> Counts:
         plan, rng = traffic.plan, traffic.rng
         items = rng.poisson(traffic.load())
-        result = np.empty((plan.streams, plan.panes, traffic.shares.shape[1]), dtype=np.int64)
-        for stream, (sizes, shares) in enumerate(zip(items, traffic.shares, strict=True)):
+        classes = traffic.shares.shape[1]
+        result = np.empty((plan.streams, plan.panes, classes), dtype=np.int64)
+        for stream, (sizes, shares) in enumerate(zip(items, traffic.shares_at(day), strict=True)):
             total = int(sizes.sum())
             runs = int(total / mean_run + 8.0 * math.sqrt(total / mean_run)) + 50
-            labels = rng.choice(shares.size, runs, p=shares).repeat(rng.geometric(1.0 / mean_run, runs))[:total]
-            place = np.arange(plan.panes).repeat(sizes)[: labels.size] * shares.size + labels
-            result[stream] = np.bincount(place, minlength=plan.panes * shares.size).reshape(plan.panes, -1)
+            chance, lengths = rng.random(runs), rng.geometric(1.0 / mean_run, runs)
+            panes = np.arange(plan.panes).repeat(sizes)
+            begins = panes[np.minimum(np.cumsum(lengths) - lengths, total - 1)]
+            classes_below = (chance[:, None] >= np.cumsum(shares, -1)[begins, :-1]).sum(-1)
+            place = panes * classes + classes_below.repeat(lengths)[:total]
+            result[stream] = np.bincount(place, minlength=plan.panes * classes).reshape(plan.panes, -1)
         return result
 
     return draw

@@ -145,7 +145,7 @@ def hidden_values(seed: int, scale: float) -> Iterator[str]:
 
 def measure(scenario: Scenario, seed: int, runs: int) -> Delays:
     """Runs one scenario in both forms."""
-    rng = np.random.default_rng([seed, SCENARIOS.index(scenario)])
+    rng = np.random.default_rng([seed, sum(scenario.name.encode())])
     exporter = _Exporter()
     forms = [_FORMS[scenario.is_text](scenario, rng, exporter, run) for run in range(runs)]
     policy = DetectionPolicy(tolerance=0.02, direction="both")

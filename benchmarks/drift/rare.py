@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from benchmarks.drift import hidden_values
 from benchmarks.drift.intervals import share
 from benchmarks.drift.replay import LOG10_LINE, TOLERANCE
 from benchmarks.drift.results import recall
@@ -83,19 +84,38 @@ def measure(move: Move, seed: int, runs: int) -> dict[str, Any]:
     return {"items": [delays[run] if delays.get(run, 0) > 0 else None for run in range(runs)], "early": early}
 
 
+OUTLIERS: Final = hidden_values.Scenario(
+    name="1 % of values × 1e5",
+    draw=lambda rng, items, drift: rng.lognormal(size=items) * np.where(rng.random(items) < 0.01 * drift, 1e5, 1.0),
+    is_text=False,
+)
+
+
+def measure_outliers(seed: int, runs: int) -> dict[str, Any]:
+    """Returns the same for log-normal values of which some are far too large, counted as they leave the process."""
+    items = hidden_values.measure(OUTLIERS, seed, runs).hidden
+    return {
+        "items": [float(item) if 0.0 < item <= HORIZON_ITEMS else None for item in items],
+        "early": int((items == 0.0).sum()),
+    }
+
+
 def rare_moves(seed: int, scale: float) -> Iterator[str]:
     """Small moves of one bin: items until they are found."""
     runs = max(20, round(RUNS * scale))
     yield f"{runs} runs, a reference of {REFERENCE:,}, panes of {PANE}, the default alarm line of 20 streams. Items"
     yield f"until the alarm; share found within {HORIZON_ITEMS:,}; alarms in {QUIET_PANES * PANE:,} items before."
+    yield f"Outliers as they leave the process, in panes of {hidden_values.PANE}, alarm line 6.7e6."
     yield ""
     yield "| move | median | 90 % | found | before |"
     yield "|---|--:|--:|--:|--:|"
-    for move in MOVES:
-        row = recall(("rare", move.name, seed, runs), partial(measure, move, seed, runs))
+    rows: dict[str, Callable[[], dict[str, Any]]] = {move.name: partial(measure, move, seed, runs) for move in MOVES}
+    rows[OUTLIERS.name] = partial(measure_outliers, seed, runs)
+    for name, compute in rows.items():
+        row = recall(("rare", name, seed, runs), compute)
         items = np.array([np.inf if item is None else item for item in row["items"]])
         points = [
             f"{point:,.0f}" if np.isfinite(point) else "–" for point in np.quantile(items, [0.5, 0.9], method="higher")
         ]
         found = share(int(np.isfinite(items).sum()), runs)
-        yield f"| {move.name} | {points[0]} | {points[1]} | {found} | {row['early']} |"
+        yield f"| {name} | {points[0]} | {points[1]} | {found} | {row['early']} |"

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon import semconv
+from otel_mlmon.processor.detect.detectable import DetectableShift
 from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import compute_log10_alarm_line
@@ -21,7 +22,7 @@ from otel_mlmon.processor.detect.state import DAY_NS
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
 from otel_mlmon.processor.window.window import StreamKey, StreamWindow
 from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
-from otel_mlmon.types import Counts, Indices, ModelKey
+from otel_mlmon.types import Bools, Counts, Indices, ModelKey
 
 BUDGET_STREAMS: Final = 20
 LOG10_LINE: Final = compute_log10_alarm_line(false_alarms=1.0, per_s=30 * 86_400.0, pane_s=10.0, streams=BUDGET_STREAMS)
@@ -99,7 +100,7 @@ class Replay:
             stream.bin_counts(counts[row]) if stream.places is not None else None
             for row, stream in enumerate(self.streams)
         ]
-        keys = [StreamKey(ModelKey(f"m{row}", ""), semconv.STREAM_LABEL) for row in range(len(self.streams))]
+        keys = self._list_keys()
         pane_ns = DAY_NS // self.panes
         for pane in range(self.panes):
             windows, rows = [], []
@@ -129,6 +130,20 @@ class Replay:
                 self.design_effects[row] = score.design_effect
         self.day += 1
         return states
+
+    def measure_detectable(self) -> list[DetectableShift | None]:
+        """Measures how small a drift of each stream would be found within a day now; None of one that learns."""
+        keys = self._list_keys()
+        references = {key: stream.learned.reference for key, stream in zip(keys, self.streams, strict=True)}
+        detectable = self.evaluator.measure_detectable(references)
+        return [detectable.get(key) for key in keys]
+
+    def find_weak(self) -> Bools:
+        """Finds which streams are weak now, or learn; shape (S,)."""
+        return np.array([shift is None or shift.weakness is not None for shift in self.measure_detectable()])
+
+    def _list_keys(self) -> list[StreamKey]:
+        return [StreamKey(ModelKey(f"m{row}", ""), semconv.STREAM_LABEL) for row in range(len(self.streams))]
 
 
 def judge_days(replay: Replay, days: Iterable[Counts]) -> NDArray[np.int8]:

@@ -16,9 +16,11 @@ from benchmarks.drift.accuracy import estimated_accuracy
 from benchmarks.drift.detectable import detectable_ratios, detectable_shifts
 from benchmarks.drift.faults import injected_faults
 from benchmarks.drift.hidden_values import hidden_values
+from benchmarks.drift.holidays import drift_as_holidays
 from benchmarks.drift.intervals import share
 from benchmarks.drift.rare import rare_moves
 from benchmarks.drift.rules import ARL_LINE, FLEET_LINE, PEER_RULES, DriftRule, Named, Tolerant, tolerant
+from benchmarks.drift.states import silent_streams
 from benchmarks.drift.streams import SHARES, Autoregressive, Sticky, Traffic
 from otel_mlmon.processor.detect.alternatives import Direction, compute_two_sided_ratios
 from otel_mlmon.processor.detect.counts import build_samples
@@ -342,6 +344,8 @@ TABLES = {
     "Quiet days": quiet_days,
     "Quiet days, rules of others": quiet_peers,
     "Drift on cycles": drift_on_cycles,
+    "Drift that looks like a holiday": drift_as_holidays,
+    "States": silent_streams,
     "Rare classes, holes, new categories": rare_moves,
     "Injected faults": injected_faults,
     "Estimated accuracy": estimated_accuracy,

@@ -12,7 +12,9 @@ import pytest
 from benchmarks.drift import accuracy, faults, rare, results
 from benchmarks.drift.acceptance import find_kind, run_quiet, run_shift
 from benchmarks.drift.accuracy_chunks import draw_chunks
-from benchmarks.drift.days import KINDS, MONDAY, Plan, Shift, draw_days
+from benchmarks.drift.days import KINDS, MONDAY, Plan, Shift, draw_days, start_traffic
+from benchmarks.drift.holidays import CHANGES, run_holiday_drift
+from benchmarks.drift.states import run_states
 from otel_mlmon.processor.detect.accuracy import estimate_accuracy
 
 
@@ -26,6 +28,35 @@ def test_every_kind_of_traffic_has_the_items_that_it_says(kind: Any) -> None:
     days = list(draw_days(kind, plan))
     assert [day.shape[:2] for day in days] == [(3, 24)] * 2
     assert all(20_000 < count < 30_000 for day in days for count in day.sum((1, 2)).tolist())
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
+def test_every_kind_of_traffic_shifts_from_the_time_that_is_said(kind: Any) -> None:
+    """A shift that a kind leaves out would read as one that the engine does not see."""
+    shift = Shift(total_variation=np.array([[0.1], [0.05], [0.0]]), from_day=np.array([[1.5], [1.0], [0.0]]))
+    plans = [
+        Plan(streams=3, days=2, pane_s=3_600.0, items_a_day=240_000.0, seed=1, shift=part) for part in (None, shift)
+    ]
+    source = start_traffic(kind, plans[0]).shares.argmax(-1)
+    usual, shifted = (np.concatenate(list(draw_days(kind, plan)), axis=1) for plan in plans)
+    shares = [counts[np.arange(3), :, source] / counts.sum(-1) for counts in (usual, shifted)]
+    gone = (shares[0] - shares[1]).reshape(3, 4, 12).mean(-1)
+    assert gone == pytest.approx(np.array([[0, 0, 0, 0.1], [0, 0, 0.05, 0.05], [0, 0, 0, 0]]), abs=0.04)
+
+
+@pytest.mark.simulation
+def test_twice_what_a_stream_states_does_not_go_unseen_while_it_is_ok() -> None:
+    plan = Plan(streams=4, days=17, pane_s=3_600.0, items_a_day=86_400.0, seed=4)
+    result = run_states(find_kind("daily ±.05"), plan)
+    assert (result["ok"], result["found"], result["unseen"]) == (4, 4, 0)
+
+
+@pytest.mark.simulation
+def test_a_drift_away_from_days_of_rest_is_no_holiday() -> None:
+    plan = Plan(streams=2, days=18, pane_s=3_600.0, items_a_day=86_400.0, seed=4)
+    result = run_holiday_drift(CHANGES["the other way, .10"], 16.5, plan)
+    assert result["before"] == 0
+    assert all(hours is not None and hours <= 6.0 for hours in result["hours"])
 
 
 @pytest.mark.simulation
@@ -45,6 +76,9 @@ def test_a_new_category_is_found_and_nearly_nothing_is_not() -> None:
     assert found["early"] == 0
     assert max(found["items"]) <= 1_000
     assert rare.measure(moves["rare class .5 → .7 %, not to be found"], 5, 10)["items"] == [None] * 10
+    outliers = rare.measure_outliers(5, 4)
+    assert outliers["early"] == 0
+    assert max(outliers["items"]) <= 6_000
 
 
 @pytest.mark.simulation

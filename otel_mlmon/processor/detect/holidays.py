@@ -5,9 +5,10 @@ is known, hour by hour:
 
     ln LR_w = Σ c ln(r_w/r_today)/φ
 
-A weekday that is likelier by e⁵, and no farther than .02 beyond noise, is no drift either for the rest of the day. A
-drift that begins at noon is not taken for a holiday, since the hours before speak against it; one that begins at
-midnight, and looks as another weekday does, is taken for one for two days at most, and is told then.
+A weekday that is likelier by e⁵, and no farther than .02 beyond noise, is no drift either for the rest of the day, as
+long as that stays so: it is asked again every quarter of an hour. A drift that begins at noon is not taken for a
+holiday, since the hours before speak against it; one that begins at midnight, and looks as another weekday does, is
+taken for one for two days at most, and is told then; one that goes the same way and further is told within hours.
 
 The two days are counted until a usual day of that weekday's kind has come and gone, so that no weekend between lets it
 begin again. Such a day teaches nothing.
@@ -62,7 +63,9 @@ def find_holiday(state: CycleState, model: WeekModel, start_ns: int, pane: Ints,
     if len(model.shares) == 1 or state.evidence >= 1.0:
         return False
     if state.other_weekday >= 0:
-        return state.evidence >= MIN_EVIDENCE and _refute_holiday(state, model, start_ns)
+        # A new quarter of an hour: evidence alone would not tell a drift of which most is forgiven on a holiday.
+        is_due = state.evidence >= MIN_EVIDENCE or not state.today[start_ns % DAY_NS * QUARTERS // DAY_NS].any()
+        return is_due and _refute_holiday(state, model, start_ns)
     if state.other_since_ns and start_ns - state.other_since_ns >= MAX_HOURS * _HOUR_NS:
         return False
     slot = start_ns % DAY_NS * state.slots // DAY_NS
