@@ -54,6 +54,7 @@ WEEKS: dict[str, NDArray[np.int64]] = {
     "rest from Thursday on": draw(24, dict.fromkeys(range(17, 24), REST)),
     "work on weekends": draw(28, dict.fromkeys((19, 20, 26, 27), WORK)),
     "rest from noon on": draw(17, {15: REST, 16: REST}, begin=12),
+    "beyond a day of rest": draw(16, {15: REST - np.array([0.032, -0.032])}),
     "another": draw(15, {14: np.array([0.75, 0.25])}),
 }
 """Counts of streams that are judged together, each as if alone."""
@@ -129,9 +130,11 @@ def test_a_drift_to_something_else_is_no_holiday(judgements: dict[str, Judgement
     assert drift[-1] == HOURS - 1
 
 
-def test_a_drift_in_the_direction_of_a_day_of_rest_and_beyond_it_is_told_on_the_same_day() -> None:
+def test_a_drift_in_the_direction_of_a_day_of_rest_and_beyond_it_is_told_on_the_same_day(
+    judgements: dict[str, Judgement],
+) -> None:
     """Beyond a Sunday by .032: its hours alone would forgive .028, and the whole day does not."""
-    drift, _, _ = judge(draw(16, {15: REST - np.array([0.032, -0.032])}))
+    drift = judgements["beyond a day of rest"].drift
     assert drift
     assert HOURS < drift[0] < 2 * HOURS
 

@@ -229,6 +229,20 @@ def test_commits_come_in_between_where_more_waits_than_is_applied_in_time(overhe
     assert measured_s == pytest.approx(now_s)
 
 
+def test_what_the_handler_has_no_room_for_is_refused_and_the_others_of_its_batch_are_stored() -> None:
+    def refuse(item: int) -> None:
+        if item == 1:
+            raise OverloadedError("full", retry_after_s=3.0)
+
+    work = Ledger(before_apply=refuse)
+    with running(work) as owner:
+        pending = [owner.submit(item) for item in range(3)]
+        assert [pending[0].result(DEADLINE_S), pending[2].result(DEADLINE_S)] == [0, -2]
+        error = pending[1].exception(DEADLINE_S)
+    assert isinstance(error, OverloadedError)
+    assert (error.retry_after_s, work.durable_items) == (3.0, [0, 2])
+
+
 def test_what_waited_for_longer_than_its_sender_is_refused_and_what_has_no_limit_is_not() -> None:
     now_s = 0.0
 
