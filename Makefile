@@ -7,7 +7,7 @@ MODELS := $(VENV)/.models
 # Sentry's SDK is one client a process: its tests have processes of their own.
 SENTRY := tests/instrumentation/sentry
 
-.PHONY: setup models models-table format lint types docs test e2e sdks collector backends prometheus3 sentry-peers cases mutants paths bench compare soak audit demo pictures check clean
+.PHONY: setup models models-table format lint types docs test simulations e2e sdks collector backends prometheus3 sentry-peers cases mutants paths bench compare soak audit demo pictures check clean
 
 setup: $(STAMP)
 
@@ -21,9 +21,15 @@ $(STAMP): pyproject.toml
 demo: setup              ## a real model, drifting, and being caught
 	$(BIN)/otel-mlmon demo
 
+# Compiled code is kept, where git ignores it, whatever the environment says: a process takes seconds to begin without.
+test simulations e2e cases: export PYTHONDONTWRITEBYTECODE =
+
 test: setup              ## everything but the end-to-end suite
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e" --ignore=$(SENTRY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not e2e" $(SENTRY)
+
+simulations: setup       ## the seeded simulations of the tests at the size of what they claim
+	SIMULATIONS=full $(BIN)/python -m pytest -n auto --dist worksteal --timeout 900 -m "simulation and not e2e"
 
 collector: .collector/otelcol .collector/compose-go   ## a real Collector for the end-to-end suite, and what checks compose.yaml; needs Go
 

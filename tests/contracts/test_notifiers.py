@@ -248,18 +248,23 @@ def test_a_permanent_fault_is_a_dead_letter_and_the_next_alert_is_sent(make: Mak
     assert [(alert, reason) for alert, _, reason, _ in letters.letters] == [(FIRING, "permanent")]
 
 
-def test_one_that_hangs_runs_into_its_time_out_and_the_others_do_not_wait(make: Make) -> None:
-    letters, other = DeadLetterList(), ScriptedNotifier()
+def test_those_that_hang_run_into_their_time_out_and_the_others_do_not_wait() -> None:
+    """All of them hang at once, beside one that does not."""
+    letters, other, gate = DeadLetterList(), ScriptedNotifier(), threading.Event()
     neighbour = AlertDelivery(other, name="other", dead_letters=letters, settings=QUICK)
     neighbour.start()
-    recipient = make("hang")
-    delivery = run(recipient, letters)
-    neighbour.submit(FIRING)
-    assert other.wait_for(1, timeout_s=5) == [FIRING]
-    recipient.wait_for(2)
-    assert delivery.shutdown(10)
-    assert neighbour.shutdown(10)
-    assert delivery.outcomes() == {"timeout": 1, "delivered": 2}
+    with ExitStack() as stack:
+        stack.callback(gate.set)
+        recipients = {name: RECIPIENTS[name]("hang", gate, stack) for name in NOTIFIERS.list_names()}
+        deliveries = {name: run(recipient, letters) for name, recipient in recipients.items()}
+        neighbour.submit(FIRING)
+        assert other.wait_for(1) == [FIRING]
+        for recipient in recipients.values():
+            recipient.wait_for(2)
+        assert [name for name, delivery in deliveries.items() if not delivery.shutdown(30)] == []
+        assert neighbour.shutdown(30)
+    outcomes = {name: delivery.outcomes() for name, delivery in deliveries.items()}
+    assert outcomes == {name: {"timeout": 1, "delivered": 2} for name in recipients}
 
 
 class Hours:

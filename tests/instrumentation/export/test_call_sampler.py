@@ -18,6 +18,7 @@ from otel_mlmon.instrumentation.export.call_sampler import (
     make_sampling_round,
 )
 from otel_mlmon.types import Bools, Floats, ModelKey
+from tests.support.simulations import choose_size
 
 A, B, C = ModelKey("a"), ModelKey("b"), ModelKey("c")
 
@@ -164,10 +165,11 @@ def test_signals_of_one_round_choose_the_same_calls() -> None:
         clock.now_s += 1.0
 
 
+@pytest.mark.simulation
 def test_each_calls_chance_is_the_probability_it_is_told() -> None:
     """Mean of one over the probability, over those chosen, is the number of calls: of each kind by itself."""
     totals = np.zeros(4)
-    rounds = 4000
+    rounds = choose_size(1_500, 4_000)
     clock = Clock()
     sampler = CallSampler(8.0, seed=6, clock=clock)
     batch = priorities(60, failed=range(10), slow=range(10, 20), unsure=range(20, 30))
@@ -193,7 +195,8 @@ def weighted_quantile(values: Floats, weights: Floats, share: float) -> float:
     return float(values[order][position])
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.simulation
+@pytest.mark.parametrize("seed", range(choose_size(4, 20)))
 def test_failures_are_there_and_weighted_figures_are_true(seed: int) -> None:
     """Five minutes at 500 calls a second, 490 : 10 by model, one in a hundred failing."""
     random_values, clock = np.random.default_rng(seed), Clock()

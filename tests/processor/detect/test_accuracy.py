@@ -11,6 +11,7 @@ from scipy.stats import beta
 from otel_mlmon.errors import BinMismatchError
 from otel_mlmon.processor.detect.accuracy import estimate_accuracy
 from otel_mlmon.types import Floats
+from tests.support.simulations import choose_size
 
 CONFIDENCES = (np.arange(1_000) + 0.5) / 1_000
 LOGITS = np.log(CONFIDENCES / (1.0 - CONFIDENCES))
@@ -96,7 +97,7 @@ def test_the_interval_holds_what_is_right_as_often_as_it_says(
 ) -> None:
     """Shapes that nothing was chosen on, and confidence that moves inside the bins too."""
     rng = np.random.default_rng((labelled, n, round(1_000 * float(before @ now * 1_000)), 5))
-    repeats, held = 300, 0
+    repeats, held = choose_size(100, 300), 0
     of_seen, of_now = (of_bins(density * right) / of_bins(density) for density in (before, now))
     for _ in range(repeats):
         total, window = rng.multinomial(labelled, of_bins(before)), rng.multinomial(n, of_bins(now))

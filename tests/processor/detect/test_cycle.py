@@ -26,6 +26,7 @@ from otel_mlmon.processor.detect.cycle_statistics import (
 from otel_mlmon.processor.detect.detectable import FORGIVEN_EARLY
 from otel_mlmon.processor.detect.state import DAY_NS
 from tests.support.cycles import MONDAY, count_alarms, hours_to_alarm, traffic
+from tests.support.simulations import choose_size
 
 Table = NDArray[np.int64]
 
@@ -44,16 +45,21 @@ def fed(days: Table, *, is_learned: bool = True, quiet: tuple[bool, ...] | None 
     return cycle
 
 
+@pytest.mark.simulation
 def test_cycles_are_quiet_after_the_second_day() -> None:
     kinds = ("none", "daily", "square", "weekend", "batch")
-    counts = np.concatenate([traffic(kind, streams=6, days=10, seed=31) for kind in kinds])
-    assert dict(zip(kinds, count_alarms(counts).reshape(5, 6).tolist(), strict=True)) == dict.fromkeys(kinds, [0] * 6)
+    streams, days = choose_size((2, 8), (6, 10))
+    counts = np.concatenate([traffic(kind, streams=streams, days=days, seed=31) for kind in kinds])
+    alarms = count_alarms(counts).reshape(5, streams).tolist()
+    assert dict(zip(kinds, alarms, strict=True)) == dict.fromkeys(kinds, [0] * streams)
 
 
+@pytest.mark.simulation
 def test_drift_on_a_cycle_is_found() -> None:
     cells = [("daily", 0.15, 6.0), ("daily", 0.2, 2.0), ("none", 0.1, 4.0)]
-    counts = [traffic(kind, streams=10, days=9, seed=32, shift=shift, shifted_from=8) for kind, shift, _ in cells]
-    found = hours_to_alarm(np.concatenate(counts), from_day=8).reshape(len(cells), 10)
+    streams = choose_size(4, 10)
+    counts = [traffic(kind, streams=streams, days=9, seed=32, shift=shift, shifted_from=8) for kind, shift, _ in cells]
+    found = hours_to_alarm(np.concatenate(counts), from_day=8).reshape(len(cells), streams)
     hours = np.quantile(found, 0.9, axis=1, method="inverted_cdf")
     assert (hours <= [limit for _, _, limit in cells]).all(), hours
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 
 import numpy as np
 
@@ -22,13 +23,17 @@ STREAM = StreamKey(ModelKey("m", ""), "prediction.label")
 def window(pane: int, *, origin: ReferenceOrigin = "learned") -> StreamWindow:
     counts = np.random.default_rng(pane).multinomial(600, [0.6, 0.4])
     start_ns = MONDAY * DAY_NS + pane * DAY_NS // PANES
-    reference = ReferenceCounts(
-        bins=HistogramBins(names=("a", "b"), is_ordered=False), counts=np.array([3_000, 2_000]), origin=origin
-    )
     return StreamWindow(
-        stream=STREAM, start_ns=start_ns, end_ns=start_ns + DAY_NS // PANES, reference=reference, pane=counts,
-        rolling=counts, rolling_start_ns=start_ns,
+        stream=STREAM, start_ns=start_ns, end_ns=start_ns + DAY_NS // PANES, reference=reference_of(origin),
+        pane=counts, rolling=counts, rolling_start_ns=start_ns,
     )  # fmt: skip
+
+
+@cache
+def reference_of(origin: ReferenceOrigin) -> ReferenceCounts:
+    """Returns the same object for all panes, as the windows of a processor have it: another one fits the week anew."""
+    bins = HistogramBins(names=("a", "b"), is_ordered=False)
+    return ReferenceCounts(bins=bins, counts=np.array([3_000, 2_000]), origin=origin)
 
 
 def evaluator() -> DriftEvaluator:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from otel_mlmon.processor.detect.design_effect import BLOCK_SIZES, DesignEffects
 from otel_mlmon.processor.detect.state import DesignEffectState
 from tests.support.evidence import plain
+from tests.support.simulations import choose_size
 
 SHARES = np.array([0.4, 0.3, 0.2, 0.1])
 
@@ -76,10 +77,12 @@ def test_what_is_left_out_is_given_back(differences: int) -> None:
     assert float(estimates.mean()) == pytest.approx(1.0, abs=0.02 + 3.0 * float(estimates.std()) / streams**0.5)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("pane", [1, 7, 100, 1_000])
 def test_independent_items_have_none(pane: int) -> None:
     effect = DesignEffect(SHARES)
-    feed(effect, np.random.default_rng(5).choice(4, p=SHARES, size=30_000).astype(np.int64), pane)
+    items = 30_000 if pane > 1 else choose_size(5_000, 30_000)
+    feed(effect, np.random.default_rng(5).choice(4, p=SHARES, size=items).astype(np.int64), pane)
     assert effect.is_calibrated
     assert 1.0 <= effect.divisor <= 1.5
 

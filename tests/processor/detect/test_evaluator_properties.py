@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from benchmarks.drift.streams import Sticky
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
 from otel_mlmon.types import Floats
+from tests.support.simulations import choose_size
 
 pytestmark = pytest.mark.simulation
 
@@ -64,8 +65,11 @@ class Runs:
 
 @pytest.mark.parametrize("pane", [500, 1_000, 10_000])
 def test_no_false_alarm_in_100_000_windows(pane: int) -> None:
-    """1,000 references of 100 windows at an ARL of 10⁴: 0, so at most 3.7e-5 a window with 97.5 % confidence."""
-    assert Runs(pane, 1_000, line=ARL_LINE).alarms(pane, SHARES, 100) == 0
+    """1,000 references of 100 windows at an ARL of 10⁴: 0, so at most 3.7e-5 a window with 97.5 % confidence.
+
+    In the small form 250 references, and at most 1.5e-4.
+    """
+    assert Runs(pane, choose_size(250, 1_000), line=ARL_LINE).alarms(pane, SHARES, 100) == 0
 
 
 def test_truth_at_the_edge_of_the_tolerance() -> None:
@@ -93,7 +97,10 @@ def test_ten_points_in_three_windows_of_a_thousand() -> None:
     assert windows.mean() <= 3.0
 
 
-@pytest.mark.parametrize(("pane", "streams"), [(1, 40), (10, 60), (100, 200), (500, 300), (1_000, 300)])
+@pytest.mark.parametrize(
+    ("pane", "streams"),
+    choose_size([(10, 60), (100, 100), (1_000, 300)], [(1, 40), (10, 60), (100, 200), (500, 300), (1_000, 300)]),
+)
 def test_ten_points_in_2500_items_at_any_pane(pane: int, streams: int) -> None:
     """What is over this line was over any lower one no later."""
     runs = Runs(pane, streams, line=FLEET_LINE)
@@ -155,8 +162,8 @@ def test_sticky_sessions_are_no_drift(mean_run: int) -> None:
 
     So few windows, since what false alarms there are come early, while φ is hardly known.
     """
-    runs = InRuns(mean_run, 300, mean_run, line=ARL_LINE)
-    most = np.zeros(300)
+    runs = InRuns(mean_run, streams := choose_size(100, 300), mean_run, line=ARL_LINE)
+    most = np.zeros(streams)
     for _ in range(60):
         assert not runs.take(1_000).any()
         most = np.maximum(most, runs.bank.log_e[runs.rows])
@@ -164,7 +171,7 @@ def test_sticky_sessions_are_no_drift(mean_run: int) -> None:
     assert ((runs.likeness >= 1.0 / 1.5) & (runs.likeness <= 1.5)).mean() >= 0.96
 
 
-@pytest.mark.parametrize("mean_run", [10, 30])
+@pytest.mark.parametrize("mean_run", choose_size([30], [10, 30]))
 def test_sticky_sessions_are_no_drift_in_small_panes(mean_run: int) -> None:
     runs = InRuns(mean_run, 30, mean_run, line=FLEET_LINE)
     for _ in range(600):
@@ -175,7 +182,7 @@ def test_sticky_sessions_are_no_drift_in_small_panes(mean_run: int) -> None:
 @pytest.mark.parametrize(("mean_run", "drift", "within"), [(1, 0.1, 2_500), (5, 0.2, 500)])
 def test_drift_that_returns_is_found_as_soon_each_time(mean_run: int, drift: float, within: float) -> None:
     """Four episodes; a quarter later than the first is allowed, each mean being known to a tenth."""
-    runs = InRuns(1, 80, mean_run, line=FLEET_LINE)
+    runs = InRuns(1, choose_size(40, 80), mean_run, line=FLEET_LINE)
     effect, pane = runs.traffic.design_effect, 500 * mean_run
     for _ in range(int(15_000 * effect) // pane):
         assert not runs.take(pane).any()

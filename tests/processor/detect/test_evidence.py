@@ -16,6 +16,7 @@ from otel_mlmon.processor.detect.alternatives import HALF_LIVES_ITEMS, TILTS, Di
 from otel_mlmon.processor.detect.evidence import CAP, EvidenceBank
 from otel_mlmon.types import Counts
 from tests.support.evidence import Evidence, plain
+from tests.support.simulations import choose_size
 
 SHARES = np.array([0.4, 0.3, 0.2, 0.1])
 FLEET_LINE = math.log(6.7e6)
@@ -205,15 +206,16 @@ def test_directions(direction: Direction, up_alarms: bool, down_alarms: bool) ->
     up, down = np.array([0.05, 0.1, 0.3, 0.3, 0.25]), np.array([0.25, 0.3, 0.3, 0.1, 0.05])
     for shares, alarms in ((up, up_alarms), (down, down_alarms)):
         evidence = calibrated(reference, direction=direction)
-        assert (items_to_alarm(evidence, shares, 50, 1, FLEET_LINE) < 60_000) == alarms
+        assert (items_to_alarm(evidence, shares, 100, 1, FLEET_LINE) < 60_000) == alarms
 
 
+@pytest.mark.simulation
 def test_share_over_a_budget() -> None:
     """Latency and errors: one per cent is allowed; half a per cent is well, three are found."""
     budget = np.array([990_000_000, 10_000_000])
     quiet = Evidence(budget, tolerance=0.0, direction="up")
     rng = np.random.default_rng(9)
-    for pane in rng.multinomial(200, [0.995, 0.005], size=2_000):
+    for pane in rng.multinomial(200, [0.995, 0.005], size=choose_size(500, 2_000)):
         quiet.update(pane, 1, FLEET_LINE)
         assert quiet.status != "drift"
     assert items_to_alarm(quiet, np.array([0.97, 0.03]), 200, 3, FLEET_LINE) <= 4_000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -19,7 +21,6 @@ from tests.support.cycles import LOG10_LINE, MONDAY, POLICY
 
 WORK, REST = np.array([0.6, 0.4]), np.array([0.48, 0.52])
 PER_HOUR = 2_000
-STREAM = StreamKey(ModelKey("m", ""), "prediction.label")
 DAYS = 14
 """Days that are learned: Monday to Sunday twice."""
 
@@ -33,79 +34,107 @@ def draw(days: int, changed: dict[int, NDArray[np.float64]], *, begin: int = 0) 
     return rng.multinomial(PER_HOUR, shares)
 
 
-def judge(counts: NDArray[np.int64]) -> tuple[list[int], DriftEvaluator, list[DriftScore]]:
-    """The hours, from the end of the learned days on, at which the state is drift; and the last score of each day."""
+@dataclass(slots=True)
+class Judgement:
+    """What is said of one stream from its first day on."""
+
+    drift: list[int] = field(default_factory=list)
+    """The hours, from the end of the learned days on, at which the state is drift."""
+    scores: list[DriftScore] = field(default_factory=list)
+    """The last one of each day."""
+    weaknesses: list[str | None] = field(default_factory=list)
+    """Of the shift that would be found, at the end of each day."""
+
+
+WEEKS: dict[str, NDArray[np.int64]] = {
+    "a holiday": draw(19, {16: REST}),
+    "two holidays": draw(18, {15: REST, 16: REST}),
+    "a working Saturday": draw(21, {19: WORK}),
+    "rest from Monday on": draw(24, dict.fromkeys(range(14, 24), REST)),
+    "rest from Thursday on": draw(24, dict.fromkeys(range(17, 24), REST)),
+    "work on weekends": draw(28, dict.fromkeys((19, 20, 26, 27), WORK)),
+    "rest from noon on": draw(17, {15: REST, 16: REST}, begin=12),
+    "beyond a day of rest": draw(16, {15: REST - np.array([0.032, -0.032])}),
+    "another": draw(15, {14: np.array([0.75, 0.25])}),
+}
+"""Counts of streams that are judged together, each as if alone."""
+
+
+@pytest.fixture(scope="module")
+def judgements() -> dict[str, Judgement]:
     evaluator = DriftEvaluator(policy_for=lambda _: POLICY, alarm_line_for=lambda _: LOG10_LINE, statistics={})
     bins = HistogramBins(names=("a", "b"), is_ordered=False)
-    reference = ReferenceCounts(bins=bins, counts=counts[0, :3].sum(0), origin="learned")
-    drift, scores = [], []
-    for hour, pane in enumerate(counts.reshape(-1, 2)):
-        start_ns = MONDAY * DAY_NS + hour * DAY_NS // HOURS
-        window = StreamWindow(
-            stream=STREAM, start_ns=start_ns, end_ns=start_ns + DAY_NS // HOURS, reference=reference, pane=pane,
-            rolling=pane, rolling_start_ns=start_ns,
+    streams = {name: StreamKey(ModelKey(name, ""), "prediction.label") for name in WEEKS}
+    references = {
+        name: ReferenceCounts(bins=bins, counts=counts[0, :3].sum(0), origin="learned")
+        for name, counts in WEEKS.items()
+    }
+    judgements = {name: Judgement() for name in WEEKS}
+    for hour in range(HOURS * max(map(len, WEEKS.values()))):
+        day, start_ns = hour // HOURS, MONDAY * DAY_NS + hour * DAY_NS // HOURS
+        names = [name for name, counts in WEEKS.items() if day < len(counts)]
+        panes = {name: WEEKS[name][day, hour % HOURS] for name in names}
+        scores = evaluator.evaluate(
+            StreamWindow(
+                stream=streams[name], start_ns=start_ns, end_ns=start_ns + DAY_NS // HOURS,
+                reference=references[name], pane=panes[name], rolling=panes[name], rolling_start_ns=start_ns,
+            )
+            for name in names
         )  # fmt: skip
-        ((_, score),) = evaluator.evaluate([window])
-        if score.state == "drift":
-            drift.append(hour - DAYS * HOURS)
-        if hour % HOURS == HOURS - 1:
-            detectable = evaluator.measure_detectable({STREAM: reference})[STREAM]
-            scores.append(score.with_detectable(detectable))
-    return drift, evaluator, scores
+        is_end = hour % HOURS == HOURS - 1
+        detectable = evaluator.measure_detectable({streams[name]: references[name] for name in names}) if is_end else {}
+        for name, (_, score) in zip(names, scores, strict=True):
+            if score.state == "drift":
+                judgements[name].drift.append(hour - DAYS * HOURS)
+            if is_end:
+                judgements[name].scores.append(score.with_detectable(detectable[streams[name]]))
+                judgements[name].weaknesses.append(detectable[streams[name]].weakness)
+    return judgements
 
 
-def test_a_holiday_that_is_as_a_sunday_is_weak_and_no_alarm() -> None:
-    drift, evaluator, scores = judge(draw(19, {16: REST}))
-    assert drift == []
-    assert [scores[day].state for day in (15, 16, 17)] == ["ok", "weak", "ok"]
-    detectable = evaluator.find_detectable(STREAM)
-    assert detectable is not None
-    assert detectable.weakness is None
+def test_a_holiday_that_is_as_a_sunday_is_weak_and_no_alarm(judgements: dict[str, Judgement]) -> None:
+    holiday = judgements["a holiday"]
+    assert holiday.drift == []
+    assert [score.state for score in holiday.scores[15:18]] == ["ok", "weak", "ok"]
+    assert (holiday.weaknesses[16], holiday.weaknesses[-1]) == ("holiday", None)
 
 
-def test_the_reason_is_said() -> None:
-    _, evaluator, _ = judge(draw(17, {16: REST}))
-    detectable = evaluator.find_detectable(STREAM)
-    assert detectable is not None
-    assert detectable.weakness == "holiday"
+@pytest.mark.parametrize("name", ["two holidays", "a working Saturday"])
+def test_holidays_in_a_row_and_working_days_of_rest_are_no_alarm(judgements: dict[str, Judgement], name: str) -> None:
+    assert judgements[name].drift == []
 
 
-def test_two_holidays_in_a_row_are_no_alarm() -> None:
-    assert judge(draw(18, {15: REST, 16: REST}))[0] == []
-
-
-def test_a_working_saturday_is_no_alarm() -> None:
-    assert judge(draw(21, {19: WORK}))[0] == []
-
-
-@pytest.mark.parametrize("first", [14, 17])
-def test_days_that_stay_so_are_told_on_the_third_also_over_a_weekend(first: int) -> None:
-    drift, _, _ = judge(draw(24, dict.fromkeys(range(first, 24), REST)))
+@pytest.mark.parametrize(("name", "first"), [("rest from Monday on", 14), ("rest from Thursday on", 17)])
+def test_days_that_stay_so_are_told_on_the_third_also_over_a_weekend(
+    judgements: dict[str, Judgement], name: str, first: int
+) -> None:
+    drift = judgements[name].drift
     workdays = [day for day in range(first, 24) if day % 7 < 5]
     assert drift
     assert (drift[0] + DAYS * HOURS) // HOURS == workdays[2]
 
 
-def test_weekends_that_become_as_workdays_are_told_on_the_second_weekend() -> None:
-    drift, _, _ = judge(draw(28, dict.fromkeys((19, 20, 26, 27), WORK)))
+def test_weekends_that_become_as_workdays_are_told_on_the_second_weekend(judgements: dict[str, Judgement]) -> None:
+    drift = judgements["work on weekends"].drift
     assert drift
     assert (drift[0] + DAYS * HOURS) // HOURS == 26
 
 
-def test_a_drift_that_begins_at_noon_is_no_holiday() -> None:
-    drift, _, _ = judge(draw(17, {15: REST, 16: REST}, begin=12))
-    assert 36 <= drift[0] <= 40
+def test_a_drift_that_begins_at_noon_is_no_holiday(judgements: dict[str, Judgement]) -> None:
+    assert 36 <= judgements["rest from noon on"].drift[0] <= 40
 
 
-def test_a_drift_to_something_else_is_no_holiday() -> None:
-    drift, _, _ = judge(draw(15, {14: np.array([0.75, 0.25])}))
+def test_a_drift_to_something_else_is_no_holiday(judgements: dict[str, Judgement]) -> None:
+    drift = judgements["another"].drift
     assert drift[0] <= 2
     assert drift[-1] == HOURS - 1
 
 
-def test_a_drift_in_the_direction_of_a_day_of_rest_and_beyond_it_is_told_on_the_same_day() -> None:
+def test_a_drift_in_the_direction_of_a_day_of_rest_and_beyond_it_is_told_on_the_same_day(
+    judgements: dict[str, Judgement],
+) -> None:
     """Beyond a Sunday by .032: its hours alone would forgive .028, and the whole day does not."""
-    drift, _, _ = judge(draw(16, {15: REST - np.array([0.032, -0.032])}))
+    drift = judgements["beyond a day of rest"].drift
     assert drift
     assert HOURS < drift[0] < 2 * HOURS
 

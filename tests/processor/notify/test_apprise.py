@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
+from apprise.plugins.base import NotifyBase
 
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config.load import load_config
@@ -59,7 +60,10 @@ def smtp(inbox: Inbox) -> Iterator[int]:
         controller.stop()
 
 
-def test_a_mail_has_the_title_as_its_subject_and_the_text_in_it(inbox: Inbox, smtp: int) -> None:
+def test_a_mail_has_the_title_as_its_subject_and_the_text_in_it(
+    inbox: Inbox, smtp: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NotifyBase, "request_rate_per_sec", 0.0)  # Apprise's own pause between two mails
     inbox.answers = ["451 come again"]
     mailer = notifier(f"mailto://127.0.0.1:{smtp}/?from=mlmon@example.org&to=ann@example.org&mode=insecure")
     with pytest.raises(TransientError, match=r"^URL 1 \(E-Mail\) did not take it$"):

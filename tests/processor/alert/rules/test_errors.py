@@ -91,7 +91,7 @@ def test_a_version_that_fails_from_its_first_call_alerts_soon(failed_ratio: floa
 
 def test_failures_in_bursts_that_five_minutes_may_spend_are_no_alert() -> None:
     with SimulatedProcessor() as processor:
-        for pane in range(6 * 60):
+        for pane in range(3 * 60):
             failed = 50 if pane % 66 == 40 else 0  # .3 % of all
             processor.now_ns += 10 * SECOND_NS
             processor.send_counts("fraud", durations_s=[0.01] * (250 - failed), failed_durations_s=[0.01] * failed)
