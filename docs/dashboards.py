@@ -186,7 +186,7 @@ def build_model() -> str:
                       (f'ml_drift_score{{{_MODEL},ml_drift_statistic="psi"}}', stream)),
                x=0, y=18, width=12, height=8),
         _place(_lines("Values in the rolling window", "What each stream is judged by.",
-                      (f"ml_drift_window_count{{{_MODEL}}}", stream)), x=12, y=18, width=12, height=8),
+                      (f"ml_drift_window_size{{{_MODEL}}}", stream)), x=12, y=18, width=12, height=8),
         _place(_lines("Shares of the labels", "Needs the application's metrics in this Prometheus.",
                       (f"{labels} / scalar(sum({labels}))", "{{ml_prediction_label}}"), unit="percentunit", top=1),
                x=0, y=26, width=12, height=8),

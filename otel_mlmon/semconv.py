@@ -254,7 +254,7 @@ DRIFT_DETECTABLE: Final = _gauge(
     "Smallest total variation that would be found within a day with probability 0.9; 1 where none would be.",
     DRIFT_STREAM,
 )
-DRIFT_WINDOW_COUNT: Final = _gauge("ml.drift.window.count", "{value}", "Values in the rolling window.", DRIFT_STREAM)
+DRIFT_WINDOW_SIZE: Final = _gauge("ml.drift.window.size", "{value}", "Values in the rolling window.", DRIFT_STREAM)
 DRIFT_STATES: Final[Mapping[str, int]] = {"ok": 0, "drift": 1, "learning": 2, "weak": 3, "no_data": 4, "error": 5}
 """The value of `ml.drift.state` in each state of a stream."""
 
@@ -278,7 +278,7 @@ ACCURACY_HIGH: Final = _gauge(
 )
 
 PROCESSOR_METRICS: Final = (
-    DRIFT_SCORE, DRIFT_EVIDENCE, DRIFT_DETECTABLE, DRIFT_WINDOW_COUNT, DRIFT_STATE, ALERT_STATE, ACCURACY, ACCURACY_LOW,
+    DRIFT_SCORE, DRIFT_EVIDENCE, DRIFT_DETECTABLE, DRIFT_WINDOW_SIZE, DRIFT_STATE, ALERT_STATE, ACCURACY, ACCURACY_LOW,
     ACCURACY_HIGH,
 )  # fmt: skip
 """The metrics that the processor reports about models: at `/metrics`, and as OTLP where it forwards."""
@@ -323,6 +323,9 @@ REQUESTS_PENDING: Final = _gauge(
 WINDOW_POINTS: Final = _counter(
     "otel_mlmon.processor.points", "{point}", "Data points that reached the windows, by what became of them.", OUTCOME
 )
+POINTS_PENDING: Final = _gauge(
+    "otel_mlmon.processor.points.pending", "{point}", "Data points that wait until their pane closes."
+)
 REFERENCES: Final = _counter(
     "otel_mlmon.processor.references", "{reference}", "Reference profiles that came with models, by outcome.", OUTCOME
 )
@@ -343,8 +346,8 @@ GAUGE_STREAMS_OMITTED: Final = _gauge(
 
 PROCESSOR_SELF_METRICS: Final = (
     PROCESSOR_INFO, RECEIVED_POINTS, REJECTED_POINTS, RECEIVED_UNUSED, REQUESTS_MALFORMED, REQUESTS_REFUSED,
-    REQUESTS_REFUSED_BYTES, REQUESTS_DEAD_LETTERS, REQUESTS_PENDING, QUEUE_DURATION, WINDOW_POINTS, REFERENCES, ALERTS,
-    NOTIFICATIONS, NOTIFICATIONS_PENDING, GAUGE_STREAMS_OMITTED, FAILURES,
+    REQUESTS_REFUSED_BYTES, REQUESTS_DEAD_LETTERS, REQUESTS_PENDING, QUEUE_DURATION, WINDOW_POINTS, POINTS_PENDING,
+    REFERENCES, ALERTS, NOTIFICATIONS, NOTIFICATIONS_PENDING, GAUGE_STREAMS_OMITTED, FAILURES,
 )  # fmt: skip
 """The metrics that the processor reports about itself, at `/metrics`; running totals are counters."""
 

@@ -80,6 +80,7 @@ COVERED_BY = {
     "processor/records": "processor/test_pipeline.py",
     "processor/serve/schema": "processor/serve/test_openapi.py",
     "processor/state/instance": "processor/test_service.py",
+    "processor/receive/accounts": "processor/receive/test_admission.py",
     "processor/receive/outcomes": "processor/receive/test_admission.py",
     "processor/alert/announcer": "processor/alert/test_lifecycle.py",
     "processor/alert/records": "processor/alert/test_lifecycle.py",

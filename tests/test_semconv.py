@@ -42,7 +42,7 @@ def test_a_metric_has_a_unit_a_sentence_and_ascending_bounds(metric: semconv.Met
 
 def test_running_totals_of_the_processor_are_counters() -> None:
     gauges = {metric.name for metric in semconv.PROCESSOR_SELF_METRICS if metric.instrument == "gauge"}
-    names = ("info", "requests.pending", "queue.duration", "notifications.pending", "gauges.omitted")
+    names = ("info", "points.pending", "requests.pending", "queue.duration", "notifications.pending", "gauges.omitted")
     assert gauges == {f"otel_mlmon.processor.{name}" for name in names}
 
 

@@ -127,7 +127,7 @@ def _judge_windows(
     now_ns = 0
     panes = WindowAggregator(
         settings_for=lambda _: ModelWindowSettings(profile=profile),
-        windows=WindowSettings(pane_s=window_s, rolling_s=window_s, lateness_s=0.0),
+        windows=WindowSettings(pane_s=window_s, rolling_s=window_s, lateness_s=0.0, max_pending_points=len(points)),
         clock_ns=lambda: now_ns,
     )
     pane_ns = round(window_s * 1e9)

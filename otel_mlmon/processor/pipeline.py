@@ -16,8 +16,7 @@ A data point goes through them in this order:
                            what changed is handed to the web port, which makes documents of it when it is asked
 
 The state thread (`state/thread.py`) calls these in turn for one batch of requests after another. An alert is stored in
-the transaction of the pane that raised it, and handed over after the commit. It stays stored until every recipient has
-it, or the dead letters: a restart hands over again what is stored, and loses none.
+the transaction of the pane that raised it, and stays stored until every recipient has it, or the dead letters.
 """
 
 from __future__ import annotations
@@ -67,7 +66,6 @@ from otel_mlmon.types import ModelKey
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
-
 CLOCK_INTERVAL_NS: Final = 200_000_000
 """Interval at which is looked for what time alone changes in alerts."""
 
@@ -85,7 +83,7 @@ REPLACED: Final = "The model came with another reference."
 class ProcessorPipeline:
     """Runs the steps of the processor on each request, and holds their state.
 
-    Runs on: the state thread; `read`, `references`, `silences`, `gauges` and `publication` on any.
+    Runs on: the state thread; `read`, `references`, `silences`, `gauges` and `publication`, `pending_points` on any.
 
     Args:
         settings: Of every step.
@@ -122,9 +120,7 @@ class ProcessorPipeline:
         """When models that changed are published at the latest, and those that time alone changes."""
         evaluator = DriftEvaluator(policy_for=settings.find_detection_policy, alarm_line_for=settings.alarm_line)
         self._evidence = EvidenceLog(evaluator)
-        self.publication = PublishedState(
-            self._evidence.evaluator.measure, max_gauge_streams=settings.max_gauge_streams
-        )
+        self.publication = PublishedState(evaluator.measure, max_gauge_streams=settings.max_gauge_streams)
         """The documents and gauges that the web port and the exporter show."""
         self._silences: tuple[AlertSilence, ...] = ()
         self._outbox: dict[str, OutboxEntry] = {}
@@ -158,6 +154,11 @@ class ProcessorPipeline:
         """Returns the published gauges of all models."""
         return self.publication.gauges()
 
+    @property
+    def pending_points(self) -> int:
+        """How many data points wait until their pane closes."""
+        return self._windows.pending_points
+
     def open(self) -> None:
         """Loads the stored state, and delivers again the alerts that some recipient may not have.
 
@@ -176,6 +177,9 @@ class ProcessorPipeline:
         """Adds the data points of one request to their panes, and handles its events and administrator's requests.
 
         Returns the points that were not counted, by reason.
+
+        Raises:
+            OverloadedError: Too many points wait until their pane closes; nothing of the request was applied.
         """
         outcomes = self._windows.add_points(item for item in items if isinstance(item, DataPoint))
         for item in items:
@@ -282,9 +286,8 @@ class ProcessorPipeline:
         )
         self._windows.load(self._repository)
         self._evidence.load(self._repository, self._windows.find_stream, now_ns=self._clock_ns())
-        self._version_changes = {
-            change.model: change for change in load_records(self._repository, VERSION_CHANGES).values()
-        }
+        changes = load_records(self._repository, VERSION_CHANGES).values()
+        self._version_changes = {change.model: change for change in changes}
         load_history(self.history, self._repository)
         self._alert_store = AlertStore(self._repository)
         self._alerts = settings.alerts(self._alert_store.load_record(self._clock_ns()), now_ns=self._clock_ns())
@@ -316,23 +319,20 @@ class ProcessorPipeline:
     def _settle_alerts(self) -> None:
         """Removes from the outbox the alerts that recipients have."""
         for name, key in self._dispatcher.pop_settled():
-            entry = self._outbox.pop(key, None)
-            if entry is None:
+            if (entry := self._outbox.pop(key, None)) is None:
                 continue
             self._changed_alerts.add(key)
-            notifiers = tuple(other for other in entry.notifiers if other != name)
-            if notifiers:
+            if notifiers := tuple(other for other in entry.notifiers if other != name):
                 self._outbox[key] = replace(entry, notifiers=notifiers)
 
     def _compare_versions(self, pair: VersionPair, now_ns: int) -> list[Alert]:
         """Records how a new model version differs from the one before, and returns the alerts of that."""
         with guard("drift"):
+            evidence = self._evidence
             moves = find_moved_streams(
                 pair.windows,
-                policy_of=self._evidence.evaluator.find_detection_policy,
-                design_effect_of=lambda stream: self._evidence.find_design_effect(
-                    StreamKey(pair.before, stream.stream)
-                ),
+                policy_of=evidence.evaluator.find_detection_policy,
+                design_effect_of=lambda stream: evidence.find_design_effect(StreamKey(pair.before, stream.stream)),
             )
             change = describe_version_change(pair, moves)
             self._version_changes[pair.model] = change

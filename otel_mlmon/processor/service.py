@@ -10,7 +10,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, TypeAlias
 
@@ -91,6 +91,8 @@ class Service:
             lambda items, max_wait_s: self._state_thread.submit(items, max_wait_s=max_wait_s),
             max_request_bytes=receiver.max_request_bytes,
             max_pending_bytes=receiver.max_pending_bytes,
+            has_room=lambda: self._pipeline.pending_points < self._config.limits.max_pending_points,
+            count_repeated=self._count_repeated,
             meter=self._meter,
             dead_letters=config.storage.path / DEAD_LETTERS / "requests",
         )
@@ -247,6 +249,10 @@ class Service:
         if self._exporter is not None:
             self._exporter.emit_event(name, severity, body, attributes, time_ns)
 
+    def _count_repeated(self, outcomes: Mapping[str, int]) -> None:
+        for outcome, count in outcomes.items():
+            self._telemetry.add(semconv.WINDOW_POINTS, count, outcome=outcome)
+
     def _relearn(self, model: ModelKey, streams: tuple[str, ...]) -> None:
         request = RelearnRequest(model=model, streams=streams)
         self._state_thread.submit((request,)).result(ADMIN_TIMEOUT_S)
@@ -279,6 +285,12 @@ class Service:
                     "most": config.limits.max_streams,
                 },
                 {
+                    "name": "points that wait until their pane closes",
+                    "key": "limits.max_pending_points",
+                    "used": self._pipeline.pending_points,
+                    "most": config.limits.max_pending_points,
+                },
+                {
                     "name": "bytes of requests that wait",
                     "key": "receiver.max_pending_bytes",
                     "used": self._admission.pending_bytes,
@@ -305,6 +317,7 @@ class Service:
         yield from self._pipeline.gauges()
         omitted = self._pipeline.publication.omitted_streams
         yield MetricValue(metric=semconv.GAUGE_STREAMS_OMITTED, value=omitted)
+        yield MetricValue(metric=semconv.POINTS_PENDING, value=self._pipeline.pending_points)
         yield from own_metrics.list_failure_values()
         yield from self._telemetry.values()
         yield from own_metrics.list_receiver_values(self._admission)

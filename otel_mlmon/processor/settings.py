@@ -63,6 +63,7 @@ class ProcessorSettings:
             rolling_s=config.windows.rolling_s,
             stale_after_s=config.limits.stale_after_s,
             max_bounds=config.limits.max_bounds,
+            max_pending_points=config.limits.max_pending_points,
             retention_s=config.storage.retention_s,
             history_hours=max((moving.retained_hours for moving in references if moving is not None), default=0),
         )

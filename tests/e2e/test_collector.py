@@ -90,6 +90,6 @@ def test_predictions_reach_the_processor_and_its_results_the_back_end(collector:
 
         feed_until(app, SHARES, lambda: status() in ("ok", "weak"), "the reference is learned through the Collector")
         feed_until(app, DRIFTED, lambda: status() == "drift", "the drift is found")
-        wanted = {"ml.predictions", "ml.drift.evidence", "ml.drift.score", "ml.drift.window.count", "ml.alert.state"}
+        wanted = {"ml.predictions", "ml.drift.evidence", "ml.drift.score", "ml.drift.window.size", "ml.alert.state"}
         until(lambda: "ml.alert" in events_of(backend), what="the alert comes back as an event")
         until(lambda: wanted <= metrics_of(backend), what="telemetry and results reach the back-end")

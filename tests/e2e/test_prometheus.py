@@ -58,6 +58,17 @@ def test_prometheus_files() -> None:
     assert "SUCCESS" in run(promtool, "check", "config", RULES.parent / "prometheus.yaml")
 
 
+def test_promtool_finds_nothing_wrong_with_the_metrics_page(tmp_path: Path) -> None:
+    promtool = program("promtool", "apt-get install prometheus")
+    with processor(tmp_path, windows={"pane": "1s", "lateness": "0s", "rolling": "1m"}) as running:
+        with sender(running.grpc) as app:
+            app.send()
+        until(lambda: running.stream("shop", "prediction.label"), what="the model is there")
+        page = httpx.get(f"http://127.0.0.1:{running.web}/metrics", timeout=30).content
+    done = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
 def test_prometheus_rules_fire_when_they_should(tmp_path: Path) -> None:
     promtool = program("promtool", "apt-get install prometheus")
     queue = 'exporter="otlp_grpc/mlmon",instance="a"'

@@ -137,6 +137,32 @@ def test_the_page_accounts_for_everything_received_with_the_types_of_the_wire_co
     assert len(types) <= len({*PROCESSOR_METRICS, *PROCESSOR_SELF_METRICS})
 
 
+def test_points_without_room_are_refused_with_a_delay_and_counted_and_what_is_stored_is_acknowledged_again(
+    tmp_path: Path,
+) -> None:
+    windows, limits = {"pane": "3000d", "rolling": "3000d"}, {"max_pending_points": 2}
+    service = create(tmp_path, windows=windows, limits=limits)
+    addresses = service.start()
+    try:
+        bodies = [predictions("staging", 1, label) for label in "abc"]
+        assert [post(addresses, body) for body in bodies] == [200, 200, 429]
+        assert [post(addresses, body) for body in bodies] == [200, 200, 429]
+        url, headers = f"http://{addresses.http}/v1/metrics", {"content-type": PROTOBUF}
+        assert int(httpx.post(url, content=bodies[2], headers=headers, timeout=10).headers["retry-after"]) >= 1
+        page = samples(addresses)
+        used = {
+            limit["key"]: (limit["used"], limit["most"]) for limit in get(addresses, "/api/v1/setup").json()["limits"]
+        }
+    finally:
+        assert service.shutdown(10.0)
+    assert page["otel_mlmon_processor_points_pending"] == {(): 2}
+    assert used["limits.max_pending_points"] == (2, 2)
+    assert page["otel_mlmon_processor_requests_refused_total"][("reason", "pending_points"),] == 3
+    assert page["otel_mlmon_processor_received_points_total"][("outcome", "accepted"),] == 4
+    outcomes = page["otel_mlmon_processor_points_total"]
+    assert {labels[0][1]: value for labels, value in outcomes.items() if value} == {"accepted": 2, "duplicate": 2}
+
+
 def identity_of(addresses: Addresses) -> tuple[str, str, str]:
     """Instance id and host of `/metrics`, and the instance id of the setup."""
     ((labels, value),) = samples(addresses)["otel_mlmon_processor_info"].items()

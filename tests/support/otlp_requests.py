@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -93,3 +94,15 @@ def predictions(count: int = 1, *, points: int = 1) -> ExportMetricsServiceReque
     """Builds the simplest valid request."""
     attributes = {"ml.model.name": "fraud", "ml.prediction.label": "spam"}
     return request("ml.predictions", "sum", counter(count), points=points, attributes=attributes)
+
+
+_NUMBERS = itertools.count(1)
+
+
+def new_predictions(*, points: int = 1) -> bytes:
+    """Builds a request as `predictions` does, of the same length, that differs from all others in its times."""
+    message = predictions(points=points)
+    shift_ns = next(_NUMBERS)
+    for point in message.resource_metrics[0].scope_metrics[0].metrics[0].sum.data_points:
+        point.time_unix_nano += shift_ns
+    return bytes(message.SerializeToString())

@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from urllib.parse import urlsplit
+
+from pydantic import SecretStr
 
 from otel_mlmon.processor.config.document import KeyPath
 from otel_mlmon.processor.config.model import Config
@@ -53,16 +56,15 @@ def _find_missing_files(config: Config) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _find_loops(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    urls: list[tuple[KeyPath, str | None]] = [(("forward", "endpoint"), config.forward.endpoint)]
+    urls: list[tuple[KeyPath, str | SecretStr | None]] = [(("forward", "endpoint"), config.forward.endpoint)]
     for index, entry in enumerate(config.alerts.notify):
         path: KeyPath = ("alerts", "notify", index, entry.name)
         urls.append(((*path, "url"), getattr(entry.section, "url", None)))
         urls += [((*path, "urls", number), url) for number, url in enumerate(getattr(entry.section, "urls", ()))]
-    for path, text in urls:
-        url = urlsplit(text or "")
-        host = url.hostname or ""
-        port = url.port or (443 if url.scheme == "https" else 80)
-        for own_path, address in _list_addresses(config) if text else ():
+    for path, value in urls:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        host, port = _read_host(text or "")
+        for own_path, address in _list_addresses(config) if host else ():
             own_host, own_port = _split(address)
             is_own_host = host == own_host or (host in (*_LOOPBACK, *_ANY) and own_host in (*_LOOPBACK, *_ANY))
             if port == own_port and is_own_host:
@@ -89,6 +91,15 @@ def _list_addresses(config: Config) -> list[tuple[KeyPath, str]]:
         (("web", "listen"), config.web.listen),
     ]
     return [(path, address) for path, address in addresses if address is not None]
+
+
+def _read_host(url: str) -> tuple[str, int]:
+    """Returns host and port of an address; an empty host where it has none, as some of Apprise's do."""
+    parts, port = urlsplit(""), None
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        port = parts.port
+    return parts.hostname or "", port or (443 if parts.scheme == "https" else 80)
 
 
 def _split(address: str) -> tuple[str, int]:

@@ -18,8 +18,10 @@ from otel_mlmon.processor.detect.alternatives import (
     compute_dirichlet_regret,
     compute_log_likelihood_ratios,
     compute_set_bounds,
+    compute_set_sums,
 )
 from otel_mlmon.processor.detect.arrays import RowIndex
+from otel_mlmon.processor.detect.detectable import find_even_share
 from otel_mlmon.processor.detect.rare_bins import WEIGHT as RARE_WEIGHT
 from otel_mlmon.processor.detect.rare_bins import RareBets, RareBinEvidence, RareLimits
 from otel_mlmon.types import Bools, Floats, Indices
@@ -254,3 +256,16 @@ def compute_reference_variance(shares: Floats, total: float) -> float:
     if not total or bins < 2:
         return bins / (4.0 * total) if total else np.inf
     return bins**2 * float((shares * (1.0 - shares)).sum()) / (4.0 * (bins - 1) * total)
+
+
+def compute_reference_columns(counts: Floats, direction: Direction) -> dict[str, Floats]:
+    """Computes what is read of references, counts of shape (S, K), as columns of S rows by name."""
+    totals = counts.sum(-1)
+    shares = (counts + 0.5) / (totals[:, None] + counts.shape[-1] / 2.0)
+    return {
+        "total": totals,
+        "shares": shares,
+        "set_shares": compute_set_sums(shares),
+        "variance": np.array([compute_reference_variance(*row) for row in zip(shares, totals.tolist(), strict=True)]),
+        "even_share": np.array([find_even_share(row, direction) for row in shares]),
+    }

@@ -46,7 +46,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.processor.detect.alternatives import Direction, add_pane_evidence, compute_set_sums
+from otel_mlmon.processor.detect.alternatives import Direction, add_pane_evidence
 from otel_mlmon.processor.detect.arrays import DailyTraffic, RowArrays, RowIndex, check_counts, convert_to_slice
 from otel_mlmon.processor.detect.bets import (
     UNIVERSAL,
@@ -56,11 +56,10 @@ from otel_mlmon.processor.detect.bets import (
     PaneBets,
     SlotArrays,
     SlotHypothesis,
-    compute_reference_variance,
+    compute_reference_columns,
     stack_slots,
 )
 from otel_mlmon.processor.detect.design_effect import DesignEffects
-from otel_mlmon.processor.detect.detectable import find_even_share
 from otel_mlmon.processor.detect.rare_bins import RareBinEvidence
 from otel_mlmon.processor.detect.state import EvidenceState
 from otel_mlmon.types import Bools, Floats, Indices, Ints
@@ -169,24 +168,24 @@ class EvidenceBank:
         counts = check_counts(np.asarray(reference_counts)[None], self.bins)[0]
         if not 0.0 <= tolerance <= 1.0:
             raise ValueError(f"a tolerance of {tolerance} is not in [0, 1]")
-        if self._free_rows:
-            row = self._free_rows.pop()
-        else:
-            row, self._row_count = self._row_count, self._row_count + 1
-        arrays = self._arrays
-        arrays.clear(row)
-        arrays["reference"][row] = counts
-        arrays["total"][row] = counts.sum()
-        arrays["shares"][row] = (counts + 0.5) / (counts.sum() + self.bins / 2.0)
-        arrays["set_shares"][row] = compute_set_sums(arrays["shares"][row])
-        arrays["variance"][row] = compute_reference_variance(arrays["shares"][row], counts.sum())
-        arrays["even_share"][row] = find_even_share(arrays["shares"][row], self.direction)
-        arrays["tolerance"][row] = tolerance
-        self.traffic.start(row)
+        (row,) = self._add_rows(counts[None], np.array([tolerance]))
         if self.rare is not None:
             self.rare.start(row, counts, tolerance, always_rare)
-        self.effects.start(row, arrays["shares"][row], design_effect, is_enough=is_effect_enough)
+        self.effects.start(row, self._arrays["shares"][row], design_effect, is_enough=is_effect_enough)
         return row
+
+    def _add_rows(self, counts: Floats, tolerances: Floats) -> list[int]:
+        """Adds streams with references of shape (S, K) in free rows, and returns these."""
+        reused = [self._free_rows.pop() for _ in range(min(len(counts), len(self._free_rows)))]
+        first, self._row_count = self._row_count, self._row_count + len(counts) - len(reused)
+        rows, arrays = [*reused, *range(first, self._row_count)], self._arrays
+        for row in rows:
+            arrays.clear(row)
+            self.traffic.start(row)
+        arrays["reference"][rows], arrays["tolerance"][rows] = counts, tolerances
+        for name, column in compute_reference_columns(counts, self.direction).items():
+            arrays[name][rows] = column
+        return rows
 
     def continue_from(self, row: int, previous: EvidenceBank, previous_row: int) -> None:
         """Copies into a row the evidence that a stream had over other bins of the same reference.
@@ -263,7 +262,8 @@ class EvidenceBank:
         Raises:
             BinMismatchError: One has not K bins.
         """
-        rows = [self.add(state.reference, state.tolerance) for state in states]
+        references = check_counts(np.concatenate([state.reference[None] for state in states]), self.bins)
+        rows = self._add_rows(references, np.array([state.tolerance for state in states]))
         arrays = self._arrays
         for row, state in zip(rows, states, strict=True):
             for name in ("log_e", "since_ns", "last_ns", "history", "contributions"):
@@ -274,6 +274,8 @@ class EvidenceBank:
             arrays["onsets_ns"][row, state.components] = state.onsets_ns
             if self.rare is not None and state.rare_bins is not None:
                 self.rare.restore(row, arrays["reference"][row], state.tolerance, state.rare_bins)
+            elif self.rare is not None:
+                self.rare.start(row, arrays["reference"][row], state.tolerance, None)
             if state.traffic is not None:
                 self.traffic.restore(row, state.traffic)
             known = OK if state.design_effect.is_calibrated else CALIBRATING

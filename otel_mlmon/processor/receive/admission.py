@@ -9,24 +9,20 @@ Source: opentelemetry-proto, specification.md (partial success, retryable codes)
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from otel_mlmon.errors import MalformedError, OverloadedError, RetryableError, StoreError, UnavailableError
 from otel_mlmon.guard import guard
-from otel_mlmon.internal_events import EventJournal
+from otel_mlmon.processor.receive.accounts import ReceiverAccounts
 from otel_mlmon.processor.receive.codec import CODECS, BodyFormat, Signal, SignalCodec, parse_request
 from otel_mlmon.processor.receive.data_point import DecodedRequest, Rejections, TelemetryItem
 from otel_mlmon.processor.receive.dead_letters import DeadLetterDirectory
-from otel_mlmon.processor.receive.events import PointsRejected, RequestMalformed, RequestRefused
 from otel_mlmon.processor.receive.load import (
     ANSWER_WITHIN_S,
     MAX_PENDING_BYTES,
@@ -38,7 +34,8 @@ from otel_mlmon.processor.receive.load import (
     RequestRefusal,
     WorkTimeMeter,
 )
-from otel_mlmon.processor.receive.outcomes import DEAD_LETTER, ExportResult, ReceivedCounts, RefusalReason
+from otel_mlmon.processor.receive.outcomes import ExportResult, PointCounts, ReceivedCounts, RefusalReason
+from otel_mlmon.processor.receive.recent_requests import RecentRequest, RecentRequests, hash_body
 from otel_mlmon.processor.receive.sender_versions import SenderVersions
 
 T = TypeVar("T")
@@ -53,10 +50,7 @@ MIN_PARSED_BYTES: Final = 64 * 2**20
 DECODERS: Final = 2
 """How many requests are decoded at a time; more would only take turns at the interpreter with the state's thread."""
 
-MAX_REMEMBERED_FAILURES: Final = 1024
-
 _SUFFIXES: Final[Mapping[BodyFormat, str]] = {"protobuf": ".pb", "json": ".json"}
-_LOG: Final = logging.getLogger("otel_mlmon.receiver")
 _FAULT: Final = RuntimeError("an internal error, which the guard has reported")
 
 
@@ -68,12 +62,14 @@ class _PendingRequest(NamedTuple):
     body_format: BodyFormat
     place: AdmittedRequest
     result: Future[ExportResult]
+    digest: bytes
+    """A hash of the body."""
 
 
 class RequestAdmission:
     """Admits or refuses OTLP requests of any number of receivers, decodes them, and hands on their data points.
 
-    Runs on: the receivers' threads; a delivery may be acknowledged on any thread. Its lock guards integers only.
+    Runs on: the receivers' threads; a delivery may be acknowledged on any thread.
 
     Args:
         deliver: Takes the items of one request, and the seconds within which they must be stored or refused. Returns at
@@ -85,6 +81,8 @@ class RequestAdmission:
             it where no other is pending.
         max_queue_s: The limit on the time, in seconds, that the requests in progress are going to take, and on the time
             for which the oldest has waited. A request is admitted above it where no other is pending.
+        has_room: Whether the points of one more metrics request may be delivered; looked at before it is parsed.
+        count_repeated: Counts the points of a request that came again and was not delivered, by their outcome.
         meter: Measures that rate; whoever works off the items must measure its work with it too.
         dead_letters: A directory for requests that failed twice; None to keep none.
         retry_after_s: The shortest delay that senders are asked for before they try again, in seconds.
@@ -98,6 +96,8 @@ class RequestAdmission:
         max_request_bytes: int = MAX_REQUEST_BYTES,
         max_pending_bytes: int = MAX_PENDING_BYTES,
         max_queue_s: float = MAX_QUEUE_S,
+        has_room: Callable[[], bool] = lambda: True,
+        count_repeated: Callable[[Mapping[str, int]], None] = lambda _: None,
         meter: WorkTimeMeter | None = None,
         dead_letters: Path | None = None,
         retry_after_s: float = RETRY_AFTER_S,
@@ -108,6 +108,9 @@ class RequestAdmission:
         self.retry_after_s: float = retry_after_s
         self._max_parsed_bytes = max(PARSED_FACTOR * max_request_bytes, MIN_PARSED_BYTES)
         self._deliver = deliver
+        self._has_room = has_room
+        self._count_repeated = count_repeated
+        self._recent = RecentRequests(clock=clock)
         self._meter = meter or WorkTimeMeter()
         self._pending = PendingRequests(
             max_bytes=max_pending_bytes,
@@ -117,34 +120,14 @@ class RequestAdmission:
             clock=clock,
         )
         self._decoders = threading.BoundedSemaphore(DECODERS)
-        self._journal = EventJournal(log=_LOG)
         self._versions = SenderVersions()
         self._dead_letters = DeadLetterDirectory(dead_letters) if dead_letters is not None else None
-        self._lock = threading.Lock()
-        self._totals: Counter[str] = Counter()
-        self._rejected: Counter[str] = Counter()
-        self._unused: Counter[str] = Counter()
-        self._unread_requests: Counter[str] = Counter()
-        self._unread_bytes: Counter[str] = Counter()
-        self._failed: OrderedDict[bytes, None] = OrderedDict()
-        """Digests of requests that failed once, the oldest first."""
+        self._accounts = ReceiverAccounts()
 
     @property
     def read_counts(self) -> ReceivedCounts:
         """The counts of all received data points and requests by their outcome, all of one moment."""
-        with self._lock:
-            return ReceivedCounts(
-                accepted=self._totals["accepted"],
-                rejected=MappingProxyType(dict(self._rejected)),
-                refused=self._totals["refused"],
-                ignored=self._totals["ignored"],
-                loop_dropped=self._totals["loop_dropped"],
-                unused=MappingProxyType(dict(self._unused)),
-                unread_requests=MappingProxyType(dict(self._unread_requests)),
-                unread_bytes=MappingProxyType(dict(self._unread_bytes)),
-                malformed=self._totals["malformed"],
-                dead_letters=self._totals["dead_letters"],
-            )
+        return self._accounts.read()
 
     @property
     def pending_bytes(self) -> int:
@@ -167,16 +150,11 @@ class RequestAdmission:
 
     def count_unread(self, reason: RefusalReason, explanation: str, read_bytes: int) -> None:
         """Counts and logs an OTLP request that is refused before it is parsed; `explanation` is a sentence."""
-        with self._lock:
-            self._unread_requests[reason] += 1
-            self._unread_bytes[reason] += read_bytes
-        self._journal.emit_event(RequestRefused(reason=reason, explanation=explanation))
+        self._accounts.add_unread(reason, explanation, read_bytes)
 
     def count_malformed(self, explanation: str) -> None:
         """Counts and logs a request that is not valid in its encoding; `explanation` is a sentence."""
-        with self._lock:
-            self._totals["malformed"] += 1
-        self._journal.emit_event(RequestMalformed(explanation=explanation))
+        self._accounts.add_malformed(explanation)
 
     def admit_request(
         self, size_bytes: int, *, sent_bytes: int | None = None, waited_s: float = 0.0
@@ -237,19 +215,27 @@ class RequestAdmission:
             place: Its place; None to ask for one here.
 
         Raises:
-            OverloadedError: There is no place, or its turn did not come in time; decided before parsing.
+            OverloadedError: There is no place, no room for its points, or its turn did not come in time; decided
+                before parsing.
             MalformedError: `body` is not a request of this signal.
             TooLargeError: It would take too much memory once it is parsed, as none of an exporter does.
         """
         place = place or self.admit_request(len(body))
         self._pending.resize(place, len(body))
-        request = _PendingRequest(signal, body, body_format, place, Future())
+        request = _PendingRequest(signal, body, body_format, place, Future(), hash_body(body))
         request.result.set_running_or_notify_cancel()  # so that nobody can cancel it while it is being stored
+        earlier = self._recent.find(request.digest) if signal == "metrics" else None
+        if earlier is not None:
+            self._share_answer(request.result, earlier)
+            self.release_request(place)
+            return request.result
         codec = CODECS[signal]
         decoded: DecodedRequest | None = None
         try:
             with self._decoders, self._meter.measure():
                 self.refuse_late(place)
+                if signal == "metrics" and not self._has_room():
+                    self._refuse_unread(self._pending.refuse_points(place), place.sent_bytes)
                 max_wait_s = STORE_WITHIN_S - self._pending.measure_wait_s(place)  # however long decoding takes
                 message = self._parse(request)
                 decoded = self._decode(codec, message)
@@ -298,6 +284,8 @@ class RequestAdmission:
             """Runs on: the thread that ended the delivery."""
             self._settle(request, decoded, _run_step(delivery.result))
 
+        if request.signal == "metrics":
+            self._recent.begin(request.digest, decoded.points, request.result)
         started = _run_step(lambda: self._deliver(decoded.items, max_wait_s))
         if isinstance(started, Future):
             started.add_done_callback(settle)
@@ -318,50 +306,59 @@ class RequestAdmission:
     def _succeed(self, request: _PendingRequest, decoded: DecodedRequest, rejections: Rejections) -> None:
         rejected = Counter(decoded.faults)
         rejected.update(rejections)
-        with self._lock:
-            self._totals["accepted"] += decoded.accepted - sum(rejections.values())
-            self._totals["ignored"] += decoded.ignored
-            self._totals["loop_dropped"] += decoded.loop_dropped
-            if decoded.unused:
-                self._unused[request.signal] += decoded.unused
-            self._rejected.update(rejected)
-            if self._failed:
-                self._failed.pop(_hash_body(request.body), None)
-        self._log_rejections(request, rejected)
-        self._answer(request, ExportResult(rejected=sum(rejected.values()), message=_list_rejections(rejected)))
+        counts = PointCounts(
+            accepted=decoded.accepted - sum(rejections.values()),
+            ignored=decoded.ignored,
+            loop_dropped=decoded.loop_dropped,
+            unused=decoded.unused,
+            rejected=rejected,
+            uncounted=rejections,
+        )
+        answer = ExportResult(rejected=sum(rejected.values()), message=_list_rejections(rejected))
+        self._accounts.add_stored(request.signal, counts)
+        self._recent.store(request.digest, request.result, counts, answer)
+        self._answer(request, answer)
 
-    def _log_rejections(self, request: _PendingRequest, rejected: Rejections) -> None:
-        for reason, count in rejected.items():
-            self._journal.emit_event(PointsRejected(signal=request.signal, reason=reason, count=count))
+    def _share_answer(self, result: Future[ExportResult], earlier: RecentRequest) -> None:
+        """Answers a request as the one before that had the same bytes, as soon as that is stored."""
+
+        def settle(first: Future[ExportResult] | None) -> None:
+            """Runs on: the thread that ended the first, or this one."""
+            error = first.exception() if first is not None else None
+            counts, answer = earlier.counts, earlier.answer
+            if error is not None or counts is None or answer is None:
+                self._accounts.add_refused(earlier.points)
+                message = "The processor failed to take the request; send it again."
+                result.set_exception(error or UnavailableError(message, retry_after_s=self.retry_after_s))
+                return
+            self._accounts.add_stored("metrics", counts)
+            self._count_repeated({**counts.uncounted, "duplicate": counts.accepted})
+            result.set_result(answer)
+
+        first = earlier.result
+        if first is None:
+            settle(None)
+        else:
+            first.add_done_callback(settle)
 
     def _refuse(self, request: _PendingRequest, points: int, error: Exception) -> None:
-        with self._lock:
-            self._totals["refused"] += points
+        self._accounts.add_refused(points)
+        self._recent.drop(request.digest, request.result)
         self._answer(request, error)
 
     def _fail(self, request: _PendingRequest, points: int) -> None:
         """Handles an internal error: the first time the request may be sent again; then it is a dead letter."""
-        digest = _hash_body(request.body)
-        with self._lock:
-            has_failed_before = digest in self._failed
-            if has_failed_before:
-                del self._failed[digest]
-                self._rejected[DEAD_LETTER] += points
-                self._totals["dead_letters"] += 1
-            else:
-                self._failed[digest] = None
-                if len(self._failed) > MAX_REMEMBERED_FAILURES:
-                    self._failed.popitem(last=False)
-        if not has_failed_before:
+        if not self._recent.note_failure(request.digest):
             error = "The processor failed to take the request; send it again."
             self._refuse(request, points, UnavailableError(error, retry_after_s=self.retry_after_s))
             return
+        self._accounts.add_dead_letter(request.signal, points)
         with guard("receive.dead_letter"):
             if self._dead_letters is not None:
                 self._dead_letters.write(
-                    request.body, name=f"{request.signal}-{digest.hex()}", suffix=_SUFFIXES[request.body_format]
+                    request.body, name=f"{request.signal}-{request.digest.hex()}", suffix=_SUFFIXES[request.body_format]
                 )
-        self._log_rejections(request, {DEAD_LETTER: points})
+        self._recent.drop(request.digest, request.result)
         message = "The processor failed twice to take the request and rejected it; do not send it again."
         self._answer(request, ExportResult(rejected=points, message=message))
 
@@ -382,10 +379,6 @@ def _run_step(step: Callable[[], T]) -> T | Exception:
         except (RetryableError, StoreError) as error:
             outcome = error
     return outcome
-
-
-def _hash_body(body: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=16).digest()
 
 
 def _list_rejections(faults: Mapping[str, int]) -> str:

@@ -231,6 +231,12 @@ class PendingRequests:
             explanation = f"The processor could not begin with it within {self._max_queue_s:g} s."
             return self._refuse("queue", explanation, place.size_bytes, 0.0)
 
+    def refuse_points(self, place: AdmittedRequest) -> RequestRefusal:
+        """Builds the refusal of an admitted request whose points find no room in the state."""
+        with self._lock:
+            explanation = "Too many points wait until their pane closes."
+            return self._refuse("pending_points", explanation, place.size_bytes, 0.0)
+
     def resize(self, place: AdmittedRequest, size_bytes: int) -> None:
         """Replaces the estimated size of an admitted request."""
         with self._lock:

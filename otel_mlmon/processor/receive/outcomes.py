@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
+from otel_mlmon.processor.receive.data_point import Rejections
+
 RefusalReason: TypeAlias = Literal[
     "queue",
     "memory",
+    "pending_points",
     "timeout",
     "incomplete",
     "too_large",
@@ -17,10 +20,11 @@ RefusalReason: TypeAlias = Literal[
     "bad_method",
     "unsupported",
 ]
-"""The reason for which a request was refused before it was parsed. Those that are sent again: `queue` and `memory`, no
-room for now; `timeout`, it arrived too slowly or too late; `incomplete`, its sender gave up, or gRPC ended the call
-by itself, at more than twice the limit. Those that are not: `too_large`; `unauthorized`; `not_found`, another path or
-service than OTLP's; `bad_method`, not POST; `unsupported`, another content type or encoding."""
+"""The reason for which a request was refused before it was parsed. Those that are sent again: `queue`, `memory` and
+`pending_points`, no room for now; `timeout`, it arrived too slowly or too late; `incomplete`, its sender gave up, or
+gRPC ended the call by itself, at more than twice the limit. Those that are not: `too_large`; `unauthorized`;
+`not_found`, another path or service than OTLP's; `bad_method`, not POST; `unsupported`, another content type or
+encoding."""
 
 REFUSAL_REASONS: Final[tuple[str, ...]] = get_args(RefusalReason)
 
@@ -43,6 +47,20 @@ class ExportResult:
     rejected: int = 0
     """Points that were rejected and must not be sent again."""
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointCounts:
+    """The points of one stored request by their outcome."""
+
+    accepted: int
+    ignored: int
+    loop_dropped: int
+    unused: int
+    rejected: Mapping[str, int]
+    """By reason: all of them."""
+    uncounted: Rejections
+    """By reason: those that the windows rejected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -239,7 +239,7 @@ def list_model_gauges(
             continue
         attributes = {**model_attributes, semconv.DRIFT_STREAM: name}
         count, state = stream["current_count"], semconv.DRIFT_STATES[stream["state"]]
-        yield MetricValue(metric=semconv.DRIFT_WINDOW_COUNT, value=count, attributes=attributes)
+        yield MetricValue(metric=semconv.DRIFT_WINDOW_SIZE, value=count, attributes=attributes)
         yield MetricValue(metric=semconv.DRIFT_STATE, value=state, attributes=attributes)
         score = scores.get(name, _UNSCORED)
         if score.state == "learning" and not score.is_calibrating:

@@ -275,7 +275,8 @@ def _from_plain(kind: Any, value: Any) -> object:
         raise ValueError(f"an array of {dtype} where one of {np.dtype(scalar)} is expected")
     if type(blob) is not bytes:
         raise ValueError("the numbers of an array are expected as bytes")
-    return np.frombuffer(blob, dtype=dtype).reshape(shape).astype(scalar)
+    array = np.frombuffer(blob, dtype=dtype)
+    return (array if shape == [array.size] else array.reshape(shape)).astype(scalar)
 
 
 @cache

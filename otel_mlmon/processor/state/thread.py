@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
-from otel_mlmon.errors import ApplyError, MlmonError, OverloadedError, StoreError
+from otel_mlmon.errors import ApplyError, MlmonError, OverloadedError, RetryableError, StoreError
 from otel_mlmon.guard import guard
 
 T = TypeVar("T")
@@ -54,7 +54,11 @@ class StateHandler(Protocol[T_contra, R_co]):
         """
 
     def apply(self, item: T_contra, /) -> R_co:
-        """Applies one item to the state, and returns its outcome, which its sender gets after the commit."""
+        """Applies one item to the state, and returns its outcome, which its sender gets after the commit.
+
+        Raises:
+            RetryableError: There is no room for it now; nothing of it was applied.
+        """
 
     def advance(self) -> None:
         """Does the work on the state that depends on the clock, such as closing time windows."""
@@ -137,8 +141,9 @@ class StateThread(Generic[T, R]):
         """Queues an item for the state thread; returns a future of the handler's result, done after the commit.
 
         It ends with `StoreError` if the state could not be stored, with `ApplyError` if the item could not be applied,
-        and with `OverloadedError` if it was not going to be durable within `max_wait_s` seconds, by what the last
-        commit took; never one that has waited for less than half of `max_wait_s`, however long commits take.
+        with the handler's `RetryableError` if that had no room for it, and with `OverloadedError` if it was not going
+        to be durable within `max_wait_s` seconds, by what the last commit took; never one that has waited for less than
+        half of `max_wait_s`, however long commits take.
 
         Runs on: any thread; does not wait.
         """
@@ -289,6 +294,10 @@ class StateThread(Generic[T, R]):
             entry.future.set_exception(OverloadedError(message, retry_after_s=RETRY_AFTER_S))
             return []
         with guard("apply"):
-            return [self._handler.apply(entry.item)]
+            try:
+                return [self._handler.apply(entry.item)]
+            except RetryableError as error:
+                entry.future.set_exception(error)
+                return []
         entry.future.set_exception(ApplyError("the request could not be applied"))
         return []

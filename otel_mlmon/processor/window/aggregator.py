@@ -3,7 +3,7 @@
 A pane (start, end] holds the points whose time is in it, since a point counts what came before its time. It closes when
 the model's watermark (`progress.py`) is the allowed lateness past its end, or no point was received for that long. A
 point for a closed pane is late: it is added to the pane's counts and to what is reported, and is no evidence. A point
-from the future belongs to the pane of its arrival.
+from the future belongs to the pane of its arrival. Where too many points wait, panes close without that lateness.
 
 Runs on: the state thread.
 """
@@ -99,14 +99,18 @@ class WindowAggregator:
         save_state(self._state, repository, now_ns=self._clock_ns())
 
     def add_points(self, points: Iterable[DataPoint]) -> Counter[PointOutcome]:
-        """Adds the data points of one request to their panes; returns the number of points by outcome."""
+        """Adds the data points of one request to their panes; returns the number of points by outcome.
+
+        Raises:
+            OverloadedError: Too many points wait until their pane closes; none of these was added.
+        """
         self._state.request += 1
         outcomes = self._intake.add_points(points, self._clock_ns())
         self.counts.update(outcomes)
         return outcomes
 
     def add(self, point: DataPoint) -> PointOutcome:
-        """Adds a point to its pane, or drops it; returns the outcome."""
+        """Adds a point to its pane, or drops it; returns the outcome. Raises what `add_points` raises."""
         (outcome,) = outcomes = self._intake.add_points([point], self._clock_ns())
         self.counts.update(outcomes)
         return outcome
@@ -155,14 +159,16 @@ class WindowAggregator:
             now_ns: The time by our clock, Unix nanoseconds.
         """
         state, windows = self._state, list[StreamWindow]()
+        is_full = not self._intake.has_room
+        lateness_ns = 0 if is_full else state.windows.lateness_ns
         for model in state.models.values():
-            if not model.is_due(now_ns):
+            if not is_full and not model.is_due(now_ns):
                 continue
             for end_ns in model.find_late_panes():
                 amended = model.amend_pane(end_ns, is_complete=self._intake.is_complete)
                 state.changes.amendments.append(amended.pane)
                 self._note_closed(model, amended)
-            for end_ns in model.advance_watermark(now_ns):
+            for end_ns in model.advance_watermark(now_ns, lateness_ns=lateness_ns):
                 closed = model.close_pane(end_ns, is_complete=self._intake.is_complete)
                 windows += closed.windows
                 state.changes.panes.append(closed.pane)
@@ -215,6 +221,11 @@ class WindowAggregator:
     def series_count(self) -> int:
         """The number of time series of all senders."""
         return len(self._state.series)
+
+    @property
+    def pending_points(self) -> int:
+        """How many data points wait until their pane closes."""
+        return self._state.pending_points
 
     @property
     def stream_count(self) -> int:

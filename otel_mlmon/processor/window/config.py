@@ -56,6 +56,15 @@ class LimitsSection(ConfigSection):
             "reference is learned. Bounds that change with every point are a mistake, and are rejected beyond it."
         ),
     )
+    max_pending_points: Count = Field(
+        default=1_000_000,
+        ge=1,
+        description=(
+            "Data points that wait until their pane closes, some 500 bytes of memory each: those of the last `pane` + "
+            "`lateness`, or of `idle_after` more where senders lag behind. When it is reached panes close without "
+            "waiting for late data, and requests are refused until there is room: senders try again."
+        ),
+    )
     max_gauge_streams: Count = Field(
         default=2_000,
         ge=0,

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from otel_mlmon import semconv
+from otel_mlmon.errors import OverloadedError
 from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity
 from otel_mlmon.processor.window.expiry import remove_ended_series
 from otel_mlmon.processor.window.model_windows import ModelWindows
-from otel_mlmon.processor.window.outcome import PointOutcome, ResourceLimit
+from otel_mlmon.processor.window.outcome import WARNING_SHARE, PointOutcome, ResourceLimit
 from otel_mlmon.processor.window.progress import ModelProgress
 from otel_mlmon.processor.window.series import (
     COUNTERS,
@@ -37,6 +38,8 @@ FREE_AFTER_NS: Final = 300_000_000_000
 """Silence of a sender after which its series make room where there is none."""
 FREE_INTERVAL_NS: Final = 10_000_000_000
 """Interval at which room is sought where there is none, at most."""
+RETRY_AFTER_S: Final = 1.0
+"""When a request may be sent again that found no room for its points: senders without a queue wait for 10 s at most."""
 CLOCK_SLACK_NS: Final = 5_000_000_000
 """The tolerated difference, either way, between a sender's clock and the processor's."""
 
@@ -99,6 +102,13 @@ class PointIntake:
         self._streams = streams
         self._series = series
         self._bounds = ResourceLimit("max_bounds", state.windows.max_bounds, "bounds of the histograms of a stream")
+        self._pending = ResourceLimit(
+            "max_pending_points",
+            state.windows.max_pending_points,
+            "points of open panes",
+            consequence="panes close without waiting for late data, and requests are refused and come again",
+            remedy="lower windows.pane, windows.lateness or windows.idle_after",
+        )
         self._most_bounds = 0
         """The most bounds of one stream since limits were reported."""
         self._frees_ns = 0
@@ -107,17 +117,30 @@ class PointIntake:
         self.clamped = 0
         """Points from the future, counted as of now."""
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the points of one more request may wait for their panes, however many these are."""
+        return self._state.pending_points < self._state.windows.max_pending_points
+
     def add_points(self, points: Iterable[DataPoint], now_ns: int) -> Counter[PointOutcome]:
-        """Adds the points of one request, received at `now_ns`; returns how many came to which outcome."""
+        """Adds the points of one request, received at `now_ns`; returns how many came to which outcome.
+
+        Raises:
+            OverloadedError: Too many points wait until their pane closes; none of these was added.
+        """
         outcomes: Counter[PointOutcome] = Counter()
         group: _PointGroup | None = None
         find_series: Callable[[Any], TimeSeries | None] = self._state.series.get
         for point in points:
             if group is None or not group.is_of(point):
+                if group is None and not self.has_room:
+                    raise OverloadedError("Too many points wait until their pane closes.", retry_after_s=RETRY_AFTER_S)
                 group = self._begin_group(point, now_ns)
             series = find_series((point[0].series, group.series_start_ns))
             outcome = self._add_first(point, group) if series is None else self._add(series, point, group)
             outcomes[outcome] += 1
+        if self._state.pending_points >= WARNING_SHARE * self._state.windows.max_pending_points:
+            self._pending.report(self._state.pending_points)
         return outcomes
 
     def report_limits(self) -> None:
@@ -129,6 +152,7 @@ class PointIntake:
         streams = (stream for model in state.models.values() for stream in model.streams.values())
         self._most_bounds = max((len(stream.bounds) for stream in streams), default=0)
         self._bounds.report(self._most_bounds)
+        self._pending.report(state.pending_points)
 
     def is_complete(self, series: SeriesState, start_ns: int, time_ns: int) -> bool:
         """Returns whether a first total was counted since this process started, and by no series that was removed.
@@ -220,6 +244,7 @@ class PointIntake:
             model = state.models[group.model]
             group.points = state.add_request(group.model, group.sender)
             group.pane = model.add_points(group.end_ns, group.time_ns, group.received_ns, sender=group.sender)
+        state.pending_points += 1
         key, series_state = group.key, series.state
         # A third of the time that `PendingPoint(…)` takes.
         series.pending[key] = tuple.__new__(

@@ -134,12 +134,12 @@ class ModelWindows:
         """Returns the ends of the closed panes that late data points are pending for, in the order of time."""
         return sorted(end_ns for end_ns in self.open_panes if end_ns <= self.progress.closed_ns)
 
-    def advance_watermark(self, now_ns: int) -> list[int]:
+    def advance_watermark(self, now_ns: int, *, lateness_ns: int) -> list[int]:
         """Returns the ends of the panes that close now, as the watermark has passed them and their lateness.
 
         All of them close when this process ran and received no point for as long as a pane and the allowed lateness.
         """
-        pane_ns, lateness_ns, progress = self.windows.pane_ns, self.windows.lateness_ns, self.progress
+        pane_ns, progress = self.windows.pane_ns, self.progress
         until_ns = (self.senders.compute_watermark(progress.watermark_ns) - lateness_ns) // pane_ns * pane_ns
         if self.open_panes and now_ns - max(progress.received_ns, self.resumed_ns) >= pane_ns + lateness_ns:
             until_ns = max(until_ns, *self.open_panes)

@@ -62,12 +62,24 @@ class ResourceLimit:
         option: The key in the configuration file.
         maximum: The largest count, 1 or above.
         subject: The counted things, in the plural.
+        consequence: A clause that says what happens when it is reached.
+        remedy: A clause that says what helps besides raising it.
     """
 
-    def __init__(self, option: str, maximum: int, subject: str) -> None:
+    def __init__(
+        self,
+        option: str,
+        maximum: int,
+        subject: str,
+        *,
+        consequence: str = "new ones are rejected",
+        remedy: str = "lower limits.stale_after",
+    ) -> None:
         self._option = option
         self.maximum: int = maximum
         self._subject = subject
+        self._consequence = consequence
+        self._remedy = remedy
         self._warned_share = 0.0
 
     def has_room(self, count: int, added: int = 1) -> bool:
@@ -79,14 +91,15 @@ class ResourceLimit:
         share = count / self.maximum
         level = 1.0 if share >= 1.0 else WARNING_SHARE if share >= WARNING_SHARE else 0.0
         if level > self._warned_share:
-            consequence = "new ones are rejected" if level == 1.0 else "new ones are rejected when it is reached"
             _LOG.warning(
-                "%d of %d %s are in use (limits.%s): %s. Raise the limit, or lower limits.stale_after.",
+                "%d of %d %s are in use (limits.%s): %s%s. Raise the limit, or %s.",
                 count,
                 self.maximum,
                 self._subject,
                 self._option,
-                consequence,
+                self._consequence,
+                "" if level == 1.0 else " when it is reached",
+                self._remedy,
             )
         if level == 0.0 or level > self._warned_share:
             self._warned_share = level

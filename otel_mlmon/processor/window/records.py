@@ -262,6 +262,7 @@ def _load_points(state: WindowState, record: PointsRecord) -> None:
         if series is None:
             missing += 1
             continue
+        state.pending_points += key not in series.pending
         series.pending[key] = point
         series.state.newest_ns = max(series.state.newest_ns, key[1])
         model.open_panes.setdefault(point.pane_end_ns, {})[series_key] = series

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import pairwise
-from operator import or_
+from operator import add, or_
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -29,6 +29,8 @@ class _Places(NamedTuple):
 
     columns: slice | Indices
     streams: Indices
+    run: slice | Indices
+    """The streams, as a slice where they follow each other."""
 
 
 class _Row(NamedTuple):
@@ -74,23 +76,27 @@ class RollingWindows:
         if not table.layout.names:
             return
         places = self._places.get(table.layout) or self._place(table.layout)
-        columns, streams = places
+        columns, streams, run = places
         row = _narrow(table, start_ns, end_ns, places)
         index = len(self._rows)
         while index and self._rows[index - 1].end_ns > end_ns:
             index -= 1
-        is_first = self._row_counts[streams] == 0
+        is_first = self._row_counts[run] == 0
         if index < len(self._rows):
-            is_first |= self._starts_ns[streams] > start_ns
+            is_first |= self._starts_ns[run] > start_ns
         self._rows.insert(index, row)
         counts = self._counts.copy()
         counts[columns] += table.counts
         self._counts = counts
-        self._number_counts[streams] += row.number_counts
-        self._row_counts[streams] += 1
-        self._starts_ns[streams[is_first]] = start_ns
-        for stream, units in zip(streams.tolist(), row.sums, strict=True):
-            self._sums[stream] += units << row.shift
+        self._number_counts[run] += row.number_counts
+        self._row_counts[run] += 1
+        if is_first.any():
+            self._starts_ns[streams[is_first]] = start_ns
+        if isinstance(run, slice):
+            self._sums[run] = map(add, self._sums[run], table.sums)
+            return
+        for stream, units in zip(streams.tolist(), table.sums, strict=True):
+            self._sums[stream] += units
 
     def has_layout(self, layout: PaneLayout) -> bool:
         """Returns whether a pane of the same streams over the same bins was added, and none was cleared since."""
@@ -105,11 +111,11 @@ class RollingWindows:
         is_moved = np.zeros(len(self._sums), dtype=np.bool_)
         while self._rows and self._rows[0].end_ns <= limit_ns:
             row = self._rows.popleft()
-            columns, streams = row.places
+            columns, streams, run = row.places
             counts[columns] -= row.counts
-            self._number_counts[streams] -= row.number_counts
-            self._row_counts[streams] -= 1
-            is_moved[streams] = True
+            self._number_counts[run] -= row.number_counts
+            self._row_counts[run] -= 1
+            is_moved[run] = True
             for stream, units in zip(streams.tolist(), row.sums, strict=True):
                 self._sums[stream] -= units << row.shift
         self._counts = counts
@@ -167,7 +173,9 @@ class RollingWindows:
         columns: slice | Indices = slice(ranges[0][0], ranges[-1][1])
         if any(end != first for (_, end), (first, _) in pairwise(ranges)):
             columns = np.concatenate([np.arange(first, end) for first, end in ranges])
-        places = self._places[layout] = _Places(columns, np.array(streams, dtype=np.intp))
+        indices, run = np.array(streams, dtype=np.intp), slice(streams[0], streams[-1] + 1)
+        is_run = streams == list(range(run.start, run.stop))
+        places = self._places[layout] = _Places(columns, indices, run if is_run else indices)
         return places
 
 
@@ -175,15 +183,15 @@ def _narrow(table: PaneTable, start_ns: int, end_ns: int, places: _Places) -> _R
     """Returns a pane as a row that takes little room: the numbers in narrow types, and the sums without their zeros."""
     largest = int(table.counts.max(initial=0))
     dtype = next((dtype for limit, dtype in _NARROW if largest < limit), np.int64)
-    bits = reduce(or_, map(abs, table.sums), 0)
+    bits = reduce(or_, table.sums, 0)
     shift = max((bits & -bits).bit_length() - 1, 0)
     return _Row(
         start_ns,
         end_ns,
         places,
         table.counts.astype(dtype),
-        np.array(table.number_counts, dtype=np.int64),
-        [int(units) >> shift for units in table.sums],
+        np.asarray(table.number_counts, dtype=np.int64),
+        [units >> shift for units in table.sums],
         shift,
     )
 

@@ -105,6 +105,8 @@ class WindowState:
     """The series of each sender, by model version."""
     points: dict[RequestKey, list[tuple[TimeSeries, PointKey]]] = field(default_factory=dict)
     """The points that are pending, by what brought them."""
+    pending_points: int = 0
+    """How many there are."""
     request: int = 0
     """The number of the present request."""
     starts: dict[str, int] = field(default_factory=dict)
@@ -174,6 +176,7 @@ class WindowState:
             requests.append(point.request)
             resets += series.resets
             series.resets = 0
+        self.pending_points -= len(requests)
         self.changes.series.update((model, sender) for sender in senders)
         for sender in total_senders:
             _gather_totals(self.owners[model, sender].values())

@@ -249,7 +249,7 @@ def add_pane(panes: deque[ModelPane], pane: ModelPane) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowSettings:
-    """The lengths of panes, windows and waiting times, and a limit, which are the same for all models."""
+    """The lengths of panes, windows and waiting times, and limits, which are the same for all models."""
 
     pane_s: float = 10.0
     """Length of a pane, the unit of evidence; above 0."""
@@ -267,6 +267,8 @@ class WindowSettings:
     """A series without points for this long is removed."""
     max_bounds: int = 16
     """How many different bounds the explicit histograms of one stream may have; 1 or above."""
+    max_pending_points: int = 1_000_000
+    """How many points may wait until their pane closes; 1 or above. At this number panes wait for no late ones."""
     stored_s: float = 7_200.0
     """How long closed panes stay stored one by one; never less than the rolling window."""
     retention_s: float = 14 * 86_400.0

@@ -59,6 +59,11 @@ def faults(folder: Path, text: str) -> list[str]:
             '"http://127.0.0.1:9"]}}]}',
             ["2: alerts.notify[0].alertmanager.urls[1]: is receiver.http of this processor itself"],
         ),
+        (
+            "receiver: {http: '127.0.0.1:4318'}\nalerts:\n  notify:\n    - apprise:\n"
+            "        urls: ['json://u:hunter2@127.0.0.1:4318/x', 'json://127.0.0.1:9', 'mailto://u:p@example.org']\n",
+            ["5: alerts.notify[0].apprise.urls[0]: is receiver.http of this processor itself"],
+        ),
         ("alerts: {notify: [{command: {run: [sh, -c, 'exit 0']}}]}", []),
         (
             "alerts:\n  notify:\n    - command:\n        run: [/nowhere/rollback]\n",

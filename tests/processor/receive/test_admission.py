@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from otel_mlmon.processor.receive.codec import CODECS
 from otel_mlmon.processor.receive.data_point import ModelLoaded, Rejections, TelemetryItem
 from otel_mlmon.processor.receive.load import MAX_PENDING_REQUESTS, REQUEST_BYTES, WorkTimeMeter
 from otel_mlmon.processor.receive.outcomes import ExportResult, ReceivedCounts
+from otel_mlmon.processor.receive.recent_requests import REMEMBERED_S
 from otel_mlmon.types import ModelKey
-from tests.support.otlp_requests import counter, histogram, predictions, request
+from tests.support.otlp_requests import counter, histogram, new_predictions, predictions, request
 
 GOOD = predictions(points=3).SerializeToString()
 
@@ -153,17 +155,17 @@ def test_what_is_not_protobuf_is_malformed(signal: Any) -> None:
 def test_bytes_in_flight_are_bounded_before_parsing() -> None:
     store = Store(is_slow=True)
     admission = RequestAdmission(store.deliver, max_pending_bytes=len(GOOD) + 1, retry_after_s=7.0)
-    admission.consume_request("metrics", GOOD)
+    admission.consume_request("metrics", new_predictions(points=3))
     message = r"^The processor works on too many bytes at a time\. Send the request again later\.$"
     with pytest.raises(OverloadedError, match=message) as refused:
-        admission.consume_request("metrics", GOOD)
+        admission.consume_request("metrics", new_predictions(points=3))
     assert refused.value.retry_after_s == 7.0
     with pytest.raises(OverloadedError):
         admission.consume_request("metrics", b"\xff\xff")  # not even looked at
     counts = admission.read_counts
     assert (dict(counts.unread_requests), counts.refused, counts.malformed) == ({"memory": 2}, 0, 0)
     store.open[0].set_result({})
-    admission.consume_request("metrics", GOOD)
+    admission.consume_request("metrics", new_predictions(points=3))
     store.open[1].set_result({})
     assert admission.read_counts.accepted == 6
 
@@ -172,7 +174,7 @@ def test_the_bound_on_bytes_in_flight_is_exact() -> None:
     store = Store(is_slow=True)
     admission = RequestAdmission(store.deliver, max_pending_bytes=3 * len(GOOD))
     for number in (1, 2, 3):
-        assert not admission.consume_request("metrics", GOOD).done()
+        assert not admission.consume_request("metrics", new_predictions(points=3)).done()
         assert admission.pending_bytes == number * len(GOOD)
     with pytest.raises(OverloadedError):
         admission.consume_request("metrics", b"\n\0")
@@ -206,11 +208,11 @@ def test_no_more_than_two_seconds_of_work_wait() -> None:
     store, clock = Store(is_slow=True), Clock()
     admission = RequestAdmission(store.deliver, meter=slow_meter(clock, requests_per_s=4), clock=clock)
     for _ in range(7):
-        admission.consume_request("metrics", GOOD)
+        admission.consume_request("metrics", new_predictions(points=3))
     assert admission.queue_s == pytest.approx(7 / 4, rel=0.1)
     with pytest.raises(OverloadedError, match=r"^The processor has more than 2 s of work before it\. Send") as error:  # noqa: PT012
         for _ in range(3):
-            admission.consume_request("metrics", GOOD)
+            admission.consume_request("metrics", new_predictions(points=3))
     assert error.value.retry_after_s == 1.0
     taken = len(store.open)
     assert taken in (7, 8)
@@ -223,19 +225,19 @@ def test_no_more_than_two_seconds_of_work_wait() -> None:
     assert dict(admission.read_counts.unread_requests) == {"queue": 3}
     for delivery in store.open:
         delivery.set_result({})
-    assert admission.consume_request("metrics", GOOD).running()
+    assert admission.consume_request("metrics", new_predictions(points=3)).running()
     assert admission.read_counts.accepted == 3 * taken
 
 
 def test_while_the_oldest_has_waited_too_long_nothing_more_is_taken() -> None:
     store, clock = Store(is_slow=True), Clock()
     admission = RequestAdmission(store.deliver, clock=clock)
-    admission.consume_request("metrics", GOOD)
+    admission.consume_request("metrics", new_predictions(points=3))
     clock.now_s = 2.5
     with pytest.raises(OverloadedError):
-        admission.consume_request("metrics", GOOD)
+        admission.consume_request("metrics", new_predictions(points=3))
     store.open[0].set_result({})
-    admission.consume_request("metrics", GOOD)
+    admission.consume_request("metrics", new_predictions(points=3))
 
 
 def test_a_request_whose_turn_to_be_parsed_did_not_come_in_time_is_refused() -> None:
@@ -243,10 +245,10 @@ def test_a_request_whose_turn_to_be_parsed_did_not_come_in_time_is_refused() -> 
     admission = RequestAdmission(Store().deliver, clock=lambda: now_s)
     on_time, late = admission.admit_request(len(GOOD)), admission.admit_request(len(GOOD))
     now_s = 1.9
-    assert admission.consume_request("metrics", GOOD, place=on_time).result(0) == ExportResult()
+    assert admission.consume_request("metrics", new_predictions(points=3), place=on_time).result(0) == ExportResult()
     now_s = 2.1
     with pytest.raises(OverloadedError, match=r"could not begin with it within 2 s\. Send the request") as refusal:
-        admission.consume_request("metrics", GOOD, place=late)
+        admission.consume_request("metrics", new_predictions(points=3), place=late)
     assert refusal.value.retry_after_s == 1.0
     counts = admission.read_counts
     assert (counts.accepted, dict(counts.unread_requests), admission.pending_bytes) == (3, {"queue": 1}, 0)
@@ -260,10 +262,12 @@ def test_what_comes_next_has_the_time_that_a_request_has_left_however_long_decod
         return Store().deliver(items, max_wait_s)
 
     admission = RequestAdmission(deliver, clock=lambda: now_s)
-    admission.consume_request("metrics", GOOD, place=admission.admit_request(len(GOOD), waited_s=0.5))
+    admission.consume_request(
+        "metrics", new_predictions(points=3), place=admission.admit_request(len(GOOD), waited_s=0.5)
+    )
     place = admission.admit_request(len(GOOD), waited_s=0.5)
     now_s = 1.0
-    admission.consume_request("metrics", GOOD, place=place)
+    admission.consume_request("metrics", new_predictions(points=3), place=place)
     assert allowed_s == [3.0, 2.0]
 
 
@@ -271,7 +275,7 @@ def test_a_request_that_will_not_find_room_is_refused_before_it_is_read() -> Non
     store, clock = Store(is_slow=True), Clock()
     admission = RequestAdmission(store.deliver, clock=clock)
     admission.check_room(waited_s=60.0)  # no other is there
-    admission.consume_request("metrics", GOOD)
+    admission.consume_request("metrics", new_predictions(points=3))
     admission.check_room(waited_s=2.5)
     with pytest.raises(OverloadedError):
         admission.check_room(waited_s=3.1)
@@ -289,31 +293,33 @@ def test_answers_that_come_later_than_estimated_leave_less_room_until_they_do_no
 
     def answer_requests(number: int, seconds: float) -> None:
         for _ in range(number):
-            admission.consume_request("metrics", GOOD)
+            admission.consume_request("metrics", new_predictions(points=3))
             clock.now_s += seconds
             store.open.pop().set_result({})
 
     answer_requests(50, 1.5)
-    admission.consume_request("metrics", GOOD)
+    admission.consume_request("metrics", new_predictions(points=3))
     admission.check_room(waited_s=1.3)
     with pytest.raises(OverloadedError):
         admission.check_room(waited_s=1.7)
     store.open.pop().set_result({})
     answer_requests(50, 0.0)
-    admission.consume_request("metrics", GOOD)
+    admission.consume_request("metrics", new_predictions(points=3))
     admission.check_room(waited_s=2.9)
     answer_requests(1, 3600.0)  # one long pause
     store.open.pop().set_result({})
-    admission.consume_request("metrics", GOOD)
+    admission.consume_request("metrics", new_predictions(points=3))
     admission.check_room(waited_s=2.0)
 
 
 def test_however_small_requests_are_their_number_is_bounded() -> None:
-    admission = RequestAdmission(Store(is_slow=True).deliver, max_queue_s=1e9)
+    clock = Clock()
+    meter = WorkTimeMeter(clock=clock)
+    admission = RequestAdmission(Store(is_slow=True).deliver, max_queue_s=1e9, meter=meter, clock=clock)
     for _ in range(MAX_PENDING_REQUESTS):
-        admission.consume_request("metrics", GOOD)
+        admission.consume_request("metrics", new_predictions(points=3))
     with pytest.raises(OverloadedError, match="works on 256 requests already"):
-        admission.consume_request("metrics", GOOD)
+        admission.consume_request("metrics", new_predictions(points=3))
 
 
 def test_a_place_that_is_given_back_is_free() -> None:
@@ -463,10 +469,12 @@ def test_the_last_failures_are_remembered_and_older_ones_are_not() -> None:
 
 @pytest.mark.guarded
 def test_a_fault_that_passes_is_forgotten() -> None:
+    now_s = 0.0
     store = Store(ZeroDivisionError(), None, ZeroDivisionError())
-    admission = RequestAdmission(store.deliver)
+    admission = RequestAdmission(store.deliver, clock=lambda: now_s)
     assert isinstance(admission.consume_request("metrics", GOOD).exception(0), UnavailableError)
     assert admission.consume_request("metrics", GOOD).result(0) == ExportResult()
+    now_s += REMEMBERED_S + 1
     assert isinstance(admission.consume_request("metrics", GOOD).exception(0), UnavailableError)
 
 
@@ -497,8 +505,8 @@ def test_a_dead_letter_that_cannot_be_written_is_still_counted(tmp_path: Path) -
     )
 )
 def test_every_point_sent_is_accounted_for(sendings: list[tuple[str, int, Exception | None]]) -> None:
-    store = Store()
-    admission = RequestAdmission(store.deliver)
+    store, repeated = Store(), Counter[str]()
+    admission = RequestAdmission(store.deliver, count_repeated=lambda outcomes: repeated.update(outcomes))
     sent = 0
     for kind, points, fault in sendings:
         message = {
@@ -512,7 +520,8 @@ def test_every_point_sent_is_accounted_for(sendings: list[tuple[str, int, Except
         assert admission.consume_request("metrics", message.SerializeToString()).done()
     counts = admission.read_counts
     account = counts.accepted + counts.rejected_total + counts.refused + counts.ignored + counts.loop_dropped
-    assert (account, counts.accepted, admission.pending_bytes) == (sent, len(store.items), 0)
+    stored = len(store.items) + repeated["duplicate"]
+    assert (account, counts.accepted, admission.pending_bytes) == (sent, stored, 0)
 
 
 def test_many_threads_lose_no_count() -> None:
@@ -528,7 +537,8 @@ def test_many_threads_lose_no_count() -> None:
 
     admission = RequestAdmission(deliver)
     with ThreadPoolExecutor(max_workers=8) as pool:
-        outcomes = list(pool.map(lambda _: admission.consume_request("metrics", GOOD).result(5), range(200)))
+        bodies = [new_predictions(points=3) for _ in range(200)]
+        outcomes = list(pool.map(lambda body: admission.consume_request("metrics", body).result(30), bodies))
     assert outcomes == [ExportResult()] * 200
     assert (admission.read_counts.accepted, sum(batch_sizes), admission.pending_bytes) == (600, 600, 0)
 

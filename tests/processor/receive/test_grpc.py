@@ -35,7 +35,7 @@ from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.data_point import DataPoint, Rejections, TelemetryItem
 from otel_mlmon.processor.receive.grpc import SERVICES, GrpcReceiver
 from tests.support.certificates import make_certificate
-from tests.support.otlp_requests import counter, predictions, request
+from tests.support.otlp_requests import counter, new_predictions, predictions, request
 from tests.support.processes import until
 
 Deliver = Callable[[tuple[TelemetryItem, ...], float], "Future[Rejections]"]
@@ -66,6 +66,7 @@ def serve() -> Iterator[Callable[..., str]]:
         receivers.append(GrpcReceiver(admission or RequestAdmission(deliver), "127.0.0.1:0", **options))
         return receivers[-1].start()
 
+    start.receivers = receivers  # type: ignore[attr-defined]
     yield start
     for receiver in receivers:
         receiver.stop(0.5)
@@ -196,11 +197,12 @@ def test_where_others_wait_the_answer_comes_before_the_sender_has_gone(serve: Ca
 
 
 def test_above_the_limit_of_calls_each_is_refused_with_a_delay_and_counted(serve: Callable[..., str]) -> None:
-    store = Store()
-    admission = RequestAdmission(store.deliver)
-    address = serve(store.deliver, admission=admission, max_calls=2)
+    admission = RequestAdmission(Store().deliver)
+    address = serve(None, admission=admission, max_calls=2, patience_s=60.0)
+    (receiver,) = serve.receivers  # type: ignore[attr-defined]
     with unfinished_calls(address, 2):
-        errors = [until(lambda: try_export(address)) for _ in range(5)]
+        until(lambda: receiver._threads.calls == 2)
+        errors = [try_export(address) for _ in range(5)]
         for error in errors:
             assert (error.code(), error.details()) == (
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -278,7 +280,7 @@ def test_many_clients_at_once(serve: Callable[..., str]) -> None:
     store = Store()
     address = serve(store.deliver)
     with ThreadPoolExecutor(max_workers=12) as pool:
-        answers = list(pool.map(lambda _: export(address, predictions(points=5)), range(48)))
+        answers = list(pool.map(lambda _: export(address, new_predictions(points=5)), range(48)))
     assert answers == [metrics.ExportMetricsServiceResponse()] * 48
     assert len(store.items) == 240
 
@@ -343,7 +345,7 @@ def test_only_as_many_bodies_arrive_as_there_is_room_for_and_slow_ones_give_way(
     admission = RequestAdmission(store.deliver, max_request_bytes=10_000, max_pending_bytes=40_000)
     address = serve(store.deliver, admission=admission, patience_s=0.5)
     with unfinished_calls(address, 2) as slow:
-        # One that comes before the slow ones takes no turn of theirs.
+        # The first may come before the slow ones, and waits for nothing then.
         until(lambda: try_export(address) is None and any(call.done() for call in slow))
         assert {call.code() for call in slow if call.done()} == {grpc.StatusCode.CANCELLED}
     until(lambda: admission.read_counts.unread_requests.get("incomplete", 0) >= 1)

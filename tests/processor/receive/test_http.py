@@ -40,7 +40,7 @@ from otel_mlmon.processor.receive.http import (
     HttpReceiver,
 )
 from tests.support.certificates import make_certificate
-from tests.support.otlp_requests import counter, predictions, request
+from tests.support.otlp_requests import counter, new_predictions, predictions, request
 from tests.support.processes import until
 
 BODY = predictions(points=2).SerializeToString()
@@ -184,7 +184,7 @@ def test_types_and_encodings_are_read_without_case_and_parameters(serve: Callabl
     address = serve(store.deliver)
     headers = {"content_type": "Application/X-Protobuf; v=1", "content_encoding": " GZIP "}
     assert post(address, gzip.compress(BODY), **headers)[0] == 200
-    assert post(address, content_encoding="")[0] == 200
+    assert post(address, new_predictions(points=2), content_encoding="")[0] == 200
     assert len(store.items) == 4
 
 
@@ -478,7 +478,7 @@ def test_many_clients_at_once(serve: Callable[..., str]) -> None:
     store = Store()
     address = serve(store.deliver)
     with ThreadPoolExecutor(max_workers=12) as pool:
-        codes = list(pool.map(lambda _: post(address)[0], range(60)))
+        codes = list(pool.map(lambda _: post(address, new_predictions(points=2))[0], range(60)))
     assert (codes, len(store.items)) == ([200] * 60, 120)
 
 

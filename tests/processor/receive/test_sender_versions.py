@@ -49,7 +49,7 @@ def test_a_later_release_is_said_once_and_an_earlier_one_or_the_same_is_not(capl
         f"Applications use otel_mlmon {LATER}, and this processor is {__version__}: what is new in theirs is ignored "
         "and counted as such, everything else is monitored. Update the processor."
     ]
-    assert len(store.items) == admission.read_counts.accepted == 6
+    assert (len(store.items), admission.read_counts.accepted) == (5, 6)  # the same bytes come twice
 
 
 def test_what_a_later_release_sends_anew_is_ignored_and_counted_and_all_else_is_monitored() -> None:

@@ -141,9 +141,9 @@ def test_environments_of_a_model_are_apart_in_documents_and_gauges() -> None:
         for value in publication.gauges()
         if value.attributes.get("ml.drift.stream") != "errors"
     ] == [
-        ("ml.drift.window.count", 0, {**staging, **stream}),
+        ("ml.drift.window.size", 0, {**staging, **stream}),
         ("ml.drift.state", 2, {**staging, **stream}),
-        ("ml.drift.window.count", 0, {**production, **stream}),
+        ("ml.drift.window.size", 0, {**production, **stream}),
         ("ml.drift.state", 2, {**production, **stream}),
         ("ml.drift.evidence", -6.0, {**production, **stream}),
         ("ml.alert.state", 2, {**staging, "ml.model.version": "1", "ml.alert.rule": "latency"}),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from otel_mlmon.errors import ApplyError, OverloadedError, StoreError
+from otel_mlmon.processor.state.config import StorageSection
 from otel_mlmon.processor.state.thread import StateThread
 from tests.support.processes import until
 
@@ -94,6 +96,21 @@ def test_an_item_is_answered_after_its_commit() -> None:
     assert states == [True, False]
     assert work.did[0] == "open"
     assert work.did[-1] == "close"
+
+
+def test_an_answer_does_not_wait_for_a_pause_of_those_that_come_after() -> None:
+    """Group commit waits for more items once, for the interval after the first, and not anew after each."""
+    work = Ledger()
+    interval_s = StorageSection().commit_interval_s
+    with running(work, commit_interval_s=interval_s) as owner:
+        first, ends_s, later = owner.submit(0), time.monotonic() + DEADLINE_S, 0
+        while not first.done() and time.monotonic() < ends_s:
+            later += 1
+            owner.submit(later)
+            threading.Event().wait(interval_s / 10)  # always another one before the interval is over
+        assert first.done()
+    assert work.durable_items == list(range(later + 1))
+    assert interval_s <= 0.2
 
 
 def test_items_that_arrive_together_are_one_commit() -> None:
@@ -227,6 +244,20 @@ def test_commits_come_in_between_where_more_waits_than_is_applied_in_time(overhe
     assert work.durable_items == list(range(12))
     assert max(map(len, work.durable)) == most
     assert measured_s == pytest.approx(now_s)
+
+
+def test_what_the_handler_has_no_room_for_is_refused_and_the_others_of_its_batch_are_stored() -> None:
+    def refuse(item: int) -> None:
+        if item == 1:
+            raise OverloadedError("full", retry_after_s=3.0)
+
+    work = Ledger(before_apply=refuse)
+    with running(work) as owner:
+        pending = [owner.submit(item) for item in range(3)]
+        assert [pending[0].result(DEADLINE_S), pending[2].result(DEADLINE_S)] == [0, -2]
+        error = pending[1].exception(DEADLINE_S)
+    assert isinstance(error, OverloadedError)
+    assert (error.retry_after_s, work.durable_items) == (3.0, [0, 2])
 
 
 def test_what_waited_for_longer_than_its_sender_is_refused_and_what_has_no_limit_is_not() -> None:
