@@ -329,7 +329,7 @@ def serve(protocol: str, senders: int, *, seconds: float, models: int) -> Served
         ) as running,
     ):
         assert running.child is not None
-        capacity, _, _ = send_all(running, protocol, senders, models, seconds=3 * PANE_S, rate=None)
+        capacity, _, _ = send_all(running, protocol, senders, models, seconds=2 * PANE_S, rate=None)
         spent_s = cpu_s(running.child.pid)
         sent, delays, refused = send_all(running, protocol, senders, models, seconds=seconds, rate=capacity / 2)
         spent_s = cpu_s(running.child.pid) - spent_s
@@ -409,7 +409,7 @@ def main() -> int:
         (100, 1, FEATURES, (DELTA,), 16, 2),
         (1, 10, FEATURES, (DELTA,), 20, 6),
         (1, 50, FEATURES, both, 22, 4),
-        (10, 50, FEATURES, (DELTA,), 6, 1),
+        (10, 50, FEATURES, (DELTA,), 3, 1),
         (1, 1000, FEATURES, (DELTA,), 2, 1),
     ]
     lines = [
@@ -429,7 +429,7 @@ def main() -> int:
         lines += ["", "A whole processor over sockets, at half of what it takes:", "", *SERVED_HEADER]
         for protocol in ("gRPC", "HTTP"):
             for senders in (1, 50):
-                served = serve(protocol, senders, seconds=10.0, models=10)
+                served = serve(protocol, senders, seconds=8.0, models=10)
                 lines.append(served.row())
                 print(served.row(), file=sys.stderr)
         print(day := measure_day(FEATURES), file=sys.stderr)
