@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -117,8 +118,25 @@ def test_what_protobuf_reads_is_never_called_truncated(junk: bytes, signal: Any)
             CODECS[signal].request.FromString(body)
         except DecodeError:
             continue
-        size_bytes = codec._estimate_protobuf(body, codec._lay_out(CODECS[signal].request.DESCRIPTOR), 10**9)
+        layout = codec._lay_out(CODECS[signal].request.DESCRIPTOR)
+        size_bytes = codec._estimate_protobuf(body, layout, 10**9)
         assert len(body) <= size_bytes <= MAX_EXPANSION["protobuf"] * len(body) + 100
+        assert size_bytes <= codec._bound_protobuf(body, layout)
+
+
+@pytest.mark.parametrize(("name", "signal", "body"), tuple(list_dense_bodies(1_000)))
+def test_the_bound_that_spares_the_walk_is_one(name: str, signal: Signal, body: bytes) -> None:
+    layout = codec._lay_out(CODECS[signal].request.DESCRIPTOR)
+    longer = body.replace(b"\x0a", b"\x8a\x00", 1)  # a tag may take more bytes than it needs
+    for whole in (body, field(1, body), field(1, field(2, body)), longer):
+        with suppress(IndexError):
+            assert codec._estimate_protobuf(whole, layout, 10**9) <= codec._bound_protobuf(whole, layout)
+
+
+def test_what_exporters_send_is_not_walked_far_below_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "_estimate_protobuf", lambda *_: pytest.fail("it is walked"))
+    body = predictions(points=5_000).SerializeToString()
+    assert len(parse_request("metrics", body, "protobuf", max_bytes=40 * len(body)).resource_metrics) == 1
 
 
 def test_a_dense_request_is_refused_and_gives_its_place_back() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from otel_mlmon.errors import ApplyError, OverloadedError, StoreError
+from otel_mlmon.processor.state.config import StorageSection
 from otel_mlmon.processor.state.thread import StateThread
 from tests.support.processes import until
 
@@ -94,6 +96,21 @@ def test_an_item_is_answered_after_its_commit() -> None:
     assert states == [True, False]
     assert work.did[0] == "open"
     assert work.did[-1] == "close"
+
+
+def test_an_answer_does_not_wait_for_a_pause_of_those_that_come_after() -> None:
+    """Group commit waits for more items once, for the interval after the first, and not anew after each."""
+    work = Ledger()
+    interval_s = StorageSection().commit_interval_s
+    with running(work, commit_interval_s=interval_s) as owner:
+        first, ends_s, later = owner.submit(0), time.monotonic() + DEADLINE_S, 0
+        while not first.done() and time.monotonic() < ends_s:
+            later += 1
+            owner.submit(later)
+            threading.Event().wait(interval_s / 10)  # always another one before the interval is over
+        assert first.done()
+    assert work.durable_items == list(range(later + 1))
+    assert interval_s <= 0.2
 
 
 def test_items_that_arrive_together_are_one_commit() -> None:
