@@ -271,7 +271,6 @@ class ModelVocabularies:
         return vocabulary
 
 
-@functools.lru_cache(maxsize=4096)
 @functools.lru_cache(maxsize=4_096)
 def split_bucket_label(label: str) -> tuple[str, str]:
     """Splits a bucket label `#07@1f2e3d4c` into bucket and key fingerprint; the latter is empty for other labels."""

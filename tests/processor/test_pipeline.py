@@ -192,7 +192,10 @@ def steady(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 @pytest.mark.parametrize(
-    "restart_after", [{0}, {5}, {15, 16}, {29}, {31}, {34, 40}, set(range(0, 90, 2)), set(range(1, 90, 4))], ids=str
+    # As the drift begins; at the first pane, while it learns, and while it fires; and in half of all panes.
+    "restart_after",
+    [{29}, {0, 5, 15, 16, 31, 34, 40}, set(range(0, 90, 2)), set(range(1, 90, 4))],
+    ids=str,
 )
 def test_a_restart_at_any_time_is_no_restart(tmp_path: Path, steady: Bench, restart_after: set[int]) -> None:
     broken = play(Bench(settings(tmp_path)), restart_after=frozenset(restart_after))
