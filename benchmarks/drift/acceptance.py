@@ -54,7 +54,7 @@ def run_quiet(kind: Kind, plan: Plan) -> dict[str, Any]:
     return {
         "early": len(alarms) - len(late),
         "late": len(late),
-        "late_days": [round(age, 2) for _, _, age in late],
+        "late_days": [round(float(age), 2) for _, _, age in late],
         "early_while_ok": sum(
             not weak_days[max(int(day) - 1, 0)][stream] for stream, day, age in alarms if age < kind.settled_after_days
         ),
