@@ -52,10 +52,11 @@ def _date_days(days: list[dict[str, Any]], *, before: int) -> list[dict[str, Any
     return dated[::-1]
 
 
-def pack_sums_of_panes_and_points(repository: Repository) -> None:
-    """Packs the exact sums of stored panes, points and series, and the layouts of panes.
+def pack_sums_and_split_series(repository: Repository) -> None:
+    """Packs the exact sums of stored panes, points and series, and the layouts of panes; splits the records of series.
 
-    Format 8 has a record of two for each sum, and a list for each part of a layout.
+    Format 8 has two fields for each sum, a list for each part of a layout, and the identities of series with their
+    progress.
     """
     for kind in ("pane", "pane5m", "pane1h"):
         panes = {key: decode_record(blob, list) for key, blob in repository.load(kind).items()}
@@ -68,6 +69,9 @@ def pack_sums_of_panes_and_points(repository: Repository) -> None:
         records = {key: decode_record(blob, list) for key, blob in repository.load(kind).items()}
         for record in records.values():
             record[-1][_SUMS_OF_VALUES] = _pack_sums(record[-1][_SUMS_OF_VALUES])
+        if kind == "series":  # what never changes of them has a record of its own
+            identities = {key: (*record[:2], record.pop(2)) for key, record in records.items()}
+            repository.put("identities", [(key, encode_record(record)) for key, record in identities.items()])
         repository.put(kind, [(key, encode_record(record)) for key, record in records.items()])
 
 
@@ -84,5 +88,5 @@ def _pack_sums(sums: list[tuple[int, bytes]]) -> tuple[list[int], int, bytes]:
     return [shift for shift, _ in sums] or [0], width, b"".join(numbers)
 
 
-MIGRATIONS: Final[Mapping[int, Migration]] = {7: add_dates_to_cycle_days, 8: pack_sums_of_panes_and_points}
+MIGRATIONS: Final[Mapping[int, Migration]] = {7: add_dates_to_cycle_days, 8: pack_sums_and_split_series}
 """By the format that is migrated from."""

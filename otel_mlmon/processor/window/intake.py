@@ -330,6 +330,7 @@ class PointIntake:
         for name in list_streams(identity.metric, identity.key, identity.category):
             if name not in model.streams:
                 state.changes.streams.add(model.ensure_stream(name).key)
+        state.changes.identities.add((identity.model, identity.sender))
         state.changes.series.add((identity.model, identity.sender))
         return TimeSeries(
             SeriesState(

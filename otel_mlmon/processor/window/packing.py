@@ -99,12 +99,19 @@ class SeriesProgress(NamedTuple):
     covered: tuple[tuple[int, int], ...]
 
 
-class SeriesRecord(NamedTuple):
-    """The stored series that one sender has of one model version."""
+class IdentitiesRecord(NamedTuple):
+    """The stored identities of the series that one sender has of one model version."""
 
     model: ModelKey
     sender: str
     identities: list[SeriesIdentity]
+
+
+class SeriesRecord(NamedTuple):
+    """The stored progress of the series that one sender has of one model version, in the order of their identities."""
+
+    model: ModelKey
+    sender: str
     progress: list[SeriesProgress]
     """All different ones."""
     progress_numbers: list[int]
@@ -183,7 +190,6 @@ def pack_series(model: ModelKey, sender: str, states: Sequence[SeriesState]) -> 
     return SeriesRecord(
         model,
         sender,
-        [state.identity for state in states],
         list(progress),
         numbers,
         list(totals),
@@ -191,17 +197,19 @@ def pack_series(model: ModelKey, sender: str, states: Sequence[SeriesState]) -> 
     )
 
 
-def unpack_series(record: SeriesRecord) -> Iterator[SeriesState]:
-    """Yields the series of a stored record.
+def unpack_series(record: SeriesRecord, identities: Sequence[SeriesIdentity]) -> Iterator[SeriesState]:
+    """Yields the series of a stored record, of which these are the identities.
 
     Raises:
         ValueError: The record contradicts itself.
     """
     counted = [CountedTimes(progress.consumed, progress.covered) for progress in record.progress]
     totals = dict(zip(record.totals_of, unpack_values(record.totals), strict=True))
+    if len(identities) != len(record.progress_numbers):
+        raise ValueError(f"{len(identities)} identities for {len(record.progress_numbers)} series")
     if not all(0 <= number < len(record.progress) for number in record.progress_numbers):
         raise ValueError("a series has a progress that is not there")
-    for position, (identity, number) in enumerate(zip(record.identities, record.progress_numbers, strict=True)):
+    for position, (identity, number) in enumerate(zip(identities, record.progress_numbers, strict=True)):
         progress = record.progress[number]
         yield SeriesState(
             key=SeriesKey(identity.series, identity.start_ns),

@@ -2,21 +2,23 @@
 
 Records by kind: `started` (when counting began), `embedded` (references that models carry), `providers` (execution
 providers of models), `model` (how far panes are closed), `presence` (how often streams are sent), `sender` (how far
-senders are), `stream` (references of streams), `hour` (what moving references are made of), `series` (where the series
-of a sender stand), `ended` (senders whose series were removed), `point` (points of a request that are pending). Closed
-panes, whose counts make up the rolling windows again, are `pane_store.py`'s.
+senders are), `stream` (references of streams), `hour` (what moving references are made of), `identities` (which series
+a sender has), `series` (where these stand, in the same order), `ended` (senders whose series were removed), `point`
+(points of a request that are pending). Closed panes, whose counts make up the rolling windows again, are
+`pane_store.py`'s.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records, restore_records
 from otel_mlmon.processor.window.model_windows import ModelWindows
 from otel_mlmon.processor.window.moving_reference import HOUR_NS, compute_hour
 from otel_mlmon.processor.window.packing import (
+    IdentitiesRecord,
     PointsRecord,
     SeriesRecord,
     pack_points,
@@ -37,7 +39,7 @@ from otel_mlmon.processor.window.pane_store import (
 from otel_mlmon.processor.window.progress import ModelProgress, SenderProgress, StreamPresence
 from otel_mlmon.processor.window.providers import ModelProviders
 from otel_mlmon.processor.window.reference import ReferenceState
-from otel_mlmon.processor.window.series import TimeSeries, list_streams
+from otel_mlmon.processor.window.series import SeriesIdentity, TimeSeries, list_streams
 from otel_mlmon.processor.window.state import (
     EmbeddedReference,
     EndedSender,
@@ -76,14 +78,15 @@ PROVIDERS: Final = RecordKind("providers", ModelProviders)
 MODEL: Final = RecordKind("model", ModelProgress)
 PRESENCE: Final = RecordKind("presence", _PresenceRecord)
 STREAM: Final = RecordKind("stream", _StreamRecord)
+IDENTITIES: Final = RecordKind("identities", IdentitiesRecord)
 SERIES: Final = RecordKind("series", SeriesRecord)
 POINT: Final = RecordKind("point", PointsRecord)
 SENDER: Final = RecordKind("sender", SenderProgress)
 ENDED: Final = RecordKind("ended", EndedSender)
 HOUR: Final = RecordKind("hour", _HourRecord)
 RECORD_KINDS: Final[tuple[RecordKind[Any], ...]] = (
-    STARTED, EMBEDDED, PROVIDERS, MODEL, PRESENCE, SENDER, ENDED, STREAM, HOUR, SERIES, POINT, PANE, PANE_MINUTES,
-    PANE_HOURS,
+    STARTED, EMBEDDED, PROVIDERS, MODEL, PRESENCE, SENDER, ENDED, STREAM, HOUR, IDENTITIES, SERIES, POINT, PANE,
+    PANE_MINUTES, PANE_HOURS,
 )  # fmt: skip
 """Every kind of the window step, series before their points."""
 
@@ -112,6 +115,7 @@ def save_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
     _save(repository, MODEL, changes.models, lambda key: _progress(state, key))
     _save(repository, PRESENCE, changes.presences, lambda key: _presence_record(state, key))
     _save(repository, STREAM, changes.streams, lambda key: _stream_record(state, key))
+    _save(repository, IDENTITIES, changes.identities, lambda owner: _identities_record(state, owner))
     _save(repository, SERIES, changes.series, lambda owner: _series_record(state, owner))
     _save(repository, POINT, changes.points, lambda request: _points_record(state, request), _request_key)
     _save(repository, SENDER, changes.senders, lambda key: _sender_progress(state, *key))
@@ -154,7 +158,9 @@ def load_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
     restore_records(repository, SENDER, lambda sender: _load_sender(state, sender))
     for hour in load_records(repository, HOUR).values():
         _load_hour(state, hour)
-    restore_records(repository, SERIES, lambda series: _load_series(state, series))
+    identities = {record[:2]: record.identities for record in load_records(repository, IDENTITIES).values()}
+    restore_records(repository, SERIES, lambda series: _load_series(state, series, identities))
+    state.changes.identities.update(identities.keys() - state.owners.keys())
     _load_panes(state, repository, rebuilt)
     restore_records(repository, POINT, lambda record: _load_points(state, record))
 
@@ -168,9 +174,12 @@ def _load_embedded(state: WindowState, reference: EmbeddedReference) -> None:
     state.embedded[reference.model] = (reference, decode_profile(reference.text))
 
 
-def _load_series(state: WindowState, record: SeriesRecord) -> None:
+def _load_series(
+    state: WindowState, record: SeriesRecord, identities: Mapping[SeriesOwner, Sequence[SeriesIdentity]]
+) -> None:
     model = state.models[record.model]
-    for series in unpack_series(record):
+    # All of them or none: a part of a sender's series would not be in the order of its identities.
+    for series in list(unpack_series(record, identities[record.model, record.sender])):
         for name in list_streams(series.metric, series.name, series.category):
             model.ensure_stream(name)
         state.add_series(TimeSeries(series))
@@ -293,6 +302,13 @@ def _stream_record(state: WindowState, key: StreamKey) -> _StreamRecord | None:
 def _series_record(state: WindowState, owner: SeriesOwner) -> SeriesRecord | None:
     present = state.owners.get(owner)
     return pack_series(*owner, [series.state for series in present.values()]) if present is not None else None
+
+
+def _identities_record(state: WindowState, owner: SeriesOwner) -> IdentitiesRecord | None:
+    present = state.owners.get(owner)
+    if present is None:
+        return None
+    return IdentitiesRecord(*owner, [series.state.identity for series in present.values()])
 
 
 def _points_record(state: WindowState, request: RequestKey) -> PointsRecord | None:

@@ -60,6 +60,8 @@ class WindowStateChanges:
     models: set[ModelKey] = field(default_factory=set)
     presences: set[ModelKey] = field(default_factory=set)
     streams: set[StreamKey] = field(default_factory=set)
+    identities: set[SeriesOwner] = field(default_factory=set)
+    """Whose series were added or removed; they are in `series` too."""
     series: set[SeriesOwner] = field(default_factory=set)
     points: set[RequestKey] = field(default_factory=set)
     senders: set[tuple[ModelKey, str]] = field(default_factory=set)
@@ -78,6 +80,7 @@ class WindowStateChanges:
         self.models |= earlier.models
         self.presences |= earlier.presences
         self.streams |= earlier.streams
+        self.identities |= earlier.identities
         self.series |= earlier.series
         self.points |= earlier.points
         self.senders |= earlier.senders
@@ -208,9 +211,11 @@ class WindowState:
             del self.starts[key.series]
         del self.owners[owner][key]
         if self.owners[owner]:
+            self.changes.identities.add(owner)
             self.changes.series.add(owner)
         else:
             del self.owners[owner]
+            self._note_removed(self.changes.identities, owner)
             self._note_removed(self.changes.series, owner)
 
     def remove_ended(self, before_ns: int) -> None:

@@ -95,7 +95,7 @@ def test_a_trace_that_was_stored_without_its_value_is_of_no_slow_call() -> None:
 @given(st.lists(STATES, max_size=5))
 def test_the_series_of_a_sender_are_unpacked_as_they_were(states: list[SeriesState]) -> None:
     record = decode_record(encode_record(pack_series(MODEL, "s", states)), SeriesRecord)
-    assert list(unpack_series(record)) == states
+    assert list(unpack_series(record, [state.identity for state in states])) == states
 
 
 @given(st.lists(st.integers(0, 2**63 - 1), max_size=9))
@@ -171,4 +171,10 @@ def test_values_that_contradict_each_other_are_refused(fields: dict[str, Any]) -
 def test_series_without_the_progress_they_name_are_refused() -> None:
     state = SeriesState(key=SeriesKey("a", 0), sender="s", model=MODEL, metric="m", name="", category="", updated_ns=1)
     with pytest.raises(ValueError, match="progress that is not there"):
-        list(unpack_series(pack_series(MODEL, "s", [state])._replace(progress_numbers=[1])))
+        list(unpack_series(pack_series(MODEL, "s", [state])._replace(progress_numbers=[1]), [state.identity]))
+
+
+def test_series_without_their_identities_are_refused() -> None:
+    state = SeriesState(key=SeriesKey("a", 0), sender="s", model=MODEL, metric="m", name="", category="", updated_ns=1)
+    with pytest.raises(ValueError, match="0 identities for 1 series"):
+        list(unpack_series(pack_series(MODEL, "s", [state]), []))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +115,7 @@ def test_only_what_is_needed_stays(tmp_path: Path) -> None:
         "presence": 1,
         "pane": 29,
         "sender": 1,
+        "identities": 1,
         "series": 1,
         "stream": 1,
     }
@@ -193,7 +193,7 @@ def counting_bench(steps: int = 12) -> Bench:
     return bench
 
 
-@pytest.mark.parametrize("kind", ["started", "model", "sender", "stream", "series", "pane", "point"])
+@pytest.mark.parametrize("kind", ["started", "model", "sender", "stream", "identities", "series", "pane", "point"])
 def test_a_damaged_record_is_set_aside_and_everything_else_goes_on(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -216,7 +216,30 @@ def test_a_damaged_record_is_set_aside_and_everything_else_goes_on(
     bench.out.clear()
     bench.flush()
     assert [window.end_ns - T0 for window in bench.out][-2:] == [140 * SECOND, 150 * SECOND]
-    bench.reload(store)  # what was set aside is not looked at again
+    bench.panes.save(store)
+    store.commit()
+    damaged = store.load("damaged").keys()
+    bench.reload(store)  # what was set aside is not looked at again, and what came since is whole
+    assert (store.load("damaged").keys(), bench.panes.series_count) == (damaged, 1)
+    store.close()
+
+
+def test_a_sender_whose_progress_is_lost_begins_anew_with_what_it_sends_then(tmp_path: Path) -> None:
+    bench = counting_bench()
+    bench.add(label(5, at_s=125, label="b"))
+    store = SqliteRepository(tmp_path, synchronous="OFF")
+    bench.panes.save(store)
+    store.put("series", [(key, b"no record") for key in store.load("series")])
+    bench.reload(store)
+    bench.panes.save(store)
+    store.commit()
+    assert (bench.panes.series_count, store.load("identities")) == (0, {})
+    bench.add(label(5, at_s=145, label="b"))
+    bench.panes.save(store)
+    store.commit()
+    damaged = store.load("damaged").keys()
+    bench.reload(store)
+    assert (bench.panes.series_count, store.load("damaged").keys()) == (1, damaged)
     store.close()
 
 
@@ -309,9 +332,11 @@ def test_a_save_that_fails_midway_is_written_by_the_next_and_nothing_is_counted_
             bench.out += bench.panes.close_panes(bench.clock.now_ns)
         if step == 8 or (is_first and step == 1):
             failing.remaining = fails_at
-            with suppress(StoreError):
+            try:
                 broken.panes.save(failing)
-                failing.remaining = 0
+            except StoreError:
+                store.rollback()  # as whoever commits does
+            failing.remaining = 0
         else:
             broken.panes.save(store)
             store.commit()
