@@ -195,7 +195,7 @@ class ProcessorPipeline:
         return {outcome: count for outcome, count in outcomes.items() if outcome in REJECTED_OUTCOMES}
 
     def advance(self, max_s: float = float("inf"), /) -> bool:
-        """Closes, scores and judges the panes that the watermark has passed; returns whether `max_s` did not suffice."""
+        """Closes, scores and judges the panes that the watermark has passed; returns whether `max_s` was too short."""
         now_ns, ends_s = self._clock_ns(), time.monotonic() + max_s
         replaced = self._windows.pop_replaced_streams()
         windows = self._windows.close_panes(now_ns, is_late=lambda: time.monotonic() >= ends_s)
