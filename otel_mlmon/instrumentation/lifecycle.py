@@ -246,7 +246,7 @@ class ForkHooks:
             for lock, timeout_s in self._list_locks().items():
                 if lock.acquire(timeout=timeout_s):
                     held.append(lock)
-        finally:  # a signal handler of the application may raise while this waits, and the fork takes place all the same
+        finally:  # a signal handler of the application may raise here, and the fork takes place all the same
             self._held[threading.get_ident()] = held
 
     def _after_in_parent(self) -> None:

@@ -91,7 +91,14 @@ def test_panes_of_format_8_are_those_that_the_present_one_stores(tmp_path: Path)
     assert len(panes[8]) > PANES
 
 
-DAMAGES = [b"", b"\x00", b"\x90", b"\xc1?", encode_record([[1, 2, 3]] * 9), encode_record({"state": {"day": 3, "days": [{}]}})]
+DAMAGES = [
+    b"",
+    b"\x00",
+    b"\x90",
+    b"\xc1?",
+    encode_record([[1, 2, 3]] * 9),
+    encode_record({"state": {"day": 3, "days": [{}]}}),
+]
 
 
 @pytest.mark.parametrize("blob", DAMAGES)
