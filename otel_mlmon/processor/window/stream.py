@@ -249,7 +249,7 @@ class StreamWindows:
         )
 
 
-def count_panes(panes: Sequence[StreamPane], *, start_ns: int, end_ns: int) -> list[Counts | None]:
+def count_pane_values(panes: Sequence[StreamPane], *, start_ns: int, end_ns: int) -> list[Counts | None]:
     """Counts the values of panes over the bins of their streams; None where the stream has none or that failed.
 
     It is what `Binning.count` returns; those of exponential histograms are counted together.
