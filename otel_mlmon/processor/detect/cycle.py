@@ -76,6 +76,8 @@ HULL_QUARTERS: Final = 2
 BOUNDARY_QUARTERS: Final = 5
 """How far from now a change of the kind of day may be, so that both kinds are no drift."""
 
+_QUARTER_NS: Final = DAY_NS // QUARTERS
+_ENDLESS_NS: Final = 2**63
 _WEEK_QUARTERS: Final = WEEKDAYS * QUARTERS
 _REST: Final = {False: (4 * QUARTERS + 40, _WEEK_QUARTERS + 48), True: (5 * QUARTERS, _WEEK_QUARTERS)}
 """When a day of rest may begin and end, in quarters of an hour from Monday on, by whether the time zone is known."""
@@ -120,7 +122,8 @@ class DailyCycle:
         self._model: WeekModel | None = None
         self._inherited: WeekModel | None = None
         """That of the version before."""
-        self._null: tuple[tuple[int, int], SlotHypothesis] | None = None
+        self._null: tuple[int, int, SlotHypothesis] | None = None
+        """What is no drift in panes that start from a time on, and before another."""
         self._days: dict[int, DayHypothesis | None] = {}
         """By weekday."""
         self._fit()
@@ -140,6 +143,8 @@ class DailyCycle:
             effect: φ of the stream.
         """
         state, day, before = self.state, start_ns // DAY_NS, self._model
+        if state.pending is None and day <= state.day:
+            return False
         if state.pending is not None and settle_pending_day(state, start_ns):
             self._fit()
         if day > state.day:
@@ -165,7 +170,8 @@ class DailyCycle:
         """Counts a pane of the present day, shape (K,), after which the evidence is such a part of the alarm line."""
         state = self.state
         if start_ns // DAY_NS == state.day:
-            state.today[start_ns % DAY_NS * QUARTERS // DAY_NS] += counts
+            quarter = state.today[start_ns % DAY_NS * QUARTERS // DAY_NS]
+            quarter += counts
             state.evidence = evidence
             if evidence >= MAX_QUIET_EVIDENCE:
                 state.is_quiet = False
@@ -185,12 +191,15 @@ class DailyCycle:
 
     def find_slot_hypothesis(self, start_ns: int) -> SlotHypothesis | None:
         """Returns what is no drift in a pane that starts at `start_ns`; None for what the reference alone has."""
+        null = self._null
+        if null is not None and null[0] <= start_ns < null[1]:
+            return null[2]
         if not self.is_known:
             return self._build_early_null(start_ns)
-        key = int(compute_weekday(start_ns // DAY_NS)), start_ns % DAY_NS * QUARTERS // DAY_NS
-        if self._null is None or self._null[0] != key:
-            self._null = key, self._build_null(*key)
-        return self._null[1]
+        begin_ns = start_ns - start_ns % _QUARTER_NS
+        weekday, quarter = int(compute_weekday(start_ns // DAY_NS)), start_ns % DAY_NS // _QUARTER_NS
+        self._null = begin_ns, begin_ns + _QUARTER_NS, self._build_null(weekday, quarter)
+        return self._null[2]
 
     def build_day_hypothesis(self, start_ns: int) -> DayHypothesis | None:
         """Returns what is no drift on the day of a pane that starts at `start_ns`, as the mean over its slots.
@@ -263,14 +272,14 @@ class DailyCycle:
 
     def _build_early_null(self, start_ns: int) -> SlotHypothesis | None:
         state = self.state
-        quarters = (start_ns - state.first_ns) * QUARTERS // DAY_NS
+        quarters = (start_ns - state.first_ns) // _QUARTER_NS
         forgiven = min(FORGIVEN_EARLY, FORGIVEN_PER_HOUR * quarters / 4.0)
         if self._has_little_traffic or forgiven <= 0.0:
             return None
-        key = (-1, min(quarters, QUARTERS))
-        if self._null is None or self._null[0] != key:
-            self._null = key, self._build_pooled_null(forgiven)
-        return self._null[1]
+        begin_ns = state.first_ns + quarters * _QUARTER_NS
+        end_ns = begin_ns + _QUARTER_NS if forgiven < FORGIVEN_EARLY else _ENDLESS_NS
+        self._null = begin_ns, end_ns, self._build_pooled_null(forgiven)
+        return self._null[2]
 
     @property
     def _has_little_traffic(self) -> bool:

@@ -59,9 +59,9 @@ def find_holiday(state: CycleState, model: WeekModel, start_ns: int, pane: Ints,
         pane: Its counts, shape (K,).
         effect: φ of the stream.
     """
-    weekday = int(compute_weekday(state.day))
     if len(model.shares) == 1 or state.evidence >= 1.0:
         return False
+    weekday = int(compute_weekday(state.day))
     if state.other_weekday >= 0:
         # A new quarter of an hour: evidence alone would not tell a drift of which most is forgiven on a holiday.
         is_due = state.evidence >= MIN_EVIDENCE or not state.today[start_ns % DAY_NS * QUARTERS // DAY_NS].any()
