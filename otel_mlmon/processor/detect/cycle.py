@@ -49,7 +49,7 @@ from otel_mlmon.processor.detect.alternatives import compute_set_sums
 from otel_mlmon.processor.detect.bets import DayHypothesis, SlotHypothesis, compute_reference_variance
 from otel_mlmon.processor.detect.cycle_statistics import HOURS, QUARTERS
 from otel_mlmon.processor.detect.detectable import FORGIVEN_EARLY
-from otel_mlmon.processor.detect.holidays import end_holidays, find_holiday
+from otel_mlmon.processor.detect.holidays import compute_contrasts, end_holidays, find_holiday
 from otel_mlmon.processor.detect.state import DAY_NS, CycleDay, CycleState
 from otel_mlmon.processor.detect.week import MIN_DAYS, WEEKDAYS, compute_weekday
 from otel_mlmon.processor.detect.week_model import WeekModel, find_residuals, fit_week
@@ -124,6 +124,8 @@ class DailyCycle:
         """That of the version before."""
         self._null: tuple[int, int, SlotHypothesis] | None = None
         """What is no drift in panes that start from a time on, and before another."""
+        self._contrasts: tuple[int, int, Floats] | None = None
+        """How much likelier each bin is on each kind of day than today, in panes that start between two times."""
         self._days: dict[int, DayHypothesis | None] = {}
         """By weekday."""
         self._fit()
@@ -160,6 +162,7 @@ class DailyCycle:
                 self._fit()
             state.day, state.is_quiet, state.loud_hours, state.other_weekday = day, True, 0, -1
             state.today = np.zeros_like(state.today)
+            self._contrasts = None
             self._days.clear()
         model = self._model
         if model is None or model is before:
@@ -185,7 +188,14 @@ class DailyCycle:
             pane: Its counts, shape (K,).
             effect: φ of the stream.
         """
-        if self._model is not None and find_holiday(self.state, self._model, start_ns, pane, effect):
+        state, model, contrasts = self.state, self._model, self._contrasts
+        if model is None or len(model.shares) == 1:
+            return
+        if contrasts is None or not contrasts[0] <= start_ns < contrasts[1]:
+            begin_ns, slot = start_ns - start_ns % _QUARTER_NS, start_ns % DAY_NS * state.slots // DAY_NS
+            values = compute_contrasts(model, int(compute_weekday(state.day)), slot)
+            contrasts = self._contrasts = begin_ns, begin_ns + _QUARTER_NS, values
+        if find_holiday(state, model, start_ns, pane, effect, contrasts[2]):
             self._null = None
             self._days.clear()
 
@@ -239,7 +249,7 @@ class DailyCycle:
 
     def _fit(self) -> None:
         """Makes the models of the accepted days, and of those of the version before."""
-        self._null = None
+        self._null = self._contrasts = None
         self._days.clear()
         state = self.state
         self._model = self._fit_days(state.days)
