@@ -241,8 +241,13 @@ class ForkHooks:
             )
 
     def _before(self) -> None:
-        locks = self._list_locks().items()
-        self._held[threading.get_ident()] = [lock for lock, timeout_s in locks if lock.acquire(timeout=timeout_s)]
+        held: list[threading.Lock] = []
+        try:
+            for lock, timeout_s in self._list_locks().items():
+                if lock.acquire(timeout=timeout_s):
+                    held.append(lock)
+        finally:  # a signal handler of the application may raise here, and the fork takes place all the same
+            self._held[threading.get_ident()] = held
 
     def _after_in_parent(self) -> None:
         for lock in self._held.pop(threading.get_ident(), ()):

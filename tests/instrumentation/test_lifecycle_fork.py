@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 
 import pytest
@@ -83,6 +84,32 @@ def test_a_fork_waits_longer_for_the_first_round_which_imports_the_exporters() -
         assert captured.handle._running is not None
         pipeline = captured.handle._running.pipeline
         assert list(pipeline.list_fork_locks().values()) == [5.0, 1.0]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_handler_that_raises_while_a_fork_waits_leaves_no_lock_behind() -> None:
+    class StateLock:
+        """A lock that a signal arrives at while it is waited for."""
+
+        def acquire(self, *, timeout: float) -> bool:
+            signal.raise_signal(signal.SIGUSR1)
+            return False
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    owner = StateThread()
+    lock, owner.send_lock = owner.lock, StateLock()  # type: ignore[assignment]
+    former = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        child = os.fork()
+        if child == 0:
+            os._exit(7 if owner.in_child else 1)
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+        owner.send_lock = threading.Lock()  # the report of the exception may keep this owner for a while
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert not lock.locked()
 
 
 def test_a_fork_in_a_child_lets_go_of_no_lock_that_somebody_else_holds() -> None:

@@ -56,6 +56,9 @@ _JSON_BYTES: Final[Mapping[bytes, int]] = {b"{": 400, b"[": 96, b",": 64, b":": 
 _JSON_SLICE_BYTES: Final = 2**16
 _COUNTED_BYTES: Final = 2**16
 
+_VARINT_SHIFTS: Final = range(0, 70, 7)
+"""Those of the bytes of a number; a longer one is malformed, and to add up its bits would take time by its square."""
+
 _NUMBER_BYTES: Final[Mapping[int, int]] = {1: 8, 3: 0, 4: 0, 5: 4}
 """Bytes of a field after its tag, by its wire type; groups begin and end, and hold fields."""
 
@@ -239,14 +242,19 @@ def _skip_number(body: bytes, position: int, wire_type: int) -> int:
 
 
 def _read_varint(body: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
+    """Reads a number; returns it and the position after it.
+
+    Raises:
+        IndexError: It is truncated, or has more than 10 bytes.
+    """
+    value = 0
+    for shift in _VARINT_SHIFTS:
         byte = body[position]
         position += 1
         value |= (byte & 127) << shift
         if byte < 128:
             return value, position
-        shift += 7
+    raise IndexError
 
 
 def _estimate_json(body: bytes) -> int:

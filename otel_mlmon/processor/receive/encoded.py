@@ -96,6 +96,8 @@ def parse_exponential_point(point: bytes) -> Any:
 _HEADER: Final = struct.Struct("<BQBQBQBd")
 """Start, time, count and sum of an exponential histogram, each after its tag."""
 _EXTREMES: Final = struct.Struct("<BdBd")
+_MAX_OFFSET_SHIFT: Final = 28
+"""That of the last byte which an offset needs. A longer one may be malformed, and as long as the whole request."""
 _LONG_VARINT: Final = re.compile(rb"[\x80-\xff]{8}")
 _ATTRIBUTE, _START, _TIME, _COUNT, _SUM, _SCALE, _ZEROS = 0x0A, 0x11, 0x19, 0x21, 0x29, 0x30, 0x39
 _POSITIVE, _NEGATIVE, _MIN, _MAX, _ZERO_THRESHOLD = 0x42, 0x4A, 0x61, 0x69, 0x71
@@ -284,13 +286,16 @@ def _read_buckets(point: bytes, position: int, scale: int) -> _Buckets:
 
     Raises:
         IndexError: The point ends before that.
-        _OtherLayoutError: They are too many, or beyond the range of floats, or a count takes more than 8 bytes.
+        _OtherLayoutError: They are too many, or beyond the range of floats, or a count takes more than 8 bytes, or the
+            offset more than 5.
     """
     size, position = _read_size(point, position)
     end, code, shift = position + size, 0, 0
     if point[position] == _OFFSET:
         position += 1
         while point[position] > 127:
+            if shift == _MAX_OFFSET_SHIFT:
+                raise _OtherLayoutError
             code |= (point[position] & 127) << shift
             position, shift = position + 1, shift + 7
         code |= point[position] << shift

@@ -279,6 +279,7 @@ class GrpcReceiver:
                     storing = self._admission.consume_request(signal, body, place=place)
                 except TooLargeError as error:
                     return self._refuse_size(error, len(body))
+                del body, received  # one that waits for the answer of another has no place, and must take no memory
                 return encode_response(signal, self._finish(storing, place, context))
             explanation = "It arrived after its deadline."  # nobody waits for the answer, and it comes again
             self._admission.count_unread("timeout", explanation, 0)

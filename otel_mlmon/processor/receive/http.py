@@ -213,8 +213,9 @@ class HttpReceiver:
         size_bytes = int(request.headers.get("content-length", 0))
         if size_bytes > self._admission.max_request_bytes:
             raise _refuse_size(build_size_error(self._admission.max_request_bytes), 0)
-        body = await self._read_body(request)
-        result = await self._consume(signal, body, body_format, encoding, waited_s=measure_wait_s(request.scope))
+        result = await self._consume(
+            signal, await self._read_body(request), body_format, encoding, waited_s=measure_wait_s(request.scope)
+        )
         answer = encode_response(signal, result, body_format)
         return Response(answer, media_type=_content_type(request))
 
@@ -264,13 +265,15 @@ class HttpReceiver:
     async def _consume(
         self, signal: Signal, body: bytes, body_format: BodyFormat, encoding: str, *, waited_s: float
     ) -> ExportResult:
+        sent_bytes = len(body)
         try:
-            size_bytes = len(body) * (1 if encoding == "identity" else ASSUMED_INFLATION)
-            place = self._admission.admit_request(size_bytes, sent_bytes=len(body), waited_s=waited_s)
+            size_bytes = sent_bytes * (1 if encoding == "identity" else ASSUMED_INFLATION)
+            place = self._admission.admit_request(size_bytes, sent_bytes=sent_bytes, waited_s=waited_s)
             decoding = self._workers.submit(self._inflate_and_consume, signal, body, body_format, encoding, place)
+            del body  # one that waits for the answer of another has no place any more, and must take no memory
             return await self._finish(await self._finish(decoding, place), place)
         except TooLargeError as error:
-            raise _refuse_size(error, len(body)) from None
+            raise _refuse_size(error, sent_bytes) from None
         except MalformedError as error:
             raise RequestRefusedError(400, str(error)) from None
         except OverloadedError as error:

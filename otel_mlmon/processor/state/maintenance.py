@@ -227,7 +227,10 @@ def _open_readonly(directory: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _rebuild_database(directory: Path) -> None:
-    """Replaces a damaged database by a new one with all rows that can be read from either end of its table."""
+    """Replaces a damaged database by a new one with all rows that can be read from either end of its table.
+
+    It has the format of the damaged one, so that whoever opens it migrates the rows.
+    """
     path, aside = directory / FILE_NAME, directory / DAMAGED_FILE_NAME
     lock = open_private_database(directory / LOCK_NAME)
     try:
@@ -241,12 +244,13 @@ def _rebuild_database(directory: Path) -> None:
     rows = {(kind, key): value for order in ("ASC", "DESC") for kind, key, value in _read_rows(path, order)}
     if not rows:
         raise StoreError(f"nothing in {path} can be read: move it away to start without what was learned")
+    version = _read_version(path)
     path.rename(aside)
     for suffix in ("-wal", "-shm"):
         beside = path.with_name(path.name + suffix)
         if beside.exists():
             beside.rename(aside.with_name(aside.name + suffix))
-    repository = SqliteRepository(directory)
+    repository = SqliteRepository(directory, format_version=version)
     by_kind: dict[str, list[tuple[str, bytes]]] = {}
     for (kind, key), value in sorted(rows.items()):
         by_kind.setdefault(kind, []).append((key, value))
@@ -254,6 +258,17 @@ def _rebuild_database(directory: Path) -> None:
         repository.put(kind, records)
     repository.commit()
     repository.close()
+
+
+def _read_version(path: Path) -> int:
+    """Returns the format of a damaged database; the present one where that cannot be read either."""
+    database = open_private_database(path)
+    try:
+        return int(database.execute("PRAGMA user_version").fetchone()[0]) or FORMAT_VERSION
+    except sqlite3.DatabaseError:
+        return FORMAT_VERSION
+    finally:
+        database.close()
 
 
 _ROWS: Final[Mapping[str, str]] = {

@@ -12,12 +12,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
-from otel_mlmon.processor.state.repository import Repository, decode_record, encode_record
+from otel_mlmon.errors import StoreError
+from otel_mlmon.processor.state.repository import Repository, decode_record, encode_record, quarantine_record
 
 Migration: TypeAlias = Callable[[Repository], None]
 """Rewrites the records of one format as those of the next; must not commit."""
+
+T = TypeVar("T")
+
+_FAULTS: Final = (StoreError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
+"""What a record raises that has not the form of its kind."""
 
 _SUMS_OF_VALUES: Final = 10
 """The position of the sums in packed values."""
@@ -29,13 +35,14 @@ def add_dates_to_cycle_days(repository: Repository) -> None:
 
     Format 7 says of a day only whether it is of a weekend: its date is the latest one before the next day's that fits.
     """
-    records = {key: decode_record(blob, dict) for key, blob in repository.load("cycle").items()}
-    for record in records.values():
+
+    def rewrite(_: str, record: dict[str, Any]) -> None:
         state = record["state"]
         state.pop("whole_days", None)
         for name in ("days", "inherited"):
             state[name] = _date_days(state.get(name, []), before=state["day"])
-    repository.put("cycle", [(key, encode_record(record, is_compressed=True)) for key, record in records.items()])
+
+    _rewrite_records(repository, "cycle", dict, rewrite, is_compressed=True)
 
 
 def _date_days(days: list[dict[str, Any]], *, before: int) -> list[dict[str, Any]]:
@@ -58,21 +65,55 @@ def pack_sums_and_split_series(repository: Repository) -> None:
     Format 8 has two fields for each sum, a list for each part of a layout, and the identities of series with their
     progress.
     """
+    identities: list[tuple[str, bytes]] = []
+
+    def rewrite_pane(_: str, pane: list[Any]) -> None:
+        streams, generations, number_counts, sums, sizes, counts = pane[5:]
+        layout = encode_record((streams, generations, sizes), is_compressed=True)
+        pane[5:] = [layout, _pack_numbers(number_counts), _pack_sums(sums), counts]
+
+    def rewrite_values(_: str, record: list[Any]) -> None:
+        record[-1][_SUMS_OF_VALUES] = _pack_sums(record[-1][_SUMS_OF_VALUES])
+
+    def rewrite_series(key: str, record: list[Any]) -> None:
+        rewrite_values(key, record)  # what never changes of them has a record of its own
+        identities.append((key, encode_record((*record[:2], record.pop(2)))))
+
     for kind in ("pane", "pane5m", "pane1h"):
-        panes = {key: decode_record(blob, list) for key, blob in repository.load(kind).items()}
-        for pane in panes.values():
-            streams, generations, number_counts, sums, sizes, counts = pane[5:]
-            layout = encode_record((streams, generations, sizes), is_compressed=True)
-            pane[5:] = [layout, _pack_numbers(number_counts), _pack_sums(sums), counts]
-        repository.put(kind, [(key, encode_record(pane)) for key, pane in panes.items()])
-    for kind in ("point", "series"):
-        records = {key: decode_record(blob, list) for key, blob in repository.load(kind).items()}
-        for record in records.values():
-            record[-1][_SUMS_OF_VALUES] = _pack_sums(record[-1][_SUMS_OF_VALUES])
-        if kind == "series":  # what never changes of them has a record of its own
-            identities = {key: (*record[:2], record.pop(2)) for key, record in records.items()}
-            repository.put("identities", [(key, encode_record(record)) for key, record in identities.items()])
-        repository.put(kind, [(key, encode_record(record)) for key, record in records.items()])
+        _rewrite_records(repository, kind, list, rewrite_pane)
+    _rewrite_records(repository, "point", list, rewrite_values)
+    _rewrite_records(repository, "series", list, rewrite_series)
+    repository.put("identities", identities)
+
+
+def _rewrite_records(
+    repository: Repository, kind: str, form: type[T], rewrite: Callable[[str, T], None], *, is_compressed: bool = False
+) -> None:
+    """Rewrites the records of a kind one by one, and sets aside those that are damaged: none holds up a migration.
+
+    Args:
+        repository: Where they are stored.
+        kind: Their kind.
+        form: What a record is decoded as, a `list` or a `dict`.
+        rewrite: Changes a record, which it gets with its key.
+        is_compressed: Whether they are stored compressed.
+
+    Raises:
+        StoreError: The repository refused them.
+    """
+    records: list[tuple[str, bytes]] = []
+    for key, blob in repository.load(kind).items():
+        reason = ""
+        try:
+            record = decode_record(blob, form)
+            rewrite(key, record)
+        except _FAULTS as error:
+            reason = f"{type(error).__name__}: {error}"
+        if reason:
+            quarantine_record(repository, kind, key, blob, reason)
+        else:
+            records.append((key, encode_record(record, is_compressed=is_compressed)))
+    repository.put(kind, records)
 
 
 def _pack_numbers(numbers: list[int]) -> tuple[str, bytes]:

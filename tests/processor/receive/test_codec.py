@@ -110,6 +110,15 @@ def test_truncated_bodies_are_malformed_before_they_are_parsed() -> None:
             parse_request("metrics", body, "protobuf", max_bytes=MAX_BYTES)
 
 
+@pytest.mark.parametrize("tag", [b"", b"\x08", b"\x0a"], ids=["tag", "number", "size"])
+def test_a_number_of_more_than_ten_bytes_is_read_no_further(tag: bytes) -> None:
+    """Its bits would take time by the square of its length: hours of a request of 64 MiB."""
+    layout = codec._lay_out(CODECS["metrics"].request.DESCRIPTOR)
+    for body in (tag + b"\x80" * 10 + b"\x00", tag + b"\xff" * 4_000_000 + b"\x01"):
+        with pytest.raises(IndexError):
+            codec._estimate_protobuf(body, layout, 10**9)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=60), st.sampled_from(["metrics", "logs", "traces"]))
 def test_what_protobuf_reads_is_never_called_truncated(junk: bytes, signal: Any) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import gzip
 import http.client
 import json
 import socket
 import ssl
+import sys
 import threading
 import time
 import zlib
@@ -24,6 +26,7 @@ from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExp
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from starlette.requests import Request
 
 from otel_mlmon.errors import ConfigurationError, OverloadedError, PortUnavailableError
 from otel_mlmon.processor.connections import TlsFiles
@@ -39,6 +42,7 @@ from otel_mlmon.processor.receive.http import (
     WORKERS,
     HttpReceiver,
 )
+from otel_mlmon.processor.receive.recent_requests import hash_body
 from tests.support.certificates import make_certificate
 from tests.support.otlp_requests import counter, new_predictions, predictions, request
 from tests.support.processes import until
@@ -389,6 +393,46 @@ def test_a_request_that_lay_unread_for_too_long_is_refused_where_others_wait(ser
     assert refused.value.retry_after_s == 1.0
     assert admission.remaining_s(admission.admit_request(10, waited_s=1.5)) < 3.1
     admission.release_request(other)
+
+
+def test_a_request_that_waits_for_the_answer_of_another_holds_no_body() -> None:
+    body = bytes(bytearray(new_predictions(points=2)))
+    deliveries: list[Future[Rejections]] = []
+
+    def deliver(_: tuple[TelemetryItem, ...], __: float) -> Future[Rejections]:
+        deliveries.append(Future())
+        return deliveries[-1]
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    async def wait_until(condition: Callable[[], bool]) -> None:
+        ends_s = time.monotonic() + 30.0
+        while not condition() and time.monotonic() < ends_s:
+            await asyncio.sleep(0.005)
+
+    async def send_repeatedly() -> tuple[list[int], bool]:
+        admission = RequestAdmission(deliver)
+        receiver = HttpReceiver(admission, "127.0.0.1:0")
+        headers = [(b"content-type", PROTOBUF.encode())]
+        scope = {"type": "http", "method": "POST", "path": "/v1/metrics", "headers": headers}
+        first = asyncio.create_task(receiver._receive(Request(scope, receive)))
+        await wait_until(lambda: len(deliveries) == 1)
+        before = sys.getrefcount(body)
+        others = [asyncio.create_task(receiver._receive(Request(scope, receive))) for _ in range(5)]
+        progress = admission._recent.find(hash_body(body))
+        assert progress is not None
+        assert progress.result is not None
+        shared = progress.result
+        await wait_until(lambda: len(shared._done_callbacks) == 6)  # type: ignore[attr-defined]
+        await wait_until(lambda: sys.getrefcount(body) <= before)
+        is_held = sys.getrefcount(body) > before
+        deliveries[0].set_result({})
+        responses = await asyncio.gather(first, *others)
+        receiver._workers.shutdown()
+        return [response.status_code for response in responses], is_held
+
+    assert asyncio.run(send_repeatedly()) == ([200] * 6, False)
 
 
 def test_bodies_in_arrival_are_bounded_together(serve: Callable[..., str]) -> None:

@@ -20,9 +20,10 @@ from otel_mlmon.processor.state.maintenance import (
     list_copies,
     repair_state,
 )
+from otel_mlmon.processor.state.repository import FORMAT_VERSION
 from otel_mlmon.processor.state.sqlite import FILE_NAME, LOCK_NAME, SqliteRepository, backup_database
 from otel_mlmon.testing import SimulatedProcessor
-from tests.tools.freeze_state import freeze
+from tests.tools.freeze_state import FIXTURES, freeze
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +67,41 @@ def test_damaged_records_are_named_and_set_aside_by_a_repair(directory: Path) ->
 def test_of_a_damaged_database_what_can_be_read_is_saved(directory: Path) -> None:
     path = directory / FILE_NAME
     before = sum(check_state(directory, RECORD_KINDS).counts.values())
-    pages = bytearray(path.read_bytes())
-    middle = len(pages) // 3 // 4096 * 4096
-    pages[middle : middle + 4 * 4096] = b"\xff" * 4 * 4096
-    path.write_bytes(pages)
+    damage_pages(path)
+    pages = path.read_bytes()
     assert check_state(directory, RECORD_KINDS).faults
     after = repair_state(directory, RECORD_KINDS)
     assert 0 < sum(after.counts.values()) <= before
     assert all("set aside" in fault for fault in after.faults)
-    assert (directory / DAMAGED_FILE_NAME).read_bytes() == bytes(pages)
+    assert (directory / DAMAGED_FILE_NAME).read_bytes() == pages
+
+
+def damage_pages(path: Path) -> None:
+    pages = bytearray(path.read_bytes())
+    middle = len(pages) // 3 // 4096 * 4096
+    pages[middle : middle + 4 * 4096] = b"\xff" * 4 * 4096
+    path.write_bytes(pages)
+
+
+def test_a_damaged_database_of_an_earlier_format_is_repaired_and_migrated(tmp_path: Path) -> None:
+    shutil.copy(FIXTURES / "format-8.sqlite3", tmp_path / FILE_NAME)
+    damage_pages(tmp_path / FILE_NAME)
+    after = repair_state(tmp_path, RECORD_KINDS)
+    assert after.counts["damaged"] < 5  # of the page itself
+    assert after.counts["pane"] > 0
+    assert after.counts["identities"] == after.counts["series"] > 0
+
+
+def test_a_damaged_database_of_a_later_format_keeps_its_format(directory: Path) -> None:
+    database = sqlite3.connect(directory / FILE_NAME)
+    database.execute(f"PRAGMA user_version = {FORMAT_VERSION + 1}")
+    database.close()
+    damage_pages(directory / FILE_NAME)
+    with pytest.raises(StoreError, match=f"has state of format {FORMAT_VERSION + 1}, and this release reads"):
+        repair_state(directory, RECORD_KINDS)
+    repository = SqliteRepository(directory, format_version=FORMAT_VERSION + 1)
+    assert repository.load("series")
+    repository.close()
 
 
 def test_a_state_that_a_processor_uses_is_not_repaired(directory: Path) -> None:

@@ -91,6 +91,39 @@ def test_panes_of_format_8_are_those_that_the_present_one_stores(tmp_path: Path)
     assert len(panes[8]) > PANES
 
 
+DAMAGES = [
+    b"",
+    b"\x00",
+    b"\x90",
+    b"\xc1?",
+    encode_record([[1, 2, 3]] * 9),
+    encode_record({"state": {"day": 3, "days": [{}]}}),
+]
+
+
+@pytest.mark.parametrize("blob", DAMAGES)
+@pytest.mark.parametrize("version", [7, 8])
+def test_damaged_records_are_set_aside_by_a_migration_and_all_others_are_read(
+    version: int, blob: bytes, tmp_path: Path
+) -> None:
+    kinds = {7: ["cycle"], 8: ["pane", "pane5m", "pane1h", "point", "series"]}[version]
+    shutil.copy(FIXTURES / f"format-{version}.sqlite3", tmp_path / FILE_NAME)
+    repository = SqliteRepository(tmp_path, format_version=version)
+    before = {kind: repository.load(kind).keys() for kind in kinds}
+    for kind in kinds:
+        repository.put(kind, [('["damaged"]', blob)])
+    repository.commit()
+    repository.close()
+    repository = SqliteRepository(tmp_path)
+    assert repository.load("damaged") == {f'{kind} ["damaged"]': blob for kind in kinds}
+    assert {kind: repository.load(kind).keys() for kind in kinds} == before
+    assert repository.load("identities").keys() == repository.load("series").keys()
+    repository.close()
+    faults = check_state(tmp_path, RECORD_KINDS).faults
+    assert all(fault.endswith("it was set aside") for fault in faults)
+    assert len(faults) == len(kinds)
+
+
 def rename(repository: Repository) -> None:
     """A migration: what was stored as `old` is stored as `new`."""
     records = repository.load("old")
