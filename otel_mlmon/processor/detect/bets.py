@@ -295,7 +295,7 @@ class SlotTable:
         index = convert_to_slice(rows)
         columns = [self._arrays[name][index] for name in SlotHypothesis._fields]
         if has_cycle.all():
-            return SlotArrays(*columns, has_cycle)
+            return SlotArrays._make([*columns, has_cycle])
         slots = _stack_references(rows, column_of)
         for reference, column in zip(slots, columns, strict=False):
             reference[has_cycle] = column[has_cycle]
