@@ -174,9 +174,7 @@ class ProcessorPipeline:
             raise
 
     def apply(self, items: tuple[StateItem, ...], /) -> Rejections:
-        """Adds the data points of one request to their panes, and handles its events and administrator's requests.
-
-        Returns the points that were not counted, by reason.
+        """Adds the points of one request, and handles its events and commands; returns points not counted, by reason.
 
         Raises:
             OverloadedError: Too many points wait until their pane closes; nothing of the request was applied.
@@ -196,11 +194,11 @@ class ProcessorPipeline:
         self._points.update(outcomes)
         return {outcome: count for outcome, count in outcomes.items() if outcome in REJECTED_OUTCOMES}
 
-    def advance(self) -> None:
-        """Closes the panes that the watermark has passed, scores them, and judges each by its model's alert rules."""
-        now_ns = self._clock_ns()
+    def advance(self, max_s: float = float("inf"), /) -> bool:
+        """Closes, scores and judges the panes that the watermark has passed; returns whether `max_s` was too short."""
+        now_ns, ends_s = self._clock_ns(), time.monotonic() + max_s
         replaced = self._windows.pop_replaced_streams()
-        windows = self._windows.close_panes(now_ns)
+        windows = self._windows.close_panes(now_ns, is_late=lambda: time.monotonic() >= ends_s)
         removed = dict.fromkeys(self._windows.pop_removed_streams())
         self._evidence.drop_stream((*replaced, *removed))
         alerts = self._alerts.remove_streams(replaced, now_ns, REPLACED)
@@ -217,11 +215,13 @@ class ProcessorPipeline:
             alerts += self._compare_versions(pair, now_ns)
         for model, uses in self._windows.provider_reports().items():
             alerts += self._alerts.judge_providers(model, uses, now_ns)
-        if present or alerts or now_ns >= self._clock_due_ns:
+        is_behind = self._windows.has_unclosed_panes  # which may say that a model is not silent
+        if not is_behind and (present or alerts or now_ns >= self._clock_due_ns):
             self._clock_due_ns = now_ns + CLOCK_INTERVAL_NS
             alerts += self._alerts.advance_clock(now_ns)
         self._add_alerts(alerts)
         self._settle_alerts()
+        return is_behind
 
     def commit(self, *, is_last: bool = False) -> None:
         """Stores everything that changed, in one transaction; `is_last` also what may stay unstored for minutes.
@@ -372,8 +372,7 @@ class ProcessorPipeline:
     def _publish_models(self, now_ns: int) -> None:
         """Publishes the models that changed, and now and then all alert rules, which time alone changes too."""
         changed, self._unpublished = self._unpublished, set()
-        is_due = now_ns >= self._refresh_ns
-        if is_due:
+        if is_due := now_ns >= self._refresh_ns:
             self._refresh_ns = now_ns + REFRESH_NS
         present, known = set(self._windows.models), self._evidence.scores
         views: dict[ModelKey, ModelView | None] = dict.fromkeys(changed - present)

@@ -312,6 +312,24 @@ def test_silence_is_told_as_no_data(tmp_path: Path) -> None:
     bench.kill()
 
 
+def test_a_model_whose_panes_are_closed_in_a_later_part_is_not_silent(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path, no_data={"after": "1m"}))
+    models = [ModelKey("first", "1"), ModelKey("second", "1")]
+    parts = 0
+    for number in range(1, 17):
+        at_s = 10.0 * (number if number < 16 else 28)  # away for two minutes before the last
+        bench.clock.now_ns = T0 + round(at_s * SECOND)
+        bench.pipeline.apply(tuple(label(100, at_s=at_s, since_s=at_s - 10, model=model) for model in models))
+        bench.clock.now_ns += 20 * SECOND if number == 16 else 0
+        while bench.pipeline.advance(0.0):
+            parts += 1
+        bench.pipeline.commit()
+        bench.pipeline.publish(is_busy=False)
+    assert parts >= 10
+    assert changes(bench.notified) == []
+    bench.kill()
+
+
 def test_a_model_that_was_silent_for_the_retention_is_forgotten_by_every_step(tmp_path: Path) -> None:
     bench = Bench(settings(tmp_path))
     for _ in range(15):

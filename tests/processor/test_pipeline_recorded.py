@@ -97,6 +97,31 @@ def test_windows_and_scores_are_those_of_one_stream_at_a_time() -> None:
     assert {"learning", "ok", "drift", "no_data"} <= states
 
 
+def test_panes_that_are_closed_model_by_model_are_those_of_one_call() -> None:
+    now_ns, calls = START_NS, 0
+    at_once, in_parts = (
+        WindowAggregator(settings_for=choose_settings, windows=WINDOWS, clock_ns=lambda: now_ns) for _ in range(2)
+    )
+    for step in record_traffic(seed=5, start_ns=START_NS, panes=25):
+        now_ns = step.now_ns
+        for request in step.requests:
+            points = [item for item in decode_metrics(request).items if isinstance(item, DataPoint)]
+            assert at_once.add_points(points) == in_parts.add_points(points)
+        parts: list[StreamWindow] = []
+        for number in range(len(in_parts.models) + 1):
+            part = in_parts.close_panes(now_ns, is_late=lambda: True)
+            assert len({window.stream.model for window in part}) <= 1
+            parts += part
+            calls += number > 0
+            if not in_parts.has_unclosed_panes:
+                break
+        assert not in_parts.has_unclosed_panes
+        parts.sort(key=lambda window: (window.end_ns, window.stream))
+        assert list(map(describe_window, parts)) == list(map(describe_window, at_once.close_panes(now_ns)))
+    assert calls >= 20
+    assert in_parts.counts == at_once.counts
+
+
 def describe_state(processor: SimulatedProcessor) -> dict[str, Any]:
     """All that is shown, and the evidence of every stream."""
     evidence = processor._pipeline._evidence

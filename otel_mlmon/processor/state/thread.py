@@ -3,7 +3,8 @@
 Group commit: the caller of `submit` gets a future that is done when its item is durable. An internal error fails the
 one item that raised it; a commit that fails fails the items of its batch and those that come until one succeeds, whose
 senders try again. Where more waits than can be applied at once, a commit comes in between, so that the first are not
-answered as late as the last; what would be durable later than its sender waits is refused instead of applied.
+answered as late as the last; what would be durable later than its sender waits is refused instead of applied. Likewise
+panes are closed for a short time only before the next items are applied.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ MIN_APPLY_S: Final = 0.2
 """How long items are applied at least before those so far are committed and answered; it is longer where what comes
 between, closing panes, commit and publishing, takes longer, so that at least half of the time goes into items."""
 
+MAX_ADVANCE_S: Final = 0.05
+"""How long panes are closed at a time while items may wait for their answer."""
+
 _OVERHEAD_SHARE: Final = 0.8
 """Share of a batch's overhead that the next one is taken to have at least: some close panes, and others do not."""
 
@@ -60,8 +64,11 @@ class StateHandler(Protocol[T_contra, R_co]):
             RetryableError: There is no room for it now; nothing of it was applied.
         """
 
-    def advance(self) -> None:
-        """Does the work on the state that depends on the clock, such as closing time windows."""
+    def advance(self, max_s: float = math.inf, /) -> bool:
+        """Does the work on the state that depends on the clock, such as closing time windows.
+
+        Stops after `max_s` seconds, or somewhat later; returns whether some of it is left for the next call.
+        """
 
     def commit(self) -> None:
         """Makes all changes to the state since the last commit durable.
@@ -112,6 +119,8 @@ class StateThread(Generic[T, R]):
         self._measure = measure
         self._min_apply_s = min_apply_s
         self._clock = clock
+        self._is_behind = False
+        """Whether some of the work that depends on the clock is left."""
         self._overhead_s = 0.0
         """How long batches of late took besides applying their items, by the longest."""
         self._handler = handler
@@ -199,7 +208,7 @@ class StateThread(Generic[T, R]):
     def _run_batches(self) -> None:
         try:
             while not self._stop.is_set():
-                self._process(self._wait_for_batch())
+                self._process(self._drain_queue() if self._is_behind else self._wait_for_batch())
             self._process(self._drain_queue())
         finally:
             self._handler.close()
@@ -230,7 +239,8 @@ class StateThread(Generic[T, R]):
     def _process(self, batch: list[_Entry[T, R]]) -> None:
         """Applies a batch of items, which may be empty, with as many commits as it takes to answer in time."""
         waiting = deque(batch)
-        with self._measure() if waiting and self._failure is None else nullcontext():
+        is_work = bool(waiting) or self._is_behind
+        with self._measure() if is_work and self._failure is None else nullcontext():
             self._process_some(waiting)
             while waiting:
                 self._process_some(waiting)
@@ -247,8 +257,9 @@ class StateThread(Generic[T, R]):
             else:
                 entry.future.set_exception(refusal)
         began_s = self._clock()
+        self._is_behind = False
         with guard("advance"):
-            self._handler.advance()
+            self._is_behind = self._handler.advance(MAX_ADVANCE_S)
         failure: StoreError | None = StoreError("the state could not be committed")
         with guard("commit"):
             failure = self._commit()
@@ -262,7 +273,7 @@ class StateThread(Generic[T, R]):
                 future.set_exception(failure)
         if failure is None:
             with guard("publish"):
-                self._handler.publish(is_busy=bool(applied))
+                self._handler.publish(is_busy=bool(applied) or self._is_behind)
         self._overhead_s = max(self._clock() - began_s, _OVERHEAD_SHARE * self._overhead_s)
 
     def _commit(self) -> StoreError | None:

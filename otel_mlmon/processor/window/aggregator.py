@@ -74,6 +74,10 @@ class WindowAggregator:
         self._removed_streams: list[StreamKey] = []
         self._replaced_streams: list[StreamKey] = []
         self._expires_ns = 0
+        self._next_model = 0
+        """Position of the model whose panes are closed first."""
+        self.has_unclosed_panes: bool = False
+        """Whether the last call of `close_panes` may have left panes to be closed."""
         self.counts: Counter[PointOutcome] = Counter()
         """Points by outcome, since this process started."""
         self.resets = 0
@@ -152,16 +156,19 @@ class WindowAggregator:
         """Records the execution provider that a process runs a model on; a repeated report changes nothing."""
         self._state.add_provider(event, self._clock_ns())
 
-    def close_panes(self, now_ns: int) -> list[StreamWindow]:
+    def close_panes(self, now_ns: int, *, is_late: Callable[[], bool] = lambda: False) -> list[StreamWindow]:
         """Closes the panes that the watermark has passed, and returns their windows, in the order of event time.
 
         Args:
             now_ns: The time by our clock, Unix nanoseconds.
+            is_late: Returns whether to stop after a model; the next call goes on with the model after it, to the last.
         """
         state, windows = self._state, list[StreamWindow]()
         is_full = not self._intake.has_room
         lateness_ns = 0 if is_full else state.windows.lateness_ns
-        for model in state.models.values():
+        models = list(state.models.values())
+        first, self._next_model, self.has_unclosed_panes = self._next_model, 0, False
+        for position, model in enumerate(models[first:], first + 1):
             if not is_full and not model.is_due(now_ns):
                 continue
             for end_ns in model.find_late_panes():
@@ -175,7 +182,11 @@ class WindowAggregator:
                 self._note_closed(model, closed)
             state.remove_idle_senders(model, now_ns)
             model.mark_pane_closed()
-        if now_ns >= self._expires_ns:
+            if position < len(models) and is_late():
+                self._next_model, self.has_unclosed_panes = position, True
+                break
+        # A model is removed after all its panes.
+        if now_ns >= self._expires_ns and not self.has_unclosed_panes:
             self._expires_ns = now_ns + EXPIRY_INTERVAL_NS
             remove_stale_streams(
                 state, now_ns, resumed_ns=self._intake.resumed_ns, removed_streams=self._removed_streams

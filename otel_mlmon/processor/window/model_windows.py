@@ -25,7 +25,7 @@ from otel_mlmon.processor.window.series import (
     TimeSeries,
     consume_points,
 )
-from otel_mlmon.processor.window.stream import StreamPane, StreamWindows, add_increments, build_table, count_panes
+from otel_mlmon.processor.window.stream import StreamPane, StreamWindows, add_increments, build_table, count_pane_values
 from otel_mlmon.processor.window.summary import ModelSummary, StreamSummary, summarize_overflow
 from otel_mlmon.processor.window.window import (
     ModelPane,
@@ -212,7 +212,7 @@ class ModelWindows:
                 taken = stream.take_pane(sketches.get(name), end_ns=end_ns, is_absent=name in absences)
                 panes += [taken] if taken is not None else []
         changed = [pane.stream.key for pane in panes if pane.is_changed]
-        counts = count_panes(panes, start_ns=start_ns, end_ns=end_ns)
+        counts = count_pane_values(panes, start_ns=start_ns, end_ns=end_ns)
         table = build_table(panes, counts, self.streams)
         self.rolling.add(table, start_ns, end_ns)
         windows = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -30,6 +31,11 @@ from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.sketch.table import Bounds, PointValue, SketchTable, TableRow
 from otel_mlmon.types import Counts
 from otel_mlmon.vocabulary import split_bucket_label
+
+_LOG: Final = logging.getLogger("otel_mlmon.processor")
+
+MAX_PANE_VALUES: Final = 2**43
+"""The most values of a stream in a pane, nearly 10^13: those of 2^20 panes together fit into 64 bits."""
 
 _NO_COUNTS: Final = np.zeros(0, dtype=np.int64)
 _EMPTY: Final = StreamSketch()
@@ -243,7 +249,7 @@ class StreamWindows:
         )
 
 
-def count_panes(panes: Sequence[StreamPane], *, start_ns: int, end_ns: int) -> list[Counts | None]:
+def count_pane_values(panes: Sequence[StreamPane], *, start_ns: int, end_ns: int) -> list[Counts | None]:
     """Counts the values of panes over the bins of their streams; None where the stream has none or that failed.
 
     It is what `Binning.count` returns; those of exponential histograms are counted together.
@@ -333,7 +339,11 @@ def _count_keys(sketch: StreamSketch) -> dict[str, int]:
 
 
 def add_increments(increments: Iterable[tuple[TimeSeries, PointValue]]) -> dict[str, StreamSketch]:
-    """Adds the increments of many series up by the streams that they feed, in one pass."""
+    """Adds the increments of many series up by the streams that they feed, in one pass.
+
+    A stream of more than `MAX_PANE_VALUES` values is left out, and that is logged.
+    """
+    increments = list(increments)
     categories: dict[str, dict[str, int]] = {}
     missing: dict[str, int] = {}
     rows: list[TableRow] = []
@@ -365,7 +375,21 @@ def add_increments(increments: Iterable[tuple[TimeSeries, PointValue]]) -> dict[
             if count:
                 classes[label] = classes.get(label, 0) + count
     histograms = SketchTable.gather(rows).merge_rows(names)
-    return {
+    sketches = {
         name: StreamSketch.from_parts(histograms.get(name, ()), classes, missing.get(name, 0))
         for name, classes in categories.items()
     }
+    for name in [name for name, sketch in sketches.items() if _count_values(sketch) > MAX_PANE_VALUES]:
+        del sketches[name]
+        model = increments[0][0].state.model
+        text = "Model %s %s: more than %d values of %s in one pane are left out: one of its senders counts wrongly."
+        _LOG.error(text, model.name, model.version, MAX_PANE_VALUES, name)
+    return sketches
+
+
+def _count_values(sketch: StreamSketch) -> int:
+    """Counts the values of a sketch, which may be more than its buckets have 64 bits for."""
+    numbers = sum([histogram.moments.count for histogram in sketch.explicit.values()])
+    if sketch.exponential is not None:
+        numbers += sketch.exponential.moments.count
+    return numbers + sketch.categories.total + sketch.missing

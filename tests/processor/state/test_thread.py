@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -56,8 +57,9 @@ class Ledger:
         self._pending.append(item)
         return -item
 
-    def advance(self) -> None:
+    def advance(self, max_s: float = math.inf, /) -> bool:
         self.threads.add(threading.get_ident())
+        return False
 
     def commit(self) -> None:
         if self._commit_faults and self._pending:
@@ -244,6 +246,35 @@ def test_commits_come_in_between_where_more_waits_than_is_applied_in_time(overhe
     assert work.durable_items == list(range(12))
     assert max(map(len, work.durable)) == most
     assert measured_s == pytest.approx(now_s)
+
+
+def test_an_item_comes_between_the_parts_of_long_work_and_no_tick_does() -> None:
+    class LateLedger(Ledger):
+        parts = 0
+
+        def advance(self, max_s: float = math.inf, /) -> bool:
+            self.did.append(f"part {self.parts} for {max_s:g} s")
+            if self.parts == 3:
+                self.future = owner.submit(7)
+            self.parts -= self.parts > 0
+            return self.parts > 0
+
+    work = LateLedger()
+    owner: StateThread[int, int] = StateThread(work, commit_interval_s=0.0, tick_s=DEADLINE_S * 2)
+    work.parts = 3  # the first part begins when an item has come: the tick is longer than the test may take
+    owner.start()
+    try:
+        assert owner.submit(6).result(DEADLINE_S) == -6
+        until(lambda: work.parts == 0, what="all parts are done")
+        assert work.future.result(DEADLINE_S) == -7
+        assert work.durable == [[6], [7]]
+        assert [step for step in work.did if step.startswith("part")] == [
+            "part 3 for 0.05 s",
+            "part 2 for 0.05 s",
+            "part 1 for 0.05 s",
+        ]
+    finally:
+        assert owner.shutdown(DEADLINE_S)
 
 
 def test_what_the_handler_has_no_room_for_is_refused_and_the_others_of_its_batch_are_stored() -> None:
