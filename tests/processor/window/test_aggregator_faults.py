@@ -34,7 +34,8 @@ def test_a_fault_costs_a_pane_of_one_model_and_the_state_is_stored(monkeypatch: 
 
         def count() -> tuple[int, int, int]:
             windows = processor._pipeline._windows
-            return windows.pending_points, *(windows.summary(key).predictions for key in (BROKEN, SOUND))
+            broken, sound = (windows.summary(key).predictions for key in (BROKEN, SOUND))
+            return windows.pending_points, broken, sound
 
         send(6)
         pending = count()[0]
