@@ -170,6 +170,14 @@ def stack_counts(name: str, counts: Sequence[NDArray[Any]], bins: int) -> tuple[
     return positions[is_good], rows[is_good]
 
 
+def sum_rows(rows: Sequence[NDArray[Any]]) -> list[int]:
+    """Sums each of several arrays of counts, which may be of other lengths."""
+    if len({row.shape for row in rows}) == 1 and rows[0].size:
+        totals: list[int] = np.concatenate(rows).reshape(len(rows), -1).sum(-1).astype(np.int64).tolist()
+        return totals
+    return [int(row.sum()) for row in rows]
+
+
 def split_into_rounds(streams: Sequence[Hashable]) -> Sequence[Sequence[int]]:
     """Splits positions into rounds so that no stream is twice in a round and its panes keep their order."""
     if len(set(streams)) == len(streams):

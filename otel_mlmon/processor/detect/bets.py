@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.alternatives import (
     PLUG_INS,
@@ -20,7 +21,7 @@ from otel_mlmon.processor.detect.alternatives import (
     compute_set_bounds,
     compute_set_sums,
 )
-from otel_mlmon.processor.detect.arrays import RowIndex
+from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, convert_to_slice
 from otel_mlmon.processor.detect.detectable import find_even_share
 from otel_mlmon.processor.detect.rare_bins import WEIGHT as RARE_WEIGHT
 from otel_mlmon.processor.detect.rare_bins import RareBets, RareBinEvidence, RareLimits
@@ -236,15 +237,87 @@ class SlotArrays(NamedTuple):
         return SlotArrays(*columns)
 
 
-def stack_slots(
-    rows: Indices, nulls: Sequence[SlotHypothesis | None], default: Callable[[int], SlotHypothesis]
-) -> SlotArrays | None:
-    """Stacks what is no drift for some streams now; None if none of them has a daily cycle."""
-    has_cycle = np.array([null is not None for null in nulls])
-    if not has_cycle.any():
-        return None
-    slots = [null or default(row) for row, null in zip(rows.tolist(), nulls, strict=True)]
-    return SlotArrays._make([*(np.array(column) for column in zip(*slots, strict=True)), has_cycle])
+class SlotTable:
+    """What is no drift now for many streams of K bins, one stream a row, of which only what has changed is written.
+
+    A time of the day lasts for many panes, and to stack thousands of small arrays costs more than to judge them.
+
+    Args:
+        bins: K.
+    """
+
+    def __init__(self, bins: int) -> None:
+        numbers = ((), np.float64)
+        self._arrays = RowArrays(
+            shares=((bins,), np.float64),
+            highest=((4 * bins,), np.float64),
+            lowest=((4 * bins,), np.float64),
+            width=numbers,
+            variance=numbers,
+            size=numbers,
+            effect=numbers,
+            forgiven=numbers,
+            is_known=((), np.bool_),
+            is_restless=((), np.bool_),
+        )
+        self._written: list[SlotHypothesis | None] = []
+        """What each row holds; None for nothing yet."""
+
+    def stack(
+        self, rows: Indices, nulls: Sequence[SlotHypothesis | None], column_of: Callable[[str], NDArray[Any]]
+    ) -> SlotArrays | None:
+        """Stacks what is no drift for some streams now; None if none of them has a daily cycle.
+
+        Args:
+            rows: Of a bank of evidence, each once, shape (S,).
+            nulls: What is no drift of each; None for what its reference has.
+            column_of: Returns a column of the bank by name.
+
+        Returns:
+            Arrays that are valid until the next call.
+        """
+        has_cycle = np.array([null is not None for null in nulls])
+        if not has_cycle.any():
+            return None
+        numbers, written = rows.tolist(), self._written
+        if (missing := max(numbers) + 1 - len(written)) > 0:
+            written.extend([None] * missing)
+            self._arrays.clear(len(written) - 1)
+        changed = {
+            row: null for row, null in zip(numbers, nulls, strict=True) if null is not None and null is not written[row]
+        }
+        if changed:
+            places = list(changed)
+            for name, values in zip(SlotHypothesis._fields, zip(*changed.values(), strict=True), strict=True):
+                self._arrays[name][places] = np.array(values)
+            for row, null in changed.items():
+                written[row] = null
+        index = convert_to_slice(rows)
+        columns = [self._arrays[name][index] for name in SlotHypothesis._fields]
+        if has_cycle.all():
+            return SlotArrays._make([*columns, has_cycle])
+        slots = _stack_references(rows, column_of)
+        for reference, column in zip(slots, columns, strict=False):
+            reference[has_cycle] = column[has_cycle]
+        return slots._replace(has_cycle=has_cycle)
+
+
+def _stack_references(rows: Indices, column_of: Callable[[str], NDArray[Any]]) -> SlotArrays:
+    """Stacks what is no drift for streams without a daily cycle."""
+    zeros, is_false = np.zeros(rows.size), np.zeros(rows.size, dtype=bool)
+    return SlotArrays(
+        shares=column_of("shares")[rows],
+        highest=column_of("set_shares")[rows],
+        lowest=column_of("set_shares")[rows],
+        width=zeros,
+        variance=column_of("variance")[rows],
+        size=column_of("total")[rows],
+        effect=np.ones(rows.size),
+        forgiven=zeros.copy(),
+        is_known=~is_false,
+        is_restless=is_false,
+        has_cycle=is_false.copy(),
+    )
 
 
 def compute_reference_variance(shares: Floats, total: float) -> float:

@@ -49,7 +49,7 @@ from otel_mlmon.processor.detect.alternatives import compute_set_sums
 from otel_mlmon.processor.detect.bets import DayHypothesis, SlotHypothesis, compute_reference_variance
 from otel_mlmon.processor.detect.cycle_statistics import HOURS, QUARTERS
 from otel_mlmon.processor.detect.detectable import FORGIVEN_EARLY
-from otel_mlmon.processor.detect.holidays import end_holidays, find_holiday
+from otel_mlmon.processor.detect.holidays import compute_contrasts, end_holidays, find_holiday
 from otel_mlmon.processor.detect.state import DAY_NS, CycleDay, CycleState
 from otel_mlmon.processor.detect.week import MIN_DAYS, WEEKDAYS, compute_weekday
 from otel_mlmon.processor.detect.week_model import WeekModel, find_residuals, fit_week
@@ -76,6 +76,8 @@ HULL_QUARTERS: Final = 2
 BOUNDARY_QUARTERS: Final = 5
 """How far from now a change of the kind of day may be, so that both kinds are no drift."""
 
+_QUARTER_NS: Final = DAY_NS // QUARTERS
+_ENDLESS_NS: Final = 2**63
 _WEEK_QUARTERS: Final = WEEKDAYS * QUARTERS
 _REST: Final = {False: (4 * QUARTERS + 40, _WEEK_QUARTERS + 48), True: (5 * QUARTERS, _WEEK_QUARTERS)}
 """When a day of rest may begin and end, in quarters of an hour from Monday on, by whether the time zone is known."""
@@ -120,7 +122,10 @@ class DailyCycle:
         self._model: WeekModel | None = None
         self._inherited: WeekModel | None = None
         """That of the version before."""
-        self._null: tuple[tuple[int, int], SlotHypothesis] | None = None
+        self._null: tuple[int, int, SlotHypothesis] | None = None
+        """What is no drift in panes that start from a time on, and before another."""
+        self._contrasts: tuple[int, int, Floats] | None = None
+        """How much likelier each bin is on each kind of day than today, in panes that start between two times."""
         self._days: dict[int, DayHypothesis | None] = {}
         """By weekday."""
         self._fit()
@@ -140,6 +145,8 @@ class DailyCycle:
             effect: φ of the stream.
         """
         state, day, before = self.state, start_ns // DAY_NS, self._model
+        if state.pending is None and day <= state.day:
+            return False
         if state.pending is not None and settle_pending_day(state, start_ns):
             self._fit()
         if day > state.day:
@@ -155,6 +162,7 @@ class DailyCycle:
                 self._fit()
             state.day, state.is_quiet, state.loud_hours, state.other_weekday = day, True, 0, -1
             state.today = np.zeros_like(state.today)
+            self._contrasts = None
             self._days.clear()
         model = self._model
         if model is None or model is before:
@@ -165,7 +173,8 @@ class DailyCycle:
         """Counts a pane of the present day, shape (K,), after which the evidence is such a part of the alarm line."""
         state = self.state
         if start_ns // DAY_NS == state.day:
-            state.today[start_ns % DAY_NS * QUARTERS // DAY_NS] += counts
+            quarter = state.today[start_ns % DAY_NS * QUARTERS // DAY_NS]
+            quarter += counts
             state.evidence = evidence
             if evidence >= MAX_QUIET_EVIDENCE:
                 state.is_quiet = False
@@ -179,18 +188,28 @@ class DailyCycle:
             pane: Its counts, shape (K,).
             effect: φ of the stream.
         """
-        if self._model is not None and find_holiday(self.state, self._model, start_ns, pane, effect):
+        state, model, contrasts = self.state, self._model, self._contrasts
+        if model is None or len(model.shares) == 1:
+            return
+        if contrasts is None or not contrasts[0] <= start_ns < contrasts[1]:
+            begin_ns, slot = start_ns - start_ns % _QUARTER_NS, start_ns % DAY_NS * state.slots // DAY_NS
+            values = compute_contrasts(model, int(compute_weekday(state.day)), slot)
+            contrasts = self._contrasts = begin_ns, begin_ns + _QUARTER_NS, values
+        if find_holiday(state, model, start_ns, pane, effect, contrasts[2]):
             self._null = None
             self._days.clear()
 
     def find_slot_hypothesis(self, start_ns: int) -> SlotHypothesis | None:
         """Returns what is no drift in a pane that starts at `start_ns`; None for what the reference alone has."""
+        null = self._null
+        if null is not None and null[0] <= start_ns < null[1]:
+            return null[2]
         if not self.is_known:
             return self._build_early_null(start_ns)
-        key = int(compute_weekday(start_ns // DAY_NS)), start_ns % DAY_NS * QUARTERS // DAY_NS
-        if self._null is None or self._null[0] != key:
-            self._null = key, self._build_null(*key)
-        return self._null[1]
+        begin_ns = start_ns - start_ns % _QUARTER_NS
+        weekday, quarter = int(compute_weekday(start_ns // DAY_NS)), start_ns % DAY_NS // _QUARTER_NS
+        self._null = begin_ns, begin_ns + _QUARTER_NS, self._build_null(weekday, quarter)
+        return self._null[2]
 
     def build_day_hypothesis(self, start_ns: int) -> DayHypothesis | None:
         """Returns what is no drift on the day of a pane that starts at `start_ns`, as the mean over its slots.
@@ -230,7 +249,7 @@ class DailyCycle:
 
     def _fit(self) -> None:
         """Makes the models of the accepted days, and of those of the version before."""
-        self._null = None
+        self._null = self._contrasts = None
         self._days.clear()
         state = self.state
         self._model = self._fit_days(state.days)
@@ -263,14 +282,14 @@ class DailyCycle:
 
     def _build_early_null(self, start_ns: int) -> SlotHypothesis | None:
         state = self.state
-        quarters = (start_ns - state.first_ns) * QUARTERS // DAY_NS
+        quarters = (start_ns - state.first_ns) // _QUARTER_NS
         forgiven = min(FORGIVEN_EARLY, FORGIVEN_PER_HOUR * quarters / 4.0)
         if self._has_little_traffic or forgiven <= 0.0:
             return None
-        key = (-1, min(quarters, QUARTERS))
-        if self._null is None or self._null[0] != key:
-            self._null = key, self._build_pooled_null(forgiven)
-        return self._null[1]
+        begin_ns = state.first_ns + quarters * _QUARTER_NS
+        end_ns = begin_ns + _QUARTER_NS if forgiven < FORGIVEN_EARLY else _ENDLESS_NS
+        self._null = begin_ns, end_ns, self._build_pooled_null(forgiven)
+        return self._null[2]
 
     @property
     def _has_little_traffic(self) -> bool:

@@ -20,11 +20,11 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
+from otel_mlmon.processor.detect.arrays import HOUR_NS
 from otel_mlmon.processor.detect.bets import DayHypothesis, SlotHypothesis
 from otel_mlmon.processor.detect.cycle import DailyCycle, start_cycle
-from otel_mlmon.processor.detect.cycle_statistics import HOURS
 from otel_mlmon.processor.detect.evidence import EvidenceBank
-from otel_mlmon.processor.detect.state import DAY_NS, CycleDay, CycleState
+from otel_mlmon.processor.detect.state import CycleDay, CycleState
 from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, ReferenceOrigin, StreamKey, StreamWindow
 from otel_mlmon.types import Floats, Indices
 
@@ -65,18 +65,18 @@ class StreamCycles:
             rows: The row of each window.
             positions: Those that are judged.
         """
+        effects = bank.effects.estimate[np.asarray(rows, dtype=np.intp)].tolist()
         nulls: list[SlotHypothesis | None] = []
         new: list[tuple[int, DailyCycle]] = []
         for position in positions.tolist():
-            window, row = windows[position], rows[position]
+            window, effect = windows[position], effects[position]
             cycle = self._find(window.stream, window.reference, window.start_ns)
             if cycle is None:
                 nulls.append(None)
                 continue
             local_ns = _localize(window.start_ns, cycle)
-            effect = float(bank.effects.estimate[row])
             if cycle.advance(local_ns, effect):
-                new.append((row, cycle))
+                new.append((rows[position], cycle))
             cycle.compare_with_week(local_ns, window.pane, effect)
             nulls.append(cycle.find_slot_hypothesis(local_ns))
         if new:
@@ -92,14 +92,14 @@ class StreamCycles:
             panes: Their counts.
             evidence: The evidence of each window as a part of the alarm line.
         """
-        for place, position in enumerate(positions.tolist()):
+        columns = positions.tolist(), panes.astype(np.int64), evidence[positions].tolist()
+        for position, pane, part in zip(*columns, strict=True):
             window = windows[position]
             entry = self._cycles.get(window.stream)
             if entry is None:
                 continue
-            local_ns = _localize(window.start_ns, entry[1])
-            entry[1].add(local_ns, panes[place].astype(np.int64), evidence=float(evidence[position]))
-            if _hour_of(window.start_ns) != _hour_of(window.end_ns):
+            entry[1].add(_localize(window.start_ns, entry[1]), pane, evidence=part)
+            if window.start_ns // HOUR_NS != window.end_ns // HOUR_NS:
                 self._changed.add(window.stream)
 
     def build_day_hypothesis(
@@ -167,7 +167,8 @@ class StreamCycles:
 
 
 def _localize(time_ns: int, cycle: DailyCycle) -> int:
-    return time_ns + compute_utc_offset_ns(cycle.state.time_zone, time_ns)
+    time_zone = cycle.state.time_zone
+    return time_ns + compute_utc_offset_ns(time_zone, time_ns) if time_zone else time_ns
 
 
 def compute_utc_offset_ns(time_zone: str, time_ns: int) -> int:
@@ -179,10 +180,6 @@ def compute_utc_offset_ns(time_zone: str, time_ns: int) -> int:
 def _find_offset_ns(time_zone: str, quarter: int) -> int:
     moment = datetime.fromtimestamp(quarter * _QUARTER_S, ZoneInfo(time_zone))
     return round(moment.replace(tzinfo=UTC).timestamp() - moment.timestamp()) * 10**9
-
-
-def _hour_of(time_ns: int) -> int:
-    return time_ns * HOURS // DAY_NS
 
 
 def inherit_days(state: CycleState, bins: HistogramBins, before: CycleState, reference: ReferenceCounts) -> None:

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.detect.arrays import STAGE, split_into_rounds, stack_counts
+from otel_mlmon.processor.detect.arrays import STAGE, split_into_rounds, stack_counts, sum_rows
 from otel_mlmon.processor.detect.cycles import ORIGINS, StreamCycles, VersionLineage
 from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE, DetectableShift
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
@@ -345,7 +345,6 @@ class DriftEvaluator:
             self._cycles.add(batch.windows, positions, panes, bank.log_e[rows] / (log10_alarm_line * _LN_10))
         columns = zip(
             batch.policies,
-            batch.windows,
             self._measure_judged(batch),
             bank.status[rows].tolist(),
             bank.log_e[rows].tolist(),
@@ -354,10 +353,10 @@ class DriftEvaluator:
             map(tuple, bank.column("contributions")[rows].tolist()),
             bank.column("total")[rows].tolist(),
             self._measure_calibration(bank, rows),
+            sum_rows([window.rolling for window in batch.windows]),
             strict=True,
         )
-        for policy, window, statistics, status, log_e, since_ns, effect, contributions, total, calibrated in columns:
-            count = int(window.rolling.sum())
+        for policy, statistics, status, log_e, since_ns, effect, contributions, total, calibrated, count in columns:
             yield DriftScore(
                 state="drift" if status == DRIFT else "learning" if status == CALIBRATING else "ok",
                 is_calibrating=status == CALIBRATING,

@@ -56,8 +56,8 @@ from otel_mlmon.processor.detect.bets import (
     PaneBets,
     SlotArrays,
     SlotHypothesis,
+    SlotTable,
     compute_reference_columns,
-    stack_slots,
 )
 from otel_mlmon.processor.detect.design_effect import DesignEffects
 from otel_mlmon.processor.detect.rare_bins import RareBinEvidence
@@ -99,6 +99,7 @@ class EvidenceBank:
         components = self._bets.log_weights.size
         self.effects = DesignEffects(bins)
         self.traffic = DailyTraffic()
+        self._slots = SlotTable(bins)
         self._free_rows: list[int] = []
         self._row_count = 0
         self._arrays = RowArrays(
@@ -231,7 +232,7 @@ class EvidenceBank:
         size = max(1, _CHUNK_NUMBERS // self._bets.log_weights.size)
         for start in range(0, len(rows), size):
             chunk = slice(start, start + size)
-            slots = stack_slots(rows[chunk], nulls[chunk], self.slot_of_reference) if nulls is not None else None
+            slots = self._slots.stack(rows[chunk], nulls[chunk], self.column) if nulls is not None else None
             self._update_chunk(rows[chunk], panes[chunk], end_ns[chunk], log_alarm_line, slots)
 
     def state(self, row: int) -> EvidenceState:
@@ -286,12 +287,6 @@ class EvidenceBank:
     def relearn_effects(self, rows: Sequence[int], residuals: Sequence[Sequence[tuple[Ints, Floats]]]) -> None:
         """Estimates the design effects of some streams again, as `DesignEffects.relearn` does."""
         self.effects.relearn(rows, self._arrays["shares"], residuals)
-
-    def slot_of_reference(self, row: int) -> SlotHypothesis:
-        """Returns the distributions that are no drift of a stream without a daily cycle."""
-        arrays = self._arrays
-        sums, variance, total = arrays["set_shares"][row], arrays["variance"][row], arrays["total"][row]
-        return SlotHypothesis(arrays["shares"][row], sums, sums, 0.0, variance, total, 1.0, 0.0, is_known=True)
 
     def _update_chunk(
         self, rows: Indices, panes: Floats, end_ns: Ints, log_alarm_line: float, slots: SlotArrays | None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.detect.alternatives import MAX_BINS_OF_PAIRS, Direction
 from otel_mlmon.processor.detect.arrays import STAGE, stack_counts
-from otel_mlmon.processor.detect.bets import DayHypothesis, stack_slots
+from otel_mlmon.processor.detect.bets import DayHypothesis, SlotTable
 from otel_mlmon.processor.detect.counts import build_samples
 from otel_mlmon.processor.detect.detectable import (
     NATS_PER_BIN,
@@ -252,7 +252,7 @@ def _build_setting(
         items=items,
         log_line=np.full(rows.size, log_line + NATS_PER_BIN * max(0, bank.bins - MAX_BINS_OF_PAIRS)),
     )
-    slots = stack_slots(rows, [day and day.null for day in days], bank.slot_of_reference)
+    slots = SlotTable(bank.bins).stack(rows, [day and day.null for day in days], bank.column)
     if slots is None:
         return setting, None
     cycled = setting._replace(

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
+from otel_mlmon.guard import guard
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, ProviderFallback
 from otel_mlmon.processor.state.repository import Repository
 from otel_mlmon.processor.window.embedded_reference import decode_reference
@@ -171,17 +172,12 @@ class WindowAggregator:
         for position, model in enumerate(models[first:], first + 1):
             if not is_full and not model.is_due(now_ns):
                 continue
-            for end_ns in model.find_late_panes():
-                amended = model.amend_pane(end_ns, is_complete=self._intake.is_complete)
-                state.changes.amendments.append(amended.pane)
-                self._note_closed(model, amended)
-            for end_ns in model.advance_watermark(now_ns, lateness_ns=lateness_ns):
-                closed = model.close_pane(end_ns, is_complete=self._intake.is_complete)
-                windows += closed.windows
-                state.changes.panes.append(closed.pane)
-                self._note_closed(model, closed)
-            state.remove_idle_senders(model, now_ns)
-            model.mark_pane_closed()
+            is_done = False
+            with guard("window"):  # what fails for one model costs no other one its panes
+                self._close_panes_of(model, now_ns, lateness_ns, windows)
+                is_done = True
+            if not is_done:
+                state.drop_lost_points(model.key)
             if position < len(models) and is_late():
                 self._next_model, self.has_unclosed_panes = position, True
                 break
@@ -193,6 +189,21 @@ class WindowAggregator:
             )
             self._intake.report_limits()
         return sorted(windows, key=lambda window: (window.end_ns, window.stream))
+
+    def _close_panes_of(self, model: ModelWindows, now_ns: int, lateness_ns: int, windows: list[StreamWindow]) -> None:
+        """Closes the panes of a model that are due, and adds their windows."""
+        state = self._state
+        for end_ns in model.find_late_panes():
+            amended = model.amend_pane(end_ns, is_complete=self._intake.is_complete)
+            state.changes.amendments.append(amended.pane)
+            self._note_closed(model, amended)
+        for end_ns in model.advance_watermark(now_ns, lateness_ns=lateness_ns):
+            closed = model.close_pane(end_ns, is_complete=self._intake.is_complete)
+            windows.extend(closed.windows)
+            state.changes.panes.append(closed.pane)
+            self._note_closed(model, closed)
+        state.remove_idle_senders(model, now_ns)
+        model.mark_pane_closed()
 
     def pop_replaced_streams(self) -> list[StreamKey]:
         """Returns the streams that got another reference since the last call, other than by learning."""

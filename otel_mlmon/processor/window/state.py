@@ -198,6 +198,21 @@ class WindowState:
                 self._note_removed(self.changes.points, request)
         return resets
 
+    def drop_lost_points(self, model: ModelKey) -> None:
+        """Notes that the points of a pane are no longer pending whose closing failed by a fault of ours."""
+        for request, pending in list(self.points.items()):
+            present = [(series, key) for series, key in pending if key in series.pending]
+            if len(present) == len(pending):
+                continue
+            self.pending_points -= len(pending) - len(present)
+            if present:
+                self.points[request] = present
+                self.changes.points.add(request)
+            else:
+                del self.points[request]
+                self._note_removed(self.changes.points, request)
+        self.changes.series.update(owner for owner in self.owners if owner[0] == model)
+
     def remove_series(self, key: SeriesKey, now_ns: int) -> None:
         """Removes a stale series, and records up to which time its sender was counted."""
         state = self.series.pop(key).state

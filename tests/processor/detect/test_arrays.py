@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, convert_to_slice
+from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, convert_to_slice, sum_rows
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,10 @@ def test_a_row_is_zero_and_keeps_the_others() -> None:
     assert rows["counts"][[1, 9]].tolist() == [[7.0, 7.0], [0.0, 0.0]]
     rows.clear(1)
     assert (rows["counts"][1].tolist(), int(rows["total"][1])) == ([0.0, 0.0], 0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "totals"), [([[1, 2], [3, 4]], [3, 7]), ([[1, 2], [], [5]], [3, 0, 5]), ([[], []], [0, 0]), ([], [])]
+)
+def test_counts_of_any_lengths_are_summed(rows: list[list[int]], totals: list[int]) -> None:
+    assert sum_rows([np.array(row, dtype=np.int64) for row in rows]) == totals

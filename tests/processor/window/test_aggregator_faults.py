@@ -1,0 +1,57 @@
+"""A fault of ours while a pane closes costs that pane, and nothing that comes after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from otel_mlmon.processor.window import model_windows
+from otel_mlmon.processor.window.stream import StreamPane, build_table
+from otel_mlmon.testing import SimulatedProcessor
+from otel_mlmon.types import ModelKey
+
+BROKEN, SOUND = ModelKey("broken", "1"), ModelKey("sound", "1")
+
+
+def fail_for_broken(panes: Iterable[StreamPane], *arguments: Any) -> Any:
+    panes = list(panes)
+    if any(pane.stream.key.model == BROKEN for pane in panes):
+        raise ZeroDivisionError
+    return build_table(panes, *arguments)
+
+
+@pytest.mark.guarded
+def test_a_fault_costs_a_pane_of_one_model_and_the_state_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    with SimulatedProcessor({"models": {"*": {"reference": {"learn": 200}}}}) as processor:
+
+        def send(panes: int) -> None:
+            for _ in range(panes):
+                for model in (BROKEN, SOUND):
+                    processor.send_counts(model.name, labels={"a": 100})
+                processor.advance(10)
+
+        def count() -> tuple[int, int, int]:
+            windows = processor._pipeline._windows
+            broken, sound = (windows.summary(key).predictions for key in (BROKEN, SOUND))
+            return windows.pending_points, broken, sound
+
+        send(6)
+        pending = count()[0]
+        monkeypatch.setattr(model_windows, "build_table", fail_for_broken)
+        send(3)
+        monkeypatch.setattr(model_windows, "build_table", build_table)
+        send(4)
+        before = count()
+        assert before[0] == pending
+        assert before[1] < before[2] == 1_300
+        assert set(processor._pipeline._windows._state.points) == {
+            (point.request, series.state.model)
+            for series in processor._pipeline._windows._state.series.values()
+            for point in series.pending.values()
+        }
+        processor.restart()
+        assert count() == before
+        send(1)
+        assert count() == (pending, before[1] + 100, 1_400)
