@@ -238,9 +238,10 @@ class SlotArrays(NamedTuple):
 
 
 class SlotTable:
-    """What is no drift now for many streams of K bins, one stream a row, of which only what has changed is written.
+    """The shares that count as no drift at this time of the day, for many streams of K bins, one stream a row.
 
-    A time of the day lasts for many panes, and to stack thousands of small arrays costs more than to judge them.
+    Only rows that have changed are written: a time of the day lasts for many panes, and to stack thousands of small
+    arrays costs more than to judge them.
 
     Args:
         bins: K.
@@ -261,7 +262,7 @@ class SlotTable:
             is_restless=((), np.bool_),
         )
         self._written: list[SlotHypothesis | None] = []
-        """What each row holds; None for nothing yet."""
+        """The hypothesis in each row; None for nothing yet."""
 
     def stack(
         self, rows: Indices, nulls: Sequence[SlotHypothesis | None], column_of: Callable[[str], NDArray[Any]]

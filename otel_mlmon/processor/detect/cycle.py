@@ -123,7 +123,7 @@ class DailyCycle:
         self._inherited: WeekModel | None = None
         """That of the version before."""
         self._null: tuple[int, int, SlotHypothesis] | None = None
-        """What is no drift in panes that start from a time on, and before another."""
+        """The shares that count as no drift in panes that start from a time on, and before another."""
         self._contrasts: tuple[int, int, Floats] | None = None
         """How much likelier each bin is on each kind of day than today, in panes that start between two times."""
         self._days: dict[int, DayHypothesis | None] = {}

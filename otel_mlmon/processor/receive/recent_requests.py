@@ -44,7 +44,7 @@ class RecentRequest:
     result: Future[ExportResult] | None
     """Its answer, while it is in progress."""
     counts: PointCounts | None = None
-    """What became of its points; None until they are stored."""
+    """Its points by outcome; None until they are stored."""
     answer: ExportResult | None = None
     """The answer that it got; None until then."""
 
