@@ -23,7 +23,7 @@ Migration: TypeAlias = Callable[[Repository], None]
 T = TypeVar("T")
 
 _FAULTS: Final = (StoreError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
-"""What a record raises that has not the form of its kind."""
+"""The errors that reading a record raises if it is damaged."""
 
 _SUMS_OF_VALUES: Final = 10
 """The position of the sums in packed values."""

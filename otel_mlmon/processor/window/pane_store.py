@@ -57,7 +57,7 @@ class PaneRecord(NamedTuple):
     duration: StreamSketch
     failed: int
     layout: bytes
-    """Of the counts, a record of its own: it is mostly that of the pane before, and is read once."""
+    """The streams and bins that the counts are of, as bytes: mostly those of the pane before, which are read once."""
     number_counts: PackedInts
     sums: PackedSums
     counts: PackedInts

@@ -48,7 +48,7 @@ class ModelReference:
     unstationary: tuple[str, ...]
     """Streams of `learned` that moved while they were learned."""
     design_effects: Mapping[str, DesignEffect] = field(default_factory=dict)
-    """The design effects of those streams of `learned` of which they are known."""
+    """The design effects of streams of `learned`, by stream, where they are known."""
     relearnable: tuple[str, ...] = ()
     """Streams whose reference is learned, is being learned or moves, so that it can be learned again."""
 
