@@ -20,7 +20,7 @@ from otel_mlmon.backtest.columns import ColumnKind
 from otel_mlmon.backtest.counts import FIRST_ROWS, NEVER_NS, TableCounts, WindowCounts
 from otel_mlmon.backtest.times import TimesNs, parse_times
 from otel_mlmon.processor.window.binning import Binning, ClassBins, NumberBins
-from otel_mlmon.sketch.moments import ExactSum, Moments, convert_to_units, sum_exactly
+from otel_mlmon.sketch.moments import ExactSum, Moments, convert_to_exact_units, sum_exactly
 from otel_mlmon.table.cells import has_leading_zeros, normalize_label, parse_cell_labels, parse_cell_numbers
 from otel_mlmon.table.table import TableColumn
 from otel_mlmon.types import Counts, Floats, Indices
@@ -289,7 +289,7 @@ class _NumberCounter:
             units, block = sum_exactly(block[is_large]), block[~is_large]
         rounded = block + self._rounder
         rounded -= self._rounder
-        return units + convert_to_units(float(np.add.reduce(rounded)))
+        return units + convert_to_exact_units(float(np.add.reduce(rounded)))
 
 
 class _ClassCounter:

@@ -38,6 +38,19 @@ BROKEN_PIPE: Final = 141
 """128 and the number of SIGPIPE."""
 
 
+class CommandParser(argparse.ArgumentParser):
+    """Parses the arguments of a command, and shows the usage of that command where one of them is unknown."""
+
+    def parse_known_args(  # type: ignore[override]  # the stub's overloads differ in the type of the namespace alone
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parses the arguments; prints the usage and exits with 2 where any is unknown, which the caller cannot see."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, unknown
+
+
 class CommandModule(Protocol):
     """The Protocol of the module of one command of `otel-mlmon`."""
 
@@ -97,7 +110,7 @@ def _close_output(error: OSError) -> int:
 
 def _build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """Builds the argument parser of the command that is called, or of all commands for the help."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="otel-mlmon",
         description="Monitors machine-learning models for drift with OpenTelemetry.",
         epilog="`otel-mlmon COMMAND --help` explains a command. Exit codes: 0 success, 1 the answer is negative, "

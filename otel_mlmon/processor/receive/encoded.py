@@ -29,7 +29,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import ExponentialHistogramDataP
 from opentelemetry.proto.resource.v1 import resource_pb2
 
 from otel_mlmon.errors import MalformedError
-from otel_mlmon.sketch.exponential import BIAS, MAX_SCALE, MIN_SCALE, find_index_range
+from otel_mlmon.sketch.exponential import BIAS, MAX_SCALE, MIN_SCALE, find_bucket_index_range
 from otel_mlmon.sketch.exponential import MAX_BUCKETS as MAX_RANGE
 from otel_mlmon.sketch.table import PointValue, SketchTable
 from otel_mlmon.types import Counts
@@ -187,7 +187,7 @@ class EncodedValues:
             ]
         run_counts = np.array(list(map(len, runs_of)), dtype=np.intp)
         table.starts += ends[np.cumsum(run_counts) - 1].tolist()
-        held = table.fill(counts, np.arange(counts.size) + np.repeat(firsts - (ends - sizes), sizes), totals)
+        held = table.fill_buckets(counts, np.arange(counts.size) + np.repeat(firsts - (ends - sizes), sizes), totals)
         return find_count_faults(table.numbers, held)
 
 
@@ -304,7 +304,7 @@ def _read_buckets(point: bytes, position: int, scale: int) -> _Buckets:
         raise _OtherLayoutError
     size, position = _read_field_size(point, position + 1)
     offset, counts = code >> 1 ^ -(code & 1), point[position:end]
-    lowest, highest = find_index_range(scale)
+    lowest, highest = find_bucket_index_range(scale)
     if len(counts) != size or not 0 < size <= MAX_RANGE or offset < lowest or offset + size - 1 > highest:
         raise _OtherLayoutError
     if not counts.isascii() and (counts[-1] > 127 or _LONG_VARINT.search(counts)):

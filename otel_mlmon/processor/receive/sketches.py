@@ -17,7 +17,7 @@ import numpy as np
 from otel_mlmon.processor.receive import encoded
 from otel_mlmon.processor.receive.attributes import PointError
 from otel_mlmon.processor.receive.encoded import find_count_fault, find_count_faults, limit_extremes
-from otel_mlmon.sketch.exponential import BIAS, MAX_SCALE, MIN_SCALE, ExponentialHistogram, find_index_range
+from otel_mlmon.sketch.exponential import BIAS, MAX_SCALE, MIN_SCALE, ExponentialHistogram, find_bucket_index_range
 from otel_mlmon.sketch.exponential import MAX_BUCKETS as MAX_RANGE
 from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.sketch.table import PointValue, SketchTable
@@ -114,7 +114,7 @@ class PointValues:
         counts = np.frombuffer(array("Q", self._counts), dtype=np.uint64)
         firsts, lengths = np.array(self._firsts, dtype=np.int64), np.array(self._lengths, dtype=np.int64)
         ordinals = np.arange(counts.size) + np.repeat(firsts - (np.cumsum(lengths) - lengths), lengths)
-        return find_count_faults(table.numbers, table.fill(counts, ordinals, self._totals))
+        return find_count_faults(table.numbers, table.fill_buckets(counts, ordinals, self._totals))
 
     def _add_row(self, point: Any, scale: int) -> PointValue:
         table = self.table
@@ -149,7 +149,7 @@ def _check_bucket_range(buckets: Any, scale: int) -> int:
         return 0
     if size > MAX_BUCKETS:
         raise PointError("too_many_buckets")
-    lowest, highest = find_index_range(scale)
+    lowest, highest = find_bucket_index_range(scale)
     if offset < lowest or offset + size - 1 > highest:
         raise PointError("bad_offset")
     return size
