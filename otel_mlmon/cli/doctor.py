@@ -98,8 +98,8 @@ def diagnose_setup(config: str | None, port: WebPort | None, environ: Mapping[st
     """
     import time
 
-    from otel_mlmon.processor.serve.page.findings import build_findings
-    from otel_mlmon.processor.serve.page.steps import MonitoringStep, next_step
+    from otel_mlmon.processor.serve.page.findings import build_setup_view
+    from otel_mlmon.processor.serve.page.steps import MonitoringStep, find_next_step
 
     checks = [SetupCheck(name="configuration", is_good=True, text=f"{config} is valid")] if config else []
     if port is not None:
@@ -116,7 +116,7 @@ def diagnose_setup(config: str | None, port: WebPort | None, environ: Mapping[st
     else:
         overview, setup = answer
         checks.append(SetupCheck(name="processor", is_good=True, text=f"answers at {port.address if port else ''}"))
-        result = build_findings(overview, setup, now_ns=time.time_ns())
+        result = build_setup_view(overview, setup, now_ns=time.time_ns())
         steps = result["steps"]
         checks += [
             SetupCheck(name="telemetry", is_good=item.is_good, text=item.text, todo=item.todo)
@@ -124,7 +124,7 @@ def diagnose_setup(config: str | None, port: WebPort | None, environ: Mapping[st
         ]
     environment = list(check_environment(environ))
     checks += environment
-    following = next_step(steps)
+    following = find_next_step(steps)
     fault = next((check for check in environment if not check.is_good), None)
     if fault is not None and not isinstance(answer, SetupCheck) and (following is None or following.state != "broken"):
         # What keeps an application from sending comes before what a processor waits for.
