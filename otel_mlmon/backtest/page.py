@@ -27,7 +27,7 @@ def render_page(report: BacktestReport) -> str:
         summary=_list_report_summary(report),
         charted=[stream for stream in report.judged if stream.points],
         unjudged=[stream for stream in report.streams if stream.state in ("unknown", "weak", "left_out")],
-        list_facts=_list_stream_facts,
+        list_stream_facts=_list_stream_facts,
         draw_timeline=pictures.draw_timeline,
         draw_bars=pictures.draw_share_bars,
         draw_evidence=pictures.draw_evidence,
