@@ -174,13 +174,33 @@ def test_rows_of_probabilities_that_are_no_samples_are_a_sequence() -> None:
 
 
 @pytest.mark.parametrize("kinds", [{}, {"out": "probabilities"}])
-def test_a_vector_without_an_axis_of_samples_is_one_prediction(kinds: dict[str, Any]) -> None:
-    session = session_of({"out": ("float32", [6])}, has_batch=False)
+@pytest.mark.parametrize("width", [2, 6])
+def test_a_vector_without_an_axis_of_samples_is_one_prediction(kinds: dict[str, Any], width: int) -> None:
+    session = session_of({"out": ("float32", [width])}, has_batch=False)
     with capture(models=options(**kinds)) as captured:
-        for label in (2, 2, 5):
-            run(session, 1, out=rows(label, width=6)[0])
+        for label in (0, 0, 1):
+            run(session, 1, out=rows(label, width=width)[0])
         captured.flush()
-        assert points(captured, "ml.predictions", LABEL) == {"2": 2, "5": 1}
+        assert points(captured, "ml.predictions", LABEL) == {"0": 2, "1": 1}
+
+
+def test_ranked_texts_and_their_scores_are_one_prediction() -> None:
+    session = session_of({"names": ("str", ["N", 2]), "scores": ("float32", ["N", 2])})
+    declared = ModelOptions(output_kind={"names": "top_k", "scores": "top_k"}, labels=["ant", "bee", "cow"])
+    with capture(models={"heads": declared}) as captured:
+        texts = np.array([["ant", "bee"], ["cow", "ant"]], dtype=object)
+        run(session, 2, names=texts, scores=np.array([[0.75, 0.25], [0.5, 0.5]], np.float32))
+        captured.flush()
+        assert points(captured, "ml.predictions", OUTPUT, LABEL) == {(None, "ant"): 1, (None, "cow"): 1}
+        assert points(captured, "ml.prediction.confidence", OUTPUT) == {None: 2}
+
+
+def test_texts_that_are_declared_to_be_ranked_are_not_reported_as_labels() -> None:
+    session = session_of({"out": ("str", ["N", 2])})
+    with capture(models=options(out="top_k")) as captured:
+        run(session, 2, out=np.array([["ant", "bee"], ["cow", "ant"]], dtype=object))
+        captured.flush()
+        assert captured.handle.status().findings == {}
 
 
 def test_a_kind_once_counted_never_becomes_another() -> None:
