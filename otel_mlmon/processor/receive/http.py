@@ -165,7 +165,7 @@ class HttpReceiver:
         addresses.warn_if_exposed(
             self._address, option=OPTION, is_encrypted=self._tls is not None, has_token=self._token is not None
         )
-        listener, bound = addresses.open_listening_sockets(self._address, option=OPTION, backlog=BACKLOG)
+        listener, bound = addresses.open_listening_socket(self._address, option=OPTION, backlog=BACKLOG)
         self._server.start(listener)
         return str(bound)
 
