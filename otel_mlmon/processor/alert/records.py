@@ -40,7 +40,7 @@ RETIRED: Final = "This version is retired: it had no traffic for {} while anothe
 """Why the alerts of a version end that another one replaced."""
 
 
-def repeat_hold_s(repeats: int) -> float:
+def find_repeat_hold_s(repeats: int) -> float:
     """Returns how many seconds an alert that fired again `repeats` times must be ok before it ends."""
     return min(REPEAT_HOLD_S * 2.0 ** (repeats - 1), MAX_HOLD_S) if repeats else 0.0
 
@@ -107,7 +107,7 @@ class RuleRecord:
         """
         breach_s = max(0.0, (self.quiet_ns - self.breached_ns) / 1e9)
         hold_s = min(HOLD_RATIO * breach_s, MAX_HOLD_S) if keep_firing_for_s is None else keep_firing_for_s
-        return max(hold_s, repeat_hold_s(self.repeats))
+        return max(hold_s, find_repeat_hold_s(self.repeats))
 
     def add_failure(self, stream: str, now_ns: int) -> None:
         """Records that the rule failed with an error when it judged a stream."""
@@ -264,7 +264,7 @@ class AlertStore:
         self._stored = self._saved
 
 
-def is_retired(data_ns: int, newest_ns: int, now_ns: int, *, after_s: float) -> bool:
+def is_version_retired(data_ns: int, newest_ns: int, now_ns: int, *, after_s: float) -> bool:
     """Returns whether a model version has had no traffic for long while another version has some.
 
     Args:
