@@ -258,6 +258,15 @@ def test_every_text_label_of_a_batch_is_counted_where_the_scores_say_it(size: in
     assert sum(labels.values()) + snapshot.uncounted[""] == size
 
 
+def test_the_label_of_a_row_is_not_taken_from_scores_of_several_labels() -> None:
+    """Of texts 64 are copied at most; which of several labels the others would be cannot be known."""
+    names = ["ant", "bee", "cow"]
+    outputs = {"label": np.array(["bee"] * 200, dtype=object), "p": np.full((200, 3), 0.9, np.float32)}
+    declared = ModelOptions(labels=names, output_kind={"p": "multi_label"})
+    snapshot = summarize(copy_calls([({"x": np.zeros((200, 1))}, outputs)]), declared)
+    assert (snapshot.labels, snapshot.uncounted) == ({"": {"bee": 50}}, {"": 150})
+
+
 def test_a_rank_that_changes_and_no_rows_are_timed_and_raise_nothing() -> None:
     session = session_of({"out": ("float32", ["a", "b"])})
     with capture() as captured:
