@@ -267,6 +267,30 @@ def test_the_label_of_a_row_is_not_taken_from_scores_of_several_labels() -> None
     assert (snapshot.labels, snapshot.uncounted) == ({"": {"bee": 50}}, {"": 150})
 
 
+def test_the_label_of_a_row_is_not_taken_from_scores_of_fewer_rows() -> None:
+    codes = np.zeros(200, dtype=np.int64)
+    scores = rows(*codes)
+    scores[7] = np.nan
+    outputs = {"label": np.array(["ant"] * 200, dtype=object), "p": scores}
+    snapshot = summarize(copy_calls([({"x": np.zeros((200, 1))}, outputs)]), ModelOptions(labels=["ant", "bee", "cow"]))
+    assert (snapshot.labels, snapshot.uncounted) == ({"": {"ant": 50}}, {"": 150})
+
+
+@pytest.mark.parametrize(("operator", "count"), [("ArgMax", 40), ("Identity", 0)])
+def test_positions_of_classes_are_labels_at_once_where_other_numbers_wait(operator: str, count: int) -> None:
+    """Forty numbers that came once each may be customers, unless the model computes them as positions."""
+    is_position = operator == "ArgMax"
+    node = helper.make_node(operator, ["x"], ["at"], **({"axis": 1, "keepdims": 0} if is_position else {}))
+    value = helper.make_tensor_value_info("x", TensorProto.INT64, ["N", 40] if is_position else ["N"])
+    graph = helper.make_graph([node], "heads", [value], [helper.make_tensor_value_info("at", TensorProto.INT64, ["N"])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = ort.InferenceSession(model.SerializeToString())
+    with capture() as captured:
+        session.run(None, {"x": np.eye(40, dtype=np.int64) if is_position else np.arange(40)})
+        captured.flush()
+        assert sum(label.isdecimal() for label in points(captured, "ml.predictions", LABEL)) == count
+
+
 def test_a_rank_that_changes_and_no_rows_are_timed_and_raise_nothing() -> None:
     session = session_of({"out": ("float32", ["a", "b"])})
     with capture() as captured:
