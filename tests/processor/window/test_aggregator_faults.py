@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from otel_mlmon.processor.window import model_windows
-from otel_mlmon.processor.window.stream import StreamPane, build_table
+from otel_mlmon.processor.window.stream import StreamPane, build_pane_table
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.types import ModelKey
 
@@ -19,7 +19,7 @@ def fail_for_broken(panes: Iterable[StreamPane], *arguments: Any) -> Any:
     panes = list(panes)
     if any(pane.stream.key.model == BROKEN for pane in panes):
         raise ZeroDivisionError
-    return build_table(panes, *arguments)
+    return build_pane_table(panes, *arguments)
 
 
 @pytest.mark.guarded
@@ -39,9 +39,9 @@ def test_a_fault_costs_a_pane_of_one_model_and_the_state_is_stored(monkeypatch: 
 
         send(6)
         pending = count()[0]
-        monkeypatch.setattr(model_windows, "build_table", fail_for_broken)
+        monkeypatch.setattr(model_windows, "build_pane_table", fail_for_broken)
         send(3)
-        monkeypatch.setattr(model_windows, "build_table", build_table)
+        monkeypatch.setattr(model_windows, "build_pane_table", build_pane_table)
         send(4)
         before = count()
         assert before[0] == pending
