@@ -68,7 +68,7 @@ class Guard:
             StageFailed(
                 stage=self.stage,
                 error_type=type(error).__qualname__,
-                function=_raising_function(error),
+                function=_find_raising_function(error),
                 is_switched_off=self.is_open,
             )
         )
@@ -94,7 +94,7 @@ def list_guards() -> tuple[Guard, ...]:
     return tuple(_GUARDS.values())
 
 
-def _raising_function(error: Exception) -> str:
+def _find_raising_function(error: Exception) -> str:
     """Returns the name of the function that raised an error, but not its message, which may carry the host's data."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:

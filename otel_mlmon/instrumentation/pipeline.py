@@ -249,7 +249,7 @@ class InstrumentationPipeline:
         vocabularies = make_model_vocabularies(
             self.settings.max_labels, self._options_for, on_full=self._findings.note_full_vocabulary
         )
-        self._aggregator = PredictionAggregator(admit=vocabularies.limit_names, settles=vocabularies.has_enough_counts)
+        self._aggregator = PredictionAggregator(admit=vocabularies.limit_names, settles=vocabularies.is_naming_possible)
         self._span_queue = SpanQueue()
         self._load_tracker = ModelLoadTracker(
             self._loads, is_suppressed=is_call_suppressed, options=self._options_for, findings=self._findings

@@ -118,7 +118,7 @@ class ProcessorPipeline:
         """When time alone may have changed alerts."""
         self._refresh_ns = 0
         """When models that changed are published at the latest, and those that time alone changes."""
-        evaluator = DriftEvaluator(policy_for=settings.find_detection_policy, alarm_line_for=settings.alarm_line)
+        evaluator = DriftEvaluator(policy_for=settings.find_detection_policy, alarm_line_for=settings.find_alarm_line)
         self._evidence = EvidenceLog(evaluator)
         self.publication = PublishedState(evaluator.measure, max_gauge_streams=settings.max_gauge_streams)
         """The documents and gauges that the web port and the exporter show."""
@@ -168,7 +168,7 @@ class ProcessorPipeline:
         """
         self._repository = open_repository(self._settings.storage_engine, self._settings.storage_path)
         try:
-            self._load()
+            self._load_state()
         except BaseException:
             self._repository.close()  # so that it can be opened again
             raise
@@ -182,7 +182,7 @@ class ProcessorPipeline:
         outcomes = self._windows.add_points(item for item in items if isinstance(item, DataPoint))
         for item in items:
             if isinstance(item, RelearnRequest):
-                self._relearn(item)
+                self._relearn_references(item)
             elif isinstance(item, SilenceRequest):
                 self._silences = self._alerts.announcer.apply_silence(item, self._clock_ns())
                 self._has_changed_alerts = True
@@ -273,11 +273,11 @@ class ProcessorPipeline:
                 _LOG.warning("The last commit failed; the next start replays what it would have stored: %s", error)
         self._repository.close()
 
-    def _load(self) -> None:
+    def _load_state(self) -> None:
         settings = self._settings
         self._identify(load_instance_id(self._repository))
         self._windows = WindowAggregator(
-            settings_for=settings.model_settings,
+            settings_for=settings.find_model_settings,
             windows=settings.windows,
             max_models=settings.max_models,
             max_streams=settings.max_streams,
@@ -290,7 +290,7 @@ class ProcessorPipeline:
         self._version_changes = {change.model: change for change in changes}
         load_history(self.history, self._repository)
         self._alert_store = AlertStore(self._repository)
-        self._alerts = settings.alerts(self._alert_store.load_record(self._clock_ns()), now_ns=self._clock_ns())
+        self._alerts = settings.create_alerts(self._alert_store.load_record(self._clock_ns()), now_ns=self._clock_ns())
         self._silences = tuple(self._alerts.announcer.silences)
         self._outbox = load_records(self._repository, OUTBOX)
         self._dispatcher.start(self._alerts.list_notified_alerts())
@@ -317,7 +317,7 @@ class ProcessorPipeline:
         repository.delete(VERSION_CHANGES.name, sorted(json.dumps(model) for model in gone))
 
     def _settle_alerts(self) -> None:
-        """Removes from the outbox the alerts that recipients have."""
+        """Removes from the outbox the alerts that all their recipients have."""
         for name, key in self._dispatcher.pop_settled():
             if (entry := self._outbox.pop(key, None)) is None:
                 continue
@@ -326,7 +326,7 @@ class ProcessorPipeline:
                 self._outbox[key] = replace(entry, notifiers=notifiers)
 
     def _compare_versions(self, pair: VersionPair, now_ns: int) -> list[Alert]:
-        """Records how a new model version differs from the one before, and returns the alerts of that."""
+        """Records how a new model version differs from the one before, and returns the alerts about the difference."""
         with guard("drift"):
             evidence = self._evidence
             moves = find_moved_streams(
@@ -342,7 +342,7 @@ class ProcessorPipeline:
             return self._alerts.add_version_change(change, now_ns)
         return []
 
-    def _relearn(self, request: RelearnRequest) -> None:
+    def _relearn_references(self, request: RelearnRequest) -> None:
         """Starts to learn references again, and ends the alerts that the old ones raised."""
         self._refresh_ns = 0
         streams = self._windows.relearn(request)

@@ -85,7 +85,7 @@ class Calibration:
 
 
 def split_known_rows(outputs: Sequence[Any], rows: int) -> Iterator[slice]:
-    """Splits a batch where its outputs begin or cease to be numbers, since other rows have no predicted label."""
+    """Splits a batch into stretches of rows with and without a predicted label, which rows of NaN lack."""
     is_known = np.ones(rows, dtype=bool)
     for value in outputs:
         if isinstance(value, np.ndarray) and value.dtype.kind == "f" and len(value) == rows:

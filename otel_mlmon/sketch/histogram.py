@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.errors import BinMismatchError
-from otel_mlmon.sketch.moments import ExactSum, Moments, convert_to_units
+from otel_mlmon.sketch.moments import ExactSum, Moments, convert_to_exact_units
 from otel_mlmon.types import Counts, Floats
 
 MAX_VALUES: Final = 1 << 62
@@ -96,7 +96,7 @@ class Histogram:
 
     def hide_values(self) -> Histogram:
         """Returns the histogram without extremes and exact sum, so that only bucket counts tell of the values."""
-        units = map(convert_to_units, compute_bucket_middles(np.asarray(self.bounds, dtype=np.float64)).tolist())
+        units = map(convert_to_exact_units, compute_bucket_middles(np.asarray(self.bounds, dtype=np.float64)).tolist())
         total = sum(count * middle for count, middle in zip(self.counts.tolist(), units, strict=True))
         return replace(self, moments=Moments(count=self.total, exact_sum=ExactSum(total)))
 

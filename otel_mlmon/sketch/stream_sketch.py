@@ -36,7 +36,7 @@ class CategoryCounts:
         return sum(self.counts.values())
 
     def merge(self, other: CategoryCounts) -> CategoryCounts:
-        """Returns the counts of two sets of labels added up."""
+        """Returns the counts by label of two sets of values together."""
         merged = dict(self.counts)
         for label, count in other.counts.items():
             merged[label] = merged.get(label, 0) + count
@@ -52,8 +52,8 @@ class CategoryCounts:
             counts[OTHER] = other
         return CategoryCounts(counts=counts)
 
-    def counts_for(self, labels: Iterable[str]) -> list[int]:
-        """Returns the counts of the given labels in order; the last one takes those of all labels not listed."""
+    def select_label_counts(self, labels: Iterable[str]) -> list[int]:
+        """Returns the counts of the given labels, in order; the last also takes the counts of labels not given."""
         order = list(labels)
         positions = {label: position for position, label in enumerate(order)}
         counts = [0] * len(order)
@@ -77,7 +77,7 @@ class StreamSketch:
 
     @classmethod
     def from_parts(cls, histograms: Iterable[AnyHistogram], classes: Mapping[str, int], missing: int) -> StreamSketch:
-        """Builds the sketch of histograms of different bounds, at most one of them exponential, and other counts."""
+        """Builds a stream's sketch from histograms of different bounds, one exponential at most, and other counts."""
         exponential: ExponentialHistogram | None = None
         explicit: dict[Bounds, Histogram] = {}
         for histogram in histograms:
@@ -109,7 +109,7 @@ class StreamSketch:
         return moments
 
     def merge(self, other: StreamSketch) -> StreamSketch:
-        """Merges two sketches: returns the one that all their values together would have given."""
+        """Returns the sketch of the values of two sketches together."""
         return self.merge_all((self, other))
 
     @classmethod
@@ -150,7 +150,7 @@ class StreamSketch:
             sketches.append(self.exponential)
         if len(sketches) == 1:
             return sketches[0].quantile(q)
-        atoms = sorted(atom for sketch in sketches for atom in _upper_bounds(sketch))
+        atoms = sorted(atom for sketch in sketches for atom in _list_upper_bounds(sketch))
         rank, cumulative = q * sum(count for _, count in atoms), 0
         for upper, count in atoms:
             cumulative += count
@@ -198,7 +198,7 @@ class StreamSketch:
         return sketch
 
 
-def _upper_bounds(sketch: Histogram | ExponentialHistogram) -> list[tuple[float, int]]:
+def _list_upper_bounds(sketch: Histogram | ExponentialHistogram) -> list[tuple[float, int]]:
     """Returns the upper bound and the count of each bucket of a histogram that is not empty."""
     if isinstance(sketch, ExponentialHistogram):
         return [

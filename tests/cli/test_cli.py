@@ -63,7 +63,8 @@ def test_an_output_that_is_closed_is_done_without() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "command"), [("state check folder", "state check"), ("alert list --neat", "alert list"), ("demo x", "demo")]
+    ("words", "command"),
+    [("state check folder", "state check"), ("alert list --neat", "alert list"), ("demo x", "demo")],
 )
 def test_an_unknown_argument_shows_the_usage_of_its_command(
     capsys: pytest.CaptureFixture[str], words: str, command: str

@@ -64,7 +64,7 @@ def start() -> Iterator[Start]:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    (once,) = (item for item in connections._LOGGER.filters if isinstance(item, connections._OnceAMinute))
+    (once,) = (item for item in connections._LOGGER.filters if isinstance(item, connections._RepetitionFilter))
     once._logged_at_s.clear()
     with caplog.at_level(logging.WARNING, logger="otel_mlmon.connections"):
         yield caplog

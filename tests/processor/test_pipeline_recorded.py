@@ -182,7 +182,7 @@ def test_a_kill_changes_nothing_that_is_shown_or_known() -> None:
             if step.is_restart:
                 before = describe_state(processor)
                 processor._pipeline._repository.close()
-                processor._open()
+                processor._open_pipeline()
                 assert describe_state(processor) == before
                 kills += 1
             for request in step.requests:

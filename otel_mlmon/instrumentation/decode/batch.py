@@ -78,8 +78,8 @@ class TensorRows:
     """Whether rows of another width were left out."""
 
 
-class _InputAxes(NamedTuple):
-    """Holds how long those axes of an input are that may count its samples, call by call."""
+class _InputAxisLengths(NamedTuple):
+    """Holds the lengths, call by call, of those axes of an input along which its samples may lie."""
 
     lengths: tuple[Ints, ...]
     """The axes that may be that of the samples, shape (n,) each; 0 where a length is unknown."""
@@ -97,7 +97,7 @@ class SampleSizes:
 
     def __init__(self, tensors: Sequence[Tensor], items: Sequence[Items]) -> None:
         self._inputs = list(zip(tensors, items, strict=True))
-        self._axes: list[_InputAxes] = []
+        self._axes: list[_InputAxisLengths] = []
 
     def has_row_per_sample(self, sizes: Ints) -> bool | None:
         """Returns whether an output has one row for each input sample; None if the inputs do not tell.
@@ -107,7 +107,7 @@ class SampleSizes:
         has_rows = sizes > 0
         is_known, has_samples = False, False
         for position in range(len(self._inputs)):
-            axes = self._axes_of(position)
+            axes = self._find_input_axes(position)
             for lengths in axes.lengths:
                 if lengths.any():
                     if not (has_rows & (lengths != sizes)).any():
@@ -123,12 +123,12 @@ class SampleSizes:
         for position in range(len(self._inputs)):
             if sizes.all():
                 break
-            sizes = np.where(sizes > 0, sizes, self._axes_of(position).lengths[0])
+            sizes = np.where(sizes > 0, sizes, self._find_input_axes(position).lengths[0])
         return sizes
 
-    def _axes_of(self, position: int) -> _InputAxes:
+    def _find_input_axes(self, position: int) -> _InputAxisLengths:
         while len(self._axes) <= position:
-            self._axes.append(_read_axes(*self._inputs[len(self._axes)]))
+            self._axes.append(_read_input_axes(*self._inputs[len(self._axes)]))
         return self._axes[position]
 
 
@@ -158,7 +158,7 @@ def take_batches(
         size = min(PIECE_CALLS, limit - first)
         fields = take(size)
         calls = len(fields) // FIELDS
-        columns = _without_suppressed([fields[position::FIELDS] for position in range(FIELDS)], is_suppressed)
+        columns = _drop_suppressed_calls([fields[position::FIELDS] for position in range(FIELDS)], is_suppressed)
         suppressed += calls - len(columns[0])
         for plan, plan_columns in _group_by_plan(columns):
             builders[plan].add_calls(plan_columns)
@@ -186,8 +186,10 @@ def join_tensor_rows(tensor: Tensor, items: Items, *, width: int = 0) -> TensorR
         width: The width to join instead of the first row's; 0 for the first's.
     """
     dtype = np.dtype(tensor.dtype)
-    rows = _packed_rows(tensor, items) if isinstance(items, PackedTensor) else _equal_rows(dtype, items, width)
-    return rows or _ragged_rows(dtype, tensor, split_calls(items), width)
+    rows = (
+        _join_packed_rows(tensor, items) if isinstance(items, PackedTensor) else _join_equal_rows(dtype, items, width)
+    )
+    return rows or _join_ragged_rows(dtype, tensor, split_calls(items), width)
 
 
 def compute_batch_sizes(tensor: Tensor, items: Items) -> Ints:
@@ -209,18 +211,18 @@ def compute_row_bytes(tensor: Tensor) -> int:
     return math.prod(tensor.row_shape or ()) * np.dtype(tensor.dtype).itemsize
 
 
-def _read_axes(tensor: Tensor, items: Items) -> _InputAxes:
+def _read_input_axes(tensor: Tensor, items: Items) -> _InputAxisLengths:
     first = compute_batch_sizes(tensor, items)
     if isinstance(items, PackedTensor):
-        return _InputAxes((first,), has_samples=tensor.row_shape != ())
+        return _InputAxisLengths((first,), has_samples=tensor.row_shape != ())
     shape = next((item[0] for item in items if type(item) is tuple), None)
     rank = len(shape) if shape is not None else 1 + len(tensor.row_shape or ())
     if rank != 3 or shape is None:
-        return _InputAxes((first,), has_samples=rank > 1)
+        return _InputAxisLengths((first,), has_samples=rank > 1)
     # Of (time, samples, features) the second axis is that of the samples.
     seconds = [item[0][1] if type(item) is tuple and len(item[0]) == 3 else 0 for item in items]
     is_image = bool(_IMAGE_CHANNELS & {shape[0], shape[2]}) and min(shape[1], max(shape[0], shape[2])) > 4
-    return _InputAxes((first, np.array(seconds, dtype=np.int64)), has_samples=not is_image)
+    return _InputAxisLengths((first, np.array(seconds, dtype=np.int64)), has_samples=not is_image)
 
 
 class _BatchBuilder:
@@ -231,8 +233,8 @@ class _BatchBuilder:
         self._ended = array("q")
         self._contexts: list[object] = []
         self._errors: list[str | None] = []
-        self._inputs = _SideBuilder()
-        self._outputs = _SideBuilder()
+        self._inputs = _TensorCopyBuilder()
+        self._outputs = _TensorCopyBuilder()
 
     def add_calls(self, columns: CallColumns) -> None:
         _, started, ended, contexts, inputs, outputs, errors = columns
@@ -255,7 +257,7 @@ class _BatchBuilder:
         )
 
 
-class _SideBuilder:
+class _TensorCopyBuilder:
     """Collects the copied inputs, or outputs, of inference calls: as packed bytes as long as that is possible."""
 
     def __init__(self) -> None:
@@ -269,24 +271,24 @@ class _SideBuilder:
             self._lengths.fromlist(list(map(len, sides)))
             return
         if self._packed:
-            self._sides, self._packed = list(split_calls(self._tensor())), []  # type: ignore[arg-type]
+            self._sides, self._packed = list(split_calls(self._pack_tensor())), []  # type: ignore[arg-type]
         self._sides.extend(sides)
 
     def build_items(self, tensors: int) -> list[Items]:
         if not self._sides:
-            return [self._tensor()]
-        return [_items_at(self._sides, position) for position in range(tensors)]
+            return [self._pack_tensor()]
+        return [_list_tensor_copies(self._sides, position) for position in range(tensors)]
 
-    def _tensor(self) -> PackedTensor:
+    def _pack_tensor(self) -> PackedTensor:
         return PackedTensor(b"".join(self._packed), np.frombuffer(self._lengths, dtype=np.int64))
 
 
-def _items_at(sides: Sequence[Side], position: int) -> Sequence[Item]:
+def _list_tensor_copies(sides: Sequence[Side], position: int) -> Sequence[Item]:
     """Returns each inference call's copy of the tensor at one position; None for a call that failed."""
     return [side if type(side) is bytes else (side[position] if side else None) for side in sides]  # type: ignore[misc]
 
 
-def _without_suppressed(columns: CallColumns, is_suppressed: Callable[[object], bool]) -> CallColumns:
+def _drop_suppressed_calls(columns: CallColumns, is_suppressed: Callable[[object], bool]) -> CallColumns:
     # Most calls have no context at all, or one that many share.
     contexts = columns[_CONTEXT]
     if not any(contexts):
@@ -311,8 +313,8 @@ def _group_by_plan(columns: CallColumns) -> Iterator[tuple[Plan, CallColumns]]:
         yield plan, list(map(list, zip(*group, strict=True)))
 
 
-def _packed_rows(tensor: Tensor, items: PackedTensor) -> TensorRows | None:
-    """Joins complete copies of a tensor's rows; None if one is incomplete, of an undeclared output shape."""
+def _join_packed_rows(tensor: Tensor, items: PackedTensor) -> TensorRows | None:
+    """Joins the packed copies of a tensor; None if their bytes do not divide into rows of the declared shape."""
     size_bytes, dtype = compute_row_bytes(tensor), np.dtype(tensor.dtype)
     if not size_bytes:
         return None
@@ -327,7 +329,7 @@ def _packed_rows(tensor: Tensor, items: PackedTensor) -> TensorRows | None:
     )
 
 
-def _equal_rows(dtype: np.dtype[Any], items: Sequence[Item], wanted_width: int) -> TensorRows | None:
+def _join_equal_rows(dtype: np.dtype[Any], items: Sequence[Item], wanted_width: int) -> TensorRows | None:
     """Joins copies of a tensor that all have one shape, as at calls of one batch size; None for others."""
     if set(map(type, items)) != {tuple}:
         return None
@@ -345,7 +347,7 @@ def _equal_rows(dtype: np.dtype[Any], items: Sequence[Item], wanted_width: int) 
     )
 
 
-def _ragged_rows(dtype: np.dtype[Any], tensor: Tensor, items: Sequence[Item], wanted_width: int) -> TensorRows:
+def _join_ragged_rows(dtype: np.dtype[Any], tensor: Tensor, items: Sequence[Item], wanted_width: int) -> TensorRows:
     declared_width = -1 if tensor.row_shape is None else math.prod(tensor.row_shape)
     sizes = [0] * len(items)
     copied_rows = [0] * len(items)

@@ -23,7 +23,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.predictions import Predictions, confidence_by_call
+from otel_mlmon.instrumentation.decode.predictions import Predictions, compute_call_confidences
 from otel_mlmon.types import Bools, Floats, Ints, ModelKey
 
 LATENCY_WINDOW: Final = 2048
@@ -95,7 +95,7 @@ def prioritize_calls(
     calls = len(predictions.errors)
     errors = predictions.errors
     is_failed = [error is not None for error in errors] if any(errors) else np.zeros(calls)
-    mean_confidence, min_confidence = confidence_by_call(predictions.confidences, calls)
+    mean_confidence, min_confidence = compute_call_confidences(predictions.confidences, calls)
     return CallPriorities(
         failed=np.array(is_failed, dtype=bool),
         unsure=_are_unsure(predictions, min_confidence, confidence_floor),

@@ -22,7 +22,7 @@ from otel_mlmon.processor.alert.alert import NO_ADDRESSES, Alert, AlertAddresses
 from otel_mlmon.processor.alert.announcer import AlertAnnouncer
 from otel_mlmon.processor.alert.cause import OnsetCounts, rank_causes
 from otel_mlmon.processor.alert.config import AlertSection
-from otel_mlmon.processor.alert.records import RETIRED, AlertsRecord, ModelAlerts, RuleRecord, RuleStatus, is_retired
+from otel_mlmon.processor.alert.records import RETIRED, AlertsRecord, ModelAlerts, RuleRecord, RuleStatus
 from otel_mlmon.processor.alert.rules.rule import (
     NO_DATA,
     VERSION_DRIFT,
@@ -121,7 +121,7 @@ class AlertStateMachine:
         changes: list[Alert] = []
         if any(has_pane_values(window) for window, _ in scores.values()):
             record.data_ns = self._now_ns
-            changes += self._end_silence(model)
+            changes += self._end_no_data(model)
         counts = OnsetCounts(record.onset_counts)
         judged: set[str] = set()
         for window, score in scores.values():
@@ -133,7 +133,7 @@ class AlertStateMachine:
             if name in judged:
                 changes += self._advance_state(record, name, rules.active[name])
         # Rules that fire in the same pane name each other, whichever was judged first.
-        return [self._relate(record, alert) if alert.is_beginning else alert for alert in changes]
+        return [self._add_related_rules(record, alert) if alert.is_beginning else alert for alert in changes]
 
     def advance_clock(self, now_ns: int, *, unjudged: Set[ModelKey] = frozenset()) -> list[Alert]:
         """Returns the alerts that time alone causes: no data, due news, ends of silences, models without traffic.
@@ -153,15 +153,14 @@ class AlertStateMachine:
         for model, record in self._list_judged():
             rules = self._rules_of(model)
             is_replaced = record.data_ns < newest_ns[model.name, model.environment]
-            if is_replaced and self._age_s(record.data_ns) >= self._stale_after_s:
+            if is_replaced and self._compute_age_s(record.data_ns) >= self._stale_after_s:
                 changes += self._forget_model(model, "Another version replaced it.")
                 continue
             retire_s, last_ns = self._section.retire_after_s, newest_ns[model.name, model.environment]
-            if is_replaced and is_retired(record.data_ns, last_ns, self._now_ns, after_s=retire_s):
+            if is_replaced and records.is_version_retired(record.data_ns, last_ns, self._now_ns, after_s=retire_s):
                 # What comes back again and again, such as a canary with few calls, is not told each time.
-                reason = RETIRED.format(format_duration(retire_s))
-                over = record.list_over(self._now_ns, keep_s=self._section.keep_firing_for_s or 0.0)
-                changes += self._resolve_rules(record, over, reason)
+                ended = record.list_ended_rules(self._now_ns, keep_s=self._section.keep_firing_for_s or 0.0)
+                changes += self._resolve_rules(record, ended, RETIRED.format(format_duration(retire_s)))
                 continue
             inactive = {name: entry for name, entry in record.rules.items() if name not in rules.active}
             changes += self._resolve_rules(record, inactive, "The rule is switched off.")
@@ -172,7 +171,8 @@ class AlertStateMachine:
                 if is_due and name in rules.active:
                     changes += self._advance_state(record, name, rules.active[name])
                 if entry.is_withheld and entry.alert is not None and entry.state is entry.alert.state:
-                    changes += self.announcer.announce(entry, self._refresh(record, name, entry.alert), self._now_ns)
+                    alert = self._refresh_alert(record, name, entry.alert)
+                    changes += self.announcer.announce(entry, alert, self._now_ns)
             if NO_DATA in rules.active and not is_replaced and self._is_silent(record):
                 entry = record.find_rule_record(NO_DATA)
                 if entry.state is not RuleState.NO_DATA:
@@ -258,7 +258,7 @@ class AlertStateMachine:
     def list_alerts(self) -> list[Alert]:
         """Returns the active alerts with their present causes, and the recently resolved ones, the newest first."""
         active = [
-            self._refresh(record, name, entry.alert)
+            self._refresh_alert(record, name, entry.alert)
             for record in self._models.values()
             for name, entry in record.rules.items()
             if entry.alert is not None and entry.state in _ACTIVE
@@ -274,7 +274,7 @@ class AlertStateMachine:
                 entry.breached_ns = record.event_ns
             if entry.state is RuleState.FIRING:
                 if self.announcer.has_due_news(entry, rule, self._now_ns):
-                    alert = self._relate(record, self._new_alert(record, name, rule, RuleState.FIRING, ""))
+                    alert = self._add_related_rules(record, self._new_alert(record, name, rule, RuleState.FIRING, ""))
                     yield from self.announcer.announce_news(entry, alert, self._now_ns)
                 return
             if (record.event_ns - entry.breached_ns) / 1e9 >= self._section.for_s:
@@ -294,7 +294,7 @@ class AlertStateMachine:
     def _enter_state(
         self, record: ModelAlerts, name: str, rule: AlertRule | None, state: RuleState, *, reason: str = ""
     ) -> list[Alert]:
-        """Sets the state of a rule and returns the alert of that; none if only `pending` was left or entered."""
+        """Sets the state of a rule and returns the alert on it; none if only `pending` was left or entered."""
         entry = record.find_rule_record(name)
         previous, entry.state, entry.changed_ns, entry.quiet_ns = entry.state, state, self._now_ns, 0
         last = entry.alert
@@ -345,22 +345,22 @@ class AlertStateMachine:
             joined=last.joined if last is not None else (),
         )
 
-    def _refresh(self, record: ModelAlerts, name: str, alert: Alert) -> Alert:
+    def _refresh_alert(self, record: ModelAlerts, name: str, alert: Alert) -> Alert:
         """Returns an alert with its present causes, severity, traces, silence and related rules."""
         entry, rule = record.find_rule_record(name), self._rules_of(record.model).active.get(name)
         causes = rank_causes(entry.causes.values()) or alert.causes
         severity = alert.severity if rule is None else rule.grade_severity(causes)
         silence = self.announcer.find_silence(record.model, name, self._now_ns)
         current = replace(alert, causes=causes, severity=severity, exemplars=entry.exemplars, silence=silence)
-        return replace(current, related=self._find_related(record, current))
+        return replace(current, related=self._find_related_rules(record, current))
 
-    def _relate(self, record: ModelAlerts, alert: Alert) -> Alert:
+    def _add_related_rules(self, record: ModelAlerts, alert: Alert) -> Alert:
         """Adds to an alert the rules that fire since about the same time, stores it, and returns it."""
-        alert = replace(alert, related=self._find_related(record, alert))
+        alert = replace(alert, related=self._find_related_rules(record, alert))
         record.find_rule_record(alert.rule).alert = alert
         return alert
 
-    def _find_related(self, record: ModelAlerts, alert: Alert) -> tuple[RelatedRule, ...]:
+    def _find_related_rules(self, record: ModelAlerts, alert: Alert) -> tuple[RelatedRule, ...]:
         related = []
         for name, rule in self._rules_of(record.model).active.items():
             entry = record.rules.get(name)
@@ -372,7 +372,7 @@ class AlertStateMachine:
                 related.append(RelatedRule(rule=name, title=rule.title, stream=causes[0].stream, onset_ns=onset_ns))
         return tuple(related)
 
-    def _end_silence(self, model: ModelKey) -> Iterator[Alert]:
+    def _end_no_data(self, model: ModelKey) -> Iterator[Alert]:
         """Ends the `no_data` alerts of a model, of which any version has sent data again."""
         for other, record in self._models.items():
             if (other.name, other.environment) == (model.name, model.environment) and NO_DATA in record.rules:
@@ -394,7 +394,7 @@ class AlertStateMachine:
     def _is_silent(self, record: ModelAlerts) -> bool:
         after_s, model = self._rules_of(record.model).no_data_after_s, record.model
         is_judged = (model.name, model.environment) not in self._unjudged
-        return is_judged and record.data_ns > 0 and self._age_s(record.data_ns) >= after_s
+        return is_judged and record.data_ns > 0 and self._compute_age_s(record.data_ns) >= after_s
 
-    def _age_s(self, time_ns: int) -> float:
+    def _compute_age_s(self, time_ns: int) -> float:
         return (self._now_ns - time_ns) / 1e9

@@ -84,7 +84,7 @@ def format_alert(alert: Alert, *, is_unicode: bool = True) -> str:
         alert: What changed.
         is_unicode: Whether blocks and arrows can be shown; if not, all but names from outside is ASCII.
     """
-    text = "\n".join(line.rstrip() for line in _format_lines(build_alert_message(alert, is_unicode=is_unicode)))
+    text = "\n".join(line.rstrip() for line in _list_text_lines(build_alert_message(alert, is_unicode=is_unicode)))
     return text if is_unicode else text.translate(_ASCII)
 
 
@@ -102,11 +102,11 @@ def build_alert_message(alert: Alert, *, is_unicode: bool = True) -> AlertMessag
         rows = list(zip(cause.bins, cause.reference_shares, cause.current_shares, strict=True))
     return AlertMessage(
         title=format_alert_title(alert),
-        facts=_clean_rows(_list_facts(alert)),
+        facts=_escape_rows(_list_facts(alert)),
         stream=escape_text(cause.stream) if cause is not None else "",
         bins=tuple(_draw_bins(rows, is_unicode=is_unicode)),
         hidden_bins=max(0, len(rows) - MAX_BINS),
-        notes=_clean_rows(_list_notes(alert)),
+        notes=_escape_rows(_list_notes(alert)),
         links=tuple(_list_links(alert)),
         commands=tuple(_list_commands(alert)),
     )
@@ -116,10 +116,10 @@ def format_histogram(message: AlertMessage) -> Iterator[str]:
     """Formats the histogram of an alert's message as lines of fixed width."""
     width = min(NAME_WIDTH, max(len(message.stream), *(len(row.name) for row in message.bins), 1))
     column = BAR_WIDTH + 9
-    yield f"{_truncate(message.stream, width)}  {'reference':<{column}}now"
+    yield f"{_fit_text(message.stream, width)}  {'reference':<{column}}now"
     for row in message.bins:
         left = f"{row.reference:>7} {row.reference_bar}"
-        yield f"{_truncate(row.name, width)}  {left:<{column}}{row.current:>7} {row.current_bar}"
+        yield f"{_fit_text(row.name, width)}  {left:<{column}}{row.current:>7} {row.current_bar}"
     if message.hidden_bins:
         yield f"{'':<{width}}  and {message.hidden_bins} that moved less"
 
@@ -134,11 +134,11 @@ def escape_text(text: str, limit: int = MAX_TEXT) -> str:
     )
 
 
-def _clean_rows(rows: Iterator[MessageRow]) -> tuple[MessageRow, ...]:
+def _escape_rows(rows: Iterator[MessageRow]) -> tuple[MessageRow, ...]:
     return tuple(row._replace(text=escape_text(row.text)) for row in rows)
 
 
-def _format_lines(message: AlertMessage) -> Iterator[str]:
+def _list_text_lines(message: AlertMessage) -> Iterator[str]:
     yield message.title
     yield ""
     for row in message.facts:
@@ -178,10 +178,11 @@ def _list_facts(alert: Alert) -> Iterator[MessageRow]:
 def _list_notes(alert: Alert) -> Iterator[MessageRow]:
     yield from _list_other_causes(alert)
     if alert.news:
-        yield MessageRow("New", ", ".join(alert.news[:MAX_MISSED]) + _count_more(alert.news))
+        yield MessageRow("New", ", ".join(alert.news[:MAX_MISSED]) + _format_remaining_count(alert.news))
     for number, line in enumerate(alert.missed[:MAX_MISSED], start=1):
         yield MessageRow(
-            "Missed" if number == 1 else "", line + (_count_more(alert.missed) if number == MAX_MISSED else "")
+            "Missed" if number == 1 else "",
+            line + (_format_remaining_count(alert.missed) if number == MAX_MISSED else ""),
         )
     for number, related in enumerate(alert.related[:MAX_RELATED]):
         since = f" since {format_utc(related.onset_ns)}" if related.onset_ns else ""
@@ -209,7 +210,7 @@ def _list_commands(alert: Alert) -> Iterator[MessageRow]:
     yield MessageRow("Silence", alert.silence_command or switch)
 
 
-def _count_more(lines: tuple[str, ...]) -> str:
+def _format_remaining_count(lines: tuple[str, ...]) -> str:
     return f" and {len(lines) - MAX_MISSED} more" if len(lines) > MAX_MISSED else ""
 
 
@@ -268,7 +269,7 @@ def _draw_bar(ratio: float, *, is_unicode: bool) -> str:
     return "█" * full + _EIGHTHS[eighths].strip()
 
 
-def _truncate(text: str, width: int) -> str:
+def _fit_text(text: str, width: int) -> str:
     return f"{text:<{width}}" if len(text) <= width else text[: width - 1] + "…"
 
 

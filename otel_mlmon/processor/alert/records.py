@@ -40,7 +40,7 @@ RETIRED: Final = "This version is retired: it had no traffic for {} while anothe
 """Why the alerts of a version end that another one replaced."""
 
 
-def repeat_hold_s(repeats: int) -> float:
+def find_repeat_hold_s(repeats: int) -> float:
     """Returns how many seconds an alert that fired again `repeats` times must be ok before it ends."""
     return min(REPEAT_HOLD_S * 2.0 ** (repeats - 1), MAX_HOLD_S) if repeats else 0.0
 
@@ -107,7 +107,7 @@ class RuleRecord:
         """
         breach_s = max(0.0, (self.quiet_ns - self.breached_ns) / 1e9)
         hold_s = min(HOLD_RATIO * breach_s, MAX_HOLD_S) if keep_firing_for_s is None else keep_firing_for_s
-        return max(hold_s, repeat_hold_s(self.repeats))
+        return max(hold_s, find_repeat_hold_s(self.repeats))
 
     def add_failure(self, stream: str, now_ns: int) -> None:
         """Records that the rule failed with an error when it judged a stream."""
@@ -174,7 +174,7 @@ class ModelAlerts:
     onset_counts: dict[str, BinCounts] = field(default_factory=dict)
     rules: dict[str, RuleRecord] = field(default_factory=dict)
 
-    def list_over(self, now_ns: int, *, keep_s: float) -> dict[str, RuleRecord]:
+    def list_ended_rules(self, now_ns: int, *, keep_s: float) -> dict[str, RuleRecord]:
         """Returns the rules of a retired version whose alerts may end, by how often they have fired again before.
 
         Args:
@@ -183,7 +183,7 @@ class ModelAlerts:
         """
         age_s = (now_ns - self.data_ns) / 1e9
         rules = self.rules.items()
-        return {name: entry for name, entry in rules if age_s >= max(keep_s, repeat_hold_s(entry.repeats))}
+        return {name: entry for name, entry in rules if age_s >= max(keep_s, find_repeat_hold_s(entry.repeats))}
 
     def forget_stale_streams(self, entry: RuleRecord, *, after_s: float) -> None:
         """Drops the breaches of streams that have not been judged for so long although their model sends data."""
@@ -282,7 +282,7 @@ class AlertStore:
         self._stored = self._saved
 
 
-def is_retired(data_ns: int, newest_ns: int, now_ns: int, *, after_s: float) -> bool:
+def is_version_retired(data_ns: int, newest_ns: int, now_ns: int, *, after_s: float) -> bool:
     """Returns whether a model version has had no traffic for long while another version has some.
 
     Args:

@@ -35,7 +35,7 @@ class ReceiverSection(ConfigSection):
     )
 
     @model_validator(mode="after")
-    def _check(self) -> ReceiverSection:
+    def _check_limits(self) -> ReceiverSection:
         if self.grpc is None and self.http is None:
             raise ValueError("grpc and http are both off: nothing could come in")
         if self.max_pending_bytes < self.max_request_bytes:

@@ -50,7 +50,7 @@ class ExportResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PointCounts:
+class PointOutcomeCounts:
     """The points of one stored request by their outcome."""
 
     accepted: int

@@ -20,8 +20,8 @@ from otel_mlmon.semconv import MISSING, OTHER
 from otel_mlmon.sketch.exponential import (
     BIAS,
     ExponentialHistogram,
+    compute_bucket_ordinals,
     compute_bucket_range,
-    compute_ordinals,
 )
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.sketch.table import Bounds
@@ -69,7 +69,7 @@ class ClassBins:
 
     def count(self, sketch: StreamSketch) -> Counts:
         """Counts the values of a sketch by class; numbers count as a class that is not named."""
-        counts = sketch.categories.counts_for(self.labels)
+        counts = sketch.categories.select_label_counts(self.labels)
         counts[-1] += sketch.numbers
         return np.array(counts + ([sketch.missing] if self.has_missing else []), dtype=np.int64)
 
@@ -226,7 +226,7 @@ def compute_bin_edges(edges: Sequence[float], scale: int) -> Counts:
     The bucket that holds an edge counts whole on the side of zero: below a positive edge, above a negative.
     """
     values = np.array(edges, dtype=np.float64)
-    return compute_ordinals(values, scale) - (values < 0)
+    return compute_bucket_ordinals(values, scale) - (values < 0)
 
 
 def name_bins_by_range(edges: Sequence[float]) -> tuple[str, ...]:

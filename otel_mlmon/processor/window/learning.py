@@ -24,7 +24,7 @@ from typing import Final
 import numpy as np
 
 from otel_mlmon.processor.window.binning import ClassBins, NumberBins
-from otel_mlmon.reference.design_effect import chi_squared_quantile, estimate_design_effect
+from otel_mlmon.reference.design_effect import compute_chi_squared_quantile, estimate_design_effect
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts
 
@@ -147,4 +147,4 @@ def is_reference_stationary(blocks: Counts, phi: float) -> bool:
         return True
     expected = halves.sum(axis=1)[:, None] * halves.sum(axis=0) / halves.sum()
     statistic = float(((halves - expected) ** 2 / expected).sum())
-    return statistic / phi <= chi_squared_quantile(halves.shape[1] - 1, LEVEL_Z)
+    return statistic / phi <= compute_chi_squared_quantile(halves.shape[1] - 1, LEVEL_Z)

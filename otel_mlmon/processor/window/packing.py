@@ -229,7 +229,7 @@ def unpack_series(record: SeriesRecord, identities: Sequence[SeriesIdentity]) ->
 
 def pack_values(values: Sequence[PointValue]) -> PackedValues:
     """Packs values of points."""
-    table = SketchTable.gather([(value.table, value.row) for value in values if value.table is not None])
+    table = SketchTable.gather_rows([(value.table, value.row) for value in values if value.table is not None])
     bounds: dict[Bounds, int] = {}
     for row_bounds in table.bounds:
         if row_bounds is not None:

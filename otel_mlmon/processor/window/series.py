@@ -192,7 +192,7 @@ class TimeSeries:
         last = self.state.total
         if self.pending:
             last = max(self.pending.values(), key=lambda point: point.time_ns).value
-        return last is None or total.has_form_of(last)
+        return last is None or total.has_same_form(last)
 
     def take_points(self, pane_end_ns: int) -> list[tuple[PointKey, PendingPoint]]:
         """Removes the points of panes up to `pane_end_ns`, and returns them in the order of their time."""
@@ -298,13 +298,13 @@ def _subtract_totals(entries: Sequence[ConsumedPoint]) -> dict[int, PointValue]:
         is_next, previous = series is not previous, series
         if total is None or total.table is None or value.table is None or not is_next:
             continue
-        if value.table.is_alike(value.row, total.table, total.row):
+        if value.table.has_same_buckets(value.row, total.table, total.row):
             positions.append(position)
             later.append((value.table, value.row))
             earlier.append((total.table, total.row))
     if not positions:
         return {}
-    table, is_known = SketchTable.gather(later).subtract(SketchTable.gather(earlier))
+    table, is_known = SketchTable.gather_rows(later).subtract(SketchTable.gather_rows(earlier))
     return {
         position: PointValue(None, table, row)
         for row, (position, is_good) in enumerate(zip(positions, is_known, strict=True))
@@ -337,7 +337,7 @@ def _step(
     following = _Total(value, max(last.time_ns, point.time_ns), max(last.received_ns, point.received_ns))
     if last.value is None:
         return following, value if is_first_counted else None, False
-    has_form = value.has_form_of(last.value)
+    has_form = value.has_same_form(last.value)
     increment = difference
     if increment is None and has_form:
         increment = value.subtract(last.value)

@@ -327,6 +327,6 @@ def _gather_totals(group: Iterable[TimeSeries]) -> None:
     """Brings the last totals of the series of a sender into one table, so that they hold no request in memory."""
     states = [series.state for series in group]
     rows = [(state, state.total.table, state.total.row) for state in states if state.total and state.total.table]
-    table = SketchTable.gather([(table, row) for _, table, row in rows])
+    table = SketchTable.gather_rows([(table, row) for _, table, row in rows])
     for position, (state, _, _) in enumerate(rows):
         state.total = PointValue(None, table, position)

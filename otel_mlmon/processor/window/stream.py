@@ -374,7 +374,7 @@ def add_increments(increments: Iterable[tuple[TimeSeries, PointValue]]) -> dict[
                 continue
             if count:
                 classes[label] = classes.get(label, 0) + count
-    histograms = SketchTable.gather(rows).merge_rows(names)
+    histograms = SketchTable.gather_rows(rows).merge_rows(names)
     sketches = {
         name: StreamSketch.from_parts(histograms.get(name, ()), classes, missing.get(name, 0))
         for name, classes in categories.items()

@@ -327,12 +327,12 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_a_total_can_be_subtracted_from_one_of_its_form_only(form: str) -> None:
     same = {"counter", "no counts"} if form in ("counter", "no counts") else {form}
-    assert {name for name, other in FORMS.items() if FORMS[form].has_form_of(other)} == same
+    assert {name for name, other in FORMS.items() if FORMS[form].has_same_form(other)} == same
     if FORMS[form].counter is None:
         assert FORMS[form].subtract(FORMS["counter"]) is FORMS["counter"].subtract(FORMS[form]) is None
     difference = FORMS[form].subtract(FORMS[form])
     assert difference is not None
-    assert (difference.total, difference.has_form_of(FORMS[form])) == (0, True)
+    assert (difference.total, difference.has_same_form(FORMS[form])) == (0, True)
 
 
 def test_the_total_of_a_value_is_how_many_values_it_counts() -> None:

@@ -62,7 +62,7 @@ def find_replacement(source: PageSource, model_id: str, model: Document) -> Repl
 
 
 def _find_last_call(source: PageSource, model_id: str, model: Document) -> int:
-    """Finds when a version had its last call; one that still sends zeros had it before. 0 if that is unknown."""
+    """Finds when a version had its last call, reports of no calls left out, Unix nanoseconds; 0 if that is unknown."""
     if not words.is_number(model["throughput_per_s"]) or model["throughput_per_s"] > 0:
         return int(model["updated_ns"])
     for span in SPANS:

@@ -164,7 +164,7 @@ def format_number(value: Any) -> str:
 
 
 def format_rate(rate: Any) -> str:
-    """Formats a number a second with three digits: `25.1`."""
+    """Formats a rate per second with three digits: `25.1`."""
     return format_number(float(f"{rate:.3g}")) if is_number(rate) else UNKNOWN
 
 
@@ -188,8 +188,8 @@ def format_duration(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
-def to_datetime(time_ns: Any) -> datetime | None:
-    """Converts a time of a document; None if it is unknown or out of range."""
+def convert_to_datetime(time_ns: Any) -> datetime | None:
+    """Converts Unix nanoseconds to a datetime in UTC; None if the time is unknown or out of range."""
     try:
         return datetime.fromtimestamp(int(time_ns) / 1e9, tz=timezone.utc) if time_ns else None
     except (OverflowError, OSError, TypeError, ValueError):
@@ -198,7 +198,7 @@ def to_datetime(time_ns: Any) -> datetime | None:
 
 def format_time(time_ns: Any) -> Markup:
     """Formats a time in UTC; the script of the page adds the local one."""
-    moment = to_datetime(time_ns)
+    moment = convert_to_datetime(time_ns)
     if moment is None:
         return escape(UNKNOWN)
     return Markup('<time datetime="{}">{} UTC</time>').format(
@@ -208,7 +208,7 @@ def format_time(time_ns: Any) -> Markup:
 
 def format_clock(time_ns: Any, now_ns: int) -> str:
     """Formats a time in UTC as short as it is clear: `15:13:10`, or `28 Nov 15:13` of another day."""
-    moment = to_datetime(time_ns)
+    moment = convert_to_datetime(time_ns)
     if moment is None:
         return UNKNOWN
     return f"{moment:%H:%M:%S}" if now_ns - int(time_ns) < 12 * 3_600 * 10**9 else f"{moment:%d %b %H:%M}"
@@ -216,7 +216,7 @@ def format_clock(time_ns: Any, now_ns: int) -> str:
 
 def format_age(time_ns: Any, now_ns: int) -> str:
     """Formats how long ago a time is: `12 min ago`; both times are cut to the second, as they are shown."""
-    moment = to_datetime(time_ns)
+    moment = convert_to_datetime(time_ns)
     if moment is None:
         return UNKNOWN
     age_s = now_ns // 10**9 - int(time_ns) // 10**9
@@ -224,13 +224,13 @@ def format_age(time_ns: Any, now_ns: int) -> str:
 
 
 def find_state_sign(state: str, severity: str = "") -> str:
-    """Finds the sign of a state, and of an alert with its severity."""
+    """Finds the symbol of a state, such as ▲; for an alert also by its severity."""
     is_warning = state == "firing" and severity not in ("", "critical")
     return WARNING_SIGN if is_warning else SIGNS.get(state, "✕")
 
 
 def format_state(state: str, severity: str = "") -> Markup:
-    """Formats a state as sign and word; of an alert with its severity: `▲ Critical alert`, `◆ Warning`."""
+    """Formats a state as symbol and word; of an alert with its severity: `▲ Critical alert`, `◆ Warning`."""
     css_class, word = state if state in STATES else "error", STATES.get(state, escape_line(state, 20))
     if state == "firing" and severity:
         is_critical = severity == "critical"

@@ -47,7 +47,7 @@ def test_ticks_are_few_and_inside(length_s: int) -> None:
 
 @given(st.floats(1e-300, 1e300) | st.just(0.0) | st.just(math.inf) | st.just(math.nan))
 def test_steps_are_few_and_reach_the_top(high: float) -> None:
-    steps = charts.round_steps(high, limit=4)
+    steps = charts.list_axis_values(high, limit=4)
     assert steps[0] == 0.0
     assert len(steps) <= 5
 
