@@ -150,8 +150,8 @@ def _make_ids_cache() -> Callable[[Any], _IdsOnly]:
     def cached_pair(propagation: Any) -> _IdsOnly:
         """Returns trace and span id of a Sentry propagation context, each time as the same pair.
 
-        That creates its ids when it is first asked, without a lock: read by the host and the worker at once, it would
-        give each another trace.
+        The context creates its ids when it is first asked, without a lock: read by the host and the worker at once, it
+        would give each another trace.
         """
         ids = propagation.trace_id, propagation.span_id
         pair = cache.get(ids[1])

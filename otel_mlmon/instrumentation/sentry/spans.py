@@ -249,8 +249,8 @@ def _make_baggage(rand: float) -> Any:
 def _weigh_segment(span: Any, probability: float) -> None:
     """Multiplies the sample rate in a streamed Sentry span by the probability with which its call was chosen."""
     span._sample_rate *= probability  # no public way, as for its time
-    if span._make_baggage is not None:
-        span._make_baggage.sentry_items["sample_rate"] = str(span._sample_rate)
+    if span._baggage is not None:
+        span._baggage.sentry_items["sample_rate"] = str(span._sample_rate)
 
 
 def _enter_clean_scopes() -> ExitStack:
