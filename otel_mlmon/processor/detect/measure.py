@@ -1,4 +1,4 @@
-"""Computes what is published of streams: familiar drift statistics, and the smallest drift that would be found.
+"""Computes the published measures of streams: familiar drift statistics, and the smallest drift that would be found.
 
 The evidence needs none of them. Where a rule sets a threshold on one, a window is measured when it is evaluated; of all
 others only the window that is published is.
@@ -23,8 +23,8 @@ from otel_mlmon.processor.detect.detectable import (
     NATS_PER_BIN,
     DetectableShift,
     DetectionSetting,
-    compute_rare_shares,
-    compute_shifts,
+    compute_detectable_shares,
+    compute_detectable_shifts,
     find_weakness_reasons,
 )
 from otel_mlmon.processor.detect.evidence import EvidenceBank
@@ -57,13 +57,13 @@ def measure_windows(
         good = [positions[index] for index in indices.tolist()]
         references = np.array([windows[position][0].counts for position in good]).reshape(-1, bins)
         for position, result in zip(
-            good, _measure(references, current, statistics, is_ordered=is_ordered), strict=True
+            good, _measure_statistics(references, current, statistics, is_ordered=is_ordered), strict=True
         ):
             results[position] = result
     return results
 
 
-def _measure(
+def _measure_statistics(
     references: NDArray[Any], current: NDArray[Any], statistics: Mapping[str, Statistic], *, is_ordered: bool
 ) -> Iterable[Statistics]:
     """Yields the drift statistics of a stream row by row."""
@@ -75,9 +75,9 @@ def _measure(
                 measurements[name] = _check_measurement(name, statistic.measure(samples), len(current))
     names, columns = tuple(measurements), measurements.values()
     rows = zip(
-        _transpose([column.value for column in columns], len(current)),
-        _transpose([column.p_value for column in columns], len(current)),
-        _transpose([column.noise for column in columns], len(current)),
+        _transpose_columns([column.value for column in columns], len(current)),
+        _transpose_columns([column.p_value for column in columns], len(current)),
+        _transpose_columns([column.noise for column in columns], len(current)),
         strict=True,
     )
     for values, p_values, noises in rows:
@@ -91,7 +91,7 @@ def _check_measurement(name: str, measurement: Measurement, rows: int) -> Measur
     return measurement
 
 
-def _transpose(columns: Sequence[Floats | None], rows: int) -> Iterable[tuple[Any, ...]]:
+def _transpose_columns(columns: Sequence[Floats | None], rows: int) -> Iterable[tuple[Any, ...]]:
     """Turns columns into rows, with None where there is no column."""
     numbers = [repeat(None, rows) if column is None else column.tolist() for column in columns]
     return zip(*numbers, strict=True) if numbers else repeat((), rows)
@@ -217,12 +217,14 @@ def measure_detectable(
         is_over: As `DailyTraffic.items_per_day` has it.
     """
     rows = np.array([stream.row for stream in streams], dtype=np.intp)
-    setting, limits = _build_setting(bank, rows, [stream.day for stream in streams], log_alarm_line, is_over=is_over)
-    shifts = compute_shifts(setting)
+    setting, limits = _build_detection_setting(
+        bank, rows, [stream.day for stream in streams], log_alarm_line, is_over=is_over
+    )
+    shifts = compute_detectable_shifts(setting)
     ratios = new_shares = np.full(rows.size, np.nan)
     rare = None if bank.rare is None else bank.rare.shares(rows, setting.effect, limits, log_alarm_line)
     if rare is not None:
-        ratios, new_shares = compute_rare_shares(rare, setting)
+        ratios, new_shares = compute_detectable_shares(rare, setting)
     is_budget = np.array([stream.is_budget for stream in streams])
     weaknesses = find_weakness_reasons(
         shifts,
@@ -238,7 +240,7 @@ def measure_detectable(
     return [DetectableShift(*values) for values in zip(*columns, strict=True)]
 
 
-def _build_setting(
+def _build_detection_setting(
     bank: EvidenceBank, rows: Indices, days: Sequence[DayHypothesis | None], log_alarm_line: float, *, is_over: bool
 ) -> tuple[DetectionSetting, RareLimits | None]:
     log_line = log_alarm_line - bank.least_log_weight

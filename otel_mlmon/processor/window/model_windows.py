@@ -103,7 +103,7 @@ class ModelWindows:
         return self.progress.model
 
     def add_points(self, end_ns: int, time_ns: int, now_ns: int, *, sender: str) -> dict[SeriesKey, TimeSeries]:
-        """Notes that points are pending for the pane that ends at `end_ns`, and returns the pane, which takes them."""
+        """Returns the open pane that ends at `end_ns`, for points that are pending for it."""
         self.has_points = True
         self.senders.add_point(sender, time_ns, now_ns)
         self.progress.watermark_ns = max(self.progress.watermark_ns, time_ns)
@@ -163,7 +163,7 @@ class ModelWindows:
         return stream
 
     def apply_settings(self, settings: ModelWindowSettings) -> list[StreamKey]:
-        """Applies other settings to the model, and returns the streams that get another reference by that."""
+        """Applies other settings to the model, and returns the streams that get another reference by them."""
         self.settings, self.closed_summary, self.exported_reference = settings, None, None
         return [stream.key for stream in self.streams.values() if stream.apply_settings(settings)]
 
@@ -225,7 +225,7 @@ class ModelWindows:
             self.exported_reference = None
         self.progress.predictions += predictions
         pane = self._build_pane(sketches, table, start_ns, end_ns)
-        self._add_pane(pane)
+        self._add_recent_pane(pane)
         return ClosedPane(windows, pane, consumed, changed)
 
     def amend_pane(self, end_ns: int, *, is_complete: CompletenessCheck) -> ClosedPane:
@@ -253,12 +253,12 @@ class ModelWindows:
         if end_ns > progress.last_ns - self.rolling.length_ns:
             self.rolling.add(table, start_ns, end_ns)
         pane = self._build_pane(sketches, table, start_ns, end_ns)
-        self._add_pane(pane)
+        self._add_recent_pane(pane)
         return ClosedPane([], pane, consumed, [])
 
     def restore_pane(self, pane: ModelPane) -> None:
         """Adds a stored pane to the rolling windows and the summary; panes come in the order of time."""
-        self._add_pane(pane)
+        self._add_recent_pane(pane)
         table = pane.streams
         if not self.rolling.has_layout(table.layout):
             present = [name for name, *bins in zip(*table.layout, strict=True) if self._has_bins(name, *bins)]
@@ -280,7 +280,7 @@ class ModelWindows:
     def summary(self, *, is_complete: CompletenessCheck) -> ModelSummary:
         """Returns a summary of the model version for people; `is_complete` as `TimeSeries.consume` has it."""
         if self.closed_summary is None:
-            self.closed_summary = self._summarize_closed()
+            self.closed_summary = self._summarize_closed_panes()
         open_predictions, progress = self._count_open_predictions(is_complete), self.progress
         return replace(
             self.closed_summary,
@@ -295,7 +295,7 @@ class ModelWindows:
             self.exported_reference = build_model_reference(self.key, self.settings, self.streams)
         return self.exported_reference
 
-    def _summarize_closed(self) -> ModelSummary:
+    def _summarize_closed_panes(self) -> ModelSummary:
         duration = StreamSketch.merge_all([StreamSketch(), *(pane.duration for pane in self.last_panes)])
         calls, progress = duration.numbers, self.progress
         covered_ns = min(self.windows.short_panes * self.windows.pane_ns, progress.last_ns - progress.first_ns)
@@ -331,7 +331,7 @@ class ModelWindows:
             streams=table,
         )
 
-    def _add_pane(self, pane: ModelPane) -> None:
+    def _add_recent_pane(self, pane: ModelPane) -> None:
         """Adds a pane, or late points of one, to the panes from which latency and throughput are computed."""
         add_pane(self.last_panes, pane)
         oldest_ns = self.progress.last_ns - self.windows.short_panes * self.windows.pane_ns

@@ -60,7 +60,7 @@ class VersionIntroduction:
         return self.predictions >= INTRODUCTION
 
     def add(self, sketches: Mapping[str, StreamSketch], predictions: int) -> None:
-        """Adds the values of a closed pane to the first ones of a new model version."""
+        """Adds the values of a closed pane to the first values of a new model version."""
         self.predictions += predictions
         for name, sketch in sketches.items():
             self.sketches[name] = self.sketches.get(name, StreamSketch()).merge(sketch)

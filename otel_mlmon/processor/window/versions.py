@@ -59,11 +59,12 @@ def pair_versions(
         for name, sketch in sorted(present.items())
         if name in earlier and (window := _pair_stream(earlier[name], model, sketch)) is not None
     ]
-    activity = max((_count_rolling(stream) for stream in earlier.values()), default=0)
+    activity = max((_count_rolling_values(stream) for stream in earlier.values()), default=0)
     absent = (
         name
         for name, stream in sorted(earlier.items())
-        if name not in present and _count_rolling(stream) * introduction.predictions >= EXPECTED * max(activity, 1)
+        if name not in present
+        and _count_rolling_values(stream) * introduction.predictions >= EXPECTED * max(activity, 1)
     )
     yield VersionPair(
         model=model.key,
@@ -76,7 +77,7 @@ def pair_versions(
     )
 
 
-def _count_rolling(stream: StreamWindows) -> int:
+def _count_rolling_values(stream: StreamWindows) -> int:
     return int(stream.rolling_counts.sum())
 
 
@@ -92,7 +93,7 @@ def _pair_stream(before: StreamWindows, model: ModelWindows, sketch: StreamSketc
         )
     if before.reference is None:
         mean, counts = learned.state.sketch.moments.mean, binning.count(learned.state.sketch)
-    elif _count_rolling(before) < min(sketch.total, before.reference.total):
+    elif _count_rolling_values(before) < min(sketch.total, before.reference.total):
         mean, counts = before.reference.mean, before.reference.counts
     if not sketch.total or not counts.any() or binning.find_required_grid(sketch) is not None:
         return None

@@ -86,7 +86,7 @@ class StatisticRule:
             Threshold(statistic=entry.statistic, stream=entry.stream, above=entry.above, p_below=entry.p_below)
             for entry in self.section.thresholds
         )
-        matching = tuple(threshold for threshold in thresholds if threshold.is_about(stream))
+        matching = tuple(threshold for threshold in thresholds if threshold.is_about_stream(stream))
         return DetectionPolicy(tolerance=0.0, direction="both", thresholds=matching) if matching else None
 
     def judge_stream(self, window: StreamWindow, score: DriftScore, counts: OnsetCounts) -> Judgement:  # noqa: ARG002 (the Protocol's)
