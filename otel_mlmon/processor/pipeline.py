@@ -69,8 +69,8 @@ _LOG: Final = logging.getLogger("otel_mlmon.processor")
 CLOCK_INTERVAL_NS: Final = 200_000_000
 """Interval at which is looked for what time alone changes in alerts."""
 
-REFRESH_NS: Final = 1_000_000_000
-"""Interval at which models that change all the time are published."""
+REFRESH_NS, REFRESH_RATIO = 1_000_000_000, 10
+"""Interval at which models that change all the time are published, at least, and as a multiple of what that takes."""
 
 StateItem: TypeAlias = TelemetryItem | RelearnRequest | SilenceRequest
 """An item that changes the state: it arrived in a request, or an administrator asks for it."""
@@ -215,13 +215,13 @@ class ProcessorPipeline:
             alerts += self._compare_versions(pair, now_ns)
         for model, uses in self._windows.provider_reports().items():
             alerts += self._alerts.judge_providers(model, uses, now_ns)
-        is_behind = self._windows.has_unclosed_panes  # which may say that a model is not silent
-        if not is_behind and (present or alerts or now_ns >= self._clock_due_ns):
+        unclosed = self._windows.unclosed_models  # their panes may say that they are not silent
+        if present or alerts or now_ns >= self._clock_due_ns:
             self._clock_due_ns = now_ns + CLOCK_INTERVAL_NS
-            alerts += self._alerts.advance_clock(now_ns)
+            alerts += self._alerts.advance_clock(now_ns, unjudged=unclosed)
         self._add_alerts(alerts)
         self._settle_alerts()
-        return is_behind
+        return bool(unclosed)
 
     def commit(self, *, is_last: bool = False) -> None:
         """Stores everything that changed, in one transaction; `is_last` also what may stay unstored for minutes.
@@ -286,8 +286,9 @@ class ProcessorPipeline:
         )
         self._windows.load(self._repository)
         self._evidence.load(self._repository, self._windows.find_stream, now_ns=self._clock_ns())
-        changes = load_records(self._repository, VERSION_CHANGES).values()
-        self._version_changes = {change.model: change for change in changes}
+        self._version_changes = {
+            change.model: change for change in load_records(self._repository, VERSION_CHANGES).values()
+        }
         load_history(self.history, self._repository)
         self._alert_store = AlertStore(self._repository)
         now_ns = self._clock_ns()
@@ -373,8 +374,7 @@ class ProcessorPipeline:
     def _publish_models(self, now_ns: int) -> None:
         """Publishes the models that changed, and now and then all alert rules, which time alone changes too."""
         changed, self._unpublished = self._unpublished, set()
-        if is_due := now_ns >= self._refresh_ns:
-            self._refresh_ns = now_ns + REFRESH_NS
+        is_due = now_ns >= self._refresh_ns
         present, known = set(self._windows.models), self._evidence.scores
         views: dict[ModelKey, ModelView | None] = dict.fromkeys(changed - present)
         summaries = {model: self._windows.summary(model) for model in sorted(changed & present)}
@@ -398,3 +398,5 @@ class ProcessorPipeline:
         self.publication.publish_models(
             views, rules=rules, alerts=self._alerts.list_alerts(), changes=self._version_changes
         )
+        if is_due:
+            self._refresh_ns = now_ns + max(REFRESH_NS, REFRESH_RATIO * (self._clock_ns() - now_ns))

@@ -127,7 +127,7 @@ class CallQueue:
         end = limit * self._fields
         fields = self.queue[:end]
         del self.queue[: len(fields)]
-        self._update_weight(fields, offered_bytes)
+        self._update_queue_bytes(fields, offered_bytes)
         return fields
 
     def take_calls_at(self, positions: Sequence[int]) -> list[Any]:
@@ -138,10 +138,10 @@ class CallQueue:
             fields += self.queue[position * self._fields : (position + 1) * self._fields]
         for position in reversed(positions):
             del self.queue[position * self._fields : (position + 1) * self._fields]
-        self._update_weight(fields, offered_bytes)
+        self._update_queue_bytes(fields, offered_bytes)
         return fields
 
-    def _update_weight(self, fields: Sequence[Any], offered_bytes: int) -> None:
+    def _update_queue_bytes(self, fields: Sequence[Any], offered_bytes: int) -> None:
         # Weighed again once as many were taken as stay, so that a record is weighed twice at most, however long the
         # queue; until then the weight is an upper bound, and as long as it is small a good one.
         self._unweighed_fields += len(fields)
@@ -205,7 +205,7 @@ class WorkerThread:
             # Never released: the first caller starts it, and a process that cannot start it is not asked again.
             # Guarded: the record that this is for waits already, and is read by the next collection or flush.
             with guard("worker"):
-                thread = threading.Thread(target=self._run, name=NAME, daemon=True)
+                thread = threading.Thread(target=self._run_thread, name=NAME, daemon=True)
                 thread.start()
                 self._thread = thread
         if is_urgent and self._wake.empty():
@@ -226,7 +226,7 @@ class WorkerThread:
         thread.join(timeout_s)
         return not thread.is_alive()
 
-    def _run(self) -> None:
+    def _run_thread(self) -> None:
         wake = self._wake
         while not self._is_stopping:
             self._work()

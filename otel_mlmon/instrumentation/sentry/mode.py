@@ -38,7 +38,7 @@ def choose_sentry_mode(choice: SentryMode, client: Any) -> Mode:
         if choice != "auto":
             _LOG.warning(CONVERTED, choice)
         return "otel"
-    if otlp.has_integration(client):
+    if otlp.has_otlp_setup(client):
         if choice != "native":
             return "otlp"
         _LOG.warning(TWICE)

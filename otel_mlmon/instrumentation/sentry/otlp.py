@@ -42,7 +42,7 @@ def link_errors() -> Callable[[], None]:
     return remove_external_propagation_context
 
 
-def has_integration(client: Any) -> bool:
+def has_otlp_setup(client: Any) -> bool:
     """Returns whether the application has set up Sentry's OTLP integration itself."""
     return "otlp" in client.integrations
 

@@ -13,7 +13,7 @@ and error as states of their own). Choice: no model counts as silent while the p
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from typing import Final
 
@@ -80,6 +80,8 @@ class AlertStateMachine:
         self._resolved: deque[Alert] = deque(record.resolved, maxlen=MAX_RESOLVED)
         self.announcer = AlertAnnouncer(section.maintenance, silences=record.silences, sequence=record.sequence)
         self._now_ns = max(now_ns, record.time_ns)
+        self._unjudged: Set[tuple[str, str]] = frozenset()
+        """Names and environments of models with data that is not judged yet."""
         down_ns = self._now_ns - record.time_ns
         for entry in record.models:
             entry.data_ns += down_ns
@@ -133,8 +135,13 @@ class AlertStateMachine:
         # Rules that fire in the same pane name each other, whichever was judged first.
         return [self._add_related_rules(record, alert) if alert.is_beginning else alert for alert in changes]
 
-    def advance_clock(self, now_ns: int) -> list[Alert]:
-        """Returns the alerts that time alone causes: no data, due news, ends of silences, models without traffic."""
+    def advance_clock(self, now_ns: int, *, unjudged: Set[ModelKey] = frozenset()) -> list[Alert]:
+        """Returns the alerts that time alone causes: no data, due news, ends of silences, models without traffic.
+
+        Args:
+            now_ns: The time by our clock, Unix nanoseconds.
+            unjudged: Models with data that is not judged yet: time says nothing about them, nor about other versions.
+        """
         self._now_ns = max(self._now_ns, now_ns)
         self.announcer.forget_silences(self._now_ns)
         changes: list[Alert] = []
@@ -142,7 +149,8 @@ class AlertStateMachine:
         for model, record in self._models.items():
             key = model.name, model.environment
             newest_ns[key] = max(newest_ns.get(key, 0), record.data_ns)
-        for model, record in list(self._models.items()):
+        self._unjudged = {(model.name, model.environment) for model in unjudged}
+        for model, record in self._list_judged():
             rules = self._rules_of(model)
             is_replaced = record.data_ns < newest_ns[model.name, model.environment]
             if is_replaced and self._compute_age_s(record.data_ns) >= self._stale_after_s:
@@ -151,13 +159,13 @@ class AlertStateMachine:
             retire_s, last_ns = self._section.retire_after_s, newest_ns[model.name, model.environment]
             if is_replaced and records.is_version_retired(record.data_ns, last_ns, self._now_ns, after_s=retire_s):
                 # What comes back again and again, such as a canary with few calls, is not told each time.
-                reason = RETIRED.format(format_duration(retire_s))
-                changes += self._resolve_rules(record, self._list_ended_rules(record), reason)
+                ended = record.list_ended_rules(self._now_ns, keep_s=self._section.keep_firing_for_s or 0.0)
+                changes += self._resolve_rules(record, ended, RETIRED.format(format_duration(retire_s)))
                 continue
             inactive = {name: entry for name, entry in record.rules.items() if name not in rules.active}
             changes += self._resolve_rules(record, inactive, "The rule is switched off.")
             for name, entry in record.rules.items():
-                self._forget_stale_streams(record, entry)
+                record.forget_stale_streams(entry, after_s=self._stale_after_s)
                 is_over = entry.state in (RuleState.PENDING, RuleState.ERROR) and not entry.causes
                 is_due = is_over or entry.state is RuleState.FIRING
                 if is_due and name in rules.active:
@@ -283,12 +291,6 @@ class AlertStateMachine:
             reason = f"It failed to judge {', '.join(entry.failed)}; see the processor's log." if entry.failed else ""
             yield from self._enter_state(record, name, rule, state, reason=reason)
 
-    def _list_ended_rules(self, record: ModelAlerts) -> dict[str, RuleRecord]:
-        """Returns the rules of a retired version whose alerts may end, by how often they have fired again before."""
-        age_s, keep_s = self._compute_age_s(record.data_ns), self._section.keep_firing_for_s or 0.0
-        rules = record.rules.items()
-        return {name: entry for name, entry in rules if age_s >= max(keep_s, records.find_repeat_hold_s(entry.repeats))}
-
     def _enter_state(
         self, record: ModelAlerts, name: str, rule: AlertRule | None, state: RuleState, *, reason: str = ""
     ) -> list[Alert]:
@@ -385,16 +387,14 @@ class AlertStateMachine:
             if entry.state is not RuleState.OK:
                 yield from self._enter_state(record, name, None, RuleState.OK, reason=reason)
 
-    def _forget_stale_streams(self, record: ModelAlerts, entry: RuleRecord) -> None:
-        """Drops the breaches of streams that have not been judged for long although their model sends data."""
-        stale_ns = record.data_ns - round(self._stale_after_s * 1e9)
-        for stream in [stream for stream, judged_ns in entry.judged_ns.items() if judged_ns <= stale_ns]:
-            entry.remove_stream(stream)
-            entry.breached_ns = record.event_ns  # what is not judged any more is not held
+    def _list_judged(self) -> list[tuple[ModelKey, ModelAlerts]]:
+        """Returns the models that no data waits for to be judged, nor for other versions."""
+        return [entry for entry in self._models.items() if (entry[0].name, entry[0].environment) not in self._unjudged]
 
     def _is_silent(self, record: ModelAlerts) -> bool:
-        after_s = self._rules_of(record.model).no_data_after_s
-        return record.data_ns > 0 and self._compute_age_s(record.data_ns) >= after_s
+        after_s, model = self._rules_of(record.model).no_data_after_s, record.model
+        is_judged = (model.name, model.environment) not in self._unjudged
+        return is_judged and record.data_ns > 0 and self._compute_age_s(record.data_ns) >= after_s
 
     def _compute_age_s(self, time_ns: int) -> float:
         return (self._now_ns - time_ns) / 1e9

@@ -174,6 +174,24 @@ class ModelAlerts:
     onset_counts: dict[str, BinCounts] = field(default_factory=dict)
     rules: dict[str, RuleRecord] = field(default_factory=dict)
 
+    def list_ended_rules(self, now_ns: int, *, keep_s: float) -> dict[str, RuleRecord]:
+        """Returns the rules of a retired version whose alerts may end, by how often they have fired again before.
+
+        Args:
+            now_ns: The time by our clock, Unix nanoseconds.
+            keep_s: How long the version must have been without traffic at least.
+        """
+        age_s = (now_ns - self.data_ns) / 1e9
+        rules = self.rules.items()
+        return {name: entry for name, entry in rules if age_s >= max(keep_s, find_repeat_hold_s(entry.repeats))}
+
+    def forget_stale_streams(self, entry: RuleRecord, *, after_s: float) -> None:
+        """Drops the breaches of streams that have not been judged for so long although their model sends data."""
+        stale_ns = self.data_ns - round(after_s * 1e9)
+        for stream in [stream for stream, judged_ns in entry.judged_ns.items() if judged_ns <= stale_ns]:
+            entry.remove_stream(stream)
+            entry.breached_ns = self.event_ns  # what is not judged any more is not held
+
     def find_rule_record(self, name: str) -> RuleRecord:
         """Returns the stored state of an alert rule of the model, a new one if there is none."""
         return self.rules.setdefault(name, RuleRecord())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,16 +23,18 @@ from otel_mlmon.processor.state.repository import (
     DAMAGED,
     FORMAT_VERSION,
     RecordKind,
-    decode_record,
     encode_record,
     load_records,
+    quarantine_record,
 )
 from otel_mlmon.processor.state.sqlite import (
     APPLICATION_ID,
     FILE_NAME,
     LOCK_NAME,
     SqliteRepository,
+    backup_database,
     open_private_database,
+    require_known_format,
 )
 
 RecordKinds = Mapping[str, RecordKind[Any]]
@@ -50,18 +53,14 @@ class CheckResult(NamedTuple):
 
 
 def check_state(directory: Path, kinds: RecordKinds) -> CheckResult:
-    """Checks that every record of a state store can be read; changes nothing.
+    """Checks that every record of a state store can be read, of an earlier format after its migration; changes nothing.
 
     Raises:
-        StoreError: There is no state in the directory, or it is another program's.
+        StoreError: There is no state in the directory, it is another program's, or of a format that cannot be migrated.
     """
     counts: Counter[str] = Counter()
     faults: list[str] = []
-    with _open_readonly(directory) as database:
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version != FORMAT_VERSION:
-            faults.append(f"It has format {version}, and this release reads format {FORMAT_VERSION}.")
-            return CheckResult({}, tuple(faults))
+    with _open_migrated(directory) as database:
         try:
             faults += [text for (text,) in database.execute("PRAGMA quick_check") if text != "ok"]
             for kind, key, blob in database.execute("SELECT kind, key, value FROM state ORDER BY kind, key"):
@@ -75,14 +74,16 @@ def check_state(directory: Path, kinds: RecordKinds) -> CheckResult:
 def export_state(directory: Path, kinds: RecordKinds) -> Iterator[str]:
     """Yields every readable record of a state store as a line of JSON: `{"kind": …, "key": …, "value": …}`.
 
+    Of an earlier format it yields what a migration makes of it; the store itself stays as it is.
+
     Raises:
-        StoreError: There is no state in the directory, or it is another program's.
+        StoreError: There is no state in the directory, it is another program's, or of a format that cannot be migrated.
     """
     encoder = msgspec.json.Encoder(enc_hook=_convert_to_json)
-    with _open_readonly(directory) as database:
+    with _open_migrated(directory) as database:
         for kind, key, blob in database.execute("SELECT kind, key, value FROM state ORDER BY kind, key"):
-            if kind in kinds and not list(_find_record_fault(kinds, kind, blob)):
-                value = decode_record(blob, kinds[kind].type)
+            if not list(_find_record_fault(kinds, kind, blob)):
+                value = kinds[kind].decode(blob)
                 yield encoder.encode({"kind": kind, "key": key, "value": value}).decode()
 
 
@@ -107,7 +108,9 @@ def repair_state(directory: Path, kinds: RecordKinds) -> CheckResult:
     repository = SqliteRepository(directory)
     try:
         for kind in kinds.values():
-            load_records(repository, kind)  # sets aside what cannot be decoded
+            for key, blob in repository.load(kind.name).items():
+                for fault in _find_record_fault(kinds, kind.name, blob):
+                    quarantine_record(repository, kind.name, key, blob, fault)
         repository.commit()
     finally:
         repository.close()
@@ -182,7 +185,7 @@ def _find_record_fault(kinds: RecordKinds, kind: str, blob: bytes) -> Iterator[s
         yield "it is of an unknown kind"
     else:
         try:
-            decode_record(blob, kinds[kind].type)
+            kinds[kind].decode(blob)
         except StoreError as error:
             yield str(error)
 
@@ -224,6 +227,23 @@ def _open_readonly(directory: Path) -> Iterator[sqlite3.Connection]:
         yield database
     finally:
         database.close()
+
+
+@contextmanager
+def _open_migrated(directory: Path) -> Iterator[sqlite3.Connection]:
+    """Opens a state store to be read: itself, or if it is of an earlier format a copy, which is migrated."""
+    with _open_readonly(directory) as database:
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        require_known_format(directory / FILE_NAME, version)
+        if version == FORMAT_VERSION:
+            yield database
+            return
+    with tempfile.TemporaryDirectory(prefix="copy-of-state-") as folder:
+        copy = Path(folder)
+        backup_database(directory / FILE_NAME, copy / FILE_NAME)
+        SqliteRepository(copy).close()
+        with _open_readonly(copy) as database:
+            yield database
 
 
 def _rebuild_database(directory: Path) -> None:

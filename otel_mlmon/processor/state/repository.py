@@ -199,6 +199,22 @@ class RecordKind(Generic[T]):
     type: type[T]
     is_compressed: bool = False
     """Whether the bytes of a value are compressed: for values that are large and written seldom."""
+    check: Callable[[T], object] | None = None
+    """Raises `KeyError` or `ValueError` for a value that contradicts itself, which its type alone does not show."""
+
+    def decode(self, blob: bytes) -> T:
+        """Decodes a value from its bytes in the state store, and checks it.
+
+        Raises:
+            StoreError: The bytes are damaged, are those of a value of another type, or contradict each other.
+        """
+        value = decode_record(blob, self.type)
+        if self.check is not None:
+            try:
+                self.check(value)
+            except (KeyError, ValueError) as error:
+                raise StoreError(f"the record contradicts itself: {error}") from error
+        return value
 
 
 def encode_record(value: object, *, is_compressed: bool = False) -> bytes:

@@ -173,12 +173,8 @@ class SqliteRepository:
         is_new = not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if not is_new and application_id != APPLICATION_ID:
             raise StoreError(f"{path} is a database of another program: set storage.path to another directory")
-        missing = [step for step in range(version, format_version) if step not in migrations]
-        if not is_new and (version > format_version or missing):
-            raise StoreError(
-                f"{path} has state of format {version}, and this release reads format {format_version}: run the release"
-                " that wrote it, or move the directory away to start without what was learned"
-            )
+        if not is_new:
+            require_known_format(path, version, format_version=format_version, migrations=migrations)
         if is_new:
             run(
                 "CREATE TABLE state (kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,"
@@ -216,6 +212,25 @@ class SqliteRepository:
             if code.startswith("SQLITE_BUSY") or "locked" in str(error):
                 raise StoreError(f"{self._directory} is in use by another processor") from error
             raise StoreError(f"{self._directory} {problem}: {error}") from error
+
+
+def require_known_format(
+    path: Path,
+    version: int,
+    *,
+    format_version: int = FORMAT_VERSION,
+    migrations: Mapping[int, Migration] = MIGRATIONS,
+) -> None:
+    """Checks that state of a format can be read, or migrated to the present one.
+
+    Raises:
+        StoreError: It cannot be.
+    """
+    if version > format_version or any(step not in migrations for step in range(version, format_version)):
+        raise StoreError(
+            f"{path} has state of format {version}, and this release reads format {format_version}: run the release"
+            " that wrote it, or move the directory away to start without what was learned"
+        )
 
 
 def backup_database(source: Path, target: Path) -> None:

@@ -36,7 +36,8 @@ MIN_APPLY_S: Final = 0.2
 between, closing panes, commit and publishing, takes longer, so that at least half of the time goes into items."""
 
 MAX_ADVANCE_S: Final = 0.05
-"""How long panes are closed at a time while items may wait for their answer."""
+"""How long panes are closed at a time while items may wait for their answer; where items were applied for longer, as
+long as that, `MIN_APPLY_S` at most, so that under load the panes do not fall behind the items."""
 
 _OVERHEAD_SHARE: Final = 0.8
 """Share of a batch's overhead that the next one is taken to have at least: some close panes, and others do not."""
@@ -249,7 +250,8 @@ class StateThread(Generic[T, R]):
         """Applies queued items for a while, commits, answers and publishes; refuses all after a failed commit."""
         applied: list[tuple[Future[R], R]] = []
         refusal = self._failure
-        ends_s = self._clock() + max(self._min_apply_s, self._overhead_s)
+        starts_s = self._clock()
+        ends_s = starts_s + max(self._min_apply_s, self._overhead_s)
         while waiting and (refusal is not None or not applied or self._clock() < ends_s):
             entry = waiting.popleft()
             if refusal is None:
@@ -259,7 +261,7 @@ class StateThread(Generic[T, R]):
         began_s = self._clock()
         self._is_behind = False
         with guard("advance"):
-            self._is_behind = self._handler.advance(MAX_ADVANCE_S)
+            self._is_behind = self._handler.advance(max(MAX_ADVANCE_S, min(began_s - starts_s, self._min_apply_s)))
         failure: StoreError | None = StoreError("the state could not be committed")
         with guard("commit"):
             failure = self._commit_state()

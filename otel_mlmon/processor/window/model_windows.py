@@ -136,22 +136,16 @@ class ModelWindows:
             dues.append(max(received_ns, self.resumed_ns) + self.windows.idle_after_ns)
         self.due_ns = min(dues, default=NEVER_NS)
 
-    def find_late_panes(self) -> list[int]:
-        """Returns the ends of the closed panes that late data points are pending for, in the order of time."""
-        return sorted(end_ns for end_ns in self.open_panes if end_ns <= self.progress.closed_ns)
+    def compute_closing_time(self, now_ns: int, *, lateness_ns: int) -> int:
+        """Returns the end of the last pane that may be closed now, as the watermark has passed it and its lateness.
 
-    def advance_watermark(self, now_ns: int, *, lateness_ns: int) -> list[int]:
-        """Returns the ends of the panes that close now, as the watermark has passed them and their lateness.
-
-        All of them close when this process ran and received no point for as long as a pane and the allowed lateness.
+        All may be when this process ran and received no point for as long as a pane and the allowed lateness.
         """
         pane_ns, progress = self.windows.pane_ns, self.progress
         until_ns = (self.senders.compute_watermark(progress.watermark_ns) - lateness_ns) // pane_ns * pane_ns
         if self.open_panes and now_ns - max(progress.received_ns, self.resumed_ns) >= pane_ns + lateness_ns:
             until_ns = max(until_ns, *self.open_panes)
-        ends = sorted(end_ns for end_ns in self.open_panes if progress.closed_ns < end_ns <= until_ns)
-        progress.closed_ns = max(progress.closed_ns, until_ns)
-        return ends
+        return max(until_ns, progress.closed_ns)
 
     def ensure_stream(self, name: str, state: ReferenceState | None = None) -> StreamWindows:
         """Returns the model's stream of a name, which is added if it does not exist yet.

@@ -72,15 +72,26 @@ class _HourRecord(NamedTuple):
     counts: PaneCounts
 
 
+def _check_points(record: PointsRecord) -> None:
+    for _ in unpack_points(record):
+        pass
+
+
+def _check_series(record: SeriesRecord) -> None:
+    identity = SeriesIdentity("", 0, "", "", "")
+    for _ in unpack_series(record, [identity] * len(record.progress_numbers)):
+        pass
+
+
 STARTED: Final = RecordKind("started", int)
-EMBEDDED: Final = RecordKind("embedded", EmbeddedReference)
+EMBEDDED: Final = RecordKind("embedded", EmbeddedReference, check=lambda reference: decode_profile(reference.text))
 PROVIDERS: Final = RecordKind("providers", ModelProviders)
 MODEL: Final = RecordKind("model", ModelProgress)
 PRESENCE: Final = RecordKind("presence", _PresenceRecord)
 STREAM: Final = RecordKind("stream", _StreamRecord)
 IDENTITIES: Final = RecordKind("identities", IdentitiesRecord)
-SERIES: Final = RecordKind("series", SeriesRecord)
-POINT: Final = RecordKind("point", PointsRecord)
+SERIES: Final = RecordKind("series", SeriesRecord, check=_check_series)
+POINT: Final = RecordKind("point", PointsRecord, check=_check_points)
 SENDER: Final = RecordKind("sender", SenderProgress)
 ENDED: Final = RecordKind("ended", EndedSender)
 HOUR: Final = RecordKind("hour", _HourRecord)

@@ -121,16 +121,18 @@ def make_ort_value_call_copier(
         are_views: Whether the array of an `OrtValue` is a view of its memory, not a copy of all of it.
         sampler: Chooses calls whose outputs are copied from a device; None for none.
     """
-    general = _general(plan, positions, sink, context, is_host_only=is_host_only, are_views=are_views, sampler=sampler)
+    general = _make_general_copier(
+        plan, positions, sink, context, is_host_only=is_host_only, are_views=are_views, sampler=sampler
+    )
     if are_views and len(plan.outputs) == 1 and plan.outputs[0].layout == "rows":
         if not plan.inputs and is_small_output(plan.outputs[0], plan.outputs[0]):
-            return _single_output(plan, positions[0], sink, context, general, is_host_only=is_host_only)
+            return _make_single_output_copier(plan, positions[0], sink, context, general, is_host_only=is_host_only)
         if len(plan.inputs) == 1 and is_small_output(plan.inputs[0], plan.outputs[0]):
-            return _single(plan, positions[0], sink, context, general, is_host_only=is_host_only)
+            return _make_single_copier(plan, positions[0], sink, context, general, is_host_only=is_host_only)
     return general
 
 
-def _single(
+def _make_single_copier(
     plan: Plan, position: int, sink: Sink, context: Context, general: CopyValues, *, is_host_only: bool
 ) -> CopyValues:
     """Makes a fast copying function for calls with one small `OrtValue` as input and one as output."""
@@ -160,7 +162,7 @@ def _single(
     return copy_call
 
 
-def _single_output(
+def _make_single_output_copier(
     plan: Plan, position: int, sink: Sink, context: Context, general: CopyValues, *, is_host_only: bool
 ) -> CopyValues:
     """Makes a fast copying function for calls of which one small output is read, and no input."""
@@ -186,7 +188,7 @@ def _single_output(
     return copy_call
 
 
-def _general(
+def _make_general_copier(
     plan: Plan,
     positions: Sequence[int],
     sink: Sink,

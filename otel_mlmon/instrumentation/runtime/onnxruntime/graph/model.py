@@ -126,16 +126,16 @@ def read_model_parts(content: ModelContent) -> OnnxModelParts:  # noqa: C901 - o
         if number == 7 and wire == MESSAGE:
             graph = start, end
         elif number == 8 and wire == MESSAGE:
-            domain, opset = _read_opset(content, (start, end))
+            domain, opset = _read_opset_version(content, (start, end))
             opsets[domain] = opset
         elif number == 25 and wire == MESSAGE:
-            functions[_function_name(content, (start, end))] = (start, end)
+            functions[_read_function_name(content, (start, end))] = (start, end)
         elif number == 2 and wire == MESSAGE:
             producer = read_text(content, start, end, max_bytes=64)
         elif number == 5 and wire == VARINT:
             version = convert_to_signed(start)
         elif number == 14 and wire == MESSAGE:
-            key, value = _read_entry(content, (start, end))
+            key, value = _read_metadata_entry(content, (start, end))
             metadata[key] = value
     if graph is None or not opsets:
         raise ModelFileError("unreadable")
@@ -143,7 +143,7 @@ def read_model_parts(content: ModelContent) -> OnnxModelParts:  # noqa: C901 - o
         graph=read_graph_scope(content, graph, opsets=opsets),
         functions=functions,
         producer=producer,
-        graph_name=_graph_name(content, graph),
+        graph_name=_read_graph_name(content, graph),
         version=version,
         metadata=metadata,
     )
@@ -200,7 +200,7 @@ def list_external_files(scope: GraphScope) -> list[str]:
             continue
         for number, wire, start, end in iterate_fields(scope.content, *span):
             if number == 13 and wire == MESSAGE:
-                key, value = _read_entry(scope.content, (start, end))
+                key, value = _read_metadata_entry(scope.content, (start, end))
                 if key == "location":
                     names[value] = None
     return list(names)
@@ -216,9 +216,9 @@ def read_value_name(content: ModelContent, span: Span) -> str:
 
 def read_value_shape(content: ModelContent, span: Span) -> tuple[int | str, ...] | None:
     """Reads the declared shape of a model's input or output: a size or a symbol for each axis; None if absent."""
-    kind = _submessage(content, span, 2)
-    tensor = kind and _submessage(content, kind, 1)
-    shape = tensor and _submessage(content, tensor, 2)
+    kind = _find_submessage(content, span, 2)
+    tensor = kind and _find_submessage(content, kind, 1)
+    shape = tensor and _find_submessage(content, tensor, 2)
     if not shape:
         return None
     sizes: list[int | str] = []
@@ -234,14 +234,14 @@ def read_value_shape(content: ModelContent, span: Span) -> tuple[int | str, ...]
     return tuple(sizes)
 
 
-def _submessage(content: ModelContent, span: Span, wanted: int) -> Span | None:
+def _find_submessage(content: ModelContent, span: Span, wanted: int) -> Span | None:
     for number, wire, start, end in iterate_fields(content, *span):
         if number == wanted and wire == MESSAGE:
             return start, end
     return None
 
 
-def _graph_name(content: ModelContent, span: Span) -> str:
+def _read_graph_name(content: ModelContent, span: Span) -> str:
     for number, wire, start, end in iterate_fields(content, *span):
         if number == 2 and wire == MESSAGE:
             return read_text(content, start, end)
@@ -250,7 +250,7 @@ def _graph_name(content: ModelContent, span: Span) -> str:
     return ""
 
 
-def _read_entry(content: ModelContent, span: Span) -> tuple[str, str]:
+def _read_metadata_entry(content: ModelContent, span: Span) -> tuple[str, str]:
     texts = {
         number: read_text(content, start, end, max_bytes=MAX_ENTRY_BYTES)
         for number, wire, start, end in iterate_fields(content, *span)
@@ -259,7 +259,7 @@ def _read_entry(content: ModelContent, span: Span) -> tuple[str, str]:
     return texts.get(1, ""), texts.get(2, "")
 
 
-def _read_opset(content: ModelContent, span: Span) -> tuple[str, int]:
+def _read_opset_version(content: ModelContent, span: Span) -> tuple[str, int]:
     domain, version = "", 0
     for number, wire, start, end in iterate_fields(content, *span):
         if number == 1 and wire == MESSAGE:
@@ -269,7 +269,7 @@ def _read_opset(content: ModelContent, span: Span) -> tuple[str, int]:
     return domain, version
 
 
-def _function_name(content: ModelContent, span: Span) -> tuple[str, str]:
+def _read_function_name(content: ModelContent, span: Span) -> tuple[str, str]:
     texts = {1: "", 10: ""}
     for number, wire, start, end in iterate_fields(content, *span):
         if number in texts and wire == MESSAGE:

@@ -79,20 +79,20 @@ class GraphNode:
             elif number == 4:
                 self.operator = read_text(content, start, end)
             elif number == 5:
-                self._attributes[_attribute_name(content, (start, end))] = (start, end)
+                self._attributes[_read_attribute_name(content, (start, end))] = (start, end)
             elif number == 7:
                 self.domain = read_text(content, start, end)
 
     def read_integer(self, name: str, default: int = 0) -> int:
         """Reads an attribute of the node that is an integer."""
-        for number, wire, value, _ in self._fields_of(name):
+        for number, wire, value, _ in self._list_attribute_fields(name):
             if (number, wire) == (3, VARINT):
                 return convert_to_signed(value)
         return default
 
     def read_string(self, name: str, default: str = "") -> str:
         """Reads an attribute of the node that is a string."""
-        for number, wire, start, end in self._fields_of(name):
+        for number, wire, start, end in self._list_attribute_fields(name):
             if (number, wire) == (4, MESSAGE):
                 return read_text(self._content, start, end)
         return default
@@ -100,7 +100,7 @@ class GraphNode:
     def read_list(self, name: str) -> Scalars | None:
         """Reads an attribute of the node that is a short list; None if there is none, or it is long."""
         values: list[int | float | str] = []
-        for number, wire, start, end in self._fields_of(name):
+        for number, wire, start, end in self._list_attribute_fields(name):
             if len(values) > MAX_VALUES or (wire == MESSAGE and end - start > MAX_CONSTANT_BYTES):
                 return None
             if number == 8 and wire == VARINT:
@@ -110,21 +110,21 @@ class GraphNode:
             elif number == 9 and wire == MESSAGE:
                 values.append(read_text(self._content, start, end)[:MAX_NAME_CHARACTERS])
             elif number == 7 and wire == MESSAGE:
-                values.extend(_unpack("f", self._content.read_range(start, end)))
+                values.extend(_unpack_numbers("f", self._content.read_range(start, end)))
             elif number == 7:
                 values.append(read_float(self._content, start))
         return tuple(values) or None  # type: ignore[return-value]
 
     def read_tensor_attribute(self, name: str) -> SmallTensor | None:
         """Reads an attribute of the node that is a small tensor."""
-        for number, wire, start, end in self._fields_of(name):
+        for number, wire, start, end in self._list_attribute_fields(name):
             if (number, wire) == (5, MESSAGE):
                 return read_tensor(self._content, (start, end))
         return None
 
     def find_subgraph(self, name: str) -> Span | None:
         """Returns where an attribute of the node that is a graph stands in the file."""
-        for number, wire, start, end in self._fields_of(name):
+        for number, wire, start, end in self._list_attribute_fields(name):
             if (number, wire) == (6, MESSAGE):
                 return start, end
         return None
@@ -133,7 +133,7 @@ class GraphNode:
         """Returns whether the node has an attribute of a name."""
         return name in self._attributes
 
-    def _fields_of(self, name: str) -> Sequence[Field]:
+    def _list_attribute_fields(self, name: str) -> Sequence[Field]:
         span = self._attributes.get(name)
         if span is None:
             return ()
@@ -181,20 +181,20 @@ def read_tensor(content: ModelContent, span: Span) -> SmallTensor | None:
                 [convert_to_signed(start)] if wire == VARINT else read_packed_varints(content.read_range(start, end))
             )
         elif number == 4 and wire == MESSAGE:
-            values.extend(_unpack("f", content.read_range(start, end)))
+            values.extend(_unpack_numbers("f", content.read_range(start, end)))
         elif number == 9 and wire == MESSAGE and kind in _RAW_FORMATS:
-            values.extend(_unpack(_RAW_FORMATS[kind], content.read_range(start, end)))
+            values.extend(_unpack_numbers(_RAW_FORMATS[kind], content.read_range(start, end)))
         if len(values) > MAX_VALUES:
             return None
     return SmallTensor(tuple(values), rank) if values else None  # type: ignore[arg-type]
 
 
-def _unpack(kind: str, data: bytes) -> tuple[Any, ...]:
+def _unpack_numbers(kind: str, data: bytes) -> tuple[Any, ...]:
     size = struct.calcsize(kind)
     return struct.unpack(f"<{len(data) // size}{kind}", data[: len(data) // size * size])
 
 
-def _attribute_name(content: ModelContent, span: Span) -> str:
+def _read_attribute_name(content: ModelContent, span: Span) -> str:
     for number, wire, start, end in iterate_fields(content, *span):
         if number == 1 and wire == MESSAGE:
             return read_text(content, start, end)

@@ -75,7 +75,7 @@ LIKELIHOODS: Final[frozenset[OutputRole]] = SCORES | {"sigmoid"}
 CHOICES: Final[frozenset[OutputRole]] = frozenset({"label", "top_k_labels"})
 
 
-def transpose(origin: TensorOrigin, order: Sequence[int] | None) -> TensorOrigin:
+def transpose_origin(origin: TensorOrigin, order: Sequence[int] | None) -> TensorOrigin:
     """Returns how a transposed tensor is computed, whose axis i was axis `order[i]`; None reverses all."""
     if origin.axis is None:
         return origin
@@ -88,7 +88,7 @@ def transpose(origin: TensorOrigin, order: Sequence[int] | None) -> TensorOrigin
     return origin.with_axis(TensorAxis(order.index(axis.position), len(order)) if axis.position in order else None)
 
 
-def squeeze(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOrigin:
+def squeeze_origin(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOrigin:
     """Returns how a tensor is computed whose axes of size 1 are removed; None if unknown which."""
     axis = origin.axis
     if axis is None:
@@ -109,7 +109,7 @@ def squeeze(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOrig
     return origin.with_axis(TensorAxis(axis.position + between if axis.position < 0 else axis.position - between))
 
 
-def unsqueeze(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOrigin:
+def unsqueeze_origin(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOrigin:
     """Returns how a tensor is computed to which axes of size 1 are added at these positions."""
     axis = origin.axis
     if axis is None:
@@ -133,7 +133,7 @@ def unsqueeze(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOr
     return origin.with_axis(TensorAxis(position))
 
 
-def flatten(origin: TensorOrigin, first: int) -> TensorOrigin:
+def flatten_origin(origin: TensorOrigin, first: int) -> TensorOrigin:
     """Returns how a tensor is computed whose axes before `first`, and from there on, are joined."""
     axis = origin.axis
     if axis is None:
@@ -144,7 +144,7 @@ def flatten(origin: TensorOrigin, first: int) -> TensorOrigin:
     return origin.with_axis(TensorAxis(1, 2)) if first == 1 and axis.is_at(1) else origin.without_axis()
 
 
-def reshape(origin: TensorOrigin, shape: Sequence[int] | None) -> TensorOrigin:
+def reshape_origin(origin: TensorOrigin, shape: Sequence[int] | None) -> TensorOrigin:
     """Returns how a reshaped tensor is computed; None for an unknown shape."""
     axis = origin.axis
     if axis is None:
@@ -158,7 +158,7 @@ def reshape(origin: TensorOrigin, shape: Sequence[int] | None) -> TensorOrigin:
     return origin.with_axis(TensorAxis(-1, rank).count_from_front()) if is_last else origin.without_axis()
 
 
-def select_along_axis(origin: TensorOrigin, position: int, *, drops_axis: bool) -> TensorOrigin:
+def select_origin_along_axis(origin: TensorOrigin, position: int, *, drops_axis: bool) -> TensorOrigin:
     """Returns how a tensor is computed that has only a part of another one along an axis."""
     axis = origin.axis
     if axis is None:
@@ -169,4 +169,4 @@ def select_along_axis(origin: TensorOrigin, position: int, *, drops_axis: bool) 
     if is_same:
         partial = dataclasses.replace(origin, is_partial=True, labels=())
         return partial.without_axis() if drops_axis else partial
-    return squeeze(origin, (position,)) if drops_axis else origin
+    return squeeze_origin(origin, (position,)) if drops_axis else origin

@@ -107,12 +107,12 @@ def iterate_fields(content: ModelContent, start: int, end: int) -> Iterator[Fiel
     while position < end:
         page, at = content.read_field_head(position)
         first = position - at
-        tag, at = (page[at], at + 1) if page[at] < 128 else _varint(page, at)
+        tag, at = (page[at], at + 1) if page[at] < 128 else _read_varint(page, at)
         wire = tag & 7
         if wire == MESSAGE:
-            size, at = (page[at], at + 1) if page[at] < 128 else _varint(page, at)
+            size, at = (page[at], at + 1) if page[at] < 128 else _read_varint(page, at)
         elif wire == VARINT:
-            value, at = _varint(page, at)
+            value, at = _read_varint(page, at)
             position = first + at
             yield tag >> 3, wire, value, 0
             continue
@@ -148,12 +148,12 @@ def read_packed_varints(data: bytes) -> list[int]:
     values, at = [], 0
     data += bytes(_HEAD_BYTES)
     while at < len(data) - _HEAD_BYTES:
-        value, at = _varint(data, at)
+        value, at = _read_varint(data, at)
         values.append(convert_to_signed(value))
     return values
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     """Reads a protobuf varint at a position; returns the integer, and the position after it."""
     value = shift = 0
     for index in range(at, min(at + 10, len(data))):
