@@ -287,7 +287,7 @@ class ProcessorPipeline:
         self._windows.load(self._repository)
         self._evidence.load(self._repository, self._windows.find_stream, now_ns=self._clock_ns())
         self._version_changes = {
-            change.model: change for change in load_records(self._repository, VERSION_CHANGES).values()
+            entry.model: entry for entry in load_records(self._repository, VERSION_CHANGES).values()
         }
         load_history(self.history, self._repository)
         self._alert_store = AlertStore(self._repository)
