@@ -96,7 +96,7 @@ class RowCounter:
 
     def __init__(self, plan: WindowCountPlan) -> None:
         self.plan = plan
-        self.result = TableCounts.empty(len(plan.streams), has_times=plan.time is not None)
+        self.result = TableCounts.build_empty(len(plan.streams), has_times=plan.time is not None)
         self._counters = [_build_column_counter(stream) for stream in plan.streams]
         self._offsets = np.cumsum([0, *(stream.bin_count for stream in plan.streams)])
         self._last_ns = -NEVER_NS

@@ -79,7 +79,7 @@ class TableCounts:
     """Whether every row has a time."""
 
     @classmethod
-    def empty(cls, streams: int, *, has_times: bool) -> TableCounts:
+    def build_empty(cls, streams: int, *, has_times: bool) -> TableCounts:
         """Returns the counts of a table without rows, for a number of streams."""
         first = FirstRows(np.zeros((streams, 0), dtype=np.int16), np.zeros(0, dtype=np.int64))
         return cls({}, first, has_times=has_times)

@@ -235,7 +235,7 @@ def check_alerts(moments: Sequence[ApiSnapshot]) -> DemoOutcome:
     after = [moment for moment in moments if moment.act in ("shift", "recovery")]
     expectations = list_expected_alerts(moments)
     problems = [
-        *_check_before_shift(before),
+        *_check_alerts_before_shift(before),
         *(
             f"No {item.rule} alert named {item.stream}."
             for item in expectations
@@ -248,7 +248,7 @@ def check_alerts(moments: Sequence[ApiSnapshot]) -> DemoOutcome:
     return DemoOutcome(problems=tuple(problems), alerts=tuple(alert for alert in alerts if alert))
 
 
-def _check_before_shift(before: Sequence[ApiSnapshot]) -> Iterable[str]:
+def _check_alerts_before_shift(before: Sequence[ApiSnapshot]) -> Iterable[str]:
     if not any(moment.model for moment in before):
         yield "The processor received no telemetry of the model."
     elif not any(has_all_references(moment) for moment in before):

@@ -261,9 +261,9 @@ class ForkHooks:
             in_child()
 
 
-def _renew_lock() -> None:
+def _renew_process_lock() -> None:
     _ProcessInstrumentation.lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+    os.register_at_fork(after_in_child=_renew_process_lock)

@@ -15,7 +15,7 @@ import numpy as np
 
 from otel_mlmon.semconv import OTHER
 from otel_mlmon.sketch.exponential import ExponentialHistogram, compute_bucket_range
-from otel_mlmon.sketch.histogram import MAX_VALUES, Histogram, parse_counts
+from otel_mlmon.sketch.histogram import MAX_VALUES, Histogram, parse_bucket_counts
 from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.sketch.table import AnyHistogram, Bounds
 
@@ -186,7 +186,7 @@ class StreamSketch:
         exponential = document.get("exponential")
         explicit = [Histogram.from_dict(part) for part in document.get("explicit", [])]
         categories, missing = document.get("categories", {}), document.get("missing", 0)
-        parse_counts([*categories.values(), missing])
+        parse_bucket_counts([*categories.values(), missing])
         sketch = cls(
             exponential=None if exponential is None else ExponentialHistogram.from_dict(exponential),
             explicit={histogram.bounds: histogram for histogram in explicit},

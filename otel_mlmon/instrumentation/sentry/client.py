@@ -57,7 +57,7 @@ def has_sample_rate_choice(client: Any) -> bool:
     )
 
 
-def is_made_from_otel(client: Any) -> bool:
+def has_otel_spans(client: Any) -> bool:
     """Returns whether the Sentry client makes its spans from OpenTelemetry's, and not by its own API."""
     return client.options.get("instrumenter") == "otel" and not is_span_streaming(client)
 

@@ -162,7 +162,11 @@ class TraceStep:
 
     def read_integers(self, attribute: str, at: int) -> tuple[int, ...] | None:
         """Returns integers that the node has as an attribute, or as a constant input; None if unknown."""
-        values = self.node.read_list(attribute) if self.node.has_attribute(attribute) else self.read_constant_input(at)
+        values = (
+            self.node.read_list_attribute(attribute)
+            if self.node.has_attribute(attribute)
+            else self.read_constant_input(at)
+        )
         return tuple(map(int, values)) if values and not isinstance(values[0], str) else None
 
     def trace_subgraph_output(self, attribute: str) -> TensorOrigin:

@@ -97,7 +97,7 @@ class ModelContent:
         return page
 
 
-def iterate_fields(content: ModelContent, start: int, end: int) -> Iterator[Field]:
+def iterate_protobuf_fields(content: ModelContent, start: int, end: int) -> Iterator[Field]:
     """Yields the number, type and position of each field of a protobuf message, without reading their values.
 
     Raises:
@@ -128,12 +128,12 @@ def iterate_fields(content: ModelContent, start: int, end: int) -> Iterator[Fiel
         raise ModelFileError("unreadable")
 
 
-def read_text(content: ModelContent, start: int, end: int, *, max_bytes: int = 4096) -> str:
+def read_protobuf_text(content: ModelContent, start: int, end: int, *, max_bytes: int = 4096) -> str:
     """Reads a protobuf string, of which the beginning if it is long."""
     return content.read_range(start, min(end, start + max_bytes)).decode("utf-8", "replace")
 
 
-def read_float(content: ModelContent, start: int) -> float:
+def read_protobuf_float(content: ModelContent, start: int) -> float:
     """Reads a little-endian floating-point number of 32 bits from a protobuf message."""
     return float(struct.unpack("<f", content.read_range(start, start + 4))[0])
 
