@@ -57,7 +57,7 @@ class AlertExpectation:
     stream: str
 
     def is_met_by(self, alert: Document) -> bool:
-        """Returns whether an alert is the expected one."""
+        """Returns whether an alert of the demo is the expected one."""
         return alert["rule"] == self.rule and any(c["stream"] == self.stream for c in alert["causes"])
 
 
@@ -208,7 +208,7 @@ class AlertFeed:
         self._known: set[tuple[str, str, int]] = set()
 
     def take_new_alerts(self, moment: ApiSnapshot) -> list[Document]:
-        """Returns the alerts that were not returned before, oldest first."""
+        """Returns the alerts of the demo that were not returned before, oldest first."""
         alerts = []
         for alert in sorted(moment.alerts, key=lambda alert: int(alert["time_ns"])):
             key = (alert["rule"], alert["state"], alert["time_ns"])
@@ -219,7 +219,7 @@ class AlertFeed:
 
 
 def find_latest_alerts(alerts: Iterable[Document]) -> dict[str, Document]:
-    """Returns the latest alert of each rule, by rule."""
+    """Returns the latest alert of each alert rule, by the name of the rule."""
     return {alert["rule"]: alert for alert in sorted(alerts, key=lambda alert: int(alert["time_ns"]))}
 
 

@@ -223,7 +223,7 @@ class InstrumentationPipeline:
         )
 
     def list_fork_locks(self) -> dict[threading.Lock, float]:
-        """Returns the locks that a fork holds, and for how many seconds it waits for each at most."""
+        """Returns the locks to hold while the process forks, and how many seconds to wait for each at most."""
         drain_s = FORK_WAIT_S if self._writers is not None else IMPORT_WAIT_S
         return {self.drain_lock: drain_s, self._send_lock: COLLECT_WAIT_S}
 

@@ -42,7 +42,7 @@ class Calibration:
 
     @property
     def accuracy(self) -> float:
-        """The share of predictions that were right; NaN without predictions."""
+        """The share of labelled predictions that were right; NaN without predictions."""
         labelled = int(self.total.sum())
         return int(self.right.sum()) / labelled if labelled else float("nan")
 

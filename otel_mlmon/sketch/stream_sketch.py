@@ -32,7 +32,7 @@ class CategoryCounts:
 
     @property
     def total(self) -> int:
-        """The number of values, over all labels."""
+        """The number of values counted over all labels."""
         return sum(self.counts.values())
 
     def merge(self, other: CategoryCounts) -> CategoryCounts:
@@ -91,7 +91,7 @@ class StreamSketch:
 
     @property
     def numbers(self) -> int:
-        """The number of values that are numbers, neither categories nor missing."""
+        """The number of the stream's values that are numbers, neither categories nor missing."""
         explicit = sum(histogram.total for histogram in self.explicit.values())
         return explicit + (self.exponential.total if self.exponential is not None else 0)
 
@@ -102,7 +102,7 @@ class StreamSketch:
 
     @property
     def moments(self) -> Moments:
-        """The count, sum and extremes of the values that are numbers."""
+        """The count, sum and extremes of those values of the stream that are numbers."""
         moments = Moments() if self.exponential is None else self.exponential.moments
         for histogram in self.explicit.values():
             moments = moments.merge(histogram.moments)

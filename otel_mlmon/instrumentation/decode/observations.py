@@ -272,7 +272,7 @@ def _flatten_argument(items: Sequence[ObservedItem]) -> _ArgumentRows:
 
 
 def _convert_to_numbers(values: Sequence[Scalar]) -> Floats:
-    """Converts values to floats, NaN where one is no number."""
+    """Converts values given to `observe()` to floats, NaN where a value is no number."""
     if _NUMBERS.issuperset(map(type, values)):
         try:
             return np.array(values, dtype=np.float64)

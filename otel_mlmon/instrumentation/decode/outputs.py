@@ -299,7 +299,7 @@ class OutputDecoder:
         return kind
 
     def _report_output_kind(self, position: int, word: str, decision: KindDecision, *, assumption: str = "") -> None:
-        """Records of which kind an output was found to be, and logs that if it is a surprise."""
+        """Records of which kind an output was found to be, and logs it if that was not expected."""
         if self._noted.get(position) != word:
             self._noted[position] = word
             is_logged = position in self._overrides or self._is_timed_only()

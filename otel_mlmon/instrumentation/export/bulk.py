@@ -89,7 +89,7 @@ def record_values_at_once(
     *,
     are_hidden: bool = False,
 ) -> int:
-    """Adds values to all aggregations of a histogram at once, as if each was recorded; returns 0, omitting none.
+    """Adds values to all aggregations of a histogram at once, as if each was recorded; always returns 0.
 
     Args:
         instrument: A histogram of the SDK's.
@@ -361,7 +361,7 @@ def _align_empty_buckets(aggregation: Any) -> None:
 
 
 def _count_by_exponential_bucket(magnitudes: Floats, scale: int, first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Yields the exponential bucket and the number of sorted magnitudes in it.
+    """Yields each exponential bucket that has values, and how many of the sorted magnitudes are in it.
 
     The bucket i holds base^i < magnitude <= base^(i+1), with base = 2^(2^-scale).
     """

@@ -45,7 +45,7 @@ class LockFreeCounter:
         next(self._count)
 
     def read_count(self) -> int:
-        """Returns the value of the counter."""
+        """Returns the value of the lock-free counter."""
         value = next(self._count) - self._reads
         self._reads += 1
         return value

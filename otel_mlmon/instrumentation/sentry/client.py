@@ -101,7 +101,7 @@ class SentryClientAdjuster:
         _LOG.info("otel_mlmon initialised Sentry, since the application did not: %s is %s.", _RATE, rate)
 
     def is_new_client(self, client: Any) -> bool:
-        """Returns whether a Sentry client is another one than at the last call."""
+        """Returns whether Sentry's client is another one than when this was last asked."""
         if self._latest is not None and self._latest() is client:
             return False
         self._latest = weakref.ref(client)

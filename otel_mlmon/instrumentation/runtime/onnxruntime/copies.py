@@ -136,7 +136,7 @@ def _make_any_call_copier(plan: Plan, positions: Sequence[int], sink: Sink, cont
 
 
 def make_tensor_copier(tensor: Tensor, *, is_input: bool) -> Copy:
-    """Makes the function that copies one input or output as the plan says."""
+    """Makes the function that copies one input or output of a session, as its plan says."""
     if tensor.layout == "rows":
         limits = (MAX_INPUT_BYTES, SAMPLE_BYTES) if is_input else (MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES)
         return _make_rows_copier(np.dtype(tensor.dtype), *limits, row_shape=tensor.row_shape)

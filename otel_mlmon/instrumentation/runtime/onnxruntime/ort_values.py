@@ -89,7 +89,7 @@ class DeviceSampler:
 
 
 def is_device_synchronized(run_options: Any) -> bool:
-    """Returns whether a call with these run options waits until the GPU has finished."""
+    """Returns whether an inference call with given run options waits until the GPU has finished."""
     read = getattr(run_options, "get_run_config_entry", None)
     if read is None:
         return False

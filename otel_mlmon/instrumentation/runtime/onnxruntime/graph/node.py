@@ -84,21 +84,21 @@ class GraphNode:
                 self.domain = read_protobuf_text(content, start, end)
 
     def read_integer_attribute(self, name: str, default: int = 0) -> int:
-        """Reads an attribute of the node that is an integer."""
+        """Reads an integer attribute of an ONNX node."""
         for number, wire, value, _ in self._list_attribute_fields(name):
             if (number, wire) == (3, VARINT):
                 return convert_to_signed(value)
         return default
 
     def read_string_attribute(self, name: str, default: str = "") -> str:
-        """Reads an attribute of the node that is a string."""
+        """Reads a string attribute of an ONNX node."""
         for number, wire, start, end in self._list_attribute_fields(name):
             if (number, wire) == (4, MESSAGE):
                 return read_protobuf_text(self._content, start, end)
         return default
 
     def read_list_attribute(self, name: str) -> Scalars | None:
-        """Reads an attribute of the node that is a short list; None if there is none, or it is long."""
+        """Reads a short list that is an attribute of an ONNX node; None if there is none, or it is long."""
         values: list[int | float | str] = []
         for number, wire, start, end in self._list_attribute_fields(name):
             if len(values) > MAX_VALUES or (wire == MESSAGE and end - start > MAX_CONSTANT_BYTES):
@@ -116,21 +116,21 @@ class GraphNode:
         return tuple(values) or None  # type: ignore[return-value]
 
     def read_tensor_attribute(self, name: str) -> SmallTensor | None:
-        """Reads an attribute of the node that is a small tensor."""
+        """Reads a small tensor that is an attribute of an ONNX node."""
         for number, wire, start, end in self._list_attribute_fields(name):
             if (number, wire) == (5, MESSAGE):
                 return read_tensor(self._content, (start, end))
         return None
 
     def find_subgraph(self, name: str) -> Span | None:
-        """Returns where an attribute of the node that is a graph stands in the file."""
+        """Returns where a graph that is an attribute of an ONNX node stands in the model's file."""
         for number, wire, start, end in self._list_attribute_fields(name):
             if (number, wire) == (6, MESSAGE):
                 return start, end
         return None
 
     def has_attribute(self, name: str) -> bool:
-        """Returns whether the node has an attribute of a name."""
+        """Returns whether an ONNX node has an attribute of the given name."""
         return name in self._attributes
 
     def _list_attribute_fields(self, name: str) -> Sequence[Field]:

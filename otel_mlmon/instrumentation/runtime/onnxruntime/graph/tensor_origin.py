@@ -53,15 +53,15 @@ class TensorOrigin:
         return self.role in SCORES
 
     def with_role(self, role: OutputRole, operator: str = "") -> TensorOrigin:
-        """Returns the description with another role of the tensor, such as `probabilities`."""
+        """Returns the description of a tensor's origin with another role, such as `probabilities`."""
         return dataclasses.replace(self, role=role, operator=operator or self.operator)
 
     def with_axis(self, axis: TensorAxis | None) -> TensorOrigin:
-        """Returns the description with the classes along another axis."""
+        """Returns the description of a tensor's origin with the classes along another axis."""
         return dataclasses.replace(self, axis=axis)
 
     def without_axis(self, *, is_partial: bool = False) -> TensorOrigin:
-        """Returns the description for a tensor whose classes no longer lie along one axis."""
+        """Returns the description of the origin of a tensor whose classes no longer lie along one axis."""
         return dataclasses.replace(self, axis=None, is_partial=self.is_partial or is_partial)
 
 

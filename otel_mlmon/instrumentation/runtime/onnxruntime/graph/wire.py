@@ -54,7 +54,7 @@ class ModelContent:
         self.size: int = size
 
     def read_range(self, start: int, end: int) -> bytes:
-        """Returns the bytes of the model from `start` to before `end`.
+        """Returns the bytes of a model's content from `start` to before `end`.
 
         Raises:
             ModelFileError: They are not all there, or too many were read.
@@ -80,7 +80,7 @@ class ModelContent:
         return self.read_range(position, min(position + _HEAD_BYTES, self.size)) + bytes(_HEAD_BYTES), 0
 
     def has_text(self, text: bytes) -> bool:
-        """Returns whether the pages read so far contain a text."""
+        """Returns whether the pages of the model that were read so far contain a text."""
         return any(text in page for page in self._pages.values())
 
     def read_page(self, number: int) -> bytes:
