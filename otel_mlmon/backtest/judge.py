@@ -129,7 +129,7 @@ class WindowJudge:
             has_cycles=has_times,
             is_offline=True,
         )
-        self._alerts = settings.create_alerts()
+        self._alerts = settings.create_state_machine()
 
     def measure_detectable_shifts(self) -> dict[StreamKey, DetectableShift]:
         """Measures how small a drift of each stream would have been found within a day of data.
