@@ -286,12 +286,10 @@ class ProcessorPipeline:
         )
         self._windows.load(self._repository)
         self._evidence.load(self._repository, self._windows.find_stream, now_ns=self._clock_ns())
-        self._version_changes = {
-            entry.model: entry for entry in load_records(self._repository, VERSION_CHANGES).values()
-        }
+        changes = load_records(self._repository, VERSION_CHANGES).values()
+        self._version_changes = {change.model: change for change in changes}
         load_history(self.history, self._repository)
-        self._alert_store = AlertStore(self._repository)
-        now_ns = self._clock_ns()
+        self._alert_store, now_ns = AlertStore(self._repository), self._clock_ns()
         self._alerts = settings.create_state_machine(self._alert_store.load_record(now_ns), now_ns=now_ns)
         self._silences = tuple(self._alerts.announcer.silences)
         self._outbox = load_records(self._repository, OUTBOX)
