@@ -289,8 +289,8 @@ class ProcessorPipeline:
         changes = load_records(self._repository, VERSION_CHANGES).values()
         self._version_changes = {change.model: change for change in changes}
         load_history(self.history, self._repository)
-        self._alert_store = AlertStore(self._repository)
-        self._alerts = settings.create_alerts(self._alert_store.load_record(self._clock_ns()), now_ns=self._clock_ns())
+        self._alert_store, now_ns = AlertStore(self._repository), self._clock_ns()
+        self._alerts = settings.create_state_machine(self._alert_store.load_record(now_ns), now_ns=now_ns)
         self._silences = tuple(self._alerts.announcer.silences)
         self._outbox = load_records(self._repository, OUTBOX)
         self._dispatcher.start(self._alerts.list_notified_alerts())

@@ -1,4 +1,4 @@
-"""Growing arrays with one row a stream, the daily traffic in one of them, and counts checked and stacked to arrays."""
+"""Grows arrays with one row a stream, counts the daily traffic in one of them, and checks and stacks counts."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class DailyTraffic:
         return scaled
 
     def state(self, row: int) -> TrafficState:
-        """Returns the traffic of one stream for storage; `restore` restores it."""
+        """Returns the traffic of one stream to be stored; `restore` is its inverse."""
         arrays = self._arrays
         return TrafficState(
             first_ns=int(arrays["first_ns"][row]),

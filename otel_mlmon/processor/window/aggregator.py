@@ -21,7 +21,7 @@ from typing import Final
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, ProviderFallback
 from otel_mlmon.processor.state.repository import Repository
-from otel_mlmon.processor.window.embedded_reference import decode_reference
+from otel_mlmon.processor.window.embedded_reference import decode_embedded_reference
 from otel_mlmon.processor.window.expiry import remove_stale_streams
 from otel_mlmon.processor.window.intake import PointIntake
 from otel_mlmon.processor.window.model_windows import ClosedPane, ModelWindows
@@ -135,7 +135,7 @@ class WindowAggregator:
         present = self._state.embedded.get(loaded.model)
         if present is not None and present[0].text == loaded.reference:
             return "unchanged"
-        profile = decode_reference(loaded)
+        profile = decode_embedded_reference(loaded)
         if profile is None:
             return "refused"
         reference = EmbeddedReference(loaded.model, loaded.reference, self._clock_ns())

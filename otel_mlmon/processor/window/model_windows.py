@@ -25,7 +25,13 @@ from otel_mlmon.processor.window.series import (
     TimeSeries,
     consume_points,
 )
-from otel_mlmon.processor.window.stream import StreamPane, StreamWindows, add_increments, build_table, count_pane_values
+from otel_mlmon.processor.window.stream import (
+    StreamPane,
+    StreamWindows,
+    add_increments,
+    build_pane_table,
+    count_pane_values,
+)
 from otel_mlmon.processor.window.summary import ModelSummary, StreamSummary, summarize_overflow
 from otel_mlmon.processor.window.window import (
     ModelPane,
@@ -99,7 +105,7 @@ class ModelWindows:
 
     @property
     def key(self) -> ModelKey:
-        """The model version."""
+        """The key of the model version: name, version and environment."""
         return self.progress.model
 
     def add_points(self, end_ns: int, time_ns: int, now_ns: int, *, sender: str) -> dict[SeriesKey, TimeSeries]:
@@ -207,7 +213,7 @@ class ModelWindows:
                 panes += [taken] if taken is not None else []
         changed = [pane.stream.key for pane in panes if pane.is_changed]
         counts = count_pane_values(panes, start_ns=start_ns, end_ns=end_ns)
-        table = build_table(panes, counts, self.streams)
+        table = build_pane_table(panes, counts, self.streams)
         self.rolling.add(table, start_ns, end_ns)
         windows = [
             pane.stream.build_window(
@@ -278,7 +284,7 @@ class ModelWindows:
             stream.update_reference(self.progress.last_ns)
 
     def summary(self, *, is_complete: CompletenessCheck) -> ModelSummary:
-        """Returns a summary of the model version for people; `is_complete` as `TimeSeries.consume` has it."""
+        """Returns a summary of the model version for people; `is_complete` as `consume_points` has it."""
         if self.closed_summary is None:
             self.closed_summary = self._summarize_closed_panes()
         open_predictions, progress = self._count_open_predictions(is_complete), self.progress
