@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.instrumentation.decode.batch import Items, split_calls
+from otel_mlmon.instrumentation.decode.batch import Items, split_copies_by_call
 from otel_mlmon.instrumentation.decode.output_kind import are_probabilities
 from otel_mlmon.instrumentation.decode.predictions import OutputItems
 from otel_mlmon.instrumentation.runtime.call import Item, Tensor
@@ -61,7 +61,7 @@ class DetectedItemDecoder:
         """Counts the boxes, tokens or frames of each inference call of a batch, and reads their confidences."""
         counts: list[float] = []
         parts: list[NDArray[Any]] = []
-        for item in split_calls(items):
+        for item in split_copies_by_call(items):
             shape = self._find_copied_shape(item)
             if shape is None:
                 continue

@@ -163,11 +163,11 @@ class CallConfidences(Protocol):
 
     @property
     def mean_confidence(self) -> Floats:
-        """Mean confidence of each call's rows, shape (n,)."""
+        """The mean confidence of the rows of each inference call, shape (n,)."""
 
     @property
     def min_confidence(self) -> Floats:
-        """Lowest confidence of each call's rows, shape (n,)."""
+        """The lowest confidence of the rows of each inference call, shape (n,)."""
 
 
 def compute_call_confidences(confidences: PredictionConfidences, calls: int) -> tuple[Floats, Floats]:
@@ -314,7 +314,7 @@ def read_row_texts(shape: Shape, texts: Any, *, is_ranked: bool) -> tuple[str, .
 
 
 def encode_distinct_texts(texts: Sequence[str]) -> tuple[Ints, list[str]]:
-    """Encodes strings as positions in a table of the distinct ones."""
+    """Encodes strings as positions in a table of the distinct strings."""
     table: dict[str, int] = {}
     codes = [table.setdefault(text, len(table)) for text in texts]
     return np.array(codes, dtype=np.int64), list(table)

@@ -57,7 +57,7 @@ def has_sample_rate_choice(client: Any) -> bool:
     )
 
 
-def is_made_from_otel(client: Any) -> bool:
+def has_otel_spans(client: Any) -> bool:
     """Returns whether the Sentry client makes its spans from OpenTelemetry's, and not by its own API."""
     return client.options.get("instrumenter") == "otel" and not is_span_streaming(client)
 
@@ -101,7 +101,7 @@ class SentryClientAdjuster:
         _LOG.info("otel_mlmon initialised Sentry, since the application did not: %s is %s.", _RATE, rate)
 
     def is_new_client(self, client: Any) -> bool:
-        """Returns whether a Sentry client is another one than at the last call."""
+        """Returns whether Sentry's client is another one than when this was last asked."""
         if self._latest is not None and self._latest() is client:
             return False
         self._latest = weakref.ref(client)

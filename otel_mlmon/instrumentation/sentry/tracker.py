@@ -45,7 +45,7 @@ from otel_mlmon.instrumentation.sentry.client import (
     shorten_exit_timeout,
 )
 from otel_mlmon.instrumentation.sentry.errors import link_event_to_trace, tag_event_with_model
-from otel_mlmon.instrumentation.sentry.events import process_events_for, stop_processing_events, weigh_transaction
+from otel_mlmon.instrumentation.sentry.events import start_processing_events, stop_processing_events, weigh_transaction
 from otel_mlmon.instrumentation.sentry.mode import choose_sentry_mode
 from otel_mlmon.instrumentation.sentry.scope import (
     MODULE,
@@ -310,7 +310,7 @@ class SentryTracker:
 
     def _use_client(self, client: Any) -> None:
         self._client = client
-        process_events_for(self.process_event)
+        start_processing_events(self.process_event)
         unlink_errors, self._unlink_errors = self._unlink_errors, _undo_nothing
         mode = choose_sentry_mode(self._settings.sentry, client)
         if mode == "otlp":

@@ -201,7 +201,7 @@ def _replace_any_run(original: Method, recorder: CallRecorder) -> MethodReplacem
     return MethodReplacement(run, switch_off)
 
 
-def _replace_init(original: Method, recorder: CallRecorder) -> MethodReplacement:
+def _replace_session_init(original: Method, recorder: CallRecorder) -> MethodReplacement:
     clock = time.perf_counter
     is_on = True
 
@@ -237,7 +237,7 @@ METHODS: Final[Mapping[str, Callable[[Method, CallRecorder], MethodReplacement]]
     "run_with_ort_values": run_methods.replace_run_with_ort_values,
     "run_with_ortvaluevector": run_methods.replace_run_with_ortvaluevector,
     "set_providers": run_methods.replace_set_providers,
-    "__init__": _replace_init,
+    "__init__": _replace_session_init,
 }
 """The function that replaces each method that is patched."""
 
