@@ -197,7 +197,7 @@ def restart(running: SimulatedProcessor, directory: Path) -> tuple[int, float]:
     running._pipeline._repository.close()  # which moves into the database what was written ahead
     size = (directory / FILE_NAME).stat().st_size
     began_s = time.process_time()
-    running._open()
+    running._open_pipeline()
     return size, time.process_time() - began_s
 
 

@@ -31,7 +31,7 @@ from otel_mlmon.errors import MalformedError
 from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.codec import BodyFormat
 from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
-from otel_mlmon.processor.receive.inflate import TooLargeError, inflate_body
+from otel_mlmon.processor.receive.inflate import BodyTooLargeError, inflate_body
 from tests.support.otlp_requests import counter, exponential, histogram, request
 
 CHUNK: Final = 10_000
@@ -105,7 +105,7 @@ def consume(admission: RequestAdmission, body: bytes, body_format: BodyFormat, e
     try:
         inflated = inflate_body(body, encoding, max_bytes=2**20)
         result = admission.consume_request("metrics", inflated, body_format=body_format)
-    except (MalformedError, TooLargeError):
+    except (MalformedError, BodyTooLargeError):
         return "malformed"
     return "fault" if result.exception(30) is not None else "answered"
 

@@ -45,12 +45,12 @@ class Guard:
         """Whether the stage is switched off, like an open circuit breaker; callers check it, `with` does not."""
 
     def __enter__(self) -> None:
-        """Enters the block of code whose errors are caught."""
+        """Enters a block of code whose errors the guard catches."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        """Catches an `Exception` that the block raised; lets everything else pass."""
+        """Catches an `Exception` that the guarded block of code raised; lets everything else pass."""
         return error is not None and self.swallow(error)
 
     def swallow(self, error: BaseException) -> bool:
@@ -68,14 +68,14 @@ class Guard:
             StageFailed(
                 stage=self.stage,
                 error_type=type(error).__qualname__,
-                function=_raising_function(error),
+                function=_find_raising_function(error),
                 is_switched_off=self.is_open,
             )
         )
         return True
 
     def reset_stage(self) -> None:
-        """Switches the stage on again and forgets the errors that it had."""
+        """Switches the guarded stage of otel_mlmon on again, and forgets its errors."""
         self._failed_at.clear()
         self.is_open = False
 
@@ -84,7 +84,7 @@ _GUARDS: Final[dict[str, Guard]] = {}
 
 
 def guard(stage: str) -> Guard:
-    """Returns the one guard that this process has for a stage."""
+    """Returns the one guard that this process has for a stage of otel_mlmon."""
     existing = _GUARDS.get(stage)
     return existing if existing is not None else _GUARDS.setdefault(stage, Guard(stage))
 
@@ -94,7 +94,7 @@ def list_guards() -> tuple[Guard, ...]:
     return tuple(_GUARDS.values())
 
 
-def _raising_function(error: Exception) -> str:
+def _find_raising_function(error: Exception) -> str:
     """Returns the name of the function that raised an error, but not its message, which may carry the host's data."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:

@@ -43,7 +43,7 @@ class InternalEvent(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordsDropped:
-    """Reports inference calls that were not recorded; of reason `exporter_blocked`, only span and event are missing."""
+    """Reports inference calls that were not recorded; if an exporter was blocked, only spans and events are missing."""
 
     metric: ClassVar[str] = semconv.RECORDS_DROPPED.name
     level: ClassVar[int] = logging.WARNING
@@ -87,7 +87,7 @@ class ValuesUnreadable:
     count: int
 
     def metric_attributes(self) -> Mapping[str, str]:
-        """Returns the reason."""
+        """Returns the reason `unreadable`, as the attribute of the metric."""
         return {semconv.REASON: "unreadable"}
 
     def log_message(self) -> str:

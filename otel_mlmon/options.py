@@ -116,17 +116,17 @@ def resolve_option(
     """
     if option.name in arguments:
         argument = arguments[option.name]
-        fault = _argument_fault(option, argument)
+        fault = _find_argument_fault(option, argument)
         if fault is not None:
             raise ConfigurationError(f"{option.name} {fault}, got {argument!r}.")
-        return _to_type(argument, option.default), "argument"
+        return _convert_to_type(argument, option.default), "argument"
     text = environ.get(option.environment_variable, "").strip()
     if text:
         try:
             value = option.parse_variable(text)
             fault = option.check(value)
         except ValueError:
-            value, fault = text, _type_fault(option)
+            value, fault = text, _describe_type_fault(option)
         if fault is None:
             return value, "environment"
         _LOG.warning("%s is ignored: it %s, got %r.", option.environment_variable, fault, value)
@@ -152,7 +152,7 @@ def is_real_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def _argument_fault(option: Option[Any], argument: Any) -> str | None:
+def _find_argument_fault(option: Option[Any], argument: Any) -> str | None:
     default = option.default
     if isinstance(default, bool):
         is_accepted = isinstance(argument, bool) or _is_numpy_bool(argument)
@@ -163,12 +163,12 @@ def _argument_fault(option: Option[Any], argument: Any) -> str | None:
     else:
         is_accepted = isinstance(argument, type(default))
     if is_accepted:
-        fault: str | None = option.check(_to_type(argument, default))
+        fault: str | None = option.check(_convert_to_type(argument, default))
         return fault
-    return None if option.accepts(argument) else _type_fault(option)
+    return None if option.accepts(argument) else _describe_type_fault(option)
 
 
-def _to_type(argument: Any, default: Any) -> Any:
+def _convert_to_type(argument: Any, default: Any) -> Any:
     """Converts a number to the type of the option's default; leaves every other value as it is."""
     is_value = isinstance(argument, numbers.Real) or _is_numpy_bool(argument)
     return type(default)(argument) if is_value and isinstance(default, (int, float)) else argument
@@ -178,7 +178,7 @@ def _is_numpy_bool(argument: Any) -> bool:
     return type(argument).__module__ == "numpy" and type(argument).__name__ in {"bool", "bool_"}
 
 
-def _type_fault(option: Option[Any]) -> str:
+def _describe_type_fault(option: Option[Any]) -> str:
     return f"must be of type {type(option.default).__name__}"
 
 

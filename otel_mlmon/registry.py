@@ -36,7 +36,7 @@ class PluginRegistry(Generic[T]):
 
     def list_names(self) -> tuple[str, ...]:
         """Lists the names of all plug-ins: the built-in ones in their own order, then those of packages by name."""
-        return (*self._builtin, *sorted(self._installed()))
+        return (*self._builtin, *sorted(self._find_entry_points()))
 
     def load_plugin(self, name: str) -> T:
         """Returns the plug-in of a name, which is imported at its first use.
@@ -45,7 +45,7 @@ class PluginRegistry(Generic[T]):
             ConfigurationError: No part has that name, or the package that offers it cannot be imported.
         """
         if name not in self._parts:
-            self._parts[name] = self._import(name)
+            self._parts[name] = self._import_plugin(name)
         return self._parts[name]
 
     def load_all_plugins(self) -> dict[str, T]:
@@ -56,17 +56,17 @@ class PluginRegistry(Generic[T]):
         """
         return {name: self.load_plugin(name) for name in self.list_names()}
 
-    def _installed(self) -> dict[str, EntryPoint]:
+    def _find_entry_points(self) -> dict[str, EntryPoint]:
         if self._entry_points is None:
             points = entry_points(group=self.group)
             self._entry_points = {point.name: point for point in points if point.name not in self._builtin}
         return self._entry_points
 
-    def _import(self, name: str) -> Any:
+    def _import_plugin(self, name: str) -> Any:
         if name in self._builtin:
             module, _, attribute = self._builtin[name].partition(":")
             return getattr(importlib.import_module(module), attribute)
-        point = self._installed().get(name)
+        point = self._find_entry_points().get(name)
         if point is None:
             raise ConfigurationError(f"{name!r} is not one of {', '.join(self.list_names())} ({self.group})")
         try:

@@ -128,7 +128,7 @@ class Metric:
     """Upper, inclusive bucket bounds, strictly increasing; only for explicit histograms."""
 
 
-def _metric(
+def _declare_metric(
     instrument: Instrument, name: str, unit: str, description: str, *attributes: str, bounds: Bounds | None = None
 ) -> Metric:
     return Metric(
@@ -136,19 +136,19 @@ def _metric(
     )
 
 
-_counter, _gauge = functools.partial(_metric, "counter"), functools.partial(_metric, "gauge")
-_histogram = functools.partial(_metric, "histogram")
-_exponential_histogram = functools.partial(_metric, "exponential_histogram")
-_observable_counter = functools.partial(_metric, "observable_counter")
+_counter, _gauge = functools.partial(_declare_metric, "counter"), functools.partial(_declare_metric, "gauge")
+_histogram = functools.partial(_declare_metric, "histogram")
+_exponential_histogram = functools.partial(_declare_metric, "exponential_histogram")
+_observable_counter = functools.partial(_declare_metric, "observable_counter")
 
 
-def _decade_bounds(first: int, last: int) -> Bounds:
+def _compute_decade_bounds(first: int, last: int) -> Bounds:
     """Computes histogram bounds 1, 2.5 and 5 times each power of ten, from 10^first to 10^last."""
     steps = (f"{digit}e{exponent}" for exponent in range(first, last) for digit in ("1", "2.5", "5"))
     return (*map(float, steps), 10.0**last)
 
 
-DURATION_BOUNDS_S: Final = _decade_bounds(-5, 1)
+DURATION_BOUNDS_S: Final = _compute_decade_bounds(-5, 1)
 """10 µs … 10 s: the usual bounds begin at 5 ms, blind to small models."""
 CONFIDENCE_BOUNDS: Final = (*(round(0.05 * step, 2) for step in range(1, 20)), 0.975, 0.99, 0.995, 0.999)
 BATCH_SIZE_BOUNDS: Final = tuple(float(2**power) for power in range(11))
@@ -202,9 +202,9 @@ CATEGORY: Final = _counter(
 )
 SAMPLES: Final = _counter("ml.input.samples", "{sample}", "Rows whose inputs were profiled.")
 LOAD_DURATION: Final = _histogram(
-    MODEL_LOAD_DURATION, "s", "Duration of creating a session.", ERROR_TYPE, bounds=_decade_bounds(-3, 2)
+    MODEL_LOAD_DURATION, "s", "Duration of creating a session.", ERROR_TYPE, bounds=_compute_decade_bounds(-3, 2)
 )
-SESSIONS: Final = _metric(
+SESSIONS: Final = _declare_metric(
     "observable_up_down_counter", "ml.sessions.active", "{session}", "Sessions alive in this process."
 )
 RECORDS_DROPPED: Final = _observable_counter(
@@ -231,7 +231,7 @@ APPLICATION_METRICS: Final = (
 """The metrics that the application half emits."""
 
 
-def _explain(states: Mapping[str, int]) -> str:
+def _format_state_codes(states: Mapping[str, int]) -> str:
     return ", ".join(f"{value} {state.replace('_', ' ')}" for state, value in states.items())
 
 
@@ -258,12 +258,16 @@ DRIFT_WINDOW_SIZE: Final = _gauge("ml.drift.window.size", "{value}", "Values in 
 DRIFT_STATES: Final[Mapping[str, int]] = {"ok": 0, "drift": 1, "learning": 2, "weak": 3, "no_data": 4, "error": 5}
 """The value of `ml.drift.state` in each state of a stream."""
 
-DRIFT_STATE: Final = _gauge("ml.drift.state", "{state}", f"State of a stream: {_explain(DRIFT_STATES)}.", DRIFT_STREAM)
+DRIFT_STATE: Final = _gauge(
+    "ml.drift.state", "{state}", f"State of a stream: {_format_state_codes(DRIFT_STATES)}.", DRIFT_STREAM
+)
 
 ALERT_STATES: Final[Mapping[str, int]] = {"ok": 0, "pending": 1, "firing": 2, "no_data": 3, "error": 4, "unknown": 5}
 """The value of `ml.alert.state` in each state of a rule."""
 
-ALERT_STATE: Final = _gauge("ml.alert.state", "{state}", f"State of a rule: {_explain(ALERT_STATES)}.", ALERT_RULE)
+ALERT_STATE: Final = _gauge(
+    "ml.alert.state", "{state}", f"State of a rule: {_format_state_codes(ALERT_STATES)}.", ALERT_RULE
+)
 
 ACCURACY: Final = _gauge(
     "ml.model.accuracy.estimated",

@@ -29,7 +29,7 @@ STREAMS: Final[Mapping[str, str]] = {
 
 
 def name_head_stream(stream: str, output: str) -> str:
-    """Returns the stream name of one output, `prediction.label.<output>`; of an only output `prediction.label`."""
+    """Returns the stream name of one output, `prediction.label.<output>`; `prediction.label` of an only output."""
     return f"{stream}.{output}" if output else stream
 
 

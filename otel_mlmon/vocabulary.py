@@ -93,22 +93,24 @@ class TextPseudonymizer:
 
     def pseudonymize_label(self, text: str) -> str:
         """Returns a predicted label as it may leave the process: itself if it is declared, else its hash bucket."""
-        return self._name(text, self._labels)
+        return self._pseudonymize_text(text, self._labels)
 
     def pseudonymize_number_label(self, label: str) -> str:
         """Returns a numeric predicted label as it may leave the process: itself if declared or small."""
-        return self._name_number(label, self._labels)
+        return self._pseudonymize_number(label, self._labels)
 
     def pseudonymize_category(self, feature: str, text: str) -> str:
         """Returns a text value of a feature as it may leave the process: itself if declared, else its hash bucket."""
-        return text if feature in self._kept_features else self._name(text, self._categories.get(feature, ()))
+        return (
+            text if feature in self._kept_features else self._pseudonymize_text(text, self._categories.get(feature, ()))
+        )
 
     def pseudonymize_number_category(self, feature: str, category: str) -> str:
         """Returns a numeric category of a feature as it may leave the process: itself if declared or small."""
         return (
             category
             if feature in self._kept_features
-            else self._name_number(category, self._categories.get(feature, ()))
+            else self._pseudonymize_number(category, self._categories.get(feature, ()))
         )
 
     def count_categories(self, feature: str, counts: Mapping[str, int], *, are_texts: bool) -> dict[str, int]:
@@ -120,10 +122,10 @@ class TextPseudonymizer:
             named[name] = named.get(name, 0) + count
         return named
 
-    def _name(self, text: str, declared: Collection[str]) -> str:
+    def _pseudonymize_text(self, text: str, declared: Collection[str]) -> str:
         return text if self._buckets is None or text in declared else self._buckets.assign_bucket(text)
 
-    def _name_number(self, text: str, declared: Collection[str]) -> str:
+    def _pseudonymize_number(self, text: str, declared: Collection[str]) -> str:
         if self._buckets is None or text in declared:
             return text
         try:
@@ -157,18 +159,18 @@ class Vocabulary:
 
     @property
     def is_full(self) -> bool:
-        """Whether no further label or category will be counted by its own name."""
+        """Whether the vocabulary is full, so that no further label or category is counted by its own name."""
         return self._is_fixed or len(self._words) >= self._limit
 
     def find_counted_name(self, word: str) -> str | None:
-        """Returns the name that a label is counted by; None if that is not decided before it is counted."""
+        """Returns the name that a label is counted by; None while that is not decided."""
         return word if word in self._words or split_bucket_label(word)[1] else None
 
-    def has_enough_counts(self, counts: Mapping[str, int], declared: Sequence[str] = ()) -> bool:
+    def is_naming_possible(self, counts: Mapping[str, int], declared: Sequence[str] = ()) -> bool:
         """Returns whether the first counts of a model's labels suffice to decide which are counted by name."""
         if self._is_settled or declared or self._buckets is None:
             return True
-        names = self._new_names(counts)
+        names = self._list_countable_names(counts)
         unseen = sum(counts[name] for name in names if counts[name] == 1)
         return len(names) > self._limit or unseen <= MAX_UNSEEN * sum(counts[name] for name in names)
 
@@ -182,38 +184,40 @@ class Vocabulary:
         is_new = declared is not self._declared and list(declared) != list(self._declared)
         if is_new and len(declared) > self._limit and self._buckets is not None:
             self._declared = declared  # another version of the model may declare others
-            names = dict.fromkeys(filter(_is_name, declared))
+            names = dict.fromkeys(filter(_is_countable_name, declared))
             if len(names) > self._limit:
                 self._words, self._is_fixed = set(itertools.islice(names, self._limit)), True
         if not self._is_settled and not declared and self._buckets is not None:
-            self._is_fixed = len(self._new_names(counts)) > self._limit
+            self._is_fixed = len(self._list_countable_names(counts)) > self._limit
         self._is_settled = True
         admitted: dict[str, int] = {}
         for word, count in counts.items():
-            name = self._name(word)
+            name = self._choose_counted_name(word)
             admitted[name] = admitted.get(name, 0) + count
         return admitted
 
-    def _name(self, word: str) -> str:
+    def _choose_counted_name(self, word: str) -> str:
         if word in self._words or split_bucket_label(word)[1]:
             return word
-        if not self.is_full and _is_name(word):
+        if not self.is_full and _is_countable_name(word):
             self._words.add(word)
             return word
-        is_in_bucket = self._buckets is not None and (self._is_fixed or _is_name(word)) and word != semconv.OTHER
+        is_in_bucket = (
+            self._buckets is not None and (self._is_fixed or _is_countable_name(word)) and word != semconv.OTHER
+        )
         return self._buckets.assign_bucket(word) if is_in_bucket and self._buckets is not None else semconv.OTHER
 
     @staticmethod
-    def _new_names(counts: Mapping[str, int]) -> list[str]:
-        return [name for name in counts if _is_name(name) and not split_bucket_label(name)[1]]
+    def _list_countable_names(counts: Mapping[str, int]) -> list[str]:
+        return [name for name in counts if _is_countable_name(name) and not split_bucket_label(name)[1]]
 
 
-def _is_name(word: str) -> bool:
+def _is_countable_name(word: str) -> bool:
     return len(word) <= MAX_WORD_CHARACTERS and word.isprintable()
 
 
 class ModelVocabularies:
-    """Keeps for each model, head and feature which names are counted, shared by all sessions of the model.
+    """Keeps the vocabulary of each model's labels, by output (head), and of each feature's categories.
 
     Args:
         limit: Number of names of each at most.
@@ -248,20 +252,20 @@ class ModelVocabularies:
             counts: How often each name was counted.
             declared: All labels of the head, in order; empty if they are unknown, and of features.
         """
-        vocabulary = self._find(model, head, feature)
+        vocabulary = self._find_vocabulary(model, head, feature)
         admitted = vocabulary.limit_names(counts, self._declared_categories(model, feature) if feature else declared)
         if vocabulary.is_full and not admitted.keys() <= counts.keys():
             self._on_full(model, feature)
         return admitted
 
-    def has_enough_counts(
+    def is_naming_possible(
         self, model: str, head: str, feature: str, counts: Mapping[str, int], declared: Sequence[str] = ()
     ) -> bool:
-        """Returns whether the first counts of a head or feature are enough to decide which names are counted."""
+        """Returns whether the first counts of labels or categories suffice to decide which are counted by name."""
         names = self._declared_categories(model, feature) if feature else declared
-        return self._find(model, head, feature).has_enough_counts(counts, names)
+        return self._find_vocabulary(model, head, feature).is_naming_possible(counts, names)
 
-    def _find(self, model: str, head: str, feature: str) -> Vocabulary:
+    def _find_vocabulary(self, model: str, head: str, feature: str) -> Vocabulary:
         key = (model, head, feature)
         vocabulary = self._vocabularies.get(key)
         if vocabulary is None:

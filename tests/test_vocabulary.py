@@ -186,7 +186,7 @@ def test_it_is_settled_once_hardly_a_name_can_be_missing(
     counts: dict[str, int], declared: list[str], *, is_settled: bool
 ) -> None:
     vocabulary = Vocabulary(limit=3, buckets=BUCKETS)
-    assert vocabulary.has_enough_counts(counts, declared) is is_settled
+    assert vocabulary.is_naming_possible(counts, declared) is is_settled
     vocabulary.limit_names({"ok": 1})
-    assert vocabulary.has_enough_counts(counts, declared)
-    assert Vocabulary(limit=3).has_enough_counts(counts, declared)
+    assert vocabulary.is_naming_possible(counts, declared)
+    assert Vocabulary(limit=3).is_naming_possible(counts, declared)

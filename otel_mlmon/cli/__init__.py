@@ -38,6 +38,19 @@ BROKEN_PIPE: Final = 141
 """128 and the number of SIGPIPE."""
 
 
+class CommandParser(argparse.ArgumentParser):
+    """Parses the arguments of a command, and shows the usage of that command where one of them is unknown."""
+
+    def parse_known_args(  # type: ignore[override]  # the stub's overloads differ in the type of the namespace alone
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parses the arguments; prints the usage and exits with 2 where any is unknown, which the caller cannot see."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, unknown
+
+
 class CommandModule(Protocol):
     """The Protocol of the module of one command of `otel-mlmon`."""
 
@@ -61,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        namespace = _build_parser(arguments).parse_args(arguments)
-        code = _import_command(namespace.command).run_command(namespace)
+        namespace = _build_argument_parser(arguments).parse_args(arguments)
+        code = _import_command_module(namespace.command).run_command(namespace)
         print(end="", flush=True)  # and not `sys.stdout.flush()`: it is None where it was closed before we began
     except ConfigurationError as error:
         print(*error.faults, sep="\n", file=sys.stderr)
@@ -80,13 +93,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
-        return _close_output(error)
+        return _handle_output_error(error)
     else:
         return code
     return USAGE_ERROR
 
 
-def _close_output(error: OSError) -> int:
+def _handle_output_error(error: OSError) -> int:
     """Returns the exit code after a system error such as a closed pipe, and prevents a second error at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
@@ -95,9 +108,9 @@ def _close_output(error: OSError) -> int:
     return USAGE_ERROR
 
 
-def _build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+def _build_argument_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """Builds the argument parser of the command that is called, or of all commands for the help."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="otel-mlmon",
         description="Monitors machine-learning models for drift with OpenTelemetry.",
         epilog="`otel-mlmon COMMAND --help` explains a command. Exit codes: 0 success, 1 the answer is negative, "
@@ -107,7 +120,7 @@ def _build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     called = [name for name in COMMANDS if arguments[:1] == [name]]
     for name in called or COMMANDS:
-        command = _import_command(name)
+        command = _import_command_module(name)
         description = f"{command.HELP[0].upper()}{command.HELP[1:]}."
         command.add_arguments(
             commands.add_parser(name, help=command.HELP, description=description, epilog=command.EXIT_CODES)
@@ -115,5 +128,5 @@ def _build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _import_command(name: str) -> CommandModule:
+def _import_command_module(name: str) -> CommandModule:
     return cast("CommandModule", importlib.import_module(COMMANDS[name]))

@@ -57,7 +57,7 @@ class ChildProcess:
         while time.monotonic() < deadline_s:
             has_ended = self.process.poll() is not None
             # Read after the poll: what it printed before it ended is not missed.
-            for document in map(_parse_object, self.read_output("stdout").splitlines()):
+            for document in map(_parse_json_object, self.read_output("stdout").splitlines()):
                 if document.get("event") == event:
                     return document
             if has_ended:
@@ -77,7 +77,7 @@ class ChildProcess:
 
     def read_output(self, stream: str) -> str:
         """Returns what the child process has written to `stdout` or `stderr` so far."""
-        return _open_output(self.folder, self.name, stream).read_text(errors="replace")
+        return _name_output_file(self.folder, self.name, stream).read_text(errors="replace")
 
 
 @contextmanager
@@ -95,8 +95,8 @@ def start_child_process(
         environ: Its environment, in full.
     """
     with (
-        _open_output(folder, name, "stdout").open("wb") as stdout,
-        _open_output(folder, name, "stderr").open("wb") as stderr,
+        _name_output_file(folder, name, "stdout").open("wb") as stdout,
+        _name_output_file(folder, name, "stderr").open("wb") as stderr,
     ):
         process = subprocess.Popen(
             command,
@@ -118,11 +118,11 @@ def start_child_process(
                 process.kill()
 
 
-def _open_output(folder: Path, name: str, stream: str) -> Path:
+def _name_output_file(folder: Path, name: str, stream: str) -> Path:
     return folder / f"{name}.{stream}"
 
 
-def _parse_object(line: str) -> dict[str, Any]:
+def _parse_json_object(line: str) -> dict[str, Any]:
     with suppress(ValueError):
         value = json.loads(line)
         if isinstance(value, dict):

@@ -57,7 +57,7 @@ class AlertExpectation:
     stream: str
 
     def is_met_by(self, alert: Document) -> bool:
-        """Returns whether an alert is the expected one."""
+        """Returns whether an alert of the demo is the expected one."""
         return alert["rule"] == self.rule and any(c["stream"] == self.stream for c in alert["causes"])
 
 
@@ -87,7 +87,7 @@ class DemoOutcome:
 
     @property
     def has_passed(self) -> bool:
-        """Whether all expected alerts came, and no others."""
+        """Whether the demo raised all expected alerts, and no others."""
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def plan_acts(seconds_per_act: float) -> tuple[DemoAct, ...]:
             min_s=0.75 * seconds_per_act,
             max_s=1.5 * seconds_per_act,
             is_done=lambda moments: all(
-                _find_alert(moments[-1:], expectation) for expectation in list_expected_alerts(moments)
+                _find_expected_alert(moments[-1:], expectation) for expectation in list_expected_alerts(moments)
             ),
         ),
         DemoAct(
@@ -152,7 +152,7 @@ def play_acts(
     pause: Callable[[], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> list[ApiSnapshot]:
-    """Plays the acts of the demo one after another; returns what the processor's API said all the while.
+    """Plays the acts of the demo one after another; returns all snapshots of the processor's API meanwhile.
 
     Args:
         story: The acts in order.
@@ -208,7 +208,7 @@ class AlertFeed:
         self._known: set[tuple[str, str, int]] = set()
 
     def take_new_alerts(self, moment: ApiSnapshot) -> list[Document]:
-        """Returns the alerts that were not returned before, oldest first."""
+        """Returns the alerts of the demo that were not returned before, oldest first."""
         alerts = []
         for alert in sorted(moment.alerts, key=lambda alert: int(alert["time_ns"])):
             key = (alert["rule"], alert["state"], alert["time_ns"])
@@ -219,12 +219,12 @@ class AlertFeed:
 
 
 def find_latest_alerts(alerts: Iterable[Document]) -> dict[str, Document]:
-    """Returns the latest alert of each rule, by rule."""
+    """Returns the latest alert of each alert rule, by the name of the rule."""
     return {alert["rule"]: alert for alert in sorted(alerts, key=lambda alert: int(alert["time_ns"]))}
 
 
 def list_expected_alerts(moments: Sequence[ApiSnapshot]) -> tuple[AlertExpectation, ...]:
-    """Lists the alerts that must come in the demo; that on confidence only if the mean confidence fell."""
+    """Lists the alerts that the demo must raise; the one on confidence only if the mean confidence fell."""
     has_fallen = _measure_confidence_drop(moments) >= CONFIDENCE_DROP
     return (*SHIFTED_STREAMS, CONFIDENCE) if has_fallen else SHIFTED_STREAMS
 
@@ -235,16 +235,20 @@ def check_alerts(moments: Sequence[ApiSnapshot]) -> DemoOutcome:
     after = [moment for moment in moments if moment.act in ("shift", "recovery")]
     expectations = list_expected_alerts(moments)
     problems = [
-        *_check_before_shift(before),
-        *(f"No {item.rule} alert named {item.stream}." for item in expectations if not _find_alert(after, item)),
-        *_check_unexpected(after, expectations, _measure_confidence_drop(moments)),
-        *_check_resolved(moments, expectations),
+        *_check_alerts_before_shift(before),
+        *(
+            f"No {item.rule} alert named {item.stream}."
+            for item in expectations
+            if not _find_expected_alert(after, item)
+        ),
+        *_check_unexpected_alerts(after, expectations, _measure_confidence_drop(moments)),
+        *_check_resolved_alerts(moments, expectations),
     ]
-    alerts = (_describe_alert(after, expectation) for expectation in expectations)
+    alerts = (_describe_expected_alert(after, expectation) for expectation in expectations)
     return DemoOutcome(problems=tuple(problems), alerts=tuple(alert for alert in alerts if alert))
 
 
-def _check_before_shift(before: Sequence[ApiSnapshot]) -> Iterable[str]:
+def _check_alerts_before_shift(before: Sequence[ApiSnapshot]) -> Iterable[str]:
     if not any(moment.model for moment in before):
         yield "The processor received no telemetry of the model."
     elif not any(has_all_references(moment) for moment in before):
@@ -253,7 +257,7 @@ def _check_before_shift(before: Sequence[ApiSnapshot]) -> Iterable[str]:
         yield f"The {rule} alert fired before the shift."
 
 
-def _check_unexpected(
+def _check_unexpected_alerts(
     after: Sequence[ApiSnapshot], expectations: Sequence[AlertExpectation], drop: float
 ) -> Iterable[str]:
     allowed = {expectation.rule for expectation in expectations}
@@ -263,7 +267,7 @@ def _check_unexpected(
         yield f"The {rule} alert fired, but its streams had not changed."
 
 
-def _check_resolved(moments: Sequence[ApiSnapshot], expectations: Sequence[AlertExpectation]) -> Iterable[str]:
+def _check_resolved_alerts(moments: Sequence[ApiSnapshot], expectations: Sequence[AlertExpectation]) -> Iterable[str]:
     if not moments or moments[-1].act != "recovery":
         yield "The story did not reach its end."
         return
@@ -274,17 +278,17 @@ def _check_resolved(moments: Sequence[ApiSnapshot], expectations: Sequence[Alert
     for expectation in expectations:
         if (
             expectation.rule not in list_firing_rules(last)
-            and _find_alert(moments, expectation)
-            and not _is_resolved(alerts, expectation.rule)
+            and _find_expected_alert(moments, expectation)
+            and not _is_alert_resolved(alerts, expectation.rule)
         ):
             yield f"The {expectation.rule} alert vanished without being resolved."
 
 
-def _is_resolved(alerts: Mapping[str, Document], rule: str) -> bool:
+def _is_alert_resolved(alerts: Mapping[str, Document], rule: str) -> bool:
     return rule in alerts and alerts[rule]["state"] == "ok"
 
 
-def _find_alert(moments: Sequence[ApiSnapshot], expectation: AlertExpectation) -> Document | None:
+def _find_expected_alert(moments: Sequence[ApiSnapshot], expectation: AlertExpectation) -> Document | None:
     """Returns an expected alert as it was when it first fired; None if it did not come."""
     alerts = (alert for moment in moments for alert in find_latest_alerts(moment.alerts).values())
     return next((alert for alert in alerts if alert["state"] == "firing" and expectation.is_met_by(alert)), None)
@@ -307,8 +311,8 @@ def _measure_confidence_drop(moments: Sequence[ApiSnapshot]) -> float:
     return max(drops, default=0.0)
 
 
-def _describe_alert(after: Sequence[ApiSnapshot], expectation: AlertExpectation) -> ExpectedAlert | None:
-    alert = _find_alert(after, expectation)
+def _describe_expected_alert(after: Sequence[ApiSnapshot], expectation: AlertExpectation) -> ExpectedAlert | None:
+    alert = _find_expected_alert(after, expectation)
     if alert is None:
         return None
     cause = next(cause for cause in alert["causes"] if cause["stream"] == expectation.stream)

@@ -86,7 +86,7 @@ def write_onnx_model(path: Path, layers: list[DenseLayer], *, accuracy: float) -
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 1, 8, 8])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 10])],
         [
-            _tensor(name, values)
+            _make_onnx_tensor(name, values)
             for name, values in zip(
                 ("weight_1", "bias_1", "weight_2", "bias_2"),
                 (first.weight, first.bias, second.weight, second.bias),
@@ -107,7 +107,7 @@ def write_onnx_model(path: Path, layers: list[DenseLayer], *, accuracy: float) -
     save_model(model, path)
 
 
-def _tensor(name: str, values: NDArray[np.float32]) -> Any:
+def _make_onnx_tensor(name: str, values: NDArray[np.float32]) -> Any:
     from onnx import numpy_helper
 
     return numpy_helper.from_array(values, name)

@@ -41,7 +41,7 @@ def render_screen(moment: ApiSnapshot, act: DemoAct, elapsed_s: float) -> Render
         parts.append(Text("Waiting for the first telemetry …", "dim"))
     else:
         head.append(f"  {moment.model['predictions']} predictions")
-        parts.append(_render_performance(moment.model))
+        parts.append(_render_model_performance(moment.model))
         streams = moment.model["streams"]
         parts += [_render_distribution(stream) for stream in streams if stream["stream"] == "prediction.label"]
         parts += [_render_evidence(streams), *map(_render_alert, find_latest_alerts(moment.alerts).values())]
@@ -54,7 +54,7 @@ def format_status_line(moment: ApiSnapshot, act: DemoAct, elapsed_s: float) -> s
     if moment.model is None:
         return f"{start}  waiting for the first telemetry"
     streams = moment.model["streams"]
-    return f"{start}  {_format_performance(moment.model)}  {_format_progress(streams)}"
+    return f"{start}  {_format_model_performance(moment.model)}  {_format_stream_progress(streams)}"
 
 
 def format_demo_outcome(outcome: DemoOutcome) -> str:
@@ -87,13 +87,13 @@ def format_share(ratio: float | None) -> str:
     return UNKNOWN if ratio is None else f"{100 * ratio:.1f} %"
 
 
-def _format_performance(model: Document) -> str:
+def _format_model_performance(model: Document) -> str:
     latency = model["latency"]
     times = "  ".join(f"{name} {format_duration(latency[f'{name}_s'])}" for name in ("p50", "p95", "p99"))
     return f"{times}  {model['throughput_per_s']:.0f}/s  errors {format_share(model['error_ratio'])}"
 
 
-def _format_progress(streams: Sequence[Document]) -> str:
+def _format_stream_progress(streams: Sequence[Document]) -> str:
     """Formats how far the reference is learned, or the evidence of the stream nearest to its alarm line."""
     watched = [stream for stream in streams if stream["state"] in ("ok", "weak", "drift")]
     if watched:
@@ -107,9 +107,9 @@ def _format_progress(streams: Sequence[Document]) -> str:
     return f"{text}, {waiting} still learning" if watched and waiting else text
 
 
-def _render_performance(model: Document) -> RenderableType:
+def _render_model_performance(model: Document) -> RenderableType:
     name = f"{model['name']} {model['version']}".strip()
-    return Text.assemble((name, "bold"), f"  {_format_performance(model)}")
+    return Text.assemble((name, "bold"), f"  {_format_model_performance(model)}")
 
 
 def _render_distribution(stream: Document) -> RenderableType:
@@ -137,16 +137,16 @@ def _render_evidence(streams: Sequence[Document]) -> RenderableType:
         style = STATUS_STYLES[stream["state"]]
         table.add_row(
             Text(stream["stream"]),
-            Text(f"{draw_text_bar(_measure_progress(stream), EVIDENCE_CELLS)}▏", style),
+            Text(f"{draw_text_bar(_measure_stream_progress(stream), EVIDENCE_CELLS)}▏", style),
             _format_evidence(stream),
             Text(stream["state"], style),
-            _format_mean(stream),
+            _format_stream_mean(stream),
         )
     return table
 
 
-def _measure_progress(stream: Document) -> float:
-    """Returns how far a stream's reference is learned, or then how near its evidence is to the alarm line."""
+def _measure_stream_progress(stream: Document) -> float:
+    """Returns the share of a stream's reference that is learned, or of its alarm line that evidence reached."""
     if stream["state"] == "learning":
         return float(stream["learned_count"] / max(stream["required_count"], 1))
     return float(stream["log10_evidence"] / max(stream["log10_alarm_line"], 1e-9))
@@ -160,7 +160,7 @@ def _format_evidence(stream: Document) -> str:
     return f"{stream['log10_evidence']:.1f} of {stream['log10_alarm_line']:.1f}"
 
 
-def _format_mean(stream: Document) -> str:
+def _format_stream_mean(stream: Document) -> str:
     """Formats the mean of a stream in the reference and now, as far as they are known."""
     values = [value for value in (stream["mean"]["reference"], stream["mean"]["current"]) if value is not None]
     is_duration = stream["stream"] == "latency"

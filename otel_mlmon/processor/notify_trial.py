@@ -45,7 +45,7 @@ class TrialOutcome:
 
 
 def create_notifiers(config: Config, emit_event: EmitEvent | None) -> dict[str, Notifier]:
-    """Creates the notifiers of a configuration, by name, without those that have nowhere to send alerts to.
+    """Creates the notifiers of a configuration, by name, without those that have no recipient configured.
 
     Args:
         config: The checked configuration.
@@ -96,7 +96,7 @@ def build_test_alert(config: Config, *, rule: str, model: str, now_ns: int) -> A
 
 
 def send_test_alert(config: Config, alert: Alert, names: Iterable[str], *, timeout_s: float) -> Iterator[TrialOutcome]:
-    """Sends a test alert through some notifiers; yields the outcome of each.
+    """Sends a test alert through the given notifiers, and yields the outcome at each of them.
 
     Args:
         config: The checked configuration.
@@ -104,7 +104,7 @@ def send_test_alert(config: Config, alert: Alert, names: Iterable[str], *, timeo
         names: The notifiers, as `AlertsSection.named_notifiers` has them.
         timeout_s: How long attempts are made; the last one may take its own time-out longer.
     """
-    exporter, letters = _create_exporter(config), _Letters()
+    exporter, letters = _create_otlp_forwarder(config), _TrialDeadLetters()
     notifiers = create_notifiers(config, None if exporter is None else exporter.emit_event)
     chosen = {name: notifiers[name] for name in names if name in notifiers}
     dispatcher = Dispatcher(
@@ -135,7 +135,7 @@ def send_test_alert(config: Config, alert: Alert, names: Iterable[str], *, timeo
         yield TrialOutcome(notifier=name, is_delivered=not detail, attempts=attempts, detail=detail)
 
 
-class _Letters:
+class _TrialDeadLetters:
     """Collects why a test alert was not delivered, by notifier."""
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ class _Letters:
             self.details[notifier] = ": ".join(filter(None, (reason.replace("_", " "), detail)))
 
 
-def _create_exporter(config: Config) -> OtlpForwarder | None:
+def _create_otlp_forwarder(config: Config) -> OtlpForwarder | None:
     forward = config.forward
     if not forward.endpoint:
         return None

@@ -1,4 +1,4 @@
-"""The reference profile of an ONNX model, made by running the model on data.
+"""Builds the reference profile of an ONNX model by running the model on data.
 
 Inputs and outputs are copied by `instrumentation.runtime` and decoded by `instrumentation.decode`, as live calls are:
 labels, confidences, missing values, the brightness of an image and the names of streams cannot differ between the
@@ -40,7 +40,7 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
 from otel_mlmon.instrumentation.runtime.onnxruntime.plans import plan_input
 from otel_mlmon.instrumentation.runtime.runtime import Capture
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
-from otel_mlmon.reference.calibration import Calibration, resolve_true_label, split_known_rows
+from otel_mlmon.reference.calibration import Calibration, resolve_true_label, split_labelled_rows
 from otel_mlmon.reference.profile import Profile, format_timestamp, read_utc_time
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -88,7 +88,7 @@ class OnnxModel:
             raise DependencyMissingError('A model needs onnxruntime: pip install "otel-mlmon[onnxruntime]"')
         if not path.is_file():
             raise DataError(f"{path}: {'Is a directory' if path.is_dir() else 'No such file'}")
-        self._errors = _list_errors(module)
+        self._errors = _list_runtime_errors(module)
         self._version = str(module.__version__)
         options = module.SessionOptions()
         options.log_severity_level = 3  # errors are raised, and warnings are about speed
@@ -134,35 +134,35 @@ class OnnxModel:
         capture = Capture(
             sink=calls,
             loads=deque(),
-            context_reader=lambda: _no_context,
+            context_reader=lambda: _read_no_context,
             model_name=lambda _: name,
             has_output_function=lambda _: False,
         )
         recorder = CallRecorder(capture, runtime_version=self._version)
         options = options or ModelOptions()
         decoders: list[TensorDecoder] = []
-        counts = _StreamCounts(truth, text_key=options.text_key or "", admit=_admit_declared(max_labels, options))
+        counts = _StreamCounts(truth, text_key=options.text_key or "", admit=_make_name_chooser(max_labels, options))
         copy_call: CopyCall | None = None
         done = 0
         block_rows = max(MIN_BLOCK_ROWS, -(-rows // MAX_BLOCKS)) if is_ordered else rows
-        for batch in self._batches(feed, rows, block_rows):
+        for batch in self._split_into_batches(feed, rows, block_rows):
             if is_ordered and done // block_rows >= len(counts.blocks):
                 if calls.queue:
-                    counts.add_predictions(_decode(calls, decoders, options))
+                    counts.add_predictions(_decode_calls(calls, decoders, options))
                 counts.blocks.append({})
-            outputs = self._run(batch, done)
+            outputs = self._run_session(batch, done)
             copy_call = copy_call or recorder.attach_run_copier(self._session, None, batch, outputs)
             size = min(map(len, batch.values()))
-            for part in split_known_rows(outputs, size) if truth is not None else (slice(0, size),):
+            for part in split_labelled_rows(outputs, size) if truth is not None else (slice(0, size),):
                 row = done + part.start
                 inputs = {name: values[part] for name, values in batch.items()}
                 copy_call(inputs, [value[part] for value in outputs], row, row + 1)  # its time is its first row
                 if len(calls.queue) >= CALLS_A_BATCH * FIELDS:
-                    counts.add_predictions(_decode(calls, decoders, options))
+                    counts.add_predictions(_decode_calls(calls, decoders, options))
                     progress(done)
             done += size
         if calls.queue:
-            counts.add_predictions(_decode(calls, decoders, options))
+            counts.add_predictions(_decode_calls(calls, decoders, options))
         progress(done)
         recorder.close()
         if not decoders:
@@ -176,20 +176,20 @@ class OnnxModel:
                 stream: _name_categories(sketch, max_labels, TextBuckets(key=options.text_key or "", model=model.name))
                 for stream, sketch in counts.streams.items()
             },
-            calibration=counts.calibration(),
+            calibration=counts.build_calibration(),
         )
         return BuiltReference(profile=profile, rows=done, skipped_rows=rows - done, blocks=tuple(counts.blocks))
 
-    def _run(self, batch: Feed, row: int) -> Sequence[Any]:
+    def _run_session(self, batch: Feed, row: int) -> Sequence[Any]:
         try:
             outputs: Sequence[Any] = self._session.run(None, dict(batch))
         except self._errors as error:
             raise DataError(f"the model cannot be run on the rows from {row} on: {error}") from error
         return outputs
 
-    def _batches(self, feed: Feed, rows: int, block_rows: int) -> Iterator[dict[str, NDArray[Any]]]:
+    def _split_into_batches(self, feed: Feed, rows: int, block_rows: int) -> Iterator[dict[str, NDArray[Any]]]:
         fixed = [node.shape[0] for node in self.model_inputs if node.shape and isinstance(node.shape[0], int)]
-        size = max(fixed) if fixed else min(self._max_batch_rows(feed), rows, block_rows)
+        size = max(fixed) if fixed else min(self._limit_batch_rows(feed), rows, block_rows)
         start = 0
         while start + size <= rows if fixed else start < rows:
             # A batch of another size ends with its block.
@@ -197,15 +197,15 @@ class OnnxModel:
             yield {name: values[start:end] for name, values in feed.items()}
             start = end
 
-    def _max_batch_rows(self, feed: Feed) -> int:
+    def _limit_batch_rows(self, feed: Feed) -> int:
         """Returns how many rows a batch may have at most so that all of its inputs are copied in full."""
         first = {name: values[:1] for name, values in feed.items()}
-        outputs = self._run(first, 0)
-        limits = [_max_input_rows(plan_input(node, first[node.name]), first[node.name]) for node in self.model_inputs]
-        return max(1, min(MAX_BATCH_ROWS, *limits, *map(_max_output_rows, outputs)))
+        outputs = self._run_session(first, 0)
+        limits = [_limit_input_rows(plan_input(node, first[node.name]), first[node.name]) for node in self.model_inputs]
+        return max(1, min(MAX_BATCH_ROWS, *limits, *map(_limit_output_rows, outputs)))
 
 
-def _admit_declared(max_labels: int, options: ModelOptions) -> Admit:
+def _make_name_chooser(max_labels: int, options: ModelOptions) -> Admit:
     """Returns the function that decides which labels and categories of a model are counted by name.
 
     Undeclared ones are named once all are known.
@@ -221,7 +221,7 @@ def _admit_declared(max_labels: int, options: ModelOptions) -> Admit:
     return admit
 
 
-def _no_context(_: None) -> None:
+def _read_no_context(_: None) -> None:
     """Returns no trace context, since building a reference profile is not traced."""
 
 
@@ -236,7 +236,7 @@ class _CallList:
     def offer(self, record: CallTuple, size_bytes: int) -> None:  # noqa: ARG002 - the Protocol's
         self.queue.extend(record)
 
-    def take(self, limit: int) -> list[Any]:
+    def take_calls(self, limit: int) -> list[Any]:
         calls = self.queue[: limit * FIELDS]
         del self.queue[: len(calls)]
         return calls
@@ -267,9 +267,9 @@ class _StreamCounts:
                 part = self.blocks[-1].get(stream)
                 self.blocks[-1][stream] = sketch if part is None else part.merge(sketch)
         if self._truth is not None:
-            self._compare(predictions, self._truth)
+            self._compare_with_labels(predictions, self._truth)
 
-    def calibration(self) -> Calibration | None:
+    def build_calibration(self) -> Calibration | None:
         """Returns how often the model was right at each confidence; None without true labels.
 
         Raises:
@@ -278,12 +278,12 @@ class _StreamCounts:
         if not self._has_match:
             labels = list(dict.fromkeys(label for label in self._truth or () if label is not None))
             raise DataError(
-                f"no label is one that the model predicts: it predicts {_shorten(list(self._labels))}; "
-                f"the labels are {_shorten(labels)}"
+                f"no label is one that the model predicts: it predicts {_shorten_label_list(list(self._labels))}; "
+                f"the labels are {_shorten_label_list(labels)}"
             )
         return self._calibration
 
-    def _compare(self, predictions: Predictions, truth: Sequence[str | None]) -> None:
+    def _compare_with_labels(self, predictions: Predictions, truth: Sequence[str | None]) -> None:
         labels, confidences, sizes = predictions.labels, predictions.confidences, predictions.batch_sizes
         self._labels.update(dict.fromkeys(labels.table))
         # Rows pair up in calls of which every row has a label and a confidence: a score that is NaN has neither.
@@ -306,8 +306,8 @@ def _count_rows(calls: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[n
     return np.bincount(calls, minlength=len(sizes)).astype(np.int64)
 
 
-def _decode(calls: _CallList, decoders: list[TensorDecoder], options: ModelOptions) -> Predictions:
-    (batch,), _ = take_batches(calls.take, len(calls.queue), is_suppressed=lambda _: False, pause=lambda: None)
+def _decode_calls(calls: _CallList, decoders: list[TensorDecoder], options: ModelOptions) -> Predictions:
+    (batch,), _ = take_batches(calls.take_calls, len(calls.queue), is_suppressed=lambda _: False, pause=lambda: None)
     if not decoders:
         max_features = InstrumentationSettings().max_features
         decoders.append(TensorDecoder(batch.plan, options=lambda _: options, max_features=max_features))
@@ -318,12 +318,12 @@ def _sketch_streams(predictions: Predictions, admit: Admit) -> Iterator[tuple[st
     yield from _sketch_outputs(predictions, admit)
     inputs = predictions.inputs
     for name, column in inputs.features.items():
-        yield _name_input(name), StreamSketch(exponential=ExponentialHistogram.from_values(column))
+        yield _name_input_stream(name), StreamSketch(exponential=ExponentialHistogram.from_values(column))
     for name, categories in inputs.categories.items():
         named = admit(predictions.model.name, "", name, categories, ())
-        yield _name_input(name), StreamSketch(categories=CategoryCounts(counts=named))
+        yield _name_input_stream(name), StreamSketch(categories=CategoryCounts(counts=named))
     for name, missing in inputs.missing.items():
-        yield _name_input(name), StreamSketch(missing=missing)
+        yield _name_input_stream(name), StreamSketch(missing=missing)
 
 
 def _sketch_outputs(predictions: Predictions, admit: Admit) -> Iterator[tuple[str, StreamSketch]]:
@@ -360,11 +360,11 @@ def _sketch_confidences(values: Floats) -> StreamSketch:
     return StreamSketch(explicit={histogram.bounds: histogram})
 
 
-def _name_input(feature: str) -> str:
+def _name_input_stream(feature: str) -> str:
     return f"{semconv.STREAM_INPUT_PREFIX}{feature}"
 
 
-def _max_input_rows(tensor: Tensor, row: NDArray[Any]) -> int:
+def _limit_input_rows(tensor: Tensor, row: NDArray[Any]) -> int:
     """Returns how many rows of an input of a model are copied in full at most."""
     if tensor.layout == "text":
         return MAX_TEXTS // max(row.size, 1)
@@ -379,7 +379,7 @@ def _max_input_rows(tensor: Tensor, row: NDArray[Any]) -> int:
     return MAX_BATCH_ROWS
 
 
-def _max_output_rows(value: Any) -> int:
+def _limit_output_rows(value: Any) -> int:
     """Returns how many rows of an output of a model are copied in full at most."""
     if isinstance(value, list):  # ZipMap's dictionaries
         return MAX_OUTPUT_BYTES // (4 * max(len(value[0]), 1)) if value and isinstance(value[0], dict) else MAX_TEXTS
@@ -388,11 +388,11 @@ def _max_output_rows(value: Any) -> int:
     return MAX_OUTPUT_BYTES // max(int(value.nbytes), 1)
 
 
-def _list_errors(module: ModuleType) -> tuple[type[Exception], ...]:
+def _list_runtime_errors(module: ModuleType) -> tuple[type[Exception], ...]:
     """Lists the exception classes of onnxruntime, which have no common base class."""
     values = vars(module.capi.onnxruntime_pybind11_state).values()
     return (ValueError, *(value for value in values if isinstance(value, type) and issubclass(value, Exception)))
 
 
-def _shorten(labels: Sequence[str], limit: int = 5) -> str:
+def _shorten_label_list(labels: Sequence[str], limit: int = 5) -> str:
     return ", ".join(labels[:limit]) + (", …" if len(labels) > limit else "") or "none"

@@ -63,7 +63,7 @@ def estimate_design_effect(blocks: Counts) -> DesignEffect | None:
         items = blocks.sum(axis=1)
         differences = np.diff(blocks / items[:, None], axis=0)
         ratios = (differences**2).sum(axis=1) / ((1 / items[1:] + 1 / items[:-1]) * spread)
-        estimate = float(np.median(ratios)) / _median_ratio(shares)
+        estimate = float(np.median(ratios)) / _compute_median_ratio(shares)
         if estimate > largest.estimate:
             largest = DesignEffect(estimate, len(ratios))
         even = len(blocks) // 2 * 2
@@ -71,15 +71,15 @@ def estimate_design_effect(blocks: Counts) -> DesignEffect | None:
     return largest
 
 
-def chi_squared_quantile(freedom: float, z: float) -> float:
+def compute_chi_squared_quantile(freedom: float, z: float) -> float:
     """Computes the quantile of the chi-squared distribution where the standard normal one has the quantile `z`."""
     tail = 2.0 / (9.0 * freedom)
     return freedom * max(0.0, 1.0 - tail + z * math.sqrt(tail)) ** 3
 
 
-def _median_ratio(shares: NDArray[np.float64]) -> float:
+def _compute_median_ratio(shares: NDArray[np.float64]) -> float:
     """Computes the median of χ²_ν/ν, with as many degrees of freedom ν as the given multinomial shares have."""
     squares, cubes = float(shares @ shares), float(shares**2 @ shares)
     trace = squares - 2.0 * cubes + squares**2
     freedom = (1.0 - squares) ** 2 / trace if trace > 0.0 else 1.0
-    return chi_squared_quantile(freedom, 0.0) / freedom
+    return compute_chi_squared_quantile(freedom, 0.0) / freedom

@@ -29,7 +29,7 @@ class DownloadedReference(NamedTuple):
     """The processor's message about streams that are still learning; empty if there are none."""
 
 
-class _Reply(NamedTuple):
+class _ReferenceReply(NamedTuple):
     profile: Profile | None
     reason: str
     message: str
@@ -52,22 +52,22 @@ def download_reference(port: WebPort, model: str, *, version: str | None, is_par
     base = port.base_url
     query = {} if version is None else {"version": version}
     with open_web_client(port) as client:
-        reply = _request(client, base, model, query)
+        reply = _request_reference(client, base, model, query)
         missing = reply.message if reply.reason == "learning" and is_partial else ""
         if missing:
-            reply = _request(client, base, model, {**query, "partial": "true"})
+            reply = _request_reference(client, base, model, {**query, "partial": "true"})
     if reply.profile is None:
         advice = "" if reply.reason == "learning" and is_partial else _ADVICE.get(reply.reason, "")
         raise ProcessorError(f"{base}: {reply.message}{advice}")
     return DownloadedReference(reply.profile, missing)
 
 
-def _request(client: httpx.Client, base: str, model: str, query: dict[str, str]) -> _Reply:
+def _request_reference(client: httpx.Client, base: str, model: str, query: dict[str, str]) -> _ReferenceReply:
     response = client.get(f"{PATH}{quote(model, safe='')}", params=query)
     if response.status_code == httpx.codes.OK:
         try:
-            return _Reply(Profile.from_dict(parse_json_response(response)), "", "")
+            return _ReferenceReply(Profile.from_dict(parse_json_response(response)), "", "")
         except ProfileError as error:
             raise ProfileError(f"{base}: {error}") from error
     document = read_error_document(response, base)
-    return _Reply(None, str(document.get("reason", "")), document["error"])
+    return _ReferenceReply(None, str(document.get("reason", "")), document["error"])

@@ -57,7 +57,7 @@ def decode_profile(text: str) -> Profile:
     """
     plain = text.encode("utf-8", "surrogatepass")
     if text.startswith(COMPRESSED):
-        plain = _inflate(text[len(COMPRESSED) :])
+        plain = _unpack_profile_text(text[len(COMPRESSED) :])
     if len(plain) > MAX_BYTES:
         raise ProfileError(f"larger than {MAX_BYTES} bytes")
     try:
@@ -84,7 +84,11 @@ def read_model_metadata(model: bytes) -> dict[str, str]:
     Raises:
         ProfileError: `model` is not a serialized model.
     """
-    return dict(_read_entry(model, field) for field in _iterate_fields(model) if field.number == _METADATA_PROPS)
+    return dict(
+        _read_metadata_entry(model, field)
+        for field in _iterate_protobuf_fields(model)
+        if field.number == _METADATA_PROPS
+    )
 
 
 def embed_profile(model: bytes, profile: Profile) -> bytes:
@@ -98,20 +102,20 @@ def embed_profile(model: bytes, profile: Profile) -> bytes:
         ProfileError: `model` is not a serialized model, or is too large for a protobuf message with its profile.
     """
     parts, start = [], 0
-    for field in _iterate_fields(model):
-        if field.number == _METADATA_PROPS and _read_entry(model, field)[0] == REFERENCE_METADATA_KEY:
+    for field in _iterate_protobuf_fields(model):
+        if field.number == _METADATA_PROPS and _read_metadata_entry(model, field)[0] == REFERENCE_METADATA_KEY:
             parts.append(model[start : field.start])
             start = field.end
-    entry = _encode_field(_KEY, REFERENCE_METADATA_KEY.encode()) + _encode_field(
+    entry = _encode_protobuf_field(_KEY, REFERENCE_METADATA_KEY.encode()) + _encode_protobuf_field(
         _VALUE, encode_profile(profile).encode()
     )
-    content = b"".join([*parts, model[start:], _encode_field(_METADATA_PROPS, entry)])
+    content = b"".join([*parts, model[start:], _encode_protobuf_field(_METADATA_PROPS, entry)])
     if len(content) > MAX_MODEL_BYTES:
         raise ProfileError(f"model and profile are larger than {MAX_MODEL_BYTES} bytes together")
     return content
 
 
-class _Field(NamedTuple):
+class _ProtobufField(NamedTuple):
     """Describes one protobuf field of an ONNX file: its number, and where it starts and ends."""
 
     number: int
@@ -120,7 +124,7 @@ class _Field(NamedTuple):
     end: int
 
 
-def _iterate_fields(message: bytes, start: int = 0, end: int | None = None) -> Iterator[_Field]:
+def _iterate_protobuf_fields(message: bytes, start: int = 0, end: int | None = None) -> Iterator[_ProtobufField]:
     """Yields the fields of a protobuf message without decoding their contents."""
     position, end = start, len(message) if end is None else end
     while position < end:
@@ -137,16 +141,19 @@ def _iterate_fields(message: bytes, start: int = 0, end: int | None = None) -> I
             position += _FIXED_SIZES.get(wire, end + 1)
         if not number or position > end:
             raise ProfileError("not an ONNX model")
-        yield _Field(number, begin, content, position)
+        yield _ProtobufField(number, begin, content, position)
 
 
-def _read_entry(model: bytes, field: _Field) -> tuple[str, str]:
+def _read_metadata_entry(model: bytes, field: _ProtobufField) -> tuple[str, str]:
     """Reads the key and the value of one metadata entry of an ONNX model."""
-    parts = {part.number: model[part.content : part.end] for part in _iterate_fields(model, field.content, field.end)}
+    parts = {
+        part.number: model[part.content : part.end]
+        for part in _iterate_protobuf_fields(model, field.content, field.end)
+    }
     return parts.get(_KEY, b"").decode("utf-8", "replace"), parts.get(_VALUE, b"").decode("utf-8", "replace")
 
 
-def _inflate(text: str) -> bytes:
+def _unpack_profile_text(text: str) -> bytes:
     try:
         packed = base64.b64decode(text, validate=True)
         inflater = zlib.decompressobj()
@@ -160,7 +167,7 @@ def _inflate(text: str) -> bytes:
     return plain
 
 
-def _encode_field(number: int, content: bytes) -> bytes:
+def _encode_protobuf_field(number: int, content: bytes) -> bytes:
     return _encode_varint(number << 3 | _BYTES) + _encode_varint(len(content)) + content
 
 

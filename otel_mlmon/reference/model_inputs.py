@@ -66,7 +66,7 @@ class ModelInputData:
         return len(next(iter(self.columns.values()), ()))
 
     def take_rows(self, order: NDArray[np.intp]) -> ModelInputData:
-        """Returns the rows in another order."""
+        """Returns the input data with its rows in another order."""
         columns = {name: values[order] for name, values in self.columns.items()}
         return replace(self, columns=columns, locate=lambda row: self.locate(int(order[row])))
 
@@ -104,13 +104,13 @@ def read_input_data(path: Path) -> ModelInputData:
         DependencyMissingError: It is a table, and DuckDB or Arrow is not installed.
     """
     if path.suffix.lower() in ARRAY_SUFFIXES:
-        arrays = _read_arrays(path)
+        arrays = _read_array_file(path)
         data = ModelInputData(name=str(path), columns=arrays, is_table=False, locate=lambda row: f"{path}: row {row}")
     elif find_format_suffix(str(path)) in SUFFIXES or path.is_dir():
         table = read_table(str(path))
         data = ModelInputData(
             name=table.source,
-            columns=_read_columns(table),
+            columns=_read_table_columns(table),
             is_table=True,
             locate=table.locate,
             decimals={name: column.decimal for name, column in table.columns.items()},
@@ -131,7 +131,7 @@ def read_label_column(data: ModelInputData, column: str) -> list[str | None]:
 
 
 def sort_by_time(data: ModelInputData, column: str) -> NDArray[np.intp]:
-    """Returns the order of the rows by a column of times, shape (n,); rows of the same time stay as they are.
+    """Returns the positions of the rows in the order of a column of times, shape (n,); equal times keep their order.
 
     Args:
         data: The data.
@@ -157,7 +157,7 @@ def sort_by_time(data: ModelInputData, column: str) -> NDArray[np.intp]:
 
 
 def _parse_time(cell: object) -> float:
-    """Parses a number or a text of ISO 8601 as a point on a scale of time; NaN if it is none."""
+    """Parses a time, given as a number or an ISO 8601 text, as a number to sort by; NaN if it is no time."""
     if isinstance(cell, datetime):
         return cell.replace(tzinfo=cell.tzinfo or timezone.utc).timestamp()
     text = str(cell).strip()
@@ -201,14 +201,14 @@ def arrange_model_inputs(inputs: Sequence[ModelInput], data: ModelInputData, *, 
     """
     if main and main not in [node.name for node in inputs]:
         raise DataError(f"the model has no input {main!r}; it takes {_format_inputs(inputs)}")
-    columns = _assign_columns(inputs, data, main) if data.is_table else _assign_arrays(inputs, data)
+    columns = _assign_input_columns(inputs, data, main) if data.is_table else _assign_input_arrays(inputs, data)
     return ModelInputArrays(
-        arrays={node.name: _build_array(node, data, columns[node.name]) for node in inputs},
+        arrays={node.name: _build_input_array(node, data, columns[node.name]) for node in inputs},
         columns=tuple(name for node in inputs for name in columns[node.name]) if data.is_table else (),
     )
 
 
-def _read_columns(table: Table) -> dict[str, NDArray[Any]]:
+def _read_table_columns(table: Table) -> dict[str, NDArray[Any]]:
     """Reads the columns of a table into memory, without those that no model takes, such as nested ones."""
     columns = [column for column in table.columns.values() if column.kind != "unreadable"]
     parts: dict[str, list[NDArray[Any]]] = {column.name: [] for column in columns}
@@ -224,10 +224,10 @@ def _convert_cells(column: TableColumn, array: Any) -> NDArray[Any]:
         return parse_cell_numbers(array).values
     if column.kind == "time":
         times = array.cast("timestamp[us]").to_pylist()
-        return _build_objects([None if time is None else str(time) for time in times])
+        return _build_object_array([None if time is None else str(time) for time in times])
     if column.kind == "boolean":
-        return _build_objects(array.to_pylist())
-    return _build_objects([None if cell is None or is_missing_value(cell) else cell for cell in array.to_pylist()])
+        return _build_object_array(array.to_pylist())
+    return _build_object_array([None if cell is None or is_missing_value(cell) else cell for cell in array.to_pylist()])
 
 
 def _format_cell(value: object) -> str:
@@ -236,7 +236,7 @@ def _format_cell(value: object) -> str:
     return "nan" if value is None else str(value)
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def _read_array_file(path: Path) -> dict[str, NDArray[Any]]:
     try:
         content = np.load(path, allow_pickle=False)
         if isinstance(content, np.ndarray):
@@ -249,13 +249,13 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise DataError(f"{path}: {error}") from error
 
 
-def _build_objects(values: Sequence[object]) -> NDArray[Any]:
+def _build_object_array(values: Sequence[object]) -> NDArray[Any]:
     column = np.empty(len(values), dtype=object)
     column[:] = values
     return column
 
 
-def _assign_arrays(inputs: Sequence[ModelInput], data: ModelInputData) -> dict[str, list[str]]:
+def _assign_input_arrays(inputs: Sequence[ModelInput], data: ModelInputData) -> dict[str, list[str]]:
     if len(inputs) == 1 and len(data.columns) == 1:
         return {inputs[0].name: list(data.columns)}
     if any(node.name not in data.columns for node in inputs):
@@ -263,13 +263,13 @@ def _assign_arrays(inputs: Sequence[ModelInput], data: ModelInputData) -> dict[s
     return {node.name: [node.name] for node in inputs}
 
 
-def _assign_columns(inputs: Sequence[ModelInput], data: ModelInputData, main: str) -> dict[str, list[str]]:
+def _assign_input_columns(inputs: Sequence[ModelInput], data: ModelInputData, main: str) -> dict[str, list[str]]:
     columns: dict[str, list[str]] = {}
     unassigned = list(data.columns)
     for node in inputs:
-        own = [name for name in unassigned if name == node.name] or _find_parts(node.name, unassigned)
+        own = [name for name in unassigned if name == node.name] or _find_part_columns(node.name, unassigned)
         # An only column that is named as a wide input would be one of its columns, not all of them.
-        if node.name != main and own and (_count_columns(node) or len(own)) == len(own):
+        if node.name != main and own and (_count_input_columns(node) or len(own)) == len(own):
             columns[node.name] = own
             unassigned = [name for name in unassigned if name not in own]
     open_inputs = [node for node in inputs if node.name not in columns]
@@ -277,7 +277,7 @@ def _assign_columns(inputs: Sequence[ModelInput], data: ModelInputData, main: st
         raise DataError(f"{data.name} has {_format_columns(data)}; the model takes {_format_inputs(inputs)}")
     for node in open_inputs:
         columns[node.name] = unassigned
-        width = _count_columns(node)
+        width = _count_input_columns(node)
         if not unassigned or (width and width != len(unassigned)):
             raise DataError(
                 f"{data.name} has {len(unassigned)} columns for the input {node.name} "
@@ -287,18 +287,18 @@ def _assign_columns(inputs: Sequence[ModelInput], data: ModelInputData, main: st
     return columns
 
 
-def _find_parts(name: str, columns: Sequence[str]) -> list[str]:
+def _find_part_columns(name: str, columns: Sequence[str]) -> list[str]:
     parts: list[str] = []
     while f"{name}.f{len(parts)}" in columns:
         parts.append(f"{name}.f{len(parts)}")
     return parts
 
 
-def _build_array(node: ModelInput, data: ModelInputData, columns: Sequence[str]) -> NDArray[Any]:
+def _build_input_array(node: ModelInput, data: ModelInputData, columns: Sequence[str]) -> NDArray[Any]:
     dtype = _DTYPES.get(node.type)
     if dtype is None:
         raise DataError(f"the input {node.name} is of type {node.type}, which no file holds")
-    parts = [_cast(node, data, column, dtype) for column in columns]
+    parts = [_cast_column(node, data, column, dtype) for column in columns]
     array = parts[0] if not data.is_table else np.stack(parts, axis=1)
     row_shape = tuple(size if isinstance(size, int) and size > 0 else 0 for size in node.shape[1:])
     fits = len(row_shape) == array.ndim - 1 and all(
@@ -313,7 +313,7 @@ def _build_array(node: ModelInput, data: ModelInputData, columns: Sequence[str])
     return np.ascontiguousarray(array)
 
 
-def _cast(node: ModelInput, data: ModelInputData, column: str, dtype: str) -> NDArray[Any]:
+def _cast_column(node: ModelInput, data: ModelInputData, column: str, dtype: str) -> NDArray[Any]:
     values = data.columns[column]
     if dtype == "object":
         texts = np.array(
@@ -326,12 +326,12 @@ def _cast(node: ModelInput, data: ModelInputData, column: str, dtype: str) -> ND
     if numbers.dtype.kind not in "biuf":
         raise DataError(f"{data.name}: {column} holds no numbers; the model takes {_format_inputs([node])}")
     if not dtype.startswith("float"):
-        _check_integers(node, data, column, numbers)
+        _check_whole_numbers(node, data, column, numbers)
     with np.errstate(over="ignore"):
         return numbers.astype(dtype)
 
 
-def _check_integers(node: ModelInput, data: ModelInputData, column: str, numbers: NDArray[Any]) -> None:
+def _check_whole_numbers(node: ModelInput, data: ModelInputData, column: str, numbers: NDArray[Any]) -> None:
     flat = numbers.reshape(len(numbers), -1)
     fractional = np.flatnonzero(~(np.isfinite(flat) & (flat == np.floor(flat))).all(axis=1))
     if fractional.size:
@@ -341,7 +341,7 @@ def _check_integers(node: ModelInput, data: ModelInputData, column: str, numbers
         raise DataError(f"{data.locate(row)}: column {column}: {fault}; the input {node.name} is of type {node.type}")
 
 
-def _count_columns(node: ModelInput) -> int:
+def _count_input_columns(node: ModelInput) -> int:
     """Returns how many columns one input of a model takes; 0 if it takes any number."""
     sizes = node.shape[1:]
     if not all(isinstance(size, int) and size > 0 for size in sizes):

@@ -104,10 +104,10 @@ class Profile:
         if labels is not None:
             streams[semconv.STREAM_LABEL] = StreamSketch(categories=CategoryCounts(counts=Counter(map(str, labels))))
         if confidences is not None:
-            histogram = Histogram.from_values(_drop_infinite(confidences), semconv.CONFIDENCE_BOUNDS)
+            histogram = Histogram.from_values(_drop_infinite_numbers(confidences), semconv.CONFIDENCE_BOUNDS)
             streams[semconv.STREAM_CONFIDENCE] = StreamSketch(explicit={histogram.bounds: histogram})
         if values is not None:
-            sketch = ExponentialHistogram.from_values(_drop_infinite(values))
+            sketch = ExponentialHistogram.from_values(_drop_infinite_numbers(values))
             streams[semconv.STREAM_VALUE] = StreamSketch(exponential=sketch)
         for name, column in (features or {}).items():
             streams[f"{semconv.STREAM_INPUT_PREFIX}{name}"] = _sketch_feature(np.asarray(column).ravel())
@@ -140,7 +140,7 @@ class Profile:
             OSError: The file cannot be written.
         """
         text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
-        replace_file(Path(path), text.encode())
+        replace_file_content(Path(path), text.encode())
 
     def merge(self, other: Profile) -> Profile:
         """Returns the reference profile of two data sets together; name, version and time stay those of this one."""
@@ -201,13 +201,13 @@ class Profile:
             calibration=_parse_calibration(document["calibration"]) if "calibration" in document else None,
             unstationary=_parse_names(document.get("unstationary", []), "unstationary"),
             design_effects={
-                name: _parse(DesignEffect.from_dict, part, f"design_effects[{name!r}]")
+                name: _parse_profile_part(DesignEffect.from_dict, part, f"design_effects[{name!r}]")
                 for name, part in _parse_object(document.get("design_effects", {}), "design_effects").items()
             },
         )
 
 
-def replace_file(target: Path, content: bytes) -> None:
+def replace_file_content(target: Path, content: bytes) -> None:
     """Replaces the content of a file atomically: a reader sees the old content or the new, never a part.
 
     Raises:
@@ -228,14 +228,14 @@ def format_timestamp(moment: datetime) -> str:
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _drop_infinite(numbers: NDArray[Any]) -> NDArray[np.float64]:
+def _drop_infinite_numbers(numbers: NDArray[Any]) -> NDArray[np.float64]:
     flat = np.asarray(numbers, dtype=np.float64).ravel()
     return flat[np.isfinite(flat)]
 
 
 def _sketch_feature(column: NDArray[Any]) -> StreamSketch:
     if column.dtype.kind in "biuf":
-        finite = _drop_infinite(column)
+        finite = _drop_infinite_numbers(column)
         sketch = ExponentialHistogram.from_values(finite)
         return StreamSketch(exponential=sketch, missing=int(column.size - finite.size))
     # NaN is the one value that differs from itself.
@@ -262,14 +262,14 @@ def _parse_names(value: object, place: str) -> tuple[str, ...]:
 
 
 def _parse_sketch(value: object, place: str) -> StreamSketch:
-    return _parse(StreamSketch.from_dict, value, place)
+    return _parse_profile_part(StreamSketch.from_dict, value, place)
 
 
 def _parse_calibration(value: object) -> Calibration:
-    return _parse(Calibration.from_dict, value, "calibration")
+    return _parse_profile_part(Calibration.from_dict, value, "calibration")
 
 
-def _parse(from_dict: Callable[[dict[str, Any]], Part], value: object, place: str) -> Part:
+def _parse_profile_part(from_dict: Callable[[dict[str, Any]], Part], value: object, place: str) -> Part:
     document = _parse_object(value, place)
     try:
         return from_dict(document)

@@ -1,4 +1,4 @@
-"""Asks a running processor on its web port, and reads its JSON answers."""
+"""Sends requests to the web port of a running processor, and reads its JSON answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OPTION: Final = "--url"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebPort:
-    """The web port of a processor, and what a command shows and trusts there."""
+    """Describes how to reach the web port of a processor: address, token, trusted certificates and timeout."""
 
     address: str
     """With or without `http://`."""
@@ -34,7 +34,7 @@ class WebPort:
 
     @property
     def base_url(self) -> str:
-        """The address with its scheme and without a slash at its end."""
+        """The address of the web port with its scheme, and without a slash at its end."""
         return (self.address if "://" in self.address else f"http://{self.address}").rstrip("/")
 
 
@@ -47,7 +47,7 @@ def request_json_document(
     body: Mapping[str, Any] | None = None,
     advice: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Sends one request, and returns the document of its answer.
+    """Sends one request to a processor's web port, and returns the JSON object of its answer.
 
     Args:
         method: `GET`, `POST` or `DELETE`.
@@ -104,7 +104,7 @@ def open_web_client(port: WebPort) -> Iterator[httpx.Client]:
 def build_tls_trust(
     authority: Path | None, *, server_certificate: Path | None, certificate: Path | None, key: Path | None
 ) -> ssl.SSLContext | None:
-    """Returns what trusts the certificates of one authority, and shows a certificate of the client's own.
+    """Builds the TLS context of a client: which certificates of a server it trusts, and which one it shows.
 
     Args:
         authority: A PEM file; None for the authorities that the system trusts.
@@ -123,7 +123,7 @@ def build_tls_trust(
         raise ConfigurationError(f"{key}: is the key of no certificate; give that one with --cert")
     if authority is None and server_certificate is None and certificate is None:
         return None
-    trust = _load_authority(authority or server_certificate)
+    trust = _load_certificate_authority(authority or server_certificate)
     if authority is None and server_certificate is not None:
         trust.check_hostname = False
         trust.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -136,7 +136,7 @@ def build_tls_trust(
 
 
 def read_error_document(response: httpx.Response, base: str) -> dict[str, Any]:
-    """Reads an answer that is not success, `{"error": message, …}`.
+    """Reads the JSON object `{"error": message, …}` by which a processor answers a request that it refuses.
 
     Raises:
         ProcessorError: It is none of a processor's.
@@ -148,14 +148,14 @@ def read_error_document(response: httpx.Response, base: str) -> dict[str, Any]:
 
 
 def parse_json_response(response: httpx.Response) -> Any:
-    """Returns the document of an answer; None if it is not JSON."""
+    """Returns the JSON document of an HTTP answer; None if it is not JSON."""
     try:
         return response.json()
     except (ValueError, RecursionError):
         return None
 
 
-def _load_authority(path: Path | None) -> ssl.SSLContext:
+def _load_certificate_authority(path: Path | None) -> ssl.SSLContext:
     if path is None:
         return httpx.create_ssl_context()
     try:

@@ -20,8 +20,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.sketch.histogram import parse_counts
-from otel_mlmon.sketch.moments import ExactSum, Moments, convert_to_units
+from otel_mlmon.sketch.histogram import parse_bucket_counts
+from otel_mlmon.sketch.moments import ExactSum, Moments, convert_to_exact_units
 from otel_mlmon.types import Counts, Floats
 
 BIAS: Final = 1 << 40
@@ -59,7 +59,7 @@ class ExponentialHistogram:
         numbers = np.asarray(values, dtype=np.float64)
         return cls._limit_buckets(
             scale=MAX_SCALE,
-            ordinals=compute_ordinals(numbers, MAX_SCALE),
+            ordinals=compute_bucket_ordinals(numbers, MAX_SCALE),
             counts=np.ones(numbers.size, dtype=np.int64),
             moments=Moments.from_values(numbers),
         )
@@ -97,7 +97,7 @@ class ExponentialHistogram:
         if (ordinals[1:] < ordinals[:-1]).any():
             order = np.argsort(ordinals, kind="stable")
             ordinals, counts = ordinals[order], counts[order]
-        while scale > MIN_SCALE and _measure_range(ordinals) > MAX_BUCKETS:
+        while scale > MIN_SCALE and _count_required_buckets(ordinals) > MAX_BUCKETS:
             ordinals = _halve_ordinals(ordinals)
             scale -= 1
         first = np.flatnonzero(np.diff(ordinals, prepend=ordinals[:1] - 1))
@@ -111,7 +111,7 @@ class ExponentialHistogram:
         return int(self.counts.sum())
 
     def at_scale(self, scale: int) -> ExponentialHistogram:
-        """Returns the same counts in wider buckets: those of a smaller or equal OTLP `scale`.
+        """Returns the histogram with wider buckets, those of a smaller or equal OTLP `scale`.
 
         Raises:
             ValueError: `scale` is finer than the histogram.
@@ -187,7 +187,7 @@ class ExponentialHistogram:
         No bucket is finer than `MAX_HIDDEN_SCALE`, no extremes are known, and the sum is that of the buckets' middles.
         """
         coarse = self.at_scale(min(self.scale, MAX_HIDDEN_SCALE))
-        units = map(convert_to_units, compute_bucket_middles(coarse.ordinals, coarse.scale).tolist())
+        units = map(convert_to_exact_units, compute_bucket_middles(coarse.ordinals, coarse.scale).tolist())
         total = sum(count * middle for count, middle in zip(coarse.counts.tolist(), units, strict=True))
         return replace(coarse, moments=Moments(count=coarse.total, exact_sum=ExactSum(total)))
 
@@ -235,12 +235,12 @@ class ExponentialHistogram:
         scale, ordinals = document["scale"], np.array(document["ordinals"], dtype=np.int64)
         if not all(type(number) is int for number in (scale, *document["ordinals"])):
             raise TypeError("the scale or an ordinal is not a whole number")
-        counts = parse_counts(document["counts"])
+        counts = parse_bucket_counts(document["counts"])
         if not MIN_SCALE <= scale <= MAX_SCALE:
             raise ValueError(f"scale {scale} is not within {MIN_SCALE} and {MAX_SCALE}")
         if ordinals.shape != counts.shape or (np.diff(ordinals) <= 0).any() or not counts.all():
             raise ValueError("the ordinals do not increase, or there is not one count above 0 for each")
-        if scale > MIN_SCALE and _measure_range(ordinals) > MAX_BUCKETS:
+        if scale > MIN_SCALE and _count_required_buckets(ordinals) > MAX_BUCKETS:
             raise ValueError(f"a range is wider than {MAX_BUCKETS} buckets")
         return cls(
             scale=scale,
@@ -263,17 +263,17 @@ class ExponentialHistogram:
 
 
 @functools.cache
-def find_index_range(scale: int) -> tuple[int, int]:
+def find_bucket_index_range(scale: int) -> tuple[int, int]:
     """Returns the indices of the lowest and the highest bucket that floats can be in at a scale."""
     return math.floor(-1075 * 2.0**scale) - 1, math.ceil(1024 * 2.0**scale)
 
 
 def compute_bucket_range(ordinal: int, scale: int) -> tuple[float, float]:
-    """Returns the lower and upper bound of an exponential histogram's bucket; (0, 0) of that for zeros."""
+    """Returns the lower and upper bound of an exponential histogram's bucket; (0, 0) for the bucket of zeros."""
     if ordinal == 0:
         return 0.0, 0.0
     index = abs(ordinal) - BIAS
-    low, high = _compute_bound(index, scale), _compute_bound(index + 1, scale)
+    low, high = _compute_bucket_bound(index, scale), _compute_bucket_bound(index + 1, scale)
     return (low, high) if ordinal > 0 else (-high, -low)
 
 
@@ -287,7 +287,7 @@ def compute_bucket_middles(ordinals: Counts, scale: int) -> Floats:
     return np.asarray(np.sign(ordinals) * middles, dtype=np.float64)
 
 
-def compute_indices(magnitudes: NDArray[np.float64], scale: int) -> Counts:
+def compute_bucket_indices(magnitudes: NDArray[np.float64], scale: int) -> Counts:
     """Returns the OTLP bucket index i of each magnitude above 0, shape (n,): base^i < magnitude <= base^(i+1)."""
     mantissa, exponent = np.frexp(magnitudes)  # magnitude = mantissa * 2^exponent, mantissa in [0.5, 1)
     if scale <= 0:
@@ -299,12 +299,12 @@ def compute_indices(magnitudes: NDArray[np.float64], scale: int) -> Counts:
     return np.ceil(scaled).astype(np.int64) - 1
 
 
-def compute_ordinals(values: NDArray[np.float64], scale: int) -> Counts:
+def compute_bucket_ordinals(values: NDArray[np.float64], scale: int) -> Counts:
     """Returns the bucket number of each finite value, shape (n,), counted upwards from negative to positive."""
     ordinals = np.zeros(values.size, dtype=np.int64)
     filled = values != 0
     magnitudes = np.abs(values[filled])
-    ordinals[filled] = np.where(values[filled] > 0, 1, -1) * (compute_indices(magnitudes, scale) + BIAS)
+    ordinals[filled] = np.where(values[filled] > 0, 1, -1) * (compute_bucket_indices(magnitudes, scale) + BIAS)
     return ordinals
 
 
@@ -314,7 +314,7 @@ def _halve_ordinals(ordinals: Counts) -> Counts:
     return halved
 
 
-def _measure_range(ordinals: Counts) -> int:
+def _count_required_buckets(ordinals: Counts) -> int:
     """Returns how many buckets OTLP would need for sorted bucket ordinals, on the side of zero with more."""
     negative, nonpositive = (int(position) for position in np.searchsorted(ordinals, (0, 1)))
     below = int(ordinals[negative - 1] - ordinals[0]) + 1 if negative else 0
@@ -322,7 +322,7 @@ def _measure_range(ordinals: Counts) -> int:
     return max(below, above)
 
 
-def _compute_bound(index: int, scale: int) -> float:
+def _compute_bucket_bound(index: int, scale: int) -> float:
     try:
         return math.pow(2.0, index * 2.0**-scale)
     except OverflowError:

@@ -42,7 +42,7 @@ class ExactSum(int):
         return ExactSum(int.__sub__(self, other))
 
 
-def convert_to_units(value: float) -> int:
+def convert_to_exact_units(value: float) -> int:
     """Converts a float to a whole number of units of 2^-1074, the smallest float, which is exact.
 
     Raises:
@@ -54,7 +54,7 @@ def convert_to_units(value: float) -> int:
     return numerator << (_UNIT_BITS - (denominator.bit_length() - 1))
 
 
-def list_units(values: NDArray[np.float64]) -> list[int]:
+def list_exact_units(values: NDArray[np.float64]) -> list[int]:
     """Returns each value, shape (n,), in units of 2^-1074; 0 for one that is NaN or infinite."""
     mantissa, exponent = np.frexp(np.where(np.isfinite(values), values, 0.0))
     integers, shifts = np.ldexp(mantissa, 53).astype(np.int64).tolist(), (exponent + (_UNIT_BITS - 53)).tolist()
@@ -84,7 +84,7 @@ def sum_exactly(values: NDArray[np.float64]) -> int:
     return total
 
 
-def format_exact(units: int) -> str:
+def format_exact_sum(units: int) -> str:
     """Formats an exact sum, in units of 2^-1074, as a hexadecimal floating-point literal such as `0x3p-1`."""
     if not units:
         return "0x0p+0"
@@ -92,8 +92,8 @@ def format_exact(units: int) -> str:
     return f"{units >> shift:#x}p{shift - _UNIT_BITS:+d}"
 
 
-def parse_exact(text: str) -> int:
-    """Parses an exact sum from the hexadecimal literal that `format_exact` has made.
+def parse_exact_sum(text: str) -> int:
+    """Parses an exact sum from the hexadecimal literal that `format_exact_sum` has made.
 
     Raises:
         ValueError: `text` is not such a literal, or beyond the range of sums.
@@ -127,7 +127,7 @@ class Moments:
         """Builds the moments of numbers whose sum another program has computed; a sum that is not finite becomes 0."""
         return cls(
             count=count,
-            exact_sum=ExactSum(convert_to_units(total) if math.isfinite(total) else 0),
+            exact_sum=ExactSum(convert_to_exact_units(total) if math.isfinite(total) else 0),
             minimum=minimum,
             maximum=maximum,
         )
@@ -149,7 +149,7 @@ class Moments:
             return cls()
         return cls(
             count=len(numbers),
-            exact_sum=ExactSum(sum(map(convert_to_units, numbers))),
+            exact_sum=ExactSum(sum(map(convert_to_exact_units, numbers))),
             minimum=min(numbers),
             maximum=max(numbers),
         )
@@ -158,7 +158,7 @@ class Moments:
     def _from_array(cls, values: NDArray[np.float64]) -> Moments:
         low, high = float(values.min()), float(values.max())
         for extreme in (low, high):
-            convert_to_units(extreme)  # which refuses what is not finite
+            convert_to_exact_units(extreme)  # which refuses what is not finite
         return cls(count=values.size, exact_sum=ExactSum(sum_exactly(values)), minimum=low, maximum=high)
 
     @property
@@ -213,7 +213,7 @@ class Moments:
     def to_dict(self) -> dict[str, Any]:
         """Returns sum, minimum and maximum as a JSON object, without the count; null where an extreme is unknown."""
         return {
-            "sum": format_exact(self.exact_sum),
+            "sum": format_exact_sum(self.exact_sum),
             "minimum": self.minimum if math.isfinite(self.minimum) else None,
             "maximum": self.maximum if math.isfinite(self.maximum) else None,
         }
@@ -230,7 +230,7 @@ class Moments:
         minimum, maximum = document["minimum"], document["maximum"]
         return cls(
             count=count,
-            exact_sum=ExactSum(parse_exact(document["sum"])),
+            exact_sum=ExactSum(parse_exact_sum(document["sum"])),
             minimum=math.inf if minimum is None else float(minimum),
             maximum=-math.inf if maximum is None else float(maximum),
         )

@@ -15,7 +15,7 @@ import numpy as np
 
 from otel_mlmon.semconv import OTHER
 from otel_mlmon.sketch.exponential import ExponentialHistogram, compute_bucket_range
-from otel_mlmon.sketch.histogram import MAX_VALUES, Histogram, parse_counts
+from otel_mlmon.sketch.histogram import MAX_VALUES, Histogram, parse_bucket_counts
 from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.sketch.table import AnyHistogram, Bounds
 
@@ -32,11 +32,11 @@ class CategoryCounts:
 
     @property
     def total(self) -> int:
-        """The number of values, over all labels."""
+        """The number of values counted over all labels."""
         return sum(self.counts.values())
 
     def merge(self, other: CategoryCounts) -> CategoryCounts:
-        """Returns the counts of two sets of labels added up."""
+        """Returns the counts by label of two sets of values together."""
         merged = dict(self.counts)
         for label, count in other.counts.items():
             merged[label] = merged.get(label, 0) + count
@@ -52,8 +52,8 @@ class CategoryCounts:
             counts[OTHER] = other
         return CategoryCounts(counts=counts)
 
-    def counts_for(self, labels: Iterable[str]) -> list[int]:
-        """Returns the counts of the given labels in order; the last one takes those of all labels not listed."""
+    def select_label_counts(self, labels: Iterable[str]) -> list[int]:
+        """Returns the counts of the given labels, in order; the last also takes the counts of labels not given."""
         order = list(labels)
         positions = {label: position for position, label in enumerate(order)}
         counts = [0] * len(order)
@@ -77,7 +77,7 @@ class StreamSketch:
 
     @classmethod
     def from_parts(cls, histograms: Iterable[AnyHistogram], classes: Mapping[str, int], missing: int) -> StreamSketch:
-        """Builds the sketch of histograms of different bounds, at most one of them exponential, and other counts."""
+        """Builds a stream's sketch from histograms of different bounds, one exponential at most, and other counts."""
         exponential: ExponentialHistogram | None = None
         explicit: dict[Bounds, Histogram] = {}
         for histogram in histograms:
@@ -91,7 +91,7 @@ class StreamSketch:
 
     @property
     def numbers(self) -> int:
-        """The number of values that are numbers, neither categories nor missing."""
+        """The number of the stream's values that are numbers, neither categories nor missing."""
         explicit = sum(histogram.total for histogram in self.explicit.values())
         return explicit + (self.exponential.total if self.exponential is not None else 0)
 
@@ -102,14 +102,14 @@ class StreamSketch:
 
     @property
     def moments(self) -> Moments:
-        """The count, sum and extremes of the values that are numbers."""
+        """The count, sum and extremes of those values of the stream that are numbers."""
         moments = Moments() if self.exponential is None else self.exponential.moments
         for histogram in self.explicit.values():
             moments = moments.merge(histogram.moments)
         return moments
 
     def merge(self, other: StreamSketch) -> StreamSketch:
-        """Merges two sketches: returns the one that all their values together would have given."""
+        """Returns the sketch of the values of two sketches together."""
         return self.merge_all((self, other))
 
     @classmethod
@@ -150,7 +150,7 @@ class StreamSketch:
             sketches.append(self.exponential)
         if len(sketches) == 1:
             return sketches[0].quantile(q)
-        atoms = sorted(atom for sketch in sketches for atom in _upper_bounds(sketch))
+        atoms = sorted(atom for sketch in sketches for atom in _list_upper_bounds(sketch))
         rank, cumulative = q * sum(count for _, count in atoms), 0
         for upper, count in atoms:
             cumulative += count
@@ -186,7 +186,7 @@ class StreamSketch:
         exponential = document.get("exponential")
         explicit = [Histogram.from_dict(part) for part in document.get("explicit", [])]
         categories, missing = document.get("categories", {}), document.get("missing", 0)
-        parse_counts([*categories.values(), missing])
+        parse_bucket_counts([*categories.values(), missing])
         sketch = cls(
             exponential=None if exponential is None else ExponentialHistogram.from_dict(exponential),
             explicit={histogram.bounds: histogram for histogram in explicit},
@@ -198,7 +198,7 @@ class StreamSketch:
         return sketch
 
 
-def _upper_bounds(sketch: Histogram | ExponentialHistogram) -> list[tuple[float, int]]:
+def _list_upper_bounds(sketch: Histogram | ExponentialHistogram) -> list[tuple[float, int]]:
     """Returns the upper bound and the count of each bucket of a histogram that is not empty."""
     if isinstance(sketch, ExponentialHistogram):
         return [

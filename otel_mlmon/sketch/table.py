@@ -1,4 +1,4 @@
-"""Many sketches as one table: the counts of all beside each other, so that thousands cost a few array operations.
+"""A table of many sketches with all their counts in one array, so that thousands cost a few array operations.
 
 A row is a histogram or an exponential histogram, and is the same as the object that it stands for, bit for bit: what
 rows are merged to and subtracted to does not depend on whether the objects are.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon.sketch.exponential import MAX_BUCKETS, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.moments import ExactSum, Moments, list_units
+from otel_mlmon.sketch.moments import ExactSum, Moments, list_exact_units
 from otel_mlmon.types import Bools, Counts, Indices
 
 AnyHistogram: TypeAlias = Histogram | ExponentialHistogram
@@ -31,7 +31,7 @@ _SAFE_COUNT: Final = 2**48
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class SketchTable:
-    """Holds n histograms, a row each; nothing in it changes once it is built or filled.
+    """Holds n histograms as the rows of one table, which does not change once it is built or filled.
 
     Memory: 16 bytes a bucket.
     """
@@ -55,7 +55,7 @@ class SketchTable:
 
     @classmethod
     def from_sketches(cls, sketches: Sequence[AnyHistogram]) -> SketchTable:
-        """Builds a table with one row a sketch."""
+        """Builds a sketch table with one row for each of the given histograms."""
         arrays = [
             np.arange(1, sketch.counts.size + 1) if isinstance(sketch, Histogram) else sketch.ordinals
             for sketch in sketches
@@ -64,8 +64,8 @@ class SketchTable:
             bounds=[sketch.bounds if isinstance(sketch, Histogram) else None for sketch in sketches],
             scales=[0 if isinstance(sketch, Histogram) else sketch.scale for sketch in sketches],
             starts=list(accumulate((array.size for array in arrays), initial=0)),
-            ordinals=_join(arrays),
-            counts=_join([sketch.counts for sketch in sketches]),
+            ordinals=_join_arrays(arrays),
+            counts=_join_arrays([sketch.counts for sketch in sketches]),
             numbers=[sketch.moments.count for sketch in sketches],
             sums=[int(sketch.moments.exact_sum) for sketch in sketches],
             minima=[sketch.moments.minimum for sketch in sketches],
@@ -73,9 +73,9 @@ class SketchTable:
         )
 
     @classmethod
-    def gather(cls, rows: Sequence[TableRow]) -> SketchTable:
-        """Builds a table of rows of any tables, in their order."""
-        runs = list(_find_runs(rows))
+    def gather_rows(cls, rows: Sequence[TableRow]) -> SketchTable:
+        """Builds a sketch table from rows of other sketch tables, in the given order."""
+        runs = list(_find_table_runs(rows))
         if len(runs) == 1 and runs[0][2] - runs[0][1] == len(runs[0][0].numbers):
             return runs[0][0]
         sizes = [table.starts[row + 1] - table.starts[row] for table, first, end in runs for row in range(first, end)]
@@ -83,8 +83,10 @@ class SketchTable:
             bounds=[bounds for table, first, end in runs for bounds in table.bounds[first:end]],
             scales=[scale for table, first, end in runs for scale in table.scales[first:end]],
             starts=list(accumulate(sizes, initial=0)),
-            ordinals=_join([table.ordinals[table.starts[first] : table.starts[end]] for table, first, end in runs]),
-            counts=_join([table.counts[table.starts[first] : table.starts[end]] for table, first, end in runs]),
+            ordinals=_join_arrays(
+                [table.ordinals[table.starts[first] : table.starts[end]] for table, first, end in runs]
+            ),
+            counts=_join_arrays([table.counts[table.starts[first] : table.starts[end]] for table, first, end in runs]),
             numbers=[number for table, first, end in runs for number in table.numbers[first:end]],
             sums=[units for table, first, end in runs for units in table.sums[first:end]],
             minima=[minimum for table, first, end in runs for minimum in table.minima[first:end]],
@@ -93,14 +95,14 @@ class SketchTable:
 
     @classmethod
     def build_empty(cls) -> SketchTable:
-        """Builds a table without rows, to whose lists rows are added; `fill` completes it."""
+        """Builds a sketch table without rows; rows are added to its lists, and `fill_buckets` completes it."""
         none = np.zeros(0, dtype=np.int64)
         return cls(
             bounds=[], scales=[], starts=[0], ordinals=none, counts=none, numbers=[], sums=[], minima=[], maxima=[]
         )
 
-    def fill(self, counts: NDArray[np.uint64], ordinals: Counts, totals: Sequence[float]) -> list[int]:
-        """Completes a table that has rows and no values; returns how many values the buckets of each row hold.
+    def fill_buckets(self, counts: NDArray[np.uint64], ordinals: Counts, totals: Sequence[float]) -> list[int]:
+        """Fills in the bucket counts of all rows of a sketch table; returns how many values each row's buckets hold.
 
         Args:
             counts: The values in each bucket, empty ones too, in the order of the rows.
@@ -113,7 +115,7 @@ class SketchTable:
             held: list[int] = (cumulative[1:] - cumulative[:-1]).tolist()
         else:
             held = [sum(counts[start:end].tolist()) for start, end in pairwise(self.starts)]
-        self.sums += list_units(np.array(totals, dtype=np.float64))
+        self.sums += list_exact_units(np.array(totals, dtype=np.float64))
         is_filled = counts > 0
         if not is_filled.all():
             is_explicit = np.array([bounds is not None for bounds in self.bounds], dtype=np.bool_)
@@ -124,8 +126,8 @@ class SketchTable:
         self.counts, self.ordinals = counts.astype(np.int64), ordinals
         return held
 
-    def sketch(self, row: int) -> AnyHistogram:
-        """Returns one row as an object."""
+    def build_sketch(self, row: int) -> AnyHistogram:
+        """Builds the histogram object of one row of the sketch table."""
         start, end = self.starts[row], self.starts[row + 1]
         moments = Moments(
             count=self.numbers[row],
@@ -140,8 +142,8 @@ class SketchTable:
             scale=self.scales[row], ordinals=self.ordinals[start:end], counts=self.counts[start:end], moments=moments
         )
 
-    def is_alike(self, row: int, other: SketchTable, other_row: int) -> bool:
-        """Whether two rows have as many buckets, of the same scale or bounds."""
+    def has_same_buckets(self, row: int, other: SketchTable, other_row: int) -> bool:
+        """Returns whether rows of two sketch tables have as many buckets, of the same scale or bounds."""
         if self.bounds[row] is not other.bounds[other_row] and self.bounds[row] != other.bounds[other_row]:
             return False
         size = self.starts[row + 1] - self.starts[row]
@@ -151,12 +153,12 @@ class SketchTable:
         )
 
     def subtract(self, earlier: SketchTable) -> tuple[SketchTable, list[bool]]:
-        """Returns what running totals counted after their former states, row by row, and which rows that holds for.
+        """Subtracts an earlier state from each running total (row); returns the differences, and which rows have one.
 
-        It does not for a row that was reset or has other buckets than before: there `subtract` of the sketch tells.
+        There is none for a row that was reset or has other buckets than before: there `subtract` of the sketch tells.
 
         Args:
-            earlier: The former states; each row is like the one here, as `is_alike` has it.
+            earlier: The former states; each row is like the one here, as `has_same_buckets` has it.
         """
         sizes = np.diff(self.starts)
         row_of = np.repeat(np.arange(sizes.size), sizes)
@@ -181,7 +183,7 @@ class SketchTable:
         return table, (~is_wrong).tolist()
 
     def merge_rows(self, keys: Sequence[K]) -> dict[K, list[AnyHistogram]]:
-        """Merges the rows of equal keys; returns by key a histogram for each bounds, and an exponential one.
+        """Merges rows with equal keys; returns by key a histogram for each set of bounds, and an exponential one.
 
         It is what `merge_all` of the sketches returns.
 
@@ -204,17 +206,17 @@ class SketchTable:
         return explicit
 
     def _merge_groups(self, groups: Sequence[Sequence[int]]) -> list[AnyHistogram]:
-        """Merges the rows of each group, which have the same scale or bounds."""
+        """Merges the histograms of each group of rows, which have the same scale or bounds."""
         group_of_row = np.zeros(len(self.numbers), dtype=np.intp)
         for group, rows in enumerate(groups):
             group_of_row[rows] = group
         is_explicit = np.array([self.bounds[rows[0]] is not None for rows in groups], dtype=np.bool_)
-        layout = _Layout(self, group_of_row, is_explicit)
+        layout = _GroupedBuckets(self, group_of_row, is_explicit)
         merged: list[AnyHistogram] = []
         for group, rows in enumerate(groups):
             bounds, scale = self.bounds[rows[0]], self.scales[rows[0]]
             if layout.is_too_wide[group]:
-                sketches = map(self.sketch, rows)
+                sketches = map(self.build_sketch, rows)
                 parts = [sketch for sketch in sketches if isinstance(sketch, ExponentialHistogram)]
                 merged.append(ExponentialHistogram.merge_all(parts))
                 continue
@@ -225,9 +227,9 @@ class SketchTable:
                 maximum=max([self.maxima[row] for row in rows]),
             )
             if bounds is not None:
-                merged.append(Histogram(bounds=bounds, counts=layout.dense(group), moments=moments))
+                merged.append(Histogram(bounds=bounds, counts=layout.list_all_counts(group), moments=moments))
             else:
-                ordinals, counts = layout.filled(group)
+                ordinals, counts = layout.list_filled_buckets(group)
                 merged.append(ExponentialHistogram(scale=scale, ordinals=ordinals, counts=counts, moments=moments))
         return merged
 
@@ -236,7 +238,7 @@ TableRow: TypeAlias = tuple[SketchTable, int]
 
 
 class PointValue(NamedTuple):
-    """Holds the value of a point: a counter's, or a histogram as a row of a table that many points share."""
+    """Holds the value of a data point: a counter's number, or a histogram as a row of a shared table."""
 
     counter: int | None = None
     table: SketchTable | None = None
@@ -245,29 +247,29 @@ class PointValue(NamedTuple):
 
     @classmethod
     def from_sketch(cls, sketch: AnyHistogram | int) -> PointValue:
-        """Wraps a value that is an object of its own."""
+        """Wraps a counter's number, or one histogram object, as the value of a data point."""
         if isinstance(sketch, int):
             return cls(sketch)
         return cls(None, SketchTable.from_sketches([sketch]))
 
     @property
     def sketch(self) -> AnyHistogram | int:
-        """The value as an object of its own."""
-        return self.table.sketch(self.row) if self.table is not None else self.counter or 0
+        """The value of the data point as a counter's number or a histogram object."""
+        return self.table.build_sketch(self.row) if self.table is not None else self.counter or 0
 
     @property
     def total(self) -> int:
-        """How many values it counts."""
+        """The number of values that the data point counts."""
         return self.table.numbers[self.row] if self.table is not None else self.counter or 0
 
-    def has_form_of(self, other: PointValue) -> bool:
-        """Whether one total can be subtracted from the other: the same kind of sketch, over the same bounds."""
+    def has_same_form(self, other: PointValue) -> bool:
+        """Returns whether two data points can be subtracted: both counters, or histograms of the same bounds."""
         if self.table is None or other.table is None:
             return self.table is other.table
         return self.table.bounds[self.row] == other.table.bounds[other.row]
 
     def subtract(self, earlier: PointValue) -> PointValue | None:
-        """Returns the counts after `earlier`, a former total of the same form; None if it was reset."""
+        """Subtracts an earlier value of the same form from a running total; returns None if the total was reset."""
         later, before = self.sketch, earlier.sketch
         if isinstance(later, int) and isinstance(before, int):
             return PointValue(later - before) if later >= before else None
@@ -279,12 +281,12 @@ class PointValue(NamedTuple):
         return None if difference is None else self.from_sketch(difference)
 
     def __eq__(self, other: object) -> bool:
-        """Whether both are the same value, in whatever tables they are."""
-        return isinstance(other, PointValue) and self.has_form_of(other) and self.sketch == other.sketch
+        """Returns whether two data points have the same value, in whatever tables their histograms are."""
+        return isinstance(other, PointValue) and self.has_same_form(other) and self.sketch == other.sketch
 
 
-class _Layout:
-    """Adds the buckets of groups of rows up, each group's in a stretch of one array.
+class _GroupedBuckets:
+    """Adds up the bucket counts of groups of histogram rows, each group in its own stretch of one array.
 
     A group has a stretch for its negative ordinals, one for zeros and one for the positive ones, each from its lowest
     ordinal to its highest.
@@ -322,18 +324,18 @@ class _Layout:
         self._ordinals, self._counts = filled - np.repeat(shifts, widths)[filled], array[filled]
         self._filled = np.searchsorted(filled, starts[::3]).tolist()
 
-    def dense(self, group: int) -> Counts:
-        """Returns the counts of a group from its lowest bucket to its highest."""
+    def list_all_counts(self, group: int) -> Counts:
+        """Returns the counts of all buckets of a group of rows, from the lowest bucket to the highest."""
         return self._array[self._starts[group] : self._starts[group + 1]].copy()
 
-    def filled(self, group: int) -> tuple[Counts, Counts]:
-        """Returns the ordinals and the counts of the buckets of a group that are not empty."""
+    def list_filled_buckets(self, group: int) -> tuple[Counts, Counts]:
+        """Returns the ordinals and the counts of those buckets of a group of rows that are not empty."""
         start, end = self._filled[group], self._filled[group + 1]
         return self._ordinals[start:end].copy(), self._counts[start:end].copy()
 
 
-def _find_runs(rows: Iterable[TableRow]) -> Iterator[tuple[SketchTable, int, int]]:
-    """Yields the stretches of rows that follow each other in one table: the table, the first row and the one after."""
+def _find_table_runs(rows: Iterable[TableRow]) -> Iterator[tuple[SketchTable, int, int]]:
+    """Yields each stretch of adjacent rows of one sketch table: the table, its first row, and the row after the end."""
     present: SketchTable | None = None
     first = end = 0
     for table, row in rows:
@@ -347,5 +349,5 @@ def _find_runs(rows: Iterable[TableRow]) -> Iterator[tuple[SketchTable, int, int
         yield present, first, end
 
 
-def _join(arrays: Sequence[Counts]) -> Counts:
+def _join_arrays(arrays: Sequence[Counts]) -> Counts:
     return np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64)

@@ -33,7 +33,7 @@ MAX_WHOLE: Final = 2**53
 
 
 class ParsedNumbers(NamedTuple):
-    """The cells of one column parsed as numbers, and the first cell that is none."""
+    """The cells of one column parsed as numbers, and the first cell that is no number."""
 
     values: Floats
     """Shape (n,), NaN where missing; infinite numbers count as missing too."""
@@ -74,13 +74,13 @@ def parse_cell_numbers(array: pa.Array, decimal: str = ".") -> ParsedNumbers:
             values = compute.cast(array, pa.float64())
         except pa.ArrowInvalid:
             return parse_number_texts(array.to_pylist(), decimal)
-        return ParsedNumbers(_to_floats(values))
-    return ParsedNumbers(_to_floats(compute.cast(array, pa.float64(), safe=False)))
+        return ParsedNumbers(_convert_to_floats(values))
+    return ParsedNumbers(_convert_to_floats(compute.cast(array, pa.float64(), safe=False)))
 
 
 def parse_number_texts(cells: Sequence[str | None], decimal: str) -> ParsedNumbers:
     """Parses texts as numbers; None and texts that mean a missing value, such as `NA`, become NaN."""
-    numbers = {cell: _parse_cell(cell, decimal) for cell in set(cells)}
+    numbers = {cell: _parse_number_cell(cell, decimal) for cell in set(cells)}
     faults = {cell for cell, number in numbers.items() if number is None}
     first = next((row for row, cell in enumerate(cells) if cell in faults), -1) if faults else -1
     values = {cell: math.nan if number is None else number for cell, number in numbers.items()}
@@ -99,7 +99,7 @@ def parse_cell_labels(array: pa.Array) -> CellLabels:
     if pa.types.is_temporal(array.type):
         # Times are made texts only where a user declares them a category.
         return parse_cell_labels(array.cast(pa.string()))
-    values, codes = _find_distinct(parse_cell_numbers(array).values)
+    values, codes = _find_distinct_numbers(parse_cell_numbers(array).values)
     return CellLabels([format_label(value) for value in values.tolist()], codes)
 
 
@@ -150,7 +150,7 @@ def is_number_text(cell: str, decimal: str = ".") -> bool:
     return True
 
 
-def _parse_cell(cell: str | None, decimal: str) -> float | None:
+def _parse_number_cell(cell: str | None, decimal: str) -> float | None:
     """Parses the text of a cell as a number, NaN where missing; None if it is not a number."""
     if cell is None or is_missing_value(cell):
         return math.nan
@@ -159,11 +159,11 @@ def _parse_cell(cell: str | None, decimal: str) -> float | None:
     return float(cell.replace(",", ".", 1) if decimal == "," else cell)
 
 
-def _to_floats(array: Any) -> Floats:
+def _convert_to_floats(array: Any) -> Floats:
     return np.ascontiguousarray(array.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
-def _find_distinct(numbers: Floats) -> tuple[NDArray[Any], Indices]:
+def _find_distinct_numbers(numbers: Floats) -> tuple[NDArray[Any], Indices]:
     """Returns the distinct numbers of a column, and the position of each cell's number among them."""
     if numbers.size and np.isfinite(numbers).all():
         low, high = float(numbers.min()), float(numbers.max())

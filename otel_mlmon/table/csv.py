@@ -60,7 +60,7 @@ class CsvDialect:
 
     @property
     def csv_reader_options(self) -> dict[str, Any]:
-        """The arguments with which Python's `csv.reader` reads the file."""
+        """The arguments with which Python's `csv.reader` reads the CSV file."""
         is_doubled = self.escape == self.quote
         return {
             "delimiter": self.delimiter,
@@ -79,7 +79,7 @@ def detect_csv_dialect(files: TableFileSet, file: TableFile, encoding: str | Non
     """
     csv.field_size_limit(MAX_CELL_BYTES)
     with files.open_file(file.path) as raw:
-        with _decompress(raw, file) as stream:
+        with _open_decompressed(raw, file) as stream:
             content = stream.read(SAMPLE_BYTES)
         consumed_bytes = raw.tell()
         size_bytes = raw.seek(0, io.SEEK_END)
@@ -92,16 +92,16 @@ def detect_csv_dialect(files: TableFileSet, file: TableFile, encoding: str | Non
     first_line = 2 if directive else 1
     # The last line of a sample may be cut off.
     sample = body if len(content) < SAMPLE_BYTES else body[: body.rfind("\n") + 1] or body
-    quote = _find_quote(sample)
+    quote = _find_quote_character(sample)
     escape = "\\" if f"\\{quote}" in sample and quote * 2 not in sample else quote
     dialect = CsvDialect(
         encoding=encoding, delimiter=directive[1] if directive else "", quote=quote, escape=escape, names=(),
         skipped_lines=first_line - 1, columns=(), rows=0, min_rows=0,
     )  # fmt: skip
     delimiter = dialect.delimiter or _find_delimiter(sample, dialect)
-    records = list(islice(_read_records(sample, dialect, delimiter), SAMPLE_ROWS + 1))
+    records = list(islice(_read_sample_rows(sample, dialect, delimiter), SAMPLE_ROWS + 1))
     if not records:
-        raise _explain_header(sample, file, first_line, delimiter, dialect)
+        raise _explain_header_fault(sample, file, first_line, delimiter, dialect)
     names = tuple(records[0])
     if not any(name.strip() for name in names):
         raise DataError(f"{file.path}:{first_line}: no column names: the file holds no rows")
@@ -121,7 +121,7 @@ def detect_csv_dialect(files: TableFileSet, file: TableFile, encoding: str | Non
         escape=escape,
         names=names,
         skipped_lines=first_line - 1,
-        columns=tuple(_describe_column(*pair, delimiter) for pair in zip(names, cells, strict=False)),
+        columns=tuple(_describe_csv_column(*pair, delimiter) for pair in zip(names, cells, strict=False)),
         min_rows=len(rows),
         rows=round(max(sample.count("\n") - 1, 0) * share),
     )
@@ -129,7 +129,7 @@ def detect_csv_dialect(files: TableFileSet, file: TableFile, encoding: str | Non
 
 def find_line_of_row(files: TableFileSet, file: TableFile, dialect: CsvDialect, row: int) -> int:
     """Returns the line, from 1, on which a row, from 0, of a CSV file ends: quoted cells may hold several lines."""
-    with _open_text(files, file, dialect) as text:
+    with _open_text_file(files, file, dialect) as text:
         reader = csv.reader(text, **dialect.csv_reader_options)
         width = len(next(reader))
         last = -1
@@ -144,7 +144,7 @@ def explain_csv_fault(files: TableFileSet, file: TableFile, dialect: CsvDialect,
     """Returns the error that says what is wrong with a CSV file that could not be read, and on which line."""
     width = len(dialect.names)
     try:
-        with _open_text(files, file, dialect) as text:
+        with _open_text_file(files, file, dialect) as text:
             reader = csv.reader(text, **dialect.csv_reader_options)
             for cells in reader:
                 if (len(cells) > width and any(cells[width:])) or 0 < len(cells) < width:
@@ -153,7 +153,7 @@ def explain_csv_fault(files: TableFileSet, file: TableFile, dialect: CsvDialect,
     except csv.Error as error:
         return DataError(f"{file.path}:{dialect.skipped_lines + reader.line_num}: {error}")
     except UnicodeDecodeError:
-        return _explain_encoding(files, file, dialect.encoding)
+        return _explain_encoding_fault(files, file, dialect.encoding)
     except (OSError, EOFError) as error:
         return DataError(f"{file.path}: damaged, or not packed as its name says: {error}")
     if "state machine" in message:
@@ -163,7 +163,7 @@ def explain_csv_fault(files: TableFileSet, file: TableFile, dialect: CsvDialect,
     return DataError(f"{file.path}:{place[1] if place else 1}: {reason}")
 
 
-def _read_records(sample: str, dialect: CsvDialect, delimiter: str) -> Iterator[list[str]]:
+def _read_sample_rows(sample: str, dialect: CsvDialect, delimiter: str) -> Iterator[list[str]]:
     """Yields the rows of a sample of a CSV file, up to the first faulty one."""
     reader = csv.reader(io.StringIO(sample, newline=""), **{**dialect.csv_reader_options, "delimiter": delimiter})
     try:
@@ -174,7 +174,7 @@ def _read_records(sample: str, dialect: CsvDialect, delimiter: str) -> Iterator[
         return
 
 
-def _explain_header(sample: str, file: TableFile, line: int, delimiter: str, dialect: CsvDialect) -> DataError:
+def _explain_header_fault(sample: str, file: TableFile, line: int, delimiter: str, dialect: CsvDialect) -> DataError:
     reader = csv.reader(io.StringIO(sample, newline=""), **{**dialect.csv_reader_options, "delimiter": delimiter})
     try:
         next(reader, None)
@@ -183,7 +183,7 @@ def _explain_header(sample: str, file: TableFile, line: int, delimiter: str, dia
     return DataError(f"{file.path}:{line}: no column names: the file holds no rows")
 
 
-def _find_quote(sample: str) -> str:
+def _find_quote_character(sample: str) -> str:
     has_double = '"' in sample
     is_single = re.match(r"'[^'\n]*'[,;\t|\r\n]", sample) is not None
     return "'" if is_single and not has_double else '"'
@@ -193,7 +193,7 @@ def _find_delimiter(sample: str, dialect: CsvDialect) -> str:
     """Returns the delimiter by which most of a CSV file's first rows have as many cells as its header."""
     best, best_score = ",", (0.0, 0)
     for delimiter in DELIMITERS:
-        records = list(islice(_read_records(sample, dialect, delimiter), 50))
+        records = list(islice(_read_sample_rows(sample, dialect, delimiter), 50))
         width = len(records[0]) if records else 0
         if width > 1:
             share = sum(len(record) == width for record in records) / len(records)
@@ -201,7 +201,7 @@ def _find_delimiter(sample: str, dialect: CsvDialect) -> str:
     return best
 
 
-def _describe_column(name: str, cells: Sequence[str], delimiter: str) -> TableColumn:
+def _describe_csv_column(name: str, cells: Sequence[str], delimiter: str) -> TableColumn:
     """Describes a column of a CSV file by its first cells: numbers or texts, and whether commas are decimal."""
     commas = [cell.strip() for cell in cells if "," in cell]
     present = [cell for cell in cells if not is_missing_value(cell)]
@@ -233,20 +233,20 @@ def _decode_sample(content: bytes, encoding: str, file: TableFile, files: TableF
     try:
         return decoder.decode(content, final=len(content) < SAMPLE_BYTES)
     except UnicodeDecodeError as error:
-        raise _explain_encoding(files, file, encoding) from error
+        raise _explain_encoding_fault(files, file, encoding) from error
 
 
-def _explain_encoding(files: TableFileSet, file: TableFile, encoding: str) -> DataError:
+def _explain_encoding_fault(files: TableFileSet, file: TableFile, encoding: str) -> DataError:
     """Returns the error that says which line of a file is not in the text encoding it should have."""
-    with files.open_file(file.path) as raw, _decompress(raw, file) as stream:
+    with files.open_file(file.path) as raw, _open_decompressed(raw, file) as stream:
         numbered = enumerate(io.BufferedReader(stream), start=1)
-        line = next((number for number, content in numbered if not _is_text(content, encoding)), 1)
+        line = next((number for number, content in numbered if not _has_encoding(content, encoding)), 1)
     return DataError(
         f"{file.path}:{line}: not {encoding.upper()} text; --encoding says what it is, one of {', '.join(ENCODINGS)}"
     )
 
 
-def _is_text(content: bytes, encoding: str) -> bool:
+def _has_encoding(content: bytes, encoding: str) -> bool:
     try:
         content.decode(encoding)
     except UnicodeDecodeError:
@@ -255,7 +255,7 @@ def _is_text(content: bytes, encoding: str) -> bool:
 
 
 @contextmanager
-def _decompress(raw: Any, file: TableFile) -> Iterator[pa.NativeFile]:
+def _open_decompressed(raw: Any, file: TableFile) -> Iterator[pa.NativeFile]:
     import pyarrow as pa
 
     stream = pa.PythonFile(raw, mode="r")
@@ -268,9 +268,9 @@ def _decompress(raw: Any, file: TableFile) -> Iterator[pa.NativeFile]:
 
 
 @contextmanager
-def _open_text(files: TableFileSet, file: TableFile, dialect: CsvDialect) -> Iterator[TextIO]:
+def _open_text_file(files: TableFileSet, file: TableFile, dialect: CsvDialect) -> Iterator[TextIO]:
     encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
-    with files.open_file(file.path) as raw, _decompress(raw, file) as stream:
+    with files.open_file(file.path) as raw, _open_decompressed(raw, file) as stream:
         text = io.TextIOWrapper(stream, encoding=encoding, newline="")
         for _ in range(dialect.skipped_lines):
             text.readline()

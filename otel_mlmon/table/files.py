@@ -77,12 +77,12 @@ def find_table_files(location: str) -> TableFileSet:
     filesystem = _open_filesystem(location) if "://" in location else None
     try:
         if filesystem is not None:
-            paths, root = _list_store(filesystem, location)
+            paths, root = _list_store_files(filesystem, location)
         else:
-            paths, root = _list_local(location)
+            paths, root = _list_local_files(location)
     except OSError as error:
         raise DataError(f"{location}: {os.strerror(error.errno) if error.errno else error}") from error
-    files = tuple(_describe_file(path, root) for path in paths)
+    files = tuple(_describe_table_file(path, root) for path in paths)
     formats = sorted({file.format for file in files})
     if len(formats) > 1:
         raise DataError(f"{location}: holds files of several formats, {' and '.join(formats)}: name those of one")
@@ -95,60 +95,60 @@ def find_format_suffix(path: str) -> str:
     return PurePosixPath(pure.stem).suffix if pure.suffix in COMPRESSIONS else pure.suffix
 
 
-def _list_local(location: str) -> tuple[list[str], str]:
+def _list_local_files(location: str) -> tuple[list[str], str]:
     """Lists the files on this machine that a path or pattern means, and the folder they are named relative to."""
     path = Path(location)
     if path.is_dir():
-        return _list_folder(location, list(_walk(location)), lambda name: (path / name).exists()), location
+        return _list_folder_files(location, list(_walk_folder(location)), lambda name: (path / name).exists()), location
     if path.exists() or path.is_symlink() or not has_magic(location):
         if not path.exists():
             path.open("rb").close()  # which raises the system's own reason
         return [location], ""
-    root = str(Path(*_constant_parts(path)))
+    root = str(Path(*_list_fixed_path_parts(path)))
     candidates = (match for match in glob(location, recursive=True) if Path(match).is_file())  # noqa: PTH207 - of a text
     matches = sorted(
-        match for match in candidates if all(map(_is_data, Path(match.removeprefix(root)).parts[1:] or [match]))
+        match for match in candidates if all(map(_is_data_file, Path(match.removeprefix(root)).parts[1:] or [match]))
     )
     if not matches:
         raise DataError(f"{location}: no file matches")
     return matches, root
 
 
-def _constant_parts(path: Path) -> Iterator[str]:
+def _list_fixed_path_parts(path: Path) -> Iterator[str]:
     for part in path.parts:
         if has_magic(part):
             return
         yield part
 
 
-def _walk(folder: str) -> Iterator[str]:
-    for base, folders, names in os.walk(folder, onerror=_raise):
+def _walk_folder(folder: str) -> Iterator[str]:
+    for base, folders, names in os.walk(folder, onerror=_raise_error):
         folders[:] = sorted(name for name in folders if name[0] not in "_.")
         yield from (os.path.join(base, name) for name in sorted(names))  # noqa: PTH118 - a text, as the user wrote it
 
 
-def _raise(error: OSError) -> None:
+def _raise_error(error: OSError) -> None:
     raise error
 
 
-def _list_folder(location: str, paths: list[str], has_entry: Callable[[str], bool]) -> list[str]:
+def _list_folder_files(location: str, paths: list[str], has_entry: Callable[[str], bool]) -> list[str]:
     for entry, name in (("_delta_log", "Delta"), ("metadata/version-hint.text", "Iceberg"), (".hoodie", "Hudi")):
         if has_entry(entry):
             raise DataError(
                 f"{location}: a table of {name}, of which some files are outdated: read it with Spark or DuckDB, "
                 "and give `otel_mlmon.backtest.run` the rows"
             )
-    tables = [path for path in paths if _is_data(path) and find_format_suffix(path) in SUFFIXES]
+    tables = [path for path in paths if _is_data_file(path) and find_format_suffix(path) in SUFFIXES]
     if not tables:
         raise DataError(f"{location}: the folder holds no file that ends with one of {' '.join(SUFFIXES)}")
     return sorted(tables)
 
 
-def _is_data(path: str) -> bool:
+def _is_data_file(path: str) -> bool:
     return PurePosixPath(path.replace(os.sep, "/")).name[0] not in "_."
 
 
-def _describe_file(path: str, root: str) -> TableFile:
+def _describe_table_file(path: str, root: str) -> TableFile:
     suffix = find_format_suffix(path)
     if suffix not in SUFFIXES:
         advice = _ADVICE.get(PurePosixPath(path.lower()).suffix)
@@ -177,13 +177,13 @@ def _open_filesystem(location: str) -> Any:
         ) from error
 
 
-def _list_store(filesystem: Any, location: str) -> tuple[list[str], str]:
+def _list_store_files(filesystem: Any, location: str) -> tuple[list[str], str]:
     scheme = location.partition("://")[0]
     if filesystem.isdir(location):
         names = [f"{scheme}://{name.lstrip('/')}" for name in filesystem.find(location)]
-        return _list_folder(location, names, lambda name: bool(filesystem.exists(f"{location}/{name}"))), location
+        return _list_folder_files(location, names, lambda name: bool(filesystem.exists(f"{location}/{name}"))), location
     if has_magic(location):
-        names = [f"{scheme}://{name.lstrip('/')}" for name in sorted(filesystem.glob(location)) if _is_data(name)]
+        names = [f"{scheme}://{name.lstrip('/')}" for name in sorted(filesystem.glob(location)) if _is_data_file(name)]
         if not names:
             raise DataError(f"{location}: no file matches")
         return names, location.partition("*")[0]

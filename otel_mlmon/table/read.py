@@ -79,22 +79,22 @@ def read_table(location: str, *, encoding: str | None = None, decimal: str | Non
     notes: list[str] = []
     for file in files.files:
         try:
-            if len(files.files) > 1 and _is_empty(files, file):
+            if len(files.files) > 1 and _is_empty_file(files, file):
                 notes.append(f"{file.path} is empty.")
                 continue
-            readers.append(_open_file(connection, files, file, encoding))
+            readers.append(_open_table_file(connection, files, file, encoding))
         except OSError as error:
             raise DataError(f"{file.path}: {os.strerror(error.errno) if error.errno else error}") from error
     if not readers:
         raise DataError(f"{location}: all files are empty")
-    columns = _join_columns(readers)
+    columns = _join_file_columns(readers)
     counts = FileRowCounts()
 
     def scan_columns(names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         counts.by_file.clear()
         for reader in readers:
             counts.by_file.append(0)
-            for batch in _scan_file(connection, files, reader, names):
+            for batch in _scan_table_file(connection, files, reader, names):
                 counts.by_file[-1] += batch.num_rows
                 yield batch
 
@@ -103,7 +103,7 @@ def read_table(location: str, *, encoding: str | None = None, decimal: str | Non
         columns=columns,
         rows=sum(reader.rows for reader in readers),
         scan=scan_columns,
-        locate=lambda row: _locate(files, readers, counts, row),
+        locate=lambda row: _locate_row(files, readers, counts, row),
         notes=tuple(notes),
     ).with_decimal_separator(decimal)
 
@@ -142,21 +142,21 @@ def stream_query_batches(connection: duckdb.DuckDBPyConnection, query: str) -> I
         yield from (batch.slice(start, ROWS_A_BATCH) for start in range(0, batch.num_rows, ROWS_A_BATCH))
 
 
-def _open_file(
+def _open_table_file(
     connection: duckdb.DuckDBPyConnection, files: TableFileSet, file: TableFile, encoding: str | None
 ) -> TableFileReader:
     if file.format == "csv":
-        reader = _open_csv(files, file, encoding)
+        reader = _open_csv_file(files, file, encoding)
     elif file.format == "parquet":
-        reader = _open_parquet(files, file)
+        reader = _open_parquet_file(files, file)
     else:
-        reader = _open_json(connection, files, file)
+        reader = _open_json_file(connection, files, file)
     names = [column.name for column in reader.columns]
     check_column_names([*names, *file.partitions], file.path)
     return reader
 
 
-def _open_csv(files: TableFileSet, file: TableFile, encoding: str | None) -> TableFileReader:
+def _open_csv_file(files: TableFileSet, file: TableFile, encoding: str | None) -> TableFileReader:
     dialect = detect_csv_dialect(files, file, encoding)
     types = ", ".join(f"'c{position}': 'VARCHAR'" for position in range(len(dialect.names)))
     options = {
@@ -166,15 +166,15 @@ def _open_csv(files: TableFileSet, file: TableFile, encoding: str | None) -> Tab
         "encoding": dialect.encoding,
         "compression": file.compression,
     }
-    rest = ", ".join(f"{name} = {_quote_text(value)}" for name, value in options.items())
+    rest = ", ".join(f"{name} = {_quote_sql_text(value)}" for name, value in options.items())
     query = (
-        f"read_csv({_quote_text(_escape_magic(file.path))}, auto_detect = false, header = true, "
+        f"read_csv({_quote_sql_text(_escape_path_pattern(file.path))}, auto_detect = false, header = true, "
         f"skip = {dialect.skipped_lines}, columns = {{{types}}}, {rest})"
     )
     return TableFileReader(file=file, columns=dialect.columns, query=query, rows=dialect.rows, dialect=dialect)
 
 
-def _open_parquet(files: TableFileSet, file: TableFile) -> TableFileReader:
+def _open_parquet_file(files: TableFileSet, file: TableFile) -> TableFileReader:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -185,38 +185,43 @@ def _open_parquet(files: TableFileSet, file: TableFile) -> TableFileReader:
     except pa.ArrowException as error:
         raise DataError(f"{file.path}: not a Parquet file: {error}") from error
     columns = tuple(describe_arrow_column(entry.name, entry.type) for entry in schema)
-    query = f"read_parquet({_quote_text(_escape_magic(file.path))}, hive_partitioning = false)"
+    query = f"read_parquet({_quote_sql_text(_escape_path_pattern(file.path))}, hive_partitioning = false)"
     return TableFileReader(file=file, columns=columns, query=query, rows=metadata.num_rows)
 
 
-def _open_json(connection: duckdb.DuckDBPyConnection, files: TableFileSet, file: TableFile) -> TableFileReader:
+def _open_json_file(connection: duckdb.DuckDBPyConnection, files: TableFileSet, file: TableFile) -> TableFileReader:
     import duckdb
 
-    source = f"{_quote_text(_escape_magic(file.path))}, compression = {_quote_text(file.compression)}"
+    source = f"{_quote_sql_text(_escape_path_pattern(file.path))}, compression = {_quote_sql_text(file.compression)}"
     try:
-        types = dict(_describe(connection, f"read_json({source}, format = 'auto', sample_size = 20480)"))
-        names = [name for name, _ in _describe(connection, f"read_json({source}, maximum_depth = 1, sample_size = -1)")]
+        types = dict(_describe_query_columns(connection, f"read_json({source}, format = 'auto', sample_size = 20480)"))
+        names = [
+            name
+            for name, _ in _describe_query_columns(
+                connection, f"read_json({source}, maximum_depth = 1, sample_size = -1)"
+            )
+        ]
     except duckdb.Error as error:
-        raise _explain_json(files, file, str(error)) from error
+        raise _explain_json_fault(files, file, str(error)) from error
     if names == ["json"]:
         raise DataError(f"{file.path}: the lines are no objects: no column names")
     columns = tuple(
         TableColumn(name=name, kind="unreadable" if _NESTED.search(types.get(name, "")) else "text", type_name="nested")
         for name in names
     )
-    declared = ", ".join(f"{_quote_text(name)}: 'VARCHAR'" for name in names)
+    declared = ", ".join(f"{_quote_sql_text(name)}: 'VARCHAR'" for name in names)
     query = f"read_json({source}, columns = {{{declared}}})"
     with files.open_file(file.path) as stream:
         rows = sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
     return TableFileReader(file=file, columns=columns, query=query, rows=rows)
 
 
-def _describe(connection: duckdb.DuckDBPyConnection, function: str) -> list[tuple[str, str]]:
+def _describe_query_columns(connection: duckdb.DuckDBPyConnection, function: str) -> list[tuple[str, str]]:
     rows = connection.execute(f"DESCRIBE SELECT * FROM {function}").fetchall()  # noqa: S608 - quoted above
     return [(str(row[0]), str(row[1])) for row in rows]
 
 
-def _explain_json(files: TableFileSet, file: TableFile, message: str) -> DataError:
+def _explain_json_fault(files: TableFileSet, file: TableFile, message: str) -> DataError:
     if file.compression == "none":
         with files.open_file(file.path) as stream:
             faults = ((number, _find_json_fault(line)) for number, line in enumerate(stream, start=1))
@@ -235,7 +240,7 @@ def _find_json_fault(line: bytes) -> str:
     return ""
 
 
-def _join_columns(readers: Sequence[TableFileReader]) -> dict[str, TableColumn]:
+def _join_file_columns(readers: Sequence[TableFileReader]) -> dict[str, TableColumn]:
     """Returns the columns that all files of a table have, by name; their types may differ.
 
     Raises:
@@ -253,13 +258,13 @@ def _join_columns(readers: Sequence[TableFileReader]) -> dict[str, TableColumn]:
             is_other = len(kinds) > 1 and kinds != {"number", "text"}
             is_null = "null" in (own[name].type_name, columns[name].type_name)
             if (is_other and not is_null) or own[name].decimal != columns[name].decimal:
-                columns[name] = _choose_decimal(columns[name], own[name], reader)
+                columns[name] = _merge_column_types(columns[name], own[name], reader)
     partitions = {name: "text" for reader in readers for name in reader.file.partitions}
     columns |= {name: TableColumn(name=name, kind="text", type_name="folder") for name in partitions}
     return columns
 
 
-def _choose_decimal(column: TableColumn, own: TableColumn, reader: TableFileReader) -> TableColumn:
+def _merge_column_types(column: TableColumn, own: TableColumn, reader: TableFileReader) -> TableColumn:
     if column.kind == own.kind == "text":
         return own if own.decimal == "," else column  # whole numbers in one file say nothing
     raise DataError(
@@ -268,7 +273,7 @@ def _choose_decimal(column: TableColumn, own: TableColumn, reader: TableFileRead
     )
 
 
-def _scan_file(
+def _scan_table_file(
     connection: duckdb.DuckDBPyConnection, files: TableFileSet, reader: TableFileReader, names: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
     """Yields the rows of one file of a table as Arrow batches with the given columns, in order."""
@@ -278,7 +283,11 @@ def _scan_file(
     positions = {column.name: position for position, column in enumerate(reader.columns, start=1)}
     constants: Mapping[str, str] = reader.file.partitions
     parts = [
-        _quote_text(constants[name]) if name in constants else f"#{positions[name]}" if name in positions else "NULL"
+        _quote_sql_text(constants[name])
+        if name in constants
+        else f"#{positions[name]}"
+        if name in positions
+        else "NULL"
         for name in names
     ]
     query = f"SELECT {', '.join(parts) or '1'} FROM {reader.query}"  # noqa: S608 - names are positions, texts quoted
@@ -288,22 +297,22 @@ def _scan_file(
             rows += batch.num_rows
             yield pa.RecordBatch.from_arrays(batch.columns, names=list(names) or ["rows"])
     except (duckdb.Error, pa.ArrowException, OSError) as error:  # Arrow's streams hand a fault on as an OSError
-        raise _explain_fault(files, reader, str(error)) from error
+        raise _explain_read_fault(files, reader, str(error)) from error
     if reader.dialect is not None and rows < reader.dialect.min_rows:
         raise DataError(f"{reader.file.path}: {MIXED_LINES}")
 
 
-def _explain_fault(files: TableFileSet, reader: TableFileReader, message: str) -> DataError:
+def _explain_read_fault(files: TableFileSet, reader: TableFileReader, message: str) -> DataError:
     if "memory" in message.lower() and "out of" in message.lower():
         return DataError(f"{reader.file.path}: {message.splitlines()[0]}")
     if reader.dialect is not None:
         return explain_csv_fault(files, reader.file, reader.dialect, message)
     if reader.file.format == "json":
-        return _explain_json(files, reader.file, message)
+        return _explain_json_fault(files, reader.file, message)
     return DataError(f"{reader.file.path}: damaged: {message.splitlines()[0]}")
 
 
-def _locate(files: TableFileSet, readers: Sequence[TableFileReader], counts: FileRowCounts, row: int) -> str:
+def _locate_row(files: TableFileSet, readers: Sequence[TableFileReader], counts: FileRowCounts, row: int) -> str:
     """Returns where a row of a table stands, as a file and a line or row number: `ref.csv:17`."""
     starts = [0, *accumulate(counts.by_file)]
     index = max(position for position, start in enumerate(starts[:-1] or [0]) if start <= row)
@@ -317,15 +326,15 @@ def _locate(files: TableFileSet, readers: Sequence[TableFileReader], counts: Fil
     return f"{reader.file.path}: row {row}"
 
 
-def _is_empty(files: TableFileSet, file: TableFile) -> bool:
+def _is_empty_file(files: TableFileSet, file: TableFile) -> bool:
     with files.open_file(file.path) as stream:
         return not stream.read(1)
 
 
-def _quote_text(text: str) -> str:
+def _quote_sql_text(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _escape_magic(path: str) -> str:
+def _escape_path_pattern(path: str) -> str:
     """Escapes a path, so that DuckDB does not read `*`, `?` and `[` in it as a pattern."""
     return re.sub(r"([*?\[])", r"[\1]", path)

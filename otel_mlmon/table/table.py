@@ -1,4 +1,4 @@
-"""OUT Table: rows in batches of Arrow columns, whatever they came from; and tables that are in memory already."""
+"""OUT Table: rows in batches of Arrow columns, from files or from objects in memory, which are opened here."""
 
 from __future__ import annotations
 
@@ -90,9 +90,9 @@ def open_memory_table(data: object, source: str) -> Table:
     elif isinstance(data, pa.RecordBatch):
         content = pa.Table.from_batches([data])
     elif isinstance(data, Mapping):
-        content = _build_table({str(name): values for name, values in data.items()}, source)
+        content = _build_arrow_table({str(name): values for name, values in data.items()}, source)
     elif hasattr(data, "iloc") and hasattr(data, "columns"):
-        content = _convert_pandas(data, source)
+        content = _convert_pandas_table(data, source)
     elif hasattr(data, "__arrow_c_stream__"):
         content = pa.table(data)
     else:
@@ -135,18 +135,18 @@ def check_column_names(names: Sequence[str], place: str) -> None:
         raise DataError(f"{place}: column {repeated!r} is there twice")
 
 
-def _convert_pandas(data: Any, source: str) -> pa.Table:
+def _convert_pandas_table(data: Any, source: str) -> pa.Table:
     """Converts a pandas DataFrame to an Arrow table; its index does not become a column."""
     names = [str(name) for name in data.columns]
     check_column_names(names, source)
-    return _build_table({name: data.iloc[:, position] for position, name in enumerate(names)}, source)
+    return _build_arrow_table({name: data.iloc[:, position] for position, name in enumerate(names)}, source)
 
 
-def _build_table(columns: Mapping[str, Any], source: str) -> pa.Table:
+def _build_arrow_table(columns: Mapping[str, Any], source: str) -> pa.Table:
     import pyarrow as pa
 
     try:
-        arrays = {name: _build_array(values) for name, values in columns.items()}
+        arrays = {name: _build_arrow_array(values) for name, values in columns.items()}
     except TypeError as error:
         raise DataError(f"{source}: a column is no list of values: {error}") from error
     lengths = {name: len(array) for name, array in arrays.items()}
@@ -155,7 +155,7 @@ def _build_table(columns: Mapping[str, Any], source: str) -> pa.Table:
     return pa.table(arrays)
 
 
-def _build_array(values: Any) -> pa.Array:
+def _build_arrow_array(values: Any) -> pa.Array:
     """Builds an Arrow array from Python values; values of several types become texts."""
     import pyarrow as pa
 

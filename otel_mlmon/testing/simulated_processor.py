@@ -56,7 +56,9 @@ class SimulatedProcessor:
         self._directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         file = Path(self._directory.name) / "mlmon.yaml"
         storage = {"path": str(Path(self._directory.name) / "data")}
-        file.write_text(json.dumps({**(configuration or {}), "storage": {**_storage(configuration), **storage}}))
+        file.write_text(
+            json.dumps({**(configuration or {}), "storage": {**_read_storage_section(configuration), **storage}})
+        )
         try:
             self._config = load_config(file, {})
         except BaseException:
@@ -68,7 +70,7 @@ class SimulatedProcessor:
         """Every change of state that a notifier would have received, in order; `time_ns` is the simulated time."""
         self.events: list[tuple[str, str, dict[str, str | int | float | bool]]] = []
         """Every event about a new version that `forward.endpoint` would have received: name, body, attributes."""
-        self._open()
+        self._open_pipeline()
 
     @property
     def messages(self) -> list[str]:
@@ -159,7 +161,7 @@ class SimulatedProcessor:
     def restart(self) -> None:
         """Ends the processor, and starts another one on the same stored state."""
         self._pipeline.close()
-        self._open()
+        self._open_pipeline()
 
     def document(self) -> dict[str, Any]:
         """Returns the JSON documents of `/api/v1/models` and `/api/v1/alerts`: `{"models": {…}, "alerts": […]}`."""
@@ -168,7 +170,7 @@ class SimulatedProcessor:
 
     def stream(self, model: str, stream: str) -> dict[str, Any] | None:
         """Returns the API's JSON document of one stream of a model, such as `input.age`; None if there is none."""
-        return _first(self._model(model)["streams"], "stream", stream)
+        return _find_first_document(self._find_model_document(model)["streams"], "stream", stream)
 
     def stream_state(self, model: str, stream: str) -> str | None:
         """Returns the state of a model's stream, such as `learning`, `ok` or `drift`; None if there is none."""
@@ -177,7 +179,7 @@ class SimulatedProcessor:
 
     def rule_state(self, model: str, rule: str) -> str | None:
         """Returns the state of a model's alert rule, such as `ok` or `firing`; None before its first evaluation."""
-        document = _first(self._model(model)["rules"], "rule", rule)
+        document = _find_first_document(self._find_model_document(model)["rules"], "rule", rule)
         return None if document is None else str(document["state"])
 
     def find_alerts(self, *, rule: str | None = None, about: str | None = None) -> list[Alert]:
@@ -200,7 +202,7 @@ class SimulatedProcessor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self) -> None:
+    def _open_pipeline(self) -> None:
         self._pipeline = ProcessorPipeline(
             ProcessorSettings(self._config),
             dispatcher=_AlertCollector(lambda alert: self.alerts.append(alert)),
@@ -210,7 +212,7 @@ class SimulatedProcessor:
         )
         self._pipeline.open()
 
-    def _model(self, model: str) -> dict[str, Any]:
+    def _find_model_document(self, model: str) -> dict[str, Any]:
         nothing: dict[str, Any] = {"streams": [], "rules": []}
         return dict(self.document()["models"].get(model, nothing))
 
@@ -239,9 +241,9 @@ class _AlertCollector:
         pass
 
 
-def _storage(configuration: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _read_storage_section(configuration: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return (configuration or {}).get("storage") or {}
 
 
-def _first(documents: Iterable[dict[str, Any]], key: str, value: str) -> dict[str, Any] | None:
+def _find_first_document(documents: Iterable[dict[str, Any]], key: str, value: str) -> dict[str, Any] | None:
     return next((document for document in documents if document[key] == value), None)

@@ -29,7 +29,7 @@ class MetricsRequestBuilder:
         self.request = ExportMetricsServiceRequest()
         resource_metrics = self.request.resource_metrics.add()
         resource = {"service.instance.id": sender, "deployment.environment.name": model.environment}
-        _set_attributes(resource_metrics.resource, resource)
+        _set_resource_attributes(resource_metrics.resource, resource)
         self._metrics = resource_metrics.scope_metrics.add()
         self._metrics.scope.name = semconv.SCOPE
         self._model = {semconv.MODEL_NAME: model.name, semconv.MODEL_VERSION: model.version}
@@ -37,9 +37,9 @@ class MetricsRequestBuilder:
 
     def add_counter_point(self, metric: semconv.Metric, count: int, attributes: Mapping[str, str]) -> None:
         """Adds a data point of a counter to the request; `count` is 0 or above."""
-        data = self._metric(metric).sum
+        data = self._add_metric(metric).sum
         data.aggregation_temporality, data.is_monotonic = _DELTA, True
-        data.data_points.add(as_int=count, attributes=self._attributes(attributes), **self._times)
+        data.data_points.add(as_int=count, attributes=self._build_attributes(attributes), **self._times)
 
     def add_histogram_point(
         self, metric: semconv.Metric, values: Sequence[float], attributes: Mapping[str, str]
@@ -49,26 +49,26 @@ class MetricsRequestBuilder:
         fields = {
             "count": numbers.size,
             "sum": float(numbers.sum()),
-            "attributes": self._attributes(attributes),
+            "attributes": self._build_attributes(attributes),
             **self._times,
         }
         if metric.bounds is not None:
             buckets = np.bincount(np.searchsorted(metric.bounds, numbers), minlength=len(metric.bounds) + 1)
-            data = self._metric(metric).histogram
+            data = self._add_metric(metric).histogram
             data.data_points.add(explicit_bounds=metric.bounds, bucket_counts=buckets.tolist(), **fields)
         else:
-            data = self._metric(metric).exponential_histogram
-            _fill(data.data_points.add(**fields), ExponentialHistogram.from_values(numbers))
+            data = self._add_metric(metric).exponential_histogram
+            _fill_exponential_point(data.data_points.add(**fields), ExponentialHistogram.from_values(numbers))
         data.aggregation_temporality = _DELTA
 
-    def _metric(self, metric: semconv.Metric) -> Any:
+    def _add_metric(self, metric: semconv.Metric) -> Any:
         return self._metrics.metrics.add(name=metric.name, unit=metric.unit)
 
-    def _attributes(self, attributes: Mapping[str, str]) -> list[dict[str, Any]]:
-        return _key_values({**self._model, **attributes})
+    def _build_attributes(self, attributes: Mapping[str, str]) -> list[dict[str, Any]]:
+        return _list_key_values({**self._model, **attributes})
 
 
-def _fill(point: Any, histogram: ExponentialHistogram) -> None:
+def _fill_exponential_point(point: Any, histogram: ExponentialHistogram) -> None:
     point.scale = histogram.scale
     ordinals, counts = histogram.ordinals, histogram.counts
     point.zero_count = int(counts[ordinals == 0].sum())
@@ -80,11 +80,11 @@ def _fill(point: Any, histogram: ExponentialHistogram) -> None:
             buckets.bucket_counts.extend(np.bincount(indices - indices.min(), counts[is_on_side]).astype(int).tolist())
 
 
-def _key_values(attributes: Mapping[str, str]) -> list[dict[str, Any]]:
+def _list_key_values(attributes: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"key": key, "value": {"string_value": value}} for key, value in attributes.items() if value]
 
 
-def _set_attributes(resource: Any, attributes: Mapping[str, str]) -> None:
+def _set_resource_attributes(resource: Any, attributes: Mapping[str, str]) -> None:
     for key, value in attributes.items():
         if value:
             resource.attributes.add(key=key).value.string_value = value

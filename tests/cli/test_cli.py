@@ -60,3 +60,18 @@ def test_an_output_that_is_closed_is_done_without() -> None:
         [sys.executable, "-c", closed, *PROGRAM, "settings"], stderr=subprocess.PIPE, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [("state check folder", "state check"), ("alert list --neat", "alert list"), ("demo x", "demo")],
+)
+def test_an_unknown_argument_shows_the_usage_of_its_command(
+    capsys: pytest.CaptureFixture[str], words: str, command: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words.split())
+    printed = capsys.readouterr()
+    assert (ended.value.code, printed.out) == (cli.USAGE_ERROR, "")
+    assert printed.err.startswith(f"usage: otel-mlmon {command} ")
+    assert printed.err.endswith(f"\notel-mlmon {command}: error: unrecognized arguments: {words.split()[-1]}\n")

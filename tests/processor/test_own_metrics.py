@@ -26,7 +26,7 @@ def test_every_reason_that_the_receivers_reject_points_for_is_known_beforehand()
 def test_every_outcome_of_a_delivery_is_known_beforehand() -> None:
     source = DELIVERY.read_text()
     attempts = set(re.findall(r"\"(\w+)\"", source.partition("AttemptOutcome = Literal")[2].partition("]")[0]))
-    reasons = set(re.findall(r"return \"(\w+)\"|_give_up\(\w+, \"(\w+)\"", source))
+    reasons = set(re.findall(r"return \"(\w+)\"|_give_up_entry\(\w+, \"(\w+)\"", source))
     dead = {f"dead_letter.{name}" for pair in reasons for name in pair if name}
     assert attempts | dead <= set(own_metrics.DELIVERY_OUTCOMES)
     assert dead

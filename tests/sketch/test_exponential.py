@@ -14,10 +14,10 @@ from otel_mlmon.sketch.exponential import (
     MAX_SCALE,
     MIN_SCALE,
     ExponentialHistogram,
+    compute_bucket_indices,
     compute_bucket_middles,
+    compute_bucket_ordinals,
     compute_bucket_range,
-    compute_indices,
-    compute_ordinals,
 )
 from otel_mlmon.sketch.moments import Moments
 
@@ -32,7 +32,7 @@ def sketch(*values: float) -> ExponentialHistogram:
 @settings(deadline=None, max_examples=300)
 @given(MAGNITUDES, st.integers(min_value=MIN_SCALE, max_value=6))
 def test_a_magnitude_lies_in_its_bucket(magnitude: float, scale: int) -> None:
-    index = int(compute_indices(np.array([magnitude]), scale)[0])
+    index = int(compute_bucket_indices(np.array([magnitude]), scale)[0])
     low, high = compute_bucket_range(index + BIAS, scale)
     # The bounds are rounded themselves, by less than a part in 10^12.
     assert low * (1 - 1e-12) <= magnitude <= high * (1 + 1e-12)
@@ -41,21 +41,21 @@ def test_a_magnitude_lies_in_its_bucket(magnitude: float, scale: int) -> None:
 @settings(deadline=None, max_examples=200)
 @given(st.integers(min_value=-1074, max_value=1023), st.integers(min_value=MIN_SCALE, max_value=MAX_SCALE))
 def test_a_power_of_two_is_the_upper_bound_of_its_bucket(power: int, scale: int) -> None:
-    index = int(compute_indices(np.array([math.ldexp(1.0, power)]), scale)[0])
+    index = int(compute_bucket_indices(np.array([math.ldexp(1.0, power)]), scale)[0])
     assert index == ((power << scale) if scale >= 0 else -(-power >> -scale)) - 1
 
 
 @settings(deadline=None, max_examples=200)
 @given(MAGNITUDES, st.integers(min_value=MIN_SCALE + 1, max_value=MAX_SCALE))
 def test_a_coarser_index_is_the_finer_one_halved(magnitude: float, scale: int) -> None:
-    fine, coarse = (int(compute_indices(np.array([magnitude]), each)[0]) for each in (scale, scale - 1))
+    fine, coarse = (int(compute_bucket_indices(np.array([magnitude]), each)[0]) for each in (scale, scale - 1))
     assert fine >> 1 == coarse
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(NUMBERS, min_size=2, max_size=20, unique=True))
 def test_ordinals_grow_with_values(values: list[float]) -> None:
-    ordinals = compute_ordinals(np.array(sorted(values)), 3)
+    ordinals = compute_bucket_ordinals(np.array(sorted(values)), 3)
     assert (np.diff(ordinals) >= 0).all()
 
 
@@ -65,7 +65,7 @@ def test_a_coarser_scale_is_counting_at_that_scale(values: list[float], steps: i
     counted = sketch(*values)
     scale = max(MIN_SCALE, counted.scale - steps)
     coarse = counted.at_scale(scale)
-    ordinals, counts = np.unique(compute_ordinals(np.array(values, dtype=np.float64), scale), return_counts=True)
+    ordinals, counts = np.unique(compute_bucket_ordinals(np.array(values, dtype=np.float64), scale), return_counts=True)
     assert coarse.ordinals.tolist() == ordinals.tolist()
     assert coarse.counts.tolist() == counts.tolist()
     assert coarse.moments == counted.moments
@@ -331,7 +331,7 @@ def test_hidden_values_of_parts_merge_to_those_of_all(left: list[float], right: 
 @pytest.mark.parametrize("value", [5e-324, -5e-324, 1.7e308, -1.7e308, 0.0, 1.0, 2.0, -4.0])
 @pytest.mark.parametrize("scale", [MAX_HIDDEN_SCALE, MAX_SCALE])
 def test_the_middle_of_an_extreme_value_is_finite_and_of_its_sign(value: float, scale: int) -> None:
-    (middle,) = compute_bucket_middles(compute_ordinals(np.array([value]), scale), scale).tolist()
+    (middle,) = compute_bucket_middles(compute_bucket_ordinals(np.array([value]), scale), scale).tolist()
     assert math.isfinite(middle)
     assert np.sign(middle) == np.sign(value)
     assert middle == pytest.approx(value, rel=1e-3)

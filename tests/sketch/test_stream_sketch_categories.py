@@ -23,6 +23,6 @@ def test_top_keeps_the_total(counts: dict[str, int], limit: int) -> None:
 
 @given(COUNTS)
 def test_labels_that_are_not_named_go_last(counts: dict[str, int]) -> None:
-    over = CategoryCounts(counts=counts).counts_for(["b", "a", OTHER])
+    over = CategoryCounts(counts=counts).select_label_counts(["b", "a", OTHER])
     unnamed = sum(count for label, count in counts.items() if label not in ("a", "b"))
     assert over == [counts.get("b", 0), counts.get("a", 0), unnamed]

@@ -45,22 +45,22 @@ def merge_all(sketches: list[AnyHistogram]) -> AnyHistogram:
 def test_rows_are_the_sketches_and_merge_as_they_do(entries: list[tuple[AnyHistogram, int, bool]]) -> None:
     sketches = [sketch for sketch, _, _ in entries]
     table = SketchTable.from_sketches(sketches)
-    assert [table.sketch(row) for row in range(len(sketches))] == sketches
+    assert [table.build_sketch(row) for row in range(len(sketches))] == sketches
     merged = table.merge_rows([key for _, key, _ in entries])
     assert merged.keys() == {key for _, key, _ in entries}
     for key, parts in merged.items():
         group = sorted((sketch for sketch, other, _ in entries if other == key), key=form)
         assert bits(parts) == bits([merge_all(list(same)) for _, same in groupby(group, key=form)])
     chosen = [row for row, (_, _, is_chosen) in enumerate(entries) if is_chosen]
-    gathered = SketchTable.gather([(table, row) for row in chosen])
-    assert [gathered.sketch(row) for row in range(len(chosen))] == [sketches[row] for row in chosen]
+    gathered = SketchTable.gather_rows([(table, row) for row in chosen])
+    assert [gathered.build_sketch(row) for row in range(len(chosen))] == [sketches[row] for row in chosen]
 
 
 def test_a_table_whose_rows_are_all_gathered_is_itself() -> None:
     table = SketchTable.from_sketches([Histogram.from_values(np.array([1.0]), ())] * 3)
-    assert SketchTable.gather([(table, 0), (table, 1), (table, 2)]) is table
-    assert SketchTable.gather([(table, 0), (table, 1)]) is not table
-    assert SketchTable.gather([]).numbers == []
+    assert SketchTable.gather_rows([(table, 0), (table, 1), (table, 2)]) is table
+    assert SketchTable.gather_rows([(table, 0), (table, 1)]) is not table
+    assert SketchTable.gather_rows([]).numbers == []
 
 
 @settings(deadline=None)
@@ -70,15 +70,15 @@ def test_a_difference_that_is_told_is_that_of_the_sketches(pairs: list[tuple[Any
     both = [*alike, *((earlier, later) for later, earlier in alike), *((one, one) for one, _ in pairs)]
     later = SketchTable.from_sketches([one for one, _ in both])
     earlier = SketchTable.from_sketches([other for _, other in both])
-    rows = [row for row in range(len(both)) if later.is_alike(row, earlier, row)]
-    table, is_told = SketchTable.gather([(later, row) for row in rows]).subtract(
-        SketchTable.gather([(earlier, row) for row in rows])
+    rows = [row for row in range(len(both)) if later.has_same_buckets(row, earlier, row)]
+    table, is_told = SketchTable.gather_rows([(later, row) for row in rows]).subtract(
+        SketchTable.gather_rows([(earlier, row) for row in rows])
     )
     for position, (row, is_good) in enumerate(zip(rows, is_told, strict=True)):
         difference = PointValue(None, later, row).subtract(PointValue(None, earlier, row))
         if is_good:
             assert difference is not None
-            assert repr(table.sketch(position)) == repr(difference.sketch)
+            assert repr(table.build_sketch(position)) == repr(difference.sketch)
         elif difference is not None:
             (one, end), (other, other_end) = later.starts[row : row + 2], earlier.starts[row : row + 2]
             is_moved = not np.array_equal(later.ordinals[one:end], earlier.ordinals[other:other_end])

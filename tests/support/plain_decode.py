@@ -30,9 +30,9 @@ from otel_mlmon.processor.receive.attributes import (
     PointError,
     encode_canonical_text,
     hash_text,
+    read_attribute_name,
     read_attributes,
     read_model_key,
-    read_name,
     read_service_key,
 )
 from otel_mlmon.processor.receive.data_point import DataPoint, DecodedRequest, PointIdentity, TraceExemplar
@@ -202,8 +202,8 @@ def _identify_attributes(attributes: Attributes, definition: semconv.Metric, con
     return PointIdentity(
         model=model,
         metric=definition.name,
-        key=read_name(attributes, split[0]) if split else "",
-        category=read_name(attributes, split[1]) if len(split) > 1 else "",
+        key=read_attribute_name(attributes, split[0]) if split else "",
+        category=read_attribute_name(attributes, split[1]) if len(split) > 1 else "",
         sender=context.sender,
         series=hash_text(identity),
     )

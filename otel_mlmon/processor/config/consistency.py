@@ -22,17 +22,17 @@ _ANY = ("0.0.0.0", "::")  # noqa: S104 (recognised, not listened on)
 
 
 def find_inconsistencies(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """Yields the key and the mistake of everything in a configuration that does not fit together."""
+    """Yields each contradiction between the keys of a configuration: the key, and what is wrong with it."""
     yield from _find_equal_ports(config)
     yield from _find_missing_files(config)
-    yield from _find_loops(config)
+    yield from _find_forward_loops(config)
     yield from _find_silent_notifiers(config)
 
 
 def _find_equal_ports(config: Config) -> Iterator[tuple[KeyPath, str]]:
     seen: dict[KeyPath, tuple[str, int]] = {}
-    for path, address in _list_addresses(config):
-        host, port = _split(address)
+    for path, address in _list_listen_addresses(config):
+        host, port = _split_address(address)
         for other_path, (other_host, other_port) in seen.items():
             is_same_host = host == other_host or host in _ANY or other_host in _ANY
             if port and port == other_port and is_same_host:
@@ -55,7 +55,7 @@ def _find_missing_files(config: Config) -> Iterator[tuple[KeyPath, str]]:
         yield ("storage", "path"), f"{str(directory)!r} is not a directory"
 
 
-def _find_loops(config: Config) -> Iterator[tuple[KeyPath, str]]:
+def _find_forward_loops(config: Config) -> Iterator[tuple[KeyPath, str]]:
     urls: list[tuple[KeyPath, str | SecretStr | None]] = [(("forward", "endpoint"), config.forward.endpoint)]
     for index, entry in enumerate(config.alerts.notify):
         path: KeyPath = ("alerts", "notify", index, entry.name)
@@ -63,9 +63,9 @@ def _find_loops(config: Config) -> Iterator[tuple[KeyPath, str]]:
         urls += [((*path, "urls", number), url) for number, url in enumerate(getattr(entry.section, "urls", ()))]
     for path, value in urls:
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        host, port = _read_host(text or "")
-        for own_path, address in _list_addresses(config) if host else ():
-            own_host, own_port = _split(address)
+        host, port = _split_url(text or "")
+        for own_path, address in _list_listen_addresses(config) if host else ():
+            own_host, own_port = _split_address(address)
             is_own_host = host == own_host or (host in (*_LOOPBACK, *_ANY) and own_host in (*_LOOPBACK, *_ANY))
             if port == own_port and is_own_host:
                 yield path, f"is {'.'.join(map(str, own_path))} of this processor itself"
@@ -84,7 +84,7 @@ def _find_silent_notifiers(config: Config) -> Iterator[tuple[KeyPath, str]]:
             yield path, f"there is no program {words[0]!r} that can be run: alerts would go nowhere"
 
 
-def _list_addresses(config: Config) -> list[tuple[KeyPath, str]]:
+def _list_listen_addresses(config: Config) -> list[tuple[KeyPath, str]]:
     addresses = [
         (("receiver", "grpc"), config.receiver.grpc),
         (("receiver", "http"), config.receiver.http),
@@ -93,8 +93,8 @@ def _list_addresses(config: Config) -> list[tuple[KeyPath, str]]:
     return [(path, address) for path, address in addresses if address is not None]
 
 
-def _read_host(url: str) -> tuple[str, int]:
-    """Returns host and port of an address; an empty host where it has none, as some of Apprise's do."""
+def _split_url(url: str) -> tuple[str, int]:
+    """Returns the host and port of a URL; an empty host where the URL has none, as some of Apprise's have none."""
     parts, port = urlsplit(""), None
     with suppress(ValueError):
         parts = urlsplit(url)
@@ -102,6 +102,6 @@ def _read_host(url: str) -> tuple[str, int]:
     return parts.hostname or "", port or (443 if parts.scheme == "https" else 80)
 
 
-def _split(address: str) -> tuple[str, int]:
+def _split_address(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     return host.strip("[]").lower(), int(port)

@@ -39,7 +39,7 @@ class ConfigFault:
 
 @dataclass(slots=True, kw_only=True)
 class YamlDocument:
-    """The values of a configuration file, and the line that each stands in."""
+    """The values of a YAML configuration file, and the line that each value stands in."""
 
     value: Any = None
     """Mappings, lists and scalars; None for an empty file."""
@@ -66,7 +66,7 @@ def read_document(text: str, environ: Mapping[str, str]) -> YamlDocument:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is not None:
-            document.value = _Reader(loader, environ, document).value(root, ())
+            document.value = _YamlReader(loader, environ, document).read_value(root, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         document.faults.append(
@@ -78,7 +78,7 @@ def read_document(text: str, environ: Mapping[str, str]) -> YamlDocument:
         )
     except RecursionError:  # of PyYAML's own parser
         document.faults.append(ConfigFault(line=1, path=(), text=f"is nested more than {MAX_DEPTH} levels deep"))
-    except _TooLargeError as error:
+    except _YamlTooLargeError as error:
         document.value = None
         document.faults.append(ConfigFault(line=error.line, path=(), text=str(error)))
     except yaml.reader.ReaderError as error:
@@ -87,15 +87,15 @@ def read_document(text: str, environ: Mapping[str, str]) -> YamlDocument:
     return document
 
 
-class _TooLargeError(Exception):
-    """The aliases of a YAML file stand for more values than anybody configures."""
+class _YamlTooLargeError(Exception):
+    """An error: the aliases of a YAML file expand to more values than anybody configures."""
 
     def __init__(self, text: str, *, line: int) -> None:
         super().__init__(text)
         self.line = line
 
 
-class _Reader:
+class _YamlReader:
     """Reads the nodes of a YAML file into plain values."""
 
     def __init__(self, loader: yaml.SafeLoader, environ: Mapping[str, str], document: YamlDocument) -> None:
@@ -105,74 +105,76 @@ class _Reader:
         self._open_nodes: set[int] = set()
         self._values = 0
 
-    def value(self, node: yaml.Node, path: KeyPath) -> Any:
+    def read_value(self, node: yaml.Node, path: KeyPath) -> Any:
         self._document.lines.setdefault(path, node.start_mark.line + 1)
         self._values += 1
         line = node.start_mark.line + 1
         if self._values > MAX_VALUES:
-            raise _TooLargeError(f"has more than {MAX_VALUES} values, with those that aliases repeat", line=line)
+            raise _YamlTooLargeError(f"has more than {MAX_VALUES} values, with those that aliases repeat", line=line)
         if len(path) > MAX_DEPTH:
-            raise _TooLargeError(f"is nested more than {MAX_DEPTH} levels deep", line=line)
+            raise _YamlTooLargeError(f"is nested more than {MAX_DEPTH} levels deep", line=line)
         if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node, path)
+            return self._read_scalar(node, path)
         if id(node) in self._open_nodes:
-            self._fault(path, "contains itself")
+            self._add_fault(path, "contains itself")
             return None
         self._open_nodes.add(id(node))
         if isinstance(node, yaml.MappingNode):
-            result: Any = self._mapping(node, path)
+            result: Any = self._read_mapping(node, path)
         else:
-            result = [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
+            result = [self.read_value(item, (*path, index)) for index, item in enumerate(node.value)]
         self._open_nodes.discard(id(node))
         return result
 
-    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+    def _read_mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for key in sorted({key for key in keys if keys.count(key) > 1}):
-            self._fault((*path, key), "is written twice", line=_last_line(node, key))
+            self._add_fault((*path, key), "is written twice", line=_find_last_line(node, key))
         self._loader.flatten_mapping(node)  # `<<: *anchor`
         result: dict[str, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                self._fault(path, "has a key that is not a word", line=key.start_mark.line + 1)
+                self._add_fault(path, "has a key that is not a word", line=key.start_mark.line + 1)
                 continue
             # The key as written: `on` and `1` are names here, not a boolean and a number.
             value_path = (*path, key.value)
             self._document.lines[value_path] = key.start_mark.line + 1
-            result[key.value] = self.value(value, value_path)
+            result[key.value] = self.read_value(value, value_path)
         return result
 
-    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
+    def _read_scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         self._document.sources[path] = node.value
         if "${" not in node.value:
-            return self._constant(node, path)
+            return self._parse_constant(node, path)
 
         def replace(match: re.Match[str]) -> str:
             if match["wrong"]:
-                self._fault(path, f"{match['wrong']} is not understood; write ${{env:NAME}} or ${{env:NAME:-default}}")
+                self._add_fault(
+                    path, f"{match['wrong']} is not understood; write ${{env:NAME}} or ${{env:NAME:-default}}"
+                )
                 return ""
             if not match["name"]:
                 return "$"
             value = self._environ.get(match["name"]) or match["default"]
             if value is None:
-                self._fault(path, f"the environment variable {match['name']} is not set")
+                self._add_fault(path, f"the environment variable {match['name']} is not set")
                 return ""
             return value
 
         return _REFERENCE.sub(replace, node.value)
 
-    def _constant(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
+    def _parse_constant(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         try:
             return self._loader.construct_object(node)
         except ValueError as error:  # it looks like a date or number and is none: `2026-02-31`
-            self._fault(path, f"is not YAML: {error}; put it in quotes if it is text")
+            self._add_fault(path, f"is not YAML: {error}; put it in quotes if it is text")
             return None
 
-    def _fault(self, path: KeyPath, text: str, *, line: int | None = None) -> None:
+    def _add_fault(self, path: KeyPath, text: str, *, line: int | None = None) -> None:
         self._document.faults.append(
             ConfigFault(line=line if line is not None else self._document.find_line(path), path=path, text=text)
         )
 
 
-def _last_line(node: yaml.MappingNode, key: str) -> int:
+def _find_last_line(node: yaml.MappingNode, key: str) -> int:
     return max(int(name.start_mark.line) + 1 for name, _ in node.value if name.value == key)

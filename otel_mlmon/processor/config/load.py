@@ -75,18 +75,18 @@ def load_config(path: Path | str | None = None, environ: Mapping[str, str] = os.
             for path, text in find_inconsistencies(config)
         ]
     if config is None or faults:
-        faults.sort(key=lambda fault: (fault.line, _format_path(fault.path)))
+        faults.sort(key=lambda fault: (fault.line, _format_key_path(fault.path)))
         # From None: the chain would print values that may be secret.
         raise ConfigurationError(*(_format_fault(str(path), fault) for fault in faults)) from None
     return config
 
 
 def _format_fault(name: str, fault: ConfigFault) -> str:
-    path = f"{_format_path(fault.path)}: " if fault.path else ""
+    path = f"{_format_key_path(fault.path)}: " if fault.path else ""
     return f"{name}:{fault.line}: {path}{fault.text}"
 
 
-def _format_path(path: KeyPath) -> str:
+def _format_key_path(path: KeyPath) -> str:
     text = ""
     for step in path:
         if isinstance(step, int):
@@ -100,13 +100,13 @@ def _format_path(path: KeyPath) -> str:
 def _list_faults(error: ValidationError, document: YamlDocument) -> Iterator[ConfigFault]:
     for detail in error.errors(include_url=False, include_input=False):
         path = detail["loc"]
-        yield ConfigFault(line=document.find_line(path), path=path, text=_describe(detail, document))
+        yield ConfigFault(line=document.find_line(path), path=path, text=_describe_mistake(detail, document))
 
 
-def _describe(detail: ErrorDetails, document: YamlDocument) -> str:
+def _describe_mistake(detail: ErrorDetails, document: YamlDocument) -> str:
     path = detail["loc"]
     if detail["type"] == "extra_forbidden":
-        similar = difflib.get_close_matches(str(path[-1]), _list_keys(path[:-1]), n=1)
+        similar = difflib.get_close_matches(str(path[-1]), _list_section_keys(path[:-1]), n=1)
         return "is not a known key" + (f" (did you mean `{similar[0]}`?)" if similar else "")
     message = _MESSAGES.get(detail["type"])
     text = message.format(**detail.get("ctx", {})) if message else detail["msg"]
@@ -117,22 +117,22 @@ def _describe(detail: ErrorDetails, document: YamlDocument) -> str:
     return f"{text}, got {source!r}"
 
 
-def _list_keys(path: KeyPath) -> list[str]:
+def _list_section_keys(path: KeyPath) -> list[str]:
     """Returns the keys that the section at a path of the configuration file may have."""
     annotation: Any = Config
     for step in path:
-        section = _section_in(annotation)
+        section = _find_section_class(annotation)
         if section is None:  # an item of a list or a value of a mapping
             annotation = get_args(annotation)[-1 if get_origin(annotation) is dict else 0]
         else:
             fields = section.model_fields.items()
             annotation = next((field.annotation for name, field in fields if (field.alias or name) == step), None)
-    section = _section_in(annotation)
+    section = _find_section_class(annotation)
     return [field.alias or name for name, field in section.model_fields.items()] if section else []
 
 
-def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """Returns the section class of a field's type annotation, also of an optional one; None without any."""
+def _find_section_class(annotation: Any) -> type[BaseModel] | None:
+    """Returns the section class in a field's type annotation, optional or not; None if it has no section class."""
     if get_origin(annotation) in (dict, tuple):
         return None
     parts = (annotation, *get_args(annotation))

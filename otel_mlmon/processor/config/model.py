@@ -24,13 +24,13 @@ class NotifierEntryBase(ConfigSection):
 
     @model_validator(mode="before")
     @classmethod
-    def _check(cls, data: Any) -> Any:
+    def _check_single_key(cls, data: Any) -> Any:
         if not isinstance(data, dict) or len(data) != 1:
             raise ValueError(f"must have exactly one key, one of {', '.join(cls.model_fields)}")
         return {key: {} if value is None else value for key, value in data.items()}
 
     @model_serializer
-    def _serialize(self) -> dict[str, Any]:
+    def _serialize_entry(self) -> dict[str, Any]:
         return {self.name: self.section}
 
     @property
@@ -86,7 +86,7 @@ else:
     )
 
 
-def _build_example(name: str, section_type: type[ConfigSection]) -> str:
+def _build_yaml_example(name: str, section_type: type[ConfigSection]) -> str:
     keys = ", ".join(f"{field.alias or key}: …" for key, field in section_type.model_fields.items())
     return f"`{name}: {{{keys}}}`"
 
@@ -98,7 +98,7 @@ class AlertsSection(AlertSection):
         default=tuple(NotifierEntry.model_validate({name: {}}) for name in ("log", "otlp")),
         description="Who is notified, any of "
         + ", ".join(
-            _build_example(name, notifier.section_type) for name, notifier in NOTIFIERS.load_all_plugins().items()
+            _build_yaml_example(name, notifier.section_type) for name, notifier in NOTIFIERS.load_all_plugins().items()
         )
         + ".",
     )
@@ -142,14 +142,14 @@ class Config(ConfigSection):
         matches.sort(key=lambda pattern: (pattern == name, sum(char not in "*?[]" for char in pattern)))
         section = ModelSection()
         for pattern in matches:
-            section = _overlay(section, self.models[pattern])
+            section = _overlay_section(section, self.models[pattern])
         return section
 
 
-def _overlay(base: SectionT, over: BaseModel) -> SectionT:
+def _overlay_section(base: SectionT, over: BaseModel) -> SectionT:
     """Returns a configuration section with the keys that another one sets explicitly, nested sections key by key."""
     update: dict[str, Any] = {}
     for name in over.model_fields_set:
         value, other = getattr(base, name), getattr(over, name)
-        update[name] = _overlay(value, other) if isinstance(other, BaseModel) else other
+        update[name] = _overlay_section(value, other) if isinstance(other, BaseModel) else other
     return base.model_copy(update=update)

@@ -34,7 +34,7 @@ class ConfigSection(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_if_empty(cls, data: Any) -> Any:
+    def _read_empty_section(cls, data: Any) -> Any:
         """Reads a section without keys, which YAML reads as None, as one with all defaults."""
         return {} if data is None else data
 
@@ -45,7 +45,7 @@ def _refuse_bool(value: object) -> object:
     return value
 
 
-def _allow_off(check: Callable[[object], str]) -> BeforeValidator:
+def _build_off_validator(check: Callable[[object], str]) -> BeforeValidator:
     return BeforeValidator(lambda value: None if value in (None, "") else check(value))
 
 
@@ -54,14 +54,14 @@ Size = Annotated[int, BeforeValidator(units.parse_size), PlainSerializer(units.f
 Ratio = Annotated[float, BeforeValidator(units.parse_ratio), PlainSerializer(units.format_ratio)]
 Count = Annotated[int, BeforeValidator(_refuse_bool)]
 Url = Annotated[str, BeforeValidator(units.parse_http_url)]
-OptionalAddress = Annotated[str | None, _allow_off(units.parse_address)]
-OptionalUrl = Annotated[str | None, _allow_off(units.parse_http_url)]
+OptionalAddress = Annotated[str | None, _build_off_validator(units.parse_address)]
+OptionalUrl = Annotated[str | None, _build_off_validator(units.parse_http_url)]
 FalseAlarmRate = Annotated[
     units.FalseAlarms, BeforeValidator(units.parse_false_alarms), PlainSerializer(units.format_false_alarms)
 ]
 
 
-def _off_if_empty(value: Any) -> Any:
+def _replace_empty_text(value: Any) -> Any:
     return None if value == "" else value
 
 
@@ -72,7 +72,7 @@ def _check_token(token: SecretStr) -> SecretStr:
     return token
 
 
-Token = Annotated[Annotated[SecretStr, AfterValidator(_check_token)] | None, BeforeValidator(_off_if_empty)]
+Token = Annotated[Annotated[SecretStr, AfterValidator(_check_token)] | None, BeforeValidator(_replace_empty_text)]
 
 
 class TlsSection(ConfigSection):
@@ -87,7 +87,7 @@ class TlsSection(ConfigSection):
     )
 
     @model_validator(mode="after")
-    def _check(self) -> TlsSection:
+    def _check_file_pair(self) -> TlsSection:
         if (self.certificate is None) is not (self.key is None):
             raise ValueError("certificate and key belong together: set both or neither")
         if self.client_ca is not None and self.certificate is None:

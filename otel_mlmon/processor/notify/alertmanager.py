@@ -34,7 +34,7 @@ _LABEL_NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 class AlertmanagerSection(ConfigSection):
-    """Alerts to Prometheus' Alertmanager, API v2."""
+    """The configuration of alerts to Prometheus' Alertmanager, API v2."""
 
     urls: tuple[Url, ...] = Field(min_length=1, description="Every member of the cluster: `http://127.0.0.1:9093`.")
     labels: dict[str, str] = Field(default_factory=dict, description="Added to every alert, for routes.")
@@ -84,14 +84,16 @@ class AlertmanagerNotifier:
 
     def notify(self, alert: Alert) -> None:
         """Posts an alert that begins, has news or ends to Alertmanager."""
-        self._post(list(build_alerts(alert, self._section, now_s=self._clock())))
+        self._post_alerts(list(build_alertmanager_alerts(alert, self._section, now_s=self._clock())))
 
     def renew(self, alerts: Sequence[Alert]) -> None:
         """Posts the alerts that have not ended to Alertmanager again, before it forgets them."""
         now_s = self._clock()
-        self._post([document for alert in alerts for document in build_alerts(alert, self._section, now_s=now_s)])
+        self._post_alerts(
+            [document for alert in alerts for document in build_alertmanager_alerts(alert, self._section, now_s=now_s)]
+        )
 
-    def _post(self, documents: list[dict[str, Any]]) -> None:
+    def _post_alerts(self, documents: list[dict[str, Any]]) -> None:
         body = json.dumps(documents, ensure_ascii=False).encode()
         headers = {**self._headers, "Content-Type": "application/json"}
         failures: list[TransientError | PermanentError] = []
@@ -111,7 +113,7 @@ class AlertmanagerNotifier:
             raise next((error for error in failures if isinstance(error, TransientError)), failures[0])
 
 
-def build_alerts(alert: Alert, section: AlertmanagerSection, *, now_s: float) -> Iterator[dict[str, Any]]:
+def build_alertmanager_alerts(alert: Alert, section: AlertmanagerSection, *, now_s: float) -> Iterator[dict[str, Any]]:
     """Yields the Alertmanager alerts (API v2) that stand for one alert of the processor.
 
     Args:
@@ -121,12 +123,12 @@ def build_alerts(alert: Alert, section: AlertmanagerSection, *, now_s: float) ->
     """
     ends_s = now_s if alert.is_resolved else now_s + 4 * section.renew_every_s
     for cause in ("", *alert.joined[:MAX_CAUSES]):
-        yield _build_alert(alert, section, cause=cause, severity=alert.severity, ends_s=ends_s)
+        yield _build_alertmanager_alert(alert, section, cause=cause, severity=alert.severity, ends_s=ends_s)
         if alert.first_severity not in ("", alert.severity):
-            yield _build_alert(alert, section, cause=cause, severity=alert.first_severity, ends_s=now_s)
+            yield _build_alertmanager_alert(alert, section, cause=cause, severity=alert.first_severity, ends_s=now_s)
 
 
-def _build_alert(
+def _build_alertmanager_alert(
     alert: Alert, section: AlertmanagerSection, *, cause: str, severity: str, ends_s: float
 ) -> dict[str, Any]:
     labels = {
@@ -147,13 +149,13 @@ def _build_alert(
     document = {
         "labels": labels,
         "annotations": annotations,
-        "startsAt": _format_time(starts_s),
-        "endsAt": _format_time(ends_s),
+        "startsAt": _format_iso_time(starts_s),
+        "endsAt": _format_iso_time(ends_s),
     }
     if alert.web_url:
         document["generatorURL"] = f"{alert.web_url}/api/v1/alerts"
     return document
 
 
-def _format_time(time_s: float) -> str:
+def _format_iso_time(time_s: float) -> str:
     return datetime.fromtimestamp(time_s, tz=timezone.utc).isoformat(timespec="milliseconds")

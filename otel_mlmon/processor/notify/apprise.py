@@ -31,7 +31,7 @@ _LIBRARY: Final = "apprise"
 
 
 class AppriseSection(ConfigSection):
-    """Alerts to chats, pagers and mail."""
+    """The configuration of alerts through Apprise to chats, pagers and mail."""
 
     urls: tuple[SecretStr, ...] = Field(
         min_length=1,
@@ -81,7 +81,7 @@ class AppriseNotifier:
         for number, service in enumerate(self._services, start=1):
             if number in delivered:
                 continue
-            failure = _send(service, alert, number)
+            failure = _send_to_service(service, alert, number)
             if failure is None:
                 delivered.add(number)
             else:
@@ -94,11 +94,11 @@ class AppriseNotifier:
             raise failures[0]
 
 
-def _send(service: Any, alert: Alert, number: int) -> TransientError | PermanentError | None:
+def _send_to_service(service: Any, alert: Alert, number: int) -> TransientError | PermanentError | None:
     """Sends an alert to one Apprise service; returns the failure if the service did not accept it."""
     kinds = {"warning": "warning", "critical": "failure"}
     kind = "success" if alert.is_resolved else kinds[alert.severity]
-    with _read_log() as messages:
+    with _collect_apprise_messages() as messages:
         is_taken = service.notify(
             title=format_alert_title(alert), body=format_alert(alert), notify_type=kind, body_format="text"
         )
@@ -126,7 +126,7 @@ def _create_service(url: SecretStr, *, timeout_s: float) -> Any:
 
 
 @contextmanager
-def _read_log() -> Iterator[list[str]]:
+def _collect_apprise_messages() -> Iterator[list[str]]:
     """Yields the messages that Apprise logs on this thread."""
     messages: list[str] = []
     thread_id = threading.get_ident()

@@ -37,7 +37,7 @@ _LOG: Final = logging.getLogger("otel_mlmon.alerts")
 
 
 class CommandSection(ConfigSection):
-    """A program that is run for each alert."""
+    """The configuration of a program that is run for each alert."""
 
     run: tuple[str, ...] = Field(min_length=1, description="The program and its arguments; there is no shell.")
     timeout_s: Duration = Field(
@@ -97,7 +97,7 @@ class CommandNotifier:
         while True:
             has_ended = process.poll() is not None
             for _ in range(MAX_READS):
-                data = _read(pipe.fileno()) if is_open else None
+                data = _read_available_output(pipe.fileno()) if is_open else None
                 is_open &= data != b""
                 if not data:
                     break
@@ -112,8 +112,8 @@ class CommandNotifier:
             select.select([pipe] if is_open else [], [], [], min(POLL_S, remaining_s))
 
 
-def _read(descriptor: int) -> bytes | None:
-    """Reads the bytes that a program has written so far; None if there are none yet, empty at the end."""
+def _read_available_output(descriptor: int) -> bytes | None:
+    """Reads the bytes of output that a program has written so far; None if there are none yet, empty at the end."""
     try:
         return os.read(descriptor, READ_BYTES)
     except BlockingIOError:

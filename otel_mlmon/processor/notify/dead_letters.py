@@ -53,11 +53,11 @@ class AlertDeadLetters:
         )  # fmt: skip
         try:
             with self._lock:
-                self._append(line)
+                self._append_line(line)
         except OSError as error:
             _LOG.error("The dead letters at %s cannot be written: %s", self._path, error.strerror)
 
-    def _append(self, line: bytes) -> None:
+    def _append_line(self, line: bytes) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         size_bytes = self._path.stat().st_size if self._path.exists() else 0
         if size_bytes and size_bytes + len(line) > self._max_bytes:

@@ -52,7 +52,7 @@ class DeliverySettings:
 
 
 class AlertSink(Protocol):
-    """Stores alerts that could not be sent."""
+    """A store of alerts that could not be sent."""
 
     def write(self, alert: Alert, *, notifier: str, reason: str, detail: str) -> None:
         """Stores an alert that could not be sent, with the reason; never raises."""
@@ -136,7 +136,7 @@ class AlertDelivery:
         self._outcomes: Counter[str] = Counter()
         self._hanging: list[threading.Thread] = []
         self._failures = 0
-        self._thread = threading.Thread(target=self._work, name=f"otel_mlmon-notify-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run_worker, name=f"otel_mlmon-notify-{name}", daemon=True)
 
     def start(self, active: Iterable[Alert] = ()) -> None:
         """Starts the thread that delivers alerts to the notifier.
@@ -161,7 +161,7 @@ class AlertDelivery:
                 refused = self._queue.pop(0)
             self._notify_change()
         if refused is not None:
-            self._give_up(refused, "overflow", "")
+            self._give_up_entry(refused, "overflow", "")
 
     def shutdown(self, timeout_s: float) -> bool:
         """Tries once more to send the queued alerts, then stops, within `timeout_s` seconds.
@@ -189,7 +189,7 @@ class AlertDelivery:
         with self._changed:
             return len(self._queue) + (self._current is not None)
 
-    def _work(self) -> None:
+    def _run_worker(self) -> None:
         while True:
             with self._changed:
                 changes = self._changes
@@ -197,11 +197,11 @@ class AlertDelivery:
                 entry = self._take_entry(now_s)
                 if entry is None and self._is_stopping:
                     return
-                delay_s = self._delay_s(now_s)
+                delay_s = self._compute_delay_s(now_s)
             if entry is not None:
-                self._deliver(entry)
+                self._deliver_entry(entry)
             elif self._renewing is not None and self._active and self._renewal_s <= now_s:
-                self._renew(self._renewing)
+                self._renew_alerts(self._renewing)
             elif self._wait is not None and delay_s < math.inf:
                 self._wait(delay_s)
             else:
@@ -213,12 +213,12 @@ class AlertDelivery:
         """Removes and returns the queued alert to send now; later alerts of the same rule wait for earlier ones."""
         if self._closed_s > now_s:
             return None
-        heads = [entry for entry in self._heads() if entry.due_s <= now_s]
+        heads = [entry for entry in self._list_first_entries() if entry.due_s <= now_s]
         if not heads:
             return None
         if now_s - heads[0].queued_s >= self._settings.merge_after_s and len(self._queue) > 1:
             self._merge_queue()
-            heads = [entry for entry in self._heads() if entry.due_s <= now_s]
+            heads = [entry for entry in self._list_first_entries() if entry.due_s <= now_s]
             if not heads:
                 return None
         entry = min(heads, key=lambda head: head.due_s)
@@ -226,21 +226,21 @@ class AlertDelivery:
         self._current = entry
         return entry
 
-    def _heads(self) -> list[QueuedAlert]:
+    def _list_first_entries(self) -> list[QueuedAlert]:
         heads: dict[str, QueuedAlert] = {}
         for entry in self._queue:
             heads.setdefault(entry.alert.fingerprint, entry)
         return list(heads.values())
 
-    def _delay_s(self, now_s: float) -> float:
-        """Returns the seconds until an alert is to be sent or repeated."""
-        due_s = min((max(entry.due_s, self._closed_s) for entry in self._heads()), default=math.inf)
+    def _compute_delay_s(self, now_s: float) -> float:
+        """Returns the seconds until the next alert is due to be sent or repeated."""
+        due_s = min((max(entry.due_s, self._closed_s) for entry in self._list_first_entries()), default=math.inf)
         renewal_s = self._renewal_s if self._renewing is not None and self._active else math.inf
         return max(0.0, min(due_s, renewal_s) - now_s)
 
-    def _deliver(self, entry: QueuedAlert) -> None:
+    def _deliver_entry(self, entry: QueuedAlert) -> None:
         """Tries once to send an alert; settles it, or queues it again in its place."""
-        attempt = self._attempt(lambda: self._notifier.notify(entry.alert))
+        attempt = self._run_attempt(lambda: self._notifier.notify(entry.alert))
         entry.attempts += 1
         entry.is_ambiguous |= attempt.is_ambiguous
         reason = ""
@@ -249,20 +249,20 @@ class AlertDelivery:
             self._current = None
             if attempt.outcome == "delivered":
                 self._failures = 0
-                self._set_active(entry.alert)
+                self._update_active_alerts(entry.alert)
             else:
                 self._failures += 1
                 reason = attempt.outcome
                 if attempt.outcome in ("transient", "timeout"):
-                    reason = self._queue_again(entry, attempt)
+                    reason = self._queue_entry_again(entry, attempt)
                 if self._failures >= self._settings.breaker_failures:
                     self._closed_s = self._clock() + self._settings.breaker_open_s
         if attempt.outcome == "delivered":
             self._settle_entry(entry)
         elif reason:
-            self._give_up(entry, reason, attempt.detail)
+            self._give_up_entry(entry, reason, attempt.detail)
 
-    def _queue_again(self, entry: QueuedAlert, attempt: DeliveryAttempt) -> str:
+    def _queue_entry_again(self, entry: QueuedAlert, attempt: DeliveryAttempt) -> str:
         """Queues an alert for another attempt; returns the reason if no more attempt will be made."""
         backoff_s = min(
             self._settings.backoff_s * 2.0 ** min(entry.attempts - 1, MAX_DOUBLINGS), self._settings.max_backoff_s
@@ -278,7 +278,7 @@ class AlertDelivery:
         self._queue.insert(position, entry)
         return ""
 
-    def _set_active(self, alert: Alert) -> None:
+    def _update_active_alerts(self, alert: Alert) -> None:
         if alert.is_resolved:
             self._active.pop(alert.fingerprint, None)
         else:
@@ -286,14 +286,14 @@ class AlertDelivery:
         if self._renewing is not None and len(self._active) == 1:
             self._renewal_s = self._clock() + self._renewing.renew_every_s
 
-    def _renew(self, notifier: RenewingNotifier) -> None:
+    def _renew_alerts(self, notifier: RenewingNotifier) -> None:
         alerts = list(self._active.values())
-        attempt = self._attempt(lambda: notifier.renew(alerts))
+        attempt = self._run_attempt(lambda: notifier.renew(alerts))
         with self._changed:
             self._outcomes["renewed" if attempt.outcome == "delivered" else "renewal_failed"] += 1
             self._renewal_s = self._clock() + notifier.renew_every_s
 
-    def _attempt(self, call: Callable[[], None]) -> DeliveryAttempt:
+    def _run_attempt(self, call: Callable[[], None]) -> DeliveryAttempt:
         # A notifier cannot be stopped from outside; one that hangs keeps its thread, and few may.
         self._hanging = [thread for thread in self._hanging if thread.is_alive()]
         if len(self._hanging) >= MAX_HANGING:
@@ -321,7 +321,7 @@ class AlertDelivery:
         for key in (*entry.superseded, entry.alert.key):
             self._settle(key)
 
-    def _give_up(self, entry: QueuedAlert, reason: str, detail: str) -> None:
+    def _give_up_entry(self, entry: QueuedAlert, reason: str, detail: str) -> None:
         with self._changed:
             self._outcomes[f"dead_letter.{reason}"] += 1
         self._dead_letters.write(entry.alert, notifier=self.name, reason=reason, detail=detail)

@@ -77,8 +77,8 @@ class Dispatcher:
                 notifier,
                 name=name,
                 dead_letters=dead_letters,
-                settings=_fit_timeout(settings, notifier),
-                settle=partial(self._settle, name),
+                settings=_extend_timeout(settings, notifier),
+                settle=partial(self._record_settled, name),
             )
             for name, notifier in notifiers.items()
         }
@@ -95,7 +95,7 @@ class Dispatcher:
             delivery.start(alerts)
 
     def submit(self, entry: OutboxEntry) -> None:
-        """Hands an alert of the outbox to its notifiers; for one that is no longer configured it is a dead letter."""
+        """Hands an alert of the outbox to its notifiers; for one that is not configured now it is a dead letter."""
         age_s = max(0.0, (self._clock_ns() - entry.queued_ns) / 1e9)
         for name in entry.notifiers:
             if name in self.deliveries:
@@ -104,7 +104,7 @@ class Dispatcher:
                 self._dead_letters.write(
                     entry.alert, notifier=name, reason="removed", detail="it is not configured any more"
                 )
-                self._settle(name, entry.alert.key)
+                self._record_settled(name, entry.alert.key)
 
     def shutdown(self) -> None:
         """Tries once more to send the queued alerts of all notifiers, then stops, within a few seconds."""
@@ -121,11 +121,11 @@ class Dispatcher:
             settled.append(self._settled.get())
         return settled
 
-    def _settle(self, name: str, key: str) -> None:
+    def _record_settled(self, name: str, key: str) -> None:
         self._settled.put((name, key))
 
 
-def _fit_timeout(settings: DeliverySettings, notifier: Notifier) -> DeliverySettings:
+def _extend_timeout(settings: DeliverySettings, notifier: Notifier) -> DeliverySettings:
     if not isinstance(notifier, SlowNotifier):
         return settings
     return replace(settings, timeout_s=max(settings.timeout_s, notifier.attempt_timeout_s + 2.0))

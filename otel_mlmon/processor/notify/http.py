@@ -1,4 +1,4 @@
-"""Posts JSON over HTTP for notifiers, and decides of a failure whether another attempt may help.
+"""Posts JSON over HTTP for notifiers, and decides whether another attempt may help after a failure.
 
 Sources: RFC 9110 (names of headers, Retry-After, status codes).
 """
@@ -61,7 +61,7 @@ def post_request(
             httpx.Client(verify=certificates, timeout=timeout_s) as client,
             client.stream("POST", url, content=body, headers=headers) as response,
         ):
-            _check(response, now_s)
+            _check_response(response, now_s)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise PermanentError(type(error).__name__) from None
     except httpx.TransportError as error:
@@ -69,7 +69,7 @@ def post_request(
         raise TransientError(type(error).__name__, is_ambiguous=is_ambiguous) from None
 
 
-def _check(response: httpx.Response, now_s: float) -> None:
+def _check_response(response: httpx.Response, now_s: float) -> None:
     if response.is_success:
         return
     status = response.status_code

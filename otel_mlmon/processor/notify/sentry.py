@@ -39,7 +39,7 @@ MONITOR: Final = {"schedule": {"type": "interval", "value": 1, "unit": "year"}, 
 
 
 class SentrySection(ConfigSection):
-    """Alerts as issues of Sentry."""
+    """The configuration of alerts as issues of Sentry."""
 
     dsn: SecretStr = Field(description="Of the project; keep it in the environment: `${env:SENTRY_DSN}`.")
     monitors: bool = Field(
@@ -92,7 +92,7 @@ class SentryNotifier:
                     headers = {"X-Sentry-Auth": auth.to_header(), "Content-Type": "application/x-sentry-envelope"}
                     send(auth.get_api_url(), envelope.serialize(), headers=headers, now_s=clock())
 
-        self._client = _create_client(section, EnvelopeTransport)
+        self._client = _create_sentry_client(section, EnvelopeTransport)
         self._section = section
         self.attempt_timeout_s: float = 2 * section.timeout_s
 
@@ -103,18 +103,18 @@ class SentryNotifier:
 
     def notify(self, alert: Alert) -> None:
         """Sends Sentry an event of an alert that begins or has news, and a check-in of one that begins or ends."""
-        for payload in build_payloads(alert, self._section):
+        for payload in build_sentry_payloads(alert, self._section):
             self._client.capture_event(payload)
 
 
-def build_payloads(alert: Alert, section: SentrySection) -> Iterator[dict[str, Any]]:
+def build_sentry_payloads(alert: Alert, section: SentrySection) -> Iterator[dict[str, Any]]:
     """Yields the Sentry event and the check-in that stand for an alert; either may be missing."""
     if not alert.is_resolved:
-        yield _build_event(alert, section)
+        yield _build_sentry_event(alert, section)
     if section.monitors and not alert.is_update:
         yield {
             "type": "check_in",
-            "check_in_id": _derive_id(alert.key, "check_in"),
+            "check_in_id": _derive_sentry_id(alert.key, "check_in"),
             "monitor_slug": build_monitor_slug(alert),
             "monitor_config": MONITOR,
             "status": "ok" if alert.is_resolved else "error",
@@ -125,10 +125,10 @@ def build_payloads(alert: Alert, section: SentrySection) -> Iterator[dict[str, A
 def build_monitor_slug(alert: Alert) -> str:
     """Returns the slug of the Sentry monitor of a model and rule: `mlmon-fraud-data-drift-3f0a91c2`."""
     name = re.sub(r"[^a-z0-9]+", "-", f"{alert.model}-{alert.rule}".lower()).strip("-")[:MAX_SLUG_NAME].strip("-")
-    return f"mlmon-{name}-{_derive_id(*_fingerprint(alert))[:8]}"
+    return f"mlmon-{name}-{_derive_sentry_id(*_build_issue_fingerprint(alert))[:8]}"
 
 
-def _build_event(alert: Alert, section: SentrySection) -> dict[str, Any]:
+def _build_sentry_event(alert: Alert, section: SentrySection) -> dict[str, Any]:
     causes = [
         {"stream": cause.stream, "before": cause.reference, "now": cause.current, "how much": cause.summary}
         for cause in alert.causes
@@ -141,11 +141,11 @@ def _build_event(alert: Alert, section: SentrySection) -> dict[str, Any]:
         "ml.alert.severity": alert.severity,
     }
     return {
-        "event_id": _derive_id(alert.key, "event"),
+        "event_id": _derive_sentry_id(alert.key, "event"),
         "timestamp": alert.time_ns / 1e9,
         "level": "error" if alert.severity == "critical" else "warning",
         "logger": "otel_mlmon.alerts",
-        "fingerprint": _fingerprint(alert),
+        "fingerprint": _build_issue_fingerprint(alert),
         "logentry": {"formatted": format_alert_title(alert)},
         "environment": alert.environment or section.environment,
         "tags": {name: value[:MAX_TAG] for name, value in tags.items() if value},
@@ -154,16 +154,16 @@ def _build_event(alert: Alert, section: SentrySection) -> dict[str, Any]:
     }
 
 
-def _fingerprint(alert: Alert) -> list[str]:
+def _build_issue_fingerprint(alert: Alert) -> list[str]:
     return ["otel-mlmon", alert.model, alert.environment, alert.rule, *(["test"] if alert.is_test else [])]
 
 
-def _derive_id(*texts: str) -> str:
+def _derive_sentry_id(*texts: str) -> str:
     """Derives an id of 32 hex digits from texts: the same texts always give the same id."""
     return hashlib.blake2b("\0".join(texts).encode(), digest_size=16).hexdigest()
 
 
-def _create_client(section: SentrySection, transport: Any) -> Any:
+def _create_sentry_client(section: SentrySection, transport: Any) -> Any:
     """Makes a Sentry client that changes nothing of the process and sends nothing by itself."""
     from sentry_sdk import Client
 

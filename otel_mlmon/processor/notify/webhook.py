@@ -26,7 +26,7 @@ from otel_mlmon.version import __version__
 
 
 class WebhookSection(ConfigSection):
-    """Alerts as JSON to an address."""
+    """The configuration of alerts as JSON to an HTTP address."""
 
     url: Url = Field(repr=False, description="The address. It may hold a token, so it is never printed.")
     headers: Headers = Field(default_factory=dict, description="Sent with every request.")
@@ -77,7 +77,7 @@ class WebhookNotifier:
     def notify(self, alert: Alert) -> None:
         """Posts an alert as JSON; redirects are not followed, and the response's body is not read."""
         body = encode_alert(alert)
-        headers = {**self._headers, **self._standard_headers(alert, body)}
+        headers = {**self._headers, **self._build_headers(alert, body)}
         post_request(
             self._url,
             body,
@@ -87,7 +87,7 @@ class WebhookNotifier:
             now_s=self._clock(),
         )
 
-    def _standard_headers(self, alert: Alert, body: bytes) -> dict[str, str]:
+    def _build_headers(self, alert: Alert, body: bytes) -> dict[str, str]:
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"otel-mlmon/{__version__}",

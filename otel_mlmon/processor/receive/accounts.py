@@ -11,7 +11,7 @@ from typing import Final
 from otel_mlmon.internal_events import EventJournal
 from otel_mlmon.processor.receive.codec import Signal
 from otel_mlmon.processor.receive.events import PointsRejected, RequestMalformed, RequestRefused
-from otel_mlmon.processor.receive.outcomes import DEAD_LETTER, PointCounts, ReceivedCounts, RefusalReason
+from otel_mlmon.processor.receive.outcomes import DEAD_LETTER, PointOutcomeCounts, ReceivedCounts, RefusalReason
 
 _LOG: Final = logging.getLogger("otel_mlmon.receiver")
 
@@ -47,7 +47,7 @@ class ReceiverAccounts:
                 dead_letters=self._totals["dead_letters"],
             )
 
-    def add_stored(self, signal: Signal, counts: PointCounts) -> None:
+    def add_stored(self, signal: Signal, counts: PointOutcomeCounts) -> None:
         """Counts the points of a request that is stored."""
         with self._lock:
             self._totals["accepted"] += counts.accepted
@@ -65,7 +65,7 @@ class ReceiverAccounts:
             self._totals["refused"] += points
 
     def add_dead_letter(self, signal: Signal, points: int) -> None:
-        """Counts a request that is put aside, and rejects its points."""
+        """Counts a request that is put aside as a dead letter, and its points as rejected."""
         with self._lock:
             self._rejected[DEAD_LETTER] += points
             self._totals["dead_letters"] += 1

@@ -34,7 +34,7 @@ from otel_mlmon.processor.receive.load import (
     RequestRefusal,
     WorkTimeMeter,
 )
-from otel_mlmon.processor.receive.outcomes import ExportResult, PointCounts, ReceivedCounts, RefusalReason
+from otel_mlmon.processor.receive.outcomes import ExportResult, PointOutcomeCounts, ReceivedCounts, RefusalReason
 from otel_mlmon.processor.receive.recent_requests import RecentRequest, RecentRequests, hash_body
 from otel_mlmon.processor.receive.sender_versions import SenderVersions
 
@@ -176,7 +176,7 @@ class RequestAdmission:
         return place
 
     def check_room(self, *, waited_s: float) -> None:
-        """Checks that an OTLP request of which nothing is read yet, and that arrived so long ago, may find a place.
+        """Checks that there may be a place for an OTLP request that waited `waited_s` seconds and is not read yet.
 
         Raises:
             OverloadedError: It would not, however small it is.
@@ -218,13 +218,13 @@ class RequestAdmission:
             OverloadedError: There is no place, no room for its points, or its turn did not come in time; decided
                 before parsing.
             MalformedError: `body` is not a request of this signal.
-            TooLargeError: It would take too much memory once it is parsed, as none of an exporter does.
+            BodyTooLargeError: It would take too much memory once it is parsed, as none of an exporter does.
         """
         place = place or self.admit_request(len(body))
         self._pending.resize(place, len(body))
         request = _PendingRequest(signal, body, body_format, place, Future(), hash_body(body))
         request.result.set_running_or_notify_cancel()  # so that nobody can cancel it while it is being stored
-        earlier = self._recent.find(request.digest) if signal == "metrics" else None
+        earlier = self._recent.find_request(request.digest) if signal == "metrics" else None
         if earlier is not None:
             self._share_answer(request.result, earlier)
             self.release_request(place)
@@ -237,17 +237,17 @@ class RequestAdmission:
                 if signal == "metrics" and not self._has_room():
                     self._refuse_unread(self._pending.refuse_points(place), place.sent_bytes)
                 max_wait_s = STORE_WITHIN_S - self._pending.measure_wait_s(place)  # however long decoding takes
-                message = self._parse(request)
-                decoded = self._decode(codec, message)
+                message = self._parse_request(request)
+                decoded = self._decode_request(codec, message)
         except BaseException:
             self.release_request(place)  # whatever happened, or every later request would wait behind it
             raise
         if decoded is None:
-            self._fail(request, codec.count(message))
+            self._handle_fault(request, codec.count(message))
         elif not decoded.items:
-            self._succeed(request, decoded, {})
+            self._record_success(request, decoded, {})
         else:
-            self._submit(request, decoded, max_wait_s)
+            self._submit_points(request, decoded, max_wait_s)
         return request.result
 
     def _refuse_unread(self, refusal: RequestRefusal, read_bytes: int) -> NoReturn:
@@ -256,7 +256,7 @@ class RequestAdmission:
             f"{refusal.explanation} Send the request again later.", retry_after_s=refusal.retry_after_s
         )
 
-    def _parse(self, request: _PendingRequest) -> Any:
+    def _parse_request(self, request: _PendingRequest) -> Any:
         try:
             return parse_request(request.signal, request.body, request.body_format, max_bytes=self._max_parsed_bytes)
         except MalformedError as error:
@@ -264,7 +264,7 @@ class RequestAdmission:
             self.release_request(request.place)
             raise
 
-    def _decode(self, codec: SignalCodec, message: Any) -> DecodedRequest | None:
+    def _decode_request(self, codec: SignalCodec, message: Any) -> DecodedRequest | None:
         """Decodes an OTLP request into data points and events; None after an internal error."""
         decoded: DecodedRequest | None = None
         malformed: MalformedError | None = None
@@ -279,34 +279,36 @@ class RequestAdmission:
             raise malformed
         return decoded
 
-    def _submit(self, request: _PendingRequest, decoded: DecodedRequest, max_wait_s: float) -> None:
+    def _submit_points(self, request: _PendingRequest, decoded: DecodedRequest, max_wait_s: float) -> None:
         def settle(delivery: Future[Rejections]) -> None:
-            """Runs on: the thread that ended the delivery."""
-            self._settle(request, decoded, _run_step(delivery.result))
+            """Settles a request by the outcome of its delivery. Runs on: the thread that ended the delivery."""
+            self._settle_request(request, decoded, _run_delivery_step(delivery.result))
 
         if request.signal == "metrics":
-            self._recent.begin(request.digest, decoded.points, request.result)
-        started = _run_step(lambda: self._deliver(decoded.items, max_wait_s))
+            self._recent.begin_request(request.digest, decoded.points, request.result)
+        started = _run_delivery_step(lambda: self._deliver(decoded.items, max_wait_s))
         if isinstance(started, Future):
             started.add_done_callback(settle)
         else:
-            self._settle(request, decoded, started)
+            self._settle_request(request, decoded, started)
 
-    def _settle(self, request: _PendingRequest, decoded: DecodedRequest, outcome: Rejections | Exception) -> None:
+    def _settle_request(
+        self, request: _PendingRequest, decoded: DecodedRequest, outcome: Rejections | Exception
+    ) -> None:
         if isinstance(outcome, RetryableError):
-            self._refuse(request, decoded.points, outcome)
+            self._refuse_request(request, decoded.points, outcome)
         elif isinstance(outcome, StoreError):
             message = "The processor cannot store its state now; send the request again."
-            self._refuse(request, decoded.points, UnavailableError(message, retry_after_s=self.retry_after_s))
+            self._refuse_request(request, decoded.points, UnavailableError(message, retry_after_s=self.retry_after_s))
         elif isinstance(outcome, Exception):
-            self._fail(request, decoded.points)
+            self._handle_fault(request, decoded.points)
         else:
-            self._succeed(request, decoded, outcome)
+            self._record_success(request, decoded, outcome)
 
-    def _succeed(self, request: _PendingRequest, decoded: DecodedRequest, rejections: Rejections) -> None:
+    def _record_success(self, request: _PendingRequest, decoded: DecodedRequest, rejections: Rejections) -> None:
         rejected = Counter(decoded.faults)
         rejected.update(rejections)
-        counts = PointCounts(
+        counts = PointOutcomeCounts(
             accepted=decoded.accepted - sum(rejections.values()),
             ignored=decoded.ignored,
             loop_dropped=decoded.loop_dropped,
@@ -316,14 +318,14 @@ class RequestAdmission:
         )
         answer = ExportResult(rejected=sum(rejected.values()), message=_list_rejections(rejected))
         self._accounts.add_stored(request.signal, counts)
-        self._recent.store(request.digest, request.result, counts, answer)
-        self._answer(request, answer)
+        self._recent.store_result(request.digest, request.result, counts, answer)
+        self._answer_request(request, answer)
 
     def _share_answer(self, result: Future[ExportResult], earlier: RecentRequest) -> None:
-        """Answers a request as the one before that had the same bytes, as soon as that is stored."""
+        """Gives a repeated request the answer of the earlier one with the same bytes, as soon as that one is stored."""
 
         def settle(first: Future[ExportResult] | None) -> None:
-            """Runs on: the thread that ended the first, or this one."""
+            """Answers the repeated request. Runs on: the thread that ended the first request, or this one."""
             error = first.exception() if first is not None else None
             counts, answer = earlier.counts, earlier.answer
             if error is not None or counts is None or answer is None:
@@ -341,16 +343,16 @@ class RequestAdmission:
         else:
             first.add_done_callback(settle)
 
-    def _refuse(self, request: _PendingRequest, points: int, error: Exception) -> None:
+    def _refuse_request(self, request: _PendingRequest, points: int, error: Exception) -> None:
         self._accounts.add_refused(points)
-        self._recent.drop(request.digest, request.result)
-        self._answer(request, error)
+        self._recent.forget_request(request.digest, request.result)
+        self._answer_request(request, error)
 
-    def _fail(self, request: _PendingRequest, points: int) -> None:
-        """Handles an internal error: the first time the request may be sent again; then it is a dead letter."""
+    def _handle_fault(self, request: _PendingRequest, points: int) -> None:
+        """Handles an internal error: a request may be sent again the first time, and then is a dead letter."""
         if not self._recent.note_failure(request.digest):
             error = "The processor failed to take the request; send it again."
-            self._refuse(request, points, UnavailableError(error, retry_after_s=self.retry_after_s))
+            self._refuse_request(request, points, UnavailableError(error, retry_after_s=self.retry_after_s))
             return
         self._accounts.add_dead_letter(request.signal, points)
         with guard("receive.dead_letter"):
@@ -358,11 +360,11 @@ class RequestAdmission:
                 self._dead_letters.write(
                     request.body, name=f"{request.signal}-{request.digest.hex()}", suffix=_SUFFIXES[request.body_format]
                 )
-        self._recent.drop(request.digest, request.result)
+        self._recent.forget_request(request.digest, request.result)
         message = "The processor failed twice to take the request and rejected it; do not send it again."
-        self._answer(request, ExportResult(rejected=points, message=message))
+        self._answer_request(request, ExportResult(rejected=points, message=message))
 
-    def _answer(self, request: _PendingRequest, result: ExportResult | Exception) -> None:
+    def _answer_request(self, request: _PendingRequest, result: ExportResult | Exception) -> None:
         self._pending.complete(request.place)
         if isinstance(result, ExportResult):
             request.result.set_result(result)
@@ -370,8 +372,8 @@ class RequestAdmission:
             request.result.set_exception(result)
 
 
-def _run_step(step: Callable[[], T]) -> T | Exception:
-    """Runs one step of handing on a request; returns its result, why it refuses the request, or `_FAULT`."""
+def _run_delivery_step(step: Callable[[], T]) -> T | Exception:
+    """Runs one step of delivering a request; returns its result, the reason to refuse the request, or `_FAULT`."""
     outcome: T | Exception = _FAULT
     with guard("receive.deliver"):
         try:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True, eq=False)
-class _Arrival:
+class _BodyArrival:
     """A request body that is being received."""
 
     began_s: float
@@ -39,17 +39,17 @@ class ArrivingBodies:
         self._patience_s = patience_s
         self._clock = clock
         self._changed = threading.Condition()
-        self._arrivals: list[_Arrival] = []
+        self._arrivals: list[_BodyArrival] = []
         """The oldest first."""
 
     @contextmanager
-    def arrive(self, give_up: Callable[[], object]) -> Iterator[bool]:
-        """Waits until a request body may be received inside; gives False if its turn did not come in time.
+    def await_turn(self, give_up: Callable[[], object]) -> Iterator[bool]:
+        """Waits for the turn of a request body, to be received inside the `with`; gives False if it came too late.
 
         Args:
             give_up: Ends the receiving from another thread; returns at once.
         """
-        arrival = self._enter(give_up)
+        arrival = self._begin_arrival(give_up)
         try:
             yield arrival is not None
         finally:
@@ -58,20 +58,20 @@ class ArrivingBodies:
                     self._arrivals.remove(arrival)
                     self._changed.notify()
 
-    def _enter(self, give_up: Callable[[], object]) -> _Arrival | None:
+    def _begin_arrival(self, give_up: Callable[[], object]) -> _BodyArrival | None:
         ends_s = self._clock() + self._patience_s
         with self._changed:
             while len(self._arrivals) >= self._limit:
                 now_s = self._clock()
                 if now_s >= ends_s:
                     return None
-                self._changed.wait(max(0.0, min(ends_s, self._end_slow(now_s)) - now_s))
-            arrival = _Arrival(self._clock(), give_up)
+                self._changed.wait(max(0.0, min(ends_s, self._end_slow_arrivals(now_s)) - now_s))
+            arrival = _BodyArrival(self._clock(), give_up)
             self._arrivals.append(arrival)
             return arrival
 
-    def _end_slow(self, now_s: float) -> float:
-        """Gives up bodies that arrive too slowly; returns when to look again. Called under the lock."""
+    def _end_slow_arrivals(self, now_s: float) -> float:
+        """Gives up request bodies that arrive too slowly; returns when to look again. Called under the lock."""
         for arrival in self._arrivals:
             if arrival.began_s + self._patience_s > now_s:
                 return arrival.began_s + self._patience_s

@@ -36,18 +36,18 @@ _LABELS: Final = frozenset({semconv.PREDICTION_LABEL, semconv.FEATURE_VALUE})
 
 
 class PointError(Exception):
-    """A data point is rejected; the text is the reason, a few fixed words joined by underscores."""
+    """An error: a data point is rejected; the text is the reason, a few fixed words joined by underscores."""
 
 
 def read_attributes(pairs: Iterable[KeyValue]) -> Attributes:
     """Converts OTLP attributes to a dictionary; of a repeated key, which OTLP forbids, the last value counts."""
-    return {pair.key: pair.value.string_value or _value(pair.value) for pair in pairs}
+    return {pair.key: pair.value.string_value or _convert_value(pair.value) for pair in pairs}
 
 
-def _value(value: AnyValue) -> Value:
+def _convert_value(value: AnyValue) -> Value:
     kind = value.WhichOneof("value")
     if kind == "array_value":
-        return [_value(item) for item in value.array_value.values]
+        return [_convert_value(item) for item in value.array_value.values]
     if kind == "kvlist_value":
         return tuple(sorted(read_attributes(value.kvlist_value.values).items(), key=lambda pair: pair[0]))
     if kind is None or kind == "string_value_strindex":
@@ -57,7 +57,7 @@ def _value(value: AnyValue) -> Value:
 
 
 def encode_canonical_text(attributes: Attributes) -> str:
-    """Returns a text that is equal for equal attributes in any order, and different for different ones.
+    """Encodes attributes as a text: equal for equal attributes in any order, else different.
 
     `ascii` distinguishes every type from every other ("1", 1, 1.0, True, b"1") and, unlike `repr`, does not depend on
     the Unicode tables of the interpreter.
@@ -71,7 +71,7 @@ def hash_text(text: str) -> str:
 
 
 def read_first_text(key: str, *levels: Attributes) -> str:
-    """Returns the text of an attribute from the first of several levels on which it is not empty."""
+    """Returns the text of an attribute from the first of several attribute levels on which it is not empty."""
     for level in levels:
         text = read_text(level.get(key))
         if text:
@@ -80,7 +80,7 @@ def read_first_text(key: str, *levels: Attributes) -> str:
 
 
 def read_model_key(*levels: Attributes, default: ModelKey) -> ModelKey:
-    """Reads the model that attributes name; the first level that has a field wins, and `default` has the remaining."""
+    """Reads the key of the model that attributes name, each field from the first level with it, else from `default`."""
     return ModelKey(
         name=read_first_text(semconv.MODEL_NAME, *levels) or default.name,
         version=read_first_text(semconv.MODEL_VERSION, *levels) or default.version,
@@ -89,19 +89,19 @@ def read_model_key(*levels: Attributes, default: ModelKey) -> ModelKey:
 
 
 def read_service_key(resource: Attributes) -> ModelKey:
-    """Returns the key of telemetry that names no model: the service stands for the model."""
+    """Returns the model key of telemetry that names no model: the name of its service stands for the model."""
     return ModelKey(read_first_text("service.name", resource))
 
 
-def read_name(attributes: Attributes, name: str) -> str:
-    """Returns the text of an attribute; of a bucket of hashed texts with the fingerprint of its hash key."""
+def read_attribute_name(attributes: Attributes, name: str) -> str:
+    """Returns the text of an attribute; for a bucket of hashed texts, with the fingerprint of the hash key."""
     text = read_text(attributes.get(name))
     key_id = attributes.get(semconv.TEXT_KEY_ID) if name in _LABELS else None
     return text if key_id is None else join_bucket_label(text, read_text(key_id))
 
 
 def check_names(*names: str) -> None:
-    """Checks that names which are to be stored are not too long.
+    """Checks that the names of a data point, which will be stored, are not too long.
 
     Raises:
         PointError: One is longer than `MAX_NAME_CHARACTERS`.

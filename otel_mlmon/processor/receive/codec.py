@@ -23,10 +23,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otel_mlmon.errors import MalformedError
 from otel_mlmon.processor.receive.data_point import DecodedRequest
 from otel_mlmon.processor.receive.decode import count_points, decode_metrics
-from otel_mlmon.processor.receive.decode_logs import count_records, decode_logs
+from otel_mlmon.processor.receive.decode_logs import count_log_records, decode_logs
 from otel_mlmon.processor.receive.encoded import MetricsRequest, ParsedMetricsRequest
-from otel_mlmon.processor.receive.inflate import TooLargeError
-from otel_mlmon.processor.receive.json import read_json
+from otel_mlmon.processor.receive.inflate import BodyTooLargeError
+from otel_mlmon.processor.receive.json import read_json_message
 from otel_mlmon.types import Ints
 
 Signal: TypeAlias = Literal["metrics", "logs", "traces"]
@@ -81,25 +81,25 @@ def parse_request(signal: Signal, body: bytes, body_format: BodyFormat, *, max_b
 
     Raises:
         MalformedError: `body` is not a request of this signal.
-        TooLargeError: By an estimate it would take more than `max_bytes` of memory.
+        BodyTooLargeError: By an estimate it would take more than `max_bytes` of memory.
     """
     codec = CODECS[signal]
     if len(body) * MAX_EXPANSION[body_format] > max_bytes:
         try:
             if body_format == "json":
-                size_bytes = _estimate_json(body)
+                size_bytes = _estimate_json_memory(body)
             else:
-                layout = _lay_out(codec.parsed_request.DESCRIPTOR)
-                size_bytes = _bound_protobuf(body, layout)
+                layout = _build_size_layout(codec.parsed_request.DESCRIPTOR)
+                size_bytes = _bound_protobuf_memory(body, layout)
                 if size_bytes > max_bytes:
-                    size_bytes = _estimate_protobuf(body, layout, max_bytes)
+                    size_bytes = _estimate_protobuf_memory(body, layout, max_bytes)
         except IndexError:
             raise MalformedError(f"The body is not an OTLP {signal} request in protobuf.") from None
         if size_bytes > max_bytes:
-            raise TooLargeError(f"The body would take more than {max_bytes} bytes of memory once it is parsed.")
+            raise BodyTooLargeError(f"The body would take more than {max_bytes} bytes of memory once it is parsed.")
     if body_format == "json":
         try:
-            return read_json(codec.json_request(), body)
+            return read_json_message(codec.json_request(), body)
         except MalformedError as error:
             raise MalformedError(f"The body is not an OTLP {signal} request in JSON: {error}.") from None
     try:
@@ -121,7 +121,7 @@ CODECS: Final[Mapping[Signal, SignalCodec]] = {
         MetricsRequest, ParsedMetricsRequest, ExportMetricsServiceRequest, decode_metrics, count_points
     ),
     "logs": SignalCodec(
-        ExportLogsServiceRequest, ExportLogsServiceRequest, ExportLogsServiceRequest, decode_logs, count_records
+        ExportLogsServiceRequest, ExportLogsServiceRequest, ExportLogsServiceRequest, decode_logs, count_log_records
     ),
     "traces": SignalCodec(
         ExportTraceServiceRequest, ExportTraceServiceRequest, ExportTraceServiceRequest, _decode_traces, _count_spans
@@ -132,7 +132,7 @@ CODECS: Final[Mapping[Signal, SignalCodec]] = {
 
 @dataclass(slots=True, eq=False)
 class _ParsedSize:
-    """The memory that a message of one type, or one field of it, takes once it is parsed."""
+    """The memory that a protobuf message of one type, or one field of it, takes once it is parsed."""
 
     size_bytes: int
     """The bytes that each takes."""
@@ -143,12 +143,12 @@ class _ParsedSize:
 
 
 @functools.cache
-def _lay_out(message: Descriptor) -> _ParsedSize:
-    """Returns the layout of a message; of one that holds messages of its own type it is the same object."""
-    return _fill_layout(message, {})
+def _build_size_layout(message: Descriptor) -> _ParsedSize:
+    """Returns the memory layout of a protobuf message type; that of a type that nests itself contains itself."""
+    return _fill_size_layout(message, {})
 
 
-def _fill_layout(message: Descriptor, layouts: dict[str, _ParsedSize]) -> _ParsedSize:
+def _fill_size_layout(message: Descriptor, layouts: dict[str, _ParsedSize]) -> _ParsedSize:
     if message.full_name in layouts:
         return layouts[message.full_name]
     layout = layouts[message.full_name] = _ParsedSize(_HEADER_BYTES + _POINTER_BYTES)
@@ -158,7 +158,7 @@ def _fill_layout(message: Descriptor, layouts: dict[str, _ParsedSize]) -> _Parse
         width = 8 if is_repeated else _WIDTHS.get(part.cpp_type, 8)
         layout.size_bytes += width
         if part.type == FieldDescriptor.TYPE_MESSAGE:
-            layout.fields[part.number] = _fill_layout(part.message_type, layouts)
+            layout.fields[part.number] = _fill_size_layout(part.message_type, layouts)
         elif is_repeated and part.cpp_type == FieldDescriptor.CPPTYPE_STRING:
             layout.fields[part.number] = _ParsedSize(2 * _WIDTHS[part.cpp_type])
         elif is_repeated:
@@ -166,12 +166,12 @@ def _fill_layout(message: Descriptor, layouts: dict[str, _ParsedSize]) -> _Parse
     return layout
 
 
-def _bound_protobuf(body: bytes, layout: _ParsedSize) -> int:
-    """Returns an upper bound of what `_estimate_protobuf` returns for a body that is whole, in much less time.
+def _bound_protobuf_memory(body: bytes, layout: _ParsedSize) -> int:
+    """Returns a fast upper bound of the memory of a complete protobuf message once it is parsed.
 
     The first byte of a message's tag is known, so there are at most as many messages of a type as there are such bytes.
     """
-    sizes_bytes, byte_bytes = _weigh_tags(layout)
+    sizes_bytes, byte_bytes = _find_tag_sizes(layout)
     counts = np.zeros(256, dtype=np.int64)
     for start in range(0, len(body), _COUNTED_BYTES):
         part = np.frombuffer(body, dtype=np.uint8, count=min(_COUNTED_BYTES, len(body) - start), offset=start)
@@ -180,7 +180,7 @@ def _bound_protobuf(body: bytes, layout: _ParsedSize) -> int:
 
 
 @functools.cache
-def _weigh_tags(layout: _ParsedSize) -> tuple[Ints, int]:
+def _find_tag_sizes(layout: _ParsedSize) -> tuple[Ints, int]:
     """Returns the largest size of a field by the first byte of its tag, and the largest of a byte of packed numbers."""
     sizes_bytes, byte_bytes = np.zeros(256, dtype=np.int64), 0
     layouts, waiting = {id(layout)}, [layout]
@@ -196,8 +196,8 @@ def _weigh_tags(layout: _ParsedSize) -> tuple[Ints, int]:
     return sizes_bytes, byte_bytes
 
 
-def _estimate_protobuf(body: bytes, layout: _ParsedSize, max_bytes: int) -> int:
-    """Estimates the memory of a message once it is parsed; stops where it is above `max_bytes`.
+def _estimate_protobuf_memory(body: bytes, layout: _ParsedSize, max_bytes: int) -> int:
+    """Estimates the memory of a protobuf message once it is parsed; stops where it is above `max_bytes`.
 
     Raises:
         IndexError: It is truncated.
@@ -233,7 +233,7 @@ def _estimate_protobuf(body: bytes, layout: _ParsedSize, max_bytes: int) -> int:
 
 
 def _skip_number(body: bytes, position: int, wire_type: int) -> int:
-    """Returns the position after a field that is no message; groups, which only unknown fields are, count as read."""
+    """Returns the position after a protobuf number; groups, which only unknown fields are, count as read."""
     if wire_type == 0:
         return _read_varint(body, position)[1]
     if wire_type in _NUMBER_BYTES:
@@ -242,7 +242,7 @@ def _skip_number(body: bytes, position: int, wire_type: int) -> int:
 
 
 def _read_varint(body: bytes, position: int) -> tuple[int, int]:
-    """Reads a number; returns it and the position after it.
+    """Reads a protobuf varint; returns the number and the position after it.
 
     Raises:
         IndexError: It is truncated, or has more than 10 bytes.
@@ -257,8 +257,8 @@ def _read_varint(body: bytes, position: int) -> tuple[int, int]:
     raise IndexError
 
 
-def _estimate_json(body: bytes) -> int:
-    """Estimates the memory of a JSON document and of the message that is filled from it."""
+def _estimate_json_memory(body: bytes) -> int:
+    """Estimates the memory of a JSON document together with the protobuf message that is filled from it."""
     size_bytes, is_text = 2 * len(body), False
     if b"\0" in body:  # in UTF-16 or 32, where a quote may be half of another character
         return size_bytes + sum(size * body.count(sign) for sign, size in _JSON_BYTES.items())

@@ -1,4 +1,4 @@
-"""Defines what this step hands on: `DataPoint` and the events `ModelLoaded` and `ProviderFallback`, by request.
+"""Defines what the receivers hand on: `DataPoint` and the events `ModelLoaded` and `ProviderFallback`, by request.
 
 A point is identified by who counted it (`series`), what it is about (`model`, `metric`, `key`) and when (`start_ns`,
 `time_ns`). The same point decoded twice is equal, so a repeated export can be recognised and changes nothing.
@@ -16,7 +16,7 @@ from otel_mlmon.types import ModelKey
 
 
 class PointIdentity(NamedTuple):
-    """Names the series of a point, and what it is about: all of it that is the same in each point of a series."""
+    """The identity of a data point: its series and its subject, all that is the same in each point of a series."""
 
     model: ModelKey
     metric: str
@@ -88,7 +88,7 @@ TelemetryItem: TypeAlias = DataPoint | ModelLoaded | ProviderFallback
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedRequest:
-    """The items of one request, and counts of everything else in it.
+    """The data points or events of one decoded OTLP request, and counts of everything else in the request.
 
     Of a metrics request, `points` is the number of all its points; of a logs or traces request, `points + unused` is
     the number of its records or spans.
@@ -106,17 +106,17 @@ class DecodedRequest:
 
     @property
     def accepted(self) -> int:
-        """The number of items."""
+        """The number of valid data points or events of the request."""
         return len(self.items)
 
     @property
     def rejected(self) -> int:
-        """The number of points that break the data model, over all reasons."""
+        """The number of data points of the request that break the data model, over all reasons."""
         return sum(self.faults.values())
 
     @property
     def points(self) -> int:
-        """The number of all points."""
+        """The number of all data points of the request, valid or not."""
         return self.accepted + self.ignored + self.loop_dropped + self.rejected
 
 

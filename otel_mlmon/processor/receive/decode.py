@@ -30,9 +30,9 @@ from otel_mlmon.processor.receive.attributes import (
     check_names,
     encode_canonical_text,
     hash_text,
+    read_attribute_name,
     read_attributes,
     read_model_key,
-    read_name,
     read_service_key,
 )
 from otel_mlmon.processor.receive.data_point import DataPoint, DecodedRequest, PointIdentity, TraceExemplar
@@ -87,7 +87,7 @@ class _PointCollector:
     encoded: EncodedValues = field(default_factory=EncodedValues)
 
     def build_values(self) -> None:
-        """Builds the tables of the values so far, and rejects the points whose rows are not what they say."""
+        """Builds the tables of the values so far, and rejects the points whose buckets contradict their own count."""
         for values in (self.values, self.encoded):
             rows = {} if values is None else values.build()
             if values is not None and rows:
@@ -117,7 +117,7 @@ class _ScopeContext:
 
 
 class _ContextCache:
-    """Remembers the contexts of scopes, and with them the identities of their series.
+    """Caches the contexts of instrumentation scopes, and with them the identities of their series.
 
     Runs on: any thread; two that add the same entry at once add an equal one.
     """
@@ -129,7 +129,7 @@ class _ContextCache:
         self.size_bytes = 0
 
     def add(self, size_bytes: int) -> None:
-        """Counts another entry by its size without `_ENTRY_BYTES`; forgets all where they are too large together."""
+        """Counts the bytes of a new cache entry, without `_ENTRY_BYTES`; empties the cache when it is too large."""
         self.size_bytes += size_bytes + _ENTRY_BYTES
         if self.size_bytes > MAX_CACHED_BYTES:
             self.contexts, self.attributes, self.size_bytes = {}, {}, 0
@@ -139,7 +139,7 @@ _CACHE: Final = _ContextCache()
 
 
 def decode_metrics(request: Any) -> DecodedRequest:
-    """Decodes and checks every point of `request`, a `MetricsRequest` or a message of OTLP's own class.
+    """Decodes and checks every data point of a metrics request, a `MetricsRequest` or a message of OTLP's own class.
 
     Runs on: any thread; keeps no state but caches of pure functions.
 
@@ -153,7 +153,7 @@ def decode_metrics(request: Any) -> DecodedRequest:
         resource = resource_metrics.resource.SerializeToString(deterministic=True)
         for scope_metrics in resource_metrics.scope_metrics:
             if scope_metrics.scope.name == semconv.PROCESSOR_SCOPE:
-                collector.loop_dropped += sum(map(_metric_size, scope_metrics.metrics))
+                collector.loop_dropped += sum(map(_count_metric_points, scope_metrics.metrics))
             else:
                 _decode_scope(collector, scope_metrics, resource_metrics.resource, resource)
     collector.build_values()
@@ -166,9 +166,9 @@ def decode_metrics(request: Any) -> DecodedRequest:
 
 
 def count_points(request: Any) -> int:
-    """Counts the points of `request` without looking at them."""
+    """Counts the data points of a metrics request without looking at them."""
     scopes = (scope for resource in request.resource_metrics for scope in resource.scope_metrics)
-    return sum(_metric_size(metric) for scope in scopes for metric in scope.metrics)
+    return sum(_count_metric_points(metric) for scope in scopes for metric in scope.metrics)
 
 
 def _decode_scope(collector: _PointCollector, scope_metrics: ScopeMetrics, resource: Any, raw_resource: bytes) -> None:
@@ -177,18 +177,18 @@ def _decode_scope(collector: _PointCollector, scope_metrics: ScopeMetrics, resou
         definition = _METRICS.get(metric.name)
         if definition is not None:
             try:
-                context = context or _scope_context(scope_metrics.scope, resource, raw_resource)
+                context = context or _obtain_scope_context(scope_metrics.scope, resource, raw_resource)
             except PointError as error:
-                collector.faults[str(error)] += _metric_size(metric)
+                collector.faults[str(error)] += _count_metric_points(metric)
             else:
                 _decode_metric(collector, metric, definition, context)
         elif metric.name.startswith(_LOOP_PREFIXES):
-            collector.loop_dropped += _metric_size(metric)
+            collector.loop_dropped += _count_metric_points(metric)
         else:
-            collector.ignored += _metric_size(metric)
+            collector.ignored += _count_metric_points(metric)
 
 
-def _scope_context(scope: Any, resource: Any, raw_resource: bytes) -> _ScopeContext:
+def _obtain_scope_context(scope: Any, resource: Any, raw_resource: bytes) -> _ScopeContext:
     key = raw_resource, scope.SerializeToString(deterministic=True)
     context = _CACHE.contexts.get(key)
     if context is not None:
@@ -215,7 +215,7 @@ def _decode_metric(
     if kind is None:
         return
     data = getattr(metric, kind)
-    fault = _metric_fault(kind, data, definition)
+    fault = _find_metric_fault(kind, data, definition)
     if fault is not None:
         collector.faults[fault] += len(data.data_points)
         return
@@ -223,7 +223,7 @@ def _decode_metric(
     is_cumulative = data.aggregation_temporality == _CUMULATIVE
     points = data.data_points
     if kind == "exponential_histogram":
-        points = _decode_encoded(collector, points, definition, context, identities, is_cumulative=is_cumulative)
+        points = _decode_encoded_points(collector, points, definition, context, identities, is_cumulative=is_cumulative)
     for point in points:
         if point.flags & _NO_RECORDED_VALUE:
             collector.ignored += 1
@@ -246,7 +246,7 @@ def _decode_metric(
             collector.build_values()
 
 
-def _decode_encoded(
+def _decode_encoded_points(
     collector: _PointCollector,
     points: Iterable[bytes],
     definition: semconv.Metric,
@@ -255,7 +255,7 @@ def _decode_encoded(
     *,
     is_cumulative: bool,
 ) -> Iterator[Any]:
-    """Decodes points of exponential histograms from their bytes; yields the messages of those that need one.
+    """Decodes exponential histogram points from their bytes; yields as messages those that only protobuf can parse.
 
     Raises:
         MalformedError: A point is none.
@@ -269,7 +269,7 @@ def _decode_encoded(
         identity = identities.get(raw)
         if identity is None:
             try:
-                identity = _identify(
+                identity = _obtain_identity(
                     tuple(parse_exponential_point(point).attributes), definition, context, identities, key=raw
                 )
             except PointError as error:
@@ -281,8 +281,8 @@ def _decode_encoded(
             collector.build_values()
 
 
-def _metric_fault(kind: str, data: Any, definition: semconv.Metric) -> str | None:
-    """Returns the reason for which all points of a metric are rejected, or None."""
+def _find_metric_fault(kind: str, data: Any, definition: semconv.Metric) -> str | None:
+    """Returns the reason for which all points of a metric are rejected; None if they are not."""
     is_counter = definition.instrument == "counter"
     if kind != "sum" if is_counter else kind not in ADD_VALUE:
         return "wrong_type"
@@ -296,7 +296,7 @@ def _metric_fault(kind: str, data: Any, definition: semconv.Metric) -> str | Non
 def _find_identity(
     point: Any, definition: semconv.Metric, context: _ScopeContext, identities: dict[RawAttributes, PointIdentity]
 ) -> PointIdentity:
-    """Returns what the attributes of a point identify, after its times are checked."""
+    """Checks the times of a data point, and returns the identity that its attributes give it."""
     time_ns = point.time_unix_nano
     if not time_ns:
         raise PointError("no_time")
@@ -308,18 +308,18 @@ def _find_identity(
     raw = tuple(attributes)
     identity = identities.get(raw)
     if identity is None:
-        identity = _identify(raw, definition, context, identities)
+        identity = _obtain_identity(raw, definition, context, identities)
     return identity
 
 
-def _identify(
+def _obtain_identity(
     raw: tuple[bytes, ...],
     definition: semconv.Metric,
     context: _ScopeContext,
     identities: dict[RawAttributes, PointIdentity],
     key: RawAttributes | None = None,
 ) -> PointIdentity:
-    """Returns what attributes identify, and remembers it unless they are so long that few would fill the cache.
+    """Returns the identity that encoded attributes give a point, and caches it unless the attributes are too long.
 
     Args:
         raw: The attributes.
@@ -335,7 +335,7 @@ def _identify(
         pairs = [KeyValue.FromString(attribute) for attribute in raw]
     except DecodeError:
         raise MalformedError("The attributes of a point are no attributes.") from None
-    identity = _identify_attributes(read_attributes(pairs), definition, context)
+    identity = _build_identity(read_attributes(pairs), definition, context)
     if size_bytes <= MAX_CACHED_ATTRIBUTES_BYTES:
         _CACHE.add(size_bytes)
         if key is None:
@@ -344,15 +344,15 @@ def _identify(
     return identity
 
 
-def _identify_attributes(attributes: Attributes, definition: semconv.Metric, context: _ScopeContext) -> PointIdentity:
+def _build_identity(attributes: Attributes, definition: semconv.Metric, context: _ScopeContext) -> PointIdentity:
     model = read_model_key(attributes, default=context.model)
     if not model.name:
         raise PointError("no_model_name")
     split = definition.attributes
     if definition.name in _NAMED and split[0] not in attributes:
         raise PointError(_NAMED[definition.name])
-    key = read_name(attributes, split[0]) if split else ""
-    category = read_name(attributes, split[1]) if len(split) > 1 else ""
+    key = read_attribute_name(attributes, split[0]) if split else ""
+    category = read_attribute_name(attributes, split[1]) if len(split) > 1 else ""
     check_names(*model, key, category)
     identity = ascii((context.identity, definition.name, encode_canonical_text(attributes)))
     return PointIdentity(
@@ -366,7 +366,7 @@ def _identify_attributes(attributes: Attributes, definition: semconv.Metric, con
 
 
 def _read_counter(point: Any) -> PointValue:
-    """Returns the value of a counter.
+    """Returns the value of a counter's data point, which must be a whole number from 0 on.
 
     Raises:
         PointError: It breaks a rule.
@@ -393,6 +393,6 @@ def _read_exemplars(point: Any) -> tuple[TraceExemplar, ...]:
     return tuple(TraceExemplar(trace_id, values[trace_id]) for trace_id in largest)
 
 
-def _metric_size(metric: Metric) -> int:
+def _count_metric_points(metric: Metric) -> int:
     kind = metric.WhichOneof("data")
     return len(getattr(metric, kind).data_points) if kind is not None else 0

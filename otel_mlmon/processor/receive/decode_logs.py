@@ -48,7 +48,7 @@ def decode_logs(request: ExportLogsServiceRequest) -> DecodedRequest:
         for scope_logs in resource_logs.scope_logs:
             is_own = scope_logs.scope.name == semconv.PROCESSOR_SCOPE
             for record in scope_logs.log_records:
-                event = None if is_own else _decode_record(record, resource)
+                event = None if is_own else _decode_log_record(record, resource)
                 if event is None:
                     unused += 1
                 elif isinstance(event, str):
@@ -58,13 +58,13 @@ def decode_logs(request: ExportLogsServiceRequest) -> DecodedRequest:
     return DecodedRequest(items=tuple(events), unused=unused, faults=dict(faults))
 
 
-def count_records(request: ExportLogsServiceRequest) -> int:
+def count_log_records(request: ExportLogsServiceRequest) -> int:
     """Counts the log records of an OTLP logs request without looking at them."""
     return sum(len(scope.log_records) for resource in request.resource_logs for scope in resource.scope_logs)
 
 
-def _decode_record(record: LogRecord, resource: Attributes) -> ModelLoaded | ProviderFallback | str | None:
-    """Returns the event of a log record, the reason if it is rejected, or None if it is another event."""
+def _decode_log_record(record: LogRecord, resource: Attributes) -> ModelLoaded | ProviderFallback | str | None:
+    """Decodes a log record to an event; returns the reason if it is rejected, None for any other event."""
     if record.event_name not in ("", *_EVENTS):
         return None
     attributes = read_attributes(record.attributes)
@@ -78,10 +78,10 @@ def _decode_record(record: LogRecord, resource: Attributes) -> ModelLoaded | Pro
         check_names(*model)
     except PointError as error:
         return str(error)
-    provider = _provider(semconv.EXECUTION_PROVIDER, attributes)
+    provider = _read_provider(semconv.EXECUTION_PROVIDER, attributes)
     time_ns = record.time_unix_nano or record.observed_time_unix_nano
     if name == semconv.EVENT_PROVIDER_FALLBACK:
-        requested = _provider(semconv.EXECUTION_PROVIDERS_REQUESTED, attributes)
+        requested = _read_provider(semconv.EXECUTION_PROVIDERS_REQUESTED, attributes)
         if not (provider and requested):
             return "no_provider"
         return ProviderFallback(model=model, requested=requested, provider=provider, time_ns=time_ns)
@@ -91,6 +91,6 @@ def _decode_record(record: LogRecord, resource: Attributes) -> ModelLoaded | Pro
     return ModelLoaded(model=model, reference=reference, provider=provider, time_ns=time_ns)
 
 
-def _provider(key: str, attributes: Attributes) -> str:
-    """Returns the first of a comma-separated list of execution providers, cut to a bounded length."""
+def _read_provider(key: str, attributes: Attributes) -> str:
+    """Reads the first of a comma-separated list of execution providers, cut to a bounded length."""
     return read_first_text(key, attributes).partition(",")[0].strip()[:MAX_PROVIDER_CHARACTERS]

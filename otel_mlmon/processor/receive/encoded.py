@@ -1,4 +1,4 @@
-"""Leaves parts of a metrics request as bytes, and reads exponential histograms from theirs.
+"""Parses metrics requests with their points left as bytes, and reads exponential histograms from these bytes.
 
 They are read where they are laid out as exporters do it: one field after the other, each once, in the order of their
 numbers. It takes a third of what a message takes. Any other layout, exemplars and flags, and whatever breaks a rule, is
@@ -29,7 +29,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import ExponentialHistogramDataP
 from opentelemetry.proto.resource.v1 import resource_pb2
 
 from otel_mlmon.errors import MalformedError
-from otel_mlmon.sketch.exponential import BIAS, MAX_SCALE, MIN_SCALE, find_index_range
+from otel_mlmon.sketch.exponential import BIAS, MAX_SCALE, MIN_SCALE, find_bucket_index_range
 from otel_mlmon.sketch.exponential import MAX_BUCKETS as MAX_RANGE
 from otel_mlmon.sketch.table import PointValue, SketchTable
 from otel_mlmon.types import Counts
@@ -45,7 +45,7 @@ MAX_TABLE_BUCKETS: Final = 1 << 18
 
 
 def _build_request_class(*, has_encoded_points: bool) -> Any:
-    """Builds a class for metrics requests whose points have their attributes as bytes.
+    """Builds a protobuf class for metrics requests whose points keep their attributes as bytes.
 
     An embedded message and bytes are the same on the wire. What is left as bytes costs nothing to parse, and the bytes
     of a series that was seen before tell all that its attributes would. Everything else is as in OTLP's own classes.
@@ -82,7 +82,7 @@ _ExponentialPoint: Final = GetMessageClass(
 
 
 def parse_exponential_point(point: bytes) -> Any:
-    """Parses a point of an exponential histogram.
+    """Parses the protobuf message of an exponential histogram's point.
 
     Raises:
         MalformedError: It is none.
@@ -106,11 +106,11 @@ _OFFSET, _BUCKETS = 0x08, 0x12
 
 
 class _OtherLayoutError(Exception):
-    """A point is laid out in a way that only its message is read from."""
+    """An error: the layout of a histogram's bytes is one that only protobuf can parse."""
 
 
 class EncodedHistogram(NamedTuple):
-    """An exponential histogram that was read from its bytes."""
+    """An exponential histogram that was read from its protobuf bytes without parsing them as a message."""
 
     attributes: bytes
     """The fields of its attributes, as they were sent."""
@@ -120,8 +120,8 @@ class EncodedHistogram(NamedTuple):
     """Its value."""
 
 
-class _Run(NamedTuple):
-    """Buckets that follow each other."""
+class _BucketRun(NamedTuple):
+    """A run of adjacent buckets of a histogram whose counts are still encoded."""
 
     ordinal: int
     """That of the first one sent: the lowest, of negative values the highest."""
@@ -130,7 +130,7 @@ class _Run(NamedTuple):
     """Their counts as varints, at least one."""
 
 
-EncodedRow: TypeAlias = tuple[int, int, float, float, float, tuple[_Run, ...]]
+EncodedRow: TypeAlias = tuple[int, int, float, float, float, tuple[_BucketRun, ...]]
 """The scale, count, sum, minimum and maximum of an exponential histogram, and its buckets."""
 
 
@@ -139,7 +139,7 @@ _Buckets: TypeAlias = tuple[int, int, bytes]
 
 
 class EncodedValues:
-    """The values of exponential histograms that were read from their bytes, and a table that is built of them.
+    """Exponential histograms that were read from their bytes, collected to build one table of sketches.
 
     Runs on: one thread.
     """
@@ -152,11 +152,11 @@ class EncodedValues:
 
     @property
     def is_full(self) -> bool:
-        """Whether the table is to be built now."""
+        """Whether so many buckets are collected that the table of sketches is to be built now."""
         return self._size_bytes >= MAX_TABLE_BUCKETS
 
     def add(self, histogram: EncodedHistogram) -> PointValue:
-        """Adds a histogram."""
+        """Adds a histogram that was read from its bytes."""
         rows, row = self._rows, histogram[3]
         for run in row[5]:
             self._size_bytes += len(run[2])
@@ -164,7 +164,7 @@ class EncodedValues:
         return tuple.__new__(PointValue, (None, self.table, len(rows) - 1))
 
     def build(self) -> dict[int, str]:
-        """Fills the table; returns the rows that must not be used, as `PointValues.build` does."""
+        """Fills the table of sketches; returns the rows that must not be used, as `PointValues.build` does."""
         if not self._rows:
             return {}
         table = self.table
@@ -175,7 +175,7 @@ class EncodedValues:
         table.minima += minima
         table.maxima += maxima
         ordinals, is_negative, packed = zip(*[run for runs in runs_of for run in runs], strict=True)
-        counts, sizes = _read_varints(packed)
+        counts, sizes = _decode_varints(packed)
         ends = np.cumsum(sizes)
         firsts = np.array(ordinals, dtype=np.int64)
         if any(is_negative):
@@ -187,12 +187,12 @@ class EncodedValues:
             ]
         run_counts = np.array(list(map(len, runs_of)), dtype=np.intp)
         table.starts += ends[np.cumsum(run_counts) - 1].tolist()
-        held = table.fill(counts, np.arange(counts.size) + np.repeat(firsts - (ends - sizes), sizes), totals)
+        held = table.fill_buckets(counts, np.arange(counts.size) + np.repeat(firsts - (ends - sizes), sizes), totals)
         return find_count_faults(table.numbers, held)
 
 
 def read_encoded_histogram(point: bytes) -> EncodedHistogram | None:
-    """Reads an exponential histogram from its bytes; None of one that its message is needed for.
+    """Reads an exponential histogram from its bytes; None if only protobuf can parse it.
 
     That is one in any other layout, with exemplars or flags, or that breaks a rule which can be seen without the sum of
     its buckets.
@@ -219,18 +219,18 @@ def _read_histogram(point: bytes) -> EncodedHistogram | None:
         zero_count, position = int.from_bytes(point[position + 1 : position + 9], "little"), position + 9
     above = below = None
     if position < end and point[position] == _POSITIVE:
-        above = _read_buckets(point, position + 1, scale)
+        above = _read_encoded_buckets(point, position + 1, scale)
         position = above[0]
     if position < end and point[position] == _NEGATIVE:
-        below = _read_buckets(point, position + 1, scale)
+        below = _read_encoded_buckets(point, position + 1, scale)
         position = below[0]
     minimum, maximum = (math.inf, -math.inf) if position == end else _read_extremes(point, position)
-    row = scale, count, total, minimum, maximum, _list_runs(below, zero_count, above)
+    row = scale, count, total, minimum, maximum, _list_bucket_runs(below, zero_count, above)
     return tuple.__new__(EncodedHistogram, (attributes, start_ns, time_ns, row))
 
 
 def _skip_attributes(point: bytes) -> int:
-    """Returns the position after the attributes of a point.
+    """Returns the position after the attributes in the bytes of a histogram's point.
 
     Raises:
         IndexError: The point ends before that.
@@ -249,7 +249,7 @@ def _skip_attributes(point: bytes) -> int:
 
 
 def _read_extremes(point: bytes, position: int) -> tuple[float, float]:
-    """Returns the minimum and maximum of a point from its last fields, +inf and -inf where they say nothing.
+    """Returns the minimum and maximum at the end of a point's bytes, +inf and -inf where they are not given.
 
     Raises:
         IndexError: The point ends before that.
@@ -269,27 +269,27 @@ def _read_extremes(point: bytes, position: int) -> tuple[float, float]:
     return minimum, maximum
 
 
-def _list_runs(below: _Buckets | None, zero_count: int, above: _Buckets | None) -> tuple[_Run, ...]:
-    """Returns the buckets of a histogram from the lowest values to the highest; of none the empty one of zeros."""
+def _list_bucket_runs(below: _Buckets | None, zero_count: int, above: _Buckets | None) -> tuple[_BucketRun, ...]:
+    """Lists the runs of buckets of a histogram from the lowest values to the highest; a run of zeros if it is empty."""
     if below is None and not zero_count and above is not None:
-        return (tuple.__new__(_Run, (above[1] + BIAS, False, above[2])),)
-    runs = [_Run._make((0, False, _encode_varint(zero_count)))]
+        return (tuple.__new__(_BucketRun, (above[1] + BIAS, False, above[2])),)
+    runs = [_BucketRun._make((0, False, _encode_varint(zero_count)))]
     if below is not None:
-        runs.insert(0, _Run._make((-below[1] - BIAS, True, below[2])))
+        runs.insert(0, _BucketRun._make((-below[1] - BIAS, True, below[2])))
     if above is not None:
-        runs.append(_Run._make((above[1] + BIAS, False, above[2])))
+        runs.append(_BucketRun._make((above[1] + BIAS, False, above[2])))
     return tuple(runs)
 
 
-def _read_buckets(point: bytes, position: int, scale: int) -> _Buckets:
-    """Reads the buckets of one range, from their size on.
+def _read_encoded_buckets(point: bytes, position: int, scale: int) -> _Buckets:
+    """Reads the negative or the positive buckets of an encoded histogram, beginning with their size.
 
     Raises:
         IndexError: The point ends before that.
         _OtherLayoutError: They are too many, or beyond the range of floats, or a count takes more than 8 bytes, or the
             offset more than 5.
     """
-    size, position = _read_size(point, position)
+    size, position = _read_field_size(point, position)
     end, code, shift = position + size, 0, 0
     if point[position] == _OFFSET:
         position += 1
@@ -302,9 +302,9 @@ def _read_buckets(point: bytes, position: int, scale: int) -> _Buckets:
         position += 1
     if point[position] != _BUCKETS:
         raise _OtherLayoutError
-    size, position = _read_size(point, position + 1)
+    size, position = _read_field_size(point, position + 1)
     offset, counts = code >> 1 ^ -(code & 1), point[position:end]
-    lowest, highest = find_index_range(scale)
+    lowest, highest = find_bucket_index_range(scale)
     if len(counts) != size or not 0 < size <= MAX_RANGE or offset < lowest or offset + size - 1 > highest:
         raise _OtherLayoutError
     if not counts.isascii() and (counts[-1] > 127 or _LONG_VARINT.search(counts)):
@@ -312,8 +312,8 @@ def _read_buckets(point: bytes, position: int, scale: int) -> _Buckets:
     return end, offset, counts
 
 
-def _read_size(point: bytes, position: int) -> tuple[int, int]:
-    """Reads a size of one byte or two; returns it and the position after it.
+def _read_field_size(point: bytes, position: int) -> tuple[int, int]:
+    """Reads the size of a protobuf field, of one byte or two; returns the size and the position after it.
 
     Raises:
         IndexError: The point ends before that.
@@ -335,8 +335,8 @@ def _encode_varint(number: int) -> bytes:
     return bytes((*digits, number))
 
 
-def _read_varints(packed: Sequence[bytes]) -> tuple[NDArray[np.uint64], Counts]:
-    """Reads numbers from their varints; returns all of them, and how many each of the parts has."""
+def _decode_varints(packed: Sequence[bytes]) -> tuple[NDArray[np.uint64], Counts]:
+    """Decodes packed protobuf varints; returns the numbers of all parts in one array, and how many each part has."""
     joined = b"".join(packed)
     data, lengths = np.frombuffer(joined, dtype=np.uint8), np.array(list(map(len, packed)), dtype=np.int64)
     if joined.isascii():
@@ -350,14 +350,14 @@ def _read_varints(packed: Sequence[bytes]) -> tuple[NDArray[np.uint64], Counts]:
 
 
 def limit_extremes(minimum: float, maximum: float) -> tuple[float, float]:
-    """Returns a minimum and a maximum; +inf and -inf where they say nothing."""
+    """Returns a histogram's minimum and maximum; +inf and -inf where they are infinite, NaN or out of order."""
     if not minimum <= maximum:  # NaN, or in the wrong order
         return math.inf, -math.inf
     return (minimum if minimum != -math.inf else math.inf), (maximum if maximum != math.inf else -math.inf)
 
 
 def find_count_faults(numbers: Sequence[int], held: Sequence[int]) -> dict[int, str]:
-    """Returns the rows of a table whose buckets do not hold as many values as they say, each with a reason.
+    """Finds the rows of a table of sketches whose buckets do not hold as many values as stated, each with a reason.
 
     Args:
         numbers: How many values each row says to have.
@@ -370,7 +370,7 @@ def find_count_faults(numbers: Sequence[int], held: Sequence[int]) -> dict[int, 
 
 
 def find_count_fault(count: int, total: int) -> str:
-    """Returns why a histogram is rejected that says to have `count` values, and has `total`; empty if it is not."""
+    """Returns why a histogram that states `count` values and holds `total` is rejected; empty if it is valid."""
     if count != total:
         return "count_mismatch"
     return "too_large" if count > MAX_COUNT else ""

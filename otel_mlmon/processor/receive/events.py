@@ -34,7 +34,7 @@ class PointsRejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestMalformed:
-    """Reports a request that is not valid in its encoding; its sender drops it."""
+    """The log message that an OTLP request is not valid in its encoding; its sender drops the request."""
 
     metric: ClassVar[str] = semconv.REQUESTS_MALFORMED.name
     level: ClassVar[int] = logging.WARNING
@@ -42,11 +42,11 @@ class RequestMalformed:
     count: int = 1
 
     def metric_attributes(self) -> Mapping[str, str]:
-        """Returns nothing: there is one kind."""
+        """Returns no attributes, since all malformed requests are counted together."""
         return {}
 
     def log_message(self) -> str:
-        """Returns the log line: what is wrong, and where all are counted."""
+        """Returns the log line on a malformed request: what is wrong, and where all such requests are counted."""
         return (
             f"A request is lost, since it is malformed: {self.explanation} {self.metric} counts all; "
             "logged once a minute."

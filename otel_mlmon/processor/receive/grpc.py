@@ -23,11 +23,11 @@ from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
 from otel_mlmon.processor.address import NetworkAddress
-from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, TlsFiles, has_bearer_token, limit_connections
+from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, TlsFiles, compute_connection_limit, has_bearer_token
 from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.arrivals import ArrivingBodies
 from otel_mlmon.processor.receive.codec import Signal
-from otel_mlmon.processor.receive.inflate import TooLargeError, build_size_error
+from otel_mlmon.processor.receive.inflate import BodyTooLargeError, build_size_error
 from otel_mlmon.processor.receive.load import MAX_PENDING_REQUESTS, MAX_QUEUE_S, AdmittedRequest
 from otel_mlmon.processor.receive.outcomes import ExportResult
 from otel_mlmon.processor.receive.responses import encode_response, encode_retry_info, encode_status
@@ -123,7 +123,7 @@ class GrpcReceiver:
         self._health = health.HealthServicer()
         self._server = grpc.server(
             self._threads,
-            options=_options(self._max_body_bytes, max_connection_age_s),
+            options=_build_server_options(self._max_body_bytes, max_connection_age_s),
             maximum_concurrent_rpcs=max_calls + MAX_REFUSED_CALLS,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -140,11 +140,11 @@ class GrpcReceiver:
             self._address, option=OPTION, is_encrypted=self._tls is not None, has_token=self._token is not None
         )
         try:
-            port = self._bind(str(self._address))
+            port = self._bind_port(str(self._address))
         except RuntimeError:
             port = 0
         if not port:
-            self._shut_threads()
+            self._end_threads()
             raise addresses.build_port_error(
                 self._address, option=OPTION, why="it is in use or not one of this machine"
             )
@@ -157,7 +157,7 @@ class GrpcReceiver:
         """Stops the OTLP/gRPC server: refuses new requests, and cuts off those in progress after `grace_s` seconds."""
         self._health.enter_graceful_shutdown()
         self._server.stop(grace_s).wait()
-        self._shut_threads()
+        self._end_threads()
 
     def reload(self, *, token: str | None, tls: TlsFiles | None) -> None:
         """Replaces the token of the OTLP/gRPC server, and reads its certificates anew for new connections.
@@ -168,7 +168,7 @@ class GrpcReceiver:
         if self._tls is not None and tls is not None:
             self._tls, self._certificates = tls, _read_certificates(tls)
 
-    def _bind(self, target: str) -> int:
+    def _bind_port(self, target: str) -> int:
         if self._tls is None:
             return int(self._server.add_insecure_port(target))
         self._tls.check_files(TLS_OPTION)
@@ -180,7 +180,7 @@ class GrpcReceiver:
         )
         return int(self._server.add_secure_port(target, credentials))
 
-    def _shut_threads(self) -> None:
+    def _end_threads(self) -> None:
         self._threads.shutdown(wait=False)
         self._refusers.shutdown(wait=False)
 
@@ -196,10 +196,10 @@ class GrpcReceiver:
             elif is_refused:
                 answer = self._refuse_call()
             else:
-                answer = self._export(signal, bodies, context, arrived_s)
+                answer = self._serve_call(signal, bodies, context, arrived_s)
             if isinstance(answer, bytes):
                 return answer
-            _abort(context, answer)
+            _abort_call(context, answer)
 
         if is_refused:
             handle.experimental_thread_pool = self._refusers  # type: ignore[attr-defined] # gRPC's own option
@@ -210,7 +210,7 @@ class GrpcReceiver:
         self._admission.count_unread("not_found", message, 0)
         return _Refusal(code=grpc.StatusCode.UNIMPLEMENTED, message=message)
 
-    def _refuse_size(self, error: TooLargeError, read_bytes: int) -> _Refusal:
+    def _refuse_size(self, error: BodyTooLargeError, read_bytes: int) -> _Refusal:
         self._admission.count_unread("too_large", str(error), read_bytes)
         return _Refusal(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message=f"{error} Send smaller batches.")
 
@@ -220,15 +220,15 @@ class GrpcReceiver:
         message, delay_s = f"{explanation} Send the request again later.", self._admission.retry_after_s
         return _Refusal(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message=message, retry_after_s=delay_s)
 
-    def _export(self, signal: Signal, bodies: Iterator[bytes], context: Any, arrived_s: float) -> bytes | _Refusal:
+    def _serve_call(self, signal: Signal, bodies: Iterator[bytes], context: Any, arrived_s: float) -> bytes | _Refusal:
         answer: bytes | _Refusal = _Refusal(
             code=grpc.StatusCode.UNAVAILABLE,
             message="The processor failed to answer the request; send it again.",
             retry_after_s=self._admission.retry_after_s,
         )
         with guard("receive.grpc"):
-            if self._is_allowed(context):
-                answer = self._answer(signal, bodies, context, arrived_s)
+            if self._has_valid_token(context):
+                answer = self._answer_call(signal, bodies, context, arrived_s)
             else:
                 self._admission.count_unread("unauthorized", "Its bearer token is missing or wrong.", 0)
                 answer = _Refusal(
@@ -237,7 +237,7 @@ class GrpcReceiver:
                 )
         return answer
 
-    def _receive(
+    def _receive_body(
         self, bodies: Iterator[bytes], context: Any, arrived_s: float
     ) -> tuple[bytes, AdmittedRequest] | _Refusal:
         """Receives the body of a gRPC request when its turn comes, and admits it.
@@ -246,7 +246,7 @@ class GrpcReceiver:
             OverloadedError: It was not admitted.
         """
         self._admission.check_room(waited_s=time.monotonic() - arrived_s)
-        with self._bodies.arrive(context.cancel) as is_its_turn:
+        with self._bodies.await_turn(context.cancel) as is_its_turn:
             waited_s = time.monotonic() - arrived_s
             if not is_its_turn:
                 explanation = "The processor receives as many bodies at a time as it has room for."
@@ -268,19 +268,19 @@ class GrpcReceiver:
                 return body, self._admission.admit_request(len(body), waited_s=waited_s)
             return self._refuse_size(build_size_error(self._admission.max_request_bytes), len(body))
 
-    def _answer(self, signal: Signal, bodies: Iterator[bytes], context: Any, arrived_s: float) -> bytes | _Refusal:
+    def _answer_call(self, signal: Signal, bodies: Iterator[bytes], context: Any, arrived_s: float) -> bytes | _Refusal:
         try:
-            if self._remaining_s(context) > 0:
-                received = self._receive(bodies, context, arrived_s)
+            if self._measure_remaining_s(context) > 0:
+                received = self._receive_body(bodies, context, arrived_s)
                 if isinstance(received, _Refusal):
                     return received
                 body, place = received
                 try:
                     storing = self._admission.consume_request(signal, body, place=place)
-                except TooLargeError as error:
+                except BodyTooLargeError as error:
                     return self._refuse_size(error, len(body))
                 del body, received  # one that waits for the answer of another has no place, and must take no memory
-                return encode_response(signal, self._finish(storing, place, context))
+                return encode_response(signal, self._await_storing(storing, place, context))
             explanation = "It arrived after its deadline."  # nobody waits for the answer, and it comes again
             self._admission.count_unread("timeout", explanation, 0)
             return _Refusal(code=grpc.StatusCode.DEADLINE_EXCEEDED, message=explanation)
@@ -293,14 +293,14 @@ class GrpcReceiver:
             code = grpc.StatusCode.UNAVAILABLE
             return _Refusal(code=code, message=str(error), retry_after_s=error.retry_after_s)
 
-    def _finish(self, storing: Future[ExportResult], place: AdmittedRequest, context: Any) -> ExportResult:
-        """Waits until points are stored as long as their sender does, or longer where no other request waits.
+    def _await_storing(self, storing: Future[ExportResult], place: AdmittedRequest, context: Any) -> ExportResult:
+        """Waits for a request's points to be stored, as long as its sender waits, or longer where it is the only one.
 
         Raises:
             UnavailableError: They are not. It goes on, and it does no harm that the request comes again.
         """
         for limit_s in (self._admission.remaining_s(place), self._answer_timeout_s):
-            wait([storing], max(0.0, min(limit_s, self._remaining_s(context))))
+            wait([storing], max(0.0, min(limit_s, self._measure_remaining_s(context))))
             if storing.done():
                 return storing.result()
             if self._admission.is_crowded:
@@ -308,19 +308,19 @@ class GrpcReceiver:
         message = "The points were not stored in time; send the request again."
         raise UnavailableError(message, retry_after_s=self._admission.retry_after_s)
 
-    def _remaining_s(self, context: Any) -> float:
-        """Returns the seconds that a call may still take; negative where its deadline is over."""
+    def _measure_remaining_s(self, context: Any) -> float:
+        """Returns the seconds that a gRPC call may still take; negative where its deadline is over."""
         remaining_s: float | None = context.time_remaining()
         return self._answer_timeout_s if remaining_s is None else min(remaining_s, self._answer_timeout_s)
 
-    def _is_allowed(self, context: Any) -> bool:
+    def _has_valid_token(self, context: Any) -> bool:
         if self._token is None:
             return True
         return has_bearer_token(str(dict(context.invocation_metadata()).get("authorization", "")), self._token)
 
 
 class _CallHandlers(grpc.GenericRpcHandler):  # type: ignore[misc] # the library asks for it
-    """Finds the handler of each gRPC call, by a function of its method."""
+    """Finds the handler of each gRPC call, by a function that is given the name of its method."""
 
     def __init__(self, find: Callable[[str], Any]) -> None:
         self._find = find
@@ -339,7 +339,7 @@ class _CallThreads:
         self.calls = 0
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Runs work of a call on the next thread that is free."""
+        """Runs the work of a gRPC call on the next thread that is free."""
         with self._lock:
             self.calls += 1
         future = self._pool.submit(work, *arguments)
@@ -347,7 +347,7 @@ class _CallThreads:
         return future
 
     def shutdown(self, *, wait: bool) -> None:
-        """Ends the threads when their work is done."""
+        """Ends the threads that answer gRPC calls when their work is done."""
         self._pool.shutdown(wait=wait)
 
     def _end_call(self, _: Future[Any]) -> None:
@@ -355,7 +355,7 @@ class _CallThreads:
             self.calls -= 1
 
 
-def _abort(context: Any, refusal: _Refusal) -> NoReturn:
+def _abort_call(context: Any, refusal: _Refusal) -> NoReturn:
     """Ends a gRPC call with an error status; gRPC does that by an exception."""
     trailers: list[tuple[str, bytes]] = [
         (
@@ -370,8 +370,8 @@ def _abort(context: Any, refusal: _Refusal) -> NoReturn:
     raise AssertionError("abort raises")
 
 
-def _options(max_body_bytes: int, max_connection_age_s: float) -> list[tuple[str, int]]:
-    """Returns the options of the server.
+def _build_server_options(max_body_bytes: int, max_connection_age_s: float) -> list[tuple[str, int]]:
+    """Returns the options of the gRPC server: its limits on sizes, streams, connections and times.
 
     Above `max_body_bytes` gRPC ends a call by itself, and nobody here learns why. So that is twice as much as a request
     may have: what is a little too large is received, counted, and refused in words.
@@ -380,7 +380,7 @@ def _options(max_body_bytes: int, max_connection_age_s: float) -> list[tuple[str
         ("grpc.so_reuseport", 0),  # else a second server on the port would silently get half of the requests
         ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
         ("grpc.max_receive_message_length", max_body_bytes),  # enforced after decompression
-        ("grpc.max_allowed_incoming_connections", limit_connections()),
+        ("grpc.max_allowed_incoming_connections", compute_connection_limit()),
         ("grpc.server_handshake_timeout_ms", round(HEAD_TIMEOUT_S * 1000)),  # also of those that send nothing
         ("grpc.max_connection_idle_ms", round(IDLE_TIMEOUT_S * 1000)),
         ("grpc.max_connection_age_ms", round(max_connection_age_s * 1000)),

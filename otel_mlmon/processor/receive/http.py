@@ -26,13 +26,13 @@ from otel_mlmon.processor.connections import (
     HEAD_TIMEOUT_S,
     AsgiServer,
     TlsFiles,
+    compute_connection_limit,
     has_bearer_token,
-    limit_connections,
-    measure_wait_s,
+    measure_read_wait_s,
 )
 from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.codec import BodyFormat, Signal
-from otel_mlmon.processor.receive.inflate import ENCODINGS, TooLargeError, build_size_error, inflate_body
+from otel_mlmon.processor.receive.inflate import ENCODINGS, BodyTooLargeError, build_size_error, inflate_body
 from otel_mlmon.processor.receive.load import AdmittedRequest
 from otel_mlmon.processor.receive.outcomes import ExportResult, RefusalReason
 from otel_mlmon.processor.receive.responses import encode_response, encode_status
@@ -65,7 +65,7 @@ _RPC_CODES: Final = {400: 3, 401: 16, 404: 12, 405: 12, 408: 4, 413: 8, 415: 3, 
 
 
 class RequestRefusedError(Exception):
-    """An HTTP request is answered with an error status.
+    """An error: an HTTP request is answered with an error status.
 
     Args:
         status_code: The HTTP status.
@@ -97,7 +97,7 @@ class RequestRefusedError(Exception):
 
     def response(self, request: Request) -> Response:
         """Returns the error response, a `google.rpc.Status`, in JSON where the request is JSON."""
-        media_type = _content_type(request)
+        media_type = _read_content_type(request)
         media_type = media_type if media_type in BODY_FORMATS else PROTOBUF
         code, body_format = _RPC_CODES[self.status_code], BODY_FORMATS[media_type]
         body = encode_status(code, str(self), retry_after_s=self.retry_after_s, body_format=body_format)
@@ -145,11 +145,11 @@ class HttpReceiver:
         self._arriving_bytes = 0
         """The bytes of bodies that are not whole yet; touched by event loops only."""
         self._server = AsgiServer(
-            self._router(),
+            self._create_router(),
             name="otlp-http",
             tls=tls,
             keep_alive_s=KEEP_ALIVE_S,
-            max_connections=limit_connections(),
+            max_connections=compute_connection_limit(),
             head_timeout_s=head_timeout_s,
         )
 
@@ -165,7 +165,7 @@ class HttpReceiver:
         addresses.warn_if_exposed(
             self._address, option=OPTION, is_encrypted=self._tls is not None, has_token=self._token is not None
         )
-        listener, bound = addresses.open_listening_sockets(self._address, option=OPTION, backlog=BACKLOG)
+        listener, bound = addresses.open_listening_socket(self._address, option=OPTION, backlog=BACKLOG)
         self._server.start(listener)
         return str(bound)
 
@@ -182,16 +182,16 @@ class HttpReceiver:
         self._server.stop(grace_s, grace_s + 5)
         self._workers.shutdown(wait=False)
 
-    def _router(self) -> Router:
-        routes = [Route(path, _Endpoint(self._export)) for path in PATHS]
-        return Router(routes, redirect_slashes=False, default=_Endpoint(self._export))
+    def _create_router(self) -> Router:
+        routes = [Route(path, _Endpoint(self._handle_export)) for path in PATHS]
+        return Router(routes, redirect_slashes=False, default=_Endpoint(self._handle_export))
 
-    async def _export(self, request: Request) -> Response:
+    async def _handle_export(self, request: Request) -> Response:
         """Answers one OTLP request. An internal error is never answered with 500, at which senders drop the batch."""
-        refusal = self._unavailable("The processor failed to answer the request; send it again.")
+        refusal = self._build_unavailable_error("The processor failed to answer the request; send it again.")
         with guard("receive.http"):
             try:
-                return await self._receive(request)
+                return await self._receive_request(request)
             except RequestRefusedError as error:
                 refusal = error
                 if error.reason is not None:
@@ -200,7 +200,7 @@ class HttpReceiver:
                 return Response()  # which reaches nobody
         return refusal.response(request)
 
-    async def _receive(self, request: Request) -> Response:
+    async def _receive_request(self, request: Request) -> Response:
         signal = PATHS.get(request.scope["path"])
         if signal is None:
             message = f"There is no such path; send OTLP to one of {', '.join(PATHS)}."
@@ -209,15 +209,19 @@ class HttpReceiver:
             message = "Only POST is supported; send the request with POST."
             raise RequestRefusedError(405, message, reason="bad_method", headers={"allow": "POST"})
         self._check_token(request.headers.get("authorization", ""))
-        body_format, encoding = _check_encoding(request)
+        body_format, encoding = _read_body_encoding(request)
         size_bytes = int(request.headers.get("content-length", 0))
         if size_bytes > self._admission.max_request_bytes:
-            raise _refuse_size(build_size_error(self._admission.max_request_bytes), 0)
-        result = await self._consume(
-            signal, await self._read_body(request), body_format, encoding, waited_s=measure_wait_s(request.scope)
+            raise _build_large_body_error(build_size_error(self._admission.max_request_bytes), 0)
+        result = await self._consume_body(
+            signal,
+            await self._read_body(request),
+            body_format,
+            encoding,
+            waited_s=measure_read_wait_s(request.scope),
         )
         answer = encode_response(signal, result, body_format)
-        return Response(answer, media_type=_content_type(request))
+        return Response(answer, media_type=_read_content_type(request))
 
     def _check_token(self, credentials: str) -> None:
         if self._token is None or has_bearer_token(credentials, self._token):
@@ -244,7 +248,7 @@ class HttpReceiver:
                 size_bytes += len(chunk)
                 self._arriving_bytes += len(chunk)
                 if size_bytes > self._admission.max_request_bytes:
-                    raise _refuse_size(build_size_error(self._admission.max_request_bytes), size_bytes)
+                    raise _build_large_body_error(build_size_error(self._admission.max_request_bytes), size_bytes)
                 if self._arriving_bytes > self._admission.max_pending_bytes:
                     raise RequestRefusedError(
                         429,
@@ -262,7 +266,7 @@ class HttpReceiver:
         finally:
             self._arriving_bytes -= size_bytes
 
-    async def _consume(
+    async def _consume_body(
         self, signal: Signal, body: bytes, body_format: BodyFormat, encoding: str, *, waited_s: float
     ) -> ExportResult:
         sent_bytes = len(body)
@@ -271,9 +275,9 @@ class HttpReceiver:
             place = self._admission.admit_request(size_bytes, sent_bytes=sent_bytes, waited_s=waited_s)
             decoding = self._workers.submit(self._inflate_and_consume, signal, body, body_format, encoding, place)
             del body  # one that waits for the answer of another has no place any more, and must take no memory
-            return await self._finish(await self._finish(decoding, place), place)
-        except TooLargeError as error:
-            raise _refuse_size(error, sent_bytes) from None
+            return await self._await_work(await self._await_work(decoding, place), place)
+        except BodyTooLargeError as error:
+            raise _build_large_body_error(error, sent_bytes) from None
         except MalformedError as error:
             raise RequestRefusedError(400, str(error)) from None
         except OverloadedError as error:
@@ -281,8 +285,8 @@ class HttpReceiver:
         except UnavailableError as error:
             raise RequestRefusedError(503, str(error), retry_after_s=error.retry_after_s) from None
 
-    async def _finish(self, work: Future[T], place: AdmittedRequest) -> T:
-        """Waits for work on an admitted request as long as its sender does, or longer where no other request waits.
+    async def _await_work(self, work: Future[T], place: AdmittedRequest) -> T:
+        """Waits for work on an admitted request as long as its sender does, or longer where it is the only one.
 
         Raises:
             UnavailableError: It is not done. What has begun goes on, and it does no harm that the request comes again.
@@ -317,12 +321,12 @@ class HttpReceiver:
                 self._admission.release_request(place)
         return self._admission.consume_request(signal, inflated, body_format=body_format, place=place)
 
-    def _unavailable(self, message: str) -> RequestRefusedError:
+    def _build_unavailable_error(self, message: str) -> RequestRefusedError:
         return RequestRefusedError(503, message, retry_after_s=self._admission.retry_after_s)
 
 
 class _Endpoint:
-    """An ASGI application of one handler, without Starlette's wrappers for exceptions.
+    """An ASGI application of one request handler, without Starlette's wrappers for exceptions.
 
     They cost a tenth of a small request, and the handlers here do not raise.
     """
@@ -335,14 +339,14 @@ class _Endpoint:
         await response(scope, receive, send)
 
 
-def _refuse_size(error: TooLargeError, read_bytes: int) -> RequestRefusedError:
+def _build_large_body_error(error: BodyTooLargeError, read_bytes: int) -> RequestRefusedError:
     message = f"{error} Send smaller batches."
     return RequestRefusedError(413, message, reason="too_large", read_bytes=read_bytes, headers=_CLOSE)
 
 
-def _check_encoding(request: Request) -> tuple[BodyFormat, str]:
+def _read_body_encoding(request: Request) -> tuple[BodyFormat, str]:
     """Returns the format and the content encoding of a request's body."""
-    content_type = _content_type(request)
+    content_type = _read_content_type(request)
     if content_type not in BODY_FORMATS:
         message = f"Content type {content_type or 'none'} is not supported; send one of {', '.join(BODY_FORMATS)}."
         raise RequestRefusedError(415, message, reason="unsupported")
@@ -354,5 +358,5 @@ def _check_encoding(request: Request) -> tuple[BodyFormat, str]:
     return BODY_FORMATS[content_type], encoding
 
 
-def _content_type(request: Request) -> str:
+def _read_content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()

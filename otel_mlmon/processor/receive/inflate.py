@@ -29,13 +29,13 @@ _ZLIB: Final = 15
 _RAW: Final = -15
 
 
-class TooLargeError(Exception):
-    """A request body is larger than a limit; the text is a sentence that says which."""
+class BodyTooLargeError(Exception):
+    """An error: a request body is larger than a limit; the text is a sentence that says which limit."""
 
 
-def build_size_error(max_bytes: int) -> TooLargeError:
+def build_size_error(max_bytes: int) -> BodyTooLargeError:
     """Returns the error of a body that is larger than `max_bytes`."""
-    return TooLargeError(f"The body is larger than {max_bytes} bytes when decompressed.")
+    return BodyTooLargeError(f"The body is larger than {max_bytes} bytes when decompressed.")
 
 
 def inflate_body(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
@@ -44,7 +44,7 @@ def inflate_body(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
     Choice: `deflate` is the zlib format (RFC 9110, 8.4.1.2), or the raw one that some senders use for it.
 
     Raises:
-        TooLargeError: It is larger than `max_bytes` when decompressed; one byte more is held at most, of zstd 16 MiB.
+        BodyTooLargeError: It is above `max_bytes` when decompressed; one byte more is held at most, of zstd 16 MiB.
         MalformedError: It is truncated, or not in this encoding.
     """
     if encoding == "identity":
@@ -53,16 +53,16 @@ def inflate_body(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
         return body
     try:
         if encoding == "gzip":
-            return _decompress(body, _GZIP, max_bytes)
+            return _decompress_zlib(body, _GZIP, max_bytes)
         if encoding == "zstd":
             return _decompress_zstd(body, max_bytes)
         is_zlib = len(body) >= 2 and body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0
-        return _decompress(body, _ZLIB if is_zlib else _RAW, max_bytes)
+        return _decompress_zlib(body, _ZLIB if is_zlib else _RAW, max_bytes)
     except (zlib.error, zstandard.ZstdError) as error:
         raise MalformedError(f"The body is not valid {encoding}.") from error
 
 
-def _decompress(body: bytes, window_bits: int, max_bytes: int) -> bytes:
+def _decompress_zlib(body: bytes, window_bits: int, max_bytes: int) -> bytes:
     parts: list[bytes] = []
     room_bytes = max_bytes
     position = 0

@@ -39,11 +39,11 @@ def decode_points_json(line: str | bytes) -> list[DataPoint]:
     Raises:
         MalformedError: It is not OTLP JSON; the message says where.
     """
-    decoded = decode_metrics(read_json(ExportMetricsServiceRequest(), line))
+    decoded = decode_metrics(read_json_message(ExportMetricsServiceRequest(), line))
     return [item for item in decoded.items if isinstance(item, DataPoint)]
 
 
-def read_json(message: AnyMessage, text: str | bytes) -> AnyMessage:
+def read_json_message(message: AnyMessage, text: str | bytes) -> AnyMessage:
     """Fills an OTLP protobuf message from a JSON object and returns it.
 
     Raises:
@@ -75,28 +75,28 @@ def _fill_message(message: Message, document: object, path: str, *, depth: int) 
         if hasattr(part, "extend"):  # repeated; descriptors of protobuf 5 and 6 say so in different ways
             if not isinstance(value, list):
                 raise MalformedError(f"{field_path}: not an array")
-            _append_items(part, field, value, field_path, depth=depth + 1)
+            _fill_repeated_field(part, field, value, field_path, depth=depth + 1)
         elif field.type == FieldDescriptor.TYPE_MESSAGE:
             part.SetInParent()  # so that an empty object is set, and a missing one is not
             _fill_message(part, value, field_path, depth=depth + 1)
         else:
-            setattr(message, field.name, _convert_value(field, value, field_path))
+            setattr(message, field.name, _convert_field_value(field, value, field_path))
 
 
-def _append_items(items: Any, field: FieldDescriptor, values: list[object], path: str, *, depth: int) -> None:
+def _fill_repeated_field(items: Any, field: FieldDescriptor, values: list[object], path: str, *, depth: int) -> None:
     for index, value in enumerate(values):
         item_path = f"{path}[{index}]"
         if field.type == FieldDescriptor.TYPE_MESSAGE:
             _fill_message(items.add(), value, item_path, depth=depth)
         else:
-            items.append(_convert_value(field, value, item_path))
+            items.append(_convert_field_value(field, value, item_path))
 
 
-def _convert_value(field: FieldDescriptor, value: object, path: str) -> Any:
+def _convert_field_value(field: FieldDescriptor, value: object, path: str) -> Any:
     is_bytes = field.type == FieldDescriptor.TYPE_BYTES
     converted: Any
     try:
-        converted = _bytes(field, value) if is_bytes else _CONVERTERS[field.cpp_type](value)
+        converted = _convert_bytes(field, value) if is_bytes else _CONVERTERS[field.cpp_type](value)
     except (ValueError, TypeError, OverflowError) as error:
         raise MalformedError(f"{path}: {value!r:.60}: {error}") from error
     limits: tuple[int, int] | None = _RANGES.get(field.cpp_type)
@@ -105,8 +105,8 @@ def _convert_value(field: FieldDescriptor, value: object, path: str) -> Any:
     return converted
 
 
-def _bytes(field: FieldDescriptor, value: object) -> bytes:
-    text = _text(value)
+def _convert_bytes(field: FieldDescriptor, value: object) -> bytes:
+    text = _convert_text(value)
     if field.json_name in HEX_KEYS:
         if not _HEX.fullmatch(text):
             raise ValueError("not hexadecimal")
@@ -118,14 +118,14 @@ def _bytes(field: FieldDescriptor, value: object) -> bytes:
         raise ValueError("not base64") from error
 
 
-def _text(value: object) -> str:
+def _convert_text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("not a string")
     value.encode()  # raises for half a surrogate pair, which is JSON but no text
     return value
 
 
-def _integer(value: object) -> int:
+def _convert_integer(value: object) -> int:
     if isinstance(value, str):
         if not _NUMBER.fullmatch(value):
             raise ValueError("not a number")
@@ -138,13 +138,13 @@ def _integer(value: object) -> int:
     return int(value)
 
 
-def _enumeration(value: object) -> int:
+def _convert_enumeration(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError("not the number of an enumeration")
     return value
 
 
-def _double(value: object) -> float:
+def _convert_double(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise TypeError("not a number")
     if isinstance(value, str) and value not in _SPECIAL and not _NUMBER.fullmatch(value):
@@ -152,7 +152,7 @@ def _double(value: object) -> float:
     return float(value)
 
 
-def _boolean(value: object) -> bool:
+def _convert_boolean(value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError("neither true nor false")
     return value
@@ -163,15 +163,15 @@ _NUMBER: Final = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3
 _SPECIAL: Final = frozenset({"NaN", "Infinity", "-Infinity"})
 _HEX: Final = re.compile(r"([0-9a-fA-F]{2})*")
 _CONVERTERS: Final[Mapping[int, Callable[[object], Any]]] = {
-    FieldDescriptor.CPPTYPE_INT32: _integer,
-    FieldDescriptor.CPPTYPE_INT64: _integer,
-    FieldDescriptor.CPPTYPE_UINT32: _integer,
-    FieldDescriptor.CPPTYPE_UINT64: _integer,
-    FieldDescriptor.CPPTYPE_DOUBLE: _double,
-    FieldDescriptor.CPPTYPE_FLOAT: _double,
-    FieldDescriptor.CPPTYPE_BOOL: _boolean,
-    FieldDescriptor.CPPTYPE_ENUM: _enumeration,
-    FieldDescriptor.CPPTYPE_STRING: _text,
+    FieldDescriptor.CPPTYPE_INT32: _convert_integer,
+    FieldDescriptor.CPPTYPE_INT64: _convert_integer,
+    FieldDescriptor.CPPTYPE_UINT32: _convert_integer,
+    FieldDescriptor.CPPTYPE_UINT64: _convert_integer,
+    FieldDescriptor.CPPTYPE_DOUBLE: _convert_double,
+    FieldDescriptor.CPPTYPE_FLOAT: _convert_double,
+    FieldDescriptor.CPPTYPE_BOOL: _convert_boolean,
+    FieldDescriptor.CPPTYPE_ENUM: _convert_enumeration,
+    FieldDescriptor.CPPTYPE_STRING: _convert_text,
 }
 _RANGES: Final[Mapping[int, tuple[int, int]]] = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),

@@ -70,7 +70,7 @@ class WorkTimeMeter:
 
     @contextmanager
     def measure(self) -> Iterator[None]:
-        """Measures the time inside as time of processing; overlapping work of several threads counts once."""
+        """Counts the time inside the `with` as processing time; overlapping work of several threads counts once."""
         with self._lock:
             self._note_time()
             self._threads += 1
@@ -82,7 +82,7 @@ class WorkTimeMeter:
                 self._threads -= 1
 
     def complete(self, size_bytes: int) -> None:
-        """Records that a request of this size is processed."""
+        """Records that a request of `size_bytes` bytes is processed."""
         with self._lock:
             self._note_time()
             self._bytes += size_bytes + REQUEST_BYTES
@@ -91,7 +91,7 @@ class WorkTimeMeter:
                 self._bytes /= 2
 
     def estimate_s(self, requests: int, size_bytes: int) -> float:
-        """Estimates the seconds that it takes to process some requests of this size in total."""
+        """Estimates the seconds that it takes to process a number of requests of `size_bytes` bytes together."""
         with self._lock:
             return (size_bytes + requests * REQUEST_BYTES) * self._busy_s / self._bytes
 
@@ -205,7 +205,7 @@ class PendingRequests:
     def add(self, size_bytes: int, *, sent_bytes: int, waited_s: float) -> AdmittedRequest | RequestRefusal:
         """Adds a request that arrived `waited_s` seconds ago, or says why it is refused."""
         with self._lock:
-            refusal = self._find_refusal(size_bytes, waited_s)
+            refusal = self._check_room(size_bytes, waited_s)
             if refusal is not None:
                 return refusal
             self._size_bytes += size_bytes
@@ -219,9 +219,9 @@ class PendingRequests:
             return place
 
     def find_refusal(self, waited_s: float) -> RequestRefusal | None:
-        """Returns why any request that arrived `waited_s` seconds ago is refused, however small; None if it is not."""
+        """Returns why even the smallest request that arrived `waited_s` seconds ago is refused; None if it is not."""
         with self._lock:
-            return self._find_refusal(0, waited_s)
+            return self._check_room(0, waited_s)
 
     def find_late_refusal(self, place: AdmittedRequest) -> RequestRefusal | None:
         """Returns why an admitted request is refused whose turn did not come in time; None if it did."""
@@ -229,13 +229,13 @@ class PendingRequests:
             return None
         with self._lock:
             explanation = f"The processor could not begin with it within {self._max_queue_s:g} s."
-            return self._refuse("queue", explanation, place.size_bytes, 0.0)
+            return self._build_refusal("queue", explanation, place.size_bytes, 0.0)
 
     def refuse_points(self, place: AdmittedRequest) -> RequestRefusal:
         """Builds the refusal of an admitted request whose points find no room in the state."""
         with self._lock:
             explanation = "Too many points wait until their pane closes."
-            return self._refuse("pending_points", explanation, place.size_bytes, 0.0)
+            return self._build_refusal("pending_points", explanation, place.size_bytes, 0.0)
 
     def resize(self, place: AdmittedRequest, size_bytes: int) -> None:
         """Replaces the estimated size of an admitted request."""
@@ -244,7 +244,7 @@ class PendingRequests:
             place.size_bytes = size_bytes
 
     def complete(self, place: AdmittedRequest) -> None:
-        """Gives back the place of a request that is answered now, and learns by how much that is later than expected.
+        """Gives back the place of a request that is answered now, and learns how much later than expected that is.
 
         The difference is bounded by the time that a request may take at all, so that one long pause is soon forgotten.
         """
@@ -255,7 +255,7 @@ class PendingRequests:
         self.remove(place)
 
     def remove(self, place: AdmittedRequest) -> None:
-        """Gives back the place of a request. Safe twice."""
+        """Gives back the place of a request in progress. Safe twice."""
         with self._lock:
             if self._places.pop(id(place), None) is not None:
                 self._size_bytes -= place.size_bytes
@@ -264,25 +264,27 @@ class PendingRequests:
         """Returns for how long an admitted request has waited, in seconds."""
         return self._clock() - place.arrived_s
 
-    def _find_refusal(self, size_bytes: int, waited_s: float) -> RequestRefusal | None:
-        """Called under the lock."""
+    def _check_room(self, size_bytes: int, waited_s: float) -> RequestRefusal | None:
+        """Finds why a request of this size has no room; None if it has. Called under the lock."""
         if not self._places:
             return None
         if self._size_bytes + size_bytes > self.max_bytes:
-            return self._refuse("memory", "The processor works on too many bytes at a time.", size_bytes, 0.0)
+            return self._build_refusal("memory", "The processor works on too many bytes at a time.", size_bytes, 0.0)
         queue_s = self._meter.estimate_s(len(self._places) + 1, self._size_bytes + size_bytes)
         oldest_s = self._clock() - next(iter(self._places.values())).arrived_s
         answer_s = waited_s + queue_s + self._delay_s
         if max(queue_s, oldest_s) > self._max_queue_s or answer_s > ADMIT_WITHIN_S:
             explanation = f"The processor has more than {self._max_queue_s:g} s of work before it."
-            return self._refuse("queue", explanation, size_bytes, queue_s - self._max_queue_s)
+            return self._build_refusal("queue", explanation, size_bytes, queue_s - self._max_queue_s)
         if len(self._places) >= MAX_PENDING_REQUESTS:
             explanation = f"The processor works on {MAX_PENDING_REQUESTS} requests already."
-            return self._refuse("queue", explanation, size_bytes, 0.0)
+            return self._build_refusal("queue", explanation, size_bytes, 0.0)
         return None
 
-    def _refuse(self, reason: RefusalReason, explanation: str, size_bytes: int, delay_s: float) -> RequestRefusal:
-        """Called under the lock."""
+    def _build_refusal(
+        self, reason: RefusalReason, explanation: str, size_bytes: int, delay_s: float
+    ) -> RequestRefusal:
+        """Builds a refusal with the delay before the next attempt. Called under the lock."""
         cost_s = self._meter.estimate_s(1, size_bytes)
         retry_after_s = self._returns.add(cost_s, min_delay_s=max(delay_s, self.retry_after_s))
         return RequestRefusal(reason=reason, explanation=explanation, retry_after_s=retry_after_s)

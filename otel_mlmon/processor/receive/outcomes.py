@@ -50,8 +50,8 @@ class ExportResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PointCounts:
-    """The points of one stored request by their outcome."""
+class PointOutcomeCounts:
+    """The numbers of data points of one stored request by their outcome."""
 
     accepted: int
     ignored: int

@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
-from otel_mlmon.processor.receive.outcomes import ExportResult, PointCounts
+from otel_mlmon.processor.receive.outcomes import ExportResult, PointOutcomeCounts
 
 REMEMBERED_S: Final = 600.0
 
@@ -43,7 +43,7 @@ class RecentRequest:
     began_s: float
     result: Future[ExportResult] | None
     """Its answer, while it is in progress."""
-    counts: PointCounts | None = None
+    counts: PointOutcomeCounts | None = None
     """Its points by outcome; None until they are stored."""
     answer: ExportResult | None = None
     """The answer that it got; None until then."""
@@ -65,8 +65,8 @@ class RecentRequests:
         """The oldest first."""
         self._failures: OrderedDict[bytes, None] = OrderedDict()
 
-    def find(self, digest: bytes) -> RecentRequest | None:
-        """Returns the request with this hash if it is stored, or may still be; None if it must be worked off."""
+    def find_request(self, digest: bytes) -> RecentRequest | None:
+        """Returns the recent request with this hash if it is stored or may still be; None if it must be worked off."""
         with self._lock:
             request = self._requests.get(digest)
             if request is None:
@@ -74,8 +74,8 @@ class RecentRequests:
             age_s = self._clock() - request.began_s
             return request if age_s <= (MAX_SHARED_S if request.result is not None else REMEMBERED_S) else None
 
-    def begin(self, digest: bytes, points: int, result: Future[ExportResult]) -> None:
-        """Records that the points of a request are handed on to be stored."""
+    def begin_request(self, digest: bytes, points: int, result: Future[ExportResult]) -> None:
+        """Records that the points of a request are handed on to be stored, under the hash of its bytes."""
         now_s = self._clock()
         with self._lock:
             self._requests.pop(digest, None)
@@ -83,8 +83,10 @@ class RecentRequests:
             while len(self._requests) > MAX_REQUESTS or self._find_oldest_s() < now_s - REMEMBERED_S:
                 self._requests.popitem(last=False)
 
-    def store(self, digest: bytes, result: Future[ExportResult], counts: PointCounts, answer: ExportResult) -> None:
-        """Records that a request is stored; to be called before `result`, that of the request, is done."""
+    def store_result(
+        self, digest: bytes, result: Future[ExportResult], counts: PointOutcomeCounts, answer: ExportResult
+    ) -> None:
+        """Records that a request is stored; must be called before the future `result` of the request is done."""
         with self._lock:
             self._failures.pop(digest, None)
             request = self._requests.get(digest)
@@ -96,7 +98,7 @@ class RecentRequests:
             else:
                 request.result = None
 
-    def drop(self, digest: bytes, result: Future[ExportResult]) -> None:
+    def forget_request(self, digest: bytes, result: Future[ExportResult]) -> None:
         """Forgets a request that was not stored."""
         with self._lock:
             request = self._requests.get(digest)
@@ -104,7 +106,7 @@ class RecentRequests:
                 del self._requests[digest]
 
     def note_failure(self, digest: bytes) -> bool:
-        """Records that a request failed by a fault of ours; returns whether it did before, which is forgotten then."""
+        """Records that a request failed by a fault of the processor; returns whether it had failed before."""
         with self._lock:
             if digest in self._failures:
                 del self._failures[digest]
@@ -119,5 +121,5 @@ class RecentRequests:
 
 
 def hash_body(body: bytes) -> bytes:
-    """Returns the hash by which a request is recognised, 16 bytes."""
+    """Returns the hash of a request's bytes, by which the request is recognised, 16 bytes."""
     return hashlib.blake2b(body, digest_size=16).digest()

@@ -46,7 +46,7 @@ def encode_response(signal: Signal, result: ExportResult, body_format: BodyForma
 
 def encode_retry_info(delay_s: float) -> bytes:
     """Encodes a `google.rpc.RetryInfo`, the delay after which a sender may try again."""
-    serialized: bytes = _retry_info(delay_s).SerializeToString()
+    serialized: bytes = _build_retry_info(delay_s).SerializeToString()
     return serialized
 
 
@@ -63,12 +63,12 @@ def encode_status(
     details = []
     if retry_after_s is not None:
         detail = AnyMessage()
-        detail.Pack(_retry_info(retry_after_s))
+        detail.Pack(_build_retry_info(retry_after_s))
         details.append(detail)
     serialized: bytes = Status(code=code, message=message, details=details).SerializeToString()
     return serialized
 
 
-def _retry_info(delay_s: float) -> Any:
+def _build_retry_info(delay_s: float) -> Any:
     seconds = math.floor(delay_s)
     return RetryInfo(retry_delay=Duration(seconds=seconds, nanos=round((delay_s - seconds) * 1e9)))

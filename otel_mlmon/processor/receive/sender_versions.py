@@ -41,7 +41,7 @@ class SenderVersions:
 
     def warn_of_version(self, request: Any) -> None:
         """Checks the versions of the instrumentation scopes in a parsed metrics or logs request."""
-        for scope in _list_scopes(request):
+        for scope in _list_instrumentation_scopes(request):
             version = "".join(c if c.isprintable() else "?" for c in scope.version[:MAX_VERSION_CHARACTERS])
             if scope.name != semconv.SCOPE or version in self._checked or len(self._checked) >= MAX_VERSIONS:
                 continue
@@ -62,7 +62,7 @@ def parse_release(version: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match is not None else None
 
 
-def _list_scopes(request: Any) -> Iterator[Any]:
+def _list_instrumentation_scopes(request: Any) -> Iterator[Any]:
     for resource in getattr(request, "resource_metrics", ()):
         for metrics in resource.scope_metrics:
             yield metrics.scope

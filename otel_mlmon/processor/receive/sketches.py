@@ -1,4 +1,4 @@
-"""Collects the values of the points of a request in one table, and checks every rule that one can break by itself.
+"""Collects the values of a request's points in one table of sketches, and checks the rules for a single value.
 
 Source: opentelemetry-proto, metrics.proto; opentelemetry-specification, metrics/data-model.md.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from otel_mlmon.processor.receive import encoded
 from otel_mlmon.processor.receive.attributes import PointError
 from otel_mlmon.processor.receive.encoded import find_count_fault, find_count_faults, limit_extremes
-from otel_mlmon.sketch.exponential import BIAS, MAX_SCALE, MIN_SCALE, ExponentialHistogram, find_index_range
+from otel_mlmon.sketch.exponential import BIAS, MAX_SCALE, MIN_SCALE, ExponentialHistogram, find_bucket_index_range
 from otel_mlmon.sketch.exponential import MAX_BUCKETS as MAX_RANGE
 from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.sketch.table import PointValue, SketchTable
@@ -30,7 +30,7 @@ MAX_CACHED_BOUNDS: Final = 512
 
 
 class PointValues:
-    """The values of points of one request: lists that grow, and a table that is built of them when it is full.
+    """The values of a request's points: lists that grow, and a table of sketches that is built of them when full.
 
     Runs on: one thread.
     """
@@ -47,11 +47,11 @@ class PointValues:
 
     @property
     def is_full(self) -> bool:
-        """Whether the table is to be built now."""
+        """Whether so many buckets are collected that the table of sketches is to be built now."""
         return len(self._counts) >= encoded.MAX_TABLE_BUCKETS
 
     def add_histogram(self, point: Any) -> PointValue:
-        """Adds a histogram with explicit bounds.
+        """Adds the value of a point of a histogram with explicit bounds.
 
         Raises:
             PointError: It breaks a rule.
@@ -77,21 +77,21 @@ class PointValues:
         return self._add_row(point, 0)
 
     def add_exponential(self, point: Any) -> PointValue:
-        """Adds an exponential histogram, likewise."""
+        """Adds the value of a point of an exponential histogram; raises as `add_histogram` does."""
         scale = point.scale
         if not MIN_SCALE <= scale <= MAX_SCALE:
             raise PointError("bad_scale")
         counts, positive, zero_count = self._counts, point.positive, point.zero_count
         start = len(counts)
-        offset, size = positive.offset, _check_range(positive, scale)
+        offset, size = positive.offset, _check_bucket_range(positive, scale)
         below: list[int] = []
-        if point.HasField("negative") and _check_range(point.negative, scale):
+        if point.HasField("negative") and _check_bucket_range(point.negative, scale):
             below = list(point.negative.bucket_counts)
         counts.extend(positive.bucket_counts)
         if max(size, len(below)) > MAX_RANGE:
             above = counts[start:]
             del counts[start:]
-            return _join_buckets(point, above, below)
+            return _reduce_scale(point, above, below)
         if below or zero_count:
             # From the most negative value to the most positive one, so that the ordinals are in order already.
             above = counts[start:]
@@ -104,7 +104,7 @@ class PointValues:
         return self._add_row(point, scale)
 
     def build(self) -> dict[int, str]:
-        """Fills the table; returns the rows whose buckets do not hold as many values as they say, each with a reason.
+        """Fills the table of sketches; returns the rows whose buckets hold another count than stated, with reasons.
 
         No value of such a row may be used.
         """
@@ -114,12 +114,12 @@ class PointValues:
         counts = np.frombuffer(array("Q", self._counts), dtype=np.uint64)
         firsts, lengths = np.array(self._firsts, dtype=np.int64), np.array(self._lengths, dtype=np.int64)
         ordinals = np.arange(counts.size) + np.repeat(firsts - (np.cumsum(lengths) - lengths), lengths)
-        return find_count_faults(table.numbers, table.fill(counts, ordinals, self._totals))
+        return find_count_faults(table.numbers, table.fill_buckets(counts, ordinals, self._totals))
 
     def _add_row(self, point: Any, scale: int) -> PointValue:
         table = self.table
         row = len(table.numbers)
-        minimum, maximum = _extremes(point)
+        minimum, maximum = _read_extremes(point)
         table.scales.append(scale)
         table.starts.append(len(self._counts))
         table.numbers.append(point.count)
@@ -138,8 +138,8 @@ ADD_VALUE: Final[Mapping[str, AddValue]] = {
 """How the value of a histogram is read, by the kind of its metric."""
 
 
-def _check_range(buckets: Any, scale: int) -> int:
-    """Returns the number of buckets of one range, which must lie between 2^-1075 and 2^1024 as floats do.
+def _check_bucket_range(buckets: Any, scale: int) -> int:
+    """Returns the number of a point's negative or positive buckets, which must lie between 2^-1075 and 2^1024.
 
     Raises:
         PointError: They do not, or are too many.
@@ -149,18 +149,18 @@ def _check_range(buckets: Any, scale: int) -> int:
         return 0
     if size > MAX_BUCKETS:
         raise PointError("too_many_buckets")
-    lowest, highest = find_index_range(scale)
+    lowest, highest = find_bucket_index_range(scale)
     if offset < lowest or offset + size - 1 > highest:
         raise PointError("bad_offset")
     return size
 
 
-def _join_buckets(point: Any, above: list[int], below: list[int]) -> PointValue:
-    """Returns the value of a point with so many buckets that its scale is reduced, in a table of its own."""
+def _reduce_scale(point: Any, above: list[int], below: list[int]) -> PointValue:
+    """Returns the value of a point with too many buckets, at a reduced scale, in a table of its own."""
     fault = find_count_fault(point.count, sum(above) + sum(below) + point.zero_count)
     if fault:
         raise PointError(fault)
-    minimum, maximum = _extremes(point)
+    minimum, maximum = _read_extremes(point)
     return PointValue.from_sketch(
         ExponentialHistogram.from_buckets(
             scale=point.scale,
@@ -185,7 +185,7 @@ def _intern_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _check_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
-    """Returns histogram bounds unchanged if they are valid.
+    """Returns the bounds of a histogram unchanged if they are finite and increasing.
 
     Raises:
         PointError: They are not finite and strictly increasing; a NaN compares false, so it fails too.
@@ -195,8 +195,8 @@ def _check_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
     return bounds
 
 
-def _extremes(point: Any) -> tuple[float, float]:
-    """Returns minimum and maximum of a histogram; +inf and -inf where they are unknown."""
+def _read_extremes(point: Any) -> tuple[float, float]:
+    """Returns the minimum and maximum of a histogram's point; +inf and -inf where they are unknown."""
     if not point.HasField("min") and not point.HasField("max"):
         return math.inf, -math.inf
     return limit_extremes(

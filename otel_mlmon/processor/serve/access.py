@@ -38,7 +38,7 @@ class WebAccess:
 
     def allows_host(self, header: str) -> bool:
         """Returns whether the `Host` header of a request names the web port."""
-        host = _host_name(header)
+        host = _parse_host_header(header)
         try:
             ipaddress.ip_address(host)
         except ValueError:
@@ -51,7 +51,7 @@ class WebAccess:
         if self.read_token is None:
             return True
         tokens = [token for token in (self.read_token, self.admin_token) if token is not None]
-        credentials = _credentials(authorization)
+        credentials = _parse_credentials(authorization)
         return any(hmac.compare_digest(credentials, token.encode()) for token in tokens)
 
 
@@ -69,10 +69,10 @@ class AccessControl:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuses a request to the web port, or passes it on to the application."""
-        refusal = self._refusal(Request(scope)) if scope["type"] == "http" else None
+        refusal = self._find_refusal(Request(scope)) if scope["type"] == "http" else None
         await (refusal or self._app)(scope, receive, send)
 
-    def _refusal(self, request: Request) -> JSONResponse | None:
+    def _find_refusal(self, request: Request) -> JSONResponse | None:
         if request.scope["path"] in OPEN_PATHS:
             return None
         access = self._access()
@@ -86,7 +86,7 @@ class AccessControl:
         return None
 
 
-def _credentials(authorization: str) -> bytes:
+def _parse_credentials(authorization: str) -> bytes:
     scheme, _, text = authorization.partition(" ")
     if scheme.lower() == "bearer":
         return text.strip().encode()
@@ -98,7 +98,7 @@ def _credentials(authorization: str) -> bytes:
         return b""
 
 
-def _host_name(header: str) -> str:
+def _parse_host_header(header: str) -> str:
     """Returns the host that a `Host` header names, without port, brackets and a final dot."""
     text = header.strip().lower()
     if text.startswith("["):

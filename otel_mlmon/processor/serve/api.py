@@ -73,12 +73,14 @@ def create_app(
     """
 
     def models(_: Request) -> Response:
-        return _answer(lambda: {"models": read()["models"]})
+        return _answer_document(lambda: {"models": read()["models"]})
 
     def model(request: Request) -> Response:
         model_id, version = request.path_params["id"], request.query_params.get("version")
         subject = f"model {model_id!r}" if version is None else f"version {version!r} of a model {model_id!r}"
-        return _answer(lambda: _find_model(read(), model_id, version), missing_message=f"There is no {subject}.")
+        return _answer_document(
+            lambda: _find_model_document(read(), model_id, version), missing_message=f"There is no {subject}."
+        )
 
     def reference(request: Request) -> Response:
         model_id, query = request.path_params["id"], request.query_params
@@ -86,7 +88,7 @@ def create_app(
             is_partial = query.get("partial") == "true"
             status, document = find_reference(references(), model_id, query.get("version"), is_partial=is_partial)
             return JSONResponse(document, status_code=status)
-        return _error(503, "The processor failed to read its state; try again.")
+        return _build_error_response(503, "The processor failed to read its state; try again.")
 
     def relearn_model(request: Request) -> Response:
         refusal = refuse_unauthorized(request, access().admin_token)
@@ -98,20 +100,20 @@ def create_app(
                 references(), model_id, query.get("version"), query.getlist("stream"), relearn
             )
             return JSONResponse(document, status_code=status)
-        return _error(503, "The processor failed to store it; try again.")
+        return _build_error_response(503, "The processor failed to store it; try again.")
 
     def alerts(_: Request) -> Response:
-        return _answer(lambda: {"alerts": read()["alerts"]})
+        return _answer_document(lambda: {"alerts": read()["alerts"]})
 
     def prometheus(_: Request) -> Response:
         with guard("serve.api"):
             return Response(metrics(), media_type=CONTENT_TYPE)
-        return _error(503, "The processor failed to read its metrics; try again.")
+        return _build_error_response(503, "The processor failed to read its metrics; try again.")
 
     routes: list[BaseRoute] = []
 
     def openapi(_: Request) -> Response:
-        return _answer(lambda: create_openapi_document(routes, version=__version__))
+        return _answer_document(lambda: create_openapi_document(routes, version=__version__))
 
     routes.extend(
         [
@@ -121,21 +123,21 @@ def create_app(
             Route("/api/v1/relearn/{id:path}", relearn_model, methods=["POST"]),
             Route("/api/v1/alerts", alerts),
             *(silences.routes(access) if silences is not None else ()),
-            Route("/api/v1/setup", lambda _: _answer(setup)),
+            Route("/api/v1/setup", lambda _: _answer_document(setup)),
             Route(PATH, openapi),
             Route("/metrics", prometheus),
-            *health.create_routes(is_ready),
+            *health.create_health_routes(is_ready),
             *WebPage(read, setup, history or PageHistory()).create_routes(),
         ]
     )
     return Starlette(
         routes=routes,
         middleware=[Middleware(_SecurityHeaders), Middleware(AccessControl, access=access)],
-        exception_handlers={HTTPException: _http_error},
+        exception_handlers={HTTPException: _handle_http_error},
     )
 
 
-def _find_model(overview: Overview, model_id: str, version: str | None) -> dict[str, Any] | None:
+def _find_model_document(overview: Overview, model_id: str, version: str | None) -> dict[str, Any] | None:
     """Returns the JSON document of a model: of the named version, or of the one that was updated last."""
     latest: dict[str, Any] | None = overview["models"].get(model_id)
     if latest is None or version is None:
@@ -144,18 +146,22 @@ def _find_model(overview: Overview, model_id: str, version: str | None) -> dict[
     return {**document, "versions": latest["versions"]} if document is not None else None
 
 
-def _answer(read: Callable[[], Any], *, missing_message: str = "") -> Response:
+def _answer_document(read: Callable[[], Any], *, missing_message: str = "") -> Response:
     with guard("serve.api"):
         document = read()
-        return _error(404, missing_message) if document is None else JSONResponse(_replace_infinite(document))
-    return _error(503, "The processor failed to read its state; try again.")
+        return (
+            _build_error_response(404, missing_message)
+            if document is None
+            else JSONResponse(_replace_infinite_numbers(document))
+        )
+    return _build_error_response(503, "The processor failed to read its state; try again.")
 
 
-def _error(status: int, message: str) -> JSONResponse:
+def _build_error_response(status: int, message: str) -> JSONResponse:
     return JSONResponse({"error": message}, status_code=status)
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
+async def _handle_http_error(_: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = error.headers if isinstance(error, HTTPException) else None
     methods = (headers or {}).get("Allow", "GET, HEAD")
@@ -163,13 +169,13 @@ async def _http_error(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": messages.get(status, "The request failed.")}, status_code=status, headers=headers)
 
 
-def _replace_infinite(value: Any) -> Any:
+def _replace_infinite_numbers(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _replace_infinite(item) for key, item in value.items()}
+        return {key: _replace_infinite_numbers(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_replace_infinite(item) for item in value]
+        return [_replace_infinite_numbers(item) for item in value]
     return value
 
 

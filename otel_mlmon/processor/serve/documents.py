@@ -73,7 +73,7 @@ def build_model_document(
         "name": summary.model.name,
         "version": summary.model.version,
         "environment": summary.model.environment,
-        "state": _model_state(stream["state"] for stream in streams if stream["stream"] in scores),
+        "state": _combine_stream_states(stream["state"] for stream in streams if stream["stream"] in scores),
         "updated_ns": summary.updated_ns,
         "latency": {
             "p50_s": summary.p50_s,
@@ -94,7 +94,9 @@ def build_model_document(
             if not use.requested
         ],
         "fallbacks": [use._asdict() for use in summary.providers if use.requested],
-        "drifting_streams": [stream["stream"] for stream in sorted(streams, key=_drift_rank) if stream["changes"]],
+        "drifting_streams": [
+            stream["stream"] for stream in sorted(streams, key=_rank_by_evidence) if stream["changes"]
+        ],
         "streams": streams,
         "rules": [
             {"rule": status.rule, "state": status.state.value, "changed_ns": status.changed_ns} for status in rules
@@ -105,7 +107,7 @@ def build_model_document(
 def build_history_values(
     summary: ModelSummary, scores: Mapping[str, DriftScore]
 ) -> tuple[list[float], dict[str, float]]:
-    """Returns what the history of a model version records now: its columns, and the evidence by stream."""
+    """Returns the present values for the history of a model version: its columns, and the evidence by stream."""
     accuracy_values = build_accuracy_document(summary, scores) or {}
     values = [
         summary.calls_per_s,
@@ -169,7 +171,7 @@ def build_stream_document(stream: StreamSummary, score: DriftScore) -> Document:
         "current_count": stream.current_count,
         "mean": {"reference": stream.reference_mean, "current": stream.current_mean},
         "bins": list(stream.bins.names),
-        "changes": list(_describe_changes(stream)) if score.state == "drift" else [],
+        "changes": list(_describe_stream_change(stream)) if score.state == "drift" else [],
         "reference_shares": list(stream.reference_shares),
         "current_shares": list(stream.current_shares),
         "contributions": list(score.contributions),
@@ -194,7 +196,7 @@ def build_stream_document(stream: StreamSummary, score: DriftScore) -> Document:
 
 
 def build_detectable_document(score: DriftScore) -> Document | None:
-    """Builds the JSON document on how small a drift of a stream would be found; None if it is not judged."""
+    """Builds the JSON document on how small a drift of a stream would be found; None for a stream not judged."""
     detectable = score.detectable
     if detectable is None:
         return None
@@ -202,12 +204,12 @@ def build_detectable_document(score: DriftScore) -> Document | None:
         detectable, design_effect=score.design_effect, reference_count=score.reference_count
     )
     return {
-        "shift": _known(detectable.shift),
-        "ratio": _known(detectable.ratio),
-        "new_share": _known(detectable.new_share),
+        "shift": _replace_nan(detectable.shift),
+        "ratio": _replace_nan(detectable.ratio),
+        "new_share": _replace_nan(detectable.new_share),
         "probability": PROBABILITY,
         "items_per_day": detectable.items_per_day,
-        "daily_cycle": _known(detectable.daily_amplitude),
+        "daily_cycle": _replace_nan(detectable.daily_amplitude),
         "max_shift": detectable.max_shift,
         "sentence": describe_detectable(detectable),
         "weakness": detectable.weakness,
@@ -216,7 +218,7 @@ def build_detectable_document(score: DriftScore) -> Document | None:
     }
 
 
-def _known(number: float) -> float | None:
+def _replace_nan(number: float) -> float | None:
     return None if math.isnan(number) else number
 
 
@@ -230,7 +232,7 @@ def list_model_gauges(
         scores: Its scores by stream.
         admitted: The streams that have gauges.
     """
-    model_attributes = _model_attributes(ModelKey(document["name"], document["version"], document["environment"]))
+    model_attributes = _build_model_attributes(ModelKey(document["name"], document["version"], document["environment"]))
     for metric, key in _ACCURACY if document["accuracy"] is not None else ():
         yield MetricValue(metric=metric, value=document["accuracy"][key], attributes=model_attributes)
     for stream in document["streams"]:
@@ -259,13 +261,13 @@ def list_model_gauges(
 def list_rule_gauges(rules: Iterable[RuleStatus]) -> Iterator[MetricValue]:
     """Yields the gauges that show the state of every alert rule."""
     for status in rules:
-        attributes = {**_model_attributes(status.model), semconv.ALERT_RULE: status.rule}
+        attributes = {**_build_model_attributes(status.model), semconv.ALERT_RULE: status.rule}
         yield MetricValue(
             metric=semconv.ALERT_STATE, value=semconv.ALERT_STATES[status.state.value], attributes=attributes
         )
 
 
-def _model_attributes(model: ModelKey) -> dict[str, str]:
+def _build_model_attributes(model: ModelKey) -> dict[str, str]:
     attributes = {
         semconv.MODEL_NAME: model.name,
         semconv.MODEL_VERSION: model.version,
@@ -274,19 +276,19 @@ def _model_attributes(model: ModelKey) -> dict[str, str]:
     return {key: value for key, value in attributes.items() if value}
 
 
-def _describe_changes(stream: StreamSummary) -> tuple[str, ...]:
+def _describe_stream_change(stream: StreamSummary) -> tuple[str, ...]:
     means = (stream.reference_mean, stream.current_mean)
     if stream.origin == "budget":
         return ()
     return describe_change(stream.stream, stream.bins, stream.reference_shares, stream.current_shares, means=means)
 
 
-def _drift_rank(stream: Document) -> tuple[float, str]:
+def _rank_by_evidence(stream: Document) -> tuple[float, str]:
     """Returns the sort key of a stream's document: the strongest evidence first, and capped evidence as equal."""
     return -round(stream["log10_evidence"] - stream["log10_alarm_line"], 2), stream["stream"]
 
 
-def _model_state(statuses: Iterable[str]) -> str:
-    """Returns the state of a model: the first of `_MODEL_STATES` that any of its streams is in, else `learning`."""
+def _combine_stream_states(statuses: Iterable[str]) -> str:
+    """Returns the state of a model: the first of `_MODEL_STATES` that any of its streams has, else `learning`."""
     distinct = set(statuses)
     return next((state for state in _MODEL_STATES if state in distinct), "learning")

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 
-def create_routes(is_ready: Callable[[], bool]) -> list[Route]:
+def create_health_routes(is_ready: Callable[[], bool]) -> list[Route]:
     """Returns the routes of the health checks `/healthz` and `/readyz`.
 
     Args:

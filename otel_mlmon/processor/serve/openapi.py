@@ -127,13 +127,13 @@ def create_openapi_document(routes: Iterable[BaseRoute], *, version: str) -> dic
     for method, path in sorted(list_operations(routes)):
         operation = OPERATIONS.get((method, path))
         if operation is not None:
-            paths.setdefault(path, {})[method.lower()] = _describe(method, path, operation, by_type)
+            paths.setdefault(path, {})[method.lower()] = _describe_operation(method, path, operation, by_type)
     return {
         "openapi": OPENAPI,
         "info": {"title": "otel_mlmon processor", "version": version},
         "paths": paths,
         "components": {
-            "schemas": {name: _allow_null(component) for name, component in components.items()},
+            "schemas": {name: _allow_null_numbers(component) for name, component in components.items()},
             "securitySchemes": {
                 _BEARER: {"type": "http", "scheme": "bearer"},
                 _BASIC: {"type": "http", "scheme": "basic", "description": "The read token as the password."},
@@ -152,7 +152,7 @@ def list_operations(routes: Iterable[BaseRoute]) -> set[tuple[str, str]]:
     }
 
 
-def _describe(method: str, path: str, operation: ApiOperation, by_type: Mapping[Any, Any]) -> dict[str, Any]:
+def _describe_operation(method: str, path: str, operation: ApiOperation, by_type: Mapping[Any, Any]) -> dict[str, Any]:
     errors = () if operation.is_open else (401, 421, 503)
     answer = by_type.get(operation.answer, {"type": "object"} if operation.media_type == _JSON else _TEXT)
     failure = answer if operation.is_open else by_type[schema.ErrorDocument]
@@ -186,11 +186,11 @@ def _describe_parameters(path: str, operation: ApiOperation) -> list[dict[str, A
     ]
 
 
-def _allow_null(component: Any) -> Any:
+def _allow_null_numbers(component: Any) -> Any:
     """Returns a JSON Schema in which every number may be null, as numbers that are not finite are written."""
     if isinstance(component, list):
-        return [_allow_null(part) for part in component]
+        return [_allow_null_numbers(part) for part in component]
     if not isinstance(component, dict):
         return component
-    changed = {key: _allow_null(value) for key, value in component.items()}
+    changed = {key: _allow_null_numbers(value) for key, value in component.items()}
     return {**changed, "type": ["number", "null"]} if changed.get("type") == "number" else changed

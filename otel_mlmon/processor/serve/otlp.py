@@ -65,11 +65,11 @@ class OtlpForwarder:
         resource: Mapping[str, str],
     ) -> None:
         self._read = read
-        self._metric_exporter, self._log_exporter = _exporters(endpoint, protocol)
+        self._metric_exporter, self._log_exporter = _create_exporters(endpoint, protocol)
         self.failed_exports = 0
         """Requests with events that the endpoint did not take."""
         self._export_events = self._log_exporter.export
-        self._log_exporter.export = self._count_failures
+        self._log_exporter.export = self._count_failed_exports
         sdk_resource = Resource.create(dict(resource))
         self._meters = MeterProvider(
             resource=sdk_resource,
@@ -91,7 +91,7 @@ class OtlpForwarder:
         for metric in semconv.PROCESSOR_METRICS:
             meter.create_observable_gauge(
                 metric.name,
-                callbacks=[self._make_callback(metric)],
+                callbacks=[self._make_gauge_callback(metric)],
                 unit=metric.unit,
                 description=metric.description,
             )
@@ -138,7 +138,7 @@ class OtlpForwarder:
             threading.Thread(target=_run_guarded, args=(self._stop_retries,), daemon=True).start()
         return is_done
 
-    def _make_callback(self, metric: semconv.Metric) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def _make_gauge_callback(self, metric: semconv.Metric) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             with guard("serve.otlp.read"):
                 return [
@@ -148,7 +148,7 @@ class OtlpForwarder:
 
         return observe
 
-    def _count_failures(self, batch: Any) -> Any:
+    def _count_failed_exports(self, batch: Any) -> Any:
         result = self._export_events(batch)
         self.failed_exports += result.name != "SUCCESS"
         return result
@@ -164,7 +164,7 @@ def _run_guarded(step: Callable[[], Any]) -> None:
         step()
 
 
-def _exporters(endpoint: str, protocol: OtlpProtocol) -> tuple[Any, Any]:
+def _create_exporters(endpoint: str, protocol: OtlpProtocol) -> tuple[Any, Any]:
     """Creates the SDK's OTLP exporters of metrics and of logs."""
     url = endpoint if "://" in endpoint else f"http://{endpoint}"
     if protocol == "grpc":

@@ -38,7 +38,7 @@ def create_metrics_page(read: Callable[[], Iterable[MetricValue]]) -> Callable[[
 
 def build_prometheus_name(metric: Metric) -> str:
     """Returns the Prometheus name of a metric: `ml_inference_duration_seconds` for `ml.inference.duration` in s."""
-    name = _sanitize(metric.name)
+    name = _sanitize_label_name(metric.name)
     suffix = _UNIT_SUFFIXES.get(metric.unit)
     if suffix == "ratio" and _is_counter(metric):
         suffix = None
@@ -65,12 +65,12 @@ class _ValueCollector(Collector):
 def _build_labels(attributes: Mapping[str, str]) -> dict[str, str]:
     labels: dict[str, str] = {}
     for key, value in sorted(attributes.items()):
-        label = _sanitize(key)
+        label = _sanitize_label_name(key)
         labels[label] = f"{labels[label]};{value}" if label in labels else value
     return labels
 
 
-def _sanitize(name: str) -> str:
+def _sanitize_label_name(name: str) -> str:
     sanitized = re.sub("_{2,}", "_", _INVALID_CHARACTERS.sub("_", name))
     return f"_{sanitized}" if sanitized[:1].isdigit() else sanitized
 

@@ -129,7 +129,7 @@ class PublishedState:
         with self._lock:
             if self._overview is None:
                 self._measure_windows()
-                entries = {model: self._document(view) for model, view in self._views.items()}
+                entries = {model: self._get_document(view) for model, view in self._views.items()}
                 self._overview = documents.build_overview(entries, self._alerts, self._changes)
             return self._overview
 
@@ -145,7 +145,7 @@ class PublishedState:
                 present = newest.get(model.id)
                 if present is None or view.summary.updated_ns >= present.summary.updated_ns:
                     newest[model.id] = view
-            values = [value for view in newest.values() for value in self._gauges(view)]
+            values = [value for view in newest.values() for value in self._get_gauges(view)]
             rules = [status for view in self._views.values() for status in view.rules]
         yield from values
         yield from documents.list_rule_gauges(rules)
@@ -164,25 +164,27 @@ class PublishedState:
                 references.setdefault(model.id, {})[model.version] = view.reference
             return references
 
-    def _document(self, view: ModelView) -> documents.Document:
+    def _get_document(self, view: ModelView) -> documents.Document:
         if view.document is None:
             view.document = documents.build_model_document(view.summary, view.scores, view.rules)
         return view.document
 
-    def _gauges(self, view: ModelView) -> list[MetricValue]:
+    def _get_gauges(self, view: ModelView) -> list[MetricValue]:
         if view.gauges is None:
             admitted = self._admitted.models.get(view.summary.model, {})
-            view.gauges = list(documents.list_model_gauges(self._document(view), view.scores, admitted))
+            view.gauges = list(documents.list_model_gauges(self._get_document(view), view.scores, admitted))
         return view.gauges
 
     def _measure_windows(self) -> None:
-        """Computes the statistics of the rolling windows that have none yet, those of many streams at once."""
+        """Computes the drift statistics of all rolling windows that have none yet, many streams at once."""
         unmeasured = [view for view in self._views.values() if not view.is_measured]
         windows = [
             (view, stream.stream, (stream.reference, stream.current))
             for view in unmeasured
             for stream in view.summary.streams
-            if stream.reference is not None and stream.current_count and _is_unmeasured(view.scores.get(stream.stream))
+            if stream.reference is not None
+            and stream.current_count
+            and _has_no_statistics(view.scores.get(stream.stream))
         ]
         measured = self._measure([pair for _, _, pair in windows]) if windows else []
         results = {(id(view), stream): result for (view, stream, _), result in zip(windows, measured, strict=True)}
@@ -196,5 +198,5 @@ class PublishedState:
             view.is_measured = True
 
 
-def _is_unmeasured(score: DriftScore | None) -> bool:
+def _has_no_statistics(score: DriftScore | None) -> bool:
     return score is not None and score.statistics is None

@@ -220,7 +220,7 @@ class SilencesDocument(Struct):
 
 
 class SilenceBody(Struct):
-    """A silence that is requested."""
+    """The body of a request to add a silence."""
 
     model: str
     duration_s: float

@@ -83,7 +83,9 @@ class SilenceControl:
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
-                    status, document = _refuse(f"The body is larger than {MAX_BODY_BYTES} bytes.", status=413)
+                    status, document = _build_silence_refusal(
+                        f"The body is larger than {MAX_BODY_BYTES} bytes.", status=413
+                    )
                     return JSONResponse(document, status_code=status)
             return await run_in_threadpool(answer, lambda: self.add_silence(body))
 
@@ -105,9 +107,9 @@ class SilenceControl:
 
     def add_silence(self, body: bytes) -> Answer:
         """Adds the silence of a request; returns the HTTP status and a JSON document with the models it applies to."""
-        fields, fault = _read_fields(body)
+        fields, fault = _parse_silence_body(body)
         if fault:
-            return _refuse(fault)
+            return _build_silence_refusal(fault)
         now_ns = self._clock_ns()
         silence = AlertSilence(
             id=secrets.token_hex(4),
@@ -119,9 +121,11 @@ class SilenceControl:
             reason=fields["reason"],
         )
         if not any(silence.matches_rule(rule) for rule in self._rules):
-            return _refuse(f"There is no rule {silence.rule!r}. Rules are: {', '.join(self._rules)}.")
+            return _build_silence_refusal(f"There is no rule {silence.rule!r}. Rules are: {', '.join(self._rules)}.")
         if sum(other.is_active(now_ns) for other in self._read()) >= MAX_ACTIVE:
-            return _refuse(f"There are {MAX_ACTIVE} active silences already; end some, or use a pattern.", status=409)
+            return _build_silence_refusal(
+                f"There are {MAX_ACTIVE} active silences already; end some, or use a pattern.", status=409
+            )
         self._apply(SilenceRequest(silence=silence))
         names = {
             model_id: ModelKey(model["name"], "", model["environment"]) for model_id, model in self._models().items()
@@ -134,14 +138,14 @@ class SilenceControl:
         now_ns = self._clock_ns()
         silence = next((silence for silence in self._read() if silence.id == silence_id), None)
         if silence is None:
-            return _refuse(f"There is no silence {silence_id!r}.", status=404, reason="unknown_silence")
+            return _build_silence_refusal(f"There is no silence {silence_id!r}.", status=404, reason="unknown_silence")
         if silence.end_ns <= now_ns:
-            return _refuse(f"The silence {silence_id} is over already.", status=409, reason="over")
+            return _build_silence_refusal(f"The silence {silence_id} is over already.", status=409, reason="over")
         self._apply(SilenceRequest(expired_id=silence_id))
         return 200, {**silence.to_dict(now_ns), "end_ns": now_ns, "is_active": False}
 
 
-def _read_fields(body: bytes) -> tuple[dict[str, Any], str]:
+def _parse_silence_body(body: bytes) -> tuple[dict[str, Any], str]:
     """Reads the body of a request for a silence; returns its fields, and its mistake or an empty text."""
     try:
         document = json.loads(body)
@@ -166,5 +170,5 @@ def _read_fields(body: bytes) -> tuple[dict[str, Any], str]:
     return fields, ""
 
 
-def _refuse(message: str, *, status: int = 400, reason: str = "invalid") -> Answer:
+def _build_silence_refusal(message: str, *, status: int = 400, reason: str = "invalid") -> Answer:
     return status, {"error": message, "reason": reason}

@@ -1,4 +1,4 @@
-"""Decides whether a stream has enough and homogeneous values to learn its reference from.
+"""Decides whether a stream has enough values, and homogeneous ones, to learn its reference from.
 
 The first tenth of the values chooses bins; what comes after is counted over them in blocks of successive panes. The
 blocks answer two questions when the required values are there:
@@ -24,7 +24,7 @@ from typing import Final
 import numpy as np
 
 from otel_mlmon.processor.window.binning import ClassBins, NumberBins
-from otel_mlmon.reference.design_effect import chi_squared_quantile, estimate_design_effect
+from otel_mlmon.reference.design_effect import compute_chi_squared_quantile, estimate_design_effect
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts
 
@@ -50,7 +50,7 @@ LEVEL: Final = 1e-4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockStatistics:
-    """Measures of how much successive blocks of a stream's values differ; None where there are too few blocks."""
+    """The measures of how much successive blocks of a stream's values differ; None where there are too few blocks."""
 
     design_effect: float | None = None
     differences: int = 0
@@ -147,4 +147,4 @@ def is_reference_stationary(blocks: Counts, phi: float) -> bool:
         return True
     expected = halves.sum(axis=1)[:, None] * halves.sum(axis=0) / halves.sum()
     statistic = float(((halves - expected) ** 2 / expected).sum())
-    return statistic / phi <= chi_squared_quantile(halves.shape[1] - 1, LEVEL_Z)
+    return statistic / phi <= compute_chi_squared_quantile(halves.shape[1] - 1, LEVEL_Z)

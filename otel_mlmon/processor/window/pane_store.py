@@ -38,8 +38,8 @@ _MINUTE_NS: Final = 60_000_000_000
 _DAY_NS: Final = 1440 * _MINUTE_NS
 
 
-class _Tier(NamedTuple):
-    """How panes of one age are stored."""
+class _StorageTier(NamedTuple):
+    """The way in which closed panes of one age are stored: how long they are, and how long they are kept so."""
 
     kind: RecordKind[PaneRecord]
     length_ns: int
@@ -63,19 +63,42 @@ class PaneRecord(NamedTuple):
     counts: PackedInts
     """All counts, one stream after the other."""
 
+    def unpack(self) -> ModelPane:
+        """Returns the pane that the record holds.
 
-PANE: Final = RecordKind("pane", PaneRecord)
-PANE_MINUTES: Final = RecordKind("pane5m", PaneRecord)
-PANE_HOURS: Final = RecordKind("pane1h", PaneRecord)
+        Raises:
+            ValueError: The record contradicts itself.
+        """
+        layout = _decode_layout(self.layout)
+        names, _, sizes = layout
+        counts, number_counts = unpack_ints(self.counts), unpack_ints(self.number_counts)
+        if sum(sizes) != counts.size or min(sizes, default=0) < 0:
+            raise ValueError(f"{counts.size} counts for streams of {sum(sizes)}")
+        if len({*map(len, layout), number_counts.size, len(set(names))}) > 1:
+            raise ValueError("there are not as many counts as streams")
+        sums = unpack_sums(self.sums, len(names))
+        return ModelPane(
+            model=self.model,
+            start_ns=self.start_ns,
+            end_ns=self.end_ns,
+            duration=self.duration,
+            failed=self.failed,
+            streams=PaneTable(layout=layout, counts=counts, number_counts=number_counts.tolist(), sums=sums),
+        )
+
+
+PANE: Final = RecordKind("pane", PaneRecord, check=PaneRecord.unpack)
+PANE_MINUTES: Final = RecordKind("pane5m", PaneRecord, check=PaneRecord.unpack)
+PANE_HOURS: Final = RecordKind("pane1h", PaneRecord, check=PaneRecord.unpack)
 
 
 def put_panes(repository: Repository, panes: Iterable[ModelPane]) -> None:
-    """Stores panes that have just closed.
+    """Stores panes that have just closed, each as a record of its own.
 
     Raises:
         StoreError: The repository refused it.
     """
-    put_records(repository, PANE, [(_key(pane), _pack(pane)) for pane in panes])
+    put_records(repository, PANE, [(_encode_pane_key(pane), _pack_pane(pane)) for pane in panes])
 
 
 def merge_panes(repository: Repository, panes: Iterable[ModelPane], kind: RecordKind[PaneRecord] = PANE) -> None:
@@ -86,11 +109,11 @@ def merge_panes(repository: Repository, panes: Iterable[ModelPane], kind: Record
     """
     merged: dict[str, ModelPane] = {}
     for pane in panes:
-        key = _key(pane)
+        key = _encode_pane_key(pane)
         if key not in merged:
-            merged |= _load(repository, kind, key, f"{key}\0")
+            merged |= _load_valid_panes(repository, kind, key, f"{key}\0")
         merged[key] = merged[key].merge(pane) if key in merged else pane
-    put_records(repository, kind, [(key, _pack(pane)) for key, pane in merged.items()])
+    put_records(repository, kind, [(key, _pack_pane(pane)) for key, pane in merged.items()])
 
 
 def load_panes(repository: Repository, since_ns: int) -> Iterator[ModelPane]:
@@ -99,7 +122,7 @@ def load_panes(repository: Repository, since_ns: int) -> Iterator[ModelPane]:
     Raises:
         StoreError: The repository cannot be read.
     """
-    yield from _load(repository, PANE, f"{max(since_ns, 0):020d}").values()
+    yield from _load_valid_panes(repository, PANE, f"{max(since_ns, 0):020d}").values()
 
 
 def compact_panes(
@@ -117,9 +140,9 @@ def compact_panes(
         StoreError: The repository refused it.
     """
     tiers = (
-        _Tier(PANE, 0, windows.stored_ns),
-        _Tier(PANE_MINUTES, 5 * _MINUTE_NS, max(2 * _DAY_NS, windows.stored_ns)),
-        _Tier(PANE_HOURS, 60 * _MINUTE_NS, 0),
+        _StorageTier(PANE, 0, windows.stored_ns),
+        _StorageTier(PANE_MINUTES, 5 * _MINUTE_NS, max(2 * _DAY_NS, windows.stored_ns)),
+        _StorageTier(PANE_HOURS, 60 * _MINUTE_NS, 0),
     )
     for tier, following in pairwise(tiers):
         # Whole periods only, so that no record has to be merged a second time.
@@ -127,17 +150,19 @@ def compact_panes(
         until = f"{max(until_ns, 0):020d}~"
         panes = {
             key: pane
-            for key, pane in _load(repository, tier.kind, "", until).items()
+            for key, pane in _load_valid_panes(repository, tier.kind, "", until).items()
             if pane.end_ns <= rolling_since_ns.get(pane.model, pane.end_ns)
         }
         if panes:
-            merge_panes(repository, (_lengthen(pane, following.length_ns) for pane in panes.values()), following.kind)
+            merge_panes(
+                repository, (_lengthen_pane(pane, following.length_ns) for pane in panes.values()), following.kind
+            )
             repository.delete(tier.kind.name, panes)
     for tier in tiers:
         repository.prune(tier.kind.name, f"{max(now_ns - windows.retention_ns, 0):020d}")
 
 
-def _lengthen(pane: ModelPane, length_ns: int) -> ModelPane:
+def _lengthen_pane(pane: ModelPane, length_ns: int) -> ModelPane:
     """Returns a pane as a part of the period of `length_ns` that it ends in."""
     end_ns = -(-pane.end_ns // length_ns) * length_ns
     return ModelPane(
@@ -150,20 +175,20 @@ def _lengthen(pane: ModelPane, length_ns: int) -> ModelPane:
     )
 
 
-def _load(
+def _load_valid_panes(
     repository: Repository, kind: RecordKind[PaneRecord], since: str = "", until: str | None = None
 ) -> dict[str, ModelPane]:
     """Loads stored panes by key, in the order of time; one that contradicts itself is set aside and reported."""
     panes: dict[str, ModelPane] = {}
     for key, record in load_records(repository, kind, since, until).items():
         try:
-            panes[key] = _unpack(record)
+            panes[key] = record.unpack()
         except ValueError as error:  # noqa: PERF203 - one by one is the point
             quarantine_record(repository, kind.name, key, encode_record(record), f"ValueError: {error}")
     return panes
 
 
-def _pack(pane: ModelPane) -> PaneRecord:
+def _pack_pane(pane: ModelPane) -> PaneRecord:
     table = pane.streams
     return PaneRecord(
         model=pane.model,
@@ -175,30 +200,6 @@ def _pack(pane: ModelPane) -> PaneRecord:
         number_counts=pack_ints(np.array(table.number_counts, dtype=np.int64)),
         sums=pack_sums(table.sums),
         counts=pack_ints(table.counts),
-    )
-
-
-def _unpack(record: PaneRecord) -> ModelPane:
-    """Returns the pane of a stored record.
-
-    Raises:
-        ValueError: The record contradicts itself.
-    """
-    layout = _decode_layout(record.layout)
-    names, _, sizes = layout
-    counts, number_counts = unpack_ints(record.counts), unpack_ints(record.number_counts)
-    if sum(sizes) != counts.size or min(sizes, default=0) < 0:
-        raise ValueError(f"{counts.size} counts for streams of {sum(sizes)}")
-    if len({*map(len, layout), number_counts.size, len(set(names))}) > 1:
-        raise ValueError("there are not as many counts as streams")
-    sums = unpack_sums(record.sums, len(names))
-    return ModelPane(
-        model=record.model,
-        start_ns=record.start_ns,
-        end_ns=record.end_ns,
-        duration=record.duration,
-        failed=record.failed,
-        streams=PaneTable(layout=layout, counts=counts, number_counts=number_counts.tolist(), sums=sums),
     )
 
 
@@ -220,5 +221,5 @@ def _decode_layout(blob: bytes) -> PaneLayout:
         raise ValueError(str(error)) from None
 
 
-def _key(pane: ModelPane) -> str:
+def _encode_pane_key(pane: ModelPane) -> str:
     return f"{pane.end_ns:020d} {json.dumps(pane.model)}"

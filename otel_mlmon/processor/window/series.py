@@ -23,8 +23,11 @@ Source: opentelemetry-specification, metrics/data-model.md, Resets and Gaps, Ove
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from operator import itemgetter
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from otel_mlmon import semconv, streams
@@ -93,19 +96,20 @@ class SeriesIdentity(NamedTuple):
 
 
 class CountedTimes(NamedTuple):
-    """Holds by which times a series recognises what it counted already."""
+    """Holds the times by which a series recognises data points that it counted already."""
 
     keys: tuple[PointKey, ...] = ()
     """The `MAX_CONSUMED_KEYS` consumed points of the latest times, in the order of time."""
     covered: tuple[tuple[int, int], ...] = ()
     """For deltas: the intervals of time that are counted, start and end, at most `MAX_COVERED`, in order."""
 
-    def add(self, key: PointKey, *, is_interval: bool) -> CountedTimes:
-        """Returns these times and those of one more point; `is_interval` of a delta that counts from start to time."""
-        keys = (*self.keys, key)
-        if len(keys) > 1 and (keys[-2][1], keys[-2][0]) > (key[1], key[0]):
-            keys = tuple(sorted(keys, key=lambda other: (other[1], other[0])))
-        covered = join_intervals(self.covered, *key) if is_interval else self.covered
+    def add(self, times: Sequence[tuple[PointKey, bool]]) -> CountedTimes:
+        """Returns the times with those of more points: of each its key, and whether it is a delta that counts it."""
+        keys = (*self.keys, *[key for key, _ in times])
+        if any(earlier[1] >= later[1] for earlier, later in pairwise(keys)):
+            keys = tuple(sorted(keys, key=lambda key: (key[1], key[0])))
+        intervals = [key for key, is_interval in times if is_interval]
+        covered = join_intervals(self.covered, intervals) if intervals else self.covered
         return CountedTimes(keys[-MAX_CONSUMED_KEYS:], covered)
 
 
@@ -188,7 +192,7 @@ class TimeSeries:
         last = self.state.total
         if self.pending:
             last = max(self.pending.values(), key=lambda point: point.time_ns).value
-        return last is None or total.has_form_of(last)
+        return last is None or total.has_same_form(last)
 
     def take_points(self, pane_end_ns: int) -> list[tuple[PointKey, PendingPoint]]:
         """Removes the points of panes up to `pane_end_ns`, and returns them in the order of their time."""
@@ -208,7 +212,7 @@ class TimeSeries:
     def count_total(
         self, key: PointKey, point: PendingPoint, difference: PointValue | None, *, is_complete: CompletenessCheck
     ) -> PointValue | None:
-        """Takes the next total; returns its increment, None if it has none.
+        """Takes the next total of a cumulative series; returns its increment, None if it has none.
 
         Args:
             key: Of the point.
@@ -217,9 +221,9 @@ class TimeSeries:
             is_complete: Whether a first total counts from its start on.
         """
         state = self.state
-        last = _Total(state.total, state.total_ns, state.total_received_ns)
+        last = _CumulativeTotal(state.total, state.total_ns, state.total_received_ns)
         is_first_counted = last.value is None and is_complete(state, *key)
-        last, increment, is_reset = _step(
+        last, increment, is_reset = _advance_total(
             last, point, difference, has_start=state.key.start_ns > 0, is_first_counted=is_first_counted
         )
         state.total, state.total_ns, state.total_received_ns = last
@@ -229,12 +233,13 @@ class TimeSeries:
     def count_pending(self, *, is_complete: CompletenessCheck) -> int:
         """Counts the values that the pending data points will add to their panes, as far as is known now."""
         if self.state.key.start_ns == DELTA:
-            return sum(point.value.total for point in self.pending.values())
+            values = [point[3] for point in self.pending.values()]
+            return sum([(counter or 0) if table is None else table.numbers[row] for counter, table, row in values])
         state, count = self.state, 0
-        last = _Total(state.total, state.total_ns, state.total_received_ns)
+        last = _CumulativeTotal(state.total, state.total_ns, state.total_received_ns)
         for key, point in sorted(self.pending.items(), key=lambda item: (item[1].time_ns, item[0][1])):
             is_first_counted = last.value is None and is_complete(state, *key)
-            last, increment, _ = _step(
+            last, increment, _ = _advance_total(
                 last, point, None, has_start=state.key.start_ns > 0, is_first_counted=is_first_counted
             )
             count += increment.total if increment is not None else 0
@@ -251,7 +256,7 @@ def consume_points(
     """Takes the pending points of panes up to `pane_end_ns`; returns each with its increment."""
     entries: list[ConsumedPoint] = []
     has_totals = False
-    counted: dict[tuple[int, PointKey, bool], tuple[CountedTimes, CountedTimes]] = {}
+    counted: dict[tuple[int, tuple[tuple[PointKey, bool], ...]], tuple[CountedTimes, CountedTimes]] = {}
     for series in group:
         state, pending = series.state, series.pending
         is_delta = state.key[1] == DELTA
@@ -261,14 +266,14 @@ def consume_points(
             del pending[due[0][0]]
         else:
             due = series.take_points(pane_end_ns)
-        for key, point in due:
-            # Of series that go on alike the counted times are one object.
-            before = state.counted
-            step = id(before), key, is_delta and key[0] > 0 and key[1] == point[1]
-            if step not in counted:
-                counted[step] = before, before.add(key, is_interval=step[2])
-            state.counted = counted[step][1]
-            entries.append((series, key, point, point[3]))
+        # Of series that go on alike the counted times are one object.
+        before = state.counted
+        times = tuple([(key, is_delta and key[0] > 0 and key[1] == point[1]) for key, point in due])
+        step = id(before), times
+        if step not in counted:
+            counted[step] = before, before.add(times)
+        state.counted = counted[step][1]
+        entries += [(series, key, point, point[3]) for key, point in due]
     if not has_totals:
         return entries
     differences = _subtract_totals(entries)
@@ -280,7 +285,7 @@ def consume_points(
 
 
 def _subtract_totals(entries: Sequence[ConsumedPoint]) -> dict[int, PointValue]:
-    """Subtracts the last totals of many series from their next ones at once; returns by position what that can tell.
+    """Subtracts the last totals of many series from their next ones at once; returns the differences by position.
 
     It tells nothing of a series with several points, of a first total, and of other buckets than before.
     """
@@ -293,13 +298,13 @@ def _subtract_totals(entries: Sequence[ConsumedPoint]) -> dict[int, PointValue]:
         is_next, previous = series is not previous, series
         if total is None or total.table is None or value.table is None or not is_next:
             continue
-        if value.table.is_alike(value.row, total.table, total.row):
+        if value.table.has_same_buckets(value.row, total.table, total.row):
             positions.append(position)
             later.append((value.table, value.row))
             earlier.append((total.table, total.row))
     if not positions:
         return {}
-    table, is_known = SketchTable.gather(later).subtract(SketchTable.gather(earlier))
+    table, is_known = SketchTable.gather_rows(later).subtract(SketchTable.gather_rows(earlier))
     return {
         position: PointValue(None, table, row)
         for row, (position, is_good) in enumerate(zip(positions, is_known, strict=True))
@@ -307,7 +312,7 @@ def _subtract_totals(entries: Sequence[ConsumedPoint]) -> dict[int, PointValue]:
     }
 
 
-class _Total(NamedTuple):
+class _CumulativeTotal(NamedTuple):
     """The last total of a cumulative series."""
 
     value: PointValue | None
@@ -316,9 +321,14 @@ class _Total(NamedTuple):
     received_ns: int
 
 
-def _step(
-    last: _Total, point: PendingPoint, difference: PointValue | None, *, has_start: bool, is_first_counted: bool
-) -> tuple[_Total, PointValue | None, bool]:
+def _advance_total(
+    last: _CumulativeTotal,
+    point: PendingPoint,
+    difference: PointValue | None,
+    *,
+    has_start: bool,
+    is_first_counted: bool,
+) -> tuple[_CumulativeTotal, PointValue | None, bool]:
     """Computes a cumulative series' next total from a data point, the increment, and whether it was reset.
 
     Args:
@@ -329,10 +339,10 @@ def _step(
         is_first_counted: Whether a first total is an increment.
     """
     value = point.value
-    following = _Total(value, max(last.time_ns, point.time_ns), max(last.received_ns, point.received_ns))
+    following = _CumulativeTotal(value, max(last.time_ns, point.time_ns), max(last.received_ns, point.received_ns))
     if last.value is None:
         return following, value if is_first_counted else None, False
-    has_form = value.has_form_of(last.value)
+    has_form = value.has_same_form(last.value)
     increment = difference
     if increment is None and has_form:
         increment = value.subtract(last.value)
@@ -345,16 +355,20 @@ def _step(
     return following, increment, False
 
 
-def join_intervals(covered: tuple[tuple[int, int], ...], start_ns: int, end_ns: int) -> tuple[tuple[int, int], ...]:
-    """Returns sorted, disjoint intervals of time with one more, those that touch joined."""
-    joined: list[tuple[int, int]] = []
-    for first, last in sorted([*covered, (start_ns, end_ns)]):
+def join_intervals(
+    covered: tuple[tuple[int, int], ...], intervals: Sequence[tuple[int, int]]
+) -> tuple[tuple[int, int], ...]:
+    """Returns sorted, disjoint intervals of time with some more, at least one, those that touch joined."""
+    # What ends before the first of them begins stays as it is.
+    untouched = bisect_left(covered, min(intervals)[0], key=itemgetter(1))
+    joined = list(covered[:untouched])
+    for first, last in sorted([*covered[untouched:], *intervals]):
         if joined and first <= joined[-1][1]:
             joined[-1] = joined[-1][0], max(joined[-1][1], last)
         else:
             joined.append((first, last))
-    if len(joined) > MAX_COVERED:
-        joined[:2] = [(joined[0][0], joined[1][1])]
+    excess = max(len(joined) - MAX_COVERED, 0)
+    joined[: excess + 1] = [(joined[0][0], joined[excess][1])]
     return tuple(joined)
 
 

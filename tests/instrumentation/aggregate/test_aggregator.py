@@ -201,7 +201,7 @@ class Worker:
         self.now_s = 0.0
         vocabularies = ModelVocabularies(limit=50, buckets_of=lambda model: TextBuckets(key="", model=model))
         self._aggregator = PredictionAggregator(
-            admit=vocabularies.limit_names, settles=vocabularies.has_enough_counts, clock=lambda: self.now_s
+            admit=vocabularies.limit_names, settles=vocabularies.is_naming_possible, clock=lambda: self.now_s
         )
 
     def take(self, labels: Sequence[str], *, may_hold: bool = True) -> Counter[str]:

@@ -10,7 +10,11 @@ import pytest
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.alert.alert import AlertAddresses, AlertLink, RuleState
 from otel_mlmon.processor.config.load import load_config
-from otel_mlmon.processor.notify.alertmanager import AlertmanagerNotifier, AlertmanagerSection, build_alerts
+from otel_mlmon.processor.notify.alertmanager import (
+    AlertmanagerNotifier,
+    AlertmanagerSection,
+    build_alertmanager_alerts,
+)
 from otel_mlmon.processor.notify.notifier import TransientError
 from tests.support.alerts import FIRING, RESOLVED
 from tests.support.webhook_server import Answer, webhook_server
@@ -27,13 +31,13 @@ LABELS = {
 def facts(alert: Any) -> list[tuple[str, str, bool]]:
     return [
         (entry["labels"].get("cause", ""), entry["labels"]["severity"], entry["endsAt"] > "2025-11-22T14:01:41")
-        for entry in build_alerts(alert, SECTION, now_s=NOW_S)
+        for entry in build_alertmanager_alerts(alert, SECTION, now_s=NOW_S)
     ]
 
 
 def test_it_ends_four_renewals_from_now_and_holds_no_value_in_a_label() -> None:
     alert = replace(BEGUN, addresses=AlertAddresses(web="127.0.0.1:8080", runbook="https://wiki"))
-    (document,) = build_alerts(alert, SECTION, now_s=NOW_S)
+    (document,) = build_alertmanager_alerts(alert, SECTION, now_s=NOW_S)
     assert document["labels"] == LABELS
     assert (document["startsAt"], document["endsAt"]) == (
         "2025-11-22T14:00:12.000+00:00", "2025-11-22T14:05:40.000+00:00",
@@ -82,7 +86,7 @@ def test_names_of_links_become_names_of_annotations_and_a_test_has_a_label() -> 
     section = SECTION.model_copy(update={"annotations": {"owner": "ann"}})
     links = (AlertLink(name="Our dashboard", url="https://a"), AlertLink(name="1st", url="https://b"))
     alert = replace(BEGUN, addresses=AlertAddresses(others=links), is_test=True)
-    (document,) = build_alerts(alert, section, now_s=NOW_S)
+    (document,) = build_alertmanager_alerts(alert, section, now_s=NOW_S)
     texts = {name: text for name, text in document["annotations"].items() if name not in ("summary", "description")}
     assert texts == {"owner": "ann", "Our_dashboard": "https://a", "_1st": "https://b"}
     assert document["labels"] == {**LABELS, "test": "true"}

@@ -31,7 +31,7 @@ def arriving(bodies: ArrivingBodies) -> Iterator[tuple[threading.Event, threadin
     has_begun, may_end = threading.Event(), threading.Event()
 
     def receive() -> None:
-        with bodies.arrive(may_end.set) as is_its_turn:
+        with bodies.await_turn(may_end.set) as is_its_turn:
             assert is_its_turn
             has_begun.set()
             assert may_end.wait(DEADLINE_S)
@@ -51,7 +51,7 @@ def test_one_over_the_limit_waits_for_its_turn() -> None:
     turns: list[bool] = []
 
     def wait() -> None:
-        with bodies.arrive(lambda: None) as is_its_turn:
+        with bodies.await_turn(lambda: None) as is_its_turn:
             turns.append(is_its_turn)
 
     with arriving(bodies) as (_, first_may_end), arriving(bodies):
@@ -66,10 +66,10 @@ def test_whose_turn_does_not_come_is_refused_and_holds_nothing() -> None:
     bodies = ArrivingBodies(1, patience_s=10.0, clock=Clock(4.0))
     with arriving(bodies) as (_, may_end):
         may_end.clear()
-        with bodies.arrive(lambda: None) as is_its_turn:
+        with bodies.await_turn(lambda: None) as is_its_turn:
             # By this clock its patience ends while the body before it has not come to an end.
             assert not is_its_turn or may_end.is_set()
-    with bodies.arrive(lambda: None) as is_its_turn:
+    with bodies.await_turn(lambda: None) as is_its_turn:
         assert is_its_turn
 
 
@@ -83,7 +83,7 @@ def test_a_slow_body_is_given_up_once_and_only_where_another_waits() -> None:
         leave.set()
 
     def receive() -> None:
-        with bodies.arrive(give_up):
+        with bodies.await_turn(give_up):
             assert leave.wait(DEADLINE_S)
 
     slow = threading.Thread(target=receive)
@@ -93,7 +93,7 @@ def test_a_slow_body_is_given_up_once_and_only_where_another_waits() -> None:
     turns = []
 
     def come() -> bool:
-        with bodies.arrive(lambda: None) as is_its_turn:
+        with bodies.await_turn(lambda: None) as is_its_turn:
             turns.append(is_its_turn)
         return turns[-1]
 
@@ -110,7 +110,7 @@ def test_never_more_arrive_than_there_is_room_for(limit: int, senders: int) -> N
 
     def come() -> None:
         nonlocal present, most
-        with bodies.arrive(lambda: None) as is_its_turn:
+        with bodies.await_turn(lambda: None) as is_its_turn:
             assert is_its_turn
             with lock:
                 present += 1

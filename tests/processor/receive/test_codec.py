@@ -17,7 +17,7 @@ from otel_mlmon.errors import MalformedError
 from otel_mlmon.processor.receive import codec
 from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.codec import CODECS, MAX_EXPANSION, BodyFormat, Signal, parse_request
-from otel_mlmon.processor.receive.inflate import TooLargeError
+from otel_mlmon.processor.receive.inflate import BodyTooLargeError
 from tests.support.otlp_requests import exponential, histogram, predictions, request
 
 MAX_BYTES = 1_000_000
@@ -63,7 +63,7 @@ def list_dense_bodies(count: int) -> Iterator[tuple[str, Signal, bytes]]:
 @pytest.mark.parametrize(("name", "signal", "body"), tuple(list_dense_bodies(60_000)))
 def test_messages_without_content_are_refused_before_they_are_parsed(name: str, signal: Signal, body: bytes) -> None:
     CODECS[signal].request.FromString(body)  # it is a valid request
-    with pytest.raises(TooLargeError, match="would take more than 1000000 bytes of memory once it is parsed"):
+    with pytest.raises(BodyTooLargeError, match="would take more than 1000000 bytes of memory once it is parsed"):
         parse_request(signal, body, "protobuf", max_bytes=MAX_BYTES)
     assert parse_request(signal, body, "protobuf", max_bytes=96 * len(body)).ByteSize() > 0
 
@@ -75,7 +75,7 @@ JSON_HEAD, JSON_TAIL = '{"resourceMetrics":[{"scopeMetrics":[{"metrics":[', "]}]
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_json_of_many_small_values_is_refused_before_it_is_parsed(item: str, encoding: str) -> None:
     body = (JSON_HEAD + ",".join([item] * 20_000) + JSON_TAIL).encode(encoding)
-    with pytest.raises(TooLargeError):
+    with pytest.raises(BodyTooLargeError):
         parse_request("metrics", body, "json", max_bytes=MAX_BYTES)
 
 
@@ -113,10 +113,10 @@ def test_truncated_bodies_are_malformed_before_they_are_parsed() -> None:
 @pytest.mark.parametrize("tag", [b"", b"\x08", b"\x0a"], ids=["tag", "number", "size"])
 def test_a_number_of_more_than_ten_bytes_is_read_no_further(tag: bytes) -> None:
     """Its bits would take time by the square of its length: hours of a request of 64 MiB."""
-    layout = codec._lay_out(CODECS["metrics"].request.DESCRIPTOR)
+    layout = codec._build_size_layout(CODECS["metrics"].request.DESCRIPTOR)
     for body in (tag + b"\x80" * 10 + b"\x00", tag + b"\xff" * 4_000_000 + b"\x01"):
         with pytest.raises(IndexError):
-            codec._estimate_protobuf(body, layout, 10**9)
+            codec._estimate_protobuf_memory(body, layout, 10**9)
 
 
 @settings(max_examples=300, deadline=None)
@@ -127,23 +127,23 @@ def test_what_protobuf_reads_is_never_called_truncated(junk: bytes, signal: Any)
             CODECS[signal].request.FromString(body)
         except DecodeError:
             continue
-        layout = codec._lay_out(CODECS[signal].request.DESCRIPTOR)
-        size_bytes = codec._estimate_protobuf(body, layout, 10**9)
+        layout = codec._build_size_layout(CODECS[signal].request.DESCRIPTOR)
+        size_bytes = codec._estimate_protobuf_memory(body, layout, 10**9)
         assert len(body) <= size_bytes <= MAX_EXPANSION["protobuf"] * len(body) + 100
-        assert size_bytes <= codec._bound_protobuf(body, layout)
+        assert size_bytes <= codec._bound_protobuf_memory(body, layout)
 
 
 @pytest.mark.parametrize(("name", "signal", "body"), tuple(list_dense_bodies(1_000)))
 def test_the_bound_that_spares_the_walk_is_one(name: str, signal: Signal, body: bytes) -> None:
-    layout = codec._lay_out(CODECS[signal].request.DESCRIPTOR)
+    layout = codec._build_size_layout(CODECS[signal].request.DESCRIPTOR)
     longer = body.replace(b"\x0a", b"\x8a\x00", 1)  # a tag may take more bytes than it needs
     for whole in (body, field(1, body), field(1, field(2, body)), longer):
         with suppress(IndexError):
-            assert codec._estimate_protobuf(whole, layout, 10**9) <= codec._bound_protobuf(whole, layout)
+            assert codec._estimate_protobuf_memory(whole, layout, 10**9) <= codec._bound_protobuf_memory(whole, layout)
 
 
 def test_what_exporters_send_is_not_walked_far_below_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "_estimate_protobuf", lambda *_: pytest.fail("it is walked"))
+    monkeypatch.setattr(codec, "_estimate_protobuf_memory", lambda *_: pytest.fail("it is walked"))
     body = predictions(points=5_000).SerializeToString()
     assert len(parse_request("metrics", body, "protobuf", max_bytes=40 * len(body)).resource_metrics) == 1
 
@@ -151,6 +151,6 @@ def test_what_exporters_send_is_not_walked_far_below_the_limit(monkeypatch: pyte
 def test_a_dense_request_is_refused_and_gives_its_place_back() -> None:
     admission = RequestAdmission(lambda *_: None, max_request_bytes=2**20)  # type: ignore[arg-type]
     body = nest(1, 2, content=field(2) * 450_000)
-    with pytest.raises(TooLargeError, match="more than 67108864 bytes"):
+    with pytest.raises(BodyTooLargeError, match="more than 67108864 bytes"):
         admission.consume_request("traces", body)
     assert (admission.pending_bytes, admission.read_counts.malformed) == (0, 0)

@@ -416,11 +416,11 @@ def test_a_request_that_waits_for_the_answer_of_another_holds_no_body() -> None:
         receiver = HttpReceiver(admission, "127.0.0.1:0")
         headers = [(b"content-type", PROTOBUF.encode())]
         scope = {"type": "http", "method": "POST", "path": "/v1/metrics", "headers": headers}
-        first = asyncio.create_task(receiver._receive(Request(scope, receive)))
+        first = asyncio.create_task(receiver._receive_request(Request(scope, receive)))
         await wait_until(lambda: len(deliveries) == 1)
         before = sys.getrefcount(body)
-        others = [asyncio.create_task(receiver._receive(Request(scope, receive))) for _ in range(5)]
-        progress = admission._recent.find(hash_body(body))
+        others = [asyncio.create_task(receiver._receive_request(Request(scope, receive))) for _ in range(5)]
+        progress = admission._recent.find_request(hash_body(body))
         assert progress is not None
         assert progress.result is not None
         shared = progress.result

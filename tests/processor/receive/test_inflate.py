@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.errors import MalformedError
-from otel_mlmon.processor.receive.inflate import TooLargeError, inflate_body
+from otel_mlmon.processor.receive.inflate import BodyTooLargeError, inflate_body
 
 MIB = 2**20
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -38,7 +38,7 @@ def test_what_was_compressed_comes_back(body: bytes) -> None:
 
 def test_gzip_members_in_a_row_are_one_body() -> None:
     assert inflate_body(gzip.compress(b"one ") + gzip.compress(b"two"), "gzip", max_bytes=7) == b"one two"
-    with pytest.raises(TooLargeError):
+    with pytest.raises(BodyTooLargeError):
         inflate_body(gzip.compress(b"one ") + gzip.compress(b"two"), "gzip", max_bytes=6)
 
 
@@ -53,14 +53,14 @@ def test_members_and_frames_without_number_are_malformed() -> None:
 def test_the_limit_is_exact(encoding: str) -> None:
     compress = COMPRESS[encoding]
     assert inflate_body(compress(bytes(MIB)), encoding, max_bytes=MIB) == bytes(MIB)
-    with pytest.raises(TooLargeError):
+    with pytest.raises(BodyTooLargeError):
         inflate_body(compress(bytes(MIB + 1)), encoding, max_bytes=MIB)
 
 
 def test_a_bomb_is_given_up_before_it_is_in_memory() -> None:
     bomb = gzip.compress(bytes(64 * MIB))
     tracemalloc.start()
-    with pytest.raises(TooLargeError):
+    with pytest.raises(BodyTooLargeError):
         inflate_body(bomb, "gzip", max_bytes=MIB)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -114,7 +114,7 @@ def test_zstd_is_decompressed_up_to_the_limit_and_frames_in_a_row_are_one_body()
     assert inflate_body(packed + packed, "zstd", max_bytes=2 * len(body)) == body * 2
     streamed = zstandard.ZstdCompressor(write_content_size=False).compressobj()
     assert inflate_body(streamed.compress(body) + streamed.flush(), "zstd", max_bytes=len(body)) == body
-    with pytest.raises(TooLargeError):
+    with pytest.raises(BodyTooLargeError):
         inflate_body(packed, "zstd", max_bytes=len(body) - 1)
 
 
@@ -122,7 +122,7 @@ def test_a_bomb_of_zstd_is_stopped_early() -> None:
     bomb = zstandard.compress(bytes(2**28))
     assert len(bomb) < 2**15
     tracemalloc.start()
-    with pytest.raises(TooLargeError):
+    with pytest.raises(BodyTooLargeError):
         inflate_body(bomb, "zstd", max_bytes=2**20)
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()

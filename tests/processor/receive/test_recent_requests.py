@@ -15,7 +15,7 @@ from otel_mlmon.errors import OverloadedError, UnavailableError
 from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
 from otel_mlmon.processor.receive.load import WorkTimeMeter
-from otel_mlmon.processor.receive.outcomes import ExportResult, PointCounts
+from otel_mlmon.processor.receive.outcomes import ExportResult, PointOutcomeCounts
 from otel_mlmon.processor.receive.recent_requests import (
     MAX_REQUESTS,
     MAX_SHARED_S,
@@ -25,7 +25,7 @@ from otel_mlmon.processor.receive.recent_requests import (
 )
 from tests.support.otlp_requests import new_predictions, request
 
-COUNTS = PointCounts(accepted=1, ignored=0, loop_dropped=0, unused=0, rejected={}, uncounted={})
+COUNTS = PointOutcomeCounts(accepted=1, ignored=0, loop_dropped=0, unused=0, rejected={}, uncounted={})
 
 
 class Bench:
@@ -154,9 +154,14 @@ def test_the_number_of_remembered_requests_is_bounded() -> None:
     digests = [hash_body(number.to_bytes(4, "big")) for number in range(MAX_REQUESTS + 2)]
     for digest in digests:
         result: Future[ExportResult] = Future()
-        requests.begin(digest, 1, result)
-        requests.store(digest, result, COUNTS, ExportResult())
-    assert [requests.find(digest) is not None for digest in (*digests[:3], digests[-1])] == [False, False, True, True]
+        requests.begin_request(digest, 1, result)
+        requests.store_result(digest, result, COUNTS, ExportResult())
+    assert [requests.find_request(digest) is not None for digest in (*digests[:3], digests[-1])] == [
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_old_requests_take_no_memory() -> None:
@@ -164,7 +169,7 @@ def test_old_requests_take_no_memory() -> None:
     requests = RecentRequests(clock=lambda: now_s)
     for number in range(100):
         now_s = number * REMEMBERED_S / 10
-        requests.begin(hash_body(bytes([number])), 1, Future())
+        requests.begin_request(hash_body(bytes([number])), 1, Future())
     assert len(requests._requests) == 11
 
 

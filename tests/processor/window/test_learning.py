@@ -19,7 +19,7 @@ from otel_mlmon.processor.window.learning import (
     has_enough_values,
     is_reference_stationary,
 )
-from otel_mlmon.reference.design_effect import DesignEffect, chi_squared_quantile, estimate_design_effect
+from otel_mlmon.reference.design_effect import DesignEffect, compute_chi_squared_quantile, estimate_design_effect
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 
@@ -75,7 +75,7 @@ def test_quiet_halves_are_alike_and_moved_ones_are_not(run: int) -> None:
 
 @pytest.mark.parametrize(("freedom", "within"), [(1, 0.08), (3, 0.04), (9, 0.02), (50, 0.002)])
 def test_the_quantile_is_that_of_chi_squared_and_never_below(freedom: int, within: float) -> None:
-    ratio = chi_squared_quantile(freedom, LEVEL_Z) / chi2.isf(LEVEL, freedom)
+    ratio = compute_chi_squared_quantile(freedom, LEVEL_Z) / chi2.isf(LEVEL, freedom)
     assert 1.0 <= ratio <= 1.0 + within
 
 

@@ -23,7 +23,7 @@ from otel_mlmon.processor.window.learning import (
     is_reference_stationary,
 )
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
-from otel_mlmon.reference.design_effect import MIN_PAIRS, chi_squared_quantile, estimate_design_effect
+from otel_mlmon.reference.design_effect import MIN_PAIRS, compute_chi_squared_quantile, estimate_design_effect
 from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 
 BINS = ClassBins(labels=("a", "b", "_OTHER"))
@@ -113,9 +113,9 @@ def test_halves_of_one_block_or_of_one_bin_are_alike() -> None:
 
 @pytest.mark.parametrize("freedom", [1.0, 2.5, 9.0])
 def test_the_quantiles_of_chi_squared(freedom: float) -> None:
-    assert chi_squared_quantile(freedom, 0.0) == pytest.approx(float(chi2.median(freedom)), rel=0.04)
-    assert chi_squared_quantile(freedom, 1.5) == pytest.approx(plain_quantile(freedom, 1.5))
-    assert chi_squared_quantile(freedom, -100.0) == 0.0
+    assert compute_chi_squared_quantile(freedom, 0.0) == pytest.approx(float(chi2.median(freedom)), rel=0.04)
+    assert compute_chi_squared_quantile(freedom, 1.5) == pytest.approx(plain_quantile(freedom, 1.5))
+    assert compute_chi_squared_quantile(freedom, -100.0) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from otel_mlmon.processor.window.packing import (
 from otel_mlmon.processor.window.series import CountedTimes, PendingPoint, SeriesKey, SeriesState
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.moments import convert_to_units
+from otel_mlmon.sketch.moments import convert_to_exact_units
 from otel_mlmon.sketch.table import PointValue
 from otel_mlmon.types import ModelKey
 from tests.support.observations import MODEL
@@ -109,7 +109,7 @@ def test_numbers_take_the_narrowest_type_that_holds_them(numbers: list[int]) -> 
 
 SUMS = st.one_of(
     st.integers(-(2**70), 2**70),
-    st.floats(allow_nan=False, allow_infinity=False).map(convert_to_units),
+    st.floats(allow_nan=False, allow_infinity=False).map(convert_to_exact_units),
     st.tuples(st.integers(-(2**60), 2**60), st.sampled_from([0, 1_000, 2_000])).map(lambda sum_: sum_[0] << sum_[1]),
 )
 
@@ -140,10 +140,10 @@ def test_sums_that_contradict_each_other_are_refused(packed: PackedSums) -> None
 
 
 def test_sums_of_a_like_size_take_a_few_bytes_each() -> None:
-    sums = [convert_to_units(value) for value in (1.5, -3e9, 0.1, 1e-6)]
+    sums = [convert_to_exact_units(value) for value in (1.5, -3e9, 0.1, 1e-6)]
     assert pack_sums(sums).width == 14
-    assert pack_sums([*sums, convert_to_units(1e-300)]).width == 7 + 1
-    assert pack_sums([convert_to_units(float(value)) for value in range(-50, 50)])[:2] == ((1074,), 8)
+    assert pack_sums([*sums, convert_to_exact_units(1e-300)]).width == 7 + 1
+    assert pack_sums([convert_to_exact_units(float(value)) for value in range(-50, 50)])[:2] == ((1074,), 8)
 
 
 @pytest.mark.parametrize(

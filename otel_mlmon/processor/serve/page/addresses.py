@@ -42,7 +42,7 @@ def build_commands(model_id: str, version: str) -> list[tuple[str, str]]:
 
 
 def list_alert_commands(alerts: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Lists the shell commands about alerts that go on: one that silences each, one that accepts what drifted."""
+    """Lists the shell commands about alerts that go on: to silence each alert, and to accept the data that drifted."""
     listed = list(alerts)
     commands = [(title, alert[key]) for key, title in ALERT_COMMANDS.items() for alert in listed]
     return [(title, command) for title, command in dict.fromkeys(commands) if command and len(command) <= MAX_COMMAND]

@@ -1,4 +1,4 @@
-"""Advises what to do about an alert by what the API's documents show, and claims no cause that is not in them."""
+"""Advises what to do about an alert, judging by the API's documents, and claims no cause that is not in them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from markupsafe import Markup, escape
 
-from otel_mlmon.processor.alert.alert import find_lost_class, name_provider
+from otel_mlmon.processor.alert.alert import find_lost_class, name_execution_provider
 from otel_mlmon.processor.serve.page import words
 from otel_mlmon.processor.serve.page.words import format_name, format_percent
 
@@ -36,28 +36,28 @@ _LEAST_FACTOR: Final = 1.5
 _MEAN: Final = re.compile(r"mean (-?[0-9][0-9 ]*(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)")
 
 
-def find_fallbacks(model: Document) -> list[Document]:
+def find_provider_fallbacks(model: Document) -> list[Document]:
     """Finds the execution providers on which a model still runs though its process asked for others."""
     used_ns = {use["provider"]: use["last_ns"] for use in model.get("providers", ())}
     return [use for use in model.get("fallbacks", ()) if used_ns.get(use["requested"], 0) <= use["last_ns"]]
 
 
 def list_actions(model: Document, rules: Sequence[str], alerts: Sequence[Document]) -> list[Markup]:
-    """Lists what to do about the alert rules that fire for a model version, the first thing first.
+    """Lists what a person should do about the alert rules that fire for a model version, the first thing first.
 
     Args:
         model: The document of the version.
         rules: The rules by name.
         alerts: The documents of their alerts.
     """
-    return list(dict.fromkeys(_list_actions(model, rules, alerts)))
+    return list(dict.fromkeys(_iterate_actions(model, rules, alerts)))
 
 
-def _list_actions(model: Document, rules: Sequence[str], alerts: Sequence[Document]) -> Iterable[Markup]:
-    fallbacks = find_fallbacks(model)[:1]
+def _iterate_actions(model: Document, rules: Sequence[str], alerts: Sequence[Document]) -> Iterable[Markup]:
+    fallbacks = find_provider_fallbacks(model)[:1]
     for use in fallbacks:
         yield Markup("Find out why {} could not be used: look at driver, libraries and device of the machine.").format(
-            format_name(name_provider(use["requested"]), 60)
+            format_name(name_execution_provider(use["requested"]), 60)
         )
     causes = {alert["rule"]: alert["causes"] for alert in alerts}
     has_inputs = any(cause["stream"].startswith("input.") for listed in causes.values() for cause in listed)
@@ -71,7 +71,7 @@ def _list_actions(model: Document, rules: Sequence[str], alerts: Sequence[Docume
             yield escape(_RULE_ACTIONS[rule])
     for use in fallbacks:
         yield Markup("When {} can be used again, restart the service: a model stays where it was loaded.").format(
-            format_name(name_provider(use["requested"]), 60)
+            format_name(name_execution_provider(use["requested"]), 60)
         )
 
 
@@ -102,20 +102,20 @@ def _advise_input(cause: Document) -> Markup:
     label = format_name(cause["stream"].removeprefix("input."), 60)
     if cause["is_absent"]:
         return Markup("{} is no longer sent: look at what was deployed in the application when it ended.").format(label)
-    shares = {name: pair for name, *pair in _iterate_shares(cause)}
+    shares = {name: pair for name, *pair in _iterate_bin_shares(cause)}
     before, now = shares.get("_MISSING", (0.0, 0.0))
     if now - before > 0.05:
         return Markup("Ask who sends {} why {} are missing now, {} before.").format(
             label, format_percent(now), format_percent(before)
         )
-    units = _find_units(cause)
+    units = _find_confused_units(cause)
     change = f"its unit changed, such as from {units}" if units else "its unit, default, encoding or source changed"
     return Markup("Ask who sends {} whether {}; compare a request from before with one of now.").format(label, change)
 
 
 def describe_factor(cause: Document) -> str:
-    """Describes by what factor a mean grew or fell: `about 12 times larger`; empty where that is no way to say it."""
-    ratio = _find_ratio(cause)
+    """Describes by what factor a mean grew or fell: `about 12 times larger`; empty where a factor says nothing."""
+    ratio = _find_mean_ratio(cause)
     size = max(ratio, 1 / ratio) if ratio > 0 else 0.0
     if size < _LEAST_FACTOR or not math.isfinite(size):
         return ""
@@ -123,17 +123,17 @@ def describe_factor(cause: Document) -> str:
     return f"about {number} times {'larger' if ratio > 1 else 'smaller'}"
 
 
-def _find_units(cause: Document) -> str:
-    """Finds two usual units that are as far apart as the means, `years to months`; empty without any."""
-    ratio = _find_ratio(cause)
+def _find_confused_units(cause: Document) -> str:
+    """Finds two usual units whose ratio is that of the means, `years to months`; empty without any."""
+    ratio = _find_mean_ratio(cause)
     for factor, large, small in _UNITS if ratio > 0 else ():
         if abs(abs(math.log(ratio)) - math.log(factor)) < _UNIT_TOLERANCE:
             return f"{large} to {small}" if ratio > 1 else f"{small} to {large}"
     return ""
 
 
-def _find_ratio(cause: Document) -> float:
-    """Finds the ratio of the mean now to that of the reference; 0 where either is unknown, or they differ in sign."""
+def _find_mean_ratio(cause: Document) -> float:
+    """Finds the ratio of a stream's mean now to that of its reference; 0 if one is unknown or their signs differ."""
     means = [_MEAN.match(cause[key]) for key in ("reference", "current")]
     before, now = (float(match[1].replace(" ", "")) if match else 0.0 for match in means)
     return now / before if before * now > 0 else 0.0
@@ -147,5 +147,5 @@ def find_missing_class(cause: Document) -> tuple[str, float, float] | None:
     return find_lost_class(*shares, least_share=NAMED_SHARE)
 
 
-def _iterate_shares(cause: Document) -> Iterable[tuple[str, float, float]]:
+def _iterate_bin_shares(cause: Document) -> Iterable[tuple[str, float, float]]:
     return zip(cause["bins"], cause["reference_shares"], cause["current_shares"], strict=False)

@@ -20,19 +20,19 @@ from otel_mlmon.processor.serve.page.condition import (
     ModelCondition,
     describe_alerts,
     describe_condition,
-    find_alerts,
     find_incident_begin,
+    find_version_alerts,
 )
 from otel_mlmon.processor.serve.page.deploy import find_deploy
 from otel_mlmon.processor.serve.page.facts import (
     describe_cause,
     is_web_address,
-    list_facts,
     list_traces,
-    name_period,
+    list_trouble_facts,
+    name_cause_period,
     name_traced_calls,
 )
-from otel_mlmon.processor.serve.page.headline import describe_finding, explain_severity
+from otel_mlmon.processor.serve.page.headline import describe_alert_finding, explain_severity
 from otel_mlmon.processor.serve.page.replacement import find_replacement
 from otel_mlmon.processor.serve.page.source import PageSource
 
@@ -43,7 +43,7 @@ CAUSES_SHOWN: Final = 3
 
 
 def build_alerts_view(source: PageSource) -> dict[str, Any]:
-    """Builds what `/alerts` shows: those that go on, what no rule judges yet, and those that are over."""
+    """Builds the content of the page `/alerts`: alerts that go on, what no rule judges yet, and alerts now over."""
     alerts = source.overview["alerts"]
     active = sorted(
         (alert for alert in alerts if alert["state"] in ACTIVE),
@@ -75,7 +75,7 @@ def build_alerts_view(source: PageSource) -> dict[str, Any]:
 
 
 def find_versions_without_alert(source: PageSource) -> list[tuple[str, Document, ModelCondition]]:
-    """Finds the model versions that have trouble, or may have it, and no alert yet, the most urgent first."""
+    """Finds the model versions that are in trouble, or may be, without an alert so far, the most urgent first."""
     found = [
         (model_id, document, condition)
         for model_id in source.overview.get("versions", {})
@@ -87,18 +87,20 @@ def find_versions_without_alert(source: PageSource) -> list[tuple[str, Document,
 
 def build_alert_row(source: PageSource, alert: Document) -> dict[str, Any]:
     """Builds the row of one alert in a table: what it is about, since when, and what to do."""
-    model_id, document = _find_model(source, alert)
+    model_id, document = _find_alert_model(source, alert)
     since_ns = alert["onset_ns"] or alert["time_ns"]
     row: dict[str, Any] = {
         "alert": alert,
         "alert_url": f"/alerts/{build_alert_id(alert)}",
         "title": words.escape_line(alert["title"]),
         "meaning": words.explain_rule(alert["rule"]),
-        "headline": describe_finding(alert),
+        "headline": describe_alert_finding(alert),
         "severity_reasons": list(filter(None, [explain_severity(alert)])),
         "model_url": build_model_url(model_id, alert["version"]) if model_id is not None else None,
         "since_ns": since_ns,
-        "facts": [describe_cause(cause, name_period(alert, cause, source)) for cause in alert["causes"][:CAUSES_SHOWN]],
+        "facts": [
+            describe_cause(cause, name_cause_period(alert, cause, source)) for cause in alert["causes"][:CAUSES_SHOWN]
+        ],
         "actions": [],
         "traces": list_traces([alert]),
         "trace_subject": name_traced_calls([alert]),
@@ -114,7 +116,7 @@ def build_alert_row(source: PageSource, alert: Document) -> dict[str, Any]:
     return row | {
         "headline": describe_alerts(document, [alert], since_ns, deploy),
         "since_ns": begin_ns,
-        "facts": list_facts(source, model_id, document, [alert], deploy),
+        "facts": list_trouble_facts(source, model_id, document, [alert], deploy),
         "actions": [deploy.advice, *actions] if deploy is not None else actions,
         "commands": list_alert_commands([alert]),
         "card": build_model_card(
@@ -130,14 +132,14 @@ def build_alert_row(source: PageSource, alert: Document) -> dict[str, Any]:
 
 
 def list_alert_links(alert: Document) -> list[tuple[str, str]]:
-    """Lists what there is to open about an alert: its runbook and its page."""
+    """Lists the links that a person may open about an alert: its runbook and its page."""
     own = f"/alerts/{build_alert_id(alert)}"
-    runbooks = [("Runbook", link["url"]) for link in list_links(alert) if link["name"] == "runbook"]
+    runbooks = [("Runbook", link["url"]) for link in list_web_links(alert) if link["name"] == "runbook"]
     return [*runbooks, ("The alert in full", own)]
 
 
-def list_links(alert: Document) -> list[Document]:
-    """Lists the links of an alert; those to the web port itself without a host, which may have another name."""
+def list_web_links(alert: Document) -> list[Document]:
+    """Lists the links of an alert to anywhere but its page; links to the web port itself are without a host."""
     own, base = f"/alerts/{alert['fingerprint']}", alert["web_url"]
     links = [
         {**link, "url": link["url"].removeprefix(base) if base and link["url"].startswith(f"{base}/") else link["url"]}
@@ -155,7 +157,7 @@ def build_alert_id(alert: Document) -> str:
 def build_alert_view(source: PageSource, alert: Document) -> dict[str, Any]:
     """Builds the content of the page of one alert, `/alerts/{id}`."""
     related = [other for other in source.overview["alerts"] if other["fingerprint"] == alert["fingerprint"]]
-    model_id, document = _find_model(source, alert)
+    model_id, document = _find_alert_model(source, alert)
     updates = [*alert.get("updates", ()), *related]
     return {
         **build_alert_row(source, alert),
@@ -170,7 +172,7 @@ def build_alert_view(source: PageSource, alert: Document) -> dict[str, Any]:
             }
             for cause in alert["causes"]
         ],
-        "links": list_links(alert),
+        "links": list_web_links(alert),
         "commands": [
             *((title, alert[key]) for key, title in ALERT_COMMANDS.items() if alert[key] and alert["state"] != "ok"),
             *(build_commands(model_id, alert["version"])[:1] if model_id is not None else ()),
@@ -178,9 +180,9 @@ def build_alert_view(source: PageSource, alert: Document) -> dict[str, Any]:
     }
 
 
-def _find_model(source: PageSource, alert: Document) -> tuple[str | None, Document | None]:
-    """Finds the model of an alert and the document of its version; None for what no longer exists."""
+def _find_alert_model(source: PageSource, alert: Document) -> tuple[str | None, Document | None]:
+    """Finds the id of the model of an alert and the document of its version; None for what no longer exists."""
     for model_id, versions in source.overview.get("versions", {}).items():
-        if any(find_alerts(document, [alert], is_active=False) for document in versions.values()):
+        if any(find_version_alerts(document, [alert], is_active=False) for document in versions.values()):
             return model_id, versions.get(alert["version"])
     return None, None

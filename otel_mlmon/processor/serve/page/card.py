@@ -1,4 +1,4 @@
-"""Builds what a card about a model version or an alert shows beside its words: figures, the picture, the classes."""
+"""Builds the figures, the picture and the classes on the card of a model version or an alert."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from otel_mlmon.processor.serve.page.shares import (
     draw_version_bars,
     name_bin,
     name_cause_window,
-    name_recent,
-    name_window,
+    name_recent_window,
+    name_rolling_window,
 )
 from otel_mlmon.processor.serve.page.source import PageSource
 
@@ -41,7 +41,7 @@ def build_model_card(
     deploy: Deploy | None,
     replacement: Replacement | None,
 ) -> dict[str, Any]:
-    """Builds figures and pictures of a model version.
+    """Builds the figures and pictures on the card of a model version.
 
     Args:
         source: What the page is made of.
@@ -53,20 +53,22 @@ def build_model_card(
         replacement: What has its calls now, if it was replaced.
     """
     causes = [cause for alert in alerts for cause in alert["causes"]]
-    title, picture = _draw_cause(source, alerts) or _draw_line(source, model_id, document, since_ns, alerts, deploy)
+    title, picture = _draw_cause(source, alerts) or _draw_last_hour(
+        source, model_id, document, since_ns, alerts, deploy
+    )
     return {
         "id": model_id,
         "document": document,
         "url": build_model_url(model_id, document["version"]),
         "picture": picture,
         "picture_title": title,
-        "recent": _name_recent(source, replacement),
+        "recent": _name_recent_traffic(source, replacement),
         "shares": _draw_classes(source, model_id, document, causes, deploy),
     }
 
 
-def _name_recent(source: PageSource, replacement: Replacement | None) -> str:
-    recent = name_recent(source.recent_s)
+def _name_recent_traffic(source: PageSource, replacement: Replacement | None) -> str:
+    recent = name_recent_window(source.recent_s)
     if replacement is None:
         return recent
     return f"its {recent}, until about {words.format_clock(replacement.last_ns, source.now_ns)}"
@@ -80,12 +82,12 @@ def _draw_classes(
         return bars
     if labels is None or not labels["bins"]:
         return None
-    window = name_window(source.rolling_s, is_full=source.is_window_full(model_id, document["version"]))
+    window = name_rolling_window(source.rolling_s, is_full=source.is_window_full(model_id, document["version"]))
     return draw_share_bars(labels, causes, window, source)
 
 
 def _draw_cause(source: PageSource, alerts: Sequence[Document]) -> tuple[Markup, Markup] | None:
-    """Draws the stream that drifted, its reference beside the values since its onset; None of calls."""
+    """Draws a drifted stream, its reference beside the values since its onset; None for alerts about calls."""
     if not alerts or any(alert["rule"] in _CALL_RULES for alert in alerts):
         return None
     cause = next(
@@ -97,7 +99,7 @@ def _draw_cause(source: PageSource, alerts: Sequence[Document]) -> tuple[Markup,
     sides = zip(cause["bins"], cause["reference_shares"], cause["current_shares"], strict=False)
     rows = [(name_bin(bin_), before, share) for bin_, before, share in sides if before or share or bin_[:1] != "_"]
     name = words.escape_line(cause["stream"], 60)
-    picture = charts.draw_columns(
+    picture = charts.draw_bin_columns(
         [row[0] for row in rows],
         [row[1] for row in rows],
         [row[2] for row in rows],
@@ -110,7 +112,7 @@ def _draw_cause(source: PageSource, alerts: Sequence[Document]) -> tuple[Markup,
     return title, Markup(picture)  # noqa: S704 - charts escape what they draw
 
 
-def _draw_line(
+def _draw_last_hour(
     source: PageSource,
     model_id: str,
     document: Document,
@@ -118,7 +120,7 @@ def _draw_line(
     alerts: Sequence[Document],
     deploy: Deploy | None,
 ) -> tuple[Markup, Markup]:
-    """Draws the last hour, or as much of it as there is: of failed calls where these are the trouble, else of p95.
+    """Draws a line chart of the last hour: the ratio of failed calls where too many fail, else the p95 latency.
 
     What began with a deploy is drawn after the version before.
     """
@@ -126,8 +128,10 @@ def _draw_line(
     errors = next((stream for stream in document["streams"] if stream["stream"] == "errors"), None)
     allowed = errors["reference_shares"][1] if errors is not None and len(errors["reference_shares"]) == 2 else None
     format_value: Callable[[Any], str] = words.format_seconds
-    is_failing = words.is_number(document["error_ratio"]) and allowed is not None and document["error_ratio"] > allowed
-    if any(alert["rule"] == "errors" for alert in alerts) or (is_failing and not alerts):
+    is_notifier_failing = (
+        words.is_finite_number(document["error_ratio"]) and allowed is not None and document["error_ratio"] > allowed
+    )
+    if any(alert["rule"] == "errors" for alert in alerts) or (is_notifier_failing and not alerts):
         subject, bound, column, limit, format_value = "failed calls", "allowed", _ERRORS, allowed, words.format_percent
     else:
         subject, bound, column = "p95 of latency", "threshold", _P95
@@ -135,7 +139,7 @@ def _draw_line(
     # A value is drawn in the middle of the slot that it is of.
     half_slot_ns = SPANS[0].model_slot_s * SECOND_NS // 2
     points = [(time_ns - half_slot_ns, values[column]) for time_ns, values in rows]
-    earlier = _read_version_before(source, model_id, deploy, column, points[:1])
+    earlier = _read_previous_points(source, model_id, deploy, column, points[:1])
     finite = [(time_ns, value) for time_ns, value in (*earlier, *points) if math.isfinite(value)]
     if len(finite) < 2:
         return Markup(""), Markup("")
@@ -169,10 +173,10 @@ def _draw_line(
     return title, Markup(picture)  # noqa: S704 - charts escape what they draw
 
 
-def _read_version_before(
+def _read_previous_points(
     source: PageSource, model_id: str, deploy: Deploy | None, column: int, first: Sequence[charts.Point]
 ) -> list[charts.Point]:
-    """Reads what a version was like in the hour before another one, whose points begin with `first`, was deployed."""
+    """Reads the history of the version before a deploy, in the hour before the points `first` of the new version."""
     if deploy is None or not first:
         return []
     half_slot_ns = SPANS[0].model_slot_s * SECOND_NS // 2

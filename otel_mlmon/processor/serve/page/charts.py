@@ -57,7 +57,7 @@ class PixelScale:
 
 
 def draw_svg(width: float, height: float, label: str, parts: Iterable[str]) -> str:
-    """Joins the parts of a chart to an SVG picture with a name."""
+    """Joins the parts of a chart to one SVG picture with a name for screen readers."""
     return (
         f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}" '
         f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
@@ -74,7 +74,7 @@ def shorten_text(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def round_steps(high: float, *, limit: int) -> list[float]:
+def list_axis_values(high: float, *, limit: int) -> list[float]:
     """Returns round axis values from 0 up to `high`, at most `limit` of them."""
     if not 1e-300 < high < math.inf:
         return [0.0]
@@ -90,7 +90,7 @@ def round_steps(high: float, *, limit: int) -> list[float]:
 def draw_grid(vertical: PixelScale, high: float, format_value: Callable[[float], str]) -> str:
     """Draws the horizontal grid lines of a chart at round values, with their numbers."""
     parts = []
-    for value in round_steps(high, limit=4):
+    for value in list_axis_values(high, limit=4):
         y = vertical.map(value)
         parts.append(f'<path class="grid" d="M{LEFT},{y:.1f}H{WIDTH - RIGHT}"/>')
         parts.append(draw_text(LEFT - 6, y + 4, format_value(value), "end", "tick"))
@@ -113,7 +113,7 @@ def list_time_ticks(start_s: float, end_s: float, *, limit: int) -> list[tuple[f
     return [(moment, datetime.fromtimestamp(moment, tz=timezone.utc).strftime(spec)) for moment in moments]
 
 
-def draw_lines(
+def draw_line_chart(
     lines: Sequence[tuple[str, Sequence[Point]]],
     *,
     label: str,
@@ -148,18 +148,18 @@ def draw_lines(
     vertical = PixelScale(low=0.0, high=high, start=HEIGHT - BOTTOM, end=TOP)
     parts = [draw_grid(vertical, high, format_value)]
     for css_class, points in lines:
-        parts += _draw_path(css_class, points, horizontal, vertical, gap_ns)
+        parts += _draw_line_path(css_class, points, horizontal, vertical, gap_ns)
     if shown_limit is not None:
         parts.append(f'<path class="limit" d="M{LEFT},{vertical.map(shown_limit):.1f}H{WIDTH - RIGHT}"/>')
     if start_ns <= moment_ns <= end_ns and moment_ns:
         x = horizontal.map(moment_ns / _NS)
         parts.append(f'<path class="moment" d="M{x:.1f},{TOP}V{HEIGHT - BOTTOM}"/>')
     for second, text in list_time_ticks(start_ns / _NS, end_ns / _NS, limit=6):
-        parts.append(_draw_tick(horizontal.map(second), HEIGHT - 6, text, WIDTH))
+        parts.append(_draw_tick_label(horizontal.map(second), HEIGHT - 6, text, WIDTH))
     return draw_svg(WIDTH, HEIGHT, label, parts)
 
 
-def _draw_path(
+def _draw_line_path(
     css_class: str, points: Sequence[Point], horizontal: PixelScale, vertical: PixelScale, gap_ns: int
 ) -> Iterable[str]:
     runs: list[list[Point]] = []
@@ -181,8 +181,8 @@ def _draw_path(
             yield f'<path class="line {css_class}" d="M{path}"/>'
 
 
-def _draw_tick(x: float, y: float, text: str, width: float) -> str:
-    """Draws a text below an axis, which ends inside the picture."""
+def _draw_tick_label(x: float, y: float, text: str, width: float) -> str:
+    """Draws the label of a tick below the time axis of a chart, ending inside the picture."""
     return draw_text(x, y, text, "end", "tick") if x > width - 24 else draw_text(x, y, text, "middle", "tick")
 
 
@@ -232,23 +232,23 @@ def draw_sparkline(
     if limit is not None:
         parts.append(f'<path class="limit" d="M{SPARK_LEFT},{vertical.map(limit):.1f}H{SPARK_WIDTH - 2}"/>')
     for css_class, line in zip(("p50", "p95"), lines, strict=True):
-        parts += _draw_path(css_class, line, horizontal, vertical, 0)
+        parts += _draw_line_path(css_class, line, horizontal, vertical, 0)
     if start_ns <= moment_ns <= finite[-1][0]:
         x = horizontal.map(moment_ns / _NS)
         parts.append(f'<path class="moment" d="M{x:.1f},4V{SPARK_BASE + 16}"/>')
-        parts.append(_draw_centred(x, SPARK_BASE + 26, moment, SPARK_LEFT, "moment"))
+        parts.append(_draw_centred_text(x, SPARK_BASE + 26, moment, SPARK_LEFT, "moment"))
     parts.append(draw_text(SPARK_LEFT, SPARK_BASE + 12, ends[0], "start", "tick"))
     parts.append(draw_text(SPARK_WIDTH - 2, SPARK_BASE + 12, ends[1], "end", "tick"))
     return draw_svg(SPARK_WIDTH, SPARK_HEIGHT, label, parts)
 
 
-def _draw_centred(x: float, y: float, text: str, left: float, css_class: str) -> str:
-    """Draws a text around a place of a small picture, as far as its ends allow."""
+def _draw_centred_text(x: float, y: float, text: str, left: float, css_class: str) -> str:
+    """Draws a text centred at a place of a small picture, moved inwards where the picture ends."""
     half = len(text) * CHARACTER_WIDTH / 2
     return draw_text(max(min(x, SPARK_WIDTH - 2 - half), left + half), y, text, "middle", css_class)
 
 
-def draw_columns(
+def draw_bin_columns(
     names: Sequence[str],
     references: Sequence[float],
     shares: Sequence[float],
@@ -256,7 +256,7 @@ def draw_columns(
     label: str,
     format_share: Callable[[float], str],
 ) -> str:
-    """Draws the shares of the bins in a small picture, the present beside the reference; of many those that moved most.
+    """Draws bins as pairs of columns in a small picture, present beside reference; of many bins those that moved most.
 
     Few bins are all named, of more the one that grew most.
     """
@@ -285,11 +285,11 @@ def draw_columns(
         if len(charted) <= MAX_NAMED_COLUMNS or index == grown:
             room = slot if len(charted) <= MAX_NAMED_COLUMNS else SPARK_WIDTH - left
             text = shorten_text(name, max(int(room / CHARACTER_WIDTH), 2))
-            parts.append(_draw_centred(middle, SPARK_BASE + 12, text, left, "tick"))
+            parts.append(_draw_centred_text(middle, SPARK_BASE + 12, text, left, "tick"))
     return draw_svg(SPARK_WIDTH, SPARK_HEIGHT - 14, label, parts)
 
 
-def draw_shares(names: Sequence[str], shares: Sequence[float], *, label: str) -> str:
+def draw_stacked_shares(names: Sequence[str], shares: Sequence[float], *, label: str) -> str:
     """Draws shares as one stacked bar; the first eight have colours of their own, the others share one.
 
     A name is written into its part where the whole of it finds room; a legend beside the bar has all.
@@ -309,7 +309,7 @@ def draw_shares(names: Sequence[str], shares: Sequence[float], *, label: str) ->
     return draw_svg(300, 14, label, parts)
 
 
-def draw_bars(
+def draw_bin_bars(
     names: Sequence[str],
     references: Sequence[float],
     shares: Sequence[float],
@@ -318,7 +318,7 @@ def draw_bars(
     format_share: Callable[[float], str],
     now: str = "now",
 ) -> str:
-    """Draws the shares of bins as bars, the reference above the current window; only those that differ most if many."""
+    """Draws the shares of bins as bars, the reference above the current window; of many bins those that differ most."""
     rows = list(zip(names, references, shares, strict=False))
     largest = sorted(range(len(rows)), key=lambda index: -abs(rows[index][1] - rows[index][2]))[:MAX_BARS]
     charted = [rows[index] for index in sorted(largest)]
@@ -373,12 +373,12 @@ def draw_heat_map(
                     f'height="{STRIP_ROW - 6}"/>'
                 )
     for second, text in list_time_ticks(start_ns / _NS, end_ns / _NS, limit=9):
-        parts.append(_draw_tick(horizontal.map(second), height - 6, text, STRIP_WIDTH))
+        parts.append(_draw_tick_label(horizontal.map(second), height - 6, text, STRIP_WIDTH))
     return draw_svg(STRIP_WIDTH, height, label, parts)
 
 
 def find_shade_class(ratio: float) -> str:
-    """Returns the style class of evidence by its ratio to the alarm line, both in log10."""
+    """Returns the style class that shades evidence, by its ratio to the alarm line, both in log10."""
     if ratio >= 1.0:
         return "drift"
     return f"quiet{min(int(max(ratio, 0.0) * SHADES + (ratio > 0.02)), SHADES)}"

@@ -12,18 +12,18 @@ from typing import Any, Final
 from markupsafe import Markup, escape
 
 from otel_mlmon.processor.serve.page import words
-from otel_mlmon.processor.serve.page.advice import find_fallbacks, list_actions
+from otel_mlmon.processor.serve.page.advice import find_provider_fallbacks, list_actions
 from otel_mlmon.processor.serve.page.deploy import VERSION_DRIFT, Deploy, DeployDifference, find_deploy
 from otel_mlmon.processor.serve.page.excess import find_budget_excess
-from otel_mlmon.processor.serve.page.facts import list_facts, list_traces, name_traced_calls
+from otel_mlmon.processor.serve.page.facts import list_traces, list_trouble_facts, name_traced_calls
 from otel_mlmon.processor.serve.page.headline import (
+    describe_alert_finding,
     describe_fallback,
-    describe_finding,
     describe_shift,
     explain_severity,
 )
 from otel_mlmon.processor.serve.page.replacement import Replacement, find_replacement
-from otel_mlmon.processor.serve.page.shares import name_window
+from otel_mlmon.processor.serve.page.shares import name_rolling_window
 from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.processor.serve.page.words import format_name, format_percent, format_time
 
@@ -73,7 +73,7 @@ class ModelCondition:
     """The documents of the alerts that go on."""
 
 
-def find_alerts(model: Document, alerts: Iterable[Document], *, is_active: bool = True) -> list[Document]:
+def find_version_alerts(model: Document, alerts: Iterable[Document], *, is_active: bool = True) -> list[Document]:
     """Finds the alerts of a model version: those that fire now, or all."""
     return [
         alert
@@ -110,7 +110,7 @@ def describe_condition(source: PageSource, model_id: str, model: Document) -> Mo
     Of a version that was replaced and has no alert nothing is wrong any more, whatever its last values were.
     """
     replacement = find_replacement(source, model_id, model)
-    alerts = find_alerts(model, source.overview["alerts"])
+    alerts = find_version_alerts(model, source.overview["alerts"])
     if replacement is not None and not alerts and find_version_state(model) != "error":
         headline = Markup("version {} has its calls since about {}").format(
             format_name(replacement.version, 40), format_time(replacement.last_ns)
@@ -121,13 +121,13 @@ def describe_condition(source: PageSource, model_id: str, model: Document) -> Mo
 
 def _describe_trouble(source: PageSource, model_id: str, model: Document) -> ModelCondition:
     """Describes the condition of a model version that has calls, or an alert."""
-    alerts = find_alerts(model, source.overview["alerts"])
+    alerts = find_version_alerts(model, source.overview["alerts"])
     state = find_version_state(model)
     excess = find_budget_excess(model) if state not in URGENT else None
     rules = [rule["rule"] for rule in model["rules"] if rule["state"] == state and state in ("firing", "pending")]
-    since_ns = _find_onset(model, alerts, state)
+    since_ns = _find_trouble_onset(model, alerts, state)
     deploy = find_deploy(source, model_id, model, since_ns)
-    headline = describe_alerts(model, alerts, since_ns, deploy) or _describe_rules(rules) or _describe_state(state)
+    headline = describe_alerts(model, alerts, since_ns, deploy) or _explain_rules(rules) or _describe_state(state)
     actions = list_actions(model, rules or (["no_data"] if state == "no_data" else []), alerts)
     if deploy is not None:
         actions = [deploy.advice, *actions]
@@ -135,18 +135,20 @@ def _describe_trouble(source: PageSource, model_id: str, model: Document) -> Mod
     if deploy is not None and difference is not None:
         since_ns = min(filter(None, (since_ns, deploy.first_ns)))
         if state in ("learning", "weak", "ok"):
-            state, headline = "pending", _describe_difference(deploy, difference)
+            state, headline = "pending", _describe_deploy_difference(deploy, difference)
             actions += list_actions(model, [difference.rule], ()) if difference.rule != VERSION_DRIFT else []
     if excess is not None:
         state, headline = "trouble", excess.headline
         since_ns = since_ns or source.history.first_ns(model_id, model["version"])
         if deploy is not None and difference is not None and difference.rule == excess.rule:
-            headline = _add_deploy(headline, deploy)
+            headline = _add_deploy_advice(headline, deploy)
         actions += list_actions(model, [excess.rule], ())
-    facts = list_facts(source, model_id, model, alerts, deploy)
+    facts = list_trouble_facts(source, model_id, model, alerts, deploy)
     if excess is not None and (difference is None or difference.rule != excess.rule):
         is_full = source.is_window_full(model_id, model["version"])
-        facts.insert(0, excess.describe(f"in the {name_window(source.rolling_s, is_full=True)}" if is_full else ""))
+        facts.insert(
+            0, excess.describe(f"in the {name_rolling_window(source.rolling_s, is_full=True)}" if is_full else "")
+        )
     severities = [str(alert.get("severity", "")) for alert in alerts]
     is_waiting = state in ("pending", "trouble")
     waiting_rule = excess.rule if excess is not None else difference.rule if difference is not None else ""
@@ -155,19 +157,19 @@ def _describe_trouble(source: PageSource, model_id: str, model: Document) -> Mod
         headline=headline,
         since_ns=find_incident_begin(model, since_ns) if alerts else since_ns,
         facts=tuple(facts),
-        outlook=_describe_outlook(source, model_id, model, rules, waiting_rule) if is_waiting else "",
+        outlook=_explain_missing_alert(source, model_id, model, rules, waiting_rule) if is_waiting else "",
         actions=tuple(dict.fromkeys(actions)),
         severity="critical" if "critical" in severities else severities[0] if severities else "",
         severity_reasons=tuple(filter(None, map(explain_severity, alerts[:MAX_FINDINGS]))),
         traces=tuple(list_traces(alerts)[:MAX_TRACES]),
         trace_subject=name_traced_calls(alerts),
-        note=_describe_weakness(model) if state == "weak" else "",
+        note=_describe_weak_streams(model) if state == "weak" else "",
         deploy=deploy,
         alerts=tuple(alerts),
     )
 
 
-def count_urgent(source: PageSource) -> int:
+def count_urgent_problems(source: PageSource) -> int:
     """Counts the alerts that go on, and the model versions in trouble that no rule judges yet."""
     return sum(alert["state"] in ACTIVE for alert in source.overview["alerts"]) + sum(
         find_budget_excess(document) is not None
@@ -180,7 +182,9 @@ def count_urgent(source: PageSource) -> int:
 
 def find_incident_begin(model: Document, since_ns: int) -> int:
     """Finds when an incident began: its onset, or the fallback to another device shortly before."""
-    begins = [use["first_ns"] for use in find_fallbacks(model) if abs(use["first_ns"] - since_ns) <= FALLBACK_NS]
+    begins = [
+        use["first_ns"] for use in find_provider_fallbacks(model) if abs(use["first_ns"] - since_ns) <= FALLBACK_NS
+    ]
     return min([*begins, since_ns]) if since_ns else 0
 
 
@@ -192,27 +196,27 @@ def describe_alerts(model: Document, alerts: Sequence[Document], since_ns: int, 
     ranked = sorted(alerts, key=lambda alert: (alert["severity"] != "critical", alert["onset_ns"] or alert["time_ns"]))
     findings = [
         describe_fallback(use)
-        for use in find_fallbacks(model)
+        for use in find_provider_fallbacks(model)
         if alerts and abs(use["first_ns"] - since_ns) <= FALLBACK_NS
     ]
-    findings = list(dict.fromkeys([*findings, *map(describe_finding, ranked)]))
+    findings = list(dict.fromkeys([*findings, *map(describe_alert_finding, ranked)]))
     more = f"; {len(findings) - MAX_FINDINGS} more" if len(findings) > MAX_FINDINGS else ""
     headline = Markup("; ").join(findings[:MAX_FINDINGS]) + more
     difference = deploy.difference if deploy is not None else None
     if deploy is not None and difference is not None and any(alert["rule"] == difference.rule for alert in alerts):
-        return _add_deploy(headline, deploy)
+        return _add_deploy_advice(headline, deploy)
     return headline
 
 
-def _describe_rules(rules: Sequence[str]) -> Markup:
+def _explain_rules(rules: Sequence[str]) -> Markup:
     return Markup("; ").join(words.explain_rule(rule) or words.name_rule(rule) for rule in rules)
 
 
-def _add_deploy(headline: Markup, deploy: Deploy) -> Markup:
+def _add_deploy_advice(headline: Markup, deploy: Deploy) -> Markup:
     return headline + Markup(" since its deploy; go back to version {}").format(format_name(deploy.before, 40))
 
 
-def _describe_difference(deploy: Deploy, difference: DeployDifference) -> Markup:
+def _describe_deploy_difference(deploy: Deploy, difference: DeployDifference) -> Markup:
     if difference.rule == VERSION_DRIFT:
         before = f"in version {words.escape_line(deploy.before, 40)}"
         return Markup("since its deploy {}").format(describe_shift(deploy.moved[0], before))
@@ -221,8 +225,8 @@ def _describe_difference(deploy: Deploy, difference: DeployDifference) -> Markup
     )
 
 
-def _find_onset(model: Document, alerts: Sequence[Document], state: str) -> int:
-    """Finds the earliest onset of what is wrong, Unix nanoseconds; 0 if it is unknown."""
+def _find_trouble_onset(model: Document, alerts: Sequence[Document], state: str) -> int:
+    """Finds the earliest onset of the trouble of a model version, Unix nanoseconds; 0 if it is unknown."""
     onsets = [alert["onset_ns"] or alert["time_ns"] for alert in alerts]
     if not any(onsets) and state in ("pending", "drift"):
         onsets = [stream["since_ns"] for stream in model["streams"] if stream["state"] == "drift"]
@@ -246,15 +250,15 @@ def _describe_state(state: str) -> Markup:
     return escape(_STATES.get(state, state))
 
 
-def _describe_weakness(model: Document) -> str:
-    """Says of which inputs and outputs a small change would not be noticed, and whether that changes by itself."""
+def _describe_weak_streams(model: Document) -> str:
+    """Describes in which inputs and outputs a small change would go unnoticed, and whether that changes by itself."""
     weak = [stream for stream in model["streams"] if stream["state"] == "weak"]
     documents = [stream["detectable"] for stream in weak if stream["detectable"]]
-    shifts = [document["shift"] for document in documents if words.is_number(document["shift"])]
+    shifts = [document["shift"] for document in documents if words.is_finite_number(document["shift"])]
     has_size = len(shifts) == len(weak)
     size = f"of {words.format_percent(min(shifts))} of the values or more" if has_size else "of large size"
     is_new = {document["weakness"] for document in documents} <= {"unknown_hours", "unknown_day", "holiday"}
-    subjects = dict.fromkeys(_name_subject(stream["stream"]) for stream in weak)
+    subjects = dict.fromkeys(_name_stream_subject(stream["stream"]) for stream in weak)
     inputs = [stream["stream"] for stream in weak if stream["stream"].startswith("input.")]
     names = [subject for subject in subjects if subject]
     if inputs:
@@ -267,8 +271,8 @@ def _describe_weakness(model: Document) -> str:
     return words.join_percent_signs(note)
 
 
-def _name_subject(stream: str) -> str:
-    """Names what a stream of outputs or of calls is about; empty for an input."""
+def _name_stream_subject(stream: str) -> str:
+    """Names the subject of a stream of outputs or calls, such as `the predicted classes`; empty for an input."""
     families = {
         "prediction.label": "the predicted classes",
         "prediction.value": "the predicted values",
@@ -279,8 +283,8 @@ def _name_subject(stream: str) -> str:
     return next((name for family, name in families.items() if stream.startswith(family)), "")
 
 
-def _describe_outlook(source: PageSource, model_id: str, model: Document, rules: Sequence[str], rule: str) -> str:
-    """Says why there is no alert yet, and when there would be one.
+def _explain_missing_alert(source: PageSource, model_id: str, model: Document, rules: Sequence[str], rule: str) -> str:
+    """Explains why a model version in trouble has no alert yet, and when it would have one.
 
     Args:
         source: What the page is made of.
@@ -304,11 +308,11 @@ def _describe_outlook(source: PageSource, model_id: str, model: Document, rules:
         return ""
     first_ns = source.history.first_ns(model_id, model["version"])
     age_s = (model["updated_ns"] - first_ns) / 1e9 if first_ns else 0.0
-    return Markup("No alert yet: {}.").format(_describe_wait(stream, rule, age_s))
+    return Markup("No alert yet: {}.").format(_describe_rule_wait(stream, rule, age_s))
 
 
-def _describe_wait(stream: Document, rule: str, age_s: float) -> Markup:
-    """Says what a rule on an allowed ratio waits for, of a version that is so old; 0 if that is unknown."""
+def _describe_rule_wait(stream: Document, rule: str, age_s: float) -> Markup:
+    """Describes what a rule on an allowed ratio of calls waits for, by the version's age; an age of 0 is unknown."""
     if stream["state"] == "learning":
         ratio = stream["calibrated_ratio"]
         subject = "failures vary" if rule == "errors" else "slow calls vary"

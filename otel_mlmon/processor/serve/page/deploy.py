@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from otel_mlmon.processor.serve.page import words
 from otel_mlmon.processor.serve.page.replacement import find_replacement
-from otel_mlmon.processor.serve.page.shares import name_recent
+from otel_mlmon.processor.serve.page.shares import name_recent_window
 from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.processor.serve.page.words import format_name, format_percent, format_time
 
@@ -29,7 +29,7 @@ VERSION_DRIFT: Final = "version_drift"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeployDifference:
-    """How a version differs most urgently from the one before."""
+    """The most urgent difference between a newly deployed model version and the version before."""
 
     rule: str
     """The rule that may alert on it."""
@@ -78,16 +78,16 @@ def find_deploy(source: PageSource, model_id: str, model: Document, since_ns: in
         return None
     before = max(others)[1]
     name, previous = format_name(model["version"], 40), format_name(before, 40)
-    moved = _find_moves(source, model_id, model)
+    moved = _find_moved_streams(source, model_id, model)
     is_new = (model["updated_ns"] - first_ns) / 1e9 < MAX_DEPLOY_S
     difference = compare_versions(versions[before], model, moved if is_new else ())
     if difference is not None:
-        facts = [_describe_move(cause, previous, name) for cause in moved[:1]]
+        facts = [_describe_moved_stream(cause, previous, name) for cause in moved[:1]]
         advice = Markup("Compare with version {}; go back to it unless the change of version {} was meant.")
         if difference.rule != VERSION_DRIFT:
             fact = Markup("{}, {} of each: {} in version {}, {} in version {}").format(
                 difference.measure,
-                name_recent(source.recent_s),
+                name_recent_window(source.recent_s),
                 difference.now,
                 name,
                 difference.before,
@@ -95,7 +95,7 @@ def find_deploy(source: PageSource, model_id: str, model: Document, since_ns: in
             )
             facts.insert(0, fact)
             advice = Markup("Go back to version {}: what is wrong began with the deploy of version {}.")
-        facts.append(_describe_traffic(source, model_id, versions[before], previous))
+        facts.append(_describe_previous_traffic(source, model_id, versions[before], previous))
         return Deploy(
             facts=tuple(facts),
             advice=advice.format(previous, name),
@@ -118,15 +118,15 @@ def name_compared_version(deploy: Deploy | None) -> str:
     return deploy.before if deploy is not None and deploy.moved else ""
 
 
-def _find_moves(source: PageSource, model_id: str, model: Document) -> list[Document]:
+def _find_moved_streams(source: PageSource, model_id: str, model: Document) -> list[Document]:
     """Finds the streams whose first values differ from those of the version before, the largest move first."""
     listed = source.overview.get("models", {}).get(model_id, {}).get("versions", ())
     change = next((entry["change"] for entry in listed if entry["version"] == model["version"]), None)
     return [cause for cause in change["moved"] if cause["value"] >= MIN_VERSION_SHIFT] if change else []
 
 
-def _describe_traffic(source: PageSource, model_id: str, before: Document, previous: Markup) -> Markup:
-    """Says whether the version before still serves."""
+def _describe_previous_traffic(source: PageSource, model_id: str, before: Document, previous: Markup) -> Markup:
+    """Describes whether the model version before a deploy still has calls."""
     replacement = find_replacement(source, model_id, before)
     if replacement is None:
         return Markup("Version {} still serves: {} calls a second").format(
@@ -135,7 +135,7 @@ def _describe_traffic(source: PageSource, model_id: str, before: Document, previ
     return Markup("Version {} had its last calls about {}").format(previous, format_time(replacement.last_ns))
 
 
-def _describe_move(cause: Document, previous: Markup, name: Markup) -> Markup:
+def _describe_moved_stream(cause: Document, previous: Markup, name: Markup) -> Markup:
     before, now = words.align_percents(
         words.escape_line(cause["reference"], 60), words.escape_line(cause["current"], 60)
     )
@@ -160,7 +160,7 @@ def compare_versions(before: Document, now: Document, moved: Sequence[Document])
         moved: What moved between their first predictions, of a version that is new.
     """
     errors = [document["error_ratio"] for document in (before, now)]
-    if all(map(words.is_number, errors)) and errors[1] - errors[0] >= MIN_ERROR_INCREASE:
+    if all(map(words.is_finite_number, errors)) and errors[1] - errors[0] >= MIN_ERROR_INCREASE:
         shares = [words.join_percent_signs(format_percent(ratio)) for ratio in errors]
         return DeployDifference(
             rule="errors",
@@ -170,7 +170,7 @@ def compare_versions(before: Document, now: Document, moved: Sequence[Document])
             now=shares[1],
         )
     tails = [document["latency"]["p95_s"] for document in (before, now)]
-    if all(map(words.is_number, tails)) and tails[1] >= MIN_SLOWDOWN * tails[0] > 0:
+    if all(map(words.is_finite_number, tails)) and tails[1] >= MIN_SLOWDOWN * tails[0] > 0:
         times = [words.format_seconds(tail) for tail in tails]
         return DeployDifference(
             rule="latency",

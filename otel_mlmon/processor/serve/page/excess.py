@@ -1,4 +1,4 @@
-"""Calls that fail or are slow far beyond what is allowed, of a model version that has no alert of them yet."""
+"""Finds calls that fail or are slow far beyond what is allowed, before a model version has an alert about them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MIN_BAD_CALLS: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetExcess:
-    """A share of slow or failed calls that would be critical, before any alert."""
+    """A share of slow or failed calls so large that a critical alert is to be expected."""
 
     rule: str
     headline: Markup
@@ -32,7 +32,7 @@ class BudgetExcess:
     allowed: str
 
     def describe(self, period: str = "") -> Markup:
-        """Describes the share and what is allowed: `errors: 30 % failed in the last hour, 1 % allowed`.
+        """Describes the share of slow or failed calls: `errors: 30 % failed in the last hour, 1 % allowed`.
 
         Args:
             period: The time that the share is of; empty for all that there is.
@@ -41,7 +41,7 @@ class BudgetExcess:
 
 
 def find_budget_excess(model: Document) -> BudgetExcess | None:
-    """Finds what will be a critical alert if it goes on, while the rules on failed and slow calls wait for evidence.
+    """Finds a share of slow or failed calls that will be a critical alert if it lasts, while rules wait for evidence.
 
     Both the rolling window and the last minute are that bad: neither a moment nor what is over counts. None of a
     version whose rules on such calls are switched off.
@@ -58,7 +58,7 @@ def find_budget_excess(model: Document) -> BudgetExcess | None:
             continue
         share, allowed = stream["current_shares"][1], stream["reference_shares"][1]
         recent = model["error_ratio"] if name == "errors" else model["latency"]["over_ratio"]
-        if not words.is_number(recent) or min(share, recent) < compute_critical_ratio(allowed):
+        if not words.is_finite_number(recent) or min(share, recent) < compute_critical_ratio(allowed):
             continue
         if share * stream["current_count"] >= MIN_BAD_CALLS:
             threshold = words.format_seconds(model["latency"]["threshold_s"])

@@ -1,4 +1,4 @@
-"""Describes in short texts what is known of the trouble of a model version: figures with their time, device, traces."""
+"""Describes in short texts what is known of the trouble of a model version: figures, their time, device, traces."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from otel_mlmon.processor.alert.alert import name_provider
+from otel_mlmon.processor.alert.alert import name_execution_provider
 from otel_mlmon.processor.serve.page import words
-from otel_mlmon.processor.serve.page.advice import find_fallbacks, find_missing_class
+from otel_mlmon.processor.serve.page.advice import find_missing_class, find_provider_fallbacks
 from otel_mlmon.processor.serve.page.deploy import VERSION_DRIFT, Deploy
 from otel_mlmon.processor.serve.page.history import SPANS
 from otel_mlmon.processor.serve.page.shares import name_cause_window
@@ -23,12 +23,14 @@ STEADY_RATIO: Final = 1.25
 _PREDICTIONS: Final = ("prediction.label", "prediction.value")
 
 
-def list_facts(
+def list_trouble_facts(
     source: PageSource, model_id: str, model: Document, alerts: Sequence[Document], deploy: Deploy | None
 ) -> list[Markup]:
-    """Lists what is known of the trouble of a model version, or of some of its alerts, in short texts."""
+    """Lists in short texts the known facts about the trouble of a model version, or about some of its alerts."""
     facts = [
-        describe_cause(cause, name_period(alert, cause, source)) for alert in alerts for cause in alert["causes"][:2]
+        describe_cause(cause, name_cause_period(alert, cause, source))
+        for alert in alerts
+        for cause in alert["causes"][:2]
     ]
     if not alerts:
         for stream in model["streams"]:
@@ -37,24 +39,24 @@ def list_facts(
                 facts.append(Markup("{}: {}").format(format_name(stream["stream"], 60), change or "moved"))
     facts += [
         Markup("It runs on {}, although {} was asked for, since {}").format(
-            format_name(name_provider(use["provider"]), 60),
-            format_name(name_provider(use["requested"]), 60),
+            format_name(name_execution_provider(use["provider"]), 60),
+            format_name(name_execution_provider(use["requested"]), 60),
             format_time(use["first_ns"]),
         )
-        for use in find_fallbacks(model)
+        for use in find_provider_fallbacks(model)
     ]
     facts += deploy.facts if deploy is not None else ()
     slow = next((alert for alert in alerts if alert["rule"] == "latency"), None)
     if slow is not None:
-        facts += _describe_load(source, model_id, model, slow["onset_ns"] or slow["time_ns"])
+        facts += _describe_traffic_change(source, model_id, model, slow["onset_ns"] or slow["time_ns"])
     rules = {alert["rule"] for alert in alerts}
     if "data_drift" in rules and not rules & {"prediction_drift", VERSION_DRIFT}:
         facts += _describe_predictions(model)
     return facts
 
 
-def name_period(alert: Document, cause: Document, source: PageSource) -> str:
-    """Names the time that the figures of an alert's cause are of; empty where its text says it, or it is unknown."""
+def name_cause_period(alert: Document, cause: Document, source: PageSource) -> str:
+    """Names the period that the figures of an alert's cause cover; empty where its text says so or it is unknown."""
     if cause["is_absent"] or not cause["origin"] or not cause["onset_ns"] or alert["rule"] == VERSION_DRIFT:
         return ""
     window = name_cause_window(cause, source)
@@ -62,7 +64,7 @@ def name_period(alert: Document, cause: Document, source: PageSource) -> str:
 
 
 def describe_cause(cause: Document, period: str = "") -> Markup:
-    """Describes what moved: `input.age: mean 41.3 → mean 497 since 15:13:10`, `errors: 29 % failed, 1 % allowed`.
+    """Describes an alert's cause: `input.age: mean 41.3 → mean 497 since 15:13:10`, `errors: 29 % failed, 1 % allowed`.
 
     Args:
         cause: The document of the cause.
@@ -82,12 +84,12 @@ def describe_cause(cause: Document, period: str = "") -> Markup:
     return fact + Markup("; class {}: {} → {}").format(format_name(name, 40), before, now)
 
 
-def _describe_load(source: PageSource, model_id: str, model: Document, since_ns: int) -> Iterable[Markup]:
-    """Yields whether traffic and device are as before, as far as that is known."""
+def _describe_traffic_change(source: PageSource, model_id: str, model: Document, since_ns: int) -> Iterable[Markup]:
+    """Yields texts on whether a version's traffic and device are as before its trouble, as far as that is known."""
     rows = source.history.model_rows(model_id, model["version"], SPANS[0])
-    rates = [(time_ns, values[0]) for time_ns, values in rows if words.is_number(values[0])]
+    rates = [(time_ns, values[0]) for time_ns, values in rows if words.is_finite_number(values[0])]
     before = [rate for time_ns, rate in rates if time_ns <= since_ns]
-    if len(before) >= 3 and rates[-1][0] > since_ns and words.is_number(model["throughput_per_s"]):
+    if len(before) >= 3 and rates[-1][0] > since_ns and words.is_finite_number(model["throughput_per_s"]):
         usual, now = sum(before) / len(before), model["throughput_per_s"]
         is_steady = usual / STEADY_RATIO <= now <= usual * STEADY_RATIO
         if is_steady:
@@ -95,12 +97,12 @@ def _describe_load(source: PageSource, model_id: str, model: Document, since_ns:
         else:
             yield Markup("Calls: {} a second now, {} before").format(*map(words.format_rate, (now, usual)))
     uses = model.get("providers", ())
-    if len(uses) == 1 and not find_fallbacks(model) and uses[0]["first_ns"] <= since_ns:
-        yield Markup("Device as before: {}").format(format_name(name_provider(uses[0]["provider"]), 60))
+    if len(uses) == 1 and not find_provider_fallbacks(model) and uses[0]["first_ns"] <= since_ns:
+        yield Markup("Device as before: {}").format(format_name(name_execution_provider(uses[0]["provider"]), 60))
 
 
 def _describe_predictions(model: Document) -> Iterable[Markup]:
-    """Yields what is known of the predictions of a model version whose inputs moved, as far as these are judged."""
+    """Yields what is known of the predictions of a model version whose inputs moved, as far as they are judged."""
     streams = [stream for stream in model["streams"] if stream["stream"].startswith(_PREDICTIONS)]
     states = {stream["state"] for stream in streams}
     if states == {"ok"}:

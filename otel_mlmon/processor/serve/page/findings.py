@@ -1,4 +1,4 @@
-"""Lists what works and what does not in a whole processor, for the page `/setup` and for `otel-mlmon doctor`."""
+"""Lists what works and what does not in the whole processor, for the page `/setup` and for `otel-mlmon doctor`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from otel_mlmon.processor.serve.page import words
-from otel_mlmon.processor.serve.page.steps import NAMES, MonitoringStep, check_alerts, count_lost, list_steps, next_step
+from otel_mlmon.processor.serve.page.steps import (
+    NAMES,
+    MonitoringStep,
+    check_alerts,
+    count_lost_alerts,
+    find_next_step,
+    list_monitoring_steps,
+)
 
 Document = Mapping[str, Any]
 
@@ -39,7 +46,7 @@ def summarize_steps(overview: Document, setup: Document) -> tuple[MonitoringStep
             for number in (2, 3, 4)
         ]
         return (*waiting, check_alerts(setup))
-    by_model = [(document, list_steps(document, setup)) for document in documents]
+    by_model = [(document, list_monitoring_steps(document, setup)) for document in documents]
     summary = []
     for index in range(len(NAMES)):
         document, worst = min(
@@ -52,20 +59,20 @@ def summarize_steps(overview: Document, setup: Document) -> tuple[MonitoringStep
     return tuple(summary)
 
 
-def build_findings(overview: Document, setup: Document, *, now_ns: int) -> dict[str, Any]:
+def build_setup_view(overview: Document, setup: Document, *, now_ns: int) -> dict[str, Any]:
     """Builds the content of the page `/setup`: steps, findings and tables."""
     steps = summarize_steps(overview, setup)
     documents = [document for versions in overview.get("versions", {}).values() for document in versions.values()]
     return {
         "steps": steps,
-        "next": next_step(steps),
-        "findings": list(list_findings(documents, setup, now_ns=now_ns)),
+        "next": find_next_step(steps),
+        "findings": list(list_setup_findings(documents, setup, now_ns=now_ns)),
         "setup": setup,
         "models": sorted(documents, key=lambda document: (-document["updated_ns"], document["name"]))[:200],
     }
 
 
-def list_findings(documents: Iterable[Document], setup: Document, *, now_ns: int) -> Iterable[PageFinding]:
+def list_setup_findings(documents: Iterable[Document], setup: Document, *, now_ns: int) -> Iterable[PageFinding]:
     """Yields what people should know about the processor's setup, faults and successes alike."""
     received = setup.get("received", {})
     points = received.get("points", {})
@@ -86,7 +93,7 @@ def list_findings(documents: Iterable[Document], setup: Document, *, now_ns: int
         yield PageFinding(
             is_good=False, text=text, todo="Give the processor more CPU, or raise receiver.max_pending_bytes."
         )
-    yield from _list_limits(setup)
+    yield from _list_limit_findings(setup)
     for document in documents:
         age_s = (now_ns - document["updated_ns"]) / 1e9 if document["updated_ns"] else 0.0
         if age_s > SILENT_S:
@@ -95,12 +102,12 @@ def list_findings(documents: Iterable[Document], setup: Document, *, now_ns: int
             yield PageFinding(is_good=False, text=text, todo="An old version that was replaced may be silent.")
     for notifier in setup.get("notifiers", ()):
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(notifier.get("outcomes", {}).items()))
-        lost = count_lost(notifier)
+        lost = count_lost_alerts(notifier)
         text = f"notifier {words.escape_line(notifier['name'], 60)}: {outcomes or 'no alert to tell yet'}"
         yield PageFinding(is_good=not lost, text=text, todo="See the processor's log for the reason." if lost else "")
 
 
-def _list_limits(setup: Document) -> Iterable[PageFinding]:
+def _list_limit_findings(setup: Document) -> Iterable[PageFinding]:
     for limit in setup.get("limits", ()):
         ratio = limit["used"] / limit["most"] if limit["most"] else 0.0
         text = f"{limit['name']}: {words.format_number(limit['used'])} of {words.format_number(limit['most'])} in use"

@@ -1,4 +1,4 @@
-"""The finding of an alert in one short sentence, such as `20 % of calls fail`, and why it is critical or a warning."""
+"""Describes an alert in one short sentence, such as `20 % of calls fail`, and explains its severity."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from markupsafe import Markup, escape
 
-from otel_mlmon.processor.alert.alert import CRITICAL_TOTAL_VARIATION, compute_critical_ratio, name_provider
+from otel_mlmon.processor.alert.alert import CRITICAL_TOTAL_VARIATION, compute_critical_ratio, name_execution_provider
 from otel_mlmon.processor.serve.page import words
 from otel_mlmon.processor.serve.page.advice import describe_factor, find_missing_class
 from otel_mlmon.processor.serve.page.words import format_name
@@ -20,7 +20,7 @@ _MISSING: Final = re.compile(r"missing: ([<0-9].*%)")
 _DRIFT_RULES: Final = frozenset({"prediction_drift", "data_drift", "confidence", "version_drift"})
 
 
-def describe_finding(alert: Document) -> Markup:
+def describe_alert_finding(alert: Document) -> Markup:
     """Describes in one short sentence what an alert found: `no prediction is decline any more`.
 
     Args:
@@ -46,11 +46,11 @@ def describe_finding(alert: Document) -> Markup:
     if rule not in _DRIFT_RULES:
         text = Markup("{}: {}").format(words.escape_line(alert["title"]), text)
     others = len({entry["stream"] for entry in causes}) - 1
-    return text + (Markup("; {} more moved").format(_count(others, "stream")) if others else Markup(""))
+    return text + (Markup("; {} more moved").format(_format_count(others, "stream")) if others else Markup(""))
 
 
 def describe_budget_excess(rule: str, current: str) -> Markup:
-    """Describes how many calls are slow or fail, of a text such as `53 % over 200 ms` or `20 % failed`."""
+    """Describes how many calls are slow or fail: `53 % of calls are slow`; from a text such as `53 % over 200 ms`."""
     share, _, of = words.join_percent_signs(words.escape_line(current, 60)).partition("% ")
     if rule == "errors":
         return Markup("{}% of calls fail").format(share)
@@ -64,7 +64,7 @@ def describe_shift(cause: Document, basis: str = "in the reference") -> Markup:
         cause: The document of the cause.
         basis: Where it was otherwise.
     """
-    subject = _name_subject(cause["stream"])
+    subject = _name_drift_subject(cause["stream"])
     if cause["is_absent"]:
         return Markup("{} is no longer sent").format(subject)
     gone = find_missing_class(cause)
@@ -118,13 +118,14 @@ def explain_severity(alert: Document) -> str:
 
 
 def describe_fallback(use: Document) -> Markup:
-    """Describes in a few words on what a model runs instead of what: `runs on CPU instead of CUDA (NVIDIA GPU)`."""
+    """Describes a fallback to another execution provider in a few words: `runs on CPU instead of CUDA (NVIDIA GPU)`."""
     return Markup("runs on {} instead of {}").format(
-        format_name(name_provider(use["provider"]), 60), format_name(name_provider(use["requested"]), 60)
+        format_name(name_execution_provider(use["provider"]), 60),
+        format_name(name_execution_provider(use["requested"]), 60),
     )
 
 
-def _name_subject(stream: str) -> Markup:
+def _name_drift_subject(stream: str) -> Markup:
     if stream.startswith("prediction.confidence"):
         return Markup("confidence")
     if stream.startswith("prediction."):
@@ -133,5 +134,5 @@ def _name_subject(stream: str) -> Markup:
     return format_name(stream.removeprefix("input."), 60)
 
 
-def _count(number: int, noun: str) -> str:
+def _format_count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' if number > 1 else ''}"

@@ -1,4 +1,4 @@
-"""Keeps the past of each model version for charts over time, in series of bounded size.
+"""Keeps the history of each model version for charts over time, in series of bounded size.
 
 Three spans: an hour, a day, fourteen days, each in slots of its own length. Of several values in a slot the last is
 kept of rates and medians, and the largest of tails, error ratios and evidence, so that no incident is averaged away.
@@ -92,7 +92,7 @@ class SlotSeries:
         self.values = [array("f") for _ in self.columns]
 
     def add(self, time_ns: int, values: Iterable[float]) -> None:
-        """Adds values at a time to the series; those of a slot before the last are ignored."""
+        """Adds the values of one time to the series; values for a slot before the last one are ignored."""
         slot = time_ns // self.slot_ns
         if self.slots and slot < self.slots[-1]:
             return
@@ -109,12 +109,12 @@ class SlotSeries:
                 del column[:32]
 
     def record(self) -> SlotSeriesRecord:
-        """Returns the series for storage."""
+        """Returns the series of slots to be stored."""
         values = np.array(self.values, dtype=np.float64).reshape(len(self.columns), -1)
         return SlotSeriesRecord(slots=np.array(self.slots, dtype=np.int64), values=values)
 
     def restore(self, record: SlotSeriesRecord) -> None:
-        """Restores a stored series.
+        """Restores a stored series of slots.
 
         Raises:
             ValueError: It has other columns, or slots that do not increase.
@@ -150,14 +150,14 @@ class VersionHistory:
         """Records the present `MODEL_COLUMNS` of a version, and each stream's evidence over the alarm line in log10."""
         self.last_ns = time_ns
         for span in SPANS:
-            _series_of(self.spans, span, is_model=True).add(time_ns, values)
+            _obtain_series(self.spans, span, is_model=True).add(time_ns, values)
         for name, ratio in evidence.items():
             entries = self.streams.setdefault(name, {})
             for span in SPANS:
-                _series_of(entries, span, is_model=False).add(time_ns, (ratio,))
+                _obtain_series(entries, span, is_model=False).add(time_ns, (ratio,))
 
     def record(self) -> HistoryRecord:
-        """Returns the history of the version for storage."""
+        """Returns the history of the model version to be stored."""
         return HistoryRecord(
             model=self.model,
             first_ns=self.first_ns,
@@ -210,7 +210,7 @@ class PageHistory:
             )
             self._removed.discard(model)
             history.add(time_ns, values, evidence)
-            self._drop_silent()
+            self._drop_silent_versions()
 
     def pop_changes(self, *, is_last: bool) -> tuple[list[HistoryRecord], list[ModelKey]]:
         """Returns the histories that have to be stored now, and the model versions whose history is gone.
@@ -235,7 +235,7 @@ class PageHistory:
             self._removed.update(removed)
 
     def restore(self, record: HistoryRecord) -> None:
-        """Restores a stored history, unless there is a later one.
+        """Restores the stored history of a model version, unless there is a later one.
 
         Raises:
             ValueError: It cannot be used.
@@ -247,9 +247,9 @@ class PageHistory:
             last_ns=record.last_ns,
             saved_ns=record.last_ns,
         )
-        _restore_spans(history.spans, record.spans, is_model=True)
+        _restore_series(history.spans, record.spans, is_model=True)
         for stream, spans in record.streams.items():
-            _restore_spans(history.streams.setdefault(stream, {}), spans, is_model=False)
+            _restore_series(history.streams.setdefault(stream, {}), spans, is_model=False)
         key = (record.model.id, record.model.version)
         with self._lock:
             if key not in self._versions or self._versions[key].last_ns < history.last_ns:
@@ -257,7 +257,7 @@ class PageHistory:
 
     @property
     def begin_ns(self) -> int:
-        """When this process was given the first values, Unix nanoseconds; 0 before that."""
+        """When this process recorded its first values, Unix nanoseconds; 0 before that."""
         return self._begin_ns
 
     def first_ns(self, model: str, version: str) -> int:
@@ -269,7 +269,7 @@ class PageHistory:
         return history.first_ns if history is not None and history.is_first_known else 0
 
     def model_rows(self, model: str, version: str, span: TimeRange) -> list[tuple[int, tuple[float, ...]]]:
-        """Returns times and `MODEL_COLUMNS` of a model version."""
+        """Returns the recorded times and values of `MODEL_COLUMNS` of a model version."""
         with self._lock:
             history = self._versions.get((model, version))
             if history is None or span.name not in history.spans:
@@ -277,7 +277,7 @@ class PageHistory:
             return history.spans[span.name].rows(history.last_ns - span.length_s * SECOND_NS)
 
     def stream_rows(self, model: str, version: str, stream: str, span: TimeRange) -> list[tuple[int, float]]:
-        """Returns times and log10 evidence over the alarm line of one stream, without slots that have none."""
+        """Returns the recorded times and log10 of the evidence over the alarm line of a stream, without empty slots."""
         with self._lock:
             history = self._versions.get((model, version))
             series = history.streams.get(stream, {}).get(span.name) if history is not None else None
@@ -286,7 +286,7 @@ class PageHistory:
             rows = series.rows(history.last_ns - span.length_s * SECOND_NS)
             return [(time_ns, values[0]) for time_ns, values in rows]
 
-    def _drop_silent(self) -> None:
+    def _drop_silent_versions(self) -> None:
         newest_ns = max((history.last_ns for history in self._versions.values()), default=0)
         silent = [
             key for key, history in self._versions.items() if history.last_ns < newest_ns - MAX_SILENT_S * SECOND_NS
@@ -300,7 +300,7 @@ HISTORY: Final = RecordKind("history", HistoryRecord, is_compressed=True)
 
 
 def save_history(history: PageHistory, repository: Repository, *, is_last: bool = False) -> None:
-    """Stores the histories that were not stored for ten minutes; before the end all that changed.
+    """Stores the chart histories of model versions that are due, every ten minutes; at the end all that changed.
 
     Raises:
         StoreError: The repository refused it; they count as changed.
@@ -313,7 +313,7 @@ def save_history(history: PageHistory, repository: Repository, *, is_last: bool 
 
 
 def load_history(history: PageHistory, repository: Repository) -> None:
-    """Loads the stored histories; those that cannot be used are set aside.
+    """Loads the stored chart histories of all model versions; those that cannot be used are set aside.
 
     Raises:
         StoreError: The repository cannot be read.
@@ -321,8 +321,8 @@ def load_history(history: PageHistory, repository: Repository) -> None:
     restore_records(repository, HISTORY, history.restore)
 
 
-def _series_of(spans: dict[str, SlotSeries], span: TimeRange, *, is_model: bool) -> SlotSeries:
-    """Returns the series of a span, a new one if there was none."""
+def _obtain_series(spans: dict[str, SlotSeries], span: TimeRange, *, is_model: bool) -> SlotSeries:
+    """Returns the slot series of a time range, and adds one if there was none."""
     series = spans.get(span.name)
     if series is None:
         slot_s = span.model_slot_s if is_model else span.stream_slot_s
@@ -333,7 +333,7 @@ def _series_of(spans: dict[str, SlotSeries], span: TimeRange, *, is_model: bool)
     return series
 
 
-def _restore_spans(spans: dict[str, SlotSeries], records: SpanRecords, *, is_model: bool) -> None:
+def _restore_series(spans: dict[str, SlotSeries], records: SpanRecords, *, is_model: bool) -> None:
     for span in SPANS:
         if span.name in records:
-            _series_of(spans, span, is_model=is_model).restore(records[span.name])
+            _obtain_series(spans, span, is_model=is_model).restore(records[span.name])

@@ -23,9 +23,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.alert.alert import name_provider
+from otel_mlmon.processor.alert.alert import name_execution_provider
 from otel_mlmon.processor.serve.page import alert_view, findings, home_view, model_view, stream_view, words
-from otel_mlmon.processor.serve.page.condition import count_urgent
+from otel_mlmon.processor.serve.page.condition import count_urgent_problems
 from otel_mlmon.processor.serve.page.history import SPANS, PageHistory, TimeRange
 from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.version import __version__
@@ -44,7 +44,7 @@ Document = Mapping[str, Any]
 
 
 class PageMissingError(LookupError):
-    """No web page has the requested address.
+    """An error: no web page has the requested address.
 
     Args:
         message: Says what is missing.
@@ -73,7 +73,7 @@ class WebPage:
         self._history = history
         self._clock_ns = clock_ns
         self._listeners = 0
-        self._environment = _create_environment()
+        self._environment = _create_template_environment()
         self._runbooks = _load_runbooks()
         self._static = {
             name: files(__package__).joinpath("static", name).read_text(encoding="utf-8") for name in STATIC
@@ -82,67 +82,67 @@ class WebPage:
     def create_routes(self) -> list[BaseRoute]:
         """Returns the routes of all web pages."""
         return [
-            Route("/", self._answer(self._home)),
-            Route("/models/{path:path}", self._answer(self._model)),
-            Route("/alerts", self._answer(self._alerts)),
-            Route("/alerts/{id}", self._answer(self._alert)),
-            Route("/runbooks/{name}", self._answer(self._show_runbook)),
-            Route("/setup", self._answer(self._show_setup)),
-            Route("/updates", self._updates),
+            Route("/", self._make_handler(self._show_home)),
+            Route("/models/{path:path}", self._make_handler(self._show_model)),
+            Route("/alerts", self._make_handler(self._show_alerts)),
+            Route("/alerts/{id}", self._make_handler(self._show_alert)),
+            Route("/runbooks/{name}", self._make_handler(self._show_runbook)),
+            Route("/setup", self._make_handler(self._show_setup)),
+            Route("/updates", self._stream_updates),
             Route("/static/{name}", self._serve_static),
         ]
 
-    def _answer(self, build: Callable[[Request, PageSource], str]) -> Callable[[Request], Response]:
+    def _make_handler(self, build: Callable[[Request, PageSource], str]) -> Callable[[Request], Response]:
         def answer(request: Request) -> Response:
             with guard("serve.page"):
                 source = PageSource(
                     overview=self._read(), setup=self._setup(), history=self._history, now_ns=self._clock_ns()
                 )
                 try:
-                    return _html(build(request, source))
+                    return _build_html_response(build(request, source))
                 except PageMissingError as missing:
-                    text = self._render("missing", source, title="Not found", message=str(missing))
-                    return _html(text, status=404)
+                    text = self._render_page("missing", source, title="Not found", message=str(missing))
+                    return _build_html_response(text, status=404)
             return Response("The page cannot be shown; the processor's log says why.\n", 503, media_type="text/plain")
 
         return answer
 
-    def _home(self, request: Request, source: PageSource) -> str:
+    def _show_home(self, request: Request, source: PageSource) -> str:
         query = request.query_params.get("q", "")[:MAX_QUERY]
-        values = home_view.build_home_view(source, query=query, page=_page_number(request))
-        return self._render("home", source, title="Models", **values)
+        values = home_view.build_home_view(source, query=query, page=_read_page_number(request))
+        return self._render_page("home", source, title="Models", **values)
 
-    def _model(self, request: Request, source: PageSource) -> str:
-        segments = _segments(request)
-        model_id = words.find_segment(segments[0], source.overview.get("versions", {}))
+    def _show_model(self, request: Request, source: PageSource) -> str:
+        segments = _split_model_path(request)
+        model_id = words.find_segment_name(segments[0], source.overview.get("versions", {}))
         if model_id is None:
             raise PageMissingError("There is no such model. It may have been silent for long, or never sent anything.")
         versions = source.versions(model_id)
         asked = request.query_params.get("version", "")
-        wanted = words.find_segment(_requote(asked), versions) if asked else next(iter(versions))
+        wanted = words.find_segment_name(_normalize_segment(asked), versions) if asked else next(iter(versions))
         if wanted is None:
             raise PageMissingError("There is no such version of this model.")
-        document, span = versions[wanted], _span(request)
+        document, span = versions[wanted], _read_time_range(request)
         if len(segments) == 1:
-            values = model_view.build_model_view(source, model_id, document, span=span, page=_page_number(request))
-            return self._render("model", source, title=words.escape_line(model_id), **values)
+            values = model_view.build_model_view(source, model_id, document, span=span, page=_read_page_number(request))
+            return self._render_page("model", source, title=words.escape_line(model_id), **values)
         if len(segments) == 3 and segments[1] == "streams":
             names = {stream["stream"]: stream for stream in document["streams"]}
-            name = words.find_segment(segments[2], names)
+            name = words.find_segment_name(segments[2], names)
             if name is not None:
                 values = stream_view.build_stream_view(source, model_id, document, names[name], span=span)
-                return self._render("stream", source, title=words.escape_line(f"{name} · {model_id}"), **values)
+                return self._render_page("stream", source, title=words.escape_line(f"{name} · {model_id}"), **values)
         raise PageMissingError("There is no such stream of this model version.")
 
-    def _alerts(self, _: Request, source: PageSource) -> str:
-        return self._render("alerts", source, title="Alerts", **alert_view.build_alerts_view(source))
+    def _show_alerts(self, _: Request, source: PageSource) -> str:
+        return self._render_page("alerts", source, title="Alerts", **alert_view.build_alerts_view(source))
 
-    def _alert(self, request: Request, source: PageSource) -> str:
+    def _show_alert(self, request: Request, source: PageSource) -> str:
         wanted = request.path_params["id"]
         for alert in source.overview["alerts"]:
             if wanted in (alert_view.build_alert_id(alert), alert["fingerprint"]):
                 values = alert_view.build_alert_view(source, alert)
-                return self._render("alert", source, **{**values, "title": words.escape_line(alert["title"])})
+                return self._render_page("alert", source, **{**values, "title": words.escape_line(alert["title"])})
         raise PageMissingError("There is no such alert any more. Past alerts are kept for a while only.")
 
     def _show_runbook(self, request: Request, source: PageSource) -> str:
@@ -150,18 +150,18 @@ class WebPage:
         if name not in self._runbooks:
             raise PageMissingError("There is no such runbook. Of a rule that a package added, ask the package.")
         text = Markup(self._runbooks[name])  # noqa: S704 (rendered of our own files, which hold no HTML)
-        return self._render("runbook", source, title="Runbook", text=text)
+        return self._render_page("runbook", source, title="Runbook", text=text)
 
     def _show_setup(self, _: Request, source: PageSource) -> str:
-        values = findings.build_findings(source.overview, source.setup, now_ns=source.now_ns)
-        return self._render("setup", source, title="Setup", **values)
+        values = findings.build_setup_view(source.overview, source.setup, now_ns=source.now_ns)
+        return self._render_page("setup", source, title="Setup", **values)
 
-    def _render(self, template: str, source: PageSource, **values: Any) -> str:
+    def _render_page(self, template: str, source: PageSource, **values: Any) -> str:
         return self._environment.get_template(f"{template}.html.j2").render(
-            now_ns=source.now_ns, urgent=count_urgent(source), release=__version__, template=template, **values
+            now_ns=source.now_ns, urgent=count_urgent_problems(source), release=__version__, template=template, **values
         )
 
-    async def _updates(self, request: Request) -> Response:
+    async def _stream_updates(self, request: Request) -> Response:
         if self._listeners >= MAX_LISTENERS:
             return Response(status_code=204)  # the page is up to date when it is loaded again
         return StreamingResponse(self._tell_changes(request), media_type="text/event-stream")
@@ -188,7 +188,7 @@ class WebPage:
 
 
 @functools.cache
-def _create_environment() -> Environment:
+def _create_template_environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("otel_mlmon.processor.serve.page"),
         autoescape=True,
@@ -206,7 +206,7 @@ def _create_environment() -> Environment:
         "state": words.format_state,
         "clean": words.escape_line,
         "lines": words.escape_lines,
-        "provider": name_provider,
+        "provider": name_execution_provider,
     }
     environment.globals |= {
         "sign": words.find_state_sign,
@@ -228,28 +228,28 @@ def _load_runbooks() -> Mapping[str, str]:
     return {name: page.replace("<pre>", '<pre tabindex="0">') for name, page in pages.items()}
 
 
-def _html(text: str, status: int = 200) -> Response:
+def _build_html_response(text: str, status: int = 200) -> Response:
     body = text.encode("utf-8", "replace")
     return Response(body, status, headers={"Content-Security-Policy": POLICY}, media_type="text/html; charset=utf-8")
 
 
-def _segments(request: Request) -> list[str]:
-    """Returns the encoded segments of an address after `/models/`, as a name may hold an encoded slash."""
+def _split_model_path(request: Request) -> list[str]:
+    """Splits the path of a request after `/models/` into its segments, still encoded, as a name may hold a slash."""
     raw = bytes(request.scope.get("raw_path") or request.scope["path"].encode()).split(b"?")[0]
-    return [_requote(segment, is_encoded=True) for segment in raw.decode("latin-1").split("/")[2:]]
+    return [_normalize_segment(segment, is_encoded=True) for segment in raw.decode("latin-1").split("/")[2:]]
 
 
-def _requote(text: str, *, is_encoded: bool = False) -> str:
-    """Returns a segment of an address in the one spelling that the pages' own addresses have."""
+def _normalize_segment(text: str, *, is_encoded: bool = False) -> str:
+    """Returns a segment of an address spelled as the pages' own addresses spell it."""
     plain = unquote(text, errors="surrogatepass") if is_encoded else text
     return quote(plain, safe="", errors="surrogatepass")
 
 
-def _page_number(request: Request) -> int:
+def _read_page_number(request: Request) -> int:
     text = request.query_params.get("page", "1")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 1
 
 
-def _span(request: Request) -> TimeRange:
+def _read_time_range(request: Request) -> TimeRange:
     wanted = request.query_params.get("span", "")
     return next((span for span in SPANS if span.name == wanted), SPANS[0])

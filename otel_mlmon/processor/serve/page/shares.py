@@ -1,4 +1,4 @@
-"""Draws the shares of a model's classes before and now, and both distributions of a stream."""
+"""Draws the shares of a model's classes before and now, and the distribution of a stream beside its reference."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class ShareBars:
     """Classes beyond the legend, which share a colour."""
 
 
-def name_window(rolling_s: float, *, is_full: bool) -> str:
+def name_rolling_window(rolling_s: float, *, is_full: bool) -> str:
     """Names the rolling window: `last hour`, `last 6 h`; `now` while it is not full."""
     if not is_full:
         return NOW
     return WHOLE_WINDOW if rolling_s == 3_600.0 else f"last {words.format_duration(rolling_s)}"
 
 
-def name_recent(recent_s: float) -> str:
+def name_recent_window(recent_s: float) -> str:
     """Names the window that rates, latency percentiles and error ratios are of: `last minute`, `last 5 min`."""
     return "last minute" if recent_s == 60.0 else f"last {words.format_duration(recent_s)}"
 
@@ -47,12 +47,12 @@ def name_cause_window(cause: Document, source: PageSource) -> str:
     if not cause["onset_ns"]:
         return NOW
     if source.now_ns - cause["onset_ns"] > source.rolling_s * 1e9:
-        return name_window(source.rolling_s, is_full=True)
+        return name_rolling_window(source.rolling_s, is_full=True)
     return f"since {words.format_clock(cause['onset_ns'], source.now_ns)}"
 
 
 def draw_share_bars(stream: Document, causes: Iterable[Document], window: str, source: PageSource) -> ShareBars | None:
-    """Draws the classes of the reference and of now in the same order and colours; None without any.
+    """Draws the classes of the reference and of now in the same order and colours; None if there are no classes.
 
     A rolling window still holds what was before the onset: what an alert counted since then takes its place.
 
@@ -63,14 +63,14 @@ def draw_share_bars(stream: Document, causes: Iterable[Document], window: str, s
         source: What the page is made of.
     """
     moments = [(REFERENCE, stream["reference_shares"]), (window, stream["current_shares"])]
-    cause = find_cause(stream, causes)
+    cause = find_stream_cause(stream, causes)
     if cause is not None and list(cause["bins"]) == list(stream["bins"]):
         moments[1] = (name_cause_window(cause, source), cause["current_shares"])
-    return _draw_moments(stream["bins"], moments)
+    return _build_share_bars(stream["bins"], moments)
 
 
 def draw_version_bars(moved: Iterable[Document], before: str, version: str) -> ShareBars | None:
-    """Draws the classes of the first predictions of a version beside those of the version before; None without any.
+    """Draws the classes of a version's first predictions beside those of the version before; None without classes.
 
     Args:
         moved: What moved between them.
@@ -81,17 +81,24 @@ def draw_version_bars(moved: Iterable[Document], before: str, version: str) -> S
     if cause is None:
         return None
     sides = ((before, cause["reference_shares"]), (version, cause["current_shares"]))
-    return _draw_moments(cause["bins"], [(f"version {words.escape_line(name, 20)}", shares) for name, shares in sides])
+    return _build_share_bars(
+        cause["bins"], [(f"version {words.escape_line(name, 20)}", shares) for name, shares in sides]
+    )
 
 
-def _draw_moments(bins: Sequence[str], moments: Sequence[tuple[str, Sequence[float]]]) -> ShareBars | None:
+def _build_share_bars(bins: Sequence[str], moments: Sequence[tuple[str, Sequence[float]]]) -> ShareBars | None:
     moments = [(title, shares) for title, shares in moments if any(shares)]
     if not moments:
         return None
     order = sorted(range(len(bins)), key=lambda index: -moments[0][1][index])
     names = [name_bin(bins[index]) for index in order]
     bars = [
-        (title, charts.draw_shares(names, [shares[index] for index in order], label=f"shares of the classes, {title}"))
+        (
+            title,
+            charts.draw_stacked_shares(
+                names, [shares[index] for index in order], label=f"shares of the classes, {title}"
+            ),
+        )
         for title, shares in moments
     ]
     before, now = (
@@ -106,19 +113,21 @@ def _draw_moments(bins: Sequence[str], moments: Sequence[tuple[str, Sequence[flo
     return ShareBars(bars=[(title, Markup(bar)) for title, bar in bars], legend=legend, others=others)  # noqa: S704
 
 
-def find_cause(stream: Document, causes: Iterable[Document]) -> Document | None:
-    """Finds the alert's cause with the counts of a stream since its onset; None if no alert is about it."""
+def find_stream_cause(stream: Document, causes: Iterable[Document]) -> Document | None:
+    """Finds the cause of an alert with the counts of a stream since its onset; None if no alert is about the stream."""
     return next((cause for cause in causes if cause["stream"] == stream["stream"] and cause["bins"]), None)
 
 
 def name_bin(name: str) -> str:
-    """Names a bin of a distribution as people call it."""
+    """Names a bin of a distribution as people call it, not as the documents encode it."""
     return _CATCH_ALL.get(name) or words.escape_line(name)
 
 
-def build_distribution(stream: Document, causes: Iterable[Document], window: str, source: PageSource) -> dict[str, Any]:
-    """Draws both distributions of a stream: of what an alert counted since the onset, else of the rolling window."""
-    cause = find_cause(stream, causes)
+def draw_stream_distribution(
+    stream: Document, causes: Iterable[Document], window: str, source: PageSource
+) -> dict[str, Any]:
+    """Draws a stream's distribution beside its reference: since the onset of an alert, else of the rolling window."""
+    cause = find_stream_cause(stream, causes)
     side = cause or stream
     title = name_cause_window(cause, source) if cause is not None else window
     rows = [
@@ -126,7 +135,7 @@ def build_distribution(stream: Document, causes: Iterable[Document], window: str
         for name, before, now in zip(side["bins"], side["reference_shares"], side["current_shares"], strict=False)
         if before or now or name not in _CATCH_ALL
     ]
-    picture = charts.draw_bars(
+    picture = charts.draw_bin_bars(
         [name for name, _, _ in rows],
         [before for _, before, _ in rows],
         [now for _, _, now in rows],

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
-from otel_mlmon.processor.serve.page.words import escape_line, format_percent, is_number
+from otel_mlmon.processor.serve.page.words import escape_line, format_percent, is_finite_number
 
 Document = Mapping[str, Any]
 StepState = Literal["works", "waits", "missing", "broken"]
@@ -49,7 +49,9 @@ class MonitoringStep:
         return {**asdict(self), "name": self.name}
 
 
-def list_steps(model: Document, setup: Document, *, compared_version: str = "") -> tuple[MonitoringStep, ...]:
+def list_monitoring_steps(
+    model: Document, setup: Document, *, compared_version: str = ""
+) -> tuple[MonitoringStep, ...]:
     """Lists the five steps of monitoring for one model version, with their states.
 
     Args:
@@ -61,15 +63,15 @@ def list_steps(model: Document, setup: Document, *, compared_version: str = "") 
     predictions = [stream for stream in streams if stream["stream"].startswith(("prediction.", "output."))]
     features = [stream for stream in streams if stream["stream"].startswith("input.")]
     return (
-        _operational_metrics(model),
-        _prediction_log(model, predictions),
-        _compare(_drift(3, predictions, "outputs", _READ_OUTPUTS), compared_version),
-        _drift(4, features, "features", _DECLARE_FEATURES),
-        _alerts(streams, setup),
+        _check_operational_metrics(model),
+        _check_prediction_log(model, predictions),
+        _note_compared_version(_check_drift(3, predictions, "outputs", _READ_OUTPUTS), compared_version),
+        _check_drift(4, features, "features", _DECLARE_FEATURES),
+        _check_version_alerts(streams, setup),
     )
 
 
-def next_step(steps: Iterable[MonitoringStep]) -> MonitoringStep | None:
+def find_next_step(steps: Iterable[MonitoringStep]) -> MonitoringStep | None:
     """Returns the step of monitoring to work on next: the first broken or missing one, else the first that waits."""
     listed = list(steps)
     for states in (("broken", "missing"), ("waits",)):
@@ -85,15 +87,15 @@ _DECLARE_FEATURES: Final = (
 )
 
 
-def _operational_metrics(model: Document) -> MonitoringStep:
-    if is_number(model["latency"]["p50_s"]):
+def _check_operational_metrics(model: Document) -> MonitoringStep:
+    if is_finite_number(model["latency"]["p50_s"]):
         return MonitoringStep(number=1, state="works", text="latency, throughput and errors arrive")
     return MonitoringStep(
         number=1, state="waits", text="no call in the last minutes", todo="Send traffic to the model.", brief="no calls"
     )
 
 
-def _prediction_log(model: Document, predictions: Sequence[Document]) -> MonitoringStep:
+def _check_prediction_log(model: Document, predictions: Sequence[Document]) -> MonitoringStep:
     if model["predictions"]:
         return MonitoringStep(number=2, state="works", text="predictions are counted")
     if predictions:
@@ -107,7 +109,7 @@ def _prediction_log(model: Document, predictions: Sequence[Document]) -> Monitor
     return MonitoringStep(number=2, state="missing", text="no output is read as a prediction", todo=_READ_OUTPUTS)
 
 
-def _drift(number: int, streams: Sequence[Document], subject: str, todo: str) -> MonitoringStep:
+def _check_drift(number: int, streams: Sequence[Document], subject: str, todo: str) -> MonitoringStep:
     judged = [stream for stream in streams if stream["state"] in JUDGED]
     faults = [stream for stream in streams if stream["state"] == "error"]
     if faults:
@@ -130,15 +132,15 @@ def _drift(number: int, streams: Sequence[Document], subject: str, todo: str) ->
     )
 
 
-def _compare(step: MonitoringStep, version: str) -> MonitoringStep:
-    """Adds to a step that still learns what the predictions were compared with meanwhile."""
+def _note_compared_version(step: MonitoringStep, version: str) -> MonitoringStep:
+    """Notes on a monitoring step that still learns with which version the predictions are compared meanwhile."""
     if step.state != "waits" or not version:
         return step
     return replace(step, brief=f"still learning; until then compared with version {escape_line(version, 20)}")
 
 
 def describe_learning(stream: Document) -> str:
-    """Describes how far the reference of a stream is learned."""
+    """Describes how far the learning of a stream's reference is."""
     learned, required = int(stream["learned_count"]), int(stream["required_count"])
     if stream["calibrating"]:
         done = format_percent(stream["calibrated_ratio"])
@@ -148,7 +150,7 @@ def describe_learning(stream: Document) -> str:
     return f"learning the reference: {learned} of {required} values"
 
 
-def _alerts(streams: Sequence[Document], setup: Document) -> MonitoringStep:
+def _check_version_alerts(streams: Sequence[Document], setup: Document) -> MonitoringStep:
     """Checks whether an alert of a model version can come, and reaches anybody."""
     step = check_alerts(setup)
     if step.is_working and streams and all(stream["state"] == "learning" for stream in streams):
@@ -164,7 +166,7 @@ def check_alerts(setup: Document) -> MonitoringStep:
         return MonitoringStep(
             number=5, state="missing", text="nobody is told", todo="Set alerts.notify in the configuration."
         )
-    failing = [entry for entry in notifiers if is_failing(entry)]
+    failing = [entry for entry in notifiers if is_notifier_failing(entry)]
     if failing:
         text = f"alerts to {failing[0]['name']} were not delivered"
         todo = "See the processor's log; the alert is in dead-letters/alerts.jsonl of its storage."
@@ -176,12 +178,12 @@ def check_alerts(setup: Document) -> MonitoringStep:
     return MonitoringStep(number=5, state="works", text=f"alerts go to {', '.join(sorted(kinds))}")
 
 
-def count_lost(notifier: Document) -> int:
+def count_lost_alerts(notifier: Document) -> int:
     """Counts the alerts that a notifier gave up."""
     outcomes = notifier.get("outcomes", {})
     return sum(count for outcome, count in outcomes.items() if outcome.startswith("dead_letter"))
 
 
-def is_failing(notifier: Document) -> bool:
+def is_notifier_failing(notifier: Document) -> bool:
     """Returns whether a notifier gave alerts up and has delivered none."""
-    return count_lost(notifier) > 0 and not notifier.get("outcomes", {}).get("delivered", 0)
+    return count_lost_alerts(notifier) > 0 and not notifier.get("outcomes", {}).get("delivered", 0)

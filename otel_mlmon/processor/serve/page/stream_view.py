@@ -10,15 +10,15 @@ from markupsafe import Markup
 
 from otel_mlmon.processor.serve.page import charts, words
 from otel_mlmon.processor.serve.page.addresses import build_model_url, build_stream_url
-from otel_mlmon.processor.serve.page.condition import find_alerts
+from otel_mlmon.processor.serve.page.condition import find_version_alerts
 from otel_mlmon.processor.serve.page.facts import list_traces
 from otel_mlmon.processor.serve.page.history import SECOND_NS, SPANS, TimeRange
 from otel_mlmon.processor.serve.page.shares import (
-    build_distribution,
-    find_cause,
+    draw_stream_distribution,
+    find_stream_cause,
     name_bin,
     name_cause_window,
-    name_window,
+    name_rolling_window,
 )
 from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.processor.serve.page.steps import describe_learning
@@ -40,14 +40,14 @@ def build_stream_view(
     source: PageSource, model_id: str, document: Document, stream: Document, *, span: TimeRange
 ) -> dict[str, Any]:
     """Builds the content of the page of a stream, `/models/{name}/streams/{stream}`."""
-    active = find_alerts(document, source.overview["alerts"])
+    active = find_version_alerts(document, source.overview["alerts"])
     alerts = [alert for alert in active if any(cause["stream"] == stream["stream"] for cause in alert["causes"])]
     causes = [cause for alert in alerts for cause in alert["causes"]]
-    window = name_window(source.rolling_s, is_full=source.is_window_full(model_id, document["version"]))
-    cause = find_cause(stream, causes)
+    window = name_rolling_window(source.rolling_s, is_full=source.is_window_full(model_id, document["version"]))
+    cause = find_stream_cause(stream, causes)
     points = source.history.stream_rows(model_id, document["version"], stream["stream"], span)
     end_ns = max(document["updated_ns"], points[-1][0] if points else 0)
-    evidence = charts.draw_lines(
+    evidence = charts.draw_line_chart(
         [("now", [(time_ns, ratio * stream["log10_alarm_line"]) for time_ns, ratio in points])],
         label="evidence over time, log10",
         format_value=words.format_number,
@@ -68,7 +68,7 @@ def build_stream_view(
         "stream": stream,
         "row": build_stream_row(source, model_id, document["version"], stream, causes),
         "window": window,
-        "distribution": build_distribution(stream, causes, window, source),
+        "distribution": draw_stream_distribution(stream, causes, window, source),
         "changes": cause["details"] if cause is not None else stream["changes"],
         "evidence": Markup(evidence),  # noqa: S704
         "contributions": contributions[:12],
@@ -79,7 +79,7 @@ def build_stream_view(
         "spans": [
             (
                 other,
-                _with_query(build_stream_url(model_id, document["version"], stream["stream"]), f"span={other.name}"),
+                _append_query(build_stream_url(model_id, document["version"], stream["stream"]), f"span={other.name}"),
             )
             for other in SPANS
         ],
@@ -88,7 +88,7 @@ def build_stream_view(
     }
 
 
-def _with_query(url: str, query: str) -> str:
+def _append_query(url: str, query: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}{query}"
 
 
@@ -102,9 +102,9 @@ def rank_stream(stream: Document) -> tuple[int, float, str]:
 def build_stream_row(
     source: PageSource, model_id: str, version: str, stream: Document, causes: Iterable[Document]
 ) -> dict[str, Any]:
-    """Builds a row of the table of streams: of what an alert counted since the onset, else of the rolling window."""
+    """Builds the row of a stream in a table: the counts since an alert's onset, else those of the rolling window."""
     distance = stream["statistics"].get("total_variation", {}).get("value")
-    cause = find_cause(stream, causes)
+    cause = find_stream_cause(stream, causes)
     reference, now = describe_compared_counts(stream) if cause is None else (cause["reference"], cause["current"])
     is_allowance = stream["origin"] == "budget"
     return {
@@ -118,16 +118,16 @@ def build_stream_row(
         "move": words.format_percent(distance),
         "evidence": describe_evidence(stream),
         "design_effect": f"{stream['design_effect']:.1f}" if stream["design_effect"] > 1.05 else "1",
-        "detectable": _format_detectable(stream["detectable"]),
+        "detectable": _format_detectable_shift(stream["detectable"]),
         "count": words.format_number(stream["current_count"]),
     }
 
 
-def _format_detectable(detectable: Document | None) -> str:
+def _format_detectable_shift(detectable: Document | None) -> str:
     """Formats the smallest shift of a stream that would be found within a day."""
     if detectable is None:
         return words.UNKNOWN
-    return words.format_percent(detectable["shift"]) if words.is_number(detectable["shift"]) else "none"
+    return words.format_percent(detectable["shift"]) if words.is_finite_number(detectable["shift"]) else "none"
 
 
 def describe_compared_counts(stream: Document) -> tuple[str, str]:
@@ -137,24 +137,24 @@ def describe_compared_counts(stream: Document) -> tuple[str, str]:
         sides = (stream["reference_shares"][1], stream["current_shares"][1] if stream["current_count"] else None)
         name = "slow" if stream["stream"] == "latency" else "failed"
         return f"{words.format_percent(sides[0])} allowed", f"{words.format_percent(sides[1])} {name}"
-    if words.is_number(mean["reference"]) or words.is_number(mean["current"]):
+    if words.is_finite_number(mean["reference"]) or words.is_finite_number(mean["current"]):
         return words.format_number(mean["reference"]), words.format_number(mean["current"])
     if not stream["bins"]:
         return words.UNKNOWN, words.UNKNOWN
-    index = max(range(len(stream["bins"])), key=lambda index: abs(_difference(stream, index)))
+    index = max(range(len(stream["bins"])), key=lambda index: abs(_compute_share_difference(stream, index)))
     name = name_bin(stream["bins"][index])
     now = words.format_percent(stream["current_shares"][index]) if stream["current_count"] else words.UNKNOWN
     return f"{name}: {words.format_percent(stream['reference_shares'][index])}", now
 
 
-def _difference(stream: Document, index: int) -> float:
+def _compute_share_difference(stream: Document, index: int) -> float:
     if not stream["current_count"]:
         return float(stream["reference_shares"][index])
     return float(stream["current_shares"][index] - stream["reference_shares"][index])
 
 
 def describe_evidence(stream: Document) -> str:
-    """Describes evidence of drift as a share of the way to the alarm line."""
+    """Describes evidence of drift as the share of the way to the alarm line that it has gone."""
     if stream["state"] == "learning":
         return describe_learning(stream)
     ratio = stream["log10_evidence"] / max(stream["log10_alarm_line"], 1e-9)

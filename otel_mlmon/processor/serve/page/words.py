@@ -65,7 +65,7 @@ MEANINGS: Final = {
 """The meaning of an alert of each rule, for people who see the first one."""
 
 
-def is_number(value: Any) -> bool:
+def is_finite_number(value: Any) -> bool:
     """Returns whether a value of a document is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -98,14 +98,14 @@ def encode_segment(name: str) -> str:
     return f"~-{hashlib.blake2b(name.encode(errors='surrogatepass'), digest_size=16).hexdigest()}"
 
 
-def find_segment(segment: str, names: Iterable[str]) -> str | None:
+def find_segment_name(segment: str, names: Iterable[str]) -> str | None:
     """Finds the name that a segment of a web address encodes."""
     return next((name for name in names if encode_segment(name) == segment), None)
 
 
 def format_percent(ratio: Any) -> str:
     """Formats a share: `12 %`, `1.4 %`, `0.03 %`."""
-    if not is_number(ratio):
+    if not is_finite_number(ratio):
         return UNKNOWN
     percent = 100.0 * float(ratio)
     if percent == 0.0:
@@ -153,7 +153,7 @@ def join_percent_signs(text: str) -> str:
 
 def format_number(value: Any) -> str:
     """Formats a number with at most four digits: `1 234`, `12.3`, `0.00123`."""
-    if not is_number(value):
+    if not is_finite_number(value):
         return UNKNOWN
     number = float(value)
     if abs(number) >= 1e15 or (number and abs(number) < 1e-4):
@@ -164,13 +164,13 @@ def format_number(value: Any) -> str:
 
 
 def format_rate(rate: Any) -> str:
-    """Formats a number a second with three digits: `25.1`."""
-    return format_number(float(f"{rate:.3g}")) if is_number(rate) else UNKNOWN
+    """Formats a rate per second with three digits: `25.1`."""
+    return format_number(float(f"{rate:.3g}")) if is_finite_number(rate) else UNKNOWN
 
 
 def format_seconds(seconds: Any) -> str:
     """Formats a length of time with a unit: `21 µs`, `1.2 ms`, `3.4 s`."""
-    if not is_number(seconds):
+    if not is_finite_number(seconds):
         return UNKNOWN
     if seconds == 0:
         return "0 s"
@@ -188,8 +188,8 @@ def format_duration(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
-def to_datetime(time_ns: Any) -> datetime | None:
-    """Converts a time of a document; None if it is unknown or out of range."""
+def convert_to_datetime(time_ns: Any) -> datetime | None:
+    """Converts Unix nanoseconds to a datetime in UTC; None if the time is unknown or out of range."""
     try:
         return datetime.fromtimestamp(int(time_ns) / 1e9, tz=timezone.utc) if time_ns else None
     except (OverflowError, OSError, TypeError, ValueError):
@@ -198,7 +198,7 @@ def to_datetime(time_ns: Any) -> datetime | None:
 
 def format_time(time_ns: Any) -> Markup:
     """Formats a time in UTC; the script of the page adds the local one."""
-    moment = to_datetime(time_ns)
+    moment = convert_to_datetime(time_ns)
     if moment is None:
         return escape(UNKNOWN)
     return Markup('<time datetime="{}">{} UTC</time>').format(
@@ -208,7 +208,7 @@ def format_time(time_ns: Any) -> Markup:
 
 def format_clock(time_ns: Any, now_ns: int) -> str:
     """Formats a time in UTC as short as it is clear: `15:13:10`, or `28 Nov 15:13` of another day."""
-    moment = to_datetime(time_ns)
+    moment = convert_to_datetime(time_ns)
     if moment is None:
         return UNKNOWN
     return f"{moment:%H:%M:%S}" if now_ns - int(time_ns) < 12 * 3_600 * 10**9 else f"{moment:%d %b %H:%M}"
@@ -216,7 +216,7 @@ def format_clock(time_ns: Any, now_ns: int) -> str:
 
 def format_age(time_ns: Any, now_ns: int) -> str:
     """Formats how long ago a time is: `12 min ago`; both times are cut to the second, as they are shown."""
-    moment = to_datetime(time_ns)
+    moment = convert_to_datetime(time_ns)
     if moment is None:
         return UNKNOWN
     age_s = now_ns // 10**9 - int(time_ns) // 10**9
@@ -224,13 +224,13 @@ def format_age(time_ns: Any, now_ns: int) -> str:
 
 
 def find_state_sign(state: str, severity: str = "") -> str:
-    """Finds the sign of a state, and of an alert with its severity."""
+    """Finds the symbol of a state, such as ▲; for an alert also by its severity."""
     is_warning = state == "firing" and severity not in ("", "critical")
     return WARNING_SIGN if is_warning else SIGNS.get(state, "✕")
 
 
 def format_state(state: str, severity: str = "") -> Markup:
-    """Formats a state as sign and word; of an alert with its severity: `▲ Critical alert`, `◆ Warning`."""
+    """Formats a state as symbol and word; of an alert with its severity: `▲ Critical alert`, `◆ Warning`."""
     css_class, word = state if state in STATES else "error", STATES.get(state, escape_line(state, 20))
     if state == "firing" and severity:
         is_critical = severity == "critical"

@@ -12,11 +12,11 @@ import pytest
 from markupsafe import Markup
 
 from otel_mlmon.processor.serve.page import alert_view, home_view
-from otel_mlmon.processor.serve.page.condition import count_urgent, describe_condition
+from otel_mlmon.processor.serve.page.condition import count_urgent_problems, describe_condition
 from otel_mlmon.processor.serve.page.deploy import name_compared_version
 from otel_mlmon.processor.serve.page.facts import describe_cause
 from otel_mlmon.processor.serve.page.source import PageSource
-from otel_mlmon.processor.serve.page.steps import list_steps
+from otel_mlmon.processor.serve.page.steps import list_monitoring_steps
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.testing.simulated_processor import START_NS
 from tests.support.incidents import INCIDENTS, PANE_S, SETUP, simulate, source_of
@@ -200,7 +200,7 @@ def test_a_deploy_that_was_meant_is_no_longer_shown_after_two_hours(deploy: Simu
     source = replace(source, overview=overview)
     stream_of(model, "errors").update(state="learning", current_shares=[1.0, 0.0])
     condition = describe_condition(source, "churn", model)
-    assert list_steps(model, SETUP, compared_version=name_compared_version(condition.deploy))[2].brief == (
+    assert list_monitoring_steps(model, SETUP, compared_version=name_compared_version(condition.deploy))[2].brief == (
         "still learning; until then compared with version 7"
     )
     assert (condition.state, condition.actions[0].striptags()) == (
@@ -283,7 +283,7 @@ def test_trouble_before_any_alert_is_on_every_page(early: SimulatedProcessor) ->
     assert source.overview["alerts"] == []
     home = home_view.build_home_view(source, query="", page=1)
     condition = home["rows"][0]["condition"]
-    assert (condition.state, home["is_critical"], count_urgent(source)) == ("trouble", True, 1)
+    assert (condition.state, home["is_critical"], count_urgent_problems(source)) == ("trouble", True, 1)
     assert re.fullmatch(r"[23]\d % of calls fail since its deploy; go back to version 7", plain(condition.headline))
     assert condition.actions[0].striptags().startswith("Go back to version 7")
     assert plain(condition.outlook).startswith("No alert yet: ")
@@ -294,5 +294,5 @@ def test_trouble_before_any_alert_is_on_every_page(early: SimulatedProcessor) ->
     calm = copy.deepcopy(dict(source.overview))
     calm["versions"]["churn"]["7"]["updated_ns"] += 60 * 10**9
     rolled_back = replace(source, overview=calm)
-    assert count_urgent(rolled_back) == 0
+    assert count_urgent_problems(rolled_back) == 0
     assert describe_condition(rolled_back, "churn", calm["versions"]["churn"]["8"]).state == "replaced"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from markupsafe import Markup
 
-from otel_mlmon.processor.serve.page.headline import describe_finding, explain_severity
+from otel_mlmon.processor.serve.page.headline import describe_alert_finding, explain_severity
 
 
 def cause(**values: object) -> dict[str, Any]:
@@ -72,7 +72,7 @@ SLOW = cause(
     ],
 )  # fmt: skip
 def test_an_alert_is_called_by_what_it_found(document: dict[str, Any], text: str) -> None:
-    described = describe_finding(document)
+    described = describe_alert_finding(document)
     shown = str(described).replace("<bdi>", "").replace("</bdi>", "").replace("\N{NO-BREAK SPACE}", " ")
     assert (shown if "&lt;b" in shown else plain(described)) == text
 

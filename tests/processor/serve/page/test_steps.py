@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from otel_mlmon.processor.serve.page.steps import check_alerts, list_steps, next_step
+from otel_mlmon.processor.serve.page.steps import check_alerts, find_next_step, list_monitoring_steps
 
 
 def stream(name: str, state: str = "ok", learned: int = 5_000) -> dict[str, Any]:
@@ -20,13 +20,13 @@ SETUP = {"notifiers": [{"name": "webhook-0", "kind": "webhook", "outcomes": {}}]
 
 
 def states(document: dict[str, Any], setup: dict[str, Any] = SETUP) -> list[str]:
-    return [step.state for step in list_steps(document, setup)]
+    return [step.state for step in list_monitoring_steps(document, setup)]
 
 
 def test_all_five_work() -> None:
     document = model(stream("prediction.label"), stream("input.age", "drift"))
     assert states(document) == ["works"] * 5
-    assert next_step(list_steps(document, SETUP)) is None
+    assert find_next_step(list_monitoring_steps(document, SETUP)) is None
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,9 @@ def test_all_five_work() -> None:
     ],
 )  # fmt: skip
 def test_the_next_thing_to_do(document: dict[str, Any], number: int, state: str, text: str) -> None:
-    steps = list_steps(document, SETUP)
+    steps = list_monitoring_steps(document, SETUP)
     assert (steps[number - 1].state, steps[number - 1].text) == (state, text)
-    following = next_step(steps)
+    following = find_next_step(steps)
     assert following is not None
     assert following.number == number
     assert following.todo
@@ -52,17 +52,20 @@ def test_the_next_thing_to_do(document: dict[str, Any], number: int, state: str,
 
 def test_what_is_awaited_is_said_in_a_few_words() -> None:
     document = model(stream("prediction.label", "learning", 40), stream("input.age", "learning", 40), p50=None)
-    plain, compared = list_steps(document, SETUP), list_steps(document, SETUP, compared_version="7")
+    plain, compared = (
+        list_monitoring_steps(document, SETUP),
+        list_monitoring_steps(document, SETUP, compared_version="7"),
+    )
     assert [step.brief for step in plain] == ["no calls", "", "still learning", "still learning", "still learning"]
     assert compared[2].brief == "still learning; until then compared with version 7"
     assert (compared[:2], compared[3:]) == (plain[:2], plain[3:])
-    judged = list_steps(model(stream("prediction.label"), stream("input.age")), SETUP, compared_version="7")
+    judged = list_monitoring_steps(model(stream("prediction.label"), stream("input.age")), SETUP, compared_version="7")
     assert [step.brief for step in judged] == [""] * 5
 
 
 def test_no_alert_can_come_while_everything_is_learned() -> None:
     document = model(stream("prediction.label", "learning", 5_000), stream("input.age", "learning", 40))
-    steps = list_steps(document, SETUP)
+    steps = list_monitoring_steps(document, SETUP)
     assert [step.state for step in steps] == ["works", "works", "waits", "waits", "waits"]
     assert steps[2].text == "the reference is being learned"
     assert steps[4].text == "no rule can judge this version before a reference is learned"
