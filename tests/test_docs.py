@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from docs import generate
-from otel_mlmon.cli import _build_parser
+from otel_mlmon.cli import _build_argument_parser
 from otel_mlmon.processor.alert.rules.rule import RULES
 from otel_mlmon.processor.config.model import Config
 
@@ -39,7 +39,7 @@ def test_the_commands_of_a_runbook_parse_and_its_links_lead_somewhere(path: Path
     text = path.read_text(encoding="utf-8")
     commands = [shlex.split(line)[1:] for line in COMMAND.findall(text)]
     for words in commands:
-        assert _build_parser(words).parse_args(words).command == words[0]
+        assert _build_argument_parser(words).parse_args(words).command == words[0]
     assert [link for link in re.findall(r"\]\(([^)]*)\)", text) if not (RUNBOOKS / link).is_file()] == []
 
 

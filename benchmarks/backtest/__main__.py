@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.backtest.column_streams import build_streams
+from otel_mlmon.backtest.column_streams import build_column_streams
 from otel_mlmon.backtest.columns import build_table_profile, choose_column_kinds
 from otel_mlmon.backtest.counting import count_batches
 from otel_mlmon.backtest.replay_table import build_count_plan, replay_table
@@ -66,7 +66,7 @@ def parts_of(rows: int, folder: Path) -> Mapping[str, Callable[[], object]]:
                 np.bincount(np.searchsorted(edges, column[start : start + WINDOW]), minlength=11)
 
     def counting() -> None:
-        plan = build_count_plan(request, data, build_streams(data, choices, profile))
+        plan = build_count_plan(request, data, build_column_streams(data, choices, profile))
         count_batches(plan, data.scan(plan.column_names))
 
     def reading() -> None:

@@ -36,7 +36,7 @@ class AccuracyBounds:
 
     @property
     def rule_section(self) -> dict[str, Any]:
-        """The limits as a section of the configuration, that of the alert rule `accuracy`."""
+        """The limits on accuracy as the configuration section of the alert rule `accuracy`."""
         return {"min": self.lowest, "drop": self.max_drop}
 
     def __bool__(self) -> bool:
@@ -79,7 +79,7 @@ class AccuracyReport:
 
     @property
     def summary(self) -> str:
-        """The estimated accuracy as a sentence: of the window with the alarm, or of the lowest."""
+        """A sentence about the estimated accuracy of the window with the first alarm, else of the lowest one."""
         if not self.points:
             return self.reason
         lowest = min(self.points, key=lambda point: point.estimated)
@@ -101,7 +101,7 @@ def parse_accuracy_bounds(lowest: float | str | None, max_drop: float | str | No
         ConfigurationError: One is no ratio, or 0, or 1.
     """
     return AccuracyBounds(
-        lowest=_parse_ratio("--min-accuracy", lowest), max_drop=_parse_ratio("--accuracy-drop", max_drop)
+        lowest=_parse_ratio_option("--min-accuracy", lowest), max_drop=_parse_ratio_option("--accuracy-drop", max_drop)
     )
 
 
@@ -147,17 +147,17 @@ class AccuracyTrace:
             labelled=int(self._calibration.total.sum()),
             demanded=find_lowest_tolerated_accuracy(labelled, bounds.lowest, bounds.max_drop) if bounds else None,
             first_alarm_window=alarm,
-            points=tuple(_with_end(point, clock(end_ns)) for end_ns, point in self._points),
+            points=tuple(_set_window_end(point, clock(end_ns)) for end_ns, point in self._points),
         )
 
 
-def _with_end(point: AccuracyPoint, end: str | None) -> AccuracyPoint:
+def _set_window_end(point: AccuracyPoint, end: str | None) -> AccuracyPoint:
     return AccuracyPoint(
         window=point.window, count=point.count, estimated=point.estimated, low=point.low, high=point.high, end=end
     )
 
 
-def _parse_ratio(option: str, value: float | str | None) -> float | None:
+def _parse_ratio_option(option: str, value: float | str | None) -> float | None:
     if value is None:
         return None
     try:

@@ -92,8 +92,8 @@ def run(
         run_backtest(
             request,
             progress,
-            reference=None if _is_path(reference) else reference,
-            data=None if _is_path(data) else data,
+            reference=None if _is_file_path(reference) else reference,
+            data=None if _is_file_path(data) else data,
         )
     )
 
@@ -119,8 +119,8 @@ def build_backtest_request(
         ConfigurationError: An argument cannot be used.
     """
     return BacktestRequest(
-        reference=_name(reference, "reference"),
-        data=_name(data, "data"),
+        reference=_name_data_source(reference, "reference"),
+        data=_name_data_source(data, "data"),
         window=None if window is None else parse_window_length(str(window)),
         columns=dict(columns or {}),
         timestamp=timestamp,
@@ -149,12 +149,12 @@ def run_backtest(
         ProfileError: A reference profile cannot be read.
     """
     profile, choices = load_backtest_reference(request, progress, reference)
-    if data is None and _is_telemetry(request.data):
-        return with_required_columns(request, replay_otlp(request, profile, progress))
+    if data is None and _is_telemetry_file(request.data):
+        return add_required_columns(request, replay_otlp(request, profile, progress))
     table = _open_table(request, data, request.data)
     choices = choices or match_columns(profile, table)
     check_common_columns(request, table, choices)
-    return with_required_columns(request, replay_table(request, table, profile, choices, progress))
+    return add_required_columns(request, replay_table(request, table, profile, choices, progress))
 
 
 def load_backtest_reference(
@@ -167,7 +167,7 @@ def load_backtest_reference(
         DataError: A table cannot be read.
         ProfileError: A profile cannot be read.
     """
-    if isinstance(reference, Profile) or (reference is None and _is_profile(request.reference)):
+    if isinstance(reference, Profile) or (reference is None and _is_profile_file(request.reference)):
         if request.columns:
             raise ConfigurationError("--columns: a reference profile already says what its streams are")
         return reference if isinstance(reference, Profile) else Profile.read_file(request.reference), {}
@@ -188,14 +188,14 @@ def check_common_columns(request: BacktestRequest, table: Table, choices: Mappin
     if judged and not set(choices) & set(table.columns):
         raise ConfigurationError(
             f"{table.source}: has none of the columns of {request.reference}: it has "
-            f"{_shorten(list(table.columns))}, and not {_shorten(judged)}"
+            f"{_shorten_name_list(list(table.columns))}, and not {_shorten_name_list(judged)}"
         )
     absent = [name for name in request.required if name not in choices and name not in table.columns]
     if absent:
         raise ConfigurationError(f"--require: there is no column {' or '.join(map(repr, absent))}")
 
 
-def with_required_columns(request: BacktestRequest, report: BacktestReport) -> BacktestReport:
+def add_required_columns(request: BacktestRequest, report: BacktestReport) -> BacktestReport:
     """Returns a backtest's report that also demands that certain columns were judged.
 
     Raises:
@@ -208,23 +208,23 @@ def with_required_columns(request: BacktestRequest, report: BacktestReport) -> B
     return replace(report, required=request.required)
 
 
-def _is_profile(path: str) -> bool:
+def _is_profile_file(path: str) -> bool:
     """Returns whether a JSON file is a reference profile, even a faulty one, and not rows of data."""
     if find_format_suffix(path) != ".json":
         return False
-    content = _peek(path)
-    return FORMAT.encode() in content or not _are_rows(content)
+    content = _read_file_beginning(path)
+    return FORMAT.encode() in content or not _has_data_rows(content)
 
 
-def _is_telemetry(path: str) -> bool:
+def _is_telemetry_file(path: str) -> bool:
     """Returns whether a JSON file is telemetry in OTLP, and not rows of data."""
     if find_format_suffix(path) not in JSON_SUFFIXES:
         return False
-    content = _peek(path)
-    return _OTLP.search(content) is not None or not _are_rows(content)
+    content = _read_file_beginning(path)
+    return _OTLP.search(content) is not None or not _has_data_rows(content)
 
 
-def _are_rows(content: bytes) -> bool:
+def _has_data_rows(content: bytes) -> bool:
     """Returns whether a JSON file begins as rows of data do: with an array, or an object on each line."""
     lines = content.split(b"\n", 1)
     if content.lstrip().startswith(b"["):
@@ -236,8 +236,8 @@ def _are_rows(content: bytes) -> bool:
     return isinstance(row, dict) and bool(row)
 
 
-def _peek(path: str) -> bytes:
-    """Reads the beginning of a file, or of the first of several."""
+def _read_file_beginning(path: str) -> bytes:
+    """Reads the beginning of a data file, or of the first file that a pattern or folder means."""
     files = find_table_files(path)
     try:
         with files.open_file(files.files[0].path) as stream:
@@ -246,15 +246,15 @@ def _peek(path: str) -> bytes:
         raise DataError(f"{path}: {os.strerror(error.errno) if error.errno else error}") from error
 
 
-def _is_path(value: object) -> bool:
+def _is_file_path(value: object) -> bool:
     return isinstance(value, (str, os.PathLike))
 
 
-def _name(value: Any, part: str) -> str:
+def _name_data_source(value: Any, part: str) -> str:
     if value is None:
         raise ConfigurationError(f"{part}: None is no table")
-    return os.fspath(value) if _is_path(value) else f"{part} ({type(value).__module__.split('.')[0]})"
+    return os.fspath(value) if _is_file_path(value) else f"{part} ({type(value).__module__.split('.')[0]})"
 
 
-def _shorten(names: list[str], limit: int = 5) -> str:
+def _shorten_name_list(names: list[str], limit: int = 5) -> str:
     return ", ".join(map(repr, names[:limit])) + (", …" if len(names) > limit else "")

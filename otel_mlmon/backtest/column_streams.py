@@ -47,7 +47,7 @@ class ColumnStream:
         return self.plan.column.name
 
 
-def build_streams(table: Table, choices: Mapping[str, ColumnChoice], profile: Profile) -> list[ColumnStream]:
+def build_column_streams(table: Table, choices: Mapping[str, ColumnChoice], profile: Profile) -> list[ColumnStream]:
     """Pairs the columns of a table with the references that they are judged against.
 
     Raises:
@@ -87,7 +87,7 @@ def measure_design_effects(profile: Profile, table: Table, choices: Mapping[str,
     Raises:
         DataError: The table cannot be read.
     """
-    streams = build_streams(table, choices, profile)
+    streams = build_column_streams(table, choices, profile)
     plan = WindowCountPlan(streams=tuple(stream.plan for stream in streams), window_rows=FIRST_ROWS)
     counter = RowCounter(plan)
     for batch in table.scan(plan.column_names) if streams else ():
@@ -108,7 +108,7 @@ def _estimate_design_effects(counts: TableCounts, streams: Sequence[ColumnStream
         positions.setdefault(stream.plan.bin_count, []).append(position)
     for bins, group in positions.items() if block_count else ():
         codes = counts.first.codes[group, : block_count * BLOCK_ROWS].reshape(len(group), block_count, BLOCK_ROWS)
-        blocks = _count_blocks(codes, bins)
+        blocks = _count_block_values(codes, bins)
         for position, effect in zip(group, _estimate_block_effects(blocks), strict=True):
             results[position] = effect
     return results
@@ -134,24 +134,24 @@ def _estimate_block_effects(blocks: Counts) -> list[DesignEffect | None]:
     ]
 
 
-def with_design_effects(streams: Sequence[ColumnStream], counts: TableCounts) -> list[ColumnStream]:
-    """Returns the streams with the design effect that the data's first rows show, or else that of the reference.
+def assign_design_effects(streams: Sequence[ColumnStream], counts: TableCounts) -> list[ColumnStream]:
+    """Assigns each stream of a backtest the design effect of the data's first rows, or else of the reference.
 
     A drift counts in neither: it is one of many differences between neighbours. The rows of a reference may be shuffled
     or sorted, so it is asked only where the data cannot say, and then the larger of the two counts.
     """
     effects = _estimate_design_effects(counts, streams)
-    return [_with_design_effect(stream, counts.rows, effect) for stream, effect in zip(streams, effects, strict=True)]
+    return [_assign_design_effect(stream, counts.rows, effect) for stream, effect in zip(streams, effects, strict=True)]
 
 
-def _with_design_effect(stream: ColumnStream, rows: int, own: DesignEffect | None) -> ColumnStream:
+def _assign_design_effect(stream: ColumnStream, rows: int, own: DesignEffect | None) -> ColumnStream:
     candidates = [own] if rows >= CALIBRATION_ITEMS else [own, stream.reference.design_effect]
     known = [effect for effect in candidates if effect is not None and effect.differences]
     effect = max(known) if known else stream.reference.design_effect
     return replace(stream, reference=replace(stream.reference, design_effect=effect))
 
 
-def _count_blocks(codes: NDArray[np.int16], bins: int) -> Counts:
+def _count_block_values(codes: NDArray[np.int16], bins: int) -> Counts:
     """Counts the values of successive blocks of rows by bin, shape (S, blocks, rows) -> (S, blocks, K)."""
     streams, blocks, _ = codes.shape
     offsets = np.arange(streams * blocks).reshape(streams, blocks, 1) * (bins + 1)

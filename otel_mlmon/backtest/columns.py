@@ -102,17 +102,19 @@ def choose_column_kinds(
         DataError: The table cannot be read.
     """
     summaries = summarize_columns(table, progress)
-    choices = {name: _choose(summary, requested.get(name), timestamp) for name, summary in summaries.items()}
+    choices = {
+        name: _choose_column_kind(summary, requested.get(name), timestamp) for name, summary in summaries.items()
+    }
     faults = [f"{table.source}: there is no column {name!r}" for name in requested if name not in choices]
     for name, choice in choices.items():
-        faults += _find_faults(table, summaries[name], choice)
+        faults += _find_kind_faults(table, summaries[name], choice)
     for kind, stream in _OUTPUT_STREAMS.items():
         names = [name for name, choice in choices.items() if choice.kind == kind]
         if len(names) > 1:
             faults.append(f"--columns: {' and '.join(names)} cannot both be the {kind} ({stream})")
     if faults:
         raise ConfigurationError(*faults)
-    return _find_predictions(choices, requested)
+    return _find_prediction_columns(choices, requested)
 
 
 def match_columns(profile: Profile, table: Table) -> dict[str, ColumnChoice]:
@@ -149,7 +151,7 @@ def build_table_profile(
     done = 0
     for batch in table.scan([choice.column for choice in judged]):
         for choice, array in zip(judged, batch.columns, strict=True) if len(batch) else ():
-            sketch = _sketch(array, table.columns[choice.column], choice)
+            sketch = _sketch_column(array, table.columns[choice.column], choice)
             total = streams.get(choice.stream_name)
             streams[choice.stream_name] = sketch if total is None else total.merge(sketch)
         done += batch.num_rows
@@ -165,7 +167,7 @@ def describe_predictions(choices: Mapping[str, ColumnChoice]) -> list[str]:
     return [f"By their names, columns are taken for the model's predictions: {', '.join(parts)}; --columns overrules."]
 
 
-def _find_predictions(
+def _find_prediction_columns(
     choices: Mapping[str, ColumnChoice], requested: Mapping[str, ColumnKind]
 ) -> dict[str, ColumnChoice]:
     """Takes a column with a name such as `prediction` for predictions, unless the user names another one."""
@@ -183,7 +185,7 @@ def _find_predictions(
     return assigned
 
 
-def _find_faults(table: Table, summary: ColumnSummary, choice: ColumnChoice) -> list[str]:
+def _find_kind_faults(table: Table, summary: ColumnSummary, choice: ColumnChoice) -> list[str]:
     """Lists why a column cannot be of the kind that the user declares it to be."""
     name = summary.column.name
     if choice.kind == "ignore":
@@ -214,7 +216,7 @@ def explain_confidence_fault(table: Table, column: TableColumn, row: int, number
     return f"{table.locate(row)}: column {column.name!r}: {number:g} is no confidence, which is within 0 and 1"
 
 
-def _choose(summary: ColumnSummary, requested: ColumnKind | None, timestamp: str | None) -> ColumnChoice:
+def _choose_column_kind(summary: ColumnSummary, requested: ColumnKind | None, timestamp: str | None) -> ColumnChoice:
     name = summary.column.name
     if requested is not None:
         return ColumnChoice(column=name, kind=requested, reason="ignored by --columns" if requested == "ignore" else "")
@@ -257,7 +259,7 @@ def _infer_input_kind(sketch: StreamSketch) -> ColumnKind:
     return "category" if sketch.categories.total > sketch.numbers else "numeric"
 
 
-def _sketch(array: pa.Array, column: TableColumn, choice: ColumnChoice) -> StreamSketch:
+def _sketch_column(array: pa.Array, column: TableColumn, choice: ColumnChoice) -> StreamSketch:
     if choice.kind in ("category", "label"):
         labels = parse_cell_labels(array)
         counts: Counter[str] = Counter()

@@ -48,7 +48,7 @@ class StreamCountPlan:
 
     @property
     def bin_count(self) -> int:
-        """The number of bins."""
+        """The number of bins that the column's values are counted in."""
         return self.binning.bins.count
 
 
@@ -70,7 +70,7 @@ class WindowCountPlan:
 
     @property
     def column_names(self) -> list[str]:
-        """The names of the columns to read, each once."""
+        """The names of the table's columns to read, each once."""
         names = [stream.column.name for stream in self.streams]
         return list(dict.fromkeys([*names, *([self.time.name] if self.time is not None else [])]))
 
@@ -88,7 +88,7 @@ class CellFaultError(Exception):
 
 
 class RowCounter:
-    """Counts batches of rows, window by window and bin by bin.
+    """Counts the rows of a table, given in batches, by window and bin.
 
     Args:
         plan: What is counted.
@@ -96,13 +96,13 @@ class RowCounter:
 
     def __init__(self, plan: WindowCountPlan) -> None:
         self.plan = plan
-        self.result = TableCounts.empty(len(plan.streams), has_times=plan.time is not None)
-        self._counters = [_build_counter(stream) for stream in plan.streams]
+        self.result = TableCounts.build_empty(len(plan.streams), has_times=plan.time is not None)
+        self._counters = [_build_column_counter(stream) for stream in plan.streams]
         self._offsets = np.cumsum([0, *(stream.bin_count for stream in plan.streams)])
         self._last_ns = -NEVER_NS
 
     def count_batch(self, batch: pa.RecordBatch) -> None:
-        """Counts one batch of rows with the columns of the plan.
+        """Counts one batch of a table's rows, whose columns are those of the plan.
 
         Raises:
             CellFaultError: A cell cannot be counted.
@@ -111,15 +111,15 @@ class RowCounter:
             return
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
         times_ns = self._read_times(columns)
-        keys = self._number_windows(len(batch), times_ns)
+        keys = self._compute_window_numbers(len(batch), times_ns)
         order = None
         if (np.diff(keys) < 0).any():
             order = np.argsort(keys, kind="stable")
             keys = keys[order]
         starts = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
         segments = [*starts.tolist(), keys.size]
-        windows = [self._find_window(number) for number in keys[starts].tolist()]
-        first = self._find_first(times_ns, len(batch))
+        windows = [self._find_window_counts(number) for number in keys[starts].tolist()]
+        first = self._find_first_rows(times_ns, len(batch))
         codes = np.empty((len(self._counters), first.size), dtype=np.int16)
         faults: list[tuple[int, StreamCountPlan | None, object]] = []
         for index, counter in enumerate(self._counters):
@@ -145,7 +145,7 @@ class RowCounter:
                 part = times_ns[start:end] if order is None else times_ns[order[start:end]]
                 window.last_ns = max(window.last_ns, int(part.max()))
         if first.size or (times_ns is not None and len(batch) > first.size):
-            self._keep_first(codes, times_ns, first)
+            self._keep_first_rows(codes, times_ns, first)
         self.result.rows += len(batch)
 
     def _read_times(self, columns: dict[str, pa.Array]) -> TimesNs | None:
@@ -164,19 +164,19 @@ class RowCounter:
         self.result.first_ns = min(self.result.first_ns, int(times.values_ns.min()))
         return times.values_ns
 
-    def _number_windows(self, rows: int, times_ns: TimesNs | None) -> NDArray[np.int64]:
+    def _compute_window_numbers(self, rows: int, times_ns: TimesNs | None) -> NDArray[np.int64]:
         if self.plan.window_rows or times_ns is None:
             return np.arange(self.result.rows, self.result.rows + rows) // max(self.plan.window_rows, 1)
         return np.asarray(times_ns // self.plan.window_ns)
 
-    def _find_window(self, number: int) -> WindowCounts:
+    def _find_window_counts(self, number: int) -> WindowCounts:
         window = self.result.windows.get(number)
         if window is None:
             counts = np.zeros(int(self._offsets[-1]), dtype=np.int64)
             window = self.result.windows[number] = WindowCounts(counts, [0] * len(self._counters))
         return window
 
-    def _find_first(self, times_ns: TimesNs | None, rows: int) -> Indices:
+    def _find_first_rows(self, times_ns: TimesNs | None, rows: int) -> Indices:
         """Returns which rows of a batch may be among the first rows of the table by their time."""
         first = self.result.first
         if times_ns is None or self.plan.window_rows:
@@ -186,7 +186,7 @@ class RowCounter:
             order = order[times_ns[order] < first.times_ns[-1]]
         return order
 
-    def _keep_first(self, codes: NDArray[np.int16], times_ns: TimesNs | None, rows: Indices) -> None:
+    def _keep_first_rows(self, codes: NDArray[np.int16], times_ns: TimesNs | None, rows: Indices) -> None:
         if times_ns is None or self.plan.window_rows:
             self.result.first.add_rows(codes, np.zeros(rows.size, dtype=np.int64))
             return
@@ -247,7 +247,7 @@ class _NumberCounter:
         return values
 
     def select_cells(self, cells: Floats, order: Indices) -> Floats:
-        """Returns the numbers of the cells in another order."""
+        """Returns the numbers of a batch of cells in another order."""
         return cells[order]
 
     def encode_bins(self, cells: Floats, rows: Indices) -> NDArray[np.int16]:
@@ -277,10 +277,10 @@ class _NumberCounter:
                 totals: Counts = np.array(above, dtype=np.int64)
                 window.counts[offset:end_bin] += totals[:-1] - totals[1:]
                 if present:
-                    window.sums[index] += self._sum(block)
+                    window.sums[index] += self._sum_block(block)
 
-    def _sum(self, block: Floats) -> int:
-        """Returns the sum of a block of numbers in units of 2^-1074; only very large ones round others."""
+    def _sum_block(self, block: Floats) -> int:
+        """Sums a block of numbers in units of 2^-1074, each first rounded to a grid that is fine beside the bins."""
         if not self._is_summed_fast:
             return sum_exactly(block)
         units = 0
@@ -311,14 +311,14 @@ class _ClassCounter:
     def read_cells(self, array: pa.Array) -> Indices:
         """Converts the cells of an Arrow array to bins, one for each label; K for a row in no bin."""
         labels = parse_cell_labels(array)
-        return np.array([self._find(label) for label in labels.table], dtype=np.intp)[labels.codes]
+        return np.array([self._find_label_bin(label) for label in labels.table], dtype=np.intp)[labels.codes]
 
-    def _find(self, label: str | None) -> int:
+    def _find_label_bin(self, label: str | None) -> int:
         code = self._codes.get(label)
         return self._codes.get(normalize_label(label or ""), self._other) if code is None else code
 
     def select_cells(self, cells: Indices, order: Indices) -> Indices:
-        """Returns the bins of the cells in another order."""
+        """Returns the bins of a batch of cells in another order."""
         return cells[order]
 
     def encode_bins(self, cells: Indices, rows: Indices) -> NDArray[np.int16]:
@@ -334,7 +334,7 @@ class _ClassCounter:
             window.counts[offset : offset + bins] += np.bincount(cells[start:end], minlength=bins)[:bins]
 
 
-def _build_counter(plan: StreamCountPlan) -> Any:
+def _build_column_counter(plan: StreamCountPlan) -> Any:
     if isinstance(plan.binning, ClassBins):
         return _ClassCounter(plan, plan.binning)
     if isinstance(plan.binning, NumberBins):

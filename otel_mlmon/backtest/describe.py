@@ -44,7 +44,7 @@ def describe_stream(
         clock: Formats times.
     """
     window, score, reference = trace.window, trace.score, trace.reference
-    state, reason = _judge(trace)
+    state, reason = _decide_verdict(trace)
     if state == "ok" and detectable is not None and detectable.weakness is not None and score is not None:
         state = "unknown" if math.isnan(detectable.shift) else "weak"
         reason = describe_weakness(
@@ -68,20 +68,20 @@ def describe_stream(
         reason=reason,
         first_alarm_window=None if alarm is None else alarm.window,
         first_alarm=None if alarm is None else clock(alarm.end_ns),
-        onset_window=None if alarm is None else _find_window(trace, since_ns),
+        onset_window=None if alarm is None else _find_onset_window(trace, since_ns),
         onset=clock(since_ns) if since_ns else None,
-        before=expand_powers(cause.reference) if cause is not None else "",
-        now=expand_powers(cause.current) if cause is not None else "",
+        before=expand_powers_of_ten(cause.reference) if cause is not None else "",
+        now=expand_powers_of_ten(cause.current) if cause is not None else "",
         tolerance=trace.tolerance,
-        total_variation=_distance("total_variation", reference, window.rolling),
-        psi=_distance("psi", reference, window.rolling),
+        total_variation=_measure_statistic("total_variation", reference, window.rolling),
+        psi=_measure_statistic("psi", reference, window.rolling),
         design_effect=score.design_effect,
         detectable_shift=None if detectable is None or math.isnan(detectable.shift) else detectable.shift,
         reference_count=reference.total,
         count=int(window.rolling.sum()),
         compared_window=shown.window,
         is_ordered=reference.bins.is_ordered,
-        bins=tuple(map(_format_bin, reference.bins.names)),
+        bins=tuple(map(_format_bin_name, reference.bins.names)),
         reference_shares=compute_bin_shares(reference.counts),
         shares=compute_bin_shares(window.rolling),
         points=_describe_windows(trace, reference, clock),
@@ -125,16 +125,16 @@ def describe_alerts(judge: WindowJudge, name: Callable[[StreamKey], str], clock:
     )
 
 
-def expand_powers(text: str) -> str:
+def expand_powers_of_ten(text: str) -> str:
     """Rewrites numbers in a text such as 4.75e+04 in full, as 47500, if they have at most ten digits."""
     return _LARGE_POWER.sub(lambda match: f"{float(match[0]):.0f}", text)
 
 
-def _format_bin(name: str) -> str:
-    return {semconv.OTHER: "all others", semconv.MISSING: "missing"}.get(name) or expand_powers(name)
+def _format_bin_name(name: str) -> str:
+    return {semconv.OTHER: "all others", semconv.MISSING: "missing"}.get(name) or expand_powers_of_ten(name)
 
 
-def _judge(trace: StreamBacktest) -> tuple[BacktestState, str]:
+def _decide_verdict(trace: StreamBacktest) -> tuple[BacktestState, str]:
     """Returns the verdict on a stream in a backtest, such as `alarm` or `ok`, and the reason for it."""
     last = trace.points[-1]
     values = sum(point.count for point in trace.points)
@@ -147,7 +147,9 @@ def _judge(trace: StreamBacktest) -> tuple[BacktestState, str]:
             return "unknown", f"too few values to know how they vary: {values}, and 1 000 or more are needed"
         return "unknown", f"its {values} values come in bursts, and are too few to know how they vary"
     effect = trace.score.design_effect if trace.score is not None else 1.0
-    if _undetectable_distance(trace.reference, trace.tolerance, effect) >= _largest_possible_distance(trace.reference):
+    if _compute_undetectable_distance(trace.reference, trace.tolerance, effect) >= _compute_largest_distance(
+        trace.reference
+    ):
         return (
             "unknown",
             f"the reference of {trace.reference.total} values is too small: no drift could be told from chance",
@@ -155,25 +157,25 @@ def _judge(trace: StreamBacktest) -> tuple[BacktestState, str]:
     return "ok", ""
 
 
-def _undetectable_distance(reference: ReferenceCounts, tolerance: float, effect: float) -> float:
+def _compute_undetectable_distance(reference: ReferenceCounts, tolerance: float, effect: float) -> float:
     """Returns the distance from the reference below which no window of a stream can be evidence of drift."""
     total = reference.total
     return tolerance + math.sqrt(reference.bins.count * effect / (4.0 * total)) if total else math.inf
 
 
-def _largest_possible_distance(reference: ReferenceCounts) -> float:
+def _compute_largest_distance(reference: ReferenceCounts) -> float:
     """Returns the largest distance (total variation) that any counts can have from a reference."""
     bins = reference.bins.count
     return 1.0 - (float(reference.counts.min()) + 0.5) / (reference.total + bins / 2.0)
 
 
-def _find_window(trace: StreamBacktest, onset_ns: int) -> int:
+def _find_onset_window(trace: StreamBacktest, onset_ns: int) -> int:
     """Returns the position of the first window that ends after the onset of a drift."""
     ends = [point.end_ns for point in trace.points]
     return trace.points[min(bisect_right(ends, onset_ns), len(ends) - 1)].window
 
 
-def _distance(statistic: str, reference: ReferenceCounts, counts: Counts) -> float:
+def _measure_statistic(statistic: str, reference: ReferenceCounts, counts: Counts) -> float:
     return float(STATISTICS.load_plugin(statistic).measure(build_samples(reference.counts, counts)).value)
 
 

@@ -26,12 +26,12 @@ def find_time_column(table: Table) -> TableColumn | None:
         for column in table.columns.values()
         if column.kind == "time" or (column.kind == "number" and is_time_name(column.name)) or column.kind == "text"
     ]
-    sample = _read_sample(table, [column.name for column in candidates])
+    sample = _read_first_batch(table, [column.name for column in candidates])
     times = [column for column in candidates if column.kind == "time" or _has_times(column, sample.get(column.name))]
     return times[0] if len(times) == 1 else None
 
 
-def _read_sample(table: Table, names: Sequence[str]) -> dict[str, pa.Array]:
+def _read_first_batch(table: Table, names: Sequence[str]) -> dict[str, pa.Array]:
     batch = next(iter(table.scan(names)), None) if names else None
     return {} if batch is None else dict(zip(names, batch.columns, strict=True))
 
@@ -46,16 +46,16 @@ def _has_times(column: TableColumn, array: pa.Array | None) -> bool:
             return True
         if not is_time_name(column.name):
             return False
-    return _find_unit_of(array, column) is not None
+    return _find_column_time_unit(array, column) is not None
 
 
 def find_time_unit(table: Table, column: TableColumn) -> int | None:
     """Returns the unit of a column of numeric times, in nanoseconds, from its first values; None if none fits."""
-    sample = _read_sample(table, [column.name])
-    return _find_unit_of(sample[column.name], column) if sample and column.kind in ("number", "text") else None
+    sample = _read_first_batch(table, [column.name])
+    return _find_column_time_unit(sample[column.name], column) if sample and column.kind in ("number", "text") else None
 
 
-def _find_unit_of(array: pa.Array, column: TableColumn) -> int | None:
+def _find_column_time_unit(array: pa.Array, column: TableColumn) -> int | None:
     values, first_text = parse_cell_numbers(array, column.decimal)
     present = values[np.isfinite(values)]
     if first_text >= 0 or not present.size:
@@ -83,7 +83,7 @@ def sort_rows_by_time(plan: WindowCountPlan, table: Table) -> Table:
         connection = open_duckdb()
         batches = scan_timed_batches()
         first = next(batches)
-        reader = pa.RecordBatchReader.from_batches(first.schema, _chain(first, batches))
+        reader = pa.RecordBatchReader.from_batches(first.schema, _chain_batches(first, batches))
         connection.register("unsorted", reader)
         columns = ", ".join(f"c{index}" for index in range(len(names)))
         query = f"SELECT {columns} FROM unsorted ORDER BY c{len(names)}, c{len(names) + 1}"  # noqa: S608 - our names
@@ -93,6 +93,6 @@ def sort_rows_by_time(plan: WindowCountPlan, table: Table) -> Table:
     return replace(table, scan=scan_columns)
 
 
-def _chain(first: pa.RecordBatch, others: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _chain_batches(first: pa.RecordBatch, others: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     yield first
     yield from others

@@ -23,20 +23,20 @@ def render_page(report: BacktestReport) -> str:
     environment.filters["percent"] = format_percent
     return environment.get_template("report.html.j2").render(
         report=report,
-        title=_summarize(report),
-        summary=_list_summary(report),
+        title=_summarize_verdict(report),
+        summary=_list_report_summary(report),
         charted=[stream for stream in report.judged if stream.points],
         unjudged=[stream for stream in report.streams if stream.state in ("unknown", "weak", "left_out")],
-        list_trouble_facts=_list_facts,
+        list_stream_facts=_list_stream_facts,
         draw_timeline=pictures.draw_timeline,
-        draw_bars=pictures.draw_share_bars,
+        draw_bin_bars=pictures.draw_share_bars,
         draw_evidence=pictures.draw_evidence,
         draw_distances=pictures.draw_distances,
         draw_accuracy=pictures.draw_accuracy,
     )
 
 
-def _summarize(report: BacktestReport) -> str:
+def _summarize_verdict(report: BacktestReport) -> str:
     if report.is_inaccurate and not report.alarmed and report.accuracy is not None:
         return f"An alarm in window {report.accuracy.first_alarm_window}, estimated accuracy"
     if report.alarmed:
@@ -48,7 +48,7 @@ def _summarize(report: BacktestReport) -> str:
     return "No alarm" if any(stream.state == "ok" for stream in report.streams) else "Nothing could be judged"
 
 
-def _list_summary(report: BacktestReport) -> dict[str, str | None]:
+def _list_report_summary(report: BacktestReport) -> dict[str, str | None]:
     return {
         "Data": Path(report.data).name,
         "Reference": Path(report.reference).name,
@@ -59,7 +59,7 @@ def _list_summary(report: BacktestReport) -> dict[str, str | None]:
     }
 
 
-def _list_facts(stream: StreamReport) -> list[str]:
+def _list_stream_facts(stream: StreamReport) -> list[str]:
     facts = [stream.kind, f"n = {stream.count}", f"reference n = {stream.reference_count}"]
     if stream.reason:
         facts.insert(0, stream.reason)

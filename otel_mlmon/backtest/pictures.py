@@ -35,9 +35,9 @@ def draw_timeline(streams: Sequence[StreamReport], windows: int) -> str:
     charted = [stream for stream in streams if stream.points]
     height = STRIP_ROW * len(charted) + BOTTOM
     horizontal = PixelScale(low=0.0, high=max(windows, 1), start=NAME_WIDTH + 20.0, end=STRIP_WIDTH - RIGHT)
-    parts = [_draw_strip(stream, row, windows, horizontal) for row, stream in enumerate(charted)]
+    parts = [_draw_evidence_strip(stream, row, windows, horizontal) for row, stream in enumerate(charted)]
     ends = {point.window: point.end for stream in charted for point in stream.points}
-    parts.append(_draw_ticks(horizontal, windows, height - BOTTOM + 16, ends))
+    parts.append(_draw_window_ticks(horizontal, windows, height - BOTTOM + 16, ends))
     return draw_svg(STRIP_WIDTH, height, "evidence of every stream over the windows", parts)
 
 
@@ -72,14 +72,14 @@ def draw_evidence(stream: StreamReport) -> str:
     lines = [(point.window, point.log10_alarm_line) for point in stream.points]
     values = [(point.window, point.log10_evidence) for point in stream.points]
     high = max(max(line for _, line in lines) * 1.15, max(value for _, value in values) * 1.05)
-    return _draw_chart(stream, values, limit=lines[-1][1], high=high, quantity="evidence, log10", spec="g")
+    return _draw_line_chart(stream, values, limit=lines[-1][1], high=high, quantity="evidence, log10", spec="g")
 
 
 def draw_distances(stream: StreamReport) -> str:
     """Draws a chart of each window's distance from the reference (total variation), with the tolerance."""
     values = [(point.window, point.total_variation) for point in stream.points]
     high = max(stream.tolerance * 1.6, max(value for _, value in values) * 1.1, 0.02)
-    return _draw_chart(stream, values, limit=stream.tolerance, high=high, quantity="total variation", spec=".0%")
+    return _draw_line_chart(stream, values, limit=stream.tolerance, high=high, quantity="total variation", spec=".0%")
 
 
 def draw_accuracy(report: AccuracyReport) -> str:
@@ -111,12 +111,12 @@ def draw_accuracy(report: AccuracyReport) -> str:
         x = horizontal.map(report.first_alarm_window)
         parts.append(f'<path class="moment" d="M{x:.1f},{TOP}V{vertical.map(low):.1f}"/>')
     parts.append(
-        _draw_ticks(horizontal, last, CHART_HEIGHT - 6, {point.window: point.end for point in points}, limit=10)
+        _draw_window_ticks(horizontal, last, CHART_HEIGHT - 6, {point.window: point.end for point in points}, limit=10)
     )
     return draw_svg(STRIP_WIDTH, CHART_HEIGHT, "estimated accuracy over the windows", parts)
 
 
-def _draw_chart(
+def _draw_line_chart(
     stream: StreamReport,
     values: Sequence[tuple[int, float]],
     *,
@@ -128,11 +128,15 @@ def _draw_chart(
     last = max(window for window, _ in values)
     horizontal = PixelScale(low=0.0, high=max(last, 1), start=LEFT, end=CHART_WIDTH - RIGHT)
     vertical = PixelScale(low=0.0, high=high, start=CHART_HEIGHT - BOTTOM, end=TOP)
-    points = _thin(values)
+    points = _thin_line_points(values)
     path = "L".join(f"{horizontal.map(window):.1f},{vertical.map(value):.1f}" for window, value in points)
     base = vertical.map(0.0)
     area = f"M{horizontal.map(points[0][0]):.1f},{base:.1f}L{path}L{horizontal.map(points[-1][0]):.1f},{base:.1f}Z"
-    parts = [_draw_grid(vertical, high, spec), f'<path class="area" d="{area}"/>', f'<path class="line" d="M{path}"/>']
+    parts = [
+        _draw_value_grid(vertical, high, spec),
+        f'<path class="area" d="{area}"/>',
+        f'<path class="line" d="M{path}"/>',
+    ]
     if len(points) == 1:
         x, y = horizontal.map(points[0][0]), vertical.map(points[0][1])
         parts.append(f'<circle class="spot" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
@@ -147,26 +151,26 @@ def _draw_chart(
             f"<title>first alarm: window {stream.first_alarm_window}</title></circle>"
         )
     ends = {point.window: point.end for point in stream.points}
-    parts.append(_draw_ticks(horizontal, last, CHART_HEIGHT - 6, ends, limit=6))
+    parts.append(_draw_window_ticks(horizontal, last, CHART_HEIGHT - 6, ends, limit=6))
     return draw_svg(CHART_WIDTH, CHART_HEIGHT, f"{stream.stream}: {quantity} over the windows", parts)
 
 
-def _draw_grid(vertical: PixelScale, high: float, spec: str) -> str:
+def _draw_value_grid(vertical: PixelScale, high: float, spec: str) -> str:
     parts = []
-    for value in _round_steps(high, limit=4):
+    for value in _choose_axis_ticks(high, limit=4):
         y = vertical.map(value)
         parts.append(f'<path class="grid" d="M{LEFT},{y:.1f}H{CHART_WIDTH - RIGHT}"/>')
         parts.append(draw_text(LEFT - 6, y + 4, format(value, spec), "end", "tick"))
     return "".join(parts)
 
 
-def _draw_ticks(
+def _draw_window_ticks(
     horizontal: PixelScale, last: float, y: float, ends: Mapping[int, str | None], *, limit: int = 10
 ) -> str:
     """Draws the labels of a chart's time axis: the ends of some windows, or their numbers without times."""
-    texts = _format_ends(ends)
+    texts = _format_window_ends(ends)
     parts = []
-    for value in _round_steps(last, limit=limit):
+    for value in _choose_axis_ticks(last, limit=limit):
         anchor = "end" if texts and value > 0.95 * last else "middle"
         parts.append(
             draw_text(horizontal.map(value), y, texts.get(int(value), "") if texts else f"{value:g}", anchor, "tick")
@@ -174,7 +178,7 @@ def _draw_ticks(
     return "".join(parts)
 
 
-def _format_ends(ends: Mapping[int, str | None]) -> dict[int, str]:
+def _format_window_ends(ends: Mapping[int, str | None]) -> dict[int, str]:
     """Formats the end times of windows as dates, or as times of day if they span at most two days."""
     moments = {window: datetime.fromisoformat(end.replace("Z", "+00:00")) for window, end in ends.items() if end}
     if not moments:
@@ -184,7 +188,7 @@ def _format_ends(ends: Mapping[int, str | None]) -> dict[int, str]:
     return {window: moment.strftime(spec) for window, moment in moments.items()}
 
 
-def _round_steps(high: float, *, limit: int) -> list[float]:
+def _choose_axis_ticks(high: float, *, limit: int) -> list[float]:
     """Returns 0 and round numbers up to `high` for the ticks of an axis, at most `limit` of them."""
     step = 1e-4
     factors = (2.0, 2.5, 2.0)
@@ -195,7 +199,7 @@ def _round_steps(high: float, *, limit: int) -> list[float]:
     return [round(index * step, 10) for index in range(int(high / step + 1e-9) + 1)]
 
 
-def _draw_strip(stream: StreamReport, row: int, windows: int, horizontal: PixelScale) -> str:
+def _draw_evidence_strip(stream: StreamReport, row: int, windows: int, horizontal: PixelScale) -> str:
     y = row * STRIP_ROW
     parts = [draw_text(NAME_WIDTH + 10, y + 15, shorten_text(f"{stream.model} {stream.stream}".strip(), 24), "end")]
     size = -(-windows // MAX_CELLS) or 1
@@ -204,13 +208,14 @@ def _draw_strip(stream: StreamReport, row: int, windows: int, horizontal: PixelS
         x, width = horizontal.map(first), horizontal.map(min(first + size, windows)) - horizontal.map(first)
         title = f"{stream.stream}, window {strongest.window}: evidence 10^{strongest.log10_evidence:.1f}"
         parts.append(
-            f'<rect class="{_shade(strongest)}" x="{x:.2f}" y="{y + 3}" width="{max(width - (width > 4), 0.5):.2f}" '
-            f'height="{STRIP_ROW - 6}"><title>{escape(title)}</title></rect>'
+            f'<rect class="{_choose_cell_class(strongest)}" x="{x:.2f}" y="{y + 3}" '
+            f'width="{max(width - (width > 4), 0.5):.2f}" height="{STRIP_ROW - 6}">'
+            f"<title>{escape(title)}</title></rect>"
         )
     return "".join(parts)
 
 
-def _shade(point: WindowPoint) -> str:
+def _choose_cell_class(point: WindowPoint) -> str:
     if point.is_learning:
         return "learning"
     if point.is_drift:
@@ -219,7 +224,7 @@ def _shade(point: WindowPoint) -> str:
     return f"quiet{min(int(ratio * STEPS + (ratio > 0.02)), STEPS)}"
 
 
-def _thin(values: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+def _thin_line_points(values: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
     """Reduces the points of a line in a chart: of each few windows the highest stays."""
     size = -(-len(values) // (2 * MAX_CELLS)) or 1
     return [max(values[start : start + size], key=lambda pair: pair[1]) for start in range(0, len(values), size)]

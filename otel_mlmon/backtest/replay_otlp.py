@@ -45,7 +45,7 @@ def replay_otlp(request: BacktestRequest, profile: Profile, progress: ProgressCa
     if request.timestamp is not None:
         raise ConfigurationError("--timestamp: OTLP has the time of every point already")
     budget = request.budget or DEFAULT_TIMED_BUDGET
-    points = _read_points(Path(request.data), progress)
+    points = _read_prediction_points(Path(request.data), progress)
     settings = build_backtest_settings(
         tolerance=request.tolerance, budget=budget, window_s=length.time_s, accuracy=request.accuracy
     )
@@ -93,7 +93,7 @@ def replay_otlp(request: BacktestRequest, profile: Profile, progress: ProgressCa
     )
 
 
-def _read_points(path: Path, progress: ProgressCallback) -> list[DataPoint]:
+def _read_prediction_points(path: Path, progress: ProgressCallback) -> list[DataPoint]:
     """Reads all data points of predictions from files of OTLP JSON, in the order of time.
 
     Raises:
@@ -137,14 +137,14 @@ def _judge_windows(
         now_ns = end * pane_ns
         for point in group:
             panes.add(point)
-        last = _judge_due(panes, judge, until_ns=now_ns, first=first, pane_ns=pane_ns) or last
+        last = _judge_due_windows(panes, judge, until_ns=now_ns, first=first, pane_ns=pane_ns) or last
         progress("judging", end, -(-points[-1].time_ns // pane_ns))
     now_ns += 3 * pane_ns  # nothing comes any more: every pane is due
-    last = _judge_due(panes, judge, until_ns=now_ns, first=first, pane_ns=pane_ns) or last
+    last = _judge_due_windows(panes, judge, until_ns=now_ns, first=first, pane_ns=pane_ns) or last
     return last - first + 1
 
 
-def _judge_due(panes: WindowAggregator, judge: WindowJudge, *, until_ns: int, first: int, pane_ns: int) -> int:
+def _judge_due_windows(panes: WindowAggregator, judge: WindowJudge, *, until_ns: int, first: int, pane_ns: int) -> int:
     """Judges the windows that have ended by a time, and returns the number of the last one, 0 if there was none."""
     last = 0
     for end_ns, windows in groupby(panes.close_panes(until_ns), key=lambda window: window.end_ns):

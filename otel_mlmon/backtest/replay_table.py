@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from otel_mlmon.backtest import request as defaults
-from otel_mlmon.backtest.column_streams import ColumnStream, build_streams, with_design_effects
+from otel_mlmon.backtest.column_streams import ColumnStream, assign_design_effects, build_column_streams
 from otel_mlmon.backtest.columns import ColumnChoice, describe_predictions, explain_confidence_fault, explain_text_fault
 from otel_mlmon.backtest.counting import (
     CellFaultError,
@@ -82,7 +82,7 @@ def replay_table(
         ConfigurationError: The request does not fit this data; names the place.
         DataError: The table cannot be read.
     """
-    streams = build_streams(table, choices, profile)
+    streams = build_column_streams(table, choices, profile)
     plan = build_count_plan(request, table, streams)
     counts = count_table(plan, table, progress)
     notes = [*table.notes]
@@ -169,16 +169,16 @@ def judge_counts(
     """
     notes = [*facts.notes, *describe_predictions(choices)]
     length = request.window or defaults.DEFAULT_WINDOW
-    windows = _order_windows(counts, format_duration(length.time_s) if length.time_s else length.display_text)
-    budget, window_s = _choose_budget(request, counts, windows)
+    windows = _list_window_rows(counts, format_duration(length.time_s) if length.time_s else length.display_text)
+    budget, window_s = _choose_alarm_budget(request, counts, windows)
     is_timed = counts.has_times and window_s <= MAX_PANE_S
     settings = build_backtest_settings(
         tolerance=request.tolerance, budget=budget, window_s=window_s, accuracy=request.accuracy
     )
     judge = WindowJudge(settings, has_times=is_timed, streams=len(streams), accuracy=request.accuracy)
-    _judge_windows(with_design_effects(streams, counts), windows, judge, progress, is_timed=is_timed)
+    _judge_windows(assign_design_effects(streams, counts), windows, judge, progress, is_timed=is_timed)
     columns = {stream.key: stream.column for stream in streams}
-    clock = format_time if is_timed else _build_clock(windows, counts)
+    clock = format_time if is_timed else _make_window_end_formatter(windows, counts)
     detectable = judge.measure_detectable_shifts()
     reports = [
         describe_stream(
@@ -189,7 +189,7 @@ def judge_counts(
     notes += describe_daily_cycles(detectable, columns.__getitem__)
     judged = {report.stream for report in reports}
     reports += [
-        _describe_unjudged(name, facts, counts.rows, choices)
+        _describe_unjudged_column(name, facts, counts.rows, choices)
         for name in {**facts.columns, **choices}
         if name not in judged
     ]
@@ -212,7 +212,7 @@ def judge_counts(
     )
 
 
-def _order_windows(counts: TableCounts, length: str) -> list[WindowRows]:
+def _list_window_rows(counts: TableCounts, length: str) -> list[WindowRows]:
     numbers = sorted(counts.windows)
     if numbers and numbers[-1] - numbers[0] >= MAX_WINDOWS:
         raise ConfigurationError(f"--window: {length} makes more than {MAX_WINDOWS} windows of this data")
@@ -225,7 +225,7 @@ def _order_windows(counts: TableCounts, length: str) -> list[WindowRows]:
     return windows
 
 
-def _choose_budget(
+def _choose_alarm_budget(
     request: BacktestRequest, counts: TableCounts, windows: Sequence[WindowRows]
 ) -> tuple[FalseAlarmBudget, float]:
     """Returns the accepted number of false alarms, and the mean length of a window in seconds, or 1 if unknown."""
@@ -240,7 +240,7 @@ def _choose_budget(
     return budget, window_s or 1.0
 
 
-def _build_clock(windows: Sequence[WindowRows], counts: TableCounts) -> Clock:
+def _make_window_end_formatter(windows: Sequence[WindowRows], counts: TableCounts) -> Clock:
     """Returns the function that formats the end of a window as a time, or as a row number without times."""
     if not counts.has_times or not windows:
         return lambda _: None
@@ -293,7 +293,7 @@ def _judge_windows(
             progress("judging", done + 1, len(windows))
 
 
-def _describe_unjudged(
+def _describe_unjudged_column(
     name: str, facts: TableDescription, rows: int, choices: Mapping[str, ColumnChoice]
 ) -> StreamReport:
     choice = choices.get(name)

@@ -93,7 +93,7 @@ class StreamReport:
 
     @property
     def is_alarm(self) -> bool:
-        """Whether drift of this stream would have raised an alarm."""
+        """Whether drift of the stream would have raised an alarm."""
         return self.first_alarm_window is not None
 
 
@@ -147,7 +147,7 @@ class BacktestReport:
 
     @property
     def judged(self) -> tuple[StreamReport, ...]:
-        """The streams that were judged and not left out."""
+        """The reports on the streams that the backtest judged and did not leave out."""
         return tuple(stream for stream in self.streams if stream.state != "left_out")
 
     @property
@@ -181,7 +181,7 @@ class BacktestReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report of the backtest as a JSON object; numbers that are not finite become null."""
-        document: dict[str, Any] = _replace_infinite(asdict(self))
+        document: dict[str, Any] = _replace_infinite_numbers(asdict(self))
         return document
 
 
@@ -196,11 +196,11 @@ def sort_stream_reports(streams: Iterable[StreamReport]) -> tuple[StreamReport, 
     return tuple(sorted(streams, key=sort_key))
 
 
-def _replace_infinite(value: Any) -> Any:
+def _replace_infinite_numbers(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _replace_infinite(item) for key, item in value.items()}
+        return {key: _replace_infinite_numbers(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_replace_infinite(item) for item in value]
+        return [_replace_infinite_numbers(item) for item in value]
     return value

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from otel_mlmon.backtest.api import (
+    add_required_columns,
     build_backtest_request,
     check_common_columns,
     load_backtest_reference,
-    with_required_columns,
 )
-from otel_mlmon.backtest.column_streams import ColumnStream, build_streams
+from otel_mlmon.backtest.column_streams import ColumnStream, build_column_streams
 from otel_mlmon.backtest.columns import ColumnChoice, ColumnKind, match_columns
 from otel_mlmon.backtest.counting import CellFaultError, RowCounter, StreamCountPlan, WindowCountPlan
 from otel_mlmon.backtest.counts import FIRST_ROWS, FirstRows, TableCounts
@@ -78,7 +78,7 @@ class SparkCounts:
             ConfigurationError: There are too many windows.
         """
         report = judge_counts(self.request, self.counts, self.facts, self.streams, self.choices, progress)
-        return BacktestResult(with_required_columns(self.request, report))
+        return BacktestResult(add_required_columns(self.request, report))
 
 
 def run_on_spark(request: BacktestRequest, progress: ProgressCallback = ignore_progress) -> BacktestReport:
@@ -89,10 +89,10 @@ def run_on_spark(request: BacktestRequest, progress: ProgressCallback = ignore_p
         DataError: Spark cannot read the table.
         DependencyMissingError: PySpark or Java is missing.
     """
-    _check_windows(request)
-    session = _start_session()
+    _check_time_windows(request)
+    session = _start_spark_session()
     profile, choices = load_backtest_reference(request, progress)
-    return _count_request(_read(session, request), profile, request, choices).judge(progress).report
+    return _count_requested_data(_read_spark_table(session, request), profile, request, choices).judge(progress).report
 
 
 def count(
@@ -130,25 +130,25 @@ def count(
     )  # fmt: skip
     is_file = isinstance(reference, (str, os.PathLike))
     profile, choices = load_backtest_reference(request, ignore_progress, None if is_file else reference)
-    return _count_request(dataframe, profile, request, choices)
+    return _count_requested_data(dataframe, profile, request, choices)
 
 
-def _count_request(
+def _count_requested_data(
     dataframe: DataFrame, reference: Profile, request: BacktestRequest, choices: Mapping[str, ColumnChoice]
 ) -> SparkCounts:
-    _check_windows(request)
-    table = _describe(dataframe, request)
+    _check_time_windows(request)
+    table = _describe_dataframe(dataframe, request)
     choices = choices or match_columns(reference, table)
     check_common_columns(request, table, choices)
-    streams = build_streams(table, choices, reference)
+    streams = build_column_streams(table, choices, reference)
     plan = build_count_plan(request, table, streams)
-    counts = _collect(dataframe, plan, table)
-    notes = (_settle_ties(counts.first),)
+    counts = _collect_counts(dataframe, plan, table)
+    notes = (_settle_time_ties(counts.first),)
     facts = TableDescription(source=request.data, columns=table.columns, notes=tuple(filter(None, notes)))
     return SparkCounts(counts=counts, facts=facts, streams=tuple(streams), choices=choices, request=request)
 
 
-def _check_windows(request: BacktestRequest) -> None:
+def _check_time_windows(request: BacktestRequest) -> None:
     if request.timestamp is None or request.window is None or not request.window.time_s:
         raise ConfigurationError(
             "--engine spark: rows have no order there, so --window has to be a time, such as 1h, and --timestamp the "
@@ -156,7 +156,7 @@ def _check_windows(request: BacktestRequest) -> None:
         )
 
 
-def _start_session() -> SparkSession:
+def _start_spark_session() -> SparkSession:
     try:
         from pyspark.sql import SparkSession
 
@@ -165,14 +165,14 @@ def _start_session() -> SparkSession:
             session.sparkContext.pythonExec = sys.executable  # and not whatever `python3` is
     except ImportError as error:
         raise DependencyMissingError('--engine spark needs PySpark: pip install "otel-mlmon[spark]"') from error
-    except _spark_errors() as error:
+    except _list_spark_errors() as error:
         raise DependencyMissingError(
             f"--engine spark: Spark cannot be started, it needs Java 17 or newer (JAVA_HOME): {error}"
         ) from error
     return session
 
 
-def _read(session: SparkSession, request: BacktestRequest) -> DataFrame:
+def _read_spark_table(session: SparkSession, request: BacktestRequest) -> DataFrame:
     source = request.data
     kind = _READERS.get(find_format_suffix(source), "parquet")
     options = {
@@ -187,26 +187,26 @@ def _read(session: SparkSession, request: BacktestRequest) -> DataFrame:
             delimiter = "\t" if find_format_suffix(source) == ".tsv" else ","
             return session.read.options(**options, sep=delimiter, mode="FAILFAST").csv(source)
         return session.read.json(source) if kind == "json" else session.read.parquet(source)
-    except _spark_errors() as error:
-        raise DataError(f"{source}: Spark cannot read it: {_explain(error)}") from error
+    except _list_spark_errors() as error:
+        raise DataError(f"{source}: Spark cannot read it: {_explain_spark_error(error)}") from error
 
 
-def _describe(dataframe: DataFrame, request: BacktestRequest) -> Table:
+def _describe_dataframe(dataframe: DataFrame, request: BacktestRequest) -> Table:
     """Describes a Spark DataFrame as a table, of which only the first rows are read on the driver."""
     names = list(dataframe.columns)
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled is not None:
         raise DataError(f"{request.data}: column {doubled!r} is there twice")
     nested = [entry.name for entry in dataframe.schema.fields if _NESTED.match(entry.dataType.simpleString())]
-    readable = [_quote(name) for name in names if name not in nested]
+    readable = [_quote_column_name(name) for name in names if name not in nested]
     types = {entry.name: entry.type for entry in dataframe.select(*readable).limit(0).toArrow().schema}
 
     def scan_columns(columns: Iterable[str]) -> Iterator[pa.RecordBatch]:
-        quoted = [_quote(name) for name in columns]
+        quoted = [_quote_column_name(name) for name in columns]
         try:
             yield from dataframe.select(*quoted).limit(SAMPLE_ROWS).toArrow().to_batches()
-        except _spark_errors() as error:
-            raise DataError(f"{request.data}: Spark cannot read it: {_explain(error)}") from error
+        except _list_spark_errors() as error:
+            raise DataError(f"{request.data}: Spark cannot read it: {_explain_spark_error(error)}") from error
 
     columns = {
         name: describe_arrow_column(name, types[name])
@@ -218,38 +218,38 @@ def _describe(dataframe: DataFrame, request: BacktestRequest) -> Table:
     return table.with_decimal_separator(request.decimal)
 
 
-def _collect(dataframe: DataFrame, plan: WindowCountPlan, table: Table) -> TableCounts:
+def _collect_counts(dataframe: DataFrame, plan: WindowCountPlan, table: Table) -> TableCounts:
     def count_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        yield _pack(_count(plan, batches))
+        yield _pack_counts(_count_partition(plan, batches))
 
     def merge_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        yield _pack(_merge(plan, (row for batch in batches for row in batch.column(0).to_pylist())))
+        yield _pack_counts(_merge_partitions(plan, (row for batch in batches for row in batch.column(0).to_pylist())))
 
-    selected = dataframe.select(*(_quote(name) for name in plan.column_names))
+    selected = dataframe.select(*(_quote_column_name(name) for name in plan.column_names))
     parts = selected.mapInArrow(count_partition, "counts binary").repartition(MERGING_TASKS)
     try:
         rows = parts.mapInArrow(merge_partition, "counts binary").collect()
-    except _spark_errors() as error:
-        raise DataError(f"{table.source}: Spark cannot count it: {_explain(error)}") from error
-    total = _merge(plan, (bytes(row["counts"]) for row in rows))
+    except _list_spark_errors() as error:
+        raise DataError(f"{table.source}: Spark cannot count it: {_explain_spark_error(error)}") from error
+    total = _merge_partitions(plan, (bytes(row["counts"]) for row in rows))
     if isinstance(total, list):
         raise ConfigurationError(*(explain_cell_fault(plan, table, 0, *fault) for fault in total))
     total.disorder = 0
     return total
 
 
-def _pack(result: TableCounts | Faults) -> pa.RecordBatch:
+def _pack_counts(result: TableCounts | Faults) -> pa.RecordBatch:
     import pyarrow as pa
 
     return pa.RecordBatch.from_pydict({"counts": [pickle.dumps(result)]})
 
 
-def _merge(plan: WindowCountPlan, parts: Iterable[bytes]) -> TableCounts | Faults:
+def _merge_partitions(plan: WindowCountPlan, parts: Iterable[bytes]) -> TableCounts | Faults:
     """Merges the counts of all Spark partitions, or collects the faulty cells of any of them."""
-    total = TableCounts.empty(len(plan.streams), has_times=True)
+    total = TableCounts.build_empty(len(plan.streams), has_times=True)
     faults: Faults = []
     for content in parts:
-        part = pickle.loads(content)  # noqa: S301 - made by `_pack`
+        part = pickle.loads(content)  # noqa: S301 - made by `_pack_counts`
         if isinstance(part, list):
             faults += part
         else:
@@ -257,7 +257,7 @@ def _merge(plan: WindowCountPlan, parts: Iterable[bytes]) -> TableCounts | Fault
     return faults or total
 
 
-def _count(plan: WindowCountPlan, batches: Iterable[pa.RecordBatch]) -> TableCounts | Faults:
+def _count_partition(plan: WindowCountPlan, batches: Iterable[pa.RecordBatch]) -> TableCounts | Faults:
     """Counts the rows of one Spark partition; returns the faulty cells if some cannot be counted."""
     counter = RowCounter(plan)
     try:
@@ -268,7 +268,7 @@ def _count(plan: WindowCountPlan, batches: Iterable[pa.RecordBatch]) -> TableCou
     return counter.result
 
 
-def _settle_ties(first: FirstRows) -> str:
+def _settle_time_ties(first: FirstRows) -> str:
     """Sorts first rows of equal time, so that the result does not depend on partitions; notes where there are any.
 
     Rows of one time are shuffled, always the same way. Of those of the last time only a part may have been kept: they
@@ -294,19 +294,19 @@ def _settle_ties(first: FirstRows) -> str:
     )
 
 
-def _spark_errors() -> tuple[type[Exception], ...]:
+def _list_spark_errors() -> tuple[type[Exception], ...]:
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
     return (PySparkException, Py4JError)
 
 
-def _explain(error: Exception) -> str:
+def _explain_spark_error(error: Exception) -> str:
     """Returns the line of a Spark error that tells its cause."""
     lines = str(error).strip().split("\n")
     causes = [line for line in lines if re.match(r"(\w+\.)*\w*(Error|Exception): ", line)]
     return causes[-1] if causes else lines[0]
 
 
-def _quote(name: str) -> str:
+def _quote_column_name(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"

@@ -53,7 +53,7 @@ class ColumnSummary:
 
     @property
     def is_number(self) -> bool:
-        """Whether all values of the column are numbers."""
+        """Whether all values of the table's column are numbers."""
         return self.first_text_row < 0 and not self.is_padded and self.column.kind in ("number", "text")
 
     @property
@@ -79,12 +79,12 @@ class ColumnSummary:
             self.present += len(array) - array.null_count
             return
         if is_text_type(array.type):
-            self._sample(array, start)
+            self._sample_cells(array, start)
         if self.column.kind != "boolean" and self.first_text_row < 0 and not self.is_padded:
             numbers = parse_cell_numbers(array, self.column.decimal)
             if numbers.first_text < 0:
                 self._add_numbers(numbers.values, start)
-                if not self._has_padding(array):
+                if not self._has_padded_numbers(array):
                     self.has_skipped_texts |= len(array) > 0 and not self.is_padded
                     return
                 self.is_padded = True
@@ -95,14 +95,14 @@ class ColumnSummary:
                 self.first_text = str(array[numbers.first_text].as_py())
         self._add_texts(array)
 
-    def _has_padding(self, array: pa.Array) -> bool:
+    def _has_padded_numbers(self, array: pa.Array) -> bool:
         if not is_text_type(array.type):
             return False
         from pyarrow import compute
 
         return bool(compute.any(compute.match_substring_regex(array, r"^\s*[+-]?0\d+\s*$")).as_py())
 
-    def _sample(self, array: pa.Array, start: int) -> None:
+    def _sample_cells(self, array: pa.Array, start: int) -> None:
         if start < SAMPLE_CELLS and len(self.sample) < SAMPLE_TEXTS:
             cells = array.slice(0, SAMPLE_CELLS - start).to_pylist()
             present = [cell for cell in cells if cell is not None and not is_missing_value(cell)]
@@ -134,24 +134,24 @@ class ColumnSummary:
             self.texts.update(label for label, count in texts.items() if count)
 
     def add_cell_texts(self, array: pa.Array) -> None:
-        """Adds the cells of a batch as texts, which were added as numbers before a text came."""
+        """Adds the cells of a batch as texts, in a second pass over a column that looked like numbers at first."""
         self._add_texts(array)
 
 
 def summarize_columns(table: Table, progress: ProgressCallback) -> dict[str, ColumnSummary]:
     """Summarizes all columns of a table in one pass; reads columns again that turn out to be text late."""
     summaries = {name: ColumnSummary(column=column) for name, column in table.columns.items()}
-    _scan(table, list(summaries), progress, lambda name, array: summaries[name].add_cells(array))
+    _scan_columns(table, list(summaries), progress, lambda name, array: summaries[name].add_cells(array))
     respelled = [name for name, summary in summaries.items() if summary.has_skipped_texts and not summary.is_number]
     if respelled:
         for name in respelled:
             summaries[name].texts.clear()
             summaries[name].present = 0
-        _scan(table, respelled, progress, lambda name, array: summaries[name].add_cell_texts(array))
+        _scan_columns(table, respelled, progress, lambda name, array: summaries[name].add_cell_texts(array))
     return summaries
 
 
-def _scan(table: Table, names: Sequence[str], progress: ProgressCallback, add: Any) -> None:
+def _scan_columns(table: Table, names: Sequence[str], progress: ProgressCallback, add: Any) -> None:
     done = 0
     for batch in table.scan(names):
         for name, array in zip(names, batch.columns, strict=True):

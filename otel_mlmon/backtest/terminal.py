@@ -30,10 +30,10 @@ NARROW_CELLS: Final = 100
 def print_report(report: BacktestReport, console: Console) -> None:
     """Prints the report of a backtest to the terminal."""
     console.print(Text(summarize_report(report), "bold red" if report.alarmed else "bold"))
-    details = f"{_format_rows(report)} in {report.windows} windows of {report.window} against {report.reference}"
+    details = f"{_format_data_size(report)} in {report.windows} windows of {report.window} against {report.reference}"
     console.print(Text(f"{details}; {report.false_alarms} false alarms accepted over all.", "dim"))
     if report.judged:
-        console.print(_build_table(report, is_narrow=console.width < NARROW_CELLS))
+        console.print(_build_report_table(report, is_narrow=console.width < NARROW_CELLS))
     for stream in report.streams:
         if stream.state in ("unknown", "weak"):
             style = STATE_STYLES[stream.state]
@@ -92,11 +92,11 @@ def show_progress(console: Console) -> Iterator[ProgressCallback]:
         yield update_progress
 
 
-def _format_rows(report: BacktestReport) -> str:
+def _format_data_size(report: BacktestReport) -> str:
     return f"{report.data}" if report.rows is None else f"{report.data}: {report.rows:,} rows".replace(",", " ")
 
 
-def _build_table(report: BacktestReport, *, is_narrow: bool) -> Table:
+def _build_report_table(report: BacktestReport, *, is_narrow: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     table.add_column("stream", overflow="fold")
     if not is_narrow:
@@ -111,22 +111,26 @@ def _build_table(report: BacktestReport, *, is_narrow: bool) -> Table:
         table.add_column("finds", justify="right")
     table.add_column("state")
     for stream in report.judged:
-        table.add_row(*_format_stream(stream, is_narrow=is_narrow))
+        table.add_row(*_format_stream_row(stream, is_narrow=is_narrow))
     return table
 
 
-def _format_stream(stream: StreamReport, *, is_narrow: bool) -> list[str | Text]:
+def _format_stream_row(stream: StreamReport, *, is_narrow: bool) -> list[str | Text]:
     name = f"{stream.model} {stream.stream}".strip()
     change = f"{stream.before} → {stream.now}" if stream.before else ""
     cells: list[str | Text] = [Text(name), Text(stream.kind)]
-    cells += [_format_window(stream.first_alarm_window), _format_window(stream.onset_window), Text(change)]
+    cells += [
+        _format_window_number(stream.first_alarm_window),
+        _format_window_number(stream.onset_window),
+        Text(change),
+    ]
     cells += [_format_number(stream.total_variation), _format_number(stream.psi)]
     cells += [_format_number(stream.design_effect, ".1f"), _format_number(stream.detectable_shift)]
     cells.append(Text(stream.state, STATE_STYLES[stream.state]))
     return [cell for position, cell in enumerate(cells) if not is_narrow or position not in (1, 6, 7, 8)]
 
 
-def _format_window(number: int | None) -> str:
+def _format_window_number(number: int | None) -> str:
     return "–" if number is None else str(number)
 
 

@@ -40,7 +40,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class ParsedTimes(NamedTuple):
-    """The cells of one column parsed as points in time, and the first cell that is none."""
+    """The cells of one column parsed as points in time, and the first cell that is no time."""
 
     values_ns: TimesNs
     """Shape (n,); of no meaning from the first fault on."""
@@ -58,7 +58,7 @@ def is_time_name(name: str) -> bool:
 def are_times(texts: Iterable[str]) -> bool:
     """Returns whether all of the given texts are points in time."""
     sample = list(texts)
-    return bool(sample) and all(_parse_ns(text) is not None for text in sample)
+    return bool(sample) and all(_parse_iso_time(text) is not None for text in sample)
 
 
 def find_time_unit_ns(low: float, high: float) -> int | None:
@@ -81,20 +81,22 @@ def parse_times(array: pa.Array, column: TableColumn, unit_ns: int | None) -> Pa
         try:
             values = compute.cast(array, pa.timestamp("ns", getattr(array.type, "tz", None)))
         except pa.ArrowInvalid:
-            return _parse_texts([None if cell is None else str(cell) for cell in array.to_pylist()])
+            return _parse_time_texts([None if cell is None else str(cell) for cell in array.to_pylist()])
         if values.null_count:
-            return _fail(array, int(np.argmax(values.is_null().to_numpy(zero_copy_only=False))), "no point in time")
+            return _build_faulty_times(
+                array, int(np.argmax(values.is_null().to_numpy(zero_copy_only=False))), "no point in time"
+            )
         return ParsedTimes(values.cast(pa.int64()).to_numpy(zero_copy_only=False))
     if is_text_type(array.type):
         numbers = parse_cell_numbers(array, column.decimal)
         if numbers.first_text >= 0:
             return _parse_arrow_texts(array)
-        return _scale(numbers.values, unit_ns)
+        return _scale_numbers(numbers.values, unit_ns)
     if pa.types.is_integer(array.type) and not array.null_count and unit_ns is not None:
         whole = array.to_numpy(zero_copy_only=False).astype(np.int64)
         if not whole.size or int(np.abs(whole).max()) <= _MAX_NS // unit_ns:
             return ParsedTimes(whole * np.int64(unit_ns))
-    return _scale(parse_cell_numbers(array).values, unit_ns)
+    return _scale_numbers(parse_cell_numbers(array).values, unit_ns)
 
 
 def format_time(time_ns: int) -> str:
@@ -112,14 +114,14 @@ def _parse_arrow_texts(array: pa.Array) -> ParsedTimes:
             return ParsedTimes(values.cast(pa.int64()).to_numpy(zero_copy_only=False))
         except pa.ArrowInvalid:
             pass
-    return _parse_texts(array.to_pylist())
+    return _parse_time_texts(array.to_pylist())
 
 
-def _parse_texts(cells: Sequence[str | None]) -> ParsedTimes:
+def _parse_time_texts(cells: Sequence[str | None]) -> ParsedTimes:
     values_ns = np.zeros(len(cells), dtype=np.int64)
     for row, text in enumerate(cells):
         is_absent = text is None or is_missing_value(text)
-        time_ns = None if text is None or is_absent else _parse_ns(text)
+        time_ns = None if text is None or is_absent else _parse_iso_time(text)
         if time_ns is None:
             return ParsedTimes(values_ns, row, "no point in time" if is_absent else f"{text!r} is no point in time")
         if not abs(time_ns) <= _MAX_NS:
@@ -128,7 +130,7 @@ def _parse_texts(cells: Sequence[str | None]) -> ParsedTimes:
     return ParsedTimes(values_ns)
 
 
-def _scale(numbers: Floats, unit_ns: int | None) -> ParsedTimes:
+def _scale_numbers(numbers: Floats, unit_ns: int | None) -> ParsedTimes:
     values_ns = np.zeros(numbers.size, dtype=np.int64)
     missing = ~np.isfinite(numbers)
     if missing.any():
@@ -143,11 +145,11 @@ def _scale(numbers: Floats, unit_ns: int | None) -> ParsedTimes:
     return ParsedTimes(scaled.astype(np.int64))
 
 
-def _fail(array: pa.Array, row: int, fault: str) -> ParsedTimes:
+def _build_faulty_times(array: pa.Array, row: int, fault: str) -> ParsedTimes:
     return ParsedTimes(np.zeros(len(array), dtype=np.int64), row, fault)
 
 
-def _parse_ns(cell: str) -> int | None:
+def _parse_iso_time(cell: str) -> int | None:
     """Parses an ISO 8601 text to Unix nanoseconds; None if it is no point in time. Without a zone it is UTC."""
     text = cell.strip()
     text = f"{text[:-1]}+00:00" if text[-1:] in "zZ" else text

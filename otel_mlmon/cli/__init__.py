@@ -74,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        namespace = _build_parser(arguments).parse_args(arguments)
-        code = _import_command(namespace.command).run_command(namespace)
+        namespace = _build_argument_parser(arguments).parse_args(arguments)
+        code = _import_command_module(namespace.command).run_command(namespace)
         print(end="", flush=True)  # and not `sys.stdout.flush()`: it is None where it was closed before we began
     except ConfigurationError as error:
         print(*error.faults, sep="\n", file=sys.stderr)
@@ -93,13 +93,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
-        return _close_output(error)
+        return _handle_output_error(error)
     else:
         return code
     return USAGE_ERROR
 
 
-def _close_output(error: OSError) -> int:
+def _handle_output_error(error: OSError) -> int:
     """Returns the exit code after a system error such as a closed pipe, and prevents a second error at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
@@ -108,7 +108,7 @@ def _close_output(error: OSError) -> int:
     return USAGE_ERROR
 
 
-def _build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+def _build_argument_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """Builds the argument parser of the command that is called, or of all commands for the help."""
     parser = CommandParser(
         prog="otel-mlmon",
@@ -120,7 +120,7 @@ def _build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     called = [name for name in COMMANDS if arguments[:1] == [name]]
     for name in called or COMMANDS:
-        command = _import_command(name)
+        command = _import_command_module(name)
         description = f"{command.HELP[0].upper()}{command.HELP[1:]}."
         command.add_arguments(
             commands.add_parser(name, help=command.HELP, description=description, epilog=command.EXIT_CODES)
@@ -128,5 +128,5 @@ def _build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _import_command(name: str) -> CommandModule:
+def _import_command_module(name: str) -> CommandModule:
     return cast("CommandModule", importlib.import_module(COMMANDS[name]))

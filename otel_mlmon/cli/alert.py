@@ -29,7 +29,7 @@ Document = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
+    """Declares the arguments of `otel-mlmon alert`."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     def add_action_parser(name: str, description: str, *, role: AccessRole | None = None) -> argparse.ArgumentParser:
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    """Runs the action.
+    """Runs the action of `otel-mlmon alert` that the arguments name, and returns the exit code.
 
     Raises:
         ConfigurationError: An argument or the configuration cannot be used.
@@ -82,15 +82,15 @@ def run_command(arguments: argparse.Namespace) -> int:
     actions = {
         "list": _list_alerts,
         "silences": _list_silences,
-        "silence": _silence,
-        "unsilence": _unsilence,
-        "test": _test,
+        "silence": _create_silence,
+        "unsilence": _end_silence,
+        "test": _test_notifiers,
     }
     return actions[arguments.action](arguments)
 
 
 def _list_alerts(arguments: argparse.Namespace) -> int:
-    alerts = _ask(arguments, "GET", ALERTS, READER)["alerts"]
+    alerts = _request_processor(arguments, "GET", ALERTS, READER)["alerts"]
     if arguments.json:
         print(json.dumps(alerts, indent=2, ensure_ascii=False))
     elif alerts:
@@ -113,7 +113,7 @@ def _describe_alert(alert: Document) -> tuple[str, ...]:
 
 
 def _list_silences(arguments: argparse.Namespace) -> int:
-    silences = _ask(arguments, "GET", SILENCES, READER)["silences"]
+    silences = _request_processor(arguments, "GET", SILENCES, READER)["silences"]
     if arguments.json:
         print(json.dumps(silences, indent=2, ensure_ascii=False))
     elif silences:
@@ -130,15 +130,15 @@ def _list_silences(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _silence(arguments: argparse.Namespace) -> int:
+def _create_silence(arguments: argparse.Namespace) -> int:
     body = {
         "model": arguments.model,
         "rule": arguments.rule,
         "duration_s": _parse_duration("--for", arguments.duration),
-        "author": _find_user() if arguments.author is None else arguments.author,
+        "author": _find_user_name() if arguments.author is None else arguments.author,
         "reason": arguments.reason,
     }
-    silence = _ask(arguments, "POST", SILENCES, ADMINISTRATOR, body)
+    silence = _request_processor(arguments, "POST", SILENCES, ADMINISTRATOR, body)
     rule = "all rules" if silence["rule"] == "*" else silence["rule"]
     models = ", ".join(silence["models"]) or "no model that is known by now"
     print(f"{silence['id']}: {rule} of {silence['model']} ({models}), until {_format_time(silence['end_ns'])}.")
@@ -146,15 +146,15 @@ def _silence(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _unsilence(arguments: argparse.Namespace) -> int:
+def _end_silence(arguments: argparse.Namespace) -> int:
     from urllib.parse import quote
 
-    silence = _ask(arguments, "DELETE", f"{SILENCES}/{quote(arguments.id, safe='')}", ADMINISTRATOR)
+    silence = _request_processor(arguments, "DELETE", f"{SILENCES}/{quote(arguments.id, safe='')}", ADMINISTRATOR)
     print(f"{silence['id']}: is over. What still fires of {silence['model']} is notified now.")
     return 0
 
 
-def _test(arguments: argparse.Namespace) -> int:
+def _test_notifiers(arguments: argparse.Namespace) -> int:
     import time
 
     from otel_mlmon.processor.alert.rules.rule import RULES
@@ -185,7 +185,7 @@ def _test(arguments: argparse.Namespace) -> int:
 
 
 def _configure_logging() -> None:
-    """Lets the notifier `log` be seen, and no other library's lines, which may name addresses with tokens."""
+    """Shows the log lines of otel_mlmon only, since those of other libraries may name addresses with tokens."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(logging.Filter("otel_mlmon"))
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
@@ -200,7 +200,7 @@ def _parse_duration(option: str, text: str) -> float:
         raise ConfigurationError(f"{option}: {error}") from None
 
 
-def _ask(
+def _request_processor(
     arguments: argparse.Namespace, method: str, path: str, role: AccessRole, body: Document | None = None
 ) -> Document:
     from otel_mlmon.reference.web_port import request_json_document
@@ -210,7 +210,7 @@ def _ask(
     return request_json_document(method, port, path, body=body, advice=advice)
 
 
-def _find_user() -> str:
+def _find_user_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -222,7 +222,7 @@ def _format_time(time_ns: int) -> str:
 
 
 def _print_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    """Prints columns that are as wide as their longest text; those without any are left out."""
+    """Prints a table whose columns are as wide as their longest text; empty columns are left out."""
     lines = [head, *(tuple("".join(c if c.isprintable() else "?" for c in cell) for cell in row) for row in rows)]
     columns = [column for column in zip(*lines, strict=True) if any(column[1:])]
     widths = [max(map(len, column)) for column in columns]

@@ -97,7 +97,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     if arguments.html is not None:
         from otel_mlmon.backtest.page import render_page
 
-        _write(arguments.html, render_page(report))
+        _write_html_page(arguments.html, render_page(report))
     if arguments.json:
         print(json.dumps(report.to_dict(), allow_nan=False, ensure_ascii=False))
     else:
@@ -158,7 +158,7 @@ def parse_column_kinds(values: list[str]) -> dict[str, ColumnKind]:
     return columns
 
 
-def _write(path: Path, page: str) -> None:
+def _write_html_page(path: Path, page: str) -> None:
     from otel_mlmon.errors import ConfigurationError
 
     try:

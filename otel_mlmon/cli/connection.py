@@ -22,7 +22,7 @@ KEY_VARIABLE: Final = "OTEL_MLMON_KEY"
 
 
 class AccessRole(NamedTuple):
-    """Who a command speaks as."""
+    """Describes a role in which a command calls the processor, reader or administrator: where its token stands."""
 
     option: str
     """The key of the processor's configuration that has the token."""
@@ -37,7 +37,7 @@ ADMINISTRATOR: Final = AccessRole("web.admin_token", "OTEL_MLMON_ADMIN_TOKEN")
 def add_connection_arguments(
     parser: argparse.ArgumentParser, role: AccessRole, *, default_address: str | None = DEFAULT_ADDRESS
 ) -> None:
-    """Declares `--url`, `--token`, `--ca`, `--cert` and `--key`.
+    """Declares the options by which a command reaches a running processor: `--url`, `--token`, certificates.
 
     Args:
         parser: The parser of the command.
@@ -71,7 +71,7 @@ def read_connection(
     address: str = "",
     server_certificate: Path | None = None,
 ) -> WebPort:
-    """Returns the web port that the options and the environment describe.
+    """Returns the processor's web port as the command's options and the environment describe it.
 
     Args:
         arguments: What `add_connection_arguments` declares, parsed.

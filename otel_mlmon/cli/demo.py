@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seconds-per-act",
-        type=_parse_positive,
+        type=_parse_positive_number,
         default=SECONDS_PER_ACT,
         metavar="S",
         help="length of an act in seconds (default: %(default)g); the demo takes at most seven times this",
@@ -90,7 +90,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     """
     check_required_modules(REQUIRED_MODULES)
     with _interrupt_on_sigterm(), tempfile.TemporaryDirectory(prefix="otel-mlmon-demo-") as folder:
-        stay = _keep_page if arguments.keep else None
+        stay = _serve_demo_page if arguments.keep else None
         outcome, record = perform_demo(Path(folder), arguments.seconds_per_act, is_shown=not arguments.json, stay=stay)
     if arguments.json:
         print(json.dumps(outcome.to_dict() | record, indent=2, ensure_ascii=False))
@@ -133,10 +133,10 @@ def perform_demo(
     record: dict[str, Any] = {}
     try:
         with ExitStack() as stack:
-            address = _start(stack, children, folder)
+            address = _start_demo_processes(stack, children, folder)
             read = stack.enter_context(open_snapshot_reader(f"http://{address}"))
-            with _open_screen() if is_shown else nullcontext(_show_nothing) as show:
-                moments, acts = _play_acts(children, read, seconds_per_act, show)
+            with _open_demo_screen() if is_shown else nullcontext(_show_nothing) as show:
+                moments, acts = _play_demo_acts(children, read, seconds_per_act, show)
             outcome, last = story.check_alerts(moments), moments[-1]
             if stay is not None:
                 stay(outcome, f"http://{address}/")
@@ -186,7 +186,7 @@ def build_child_environment(inherited: Mapping[str, str], *, endpoint: str | Non
     return environ
 
 
-def _start(stack: ExitStack, children: list[ChildProcess], folder: Path) -> str:
+def _start_demo_processes(stack: ExitStack, children: list[ChildProcess], folder: Path) -> str:
     """Starts the processor and the application of the demo; returns the address of the processor's API."""
     config = folder / "mlmon.yaml"
     # Every JSON document is a YAML document.
@@ -206,7 +206,7 @@ def _start(stack: ExitStack, children: list[ChildProcess], folder: Path) -> str:
     return str(addresses["web"])
 
 
-def _play_acts(
+def _play_demo_acts(
     children: Sequence[ChildProcess], read: Callable[[str], story.ApiSnapshot], seconds_per_act: float, show: Show
 ) -> tuple[list[story.ApiSnapshot], list[dict[str, Any]]]:
     _, service = children
@@ -229,8 +229,8 @@ def _play_acts(
     return moments, acts
 
 
-def _keep_page(outcome: story.DemoOutcome, address: str) -> None:
-    """Prints the address of the processor's web page, and serves that until Ctrl-C."""
+def _serve_demo_page(outcome: story.DemoOutcome, address: str) -> None:
+    """Prints the address of the processor's web page, and keeps the demo's processor running until Ctrl-C."""
     from otel_mlmon.demo import view
 
     print(view.format_demo_outcome(outcome))
@@ -265,7 +265,7 @@ def open_snapshot_reader(address: str) -> Iterator[Callable[[str], story.ApiSnap
 
 
 @contextmanager
-def _open_screen() -> Iterator[Show]:
+def _open_demo_screen() -> Iterator[Show]:
     """Shows the demo live on the screen of a terminal, or line by line where there is none."""
     from rich.console import Console
     from rich.live import Live
@@ -334,7 +334,7 @@ def _interrupt_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
-def _parse_positive(text: str) -> float:
+def _parse_positive_number(text: str) -> float:
     value = float(text)
     if not 0.0 < value < float("inf"):
         raise argparse.ArgumentTypeError("must be above 0")

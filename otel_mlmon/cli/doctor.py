@@ -46,8 +46,8 @@ Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One thing that was looked at."""
+class SetupCheck:
+    """The result of one check of `otel-mlmon doctor`: whether it is good, what was found, and what to do."""
 
     name: str
     is_good: bool
@@ -55,8 +55,8 @@ class Check:
     todo: str = ""
 
 
-class _RefusedError(Exception):
-    """An answer of the web port that is no success."""
+class _RequestRefusedError(Exception):
+    """Raised where the web port of a processor answers a request with an error status."""
 
     def __init__(self, status_code: int) -> None:
         super().__init__(f"HTTP {status_code}")
@@ -64,14 +64,14 @@ class _RefusedError(Exception):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
+    """Declares the arguments of `otel-mlmon doctor`."""
     parser.add_argument("--config", metavar="FILE", help="the processor's configuration, which has its web port")
     add_connection_arguments(parser, READER, default_address=None)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    """Looks, prints what there is, and returns the exit code.
+    """Runs `otel-mlmon doctor`: checks the setup, prints what was found, and returns the exit code.
 
     Raises:
         ConfigurationError: The configuration file is wrong, and its faults name file, line and key; or a certificate
@@ -79,7 +79,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     """
     from otel_mlmon.processor.config.load import load_config
 
-    port = _find_port(arguments, load_config(arguments.config).web)
+    port = _find_web_port(arguments, load_config(arguments.config).web)
     document = diagnose_setup(arguments.config, port, os.environ)
     if arguments.json:
         print(json.dumps(document, indent=2, ensure_ascii=False))
@@ -89,7 +89,7 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 
 def diagnose_setup(config: str | None, port: WebPort | None, environ: Mapping[str, str]) -> Document:
-    """Returns what was found, as a JSON object.
+    """Checks configuration, processor and environment, and returns what was found as a JSON object.
 
     Args:
         config: The path of the configuration file, which is valid; None for the defaults.
@@ -101,31 +101,32 @@ def diagnose_setup(config: str | None, port: WebPort | None, environ: Mapping[st
     from otel_mlmon.processor.serve.page.findings import build_setup_view
     from otel_mlmon.processor.serve.page.steps import MonitoringStep, find_next_step
 
-    checks = [Check(name="configuration", is_good=True, text=f"{config} is valid")] if config else []
+    checks = [SetupCheck(name="configuration", is_good=True, text=f"{config} is valid")] if config else []
     if port is not None:
-        answer = _read_processor(port)
+        answer = _read_processor_setup(port)
     else:
-        answer = Check(
+        answer = SetupCheck(
             name="processor", is_good=False, text="web.listen is switched off in the configuration", todo=_SWITCH_ON
         )
-    if isinstance(answer, Check):
+    if isinstance(answer, SetupCheck):
         checks.append(answer)
         missing = MonitoringStep(number=1, state="broken", text="no processor was found", todo=answer.todo)
         waiting = [MonitoringStep(number=number, state="waits", text="needs a processor") for number in (2, 3, 4, 5)]
         steps: tuple[MonitoringStep, ...] = (missing, *waiting)
     else:
         overview, setup = answer
-        checks.append(Check(name="processor", is_good=True, text=f"answers at {port.address if port else ''}"))
+        checks.append(SetupCheck(name="processor", is_good=True, text=f"answers at {port.address if port else ''}"))
         result = build_setup_view(overview, setup, now_ns=time.time_ns())
         steps = result["steps"]
         checks += [
-            Check(name="telemetry", is_good=item.is_good, text=item.text, todo=item.todo) for item in result["findings"]
+            SetupCheck(name="telemetry", is_good=item.is_good, text=item.text, todo=item.todo)
+            for item in result["findings"]
         ]
     environment = list(check_environment(environ))
     checks += environment
     following = find_next_step(steps)
     fault = next((check for check in environment if not check.is_good), None)
-    if fault is not None and not isinstance(answer, Check) and (following is None or following.state != "broken"):
+    if fault is not None and not isinstance(answer, SetupCheck) and (following is None or following.state != "broken"):
         # What keeps an application from sending comes before what a processor waits for.
         following = MonitoringStep(number=1, state="broken", text=fault.text, todo=fault.todo)
     is_working = not any(step.state in ("broken", "waits") for step in steps) and steps[0].is_working
@@ -142,38 +143,40 @@ _SWITCH_ON: Final = "Set web.listen in the configuration, such as 127.0.0.1:8080
 _OTHER_PORT: Final = "Another program has this port: give the processor's with --url, its web.listen (8080 by default)."
 
 
-def check_environment(environ: Mapping[str, str]) -> Iterable[Check]:
+def check_environment(environ: Mapping[str, str]) -> Iterable[SetupCheck]:
     """Checks the environment of an application: whether OpenTelemetry is on, and whether its endpoint listens."""
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         todo = "Unset it where the application runs."
-        yield Check(name="environment", is_good=False, text="OTEL_SDK_DISABLED is true: nothing is sent", todo=todo)
+        yield SetupCheck(
+            name="environment", is_good=False, text="OTEL_SDK_DISABLED is true: nothing is sent", todo=todo
+        )
     exporters = [name.strip().lower() for name in environ.get("OTEL_METRICS_EXPORTER", "").split(",") if name.strip()]
     if exporters and "otlp" not in exporters:
         effect = "no metrics are sent" if exporters == ["none"] else "no metrics are sent over OTLP"
         text = f"OTEL_METRICS_EXPORTER is {','.join(exporters)}: {effect}"
-        yield Check(name="environment", is_good=False, text=text, todo="Unset it, or set it to otlp.")
+        yield SetupCheck(name="environment", is_good=False, text=text, todo="Unset it, or set it to otlp.")
     variable = next((name for name in _ENDPOINTS if environ.get(name, "").strip()), None)
     endpoint = environ[variable].strip() if variable else DEFAULT_ENDPOINT
     source = f"{variable} is {endpoint}" if variable else f"the default endpoint is {endpoint}"
     protocol_variable = next((name for name in _PROTOCOLS if environ.get(name, "").strip()), None)
     protocol = environ[protocol_variable].strip().lower() if protocol_variable else "grpc"
-    usual = _OTHER_PROTOCOL.get((protocol, _find_number(endpoint) or 0))
+    usual = _OTHER_PROTOCOL.get((protocol, _find_port_number(endpoint) or 0))
     if usual is not None:
         said = f"{protocol_variable} is {protocol}" if protocol_variable else f"the protocol is {protocol} by default"
         text = f"{source}, which is usually the port of {usual}, and {said}"
         todo = f"Set OTEL_EXPORTER_OTLP_PROTOCOL to {usual}, or the endpoint to the other port."
-        yield Check(name="environment", is_good=False, text=text, todo=todo)
-    fault = _find_fault(endpoint)
+        yield SetupCheck(name="environment", is_good=False, text=text, todo=todo)
+    fault = _find_endpoint_fault(endpoint)
     if fault is None:
-        yield Check(name="endpoint", is_good=True, text=f"{source}, and something listens there")
+        yield SetupCheck(name="endpoint", is_good=True, text=f"{source}, and something listens there")
     else:
         todo = "Start the Collector or the processor there, or set OTEL_EXPORTER_OTLP_ENDPOINT."
         # An application elsewhere has another endpoint: only one that is set here is known to be meant.
-        yield Check(name="endpoint", is_good=variable is None, text=f"{source}, {fault}", todo=todo)
+        yield SetupCheck(name="endpoint", is_good=variable is None, text=f"{source}, {fault}", todo=todo)
 
 
 def format_diagnosis(document: Document) -> str:
-    """Formats what was found as text, the one next thing last."""
+    """Formats the findings of `otel-mlmon doctor` as text, with the one next thing to do at the end."""
     lines = ["Five steps:"]
     lines += [
         f"  {_SIGNS[step['state']]} {step['number']}. {step['name']}: {step['text']}" for step in document["steps"]
@@ -191,12 +194,12 @@ def format_diagnosis(document: Document) -> str:
     return "\n".join(lines)
 
 
-def _find_port(arguments: argparse.Namespace, web: WebSection) -> WebPort | None:
-    """Returns the web port of the options, else of the configuration; None where it is switched off there."""
+def _find_web_port(arguments: argparse.Namespace, web: WebSection) -> WebPort | None:
+    """Returns the processor's web port from the options, else from the configuration; None if switched off there."""
     from dataclasses import replace
 
     scheme = "https" if web.tls.certificate is not None else "http"
-    address = arguments.url or (f"{scheme}://{_reachable(web.listen)}" if web.listen else None)
+    address = arguments.url or (f"{scheme}://{_make_reachable_address(web.listen)}" if web.listen else None)
     if address is None:
         return None
     port = read_connection(
@@ -210,14 +213,14 @@ def _find_port(arguments: argparse.Namespace, web: WebSection) -> WebPort | None
     return replace(port, token=token, timeout_s=TIMEOUT_S)
 
 
-def _reachable(listen: str) -> str:
-    """Returns an address to call for one to listen on: all interfaces include this machine's own."""
+def _make_reachable_address(listen: str) -> str:
+    """Returns the address at which a listening address can be called: 127.0.0.1 for one of all interfaces."""
     host, _, port = listen.rpartition(":")
     return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]", "") else listen  # noqa: S104 - compared, not bound
 
 
-def _read_processor(port: WebPort) -> tuple[Document, Document] | Check:
-    """Returns overview and setup of a running processor, or why there are none and what to do about it."""
+def _read_processor_setup(port: WebPort) -> tuple[Document, Document] | SetupCheck:
+    """Returns the API's overview and setup of a running processor, or a failed check that says why there are none."""
     import httpx
 
     from otel_mlmon.reference import web_port
@@ -225,46 +228,49 @@ def _read_processor(port: WebPort) -> tuple[Document, Document] | Check:
     url = port.address
     try:
         with web_port.open_web_client(port) as client:
-            setup = _read_document(client, "/api/v1/setup")
-            models = _read_document(client, "/api/v1/models")["models"]
-            alerts = _read_document(client, "/api/v1/alerts")["alerts"]
+            setup = _request_document(client, "/api/v1/setup")
+            models = _request_document(client, "/api/v1/models")["models"]
+            alerts = _request_document(client, "/api/v1/alerts")["alerts"]
             versions = {
-                name: {entry["version"]: _read_version(client, name, entry["version"]) for entry in model["versions"]}
+                name: {
+                    entry["version"]: _request_model_version(client, name, entry["version"])
+                    for entry in model["versions"]
+                }
                 for name, model in models.items()
             }
-    except _RefusedError as error:
+    except _RequestRefusedError as error:
         if error.status_code == httpx.codes.UNAUTHORIZED:
             text = f"the processor at {url} asks for the token of its readers: --token, or {READER.variable}"
-            return _refuse(text, f"Give its web.read_token with --token, or in {READER.variable}.")
+            return _make_failed_check(text, f"Give its web.read_token with --token, or in {READER.variable}.")
         text = f"what answers at {url} is no processor of this release: HTTP {error.status_code}"
-        return _refuse(text, _OTHER_PORT)
+        return _make_failed_check(text, _OTHER_PORT)
     except MlmonError as error:
         is_untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
         todo = "Give the authority of its certificate with --ca." if is_untrusted else _START
-        return _refuse(f"nothing answers at {url}: {error}", todo)
+        return _make_failed_check(f"nothing answers at {url}: {error}", todo)
     except (AttributeError, KeyError, TypeError, ValueError):
-        return _refuse(f"what answers at {url} is no processor", _OTHER_PORT)
+        return _make_failed_check(f"what answers at {url} is no processor", _OTHER_PORT)
     return {"versions": versions, "models": models, "alerts": alerts}, setup
 
 
-def _refuse(text: str, todo: str) -> Check:
-    return Check(name="processor", is_good=False, text=text, todo=todo)
+def _make_failed_check(text: str, todo: str) -> SetupCheck:
+    return SetupCheck(name="processor", is_good=False, text=text, todo=todo)
 
 
-def _read_document(client: httpx.Client, path: str, **query: str) -> Document:
+def _request_document(client: httpx.Client, path: str, **query: str) -> Document:
     answer = client.get(path, params=query)
     if not answer.is_success:
-        raise _RefusedError(answer.status_code)
+        raise _RequestRefusedError(answer.status_code)
     document: Document = answer.json()
     return document
 
 
-def _read_version(client: httpx.Client, model: str, version: str) -> Document:
-    """Returns the document of one version of a model."""
-    return _read_document(client, f"/api/v1/models/{quote(model, safe='')}", version=version)
+def _request_model_version(client: httpx.Client, model: str, version: str) -> Document:
+    """Returns the API's JSON document of one version of a model."""
+    return _request_document(client, f"/api/v1/models/{quote(model, safe='')}", version=version)
 
 
-def _find_number(endpoint: str) -> int | None:
+def _find_port_number(endpoint: str) -> int | None:
     """Returns the port number of an endpoint; None if it has none."""
     try:
         return urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}").port
@@ -272,7 +278,7 @@ def _find_number(endpoint: str) -> int | None:
         return None
 
 
-def _find_fault(endpoint: str) -> str | None:
+def _find_endpoint_fault(endpoint: str) -> str | None:
     """Returns why nothing can be sent to an endpoint; None if something listens there."""
     try:
         parts = urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")

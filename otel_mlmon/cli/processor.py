@@ -73,13 +73,13 @@ def run_command(arguments: argparse.Namespace) -> int:
         print(json.dumps({"event": "ready", **addresses}), flush=True)
     calm_garbage_collector()
     is_loaded = True
-    while _wait(signals, None if is_loaded else RELOAD_AGAIN_S) == signal.SIGHUP:
-        is_loaded = _reload(service, arguments.config, is_loaded=is_loaded)
+    while _wait_for_signal(signals, None if is_loaded else RELOAD_AGAIN_S) == signal.SIGHUP:
+        is_loaded = _reload_configuration(service, arguments.config, is_loaded=is_loaded)
     return 0 if service.shutdown(SHUTDOWN_S) else 1
 
 
 def calm_garbage_collector() -> None:
-    """Has Python look for garbage in cycles seldom: a processor keeps most of what it makes, and makes few cycles.
+    """Makes Python's garbage collector run seldom, since a processor keeps most objects and makes few cycles.
 
     By default it looks at all that was made of late after 700 new objects, seven points, and at everything that is
     kept again and again, which took a seventh of the time.
@@ -89,7 +89,7 @@ def calm_garbage_collector() -> None:
     gc.set_threshold(100_000, 20, 20)
 
 
-def _wait(signals: queue.SimpleQueue[int], timeout_s: float | None) -> int:
+def _wait_for_signal(signals: queue.SimpleQueue[int], timeout_s: float | None) -> int:
     """Returns the next signal that the process receives; SIGHUP if none comes in time."""
     try:
         return signals.get(timeout=timeout_s)
@@ -97,8 +97,8 @@ def _wait(signals: queue.SimpleQueue[int], timeout_s: float | None) -> int:
         return signal.SIGHUP
 
 
-def _reload(service: Service, path: Path | None, *, is_loaded: bool) -> bool:
-    """Reloads the configuration file, and keeps the old configuration if it is broken; returns if state is loaded."""
+def _reload_configuration(service: Service, path: Path | None, *, is_loaded: bool) -> bool:
+    """Reloads the configuration file, or keeps the old one if that is broken; returns whether state is loaded."""
     from otel_mlmon.processor.config.load import load_config
 
     try:
@@ -123,12 +123,12 @@ def _reload(service: Service, path: Path | None, *, is_loaded: bool) -> bool:
 
 def _configure_logging(log_format: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    handler.setFormatter(_JsonLogFormatter() if log_format == "json" else _TextLogFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request with the webhook's address
 
 
-class _TextFormatter(logging.Formatter):
+class _TextLogFormatter(logging.Formatter):
     """Formats a log record as text, in which nothing that a sender named looks like a line of the processor's own."""
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ class _TextFormatter(logging.Formatter):
         return "\n    ".join("".join(c if c.isprintable() or c == "\t" else "?" for c in line) for line in lines)
 
 
-class _JsonFormatter(logging.Formatter):
+class _JsonLogFormatter(logging.Formatter):
     """Formats a log record as one line of JSON, with the field names of OpenTelemetry's log data model."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -35,7 +35,7 @@ MAX_CLASSES: Final = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
+    """Declares the arguments of `otel-mlmon reference`."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     def add_action_parser(name: str, description: str) -> argparse.ArgumentParser:
@@ -64,18 +64,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--input", default="", metavar="NAME", help="the input that the columns belong to, if the model has several"
     )
-    build.add_argument("--columns", type=_split, metavar="A,B,…", help="the columns to use, in the model's order")
+    build.add_argument("--columns", type=_split_names, metavar="A,B,…", help="the columns to use, in the model's order")
     build.add_argument(
-        "--features", type=_split, default=(), metavar="header|A,B,…",
+        "--features", type=_split_names, default=(), metavar="header|A,B,…",
         help="names of the features, as in ModelOptions(features=…) of the application; `header` takes the names of "
         "the columns (default: f0, f1, …)",
     )  # fmt: skip
     build.add_argument(
-        "--keep-text", type=_split, default=(), metavar="A,B,…",
+        "--keep-text", type=_split_names, default=(), metavar="A,B,…",
         help="features whose texts the profile names; any other text that the model does not declare is one of 64 "
         "buckets of a keyed hash (OTEL_MLMON_TEXT_KEY), as in the application",
     )  # fmt: skip
-    build.add_argument("--categorical", type=_split, default=(), metavar="A,B,…", help="features that are categories")
+    build.add_argument(
+        "--categorical", type=_split_names, default=(), metavar="A,B,…", help="features that are categories"
+    )
     build.add_argument(
         "--output-kind", metavar="KIND", help="the kind of the output, as in ModelOptions(output_kind=…)"
     )
@@ -110,7 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    """Runs the action.
+    """Runs the action of `otel-mlmon reference` that the arguments name, and returns the exit code.
 
     Raises:
         DataError: The data or the model cannot be used.
@@ -121,21 +123,21 @@ def run_command(arguments: argparse.Namespace) -> int:
         DependencyMissingError: onnxruntime or pyarrow is needed.
     """
     actions: dict[str, Callable[[argparse.Namespace], None]] = {
-        "build": _build,
-        "export": _export,
-        "relearn": _relearn,
+        "build": _build_reference,
+        "export": _export_reference,
+        "relearn": _relearn_reference,
         "show": _show_profile,
-        "embed": _embed,
+        "embed": _embed_reference,
     }
     actions[arguments.action](arguments)
     return 0
 
 
-def _split(text: str) -> tuple[str, ...]:
+def _split_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _build(arguments: argparse.Namespace) -> None:
+def _build_reference(arguments: argparse.Namespace) -> None:
     from otel_mlmon.instrumentation.settings import OPTIONS, ModelOptions
     from otel_mlmon.options import resolve_option
     from otel_mlmon.processor.window.reference import measure_design_effects
@@ -176,17 +178,17 @@ def _build(arguments: argparse.Namespace) -> None:
     targets = []
     if arguments.output or not arguments.embed:
         target = arguments.output or Path(f"{arguments.model.stem}.reference.json")
-        with _write_errors(target):
+        with _explain_write_errors(target):
             built.profile.write_file(target)
         targets.append(target)
     if arguments.embed:
-        _write_embedded(arguments.model, built.profile, arguments.embed)
+        _write_embedded_model(arguments.model, built.profile, arguments.embed)
         targets.append(arguments.embed)
-    _print_built(built, targets, () if features else feed.columns)
+    _print_built_reference(built, targets, () if features else feed.columns)
 
 
 def _split_labels(data: ModelInputData, labels: str | None) -> tuple[ModelInputData, list[str | None] | None]:
-    """Splits the labels, a column or a file of their own, from the data."""
+    """Splits the true labels, a column of the data or a file of their own, from a model's input data."""
     from otel_mlmon.reference.model_inputs import read_input_data, read_label_column
 
     if labels is None:
@@ -214,34 +216,34 @@ def _show_progress(rows: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.update(task, completed=done)
 
 
-def _write_embedded(model: Path, profile: Profile, target: Path) -> None:
+def _write_embedded_model(model: Path, profile: Profile, target: Path) -> None:
     from otel_mlmon.reference.embedding import embed_profile
-    from otel_mlmon.reference.profile import replace_file
+    from otel_mlmon.reference.profile import replace_file_content
 
     try:
-        content = embed_profile(_read_file(model), profile)
+        content = embed_profile(_read_file_bytes(model), profile)
     except ProfileError as error:
         raise ProfileError(f"{model}: {error}") from error
-    with _write_errors(target):
-        replace_file(target, content)
+    with _explain_write_errors(target):
+        replace_file_content(target, content)
 
 
 @contextmanager
-def _write_errors(target: Path) -> Iterator[None]:
+def _explain_write_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise DataError(f"{target}: {error.strerror or error}") from error
 
 
-def _read_file(path: Path) -> bytes:
+def _read_file_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
 
 
-def _print_built(built: BuiltReference, targets: Sequence[Path], columns: Sequence[str]) -> None:
+def _print_built_reference(built: BuiltReference, targets: Sequence[Path], columns: Sequence[str]) -> None:
     profile = built.profile
     print(
         f"{_format_model(profile)}: {built.rows} rows, {len(profile.streams)} streams: {', '.join(map(str, targets))}"
@@ -276,7 +278,7 @@ def _print_accuracy(profile: Profile) -> None:
         print(f"accuracy {100 * profile.calibration.accuracy:.2f} % of {labelled} labelled rows")
 
 
-def _export(arguments: argparse.Namespace) -> None:
+def _export_reference(arguments: argparse.Namespace) -> None:
     from otel_mlmon.reference.download import download_reference
 
     reference = download_reference(
@@ -287,16 +289,16 @@ def _export(arguments: argparse.Namespace) -> None:
     )
     profile = reference.profile
     target = arguments.output or Path(re.sub(r"[^\w.-]", "_", profile.model) + ".reference.json")
-    with _write_errors(target):
+    with _explain_write_errors(target):
         profile.write_file(target)
     print(f"{_format_model(profile)}: {len(profile.streams)} streams: {target}")
     if reference.missing:
         print(f"Left out. {reference.missing}", file=sys.stderr)
     if profile.unstationary:
-        print(_warn_unstationary(profile), file=sys.stderr)
+        print(_format_drift_warning(profile), file=sys.stderr)
 
 
-def _relearn(arguments: argparse.Namespace) -> None:
+def _relearn_reference(arguments: argparse.Namespace) -> None:
     from otel_mlmon.reference.relearn import request_relearning
 
     streams = request_relearning(
@@ -308,7 +310,7 @@ def _relearn(arguments: argparse.Namespace) -> None:
     print(f"{arguments.model}: learns again from now on: {', '.join(streams)}")
 
 
-def _warn_unstationary(profile: Profile) -> str:
+def _format_drift_warning(profile: Profile) -> str:
     streams = ", ".join(profile.unstationary)
     return f"Drifted while the reference was learned: {streams}. Comparisons with it may raise false alarms."
 
@@ -323,18 +325,18 @@ def _show_profile(arguments: argparse.Namespace) -> None:
         table.add_column(head, justify="right")
     table.add_column("most frequent")
     for stream, sketch in sorted(profile.streams.items()):
-        table.add_row(stream, *_format_sketch(sketch))
+        table.add_row(stream, *_format_sketch_row(sketch))
     console = Console(width=None if sys.stdout.isatty() else 160)
     # Printed by ourselves: rich would end the program with 1 where the reader of a pipe has ended.
     with console.capture() as capture:
         console.print(table)
     print(capture.get(), end="")
     if profile.unstationary:
-        print(_warn_unstationary(profile))
+        print(_format_drift_warning(profile))
     _print_accuracy(profile)
 
 
-def _format_sketch(sketch: StreamSketch) -> Sequence[str]:
+def _format_sketch_row(sketch: StreamSketch) -> Sequence[str]:
     total = sketch.total
     missing = f"{100 * sketch.missing / total:.2g} %" if sketch.missing else ""
     if sketch.categories.total > sketch.numbers:
@@ -347,9 +349,9 @@ def _format_sketch(sketch: StreamSketch) -> Sequence[str]:
     return "numbers", str(total), missing, *(f"{statistic:.4g}" for statistic in statistics), ""
 
 
-def _embed(arguments: argparse.Namespace) -> None:
+def _embed_reference(arguments: argparse.Namespace) -> None:
     profile = _read_profile(arguments.file)
-    _write_embedded(arguments.model, profile, arguments.output)
+    _write_embedded_model(arguments.model, profile, arguments.output)
     print(f"{arguments.output}: carries the profile of {_format_model(profile)}")
 
 
@@ -364,7 +366,7 @@ def _read_profile(path: Path) -> Profile:
     if path.suffix.lower() != ".onnx":
         return Profile.read_file(path)
     try:
-        profile = find_embedded_profile(read_model_metadata(_read_file(path)))
+        profile = find_embedded_profile(read_model_metadata(_read_file_bytes(path)))
     except ProfileError as error:
         raise ProfileError(f"{path}: {error}") from error
     if profile is None:

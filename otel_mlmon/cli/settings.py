@@ -38,9 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_command(arguments: argparse.Namespace, *, settings_type: type[Any] = InstrumentationSettings) -> int:
-    """Runs `otel-mlmon settings`: prints the options, or what is read of a model's file; returns the exit code."""
+    """Runs `otel-mlmon settings`: prints all options, or what a model's file tells; returns the exit code."""
     if arguments.model is not None:
-        return _show_model(arguments.model, is_json=arguments.json)
+        return _print_model_file(arguments.model, is_json=arguments.json)
     settings, origins = resolve_settings(settings_type, {}, environ=os.environ)
     rows: dict[str, dict[str, object]] = {
         option.name: {
@@ -59,14 +59,19 @@ def run_command(arguments: argparse.Namespace, *, settings_type: type[Any] = Ins
         )
         return 0
     widths = [
-        max(len(str(cell)) for cell in column) for column in zip(*map(_format_row, rows, rows.values()), strict=True)
+        max(len(str(cell)) for cell in column)
+        for column in zip(*map(_format_option_row, rows, rows.values()), strict=True)
     ]
     for name, row in rows.items():
-        print("  ".join(cell.ljust(width) for cell, width in zip(_format_row(name, row), widths, strict=True)).rstrip())
+        print(
+            "  ".join(
+                cell.ljust(width) for cell, width in zip(_format_option_row(name, row), widths, strict=True)
+            ).rstrip()
+        )
     return 0
 
 
-def _show_model(path: str, *, is_json: bool) -> int:
+def _print_model_file(path: str, *, is_json: bool) -> int:
     try:
         session = describe_model_file(path)
     except OSError as error:
@@ -95,7 +100,7 @@ def _show_model(path: str, *, is_json: bool) -> int:
     return 0
 
 
-def _format_row(name: str, row: dict[str, object]) -> tuple[str, str, str, str]:
+def _format_option_row(name: str, row: dict[str, object]) -> tuple[str, str, str, str]:
     return name, repr(row["value"]), str(row["origin"]), str(row["variable"])
 
 

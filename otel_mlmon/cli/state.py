@@ -67,10 +67,10 @@ def run_command(arguments: argparse.Namespace) -> int:
         return 0 if removed else 1
     is_check = arguments.action == "check"
     report = (maintenance.check_state if is_check else maintenance.repair_state)(directory, RECORD_KINDS)
-    return _print_report(directory, report)
+    return _print_check_report(directory, report)
 
 
-def _print_report(directory: Path, report: CheckResult) -> int:
+def _print_check_report(directory: Path, report: CheckResult) -> int:
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(report.counts.items())) or "none"
     print(f"{directory}: records: {counts}.")
     for fault in report.faults:

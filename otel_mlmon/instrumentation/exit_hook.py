@@ -36,48 +36,48 @@ class ExitHook:
         self._finalizers: dict[str, Any] = {}
         atexit.register(self._run_at_exit)
         # A child of `forkserver` or `spawn` that imports its main module just now becomes a child only after it.
-        self._follow_children()
+        self._follow_child_processes()
         for package in _PACKAGES:
             process = sys.modules.get(f"{package}.process")
             parent = getattr(process, "parent_process", lambda: None)
             if parent() is not None:
-                self._finalize(package)
+                self._register_finalizer(package)
 
     def register_again(self) -> None:
-        """Registers the function again, so that it runs before other functions that were registered since."""
+        """Registers the exit hook's function again, so that it runs before functions that were registered since."""
         atexit.unregister(self._run_at_exit)
         atexit.register(self._run_at_exit)
 
     def register_after_fork(self) -> None:
-        """Registers the function again in a forked child process, where multiprocessing removes it."""
+        """Registers the exit hook's function in a forked child process, where multiprocessing has removed it."""
         self._finalizers.clear()
-        self._follow_children()
+        self._follow_child_processes()
 
     def unregister(self) -> None:
-        """Unregisters the function, so that it does not run at the end of the process."""
+        """Unregisters the exit hook's function, so that it does not run at the end of the process."""
         atexit.unregister(self._run_at_exit)
         self._work = _do_nothing
         for finalizer in self._finalizers.values():
             finalizer.cancel()
 
-    def _follow_children(self) -> None:
+    def _follow_child_processes(self) -> None:
         for package in _PACKAGES:
             util = sys.modules.get(f"{package}.util")
             if util is not None:
-                util.register_after_fork(self, ExitHook._finalize_all)
+                util.register_after_fork(self, ExitHook._register_all_finalizers)
 
-    def _finalize_all(self) -> None:
+    def _register_all_finalizers(self) -> None:
         for package in _PACKAGES:
-            self._finalize(package)
+            self._register_finalizer(package)
 
-    def _finalize(self, package: str) -> None:
+    def _register_finalizer(self, package: str) -> None:
         util = sys.modules.get(f"{package}.util")
         if util is not None and package not in self._finalizers:
             pid = os.getpid()
             self._finalizers[package] = util.Finalize(None, self._run_at_child_exit, (pid,), exitpriority=EXIT_PRIORITY)
 
     def _run_at_exit(self) -> None:
-        self._end(is_abrupt=False)
+        self._run_function_once(is_abrupt=False)
 
     def _run_at_child_exit(self, pid: int) -> None:
         if pid != os.getpid():
@@ -85,10 +85,10 @@ class ExitHook:
         with guard("shutdown"):
             # What multiprocessing does next: threads that are no daemons may still run models.
             getattr(threading, "_shutdown", _do_nothing)()
-        self._end(is_abrupt=True)
+        self._run_function_once(is_abrupt=True)
 
-    def _end(self, *, is_abrupt: bool) -> None:
-        """Runs the function once at the end of the process, even if signals arrive meanwhile.
+    def _run_function_once(self, *, is_abrupt: bool) -> None:
+        """Runs the exit hook's function once at the end of the process, even if signals arrive meanwhile.
 
         A handler that exits while the process ends (gunicorn's, at a second signal) interrupts the waiting, not the
         work, and takes effect once that is done; Ctrl-C ends the waiting.

@@ -135,7 +135,7 @@ def _hook_celery(module: Any, end: HostEndActions) -> Callable[[], None]:
     return functools.partial(shutdown.disconnect, flush)
 
 
-def _hook_pool(module: Any, end: HostEndActions) -> Callable[[], None]:
+def _hook_process_pool(module: Any, end: HostEndActions) -> Callable[[], None]:
     """Makes the idle workers of a process pool export their signals before the pool terminates them."""
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -180,7 +180,7 @@ def _end_idle_workers(module: Any, pool: dict[str, Any], timeout_s: float) -> No
         worker.join(max(0.0, deadline_s - time.monotonic()))
 
 
-def _hook_provider(name: str, module: Any, end: HostEndActions) -> Callable[[], None]:
+def _hook_otel_provider(name: str, module: Any, end: HostEndActions) -> Callable[[], None]:
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         def flush_first(self: Any, *arguments: Any, **keywords: Any) -> Any:
             end.flush_to_provider(self)
@@ -200,9 +200,9 @@ def _hook_provider(name: str, module: Any, end: HostEndActions) -> Callable[[], 
 _HOOKS: Final[dict[str, Callable[[Any, HostEndActions], Callable[[], None]]]] = {
     "uvicorn.server": _hook_uvicorn,
     "celery.signals": _hook_celery,
-    "multiprocessing.pool": _hook_pool,
-    "opentelemetry.sdk.trace": functools.partial(_hook_provider, "TracerProvider"),
-    "opentelemetry.sdk.metrics": functools.partial(_hook_provider, "MeterProvider"),
-    "opentelemetry.sdk._logs": functools.partial(_hook_provider, "LoggerProvider"),
+    "multiprocessing.pool": _hook_process_pool,
+    "opentelemetry.sdk.trace": functools.partial(_hook_otel_provider, "TracerProvider"),
+    "opentelemetry.sdk.metrics": functools.partial(_hook_otel_provider, "MeterProvider"),
+    "opentelemetry.sdk._logs": functools.partial(_hook_otel_provider, "LoggerProvider"),
 }
 """A function that sets the hooks of a module, and returns the one that removes them."""

@@ -54,7 +54,7 @@ class OnnxRuntimeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         with guard("instrument"):
             from otel_mlmon.instrumentation.lifecycle import instrument
 
-            instrument(**_usable_options(options))
+            instrument(**_select_usable_options(options))
 
     def _uninstrument(self, **_: Any) -> None:
         from otel_mlmon.instrumentation.lifecycle import uninstrument
@@ -62,7 +62,7 @@ class OnnxRuntimeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         uninstrument()
 
 
-def _usable_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def _select_usable_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the options of a configuration file without invalid ones, each of which is logged as a warning."""
     known = {entry.name for entry in fields(InstrumentationSettings)}
     usable: dict[str, Any] = {}
@@ -74,7 +74,7 @@ def _usable_options(options: Mapping[str, Any]) -> dict[str, Any]:
             continue
         entries = value
         if name == "models" and isinstance(value, Mapping):
-            described = ((model, _describe_model(model, entry)) for model, entry in value.items())
+            described = ((model, _make_model_options(model, entry)) for model, entry in value.items())
             entries = {model: entry for model, entry in described if entry is not None}
         try:
             resolve_settings(InstrumentationSettings, {name: entries}, environ={})
@@ -85,7 +85,7 @@ def _usable_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return usable
 
 
-def _describe_model(model: str, entry: Any) -> Any:
+def _make_model_options(model: str, entry: Any) -> Any:
     """Makes `ModelOptions` from a section of a configuration file; None, with a warning, if that is invalid."""
     if not isinstance(entry, Mapping):
         return entry

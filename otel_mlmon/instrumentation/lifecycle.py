@@ -57,12 +57,12 @@ class Handle:
 
         A second call does nothing.
         """
-        return self._running is None or _stop(self._running, timeout_s)
+        return self._running is None or _stop_instrumentation(self._running, timeout_s)
 
     def uninstrument(self) -> None:
-        """Uninstruments within the time that the option `shutdown_timeout_s` allows."""
+        """Ends the instrumentation of this process within the time that the option `shutdown_timeout_s` allows."""
         if self._running is not None:
-            _stop(self._running, self._running.pipeline.settings.shutdown_timeout_s)
+            _stop_instrumentation(self._running, self._running.pipeline.settings.shutdown_timeout_s)
 
     def status(self) -> Status:
         """Returns what the instrumentation is doing, as one snapshot."""
@@ -80,7 +80,7 @@ class RunningInstrumentation:
         self._exit_hook = ExitHook(self.shutdown_at_exit)
         # Whoever registers last ends first: an error tracker that is initialised later must get our last calls.
         pipeline.on_client = self._exit_hook.register_again
-        self._fork_hooks = ForkHooks(list_locks=pipeline.list_fork_locks, in_child=self._after_fork)
+        self._fork_hooks = ForkHooks(list_locks=pipeline.list_fork_locks, in_child=self._reset_after_fork)
         self._host_hooks = HostHooks(self)
         self._host_hooks.hook_loaded_modules()
         pipeline.before_round = self._host_hooks.hook_loaded_modules
@@ -107,20 +107,20 @@ class RunningInstrumentation:
         with guard("shutdown"):
             self.shutdown(self.timeout_s, is_exit=not is_abrupt, with_host=is_abrupt)
 
-    def _after_fork(self) -> None:
+    def _reset_after_fork(self) -> None:
         self._exit_hook.register_after_fork()
         self.pipeline.reset_after_fork()
 
 
-class _Process:
-    """The instrumentation of this process, or None."""
+class _ProcessInstrumentation:
+    """Holds the instrumentation that runs in this process; None while there is none."""
 
     running: RunningInstrumentation | None = None
     lock = threading.Lock()
 
 
-def _with_parameters_of(constructor: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:
-    """Gives a function the signature and documentation of the fields of the settings."""
+def _copy_settings_signature(constructor: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+    """Gives a function the parameters and the documentation of the fields of the settings."""
     parameters = [
         parameter.replace(default={}) if parameter.name == "models" else parameter
         for parameter in inspect.signature(constructor).parameters.values()
@@ -141,7 +141,7 @@ def _with_parameters_of(constructor: Callable[P, object]) -> Callable[[Callable[
     return decorate
 
 
-@_with_parameters_of(InstrumentationSettings)
+@_copy_settings_signature(InstrumentationSettings)
 def instrument(**arguments: Any) -> Handle:  # noqa: D417 - the arguments are the settings' fields
     """Starts to measure every inference of onnxruntime, and all calls of `observe()`, in this process.
 
@@ -161,41 +161,43 @@ def instrument(**arguments: Any) -> Handle:  # noqa: D417 - the arguments are th
     settings, _ = resolve_settings(InstrumentationSettings, arguments, environ=os.environ)
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Handle(None, reason="OTEL_SDK_DISABLED is true")
-    with _Process.lock:
-        if _Process.running is not None:
-            _merge(_Process.running.pipeline, settings, arguments)
-            return Handle(_Process.running)
-        _Process.running = RunningInstrumentation(InstrumentationPipeline(settings))
-        return Handle(_Process.running)
+    with _ProcessInstrumentation.lock:
+        if _ProcessInstrumentation.running is not None:
+            _merge_settings(_ProcessInstrumentation.running.pipeline, settings, arguments)
+            return Handle(_ProcessInstrumentation.running)
+        _ProcessInstrumentation.running = RunningInstrumentation(InstrumentationPipeline(settings))
+        return Handle(_ProcessInstrumentation.running)
 
 
 def uninstrument() -> None:
     """Ends what `instrument()` has started; does nothing if it was not called."""
-    running = _Process.running
+    running = _ProcessInstrumentation.running
     if running is not None:
-        _stop(running, running.pipeline.settings.shutdown_timeout_s)
+        _stop_instrumentation(running, running.pipeline.settings.shutdown_timeout_s)
 
 
 def flush_all() -> None:
     """Exports all recorded signals, also those that the application's own providers hold."""
-    running = _Process.running
+    running = _ProcessInstrumentation.running
     if running is not None:
         running.flush_all()
 
 
 def shutdown_abruptly() -> None:
     """Exports all signals at the end of a process that runs no `atexit` functions."""
-    running = _Process.running
+    running = _ProcessInstrumentation.running
     if running is not None:
         running.shutdown_at_exit(is_abrupt=True)
 
 
 def is_instrumented() -> bool:
     """Returns whether this process is instrumented at present."""
-    return _Process.running is not None
+    return _ProcessInstrumentation.running is not None
 
 
-def _merge(pipeline: InstrumentationPipeline, settings: InstrumentationSettings, arguments: Iterable[str]) -> None:
+def _merge_settings(
+    pipeline: InstrumentationPipeline, settings: InstrumentationSettings, arguments: Iterable[str]
+) -> None:
     pipeline.add_model_options(settings.models)
     ignored = list_changed_arguments(pipeline.settings, settings, arguments)
     if ignored:
@@ -204,13 +206,13 @@ def _merge(pipeline: InstrumentationPipeline, settings: InstrumentationSettings,
         )
 
 
-def _stop(running: RunningInstrumentation, timeout_s: float) -> bool:
-    with _Process.lock:
-        if _Process.running is not running:
+def _stop_instrumentation(running: RunningInstrumentation, timeout_s: float) -> bool:
+    with _ProcessInstrumentation.lock:
+        if _ProcessInstrumentation.running is not running:
             return True
         # Here: another thread's `instrument()` must not patch on top of what is about to be taken off.
         running.pipeline.uninstrument()
-        _Process.running = None
+        _ProcessInstrumentation.running = None
     return running.shutdown(timeout_s)
 
 
@@ -232,7 +234,7 @@ class ForkHooks:
         self._in_child = weakref.WeakMethod(in_child)
         self._held: dict[int, list[threading.Lock]] = {}
         if hasattr(os, "register_at_fork"):
-            methods = (self._before, self._after_in_parent, self._after_in_child)
+            methods = (self._hold_locks, self._release_locks, self._reset_child)
             before, after, child = map(weakref.WeakMethod, methods)
             os.register_at_fork(
                 before=lambda: (method := before()) and method(),
@@ -240,7 +242,7 @@ class ForkHooks:
                 after_in_child=lambda: (method := child()) and method(),
             )
 
-    def _before(self) -> None:
+    def _hold_locks(self) -> None:
         held: list[threading.Lock] = []
         try:
             for lock, timeout_s in self._list_locks().items():
@@ -249,19 +251,19 @@ class ForkHooks:
         finally:  # a signal handler of the application may raise here, and the fork takes place all the same
             self._held[threading.get_ident()] = held
 
-    def _after_in_parent(self) -> None:
+    def _release_locks(self) -> None:
         for lock in self._held.pop(threading.get_ident(), ()):
             lock.release()
 
-    def _after_in_child(self) -> None:
+    def _reset_child(self) -> None:
         self._held.clear()  # the child has locks of its own
         if (in_child := self._in_child()) is not None:
             in_child()
 
 
-def _renew_lock() -> None:
-    _Process.lock = threading.Lock()
+def _renew_process_lock() -> None:
+    _ProcessInstrumentation.lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+    os.register_at_fork(after_in_child=_renew_process_lock)

@@ -4,9 +4,9 @@
     session.run
       └▶ runtime: capture
            └▶ CallQueue ─▶ drain_queue ─▶ DecoderCache.decode_batch           ─┬▶ PredictionAggregator.add_predictions
-                                                                                └▶ SpanQueue.push_uncounted
+                                                                                └▶ SpanQueue.push_uncounted_batch
                             drain_queue ─▶ PredictionAggregator.take_snapshots ─▶ SignalWriters.write_metrics
-                            _send       ─▶ SpanQueue.pop_ready                 ─▶ SignalWriters.write_spans_and_events
+                            _send_spans ─▶ SpanQueue.pop_ready_batch           ─▶ SignalWriters.write_spans_and_events
 
 One pipeline a process. The first call starts its thread. The thread, every collection of metrics and `flush` drain it.
 A forked child resets it and shares nothing with its parent.
@@ -40,7 +40,7 @@ from otel_mlmon.instrumentation.export.providers import (
     has_host_providers,
     is_host_provider,
 )
-from otel_mlmon.instrumentation.export.signal_writers import SignalWriters, unavailable_reasons
+from otel_mlmon.instrumentation.export.signal_writers import SignalWriters, find_unavailable_reasons
 from otel_mlmon.instrumentation.export.spans import SpanQueue, is_call_suppressed, make_context_reader, split_contexts
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue, WorkerThread, make_interpreter_yield
 from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, SessionInfo, estimate_call_bytes
@@ -79,11 +79,11 @@ class InstrumentationPipeline:
     def __init__(self, settings: InstrumentationSettings, *, rng: random.Random | None = None) -> None:
         self.settings = settings
         self._options_for = functools.lru_cache(MAX_CACHED)(settings.find_model_options)
-        self._model_of = functools.lru_cache(MAX_CACHED)(self._identify)
+        self._model_of = functools.lru_cache(MAX_CACHED)(self._identify_model)
         self._rng = rng or random.Random()  # noqa: S311 - a choice of samples, not a secret
         self.on_client: Callable[[], object] = lambda: None
         """Called where the application has initialised an error tracker, which then ends before us at exit."""
-        self._worker = WorkerThread(work=self._run_round, interval_s=settings.flush_interval_s)
+        self._worker = WorkerThread(work=self._run_worker_round, interval_s=settings.flush_interval_s)
         self._queue = CallQueue(
             fields=FIELDS,
             max_records=settings.buffer_records,
@@ -95,7 +95,7 @@ class InstrumentationPipeline:
             settings,
             read_context=make_context_reader(),
             read_waiting=lambda *arguments: self._waiting.read_waiting_calls(*arguments),
-            model_of=self._find_model,
+            model_of=self._find_model_key,
             rng=self._rng,
             on_client=lambda: self.on_client(),
         )
@@ -105,8 +105,8 @@ class InstrumentationPipeline:
             loads=self._loads,
             context_reader=self._error_tracker.find_context_reader,
             model_name=settings.find_declared_name,
-            has_output_function=lambda session: callable(self._options_of(session).output_kind),
-            samples_device_outputs=lambda session: self._options_of(session).device_outputs == "sample",
+            has_output_function=lambda session: callable(self._find_options(session).output_kind),
+            samples_device_outputs=lambda session: self._find_options(session).device_outputs == "sample",
             allows_telemetry=settings.onnxruntime_telemetry,
         )
         for stage in list_guards():
@@ -115,7 +115,7 @@ class InstrumentationPipeline:
         """Called at the beginning of each round of the worker thread."""
         self._is_closed: bool = False
         self._resource: Any = None
-        self._reset()
+        self._reset_state()
         arguments = (settings.tracer_provider, settings.meter_provider, settings.logger_provider)
         with guard("signals"):
             if has_host_providers() or None not in arguments:
@@ -136,13 +136,13 @@ class InstrumentationPipeline:
         if not self.drain_lock.acquire(timeout=max(0.0, timeout_s)):
             return False
         try:
-            if self._is_closed or self._is_unused():
+            if self._is_closed or self._has_recorded_nothing():
                 return True
             with guard("signals"):
                 writers = self._make_writers()
                 writers.adopt_meter_provider()
-                pause = make_interpreter_yield(lambda: self._waiting.is_awaited or self._queue.is_long())
-                self._catch_up(ROUND_WAIT_S, pause)
+                pause = make_interpreter_yield(lambda: self._waiting.is_awaited or self._queue.is_nearly_full())
+                self._decode_waiting_calls(ROUND_WAIT_S, pause)
                 self._write_metrics(writers, may_hold=may_hold)
         finally:
             self.drain_lock.release()
@@ -156,7 +156,7 @@ class InstrumentationPipeline:
             with_host: Whether the application's own providers are flushed too.
         """
         deadline_s = time.monotonic() + timeout_s
-        is_done = self.drain_queue(timeout_s, may_hold=False) and self._send(deadline_s - time.monotonic())
+        is_done = self.drain_queue(timeout_s, may_hold=False) and self._send_spans(deadline_s - time.monotonic())
         if self._error_tracker.is_active:
             self._error_tracker.flush_calls(deadline_s - time.monotonic())
         if self._writers is None or not is_done:
@@ -168,7 +168,7 @@ class InstrumentationPipeline:
         if self._is_closed or self._worker.is_current or not is_host_provider(provider, self.settings, self._providers):
             return
         self.drain_queue(may_hold=False)
-        self._send(COLLECT_WAIT_S)
+        self._send_spans(COLLECT_WAIT_S)
 
     def uninstrument(self) -> bool:
         """Restores the methods of every runtime; returns whether all of them could be restored."""
@@ -191,7 +191,7 @@ class InstrumentationPipeline:
         is_done = self._worker.stop_thread(timeout_s)
         self._queue.close()
         is_done = is_done and self.drain_queue(deadline_s - time.monotonic(), may_hold=False)
-        is_done = self._send(deadline_s - time.monotonic()) and is_done
+        is_done = self._send_spans(deadline_s - time.monotonic()) and is_done
         if not is_exit:
             self._error_tracker.flush_calls(deadline_s - time.monotonic())
         if self._writers is not None:
@@ -202,15 +202,15 @@ class InstrumentationPipeline:
 
     def status(self) -> Status:
         """Returns the state of the instrumentation, for the application to read."""
-        reasons = unavailable_reasons(writers := self._writers, is_closed=self._is_closed)
+        reasons = find_unavailable_reasons(writers := self._writers, is_closed=self._is_closed)
         return Status(
             is_active=bool(self._runtimes),
             patched_methods={name: runtime.methods for name, runtime in self._runtimes.items()},
-            active_sessions=len(self._sessions()),
+            active_sessions=len(self._list_sessions()),
             waiting_calls=len(self._queue),
             recorded_calls=self._recorded_calls,
             suppressed_calls=self._suppressed_calls,
-            dropped_calls=self._dropped_calls(),
+            dropped_calls=self._count_dropped_calls(),
             dropped_span_batches=self._span_queue.dropped_batches,
             failures=count_failures(),
             bulk_unavailable_reason=reasons.bulk,
@@ -223,7 +223,7 @@ class InstrumentationPipeline:
         )
 
     def list_fork_locks(self) -> dict[threading.Lock, float]:
-        """Returns the locks that a fork holds, and for how many seconds it waits for each at most."""
+        """Returns the locks to hold while the process forks, and how many seconds to wait for each at most."""
         drain_s = FORK_WAIT_S if self._writers is not None else IMPORT_WAIT_S
         return {self.drain_lock: drain_s, self._send_lock: COLLECT_WAIT_S}
 
@@ -236,9 +236,9 @@ class InstrumentationPipeline:
         self._loads.clear()
         JOURNAL.reset_totals()
         self._error_tracker.reset_calls()
-        self._reset()
+        self._reset_state()
 
-    def _reset(self) -> None:
+    def _reset_state(self) -> None:
         """Sets the state of a process that has recorded nothing yet."""
         self.drain_lock = threading.Lock()
         """Held while calls are decoded and their metrics written."""
@@ -272,7 +272,7 @@ class InstrumentationPipeline:
         self._providers: SignalProviders | None = None
         self._writers = None
 
-    def _run_round(self) -> None:
+    def _run_worker_round(self) -> None:
         with guard("host_hooks"):
             self.before_round()
         with guard("sentry"):
@@ -281,20 +281,20 @@ class InstrumentationPipeline:
             for runtime in self._runtimes.values():
                 runtime.renew_context()
         self.drain_queue(ROUND_WAIT_S)
-        self._send(timeout_s=0.0)
+        self._send_spans(timeout_s=0.0)
 
-    def _is_unused(self) -> bool:
-        """Whether no inference call and no load of a model was recorded in this process."""
-        return self._writers is None and not self._queue and not self._loads and not self._dropped_calls()
+    def _has_recorded_nothing(self) -> bool:
+        """Returns whether no inference call and no load of a model was recorded in this process."""
+        return self._writers is None and not self._queue and not self._loads and not self._count_dropped_calls()
 
-    def _catch_up(self, timeout_s: float, pause: Callable[[], object] = lambda: None) -> None:
+    def _decode_waiting_calls(self, timeout_s: float, pause: Callable[[], object] = lambda: None) -> None:
         """Decodes the calls that were queued at the start, and no later ones, so that it ends in a busy process."""
         deadline_s = time.monotonic() + timeout_s
         for _ in range(max(1, -(-len(self._queue) // CHUNK_CALLS))):
             if not self._waiting.lock.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
                 return
             try:
-                self._decode_chunk(self._queue.take, CHUNK_CALLS, pause)
+                self._decode_chunk(self._queue.take_calls, CHUNK_CALLS, pause)
             finally:
                 self._waiting.lock.release()
 
@@ -309,7 +309,7 @@ class InstrumentationPipeline:
             calls, is_recorded = len(batch.errors), False
             with self._decode_stage:
                 if self._decode_stage.is_open:
-                    self._drop("switched_off", calls)
+                    self._drop_calls("switched_off", calls)
                     continue
                 predictions = self._decoders.decode_batch(batch)
                 contexts, tracker_contexts = split_contexts(predictions.contexts)
@@ -319,32 +319,32 @@ class InstrumentationPipeline:
                 is_recorded = True
                 if self._error_tracker.is_active:
                     self._error_tracker.store_child_spans(predictions, tracker_contexts)
-                self._span_queue.push_uncounted(predictions, tracker_contexts)
+                self._span_queue.push_uncounted_batch(predictions, tracker_contexts)
             if not is_recorded:
-                self._drop("unreadable", calls)
+                self._drop_calls("unreadable", calls)
 
-    def _drop(self, reason: str, count: int) -> None:
+    def _drop_calls(self, reason: str, count: int) -> None:
         with self._count_lock:
             for _ in range(count):
                 self._queue.drop(reason)
 
-    def _dropped_calls(self) -> dict[str, int]:
+    def _count_dropped_calls(self) -> dict[str, int]:
         with self._count_lock:
-            return dict(self._queue.dropped())
+            return dict(self._queue.read_drop_counts())
 
     def _write_metrics(self, writers: SignalWriters, *, may_hold: bool) -> None:
         with self._waiting.lock:
             loads = self._load_tracker.take_load_durations() if self._load_tracker.unmeasured else []
             snapshots = self._aggregator.take_snapshots(may_hold=may_hold)
-            batches = self._span_queue.pop_uncounted()
+            batches = self._span_queue.pop_uncounted_batches()
         writers.write_metrics(snapshots, [(load.model.model_key, load.duration_s, load.error_type) for load in loads])
-        self._span_queue.push_ready(batches)
-        for reason, total in self._dropped_calls().items():
+        self._span_queue.push_ready_batches(batches)
+        for reason, total in self._count_dropped_calls().items():
             if count := total - self._reported_drops.get(reason, 0):
                 self._reported_drops[reason] = total
                 JOURNAL.emit_event(RecordsDropped(reason=reason, count=count))
 
-    def _send(self, timeout_s: float) -> bool:
+    def _send_spans(self, timeout_s: float) -> bool:
         """Writes the spans and events of decoded calls; returns whether that was done in time."""
         # Outside any lock that a collection of metrics waits for: the application's span processors may block.
         writers = self._writers
@@ -359,7 +359,7 @@ class InstrumentationPipeline:
                 with guard("model_events"):
                     for load in self._load_tracker.take_load_announcements():
                         writers.write_model_events(load, offset_ns=offset_ns)
-            if batches := list(iter(self._span_queue.pop_ready, None)):
+            if batches := list(iter(self._span_queue.pop_ready_batch, None)):
                 writers.write_spans_and_events(batches, offset_ns=offset_ns)
         finally:
             self._send_lock.release()
@@ -374,27 +374,27 @@ class InstrumentationPipeline:
                 self.settings,
                 options=self._options_for,
                 drain=self.drain_queue,
-                sessions=lambda: map(self._model_of, self._sessions()),
+                sessions=lambda: map(self._model_of, self._list_sessions()),
                 error_tracker=self._error_tracker,
                 rng=self._rng,
             )
         return self._writers
 
-    def _sessions(self) -> list[SessionInfo]:
+    def _list_sessions(self) -> list[SessionInfo]:
         return [session for runtime in self._runtimes.values() for session in runtime.sessions()]
 
-    def _find_model(self, source: object) -> ModelKey | None:
+    def _find_model_key(self, source: object) -> ModelKey | None:
         """Returns the model of a session object, or the one whose call raised an exception; else None.
 
         Runs on: the host's thread too, so that no file is read.
         """
         infos = (runtime.session_of(source) for runtime in self._runtimes.values())
-        return next((self._identify(info, may_read=False) for info in infos if info is not None), None)
+        return next((self._identify_model(info, may_read=False) for info in infos if info is not None), None)
 
-    def _options_of(self, session: SessionInfo, *, may_read: bool = False) -> ModelOptions:
+    def _find_options(self, session: SessionInfo, *, may_read: bool = False) -> ModelOptions:
         return self._options_for(find_model_name(session, may_read=may_read))
 
-    def _identify(self, session: SessionInfo, *, may_read: bool = True) -> ModelKey:
-        version = self._options_of(session, may_read=may_read).version
+    def _identify_model(self, session: SessionInfo, *, may_read: bool = True) -> ModelKey:
+        version = self._find_options(session, may_read=may_read).version
         separate = self._findings.separate_version
         return identify_model(session, version=version, may_read=may_read, separate=separate).model_key

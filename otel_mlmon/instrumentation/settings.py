@@ -94,16 +94,16 @@ class ModelOptions:
         version: object = self.version
         if not isinstance(version, str):
             faults.append(f"version must be of type str, got {version!r}.")
-        faults.extend(_output_kind_faults(self.output_kind))
+        faults.extend(_find_output_kind_faults(self.output_kind))
         for name in ("labels", "features", "categorical", "keep_text"):
             value = getattr(self, name)
             if name == "categorical" and value is None:
                 continue
-            names, fault = _read_names(value, is_unique=name != "labels")
+            names, fault = _read_name_list(value, is_unique=name != "labels")
             if fault:
                 faults.append(f"{name} {fault}")
             object.__setattr__(self, name, names)
-        for name, check in (("latency_threshold_s", _above_zero), ("confidence_floor", check_ratio)):
+        for name, check in (("latency_threshold_s", _check_above_zero), ("confidence_floor", check_ratio)):
             value = getattr(self, name)
             if value is None:
                 continue
@@ -128,12 +128,12 @@ class ModelOptions:
         if not isinstance(mapping, Mapping):
             yield f"categories must be lists of strings by feature, got {mapping!r}."
             return
-        categories = {feature: _read_names(values, is_unique=True) for feature, values in mapping.items()}
+        categories = {feature: _read_name_list(values, is_unique=True) for feature, values in mapping.items()}
         yield from (f"categories of {feature!r} {fault}" for feature, (_, fault) in categories.items() if fault)
         object.__setattr__(self, "categories", {feature: names for feature, (names, _) in categories.items()})
 
 
-def _output_kind_faults(kind: Any) -> Iterable[str]:
+def _find_output_kind_faults(kind: Any) -> Iterable[str]:
     if isinstance(kind, Mapping):
         names = [name for name in kind if not isinstance(name, str) or not name.strip()]
         yield from (f"output_kind must have names of outputs as keys, got {name!r}." for name in names)
@@ -145,7 +145,7 @@ def _output_kind_faults(kind: Any) -> Iterable[str]:
             yield f"output_kind must be one of {', '.join(OUTPUT_KINDS)}, got {value!r}."
 
 
-def _read_names(value: Any, *, is_unique: bool) -> tuple[tuple[str, ...], str]:
+def _read_name_list(value: Any, *, is_unique: bool) -> tuple[tuple[str, ...], str]:
     """Reads a list of names that the developer gave, and returns it with its fault, or an empty text."""
     if isinstance(value, (str, bytes, Mapping, Set)) or not isinstance(value, Iterable):
         return (), f"must be a list of strings, got {value!r}."
@@ -160,23 +160,23 @@ def _read_names(value: Any, *, is_unique: bool) -> tuple[tuple[str, ...], str]:
     return tuple(names.values()), ""
 
 
-def _one_of(modes: Sequence[str]) -> Callable[[str], str | None]:
+def _make_choice_check(modes: Sequence[str]) -> Callable[[str], str | None]:
     return lambda value: None if value in modes else f"must be one of {', '.join(modes)}"
 
 
-def _at_least_one(value: float) -> str | None:
+def _check_at_least_one(value: float) -> str | None:
     return None if value >= 1 else "must be 1 or above"
 
 
-def _above_zero(value: float) -> str | None:
+def _check_above_zero(value: float) -> str | None:
     return None if value > 0 else "must be above 0"
 
 
-def _is_not_blank(value: object) -> str | None:
+def _check_not_blank(value: object) -> str | None:
     return "must not be blank" if isinstance(value, str) and value and not value.strip() else None
 
 
-def _wait(value: float) -> str | None:
+def _check_wait_time(value: float) -> str | None:
     return None if 0 <= value <= DAY_S else f"must be 0 or above, and at most {DAY_S}"
 
 
@@ -200,7 +200,7 @@ class InstrumentationSettings:
     model_name: str | Callable[[Any], str] = declare_option(
         default="",
         doc="Name of the model, or a function from session to name; if empty, it is inferred from the model.",
-        check=_is_not_blank,
+        check=_check_not_blank,
         accepts=callable,
     )
     span_ratio: float = declare_option(
@@ -223,7 +223,7 @@ class InstrumentationSettings:
     latency_threshold_s: float = declare_option(
         default=math.inf,
         doc="A call that takes longer is slow, as is one slower than the running 99th percentile.",
-        check=_above_zero,
+        check=_check_above_zero,
     )
     confidence_floor: float = declare_option(
         default=0.5, doc="A prediction of less confidence is unsure; within [0, 1].", check=check_ratio
@@ -232,7 +232,7 @@ class InstrumentationSettings:
         default="hash",
         doc="What leaves of texts that neither the model nor the developer declares. `hash`: one of 64 buckets of a "
         "keyed hash, enough to see drift and nothing to read; `keep`: the text itself, the first `max_labels` of them.",
-        check=_one_of(TEXT_MODES),
+        check=_make_choice_check(TEXT_MODES),
     )
     text_key: str = declare_option(
         default="",
@@ -243,7 +243,7 @@ class InstrumentationSettings:
     max_labels: int = declare_option(
         default=50,
         doc="Number of labels, and values of a category, that are counted by name; others in buckets.",
-        check=_at_least_one,
+        check=_check_at_least_one,
     )
     max_features: int = declare_option(
         default=100,
@@ -254,15 +254,15 @@ class InstrumentationSettings:
         default=10,
         doc="Number of new values of a feature or a regression that leave together at least; fewer wait, so that no "
         "export shows the input of one call.",
-        check=_at_least_one,
+        check=_check_at_least_one,
     )
     buffer_records: int = declare_option(
         default=16_384,
         doc="Maximum number of calls that wait to be aggregated; more are dropped and counted.",
-        check=_at_least_one,
+        check=_check_at_least_one,
     )
     buffer_bytes: int = declare_option(
-        default=16_777_216, doc="Maximum size of those calls in bytes.", check=_at_least_one
+        default=16_777_216, doc="Maximum size of those calls in bytes.", check=_check_at_least_one
     )
     flush_interval_s: float = declare_option(
         default=1.0, doc="Time between two aggregations; a collection of metrics aggregates too.", check=check_duration
@@ -270,14 +270,14 @@ class InstrumentationSettings:
     shutdown_timeout_s: float = declare_option(
         default=1.8,
         doc="Time that the end of the process may wait for the last export, without the interpreter's own shutdown.",
-        check=_wait,
+        check=_check_wait_time,
     )
     sentry: SentryMode = declare_option(
         default="auto",
         doc="How inferences reach Sentry. `native`: Sentry's tracing; `otlp`: OpenTelemetry's spans sent to Sentry; "
         "`off`; `auto`: what fits Sentry's set-up once it is initialised or a DSN is known: `otlp` beside its "
         '`OTLPIntegration`, `otel` with `instrumenter="otel"`, else `native`.',
-        check=_one_of(SENTRY_MODES),
+        check=_make_choice_check(SENTRY_MODES),
     )
     sentry_traces_sample_rate: float | None = declare_option(
         default=0.1,
@@ -356,7 +356,7 @@ def resolve_settings(
         provider = arguments.get(name)
         if provider is not None and (isinstance(provider, type) or not callable(getattr(provider, method, None))):
             faults.append(f"{name} must be a provider of OpenTelemetry with the method {method}, got {provider!r}.")
-    values["models"], model_faults = _read_models(arguments.get("models"))
+    values["models"], model_faults = _read_model_options(arguments.get("models"))
     faults.extend(model_faults)
     warn_of_unknown_variables(options, environ)
     if faults:
@@ -364,7 +364,7 @@ def resolve_settings(
     return settings_type(**values), origins
 
 
-def _read_models(models: Any) -> tuple[dict[str, ModelOptions], list[str]]:
+def _read_model_options(models: Any) -> tuple[dict[str, ModelOptions], list[str]]:
     if models is None:
         return {}, []
     if not isinstance(models, Mapping):

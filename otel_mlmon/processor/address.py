@@ -48,10 +48,10 @@ def parse_network_address(text: str, *, option: str) -> NetworkAddress:
     return NetworkAddress(host, int(port))
 
 
-def open_listening_sockets(
+def open_listening_socket(
     address: NetworkAddress, *, option: str, backlog: int
 ) -> tuple[socket.socket, NetworkAddress]:
-    """Opens a listening TCP socket; returns it with the address and its real port.
+    """Opens a listening TCP socket for an address; returns the socket, and the address with its real port.
 
     Raises:
         PortUnavailableError: The address is in use or not one of this machine.

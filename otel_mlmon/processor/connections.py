@@ -102,7 +102,7 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def limit_connections() -> int:
+def compute_connection_limit() -> int:
     """Returns how many connections one of two receivers may have at a time, by the present limit on open files."""
     if sys.platform == "win32":
         return MAX_CONNECTIONS
@@ -120,8 +120,8 @@ def has_bearer_token(authorization: str, token: str) -> bool:
     return scheme.lower() == "bearer" and hmac.compare_digest(credentials.strip().encode(), token.encode())
 
 
-def measure_wait_s(scope: Scope) -> float:
-    """Returns how many seconds ago the last bytes of an HTTP request arrived, those before they were read included."""
+def measure_read_wait_s(scope: Scope) -> float:
+    """Returns how many seconds ago the last bytes of an HTTP request arrived, with the time that they lay unread."""
     arrived_s: float | None = scope.get("state", {}).get(_ARRIVED_S)
     return 0.0 if arrived_s is None else time.monotonic() - arrived_s
 
@@ -163,10 +163,10 @@ class AsgiServer:
     def start(self, listener: socket.socket) -> None:
         """Starts to accept connections on a listening socket, which `stop` closes."""
         self._listener = listener
-        self._running = self._serve(listener)
+        self._running = self._start_uvicorn(listener)
 
     def reload(self, tls: TlsFiles | None) -> None:
-        """Reads the TLS certificates anew for new connections; those that are open end as they began.
+        """Reads the TLS certificates of the server anew, for new connections only.
 
         Whether TLS is spoken does not change.
         """
@@ -174,7 +174,7 @@ class AsgiServer:
             return
         self._tls = tls
         previous, _ = self._running
-        self._running = self._serve(self._listener)
+        self._running = self._start_uvicorn(self._listener)
         previous.should_exit = True
 
     def stop(self, grace_s: float, timeout_s: float) -> bool:
@@ -191,10 +191,10 @@ class AsgiServer:
         self._listener.close()
         return not thread.is_alive()
 
-    def _serve(self, listener: socket.socket) -> tuple[uvicorn.Server, threading.Thread]:
+    def _start_uvicorn(self, listener: socket.socket) -> tuple[uvicorn.Server, threading.Thread]:
         """Starts a uvicorn server on the listening socket, on which an earlier one may still run."""
 
-        class Connection(_Connection):
+        class Connection(_HttpConnection):
             limit = self._max_connections
             timeout_s = self._head_timeout_s
             answer_interval_s = self._answer_interval_s
@@ -227,7 +227,7 @@ class AsgiServer:
         return server, thread
 
 
-class _Connection(H11Protocol):
+class _HttpConnection(H11Protocol):
     """One HTTP connection of the server. Runs on: the event loop's thread."""
 
     limit: int
@@ -249,14 +249,14 @@ class _Connection(H11Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes room: also one that is closing does, until its client has taken the answer."""
+        """Whether the connection takes room; a closing one does until its client has taken the answer."""
         return not self.transport.is_closing() or self.transport.get_write_buffer_size() > 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        self._wait_for_head()
-        present = [other for other in self.connections if isinstance(other, _Connection) and other.is_open]
+        self._start_head_timer()
+        present = [other for other in self.connections if isinstance(other, _HttpConnection) and other.is_open]
         if len(present) > self.limit:
             idle = [other for other in present if other.is_idle and other is not self]
             oldest = min(idle, key=lambda other: other._idle_since_s, default=self)
@@ -264,7 +264,7 @@ class _Connection(H11Protocol):
             oldest.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
+        self._stop_head_timer()
         self._stop_answer_timer()
         super().connection_lost(exc)
 
@@ -272,11 +272,11 @@ class _Connection(H11Protocol):
         previous = self.cycle
         super().handle_events()
         if self.cycle is not previous:
-            self._stop_timer()
+            self._stop_head_timer()
 
     def data_received(self, data: bytes) -> None:
         if self.is_idle and self._head_timer is None:
-            self._wait_for_head()
+            self._start_head_timer()
         arrived_s = time.monotonic() - self._measure_unread_s()
         super().data_received(data)
         cycle: Any = self.cycle  # None before the first request
@@ -289,14 +289,14 @@ class _Connection(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._wait_for_client()
+        self._start_answer_timer()
 
     def resume_writing(self) -> None:
         self._stop_answer_timer()
         super().resume_writing()
 
     def _measure_unread_s(self) -> float:
-        """Returns for how long the last data lay unread in the kernel; 0 where that does not say."""
+        """Returns for how long a connection's last data lay unread in the kernel; 0 if the kernel does not say."""
         if sys.platform != "linux":
             return 0.0
         connection = self.transport.get_extra_info("socket")
@@ -306,14 +306,14 @@ class _Connection(H11Protocol):
         except (OSError, struct.error):  # an end of another kind, or an older kernel
             return 0.0
 
-    def _wait_for_client(self) -> None:
+    def _start_answer_timer(self) -> None:
         size_bytes = self.transport.get_write_buffer_size()
-        self._answer_timer = self.loop.call_later(self.answer_interval_s, self._check_client, size_bytes)
+        self._answer_timer = self.loop.call_later(self.answer_interval_s, self._check_answer_progress, size_bytes)
 
-    def _check_client(self, before_bytes: int) -> None:
+    def _check_answer_progress(self, before_bytes: int) -> None:
         self._answer_timer = None
         if before_bytes - self.transport.get_write_buffer_size() >= MIN_ANSWER_BYTES:
-            self._wait_for_client()
+            self._start_answer_timer()
             return
         text = "A connection took less than %d bytes of its answer in %g s and was closed."
         _LOGGER.warning(text, MIN_ANSWER_BYTES, self.answer_interval_s)
@@ -324,23 +324,23 @@ class _Connection(H11Protocol):
             self._answer_timer.cancel()
             self._answer_timer = None
 
-    def _wait_for_head(self) -> None:
+    def _start_head_timer(self) -> None:
         self._idle_since_s = time.monotonic()
-        self._head_timer = self.loop.call_later(self.timeout_s, self._end_waiting)
+        self._head_timer = self.loop.call_later(self.timeout_s, self._close_idle_connection)
 
-    def _end_waiting(self) -> None:
+    def _close_idle_connection(self) -> None:
         self._head_timer = None
         if self.is_idle:
             _LOGGER.warning("A connection sent no whole head of a request in %g s and was closed.", self.timeout_s)
             self.transport.abort()
 
-    def _stop_timer(self) -> None:
+    def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
 
-class _OnceAMinute(logging.Filter):
+class _RepetitionFilter(logging.Filter):
     """A log filter that passes the same message once in `LOG_INTERVAL_S` at most."""
 
     def __init__(self) -> None:
@@ -361,4 +361,4 @@ def _refuse_password() -> str:
 
 
 _LOGGER: Final = logging.getLogger("otel_mlmon.connections")
-_LOGGER.addFilter(_OnceAMinute())
+_LOGGER.addFilter(_RepetitionFilter())

@@ -150,7 +150,7 @@ class EvidenceLog:
         return self.scores[stream].design_effect if stream in self.scores else 1.0
 
     def save(self, repository: Repository, *, now_ns: int, is_last: bool = False) -> None:
-        """Writes to the state store what has changed since the last save, or was rolled back since.
+        """Writes the evidence that changed since the last save, or whose save was rolled back, to the state store.
 
         Args:
             repository: Where it is stored.
@@ -160,20 +160,22 @@ class EvidenceLog:
         Raises:
             StoreError: The repository refused it.
         """
-        self._append(now_ns)
+        self._append_entry(now_ns)
         self._cycles.update(self.evaluator.changed_cycles())
         self.evaluator.clear_changed_cycles()
-        streams = [*self._unstored, *self._choose_lagging(now_ns, is_last=is_last)]
+        streams = [*self._unstored, *self._choose_lagging_streams(now_ns, is_last=is_last)]
         put_records(repository, LOG, self._entries.items())
-        records = [(_key(stream), self._record(stream)) for stream in dict.fromkeys(streams)]
+        records = [(_encode_stream_key(stream), self._build_stream_record(stream)) for stream in dict.fromkeys(streams)]
         put_records(repository, EVIDENCE, records)
         cycles = {stream: self._cycles[stream] for stream in streams if stream in self._cycles}
-        put_records(repository, CYCLE, [(_key(key), CycleRecord(stream=key, state=cycles[key])) for key in cycles])
-        gone = sorted(_key(stream) for stream in self._gone if stream not in self._unstored)
+        put_records(
+            repository, CYCLE, [(_encode_stream_key(key), CycleRecord(stream=key, state=cycles[key])) for key in cycles]
+        )
+        gone = sorted(_encode_stream_key(stream) for stream in self._gone if stream not in self._unstored)
         for kind in (EVIDENCE, CYCLE):
             if gone:
                 repository.delete(kind.name, gone)
-        self._prune(repository, streams)
+        self._prune_entries(repository, streams)
         self._stored = streams
 
     def mark_saved(self) -> None:
@@ -210,14 +212,16 @@ class EvidenceLog:
         for entry in load_records(repository, LOG).values():
             self._number = max(self._number, entry.number)
             with guard("drift"):
-                self._replay(entry, numbers, find_stream, now_ns)
+                self._replay_entry(entry, numbers, find_stream, now_ns)
         for stream in self.evaluator.streams():
             windows = find_stream(stream)
             reference = windows.reference if windows is not None else None
             if reference is not None and self.evaluator.is_against(stream, reference):
                 self._references[stream] = reference
 
-    def _replay(self, entry: LogEntry, numbers: Mapping[StreamKey, int], find_stream: FindStream, now_ns: int) -> None:
+    def _replay_entry(
+        self, entry: LogEntry, numbers: Mapping[StreamKey, int], find_stream: FindStream, now_ns: int
+    ) -> None:
         """Adds the panes of one log entry to the evidence of the streams that do not have them yet."""
         for stream in entry.dropped:
             if numbers.get(stream, 0) < entry.number:
@@ -234,10 +238,10 @@ class EvidenceLog:
             self._lagging.setdefault(window.stream, (entry.number, now_ns))
 
     def _is_replayable(self, window: StreamWindow) -> bool:
-        """Whether the stored evidence is against the present reference; else the next pane starts it anew."""
+        """Returns whether stored evidence is against the present reference; else the next pane starts it anew."""
         return window.reference is not None and self.evaluator.is_against(window.stream, window.reference)
 
-    def _append(self, now_ns: int) -> None:
+    def _append_entry(self, now_ns: int) -> None:
         """Adds an entry to the evidence log: the panes scored, and the streams dropped, since the last entry."""
         scored, self._scored = self._scored, []
         judged = [(window, score) for window, score in scored if window.reference is not None]
@@ -251,9 +255,9 @@ class EvidenceLog:
         dropped, self._dropped = list(self._dropped), {}
         line = judged[0][1].log10_alarm_line if judged else 0.0
         panes = [_pack_panes(model, windows) for (model, _), windows in groups.items()]
-        self._entries[_number_key(self._number)] = LogEntry(self._number, line, dropped, panes)
+        self._entries[_encode_entry_number(self._number)] = LogEntry(self._number, line, dropped, panes)
 
-    def _choose_lagging(self, now_ns: int, *, is_last: bool) -> list[StreamKey]:
+    def _choose_lagging_streams(self, now_ns: int, *, is_last: bool) -> list[StreamKey]:
         """Chooses the streams whose evidence is stored now: those stored longest ago, a part at a time."""
         if is_last:
             return list(self._lagging)
@@ -267,16 +271,16 @@ class EvidenceLog:
         some = islice(due, len(self._lagging) * elapsed_ns // (STORED_AFTER_NS - MIN_AGE_NS))
         return list(dict.fromkeys(stream for stream, _ in (*late, *some)))
 
-    def _prune(self, repository: Repository, stored: Iterable[StreamKey]) -> None:
+    def _prune_entries(self, repository: Repository, stored: Iterable[StreamKey]) -> None:
         """Removes the entries of the evidence log that the stored evidence of all streams includes."""
         current = set(stored)
         lagging = (entry for stream, (entry, _) in self._lagging.items() if stream not in current)
         first = next(lagging, self._number + 1)
         if first > self._pruned:
-            repository.prune(LOG.name, _number_key(first))
+            repository.prune(LOG.name, _encode_entry_number(first))
             self._pruned = first
 
-    def _record(self, stream: StreamKey) -> StreamRecord:
+    def _build_stream_record(self, stream: StreamKey) -> StreamRecord:
         state = self.evaluator.state(stream) if stream in self.evaluator.streams() else None
         return StreamRecord(stream=stream, score=self.scores[stream], state=state, entry=self._number)
 
@@ -313,9 +317,9 @@ def _unpack_windows(panes: ModelPanes, find_stream: FindStream) -> Iterator[Stre
         )
 
 
-def _key(stream: StreamKey) -> str:
+def _encode_stream_key(stream: StreamKey) -> str:
     return json.dumps(stream)
 
 
-def _number_key(number: int) -> str:
+def _encode_entry_number(number: int) -> str:
     return f"{number:020d}"

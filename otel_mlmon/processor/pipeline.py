@@ -69,8 +69,8 @@ _LOG: Final = logging.getLogger("otel_mlmon.processor")
 CLOCK_INTERVAL_NS: Final = 200_000_000
 """Interval at which is looked for what time alone changes in alerts."""
 
-REFRESH_NS: Final = 1_000_000_000
-"""Interval at which models that change all the time are published."""
+REFRESH_NS, REFRESH_RATIO = 1_000_000_000, 10
+"""Interval at which models that change all the time are published, at least, and as a multiple of what that takes."""
 
 StateItem: TypeAlias = TelemetryItem | RelearnRequest | SilenceRequest
 """An item that changes the state: it arrived in a request, or an administrator asks for it."""
@@ -118,7 +118,7 @@ class ProcessorPipeline:
         """When time alone may have changed alerts."""
         self._refresh_ns = 0
         """When models that changed are published at the latest, and those that time alone changes."""
-        evaluator = DriftEvaluator(policy_for=settings.find_detection_policy, alarm_line_for=settings.alarm_line)
+        evaluator = DriftEvaluator(policy_for=settings.find_detection_policy, alarm_line_for=settings.find_alarm_line)
         self._evidence = EvidenceLog(evaluator)
         self.publication = PublishedState(evaluator.measure, max_gauge_streams=settings.max_gauge_streams)
         """The documents and gauges that the web port and the exporter show."""
@@ -168,7 +168,7 @@ class ProcessorPipeline:
         """
         self._repository = open_repository(self._settings.storage_engine, self._settings.storage_path)
         try:
-            self._load()
+            self._load_state()
         except BaseException:
             self._repository.close()  # so that it can be opened again
             raise
@@ -182,7 +182,7 @@ class ProcessorPipeline:
         outcomes = self._windows.add_points(item for item in items if isinstance(item, DataPoint))
         for item in items:
             if isinstance(item, RelearnRequest):
-                self._relearn(item)
+                self._relearn_references(item)
             elif isinstance(item, SilenceRequest):
                 self._silences = self._alerts.announcer.apply_silence(item, self._clock_ns())
                 self._has_changed_alerts = True
@@ -215,13 +215,13 @@ class ProcessorPipeline:
             alerts += self._compare_versions(pair, now_ns)
         for model, uses in self._windows.provider_reports().items():
             alerts += self._alerts.judge_providers(model, uses, now_ns)
-        is_behind = self._windows.has_unclosed_panes  # which may say that a model is not silent
-        if not is_behind and (present or alerts or now_ns >= self._clock_due_ns):
+        unclosed = self._windows.unclosed_models  # their panes may say that they are not silent
+        if present or alerts or now_ns >= self._clock_due_ns:
             self._clock_due_ns = now_ns + CLOCK_INTERVAL_NS
-            alerts += self._alerts.advance_clock(now_ns)
+            alerts += self._alerts.advance_clock(now_ns, unjudged=unclosed)
         self._add_alerts(alerts)
         self._settle_alerts()
-        return is_behind
+        return bool(unclosed)
 
     def commit(self, *, is_last: bool = False) -> None:
         """Stores everything that changed, in one transaction; `is_last` also what may stay unstored for minutes.
@@ -273,11 +273,11 @@ class ProcessorPipeline:
                 _LOG.warning("The last commit failed; the next start replays what it would have stored: %s", error)
         self._repository.close()
 
-    def _load(self) -> None:
+    def _load_state(self) -> None:
         settings = self._settings
         self._identify(load_instance_id(self._repository))
         self._windows = WindowAggregator(
-            settings_for=settings.model_settings,
+            settings_for=settings.find_model_settings,
             windows=settings.windows,
             max_models=settings.max_models,
             max_streams=settings.max_streams,
@@ -289,8 +289,8 @@ class ProcessorPipeline:
         changes = load_records(self._repository, VERSION_CHANGES).values()
         self._version_changes = {change.model: change for change in changes}
         load_history(self.history, self._repository)
-        self._alert_store = AlertStore(self._repository)
-        self._alerts = settings.alerts(self._alert_store.load_record(self._clock_ns()), now_ns=self._clock_ns())
+        self._alert_store, now_ns = AlertStore(self._repository), self._clock_ns()
+        self._alerts = settings.create_state_machine(self._alert_store.load_record(now_ns), now_ns=now_ns)
         self._silences = tuple(self._alerts.announcer.silences)
         self._outbox = load_records(self._repository, OUTBOX)
         self._dispatcher.start(self._alerts.list_notified_alerts())
@@ -317,7 +317,7 @@ class ProcessorPipeline:
         repository.delete(VERSION_CHANGES.name, sorted(json.dumps(model) for model in gone))
 
     def _settle_alerts(self) -> None:
-        """Removes from the outbox the alerts that recipients have."""
+        """Removes from the outbox the alerts that all their recipients have."""
         for name, key in self._dispatcher.pop_settled():
             if (entry := self._outbox.pop(key, None)) is None:
                 continue
@@ -326,7 +326,7 @@ class ProcessorPipeline:
                 self._outbox[key] = replace(entry, notifiers=notifiers)
 
     def _compare_versions(self, pair: VersionPair, now_ns: int) -> list[Alert]:
-        """Records how a new model version differs from the one before, and returns the alerts of that."""
+        """Records how a new model version differs from the one before, and returns the alerts about the difference."""
         with guard("drift"):
             evidence = self._evidence
             moves = find_moved_streams(
@@ -342,7 +342,7 @@ class ProcessorPipeline:
             return self._alerts.add_version_change(change, now_ns)
         return []
 
-    def _relearn(self, request: RelearnRequest) -> None:
+    def _relearn_references(self, request: RelearnRequest) -> None:
         """Starts to learn references again, and ends the alerts that the old ones raised."""
         self._refresh_ns = 0
         streams = self._windows.relearn(request)
@@ -372,8 +372,7 @@ class ProcessorPipeline:
     def _publish_models(self, now_ns: int) -> None:
         """Publishes the models that changed, and now and then all alert rules, which time alone changes too."""
         changed, self._unpublished = self._unpublished, set()
-        if is_due := now_ns >= self._refresh_ns:
-            self._refresh_ns = now_ns + REFRESH_NS
+        is_due = now_ns >= self._refresh_ns
         present, known = set(self._windows.models), self._evidence.scores
         views: dict[ModelKey, ModelView | None] = dict.fromkeys(changed - present)
         summaries = {model: self._windows.summary(model) for model in sorted(changed & present)}
@@ -397,3 +396,5 @@ class ProcessorPipeline:
         self.publication.publish_models(
             views, rules=rules, alerts=self._alerts.list_alerts(), changes=self._version_changes
         )
+        if is_due:
+            self._refresh_ns = now_ns + max(REFRESH_NS, REFRESH_RATIO * (self._clock_ns() - now_ns))

@@ -58,7 +58,7 @@ _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Addresses:
+class ServiceAddresses:
     """The network addresses that the processor listens on; None for a port that is switched off."""
 
     grpc: str | None
@@ -92,38 +92,38 @@ class Service:
             max_request_bytes=receiver.max_request_bytes,
             max_pending_bytes=receiver.max_pending_bytes,
             has_room=lambda: self._pipeline.pending_points < self._config.limits.max_pending_points,
-            count_repeated=self._count_repeated,
+            count_repeated=self._count_repeated_points,
             meter=self._meter,
             dead_letters=config.storage.path / DEAD_LETTERS / "requests",
         )
-        secured: dict[str, Any] = {"tls": _tls_files(receiver.tls), "token": _reveal(receiver.token)}
+        secured: dict[str, Any] = {"tls": _build_tls_files(receiver.tls), "token": _reveal_token(receiver.token)}
         self._grpc = GrpcReceiver(self._admission, receiver.grpc, **secured) if receiver.grpc else None
         self._http = HttpReceiver(self._admission, receiver.http, **secured) if receiver.http else None
-        self._access = _web_access(config)
+        self._access = _build_web_access(config)
         app = create_app(
             lambda: self._pipeline.read(),
-            create_metrics_page(self._metric_values),
+            create_metrics_page(self._list_metric_values),
             lambda: self._state_thread.is_ready,
             lambda: self._pipeline.references(),
-            relearn=self._relearn,
+            relearn=self._relearn_references,
             silences=SilenceControl(
                 lambda: self._pipeline.silences(),
-                self._silence,
+                self._apply_silence,
                 models=lambda: self._pipeline.read()["models"],
                 rules=RULES.list_names(),
             ),
             access=lambda: self._access,
-            setup=self._setup,
+            setup=self._build_setup_document,
             history=self._pipeline.history,
         )
         has_token = web.read_token is not None
-        tls = _tls_files(web.tls)
+        tls = _build_tls_files(web.tls)
         self._web = WebServer(app, web.listen, tls=tls, has_token=has_token) if web.listen else None
-        self._addresses = Addresses(grpc=None, http=None, web=None)
+        self._addresses = ServiceAddresses(grpc=None, http=None, web=None)
         self._identity: dict[str, str] = {}
         """Resource attributes that tell this processor from others."""
 
-    def start(self) -> Addresses:
+    def start(self) -> ServiceAddresses:
         """Starts the processor: loads the state, then listens on its ports.
 
         Raises:
@@ -132,7 +132,7 @@ class Service:
         """
         try:
             self._state_thread.start()
-            self._addresses = Addresses(
+            self._addresses = ServiceAddresses(
                 web=self._web.start() if self._web else None,
                 grpc=self._grpc.start() if self._grpc else None,
                 http=self._http.start() if self._http else None,
@@ -157,7 +157,7 @@ class Service:
             postponed, config = _keep_fixed_keys(self._config, config)
             settings = ProcessorSettings(config)
             for option, section in (("receiver.tls", config.receiver.tls), ("web.tls", config.web.tls)):
-                tls = _tls_files(section)
+                tls = _build_tls_files(section)
                 if tls is not None:
                     tls.check_files(option)
             state = self._create_state(config, settings)
@@ -168,12 +168,14 @@ class Service:
             thread.start()
             self._config = config
             self._dispatcher, self._pipeline, self._state_thread = state
-            self._access = _web_access(config)
+            self._access = _build_web_access(config)
             for receiver in (self._grpc, self._http):
                 if receiver is not None:
-                    receiver.reload(token=_reveal(config.receiver.token), tls=_tls_files(config.receiver.tls))
+                    receiver.reload(
+                        token=_reveal_token(config.receiver.token), tls=_build_tls_files(config.receiver.tls)
+                    )
             if self._web is not None:
-                self._web.reload(_tls_files(config.web.tls))
+                self._web.reload(_build_tls_files(config.web.tls))
             return postponed
 
     def shutdown(self, timeout_s: float) -> bool:
@@ -194,7 +196,7 @@ class Service:
             self._web.stop(max(0.1, remaining_s()))
         return is_complete
 
-    def _identify(self, instance_id: str) -> None:
+    def _start_exporter(self, instance_id: str) -> None:
         """Starts the OTLP exporter under the id of the state store. Runs on: the state thread, before any alert."""
         if self._identity:
             return  # at a reload
@@ -220,7 +222,7 @@ class Service:
             dispatcher=dispatcher,
             telemetry=self._telemetry,
             emit_event=emit_event,
-            identify=self._identify,
+            identify=self._start_exporter,
         )
         thread: _StateThread = StateThread(
             pipeline,
@@ -249,16 +251,16 @@ class Service:
         if self._exporter is not None:
             self._exporter.emit_event(name, severity, body, attributes, time_ns)
 
-    def _count_repeated(self, outcomes: Mapping[str, int]) -> None:
+    def _count_repeated_points(self, outcomes: Mapping[str, int]) -> None:
         for outcome, count in outcomes.items():
             self._telemetry.add(semconv.WINDOW_POINTS, count, outcome=outcome)
 
-    def _relearn(self, model: ModelKey, streams: tuple[str, ...]) -> None:
+    def _relearn_references(self, model: ModelKey, streams: tuple[str, ...]) -> None:
         request = RelearnRequest(model=model, streams=streams)
         self._state_thread.submit((request,)).result(ADMIN_TIMEOUT_S)
         _LOG.warning("Asked on the web port: model %s %s learns the references of %s again.", *model[:2], streams)
 
-    def _silence(self, request: SilenceRequest) -> None:
+    def _apply_silence(self, request: SilenceRequest) -> None:
         self._state_thread.submit((request,)).result(ADMIN_TIMEOUT_S)
         silence = request.silence
         if silence is None:
@@ -266,7 +268,7 @@ class Service:
         else:
             _LOG.warning("Asked on the web port: %s %s: %s", silence.model, silence.rule, silence.describe())
 
-    def _setup(self) -> dict[str, Any]:
+    def _build_setup_document(self) -> dict[str, Any]:
         """Returns the JSON document of `/api/v1/setup`: addresses, received points, limits and notifiers."""
         counts, config = self._admission.read_counts, self._config
         versions = [document for models in self._pipeline.read()["versions"].values() for document in models.values()]
@@ -312,7 +314,7 @@ class Service:
             "alert_for_s": config.alerts.for_s,
         }
 
-    def _metric_values(self) -> Iterator[MetricValue]:
+    def _list_metric_values(self) -> Iterator[MetricValue]:
         yield MetricValue(metric=semconv.PROCESSOR_INFO, value=1, attributes=self._identity)
         yield from self._pipeline.gauges()
         omitted = self._pipeline.publication.omitted_streams
@@ -337,7 +339,7 @@ FIXED_KEYS: Final = (
 
 
 def _keep_fixed_keys(present: Config, wanted: Config) -> tuple[tuple[str, ...], Config]:
-    """Returns the changed keys that a reload cannot apply, and the configuration with their old values."""
+    """Returns the changed keys that a reload cannot apply, and the new configuration with their old values."""
     postponed: list[str] = []
     for section, key in FIXED_KEYS:
         before, after = getattr(present, section), getattr(wanted, section)
@@ -358,19 +360,21 @@ def _keep_fixed_keys(present: Config, wanted: Config) -> tuple[tuple[str, ...], 
     return tuple(postponed), wanted
 
 
-def _reveal(token: Token) -> str | None:
+def _reveal_token(token: Token) -> str | None:
     return token.get_secret_value() if token is not None else None
 
 
-def _tls_files(section: TlsSection) -> TlsFiles | None:
+def _build_tls_files(section: TlsSection) -> TlsFiles | None:
     if section.certificate is None or section.key is None:
         return None
     return TlsFiles(certificate=section.certificate, key=section.key, client_ca=section.client_ca)
 
 
-def _web_access(config: Config) -> WebAccess:
+def _build_web_access(config: Config) -> WebAccess:
     web = config.web
     listen = (web.listen.rpartition(":")[0].strip("[]"),) if web.listen else ()
     return WebAccess(
-        hosts=(*listen, *web.hosts), read_token=_reveal(web.read_token), admin_token=_reveal(web.admin_token)
+        hosts=(*listen, *web.hosts),
+        read_token=_reveal_token(web.read_token),
+        admin_token=_reveal_token(web.admin_token),
     )

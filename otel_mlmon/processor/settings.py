@@ -54,7 +54,7 @@ class ProcessorSettings:
         self.max_streams: int = config.limits.max_streams
         self.max_series: int = config.limits.max_series
         self.max_gauge_streams: int = config.limits.max_gauge_streams
-        references = [_moving_reference(config.find_model_section(name).reference) for name in config.models]
+        references = [_build_moving_reference(config.find_model_section(name).reference) for name in config.models]
         self.windows = WindowSettings(
             pane_s=config.windows.pane_s,
             lateness_s=config.windows.lateness_s,
@@ -73,7 +73,7 @@ class ProcessorSettings:
             lambda name: ModelRules.from_section(config.find_model_section(name))
         )
 
-    def model_settings(self, model: ModelKey) -> ModelWindowSettings:
+    def find_model_settings(self, model: ModelKey) -> ModelWindowSettings:
         """Returns the settings by which a model's data points are counted in windows and compared."""
         section = self._model(model.name)
         latency, errors = section.find_rule_section("latency"), section.find_rule_section("errors")
@@ -81,7 +81,7 @@ class ProcessorSettings:
             learn=section.reference.learn,
             learn_for_ns=round(section.reference.learn_for_s * 1e9),
             learn_panes=LEARN_PANES,
-            moving=_moving_reference(section.reference),
+            moving=_build_moving_reference(section.reference),
             profile=self._profiles[section.reference.file] if section.reference.file else None,
             latency_threshold_s=latency.threshold_s,
             latency_max_ratio=latency.max_ratio,
@@ -90,29 +90,29 @@ class ProcessorSettings:
             max_features=section.max_features,
         )
 
-    def rules(self, model: ModelKey) -> ModelRules:
+    def find_model_rules(self, model: ModelKey) -> ModelRules:
         """Returns the alert rules of a model."""
         return self._rules_of_name(model.name)
 
     def find_detection_policy(self, stream: StreamKey) -> DetectionPolicy | None:
         """Returns how drift of a stream is detected; None if no alert rule judges it."""
-        policy = self.rules(stream.model).find_detection_policy(stream.stream)
+        policy = self.find_model_rules(stream.model).find_detection_policy(stream.stream)
         time_zone = self._model(stream.model.name).reference.time_zone
         return replace(policy, time_zone=time_zone) if policy is not None and time_zone else policy
 
-    def alerts(self, record: AlertsRecord | None = None, *, now_ns: int = 0) -> AlertStateMachine:
-        """Creates the alert step, which continues from a stored state of all alerts if there is one."""
+    def create_state_machine(self, record: AlertsRecord | None = None, *, now_ns: int = 0) -> AlertStateMachine:
+        """Creates the alert rules' state machine, which continues from a stored state of all alerts if there is one."""
         return AlertStateMachine(
             self._config.alerts,
-            rules_of=self.rules,
+            rules_of=self.find_model_rules,
             stale_after_s=self._config.limits.stale_after_s,
             addresses=build_addresses(self._config),
             record=record,
             now_ns=now_ns,
         )
 
-    def alarm_line(self, streams: int) -> float:
-        """Returns log10 of the evidence at which drift is declared while so many streams are monitored.
+    def find_alarm_line(self, streams: int) -> float:
+        """Returns log10 of the evidence at which drift is declared, by how many streams are monitored.
 
         Of several processors each divides the budget among the streams of all of them.
         """
@@ -145,7 +145,7 @@ def build_addresses(config: Config) -> AlertAddresses:
     )
 
 
-def _moving_reference(reference: ReferenceSection) -> MovingReferenceSettings | None:
+def _build_moving_reference(reference: ReferenceSection) -> MovingReferenceSettings | None:
     # A more specific entry with a file lies over a general one that rolls.
     if reference.file is not None or (reference.rolling_s is None and not reference.hour_of_week):
         return None

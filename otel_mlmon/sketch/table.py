@@ -55,7 +55,7 @@ class SketchTable:
 
     @classmethod
     def from_sketches(cls, sketches: Sequence[AnyHistogram]) -> SketchTable:
-        """Builds a table with one row for each histogram."""
+        """Builds a sketch table with one row for each of the given histograms."""
         arrays = [
             np.arange(1, sketch.counts.size + 1) if isinstance(sketch, Histogram) else sketch.ordinals
             for sketch in sketches
@@ -127,7 +127,7 @@ class SketchTable:
         return held
 
     def build_sketch(self, row: int) -> AnyHistogram:
-        """Builds the histogram object of one row of the table, which holds nothing else of the table."""
+        """Builds the histogram object of one row of the sketch table, which holds nothing else of the table."""
         start, end = self.starts[row], self.starts[row + 1]
         moments = Moments(
             count=self.numbers[row],

@@ -59,7 +59,7 @@ def test_rows_of_one_time_are_put_into_an_order_that_no_partitioning_changes() -
     for _ in range(5):
         order = np.lexsort((generator.random(1_000), times_ns))
         first = FirstRows(codes[:, order], times_ns[order], next_ns=99)
-        note = spark._settle_ties(first)
+        note = spark._settle_time_ties(first)
         assert note.startswith("Of the first 990 rows 990 share their time with others")
         expected = expected or first
         np.testing.assert_array_equal(first.codes, expected.codes)
@@ -68,4 +68,4 @@ def test_rows_of_one_time_are_put_into_an_order_that_no_partitioning_changes() -
 
 def test_rows_of_their_own_times_need_no_note() -> None:
     first = FirstRows(np.zeros((1, 3), dtype=np.int16), np.arange(3, dtype=np.int64))
-    assert spark._settle_ties(first) == ""
+    assert spark._settle_time_ties(first) == ""

@@ -31,7 +31,7 @@ def test_every_command_with_an_address_takes_token_and_certificates_too() -> Non
     with_address = []
     for name in cli.COMMANDS:
         parser = argparse.ArgumentParser(prog=name)
-        cli._import_command(name).add_arguments(parser)
+        cli._import_command_module(name).add_arguments(parser)
         for leaf in leaves(parser):
             options = {option for action in leaf._actions for option in action.option_strings}
             if "--url" in options:

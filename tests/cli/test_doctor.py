@@ -221,7 +221,7 @@ def test_the_token_and_the_certificate_of_the_configuration_are_used(
 def test_every_version_is_looked_at(capsys: pytest.CaptureFixture[str], listener: str) -> None:
     seen: list[Any] = []
     with processor(panes=40, versions=("1", "2")) as url:
-        overview = doctor._read_processor(WebPort(address=url, timeout_s=30.0))
+        overview = doctor._read_processor_setup(WebPort(address=url, timeout_s=30.0))
         assert isinstance(overview, tuple)
         seen += overview[0]["versions"]["fraud"]
         assert {model["version"] for model in overview[0]["versions"]["fraud"].values()} == {"1", "2"}

@@ -19,7 +19,7 @@ def record() -> logging.LogRecord:
 
 
 def test_a_text_line_ends_where_the_message_ends(record: logging.LogRecord) -> None:
-    first, second = processor._TextFormatter().format(record).splitlines()
+    first, second = processor._TextLogFormatter().format(record).splitlines()
     assert first.endswith(" INFO otel_mlmon.processor: Model fraud")
     assert second == "    2026-01-01 00:00:00,000 CRITICAL otel_mlmon: forged??[2J? carries a reference."
 
@@ -29,9 +29,9 @@ def test_a_fault_of_ours_keeps_its_traceback(record: logging.LogRecord) -> None:
         raise ValueError("broken")
     except ValueError as error:
         record.exc_info = (ValueError, error, error.__traceback__)
-    assert processor._TextFormatter().format(record).splitlines()[-1] == "ValueError: broken"
+    assert processor._TextLogFormatter().format(record).splitlines()[-1] == "ValueError: broken"
 
 
 def test_json_is_one_line_with_the_name_as_it_was_sent(record: logging.LogRecord) -> None:
-    (line,) = processor._JsonFormatter().format(record).splitlines()
+    (line,) = processor._JsonLogFormatter().format(record).splitlines()
     assert json.loads(line)["body"] == f"Model {NAME} carries a reference."

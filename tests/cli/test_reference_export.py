@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from otel_mlmon import cli
 from otel_mlmon.processor.config.load import load_config
-from otel_mlmon.processor.service import Addresses, Service
+from otel_mlmon.processor.service import Service, ServiceAddresses
 from otel_mlmon.reference.embedding import find_embedded_profile, read_model_metadata
 from otel_mlmon.reference.profile import Profile
 from tests.support import models
@@ -35,7 +35,7 @@ LEARNED = 10
 @contextmanager
 def service(
     folder: Path, *, token: str = "", sections: Mapping[str, Any] | None = None, **reference: Any
-) -> Iterator[Addresses]:
+) -> Iterator[ServiceAddresses]:
     """A processor that learns from a thousand predictions, unless it is told otherwise."""
     folder.mkdir()
     path = folder / "mlmon.yaml"
@@ -82,14 +82,14 @@ def pane(start_ns: int, labels: Mapping[str, int], *, version: str = "1", ages: 
     return bytes(message.SerializeToString())
 
 
-def send(addresses: Addresses, *panes: bytes) -> None:
+def send(addresses: ServiceAddresses, *panes: bytes) -> None:
     with httpx.Client(base_url=f"http://{addresses.http}", timeout=10) as client:
         for body in panes:
             answer = client.post("/v1/metrics", content=body, headers={"content-type": "application/x-protobuf"})
             assert (answer.status_code, answer.content) == (200, b"")
 
 
-def streams(addresses: Addresses, predictions: int) -> dict[str, dict[str, Any]]:
+def streams(addresses: ServiceAddresses, predictions: int) -> dict[str, dict[str, Any]]:
     """What is said of each stream once there were so many predictions."""
 
     def report() -> dict[str, Any] | None:
@@ -100,7 +100,7 @@ def streams(addresses: Addresses, predictions: int) -> dict[str, dict[str, Any]]
     return {stream["stream"]: stream for stream in until(report, what=f"{predictions} predictions")["streams"]}
 
 
-def export(addresses: Addresses, *words: str) -> int:
+def export(addresses: ServiceAddresses, *words: str) -> int:
     assert addresses.web is not None
     return cli.main(["reference", "export", "digits/small", "--url", addresses.web, *words])
 
@@ -174,7 +174,7 @@ def test_what_cannot_be_had_is_said_and_the_code_is_2(
     monkeypatch.chdir(tmp_path)
     learns = "Model 'digits/small' is still learning its reference"
 
-    def warning(addresses: Addresses, *words: str) -> str:
+    def warning(addresses: ServiceAddresses, *words: str) -> str:
         assert export(addresses, *words) == 2
         out, err = capsys.readouterr()
         assert out == ""

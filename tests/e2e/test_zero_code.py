@@ -101,10 +101,10 @@ def test_opentelemetrys_configuration_file_sets_options_by_name() -> None:
     )
     configuration.configure_instrumentation(said)
     try:
-        from otel_mlmon.instrumentation.lifecycle import _Process
+        from otel_mlmon.instrumentation.lifecycle import _ProcessInstrumentation
 
-        assert _Process.running is not None
-        settings = _Process.running.pipeline.settings
+        assert _ProcessInstrumentation.running is not None
+        settings = _ProcessInstrumentation.running.pipeline.settings
         assert (settings.span_ratio, settings.max_labels) == (0.25, 7)
         assert settings.models == {"digits": otel_mlmon.ModelOptions(version="9")}
     finally:

@@ -12,7 +12,7 @@ import pytest
 
 import otel_mlmon
 from otel_mlmon import ConfigurationError, ModelOptions
-from otel_mlmon.instrumentation.lifecycle import _Process
+from otel_mlmon.instrumentation.lifecycle import _ProcessInstrumentation
 from otel_mlmon.instrumentation.settings import InstrumentationSettings
 from tests.support import models
 
@@ -29,8 +29,8 @@ def instrumentor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def running_settings() -> InstrumentationSettings:
     """The settings in use, of which a call is counted."""
-    assert _Process.running is not None
-    pipeline = _Process.running.pipeline
+    assert _ProcessInstrumentation.running is not None
+    pipeline = _ProcessInstrumentation.running.pipeline
     ort.InferenceSession(models.softmax()).run(None, {"input": np.zeros((1, 4), np.float32)})
     assert pipeline.flush(30)
     assert pipeline.status().recorded_calls == 1
@@ -98,4 +98,4 @@ def test_the_same_arguments_raise_where_a_developer_passes_them() -> None:
         otel_mlmon.instrument(max_labels="many")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="max_labls"):
         otel_mlmon.instrument(max_labls=7)  # type: ignore[call-arg]
-    assert _Process.running is None
+    assert _ProcessInstrumentation.running is None

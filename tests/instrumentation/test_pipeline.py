@@ -379,7 +379,7 @@ def test_whoever_cannot_wait_reads_all_that_waits_and_tells_of_a_model_once() ->
         session = ort.InferenceSession(models.classifier(name="iris"))
         for _ in range(CHUNK_CALLS + 1):
             session.run(None, FEED)
-        pipeline._catch_up(10.0)
+        pipeline._decode_waiting_calls(10.0)
         status = captured.handle.status()
         assert (status.waiting_calls, status.recorded_calls) == (0, CHUNK_CALLS + 2)
         captured.flush()
@@ -391,8 +391,8 @@ def test_whoever_cannot_wait_reads_all_that_waits_and_tells_of_a_model_once() ->
 def test_a_span_is_not_made_before_the_metrics_hold_its_call_and_take_its_exemplar() -> None:
     with resting() as (captured, pipeline):
         ort.InferenceSession(models.softmax(classes=2, name="iris")).run(None, {"input": floats([3, 0])})
-        pipeline._catch_up(10.0)
-        assert pipeline._send(10.0)
+        pipeline._decode_waiting_calls(10.0)
+        assert pipeline._send_spans(10.0)
         assert [span.name for span in captured.spans] == ["predict first"]
         captured.flush()
         span = captured.spans[-1]

@@ -38,9 +38,9 @@ SLOW = settings(deadline=None, max_examples=40, suppress_health_check=[HealthChe
 FAULTS = st.sampled_from([RuntimeError, KeyError, MemoryError, RecursionError, UnicodeError, AttributeError, OSError])
 HOSTS = st.sampled_from([ValueError, KeyError, AttributeError, StopIteration, KeyboardInterrupt, SystemExit])
 STAGES = [
-    (CallRecorder, "_describe"), (CallRecorder, "_copiers_of"), (CallRecorder, "attach_run_copier"),
+    (CallRecorder, "_describe_session"), (CallRecorder, "_find_copiers"), (CallRecorder, "attach_run_copier"),
     (CallRecorder, "attach_value_copier"), (CallRecorder, "attach_async_copier"),
-    (AsyncCopier, "_record_first"), (CallQueue, "offer"),
+    (AsyncCopier, "_record_first_call"), (CallQueue, "offer"),
     (ModelLoadTracker, "take_queued_loads"), (ModelLoadTracker, "announce_session"),
     (ModelLoadTracker, "take_load_durations"), (ModelLoadTracker, "take_load_announcements"),
     (TensorDecoder, "__init__"), (TensorDecoder, "decode_batch"),

@@ -19,7 +19,7 @@ from docs import generate
 from otel_mlmon.cli import settings as command
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.instrumentation.instrumentor import Configuration
-from otel_mlmon.instrumentation.lifecycle import _with_parameters_of
+from otel_mlmon.instrumentation.lifecycle import _copy_settings_signature
 from otel_mlmon.instrumentation.settings import (
     OPTIONS,
     InstrumentationSettings,
@@ -52,7 +52,7 @@ def settings_page(options: Any) -> str:
 
 
 def test_a_new_row_is_an_argument_of_the_signature_and_of_the_documentation() -> None:
-    @_with_parameters_of(EXTENDED)
+    @_copy_settings_signature(EXTENDED)
     def start(**arguments: Any) -> dict[str, Any]:
         """Starts.
 

@@ -312,21 +312,30 @@ def test_silence_is_told_as_no_data(tmp_path: Path) -> None:
     bench.kill()
 
 
-def test_a_model_whose_panes_are_closed_in_a_later_part_is_not_silent(tmp_path: Path) -> None:
+def test_a_model_whose_panes_are_closed_in_a_later_part_is_not_silent_and_others_are(tmp_path: Path) -> None:
     bench = Bench(settings(tmp_path, no_data={"after": "1m"}))
-    models = [ModelKey("first", "1"), ModelKey("second", "1")]
-    parts = 0
+    first, second, silent = models = [ModelKey(name, "1") for name in ("first", "second", "silent")]
+    parts = list[set[tuple[str, RuleState]]]()
     for number in range(1, 17):
         at_s = 10.0 * (number if number < 16 else 28)  # away for two minutes before the last
         bench.clock.now_ns = T0 + round(at_s * SECOND)
-        bench.pipeline.apply(tuple(label(100, at_s=at_s, since_s=at_s - 10, model=model) for model in models))
+        senders = models[:2] if number == 16 else models
+        bench.pipeline.apply(tuple(label(100, at_s=at_s, since_s=at_s - 10, model=model) for model in senders))
         bench.clock.now_ns += 20 * SECOND if number == 16 else 0
         while bench.pipeline.advance(0.0):
-            parts += 1
+            bench.pipeline.commit()
+            bench.pipeline.publish(is_busy=False)
+            statuses = bench.pipeline._alerts.list_current_alerts()
+            parts.append({(status.model.name, status.state) for status in statuses if status.rule == "no_data"})
         bench.pipeline.commit()
         bench.pipeline.publish(is_busy=False)
-    assert parts >= 10
-    assert changes(bench.notified) == []
+    assert len(parts) >= 10
+    assert parts[-1] == {
+        (first.name, RuleState.OK), (second.name, RuleState.OK), (silent.name, RuleState.NO_DATA)
+    }  # fmt: skip
+    assert [(alert.model, alert.rule, alert.state) for alert in bench.notified] == [
+        ("silent", "no_data", RuleState.NO_DATA)
+    ]
     bench.kill()
 
 

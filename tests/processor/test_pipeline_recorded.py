@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from otel_mlmon.errors import OverloadedError
 from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.receive.data_point import DataPoint
 from otel_mlmon.processor.receive.decode import decode_metrics
 from otel_mlmon.processor.state.repository import encode_record
+from otel_mlmon.processor.state.sqlite import SqliteRepository
 from otel_mlmon.processor.window.aggregator import WindowAggregator
+from otel_mlmon.processor.window.outcome import PointOutcome
+from otel_mlmon.processor.window.progress import ModelProgress
 from otel_mlmon.processor.window.reference import ModelWindowSettings, MovingReferenceSettings
 from otel_mlmon.processor.window.window import StreamWindow, WindowSettings
 from otel_mlmon.testing import SimulatedProcessor
@@ -97,29 +107,59 @@ def test_windows_and_scores_are_those_of_one_stream_at_a_time() -> None:
     assert {"learning", "ok", "drift", "no_data"} <= states
 
 
-def test_panes_that_are_closed_model_by_model_are_those_of_one_call() -> None:
-    now_ns, calls = START_NS, 0
-    at_once, in_parts = (
-        WindowAggregator(settings_for=choose_settings, windows=WINDOWS, clock_ns=lambda: now_ns) for _ in range(2)
-    )
-    for step in record_traffic(seed=5, start_ns=START_NS, panes=25):
+def describe_progress(aggregator: WindowAggregator) -> tuple[int, dict[ModelKey, ModelProgress]]:
+    """How many points wait, and how far each model is."""
+    models = aggregator._state.models
+    return aggregator.pending_points, {key: replace(model.progress, introduction=None) for key, model in models.items()}
+
+
+def offer(aggregator: WindowAggregator, request: ExportMetricsServiceRequest) -> Counter[PointOutcome] | None:
+    """Adds a request; returns the outcomes of its points, None if there was no room for them."""
+    try:
+        return aggregator.add_points(item for item in decode_metrics(request).items if isinstance(item, DataPoint))
+    except OverloadedError:
+        return None
+
+
+@pytest.mark.parametrize(("max_pending_points", "is_killed"), [(1_000_000, False), (1_000_000, True), (120, False)])
+def test_panes_that_are_closed_one_by_one_are_those_of_one_call(
+    tmp_path: Path, max_pending_points: int, is_killed: bool
+) -> None:
+    """Several panes of each model are due at once; between two of them the processor is killed, or not."""
+    now_ns, calls, refusals = START_NS, 0, 0
+    windows = replace(WINDOWS, max_pending_points=max_pending_points)
+    store = SqliteRepository(tmp_path, synchronous="OFF")
+
+    def start() -> WindowAggregator:
+        return WindowAggregator(settings_for=choose_settings, windows=windows, clock_ns=lambda: now_ns)
+
+    at_once, in_parts = start(), start()
+    for number, step in enumerate(record_traffic(seed=5, start_ns=START_NS, panes=40)):
         now_ns = step.now_ns
         for request in step.requests:
-            points = [item for item in decode_metrics(request).items if isinstance(item, DataPoint)]
-            assert at_once.add_points(points) == in_parts.add_points(points)
+            outcomes = offer(at_once, request)
+            assert offer(in_parts, request) == outcomes
+            refusals += outcomes is None
+        if number % 4 < 3:
+            continue
         parts: list[StreamWindow] = []
-        for number in range(len(in_parts.models) + 1):
+        while True:
+            if is_killed:
+                in_parts.save(store)
+                store.commit()
+                in_parts = start()
+                in_parts.load(store)
             part = in_parts.close_panes(now_ns, is_late=lambda: True)
-            assert len({window.stream.model for window in part}) <= 1
+            assert len({(window.end_ns, window.stream.model) for window in part}) <= 1
             parts += part
-            calls += number > 0
-            if not in_parts.has_unclosed_panes:
+            if not in_parts.unclosed_models:
                 break
-        assert not in_parts.has_unclosed_panes
-        parts.sort(key=lambda window: (window.end_ns, window.stream))
+            calls += 1
         assert list(map(describe_window, parts)) == list(map(describe_window, at_once.close_panes(now_ns)))
-    assert calls >= 20
-    assert in_parts.counts == at_once.counts
+        assert describe_progress(in_parts) == describe_progress(at_once)
+    assert calls >= 40
+    assert (refusals > 0) is (max_pending_points == 120)
+    store.close()
 
 
 def describe_state(processor: SimulatedProcessor) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from otel_mlmon.errors import PortUnavailableError
 from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.receive.http import PROTOBUF
-from otel_mlmon.processor.service import Addresses, Service
+from otel_mlmon.processor.service import Service, ServiceAddresses
 from otel_mlmon.semconv import PROCESSOR_METRICS, PROCESSOR_SELF_METRICS
 from tests.support.otlp_requests import DELTA, counter, request
 from tests.support.otlp_server import OtlpServer
@@ -42,18 +42,18 @@ def create(folder: Path, **sections: Any) -> Service:
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Addresses]:
+def running(tmp_path: Path) -> Iterator[ServiceAddresses]:
     service = create(tmp_path)
     yield service.start()
     assert service.shutdown(10.0)
 
 
-def post(addresses: Addresses, body: bytes, *, timeout_s: float = 10.0) -> int:
+def post(addresses: ServiceAddresses, body: bytes, *, timeout_s: float = 10.0) -> int:
     url, headers = f"http://{addresses.http}/v1/metrics", {"content-type": PROTOBUF}
     return httpx.post(url, content=body, headers=headers, timeout=timeout_s).status_code
 
 
-def get(addresses: Addresses, path: str) -> httpx.Response:
+def get(addresses: ServiceAddresses, path: str) -> httpx.Response:
     return httpx.get(f"http://{addresses.web}{path}", timeout=10)
 
 
@@ -73,7 +73,7 @@ def predictions(environment: str, count: int, label: str = "spam", *, kind: str 
     return bytes(message.SerializeToString())
 
 
-def samples(addresses: Addresses) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+def samples(addresses: ServiceAddresses) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
     """The page by name and labels."""
     values: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     for family in text_string_to_metric_families(get(addresses, "/metrics").text):
@@ -84,7 +84,7 @@ def samples(addresses: Addresses) -> dict[str, dict[tuple[tuple[str, str], ...],
     return values
 
 
-def test_environments_of_one_model_are_two_models(running: Addresses) -> None:
+def test_environments_of_one_model_are_two_models(running: ServiceAddresses) -> None:
     for environment, count in (("staging", 30), ("production", 50), ("staging", 7)):
         assert post(running, predictions(environment, count)) == 200
 
@@ -110,7 +110,9 @@ def _names(document: dict[str, Any]) -> list[str]:
     return [entry["version"] for entry in document["versions"]]
 
 
-def test_the_page_accounts_for_everything_received_with_the_types_of_the_wire_contract(running: Addresses) -> None:
+def test_the_page_accounts_for_everything_received_with_the_types_of_the_wire_contract(
+    running: ServiceAddresses,
+) -> None:
     assert post(running, predictions("staging", 3)) == 200
     assert post(running, predictions("staging", -3)) == 200
     assert post(running, request("other", "sum", counter(1), points=4).SerializeToString()) == 200
@@ -163,7 +165,7 @@ def test_points_without_room_are_refused_with_a_delay_and_counted_and_what_is_st
     assert {labels[0][1]: value for labels, value in outcomes.items() if value} == {"accepted": 2, "duplicate": 2}
 
 
-def identity_of(addresses: Addresses) -> tuple[str, str, str]:
+def identity_of(addresses: ServiceAddresses) -> tuple[str, str, str]:
     """Instance id and host of `/metrics`, and the instance id of the setup."""
     ((labels, value),) = samples(addresses)["otel_mlmon_processor_info"].items()
     named = dict(labels)
@@ -250,6 +252,6 @@ def test_a_port_that_is_taken_stops_what_was_started(tmp_path: Path) -> None:
 def test_sockets_that_are_switched_off_are_not_opened(tmp_path: Path) -> None:
     service = create(tmp_path, receiver={"grpc": "127.0.0.1:0", "http": ""}, web={"listen": ""})
     addresses = service.start()
-    assert addresses == Addresses(grpc=addresses.grpc, http=None, web=None)
+    assert addresses == ServiceAddresses(grpc=addresses.grpc, http=None, web=None)
     assert addresses.grpc is not None
     assert service.shutdown(10.0)

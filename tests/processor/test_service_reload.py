@@ -14,7 +14,7 @@ import pytest
 from otel_mlmon.errors import ConfigurationError, StoreError
 from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.receive.http import PROTOBUF
-from otel_mlmon.processor.service import Addresses
+from otel_mlmon.processor.service import ServiceAddresses
 from otel_mlmon.processor.state.sqlite import FILE_NAME
 from tests.processor.test_service import create, get, post, predictions
 from tests.support.certificates import make_certificate
@@ -23,13 +23,13 @@ from tests.support.processes import until
 OLD, NEW = "o" * 20, "n" * 20
 
 
-def predictions_of(addresses: Addresses, token: str = "") -> int:
+def predictions_of(addresses: ServiceAddresses, token: str = "") -> int:
     headers = {"authorization": f"Bearer {token}"} if token else {}
     answer = httpx.get(f"http://{addresses.web}/api/v1/models/fraud@staging", headers=headers, timeout=10)
     return int(answer.json()["predictions"]) if answer.status_code == 200 else -answer.status_code
 
 
-def send(addresses: Addresses, body: bytes, token: str) -> int:
+def send(addresses: ServiceAddresses, body: bytes, token: str) -> int:
     headers = {"content-type": PROTOBUF, "authorization": f"Bearer {token}"}
     return httpx.post(f"http://{addresses.http}/v1/metrics", content=body, headers=headers, timeout=10).status_code
 

@@ -47,17 +47,17 @@ models:
     assert settings.find_detection_policy(StreamKey(FRAUD, "prediction.label")) is None
     policy = settings.find_detection_policy(StreamKey(FRAUD, "input.amount"))
     assert policy == DetectionPolicy(tolerance=0.08, direction="both")
-    fraud, digits = settings.model_settings(FRAUD), settings.model_settings(DIGITS)
+    fraud, digits = settings.find_model_settings(FRAUD), settings.find_model_settings(DIGITS)
     assert (fraud.latency_threshold_s, fraud.latency_max_ratio, fraud.max_labels) == (0.05, 0.05, 20)
     assert (digits.latency_threshold_s, digits.latency_max_ratio, digits.max_labels) == (0.2, 0.01, 20)
-    assert "prediction_drift" not in settings.rules(FRAUD).active
-    assert "prediction_drift" in settings.rules(DIGITS).active
+    assert "prediction_drift" not in settings.find_model_rules(FRAUD).active
+    assert "prediction_drift" in settings.find_model_rules(DIGITS).active
 
 
 def test_the_false_alarm_budget_becomes_the_alarm_line(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, "alerts: {false_alarms: 1 per 30d}\nwindows: {pane: 10s}")
-    assert settings.alarm_line(26) == pytest.approx(6.8286, abs=1e-4)
-    assert settings.alarm_line(260) == pytest.approx(7.8286, abs=1e-4)
+    assert settings.find_alarm_line(26) == pytest.approx(6.8286, abs=1e-4)
+    assert settings.find_alarm_line(260) == pytest.approx(7.8286, abs=1e-4)
 
 
 def test_processors_of_a_fleet_share_the_budget_and_one_with_more_streams_than_the_fleet_is_reported_once(
@@ -65,9 +65,12 @@ def test_processors_of_a_fleet_share_the_budget_and_one_with_more_streams_than_t
 ) -> None:
     fleet = settings_of(tmp_path, "alerts: {false_alarms: 1 per 30d, fleet_streams: 260}\nwindows: {pane: 10s}")
     alone = settings_of(tmp_path, "alerts: {false_alarms: 1 per 30d}\nwindows: {pane: 10s}")
-    assert [fleet.alarm_line(streams) for streams in (1, 26, 260)] == [alone.alarm_line(260)] * 3
+    assert [fleet.find_alarm_line(streams) for streams in (1, 26, 260)] == [alone.find_alarm_line(260)] * 3
     assert caplog.messages == []
-    assert [fleet.alarm_line(streams) for streams in (261, 520)] == [alone.alarm_line(261), alone.alarm_line(520)]
+    assert [fleet.find_alarm_line(streams) for streams in (261, 520)] == [
+        alone.find_alarm_line(261),
+        alone.find_alarm_line(520),
+    ]
     (message,) = caplog.messages
     assert message.startswith("This processor alone monitors 261 streams, and alerts.fleet_streams says that all ")
 
@@ -84,8 +87,8 @@ def test_a_reference_file_is_read_at_the_start(tmp_path: Path) -> None:
     profile = Profile.from_data(model="fraud", version="7", labels=["ok"] * 90 + ["fraud"] * 10)
     profile.write_file(tmp_path / "fraud.json")
     settings = settings_of(tmp_path, f"models: {{fraud: {{reference: {{file: '{tmp_path}/fraud.json'}}}}}}")
-    assert settings.model_settings(FRAUD).profile == profile
-    assert settings.model_settings(DIGITS).profile is None
+    assert settings.find_model_settings(FRAUD).profile == profile
+    assert settings.find_model_settings(DIGITS).profile is None
 
 
 def test_every_reference_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:

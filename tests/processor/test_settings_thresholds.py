@@ -26,15 +26,15 @@ def policy(settings: ProcessorSettings, stream: str) -> DetectionPolicy | None:
 def test_without_rules_there_are_no_thresholds_and_the_rule_is_off() -> None:
     settings = settings_of()
     assert policy(settings, "prediction.label") == DetectionPolicy(tolerance=0.02, direction="both")
-    assert "statistic" not in settings.rules(MODEL).active
+    assert "statistic" not in settings.find_model_rules(MODEL).active
 
 
 def test_rules_are_thresholds_of_the_streams_they_name() -> None:
     settings = settings_of(statistic={"thresholds": RULES})
     psi = Threshold(statistic="psi", stream="prediction.label", above=0.2)
     chi_squared = Threshold(statistic="chi_squared", p_below=0.001)
-    assert "statistic" in settings.rules(MODEL).active
-    assert "statistic" not in settings.rules(ModelKey("other", "1")).active
+    assert "statistic" in settings.find_model_rules(MODEL).active
+    assert "statistic" not in settings.find_model_rules(ModelKey("other", "1")).active
     label, feature = policy(settings, "prediction.label"), policy(settings, "input.age")
     assert label == DetectionPolicy(tolerance=0.02, direction="both", thresholds=(psi, chi_squared))
     assert feature == DetectionPolicy(tolerance=0.05, direction="both", thresholds=(chi_squared,))
@@ -52,4 +52,4 @@ def test_a_stream_is_watched_for_its_thresholds_alone() -> None:
     only = policy(settings_of(**off, statistic={"thresholds": RULES}), "input.age")
     assert only is not None
     assert len(only.thresholds) == 1
-    assert "data_drift" not in settings_of(**off, statistic={"thresholds": RULES}).rules(MODEL).active
+    assert "data_drift" not in settings_of(**off, statistic={"thresholds": RULES}).find_model_rules(MODEL).active

@@ -153,7 +153,7 @@ def batch_of(records: Sequence[CallTuple]) -> CallBatch:
     )
     for record in records:
         ring.offer(record, 1)
-    (batch,), _ = take_batches(ring.take, len(records), is_suppressed=lambda _: False, pause=lambda: None)
+    (batch,), _ = take_batches(ring.take_calls, len(records), is_suppressed=lambda _: False, pause=lambda: None)
     return batch
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from otel_mlmon.backtest.column_streams import build_streams
+from otel_mlmon.backtest.column_streams import build_column_streams
 from otel_mlmon.backtest.columns import build_table_profile, choose_column_kinds
 from otel_mlmon.backtest.replay_table import build_count_plan, count_table
 from otel_mlmon.backtest.request import BacktestRequest
@@ -186,7 +186,7 @@ def count(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Sequence[
     def count_rows(location: str) -> Sequence[int]:
         table = read_table(location)
         request = BacktestRequest(reference="ref.csv", data=location)
-        plan = build_count_plan(request, table, build_streams(table, choices, profile))
+        plan = build_count_plan(request, table, build_column_streams(table, choices, profile))
         counts = count_table(plan, table, ignore_progress)
         total: list[int] = np.sum([window.counts for window in counts.windows.values()], axis=0).tolist()
         return total

@@ -73,7 +73,7 @@ class PredictionAggregator:
 
     def add_predictions(self, predictions: Predictions) -> None:
         """Adds the predictions of one batch of inference calls to the totals of their model."""
-        snapshot = self._summarize(predictions)
+        snapshot = self._summarize_predictions(predictions)
         self._snapshots.setdefault(snapshot.model, []).append(snapshot)
 
     def take_snapshots(self, *, may_hold: bool = False) -> list[MetricSnapshot]:
@@ -96,16 +96,16 @@ class PredictionAggregator:
         snapshots, self._snapshots = self._snapshots, {}
         return [merge_snapshots(parts) for parts in snapshots.values()]
 
-    def _summarize(self, predictions: Predictions) -> MetricSnapshot:
+    def _summarize_predictions(self, predictions: Predictions) -> MetricSnapshot:
         model, inputs, sizes = predictions.model.model_key, predictions.inputs, predictions.batch_sizes
-        durations_s, slowest_calls = _durations_by_error(predictions)
+        durations_s, slowest_calls = _list_durations_by_error(predictions)
         return MetricSnapshot(
             model=model,
             durations_s=durations_s,
             slowest_calls=slowest_calls,
             batch_sizes=sizes[sizes > 0].astype(np.float64),
             labels={
-                name: self._admit_or_hold(model, name, "", count_labels(head.labels), head.labels.declared)
+                name: self._admit_or_hold_counts(model, name, "", count_labels(head.labels), head.labels.declared)
                 for name, head in predictions.heads.items()
             },
             uncounted={name: int(head.uncounted.sum()) for name, head in predictions.heads.items()},
@@ -117,19 +117,20 @@ class PredictionAggregator:
                 features=inputs.features,
                 missing=inputs.missing,
                 categories={
-                    name: self._admit_or_hold(model, "", name, counts, ()) for name, counts in inputs.categories.items()
+                    name: self._admit_or_hold_counts(model, "", name, counts, ())
+                    for name, counts in inputs.categories.items()
                 },
                 samples=inputs.samples,
             ),
         )
 
-    def _admit_or_hold(
+    def _admit_or_hold_counts(
         self, model: ModelKey, head: str, feature: str, counts: Mapping[str, int], declared: Sequence[str]
     ) -> Mapping[str, int]:
-        """Returns the counts of labels that may be exported, and holds those back that are too few yet."""
+        """Returns those counts of labels that may be exported now, and holds back counts that are still too few."""
         key = (model, head, feature)
         since_s, earlier = self._held.pop(key, (self._clock(), {}))
-        counts = _add_counts([earlier, counts]) if earlier else counts
+        counts = _add_up_counts([earlier, counts]) if earlier else counts
         if not counts or self._settles(model.name, head, feature, counts, declared):
             return self._admit(model.name, head, feature, counts, declared)
         self._held[key] = (since_s, counts)
@@ -137,7 +138,7 @@ class PredictionAggregator:
 
 
 def merge_snapshots(snapshots: Sequence[MetricSnapshot]) -> MetricSnapshot:
-    """Adds up several snapshots of one model."""
+    """Adds up several snapshots of one model's totals to one."""
     if len(snapshots) == 1:
         return snapshots[0]
     inputs = [snapshot.inputs for snapshot in snapshots]
@@ -145,26 +146,26 @@ def merge_snapshots(snapshots: Sequence[MetricSnapshot]) -> MetricSnapshot:
     calls = [call for snapshot in reversed(snapshots) for call in snapshot.slowest_calls.items()]
     return MetricSnapshot(
         model=snapshots[0].model,
-        durations_s=_concatenate(snapshot.durations_s for snapshot in snapshots),
+        durations_s=_concatenate_columns(snapshot.durations_s for snapshot in snapshots),
         slowest_calls=dict(sorted(calls, key=lambda call: call[1][0])),
         batch_sizes=np.concatenate([snapshot.batch_sizes for snapshot in snapshots]),
-        labels=_add_nested_counts([snapshot.labels for snapshot in snapshots]),
-        uncounted=_add_counts(snapshot.uncounted for snapshot in snapshots),
-        confidences=_concatenate(snapshot.confidences for snapshot in snapshots),
-        values=_concatenate(snapshot.values for snapshot in snapshots),
-        item_counts=_concatenate(snapshot.item_counts for snapshot in snapshots),
-        item_confidences=_concatenate(snapshot.item_confidences for snapshot in snapshots),
+        labels=_add_up_nested_counts([snapshot.labels for snapshot in snapshots]),
+        uncounted=_add_up_counts(snapshot.uncounted for snapshot in snapshots),
+        confidences=_concatenate_columns(snapshot.confidences for snapshot in snapshots),
+        values=_concatenate_columns(snapshot.values for snapshot in snapshots),
+        item_counts=_concatenate_columns(snapshot.item_counts for snapshot in snapshots),
+        item_confidences=_concatenate_columns(snapshot.item_confidences for snapshot in snapshots),
         inputs=InputSummary(
-            features=_concatenate(summary.features for summary in inputs),
-            missing=_add_counts(summary.missing for summary in inputs),
-            categories=_add_nested_counts([summary.categories for summary in inputs]),
+            features=_concatenate_columns(summary.features for summary in inputs),
+            missing=_add_up_counts(summary.missing for summary in inputs),
+            categories=_add_up_nested_counts([summary.categories for summary in inputs]),
             samples=sum(summary.samples for summary in inputs),
         ),
     )
 
 
 def count_labels(labels: PredictedLabels) -> dict[str, int]:
-    """Counts how often each label was predicted, by its name."""
+    """Counts how often each label was predicted, by the label's name."""
     counts: dict[str, int] = {}
     counts_by_code = np.bincount(labels.codes, minlength=1)
     for code in np.flatnonzero(counts_by_code).tolist():
@@ -173,7 +174,7 @@ def count_labels(labels: PredictedLabels) -> dict[str, int]:
     return counts
 
 
-def _durations_by_error(predictions: Predictions) -> tuple[dict[str, Floats], dict[str, tuple[float, object]]]:
+def _list_durations_by_error(predictions: Predictions) -> tuple[dict[str, Floats], dict[str, tuple[float, object]]]:
     seconds = predictions.duration_ns / 1e9
     measured = np.flatnonzero(seconds)
     positions = {"": measured} if measured.size else {}
@@ -187,7 +188,7 @@ def _durations_by_error(predictions: Predictions) -> tuple[dict[str, Floats], di
     )
 
 
-def _concatenate(columns: Iterable[Mapping[str, Floats]]) -> dict[str, Floats]:
+def _concatenate_columns(columns: Iterable[Mapping[str, Floats]]) -> dict[str, Floats]:
     parts: dict[str, list[Floats]] = {}
     for column in columns:
         for name, values in column.items():
@@ -195,12 +196,12 @@ def _concatenate(columns: Iterable[Mapping[str, Floats]]) -> dict[str, Floats]:
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def _add_nested_counts(parts: Sequence[Mapping[str, Mapping[str, int]]]) -> dict[str, Mapping[str, int]]:
+def _add_up_nested_counts(parts: Sequence[Mapping[str, Mapping[str, int]]]) -> dict[str, Mapping[str, int]]:
     names = dict.fromkeys(name for part in parts for name in part)
-    return {name: _add_counts(part.get(name, {}) for part in parts) for name in names}
+    return {name: _add_up_counts(part.get(name, {}) for part in parts) for name in names}
 
 
-def _add_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+def _add_up_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     totals: dict[str, int] = {}
     for part in counts:
         for name, count in part.items():

@@ -78,8 +78,8 @@ class TensorRows:
     """Whether rows of another width were left out."""
 
 
-class _InputAxes(NamedTuple):
-    """Holds how long those axes of an input are that may count its samples, call by call."""
+class _InputAxisLengths(NamedTuple):
+    """Holds the lengths, call by call, of those axes of an input along which its samples may lie."""
 
     lengths: tuple[Ints, ...]
     """The axes that may be that of the samples, shape (n,) each; 0 where a length is unknown."""
@@ -97,7 +97,7 @@ class SampleSizes:
 
     def __init__(self, tensors: Sequence[Tensor], items: Sequence[Items]) -> None:
         self._inputs = list(zip(tensors, items, strict=True))
-        self._axes: list[_InputAxes] = []
+        self._axes: list[_InputAxisLengths] = []
 
     def has_row_per_sample(self, sizes: Ints) -> bool | None:
         """Returns whether an output has one row for each input sample; None if the inputs do not tell.
@@ -107,7 +107,7 @@ class SampleSizes:
         has_rows = sizes > 0
         is_known, has_samples = False, False
         for position in range(len(self._inputs)):
-            axes = self._axes_of(position)
+            axes = self._find_input_axes(position)
             for lengths in axes.lengths:
                 if lengths.any():
                     if not (has_rows & (lengths != sizes)).any():
@@ -123,12 +123,12 @@ class SampleSizes:
         for position in range(len(self._inputs)):
             if sizes.all():
                 break
-            sizes = np.where(sizes > 0, sizes, self._axes_of(position).lengths[0])
+            sizes = np.where(sizes > 0, sizes, self._find_input_axes(position).lengths[0])
         return sizes
 
-    def _axes_of(self, position: int) -> _InputAxes:
+    def _find_input_axes(self, position: int) -> _InputAxisLengths:
         while len(self._axes) <= position:
-            self._axes.append(_read_axes(*self._inputs[len(self._axes)]))
+            self._axes.append(_read_input_axes(*self._inputs[len(self._axes)]))
         return self._axes[position]
 
 
@@ -152,13 +152,13 @@ def take_batches(
     Returns:
         The batches, and the number of suppressed calls, which are in none.
     """
-    builders: dict[Plan, _BatchBuilder] = collections.defaultdict(_BatchBuilder)
+    builders: dict[Plan, _CallBatchBuilder] = collections.defaultdict(_CallBatchBuilder)
     suppressed = 0
     for first in range(0, limit, PIECE_CALLS):
         size = min(PIECE_CALLS, limit - first)
         fields = take(size)
         calls = len(fields) // FIELDS
-        columns = _without_suppressed([fields[position::FIELDS] for position in range(FIELDS)], is_suppressed)
+        columns = _drop_suppressed_calls([fields[position::FIELDS] for position in range(FIELDS)], is_suppressed)
         suppressed += calls - len(columns[0])
         for plan, plan_columns in _group_by_plan(columns):
             builders[plan].add_calls(plan_columns)
@@ -169,7 +169,7 @@ def take_batches(
     return [builder.build_batch(plan) for plan, builder in builders.items()], suppressed
 
 
-def split_calls(items: Items) -> Sequence[Item]:
+def split_copies_by_call(items: Items) -> Sequence[Item]:
     """Splits the copies of a tensor over a batch into one item for each inference call."""
     if not isinstance(items, PackedTensor):
         return items
@@ -186,8 +186,10 @@ def join_tensor_rows(tensor: Tensor, items: Items, *, width: int = 0) -> TensorR
         width: The width to join instead of the first row's; 0 for the first's.
     """
     dtype = np.dtype(tensor.dtype)
-    rows = _packed_rows(tensor, items) if isinstance(items, PackedTensor) else _equal_rows(dtype, items, width)
-    return rows or _ragged_rows(dtype, tensor, split_calls(items), width)
+    rows = (
+        _join_packed_rows(tensor, items) if isinstance(items, PackedTensor) else _join_equal_rows(dtype, items, width)
+    )
+    return rows or _join_ragged_rows(dtype, tensor, split_copies_by_call(items), width)
 
 
 def compute_batch_sizes(tensor: Tensor, items: Items) -> Ints:
@@ -209,21 +211,21 @@ def compute_row_bytes(tensor: Tensor) -> int:
     return math.prod(tensor.row_shape or ()) * np.dtype(tensor.dtype).itemsize
 
 
-def _read_axes(tensor: Tensor, items: Items) -> _InputAxes:
+def _read_input_axes(tensor: Tensor, items: Items) -> _InputAxisLengths:
     first = compute_batch_sizes(tensor, items)
     if isinstance(items, PackedTensor):
-        return _InputAxes((first,), has_samples=tensor.row_shape != ())
+        return _InputAxisLengths((first,), has_samples=tensor.row_shape != ())
     shape = next((item[0] for item in items if type(item) is tuple), None)
     rank = len(shape) if shape is not None else 1 + len(tensor.row_shape or ())
     if rank != 3 or shape is None:
-        return _InputAxes((first,), has_samples=rank > 1)
+        return _InputAxisLengths((first,), has_samples=rank > 1)
     # Of (time, samples, features) the second axis is that of the samples.
     seconds = [item[0][1] if type(item) is tuple and len(item[0]) == 3 else 0 for item in items]
     is_image = bool(_IMAGE_CHANNELS & {shape[0], shape[2]}) and min(shape[1], max(shape[0], shape[2])) > 4
-    return _InputAxes((first, np.array(seconds, dtype=np.int64)), has_samples=not is_image)
+    return _InputAxisLengths((first, np.array(seconds, dtype=np.int64)), has_samples=not is_image)
 
 
-class _BatchBuilder:
+class _CallBatchBuilder:
     """Collects the inference calls of one session plan, to build a batch of them."""
 
     def __init__(self) -> None:
@@ -231,8 +233,8 @@ class _BatchBuilder:
         self._ended = array("q")
         self._contexts: list[object] = []
         self._errors: list[str | None] = []
-        self._inputs = _SideBuilder()
-        self._outputs = _SideBuilder()
+        self._inputs = _TensorCopyBuilder()
+        self._outputs = _TensorCopyBuilder()
 
     def add_calls(self, columns: CallColumns) -> None:
         _, started, ended, contexts, inputs, outputs, errors = columns
@@ -240,8 +242,8 @@ class _BatchBuilder:
         self._ended.fromlist(ended)
         self._contexts.extend(contexts)
         self._errors.extend(errors)
-        self._inputs.add_sides(inputs)
-        self._outputs.add_sides(outputs)
+        self._inputs.add_copies(inputs)
+        self._outputs.add_copies(outputs)
 
     def build_batch(self, plan: Plan) -> CallBatch:
         return CallBatch(
@@ -250,12 +252,12 @@ class _BatchBuilder:
             ended_ns=np.frombuffer(self._ended, dtype=np.int64),
             contexts=self._contexts,
             errors=self._errors,
-            inputs=self._inputs.build_items(len(plan.inputs)),
-            outputs=self._outputs.build_items(len(plan.outputs)),
+            inputs=self._inputs.build_tensor_copies(len(plan.inputs)),
+            outputs=self._outputs.build_tensor_copies(len(plan.outputs)),
         )
 
 
-class _SideBuilder:
+class _TensorCopyBuilder:
     """Collects the copied inputs, or outputs, of inference calls: as packed bytes as long as that is possible."""
 
     def __init__(self) -> None:
@@ -263,30 +265,30 @@ class _SideBuilder:
         self._lengths = array("q")
         self._sides: list[Side] = []
 
-    def add_sides(self, sides: Sequence[Side]) -> None:
+    def add_copies(self, sides: Sequence[Side]) -> None:
         if not self._sides and set(map(type, sides)) == {bytes}:
             self._packed.append(b"".join(sides))  # type: ignore[arg-type]
             self._lengths.fromlist(list(map(len, sides)))
             return
         if self._packed:
-            self._sides, self._packed = list(split_calls(self._tensor())), []  # type: ignore[arg-type]
+            self._sides, self._packed = list(split_copies_by_call(self._pack_tensor())), []  # type: ignore[arg-type]
         self._sides.extend(sides)
 
-    def build_items(self, tensors: int) -> list[Items]:
+    def build_tensor_copies(self, tensors: int) -> list[Items]:
         if not self._sides:
-            return [self._tensor()]
-        return [_items_at(self._sides, position) for position in range(tensors)]
+            return [self._pack_tensor()]
+        return [_list_tensor_copies(self._sides, position) for position in range(tensors)]
 
-    def _tensor(self) -> PackedTensor:
+    def _pack_tensor(self) -> PackedTensor:
         return PackedTensor(b"".join(self._packed), np.frombuffer(self._lengths, dtype=np.int64))
 
 
-def _items_at(sides: Sequence[Side], position: int) -> Sequence[Item]:
+def _list_tensor_copies(sides: Sequence[Side], position: int) -> Sequence[Item]:
     """Returns each inference call's copy of the tensor at one position; None for a call that failed."""
     return [side if type(side) is bytes else (side[position] if side else None) for side in sides]  # type: ignore[misc]
 
 
-def _without_suppressed(columns: CallColumns, is_suppressed: Callable[[object], bool]) -> CallColumns:
+def _drop_suppressed_calls(columns: CallColumns, is_suppressed: Callable[[object], bool]) -> CallColumns:
     # Most calls have no context at all, or one that many share.
     contexts = columns[_CONTEXT]
     if not any(contexts):
@@ -311,8 +313,8 @@ def _group_by_plan(columns: CallColumns) -> Iterator[tuple[Plan, CallColumns]]:
         yield plan, list(map(list, zip(*group, strict=True)))
 
 
-def _packed_rows(tensor: Tensor, items: PackedTensor) -> TensorRows | None:
-    """Joins complete copies of a tensor's rows; None if one is incomplete, of an undeclared output shape."""
+def _join_packed_rows(tensor: Tensor, items: PackedTensor) -> TensorRows | None:
+    """Joins the packed copies of a tensor; None if their bytes do not divide into rows of the declared shape."""
     size_bytes, dtype = compute_row_bytes(tensor), np.dtype(tensor.dtype)
     if not size_bytes:
         return None
@@ -327,7 +329,7 @@ def _packed_rows(tensor: Tensor, items: PackedTensor) -> TensorRows | None:
     )
 
 
-def _equal_rows(dtype: np.dtype[Any], items: Sequence[Item], wanted_width: int) -> TensorRows | None:
+def _join_equal_rows(dtype: np.dtype[Any], items: Sequence[Item], wanted_width: int) -> TensorRows | None:
     """Joins copies of a tensor that all have one shape, as at calls of one batch size; None for others."""
     if set(map(type, items)) != {tuple}:
         return None
@@ -345,7 +347,7 @@ def _equal_rows(dtype: np.dtype[Any], items: Sequence[Item], wanted_width: int) 
     )
 
 
-def _ragged_rows(dtype: np.dtype[Any], tensor: Tensor, items: Sequence[Item], wanted_width: int) -> TensorRows:
+def _join_ragged_rows(dtype: np.dtype[Any], tensor: Tensor, items: Sequence[Item], wanted_width: int) -> TensorRows:
     declared_width = -1 if tensor.row_shape is None else math.prod(tensor.row_shape)
     sizes = [0] * len(items)
     copied_rows = [0] * len(items)

@@ -47,11 +47,11 @@ def decode_with_function(
         if stage.is_open:
             break
         with stage:
-            arrays = _arrays(tensors, items)
+            arrays = _convert_to_arrays(tensors, items)
             if arrays is None:
                 continue
             labels, scores = function(arrays)
-            label_texts, ratios = _label_texts(labels, class_names), _ratios(scores)
+            label_texts, ratios = _format_label_texts(labels, class_names), _clip_confidences(scores)
             texts += label_texts
             label_calls += [call] * len(label_texts)
             confidences += ratios
@@ -63,7 +63,7 @@ def decode_with_function(
     )
 
 
-def _arrays(tensors: Sequence[Tensor], items: Sequence[Item]) -> dict[str, NDArray[Any]] | None:
+def _convert_to_arrays(tensors: Sequence[Tensor], items: Sequence[Item]) -> dict[str, NDArray[Any]] | None:
     """Returns the copied outputs of one inference call as arrays; None if one was too large to copy."""
     arrays: dict[str, NDArray[Any]] = {}
     for tensor, item in zip(tensors, items, strict=False):
@@ -82,7 +82,7 @@ def _arrays(tensors: Sequence[Tensor], items: Sequence[Item]) -> dict[str, NDArr
     return arrays or None
 
 
-def _label_texts(labels: object, class_names: Sequence[str]) -> list[str]:
+def _format_label_texts(labels: object, class_names: Sequence[str]) -> list[str]:
     if labels is None:
         return []
     values = np.asarray(labels).ravel().tolist()
@@ -91,7 +91,7 @@ def _label_texts(labels: object, class_names: Sequence[str]) -> list[str]:
     ]
 
 
-def _ratios(confidences: object) -> list[float]:
+def _clip_confidences(confidences: object) -> list[float]:
     if confidences is None:
         return []
     values = np.asarray(confidences, dtype=np.float64).ravel()

@@ -8,7 +8,13 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from otel_mlmon.instrumentation.decode.batch import CallBatch, Items, SampleSizes, compute_batch_sizes, split_calls
+from otel_mlmon.instrumentation.decode.batch import (
+    CallBatch,
+    Items,
+    SampleSizes,
+    compute_batch_sizes,
+    split_copies_by_call,
+)
 from otel_mlmon.instrumentation.decode.custom_outputs import OutputFunction, decode_with_function
 from otel_mlmon.instrumentation.decode.features import FeatureProfiler
 from otel_mlmon.instrumentation.decode.findings import ModelFindings
@@ -77,7 +83,7 @@ class DeclaredModelOptions(Protocol):
 
 
 class CallDecoder(Protocol):
-    """The Protocol of what decodes the inference calls of one session.
+    """The Protocol of a decoder of the inference calls of one session.
 
     Runs on: one thread at a time.
     """
@@ -121,18 +127,18 @@ class TensorDecoder:
         self._findings.note_running_model(self.model.name)
         self._check_output_names()
         namer = make_text_pseudonymizer(plan, declared, self.model.name)
-        self._outputs = OutputDecoder(plan, declared, self._note, namer, self._report_output)
+        self._outputs = OutputDecoder(plan, declared, self._note_finding, namer, self._report_output_kind)
         self._reader = SingleCallReader(plan, self._outputs)
         if callable(declared.output_kind):
             for tensor in plan.outputs:
-                self._report_output(tensor.name, BY_FUNCTION)
+                self._report_output_kind(tensor.name, BY_FUNCTION)
         self._profiler = FeatureProfiler(
             plan.inputs,
             names=declared.features,
             categorical=declared.categorical,
             limit=max_features,
             metadata=plan.session.metadata,
-            note=functools.partial(self._note, "inputs"),
+            note=functools.partial(self._note_finding, "inputs"),
             namer=namer,
         )
 
@@ -145,7 +151,7 @@ class TensorDecoder:
             self._has_doubts = False
             self._findings.warn_of_assumed_kinds(self.model.name)
         if not self._plan.outputs and not all(batch.errors):
-            self._note("outputs", TIMED_ONLY)
+            self._note_finding("outputs", TIMED_ONLY)
         return Predictions(
             model=self.model,
             operation=self._plan.operation,
@@ -169,7 +175,7 @@ class TensorDecoder:
         if not callable(function):
             return self._outputs.decode_outputs(outputs, samples, calls)
         sizes = compute_batch_sizes(tensors[0], outputs[0]) if tensors else np.zeros(calls, dtype=np.int64)
-        copies = list(zip(*map(split_calls, outputs), strict=True))
+        copies = list(zip(*map(split_copies_by_call, outputs), strict=True))
         labels, confidences = decode_with_function(function, tensors, copies, self._outputs.classes.class_names)
         return DecodedOutputs(heads={"": ClassificationHead(labels=labels, confidences=confidences)}, sizes=sizes)
 
@@ -179,13 +185,13 @@ class TensorDecoder:
         if isinstance(kinds, Mapping) and names:
             for name in kinds.keys() - set(names):
                 finding = f"declared, but the outputs are {', '.join(names[:MAX_LISTED])}.{suggest_name(name, names)}"
-                self._note(f"output {name}", finding.rstrip(".?"), is_warning=True)
+                self._note_finding(f"output {name}", finding.rstrip(".?"), is_warning=True)
 
-    def _report_output(self, output: str, decision: KindDecision) -> None:
+    def _report_output_kind(self, output: str, decision: KindDecision) -> None:
         report = make_output_report(decision, self._plan.session.graph().state)
         self._findings.outputs.note_report(self.model.model_key, output, report)
 
-    def _note(self, subject: str, finding: str, **options: Any) -> None:
+    def _note_finding(self, subject: str, finding: str, **options: Any) -> None:
         self._has_doubts |= bool(options.get("assumption"))
         self._findings.note_finding(self.model.name, subject, finding, **options)
 
@@ -213,7 +219,7 @@ def make_model_vocabularies(
     *,
     on_full: Callable[[str, str], None] = lambda _, __: None,
 ) -> ModelVocabularies:
-    """Makes the limits on how many labels and categories of each model are counted by name."""
+    """Makes the vocabularies, which limit how many labels and categories of each model are counted by name."""
     return ModelVocabularies(
         limit=limit,
         buckets_of=lambda model: TextBuckets(key=options(model).text_key or "", model=model),

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.instrumentation.decode.batch import Items, TensorRows, join_tensor_rows, split_calls
+from otel_mlmon.instrumentation.decode.batch import Items, TensorRows, join_tensor_rows, split_copies_by_call
 from otel_mlmon.instrumentation.decode.images import compute_image_features, name_color_channels
 from otel_mlmon.instrumentation.decode.predictions import InputSummary
 from otel_mlmon.instrumentation.runtime.call import Item, Tensor
@@ -104,14 +104,14 @@ class FeatureProfiler:
         """Summarizes the copied inputs of a batch of inference calls; the summary is empty while widths are unknown."""
         summary = InputSummary()
         if self._plans is None:
-            if not any(any(split_calls(items)) for items in inputs):
+            if not any(any(split_copies_by_call(items)) for items in inputs):
                 return summary
-            widths = [_width(tensor, items) for tensor, items in zip(self._tensors, inputs, strict=True)]
+            widths = [_find_input_width(tensor, items) for tensor, items in zip(self._tensors, inputs, strict=True)]
             if not any(widths):
                 return summary
             self._plans = self._plan_inputs(widths)
         for plan in list(self._plans):
-            summary.samples = max(summary.samples, self._add_input(plan, inputs[plan.position], summary))
+            summary.samples = max(summary.samples, self._add_input_features(plan, inputs[plan.position], summary))
         return summary
 
     def _plan_inputs(self, widths: Sequence[int]) -> list[InputFeaturePlan]:
@@ -120,7 +120,7 @@ class FeatureProfiler:
             for position, (tensor, width) in enumerate(zip(self._tensors, widths, strict=True))
             if width and tensor.layout in {"rows", "text", "wide"}
         ]
-        wide = [(position, tensor) for position, tensor, width in inputs if self._is_wide(tensor, width)]
+        wide = [(position, tensor) for position, tensor, width in inputs if self._is_wide_input(tensor, width)]
         tables = [entry for entry in inputs if entry[:2] not in wide]
         images = [
             (position, tensor) for position, tensor in enumerate(self._tensors) if tensor.layout in {"nchw", "nhwc"}
@@ -137,12 +137,12 @@ class FeatureProfiler:
             if free
         ]
         for position, tensor, width in tables:
-            default_names = _default_names(tensor.name, width, limit=self._limit, is_only=len(tables) == 1)
+            default_names = _make_default_names(tensor.name, width, limit=self._limit, is_only=len(tables) == 1)
             declared_names, names = names[:width], names[width:]
             column_names = (*declared_names, *default_names[len(declared_names) :])[:free]
             free -= len(column_names)
             if column_names:
-                plans.append(self._plan_table(position, tensor, column_names, width))
+                plans.append(self._plan_table_input(position, tensor, column_names, width))
         for position, tensor in wide[: max(free, 0) // 2]:
             if self._names:
                 self._note(f"{tensor.name} is too wide for features of their own: its mean and spread are profiled")
@@ -152,14 +152,14 @@ class FeatureProfiler:
             self._note(f"{columns} columns, the first {self._limit} are profiled (max_features)")
         return plans
 
-    def _is_wide(self, tensor: Tensor, width: int) -> bool:
+    def _is_wide_input(self, tensor: Tensor, width: int) -> bool:
         if tensor.layout == "wide":
             return True
         if tensor.layout == "text" or width == 1 or self._names:
             return False
-        return _is_sequence(tensor, width) or width > max(self._limit, MAX_TABLE_WIDTH)
+        return _is_sequence_input(tensor, width) or width > max(self._limit, MAX_TABLE_WIDTH)
 
-    def _plan_table(self, position: int, tensor: Tensor, names: tuple[str, ...], width: int) -> InputFeaturePlan:
+    def _plan_table_input(self, position: int, tensor: Tensor, names: tuple[str, ...], width: int) -> InputFeaturePlan:
         plan = InputFeaturePlan(position=position, tensor=tensor, names=names, width=width)
         if tensor.layout == "text" or tensor.dtype == "bool":
             plan.categorical = set(range(len(names)))
@@ -169,24 +169,24 @@ class FeatureProfiler:
             plan.categorical, plan.inferred = set(range(len(names))), set(range(len(names)))
         return plan
 
-    def _add_input(self, plan: InputFeaturePlan, items: Items, summary: InputSummary) -> int:
+    def _add_input_features(self, plan: InputFeaturePlan, items: Items, summary: InputSummary) -> int:
         """Adds one model input to the summary of features; returns the number of its rows."""
         if plan.tensor.layout == "text":
-            return _add_texts(plan, split_calls(items), summary, self._namer)
+            return _add_text_features(plan, split_copies_by_call(items), summary, self._namer)
         if not plan.names:
-            return _add_images(plan, split_calls(items), summary)
+            return _add_image_features(plan, split_copies_by_call(items), summary)
         if plan.is_wide:
-            return _add_wide(plan, split_calls(items), summary)
+            return _add_wide_features(plan, split_copies_by_call(items), summary)
         joined = join_tensor_rows(plan.tensor, items, width=plan.width)
         if joined.is_ragged and self._plans is not None:
             self._plans.remove(plan)
             self._note(f"{plan.tensor.name} varies in width, as a sequence does, and is not profiled")
             return 0
         if plan.inferred and joined.rows.size:
-            self._check_categories(plan, joined)
-        return _add_table(plan, joined, summary, self._namer)
+            self._check_inferred_categories(plan, joined)
+        return _add_table_features(plan, joined, summary, self._namer)
 
-    def _check_categories(self, plan: InputFeaturePlan, joined: TensorRows) -> None:
+    def _check_inferred_categories(self, plan: InputFeaturePlan, joined: TensorRows) -> None:
         low, high = CATEGORY_RANGE
         for index in sorted(plan.inferred):
             values = joined.rows[:, index]
@@ -196,7 +196,7 @@ class FeatureProfiler:
                 self._note(f"{plan.names[index]} is a number")
 
 
-def _is_sequence(tensor: Tensor, width: int) -> bool:
+def _is_sequence_input(tensor: Tensor, width: int) -> bool:
     if tensor.dtype in {"uint8", "int8", "int16"} and width > MAX_INTEGER_COLUMNS:
         return True
     if _TOKENS.fullmatch(tensor.name.lower()) and "int" in tensor.dtype:
@@ -204,24 +204,26 @@ def _is_sequence(tensor: Tensor, width: int) -> bool:
     return tensor.row_shape is None and ("int" in tensor.dtype or width > MAX_FREE_WIDTH)
 
 
-def _default_names(tensor_name: str, width: int, *, limit: int, is_only: bool) -> list[str]:
+def _make_default_names(tensor_name: str, width: int, *, limit: int, is_only: bool) -> list[str]:
     if width == 1 and not is_only:
         return [tensor_name]
     prefix = "" if is_only else f"{tensor_name}."
     return [f"{prefix}f{index}" for index in range(min(width, limit))]
 
 
-def _width(tensor: Tensor, items: Items) -> int:
+def _find_input_width(tensor: Tensor, items: Items) -> int:
     """Returns how many columns a model input has; 0 if no copy shows it yet."""
     if tensor.row_shape is not None:
         return math.prod(tensor.row_shape)
-    shape = next((item[0] for item in split_calls(items) if isinstance(item, tuple)), None)
+    shape = next((item[0] for item in split_copies_by_call(items) if isinstance(item, tuple)), None)
     if shape is None:
         return 0
     return math.prod(shape[1:]) if tensor.layout in {"rows", "text", "wide"} else 1
 
 
-def _add_table(plan: InputFeaturePlan, joined: TensorRows, summary: InputSummary, namer: TextPseudonymizer) -> int:
+def _add_table_features(
+    plan: InputFeaturePlan, joined: TensorRows, summary: InputSummary, namer: TextPseudonymizer
+) -> int:
     rows = joined.rows
     if not rows.size:
         return 0
@@ -230,19 +232,19 @@ def _add_table(plan: InputFeaturePlan, joined: TensorRows, summary: InputSummary
     table = np.ascontiguousarray(rows.T[: len(plan.names)], dtype=np.float64) if numbers else np.zeros((0, 0))
     for index in numbers:
         name = plan.names[index]
-        summary.features[name] = _finite_values(table[index], name, summary, is_finite=is_finite)
+        summary.features[name] = _select_finite_values(table[index], name, summary, is_finite=is_finite)
     for index in sorted(plan.categorical):
         name = plan.names[index]
-        finite = _finite_values(rows[:, index], name, summary, is_finite=is_finite)
+        finite = _select_finite_values(rows[:, index], name, summary, is_finite=is_finite)
         values, counts = np.unique(finite, return_counts=True)
         categories: Counter[str] = Counter()
         for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-            categories[_category_of(value)] += count
+            categories[_format_category(value)] += count
         summary.categories[name] = namer.count_categories(name, categories, are_texts=False)
     return len(rows)
 
 
-def _finite_values(values: NDArray[Any], name: str, summary: InputSummary, *, is_finite: bool) -> NDArray[Any]:
+def _select_finite_values(values: NDArray[Any], name: str, summary: InputSummary, *, is_finite: bool) -> NDArray[Any]:
     if is_finite:
         return values
     is_number: Bools = np.asarray(np.isfinite(values))
@@ -252,12 +254,14 @@ def _finite_values(values: NDArray[Any], name: str, summary: InputSummary, *, is
     return values[is_number]
 
 
-def _category_of(value: float) -> str:
+def _format_category(value: float) -> str:
     """Returns a number as the name of a category: `6` for 6.0, and `0` for -0.0."""
     return str(int(value)) if float(value).is_integer() else f"{value:g}"
 
 
-def _add_texts(plan: InputFeaturePlan, items: Sequence[Item], summary: InputSummary, namer: TextPseudonymizer) -> int:
+def _add_text_features(
+    plan: InputFeaturePlan, items: Sequence[Item], summary: InputSummary, namer: TextPseudonymizer
+) -> int:
     # All texts of one width in a row, so that each column is counted in one step of C.
     texts_by_width: dict[int, list[str]] = {}
     for item in items:
@@ -279,7 +283,7 @@ def _add_texts(plan: InputFeaturePlan, items: Sequence[Item], summary: InputSumm
     return rows
 
 
-def _add_wide(plan: InputFeaturePlan, items: Sequence[Item], summary: InputSummary) -> int:
+def _add_wide_features(plan: InputFeaturePlan, items: Sequence[Item], summary: InputSummary) -> int:
     """Adds mean and standard deviation of each copied sample of a wide input, such as sound or tokens."""
     dtype = np.dtype(plan.tensor.dtype)
     tables: dict[int, list[NDArray[Any]]] = {}
@@ -290,16 +294,16 @@ def _add_wide(plan: InputFeaturePlan, items: Sequence[Item], summary: InputSumma
         if isinstance(data, bytes) and values and data and len(data) % (values * dtype.itemsize) == 0:
             rows = np.frombuffer(data, dtype=dtype).reshape(-1, values)[:, :: -(-values // MAX_WIDE_VALUES)]
             tables.setdefault(rows.shape[1], []).append(rows)
-    columns = [_mean_and_spread(np.concatenate(tables_of_width)) for tables_of_width in tables.values()]
+    columns = [_compute_mean_and_spread(np.concatenate(tables_of_width)) for tables_of_width in tables.values()]
     if not columns:
         return 0
     means, spreads = np.concatenate(columns, axis=1)
     for name, values_of_samples in zip(plan.names, (means, spreads), strict=True):
-        summary.features[name] = _finite_values(values_of_samples, name, summary, is_finite=False)
+        summary.features[name] = _select_finite_values(values_of_samples, name, summary, is_finite=False)
     return len(means)
 
 
-def _mean_and_spread(rows: NDArray[Any]) -> NDArray[Any]:
+def _compute_mean_and_spread(rows: NDArray[Any]) -> NDArray[Any]:
     """Computes mean and standard deviation of the finite values of each row; NaN without any. Shape (2, rows)."""
     is_number = np.isfinite(rows) if rows.dtype.kind == "f" else np.ones(rows.shape, dtype=bool)
     counts = is_number.sum(axis=1)
@@ -310,9 +314,9 @@ def _mean_and_spread(rows: NDArray[Any]) -> NDArray[Any]:
         return np.stack([means, np.sqrt((deviations**2).sum(axis=1) / counts)])
 
 
-def _add_images(plan: InputFeaturePlan, items: Sequence[Item], summary: InputSummary) -> int:
+def _add_image_features(plan: InputFeaturePlan, items: Sequence[Item], summary: InputSummary) -> int:
     rows = 0
     for feature, values in compute_image_features(plan.tensor, items, plan.channels).items():
         rows, name = len(values), f"{plan.prefix}{feature}"
-        summary.features[name] = _finite_values(values, name, summary, is_finite=False)
+        summary.features[name] = _select_finite_values(values, name, summary, is_finite=False)
     return rows

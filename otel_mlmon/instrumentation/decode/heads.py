@@ -67,7 +67,7 @@ class Classification:
 
 
 class DeclaredOutputs(Protocol):
-    """The Protocol of what the developer has declared of a model's outputs; empty or None where nothing is."""
+    """The Protocol of the options by which the developer describes a model's outputs; empty or None if not given."""
 
     @property
     def output_kind(self) -> object:
@@ -128,10 +128,10 @@ class ClassDecoder:
         has_scores = kind != "labels" and not (kind == "top_k" and rows.dtype.kind in "iu")
         labels, confidences = PredictedLabels(), PredictionConfidences()
         if not has_scores:
-            labels = self._number_labels(tensor, rows[:, 0] if rows.size else rows.ravel(), calls[: len(rows)])
+            labels = self._decode_number_labels(tensor, rows[:, 0] if rows.size else rows.ravel(), calls[: len(rows)])
             decoded = labels.calls
         elif kind == "top_k":
-            confidences = self._best_scores(tensor, rows, calls)
+            confidences = self._read_best_scores(tensor, rows, calls)
             decoded = calls
         elif kind == "multi_label":
             codes, label_rows, certainties = decode_multi_labels(rows)
@@ -176,7 +176,7 @@ class ClassDecoder:
             kind=kind,
             has_scores=False,
             labels=PredictedLabels(
-                codes, calls, list(map(self.namer.pseudonymize_label, table)), self._declared_labels(tensor)
+                codes, calls, list(map(self.namer.pseudonymize_label, table)), self._list_known_labels(tensor)
             ),
             sizes=sizes,
             decoded=np.bincount(calls, minlength=len(sizes)).astype(np.int64),
@@ -193,7 +193,7 @@ class ClassDecoder:
         columns = zip(targets, range(min(rows.shape[1], limit)), strict=False)
         return {f"{output}.{target}": rows[is_finite[:, index], index] for target, index in columns}
 
-    def _best_scores(self, tensor: Tensor, rows: NDArray[Any], calls: Ints) -> PredictionConfidences:
+    def _read_best_scores(self, tensor: Tensor, rows: NDArray[Any], calls: Ints) -> PredictionConfidences:
         """Returns the best score of each row of a top-k output; nothing if the scores are no probabilities."""
         origin = self.find_output_origin(tensor)
         if origin.role == "top_k_scores" and origin.source_role not in {"probabilities", "sigmoid"}:
@@ -223,26 +223,26 @@ class ClassDecoder:
         labels = self.find_output_origin(tensor).labels
         return build_label_table(names, labels if len(labels) == classes else tensor.keys, classes)
 
-    def _declared_labels(self, tensor: Tensor) -> Sequence[str]:
-        """Returns all labels that an output of labels can have, as far as they are known; else nothing."""
+    def _list_known_labels(self, tensor: Tensor) -> Sequence[str]:
+        """Returns all labels that an output of labels can have, in order; empty if they are unknown."""
         origin = self.find_output_origin(tensor)
         if self.class_names or origin.labels:
             return self.class_names or origin.labels
         return WHOLE_NUMBERS if origin.operator == "ArgMax" else ()
 
-    def _number_labels(self, tensor: Tensor, values: NDArray[Any], calls: Ints) -> PredictedLabels:
+    def _decode_number_labels(self, tensor: Tensor, values: NDArray[Any], calls: Ints) -> PredictedLabels:
         """Returns the labels of numeric classes, shape (m,), with class names where they are known."""
         if values.dtype.kind == "f":
             is_finite = np.isfinite(values)
             values, calls = values[is_finite], calls[is_finite]
         unique, codes = np.unique(values, return_inverse=True)
         table = list(map(self.pseudonymize_number_label, unique.tolist()))
-        return PredictedLabels(codes.astype(np.int64), calls, table, self._declared_labels(tensor))
+        return PredictedLabels(codes.astype(np.int64), calls, table, self._list_known_labels(tensor))
 
 
 @dataclass(slots=True)
-class _Members:
-    """Names the outputs that belong to one classification: the label, and the scores."""
+class _HeadOutputs:
+    """Names the outputs that make up one classification (head): its label output and its score output."""
 
     name: str
     """The output that the head is named after: the first one that had rows."""
@@ -257,7 +257,7 @@ class ClassificationJoiner:
     """
 
     def __init__(self) -> None:
-        self._heads: list[_Members] = []
+        self._heads: list[_HeadOutputs] = []
         self._repeats: set[str] = set()
         """Outputs of scores that give the classes of another head a second time."""
 
@@ -267,12 +267,12 @@ class ClassificationJoiner:
         placed = {name for head in self._heads for name in (head.label, head.scores)} | self._repeats
         added = [part for part in classifications if part.output not in placed and part.sizes.any()]
         for part in sorted(added, key=lambda part: not part.has_scores):
-            self._place(part, by_output)
+            self._place_output(part, by_output)
         order = {part.output: position for position, part in enumerate(classifications)}
         parts = [(head.name, by_output.get(head.label), by_output.get(head.scores)) for head in self._heads]
         present = [(name, label, scores) for name, label, scores in parts if label is not None or scores is not None]
         present.sort(key=lambda entry: order.get(entry[0], len(order)))
-        return {name: _join(label, scores) for name, label, scores in present}
+        return {name: _join_label_and_scores(label, scores) for name, label, scores in present}
 
     def find_first_head(self, sizes: Mapping[str, int]) -> tuple[str, str, str] | None:
         """Returns which outputs make up a model's first classification: its name, its label output, its score output.
@@ -293,7 +293,7 @@ class ClassificationJoiner:
         first = min(present, key=lambda head: order.get(head.name, len(order)))
         return first.name, first.label, first.scores
 
-    def _place(self, part: Classification, by_output: Mapping[str, Classification]) -> None:
+    def _place_output(self, part: Classification, by_output: Mapping[str, Classification]) -> None:
         """Adds an output to the classification that it belongs to, or to a new one."""
         if part.has_scores and any(_is_repeat(by_output.get(head.scores), part) for head in self._heads if head.scores):
             self._repeats.add(part.output)
@@ -301,15 +301,15 @@ class ClassificationJoiner:
         for head in self._heads:
             partner = by_output.get(head.scores if not part.has_scores else head.label)
             is_open = not (head.scores if part.has_scores else head.label)
-            if is_open and partner is not None and self._are_one(part, partner, by_output):
+            if is_open and partner is not None and self._is_pair(part, partner, by_output):
                 head.label, head.scores = (head.label, part.output) if part.has_scores else (part.output, head.scores)
                 return
         if len(self._heads) < MAX_HEADS:
-            members = _Members(part.output)
+            members = _HeadOutputs(part.output)
             members.label, members.scores = ("", part.output) if part.has_scores else (part.output, "")
             self._heads.append(members)
 
-    def _are_one(self, part: Classification, partner: Classification, by_output: Mapping[str, Classification]) -> bool:
+    def _is_pair(self, part: Classification, partner: Classification, by_output: Mapping[str, Classification]) -> bool:
         """Returns whether a label output and a score output belong to one classification."""
         for one, other in ((part, partner), (partner, part)):
             if one.companion in by_output:
@@ -319,14 +319,14 @@ class ClassificationJoiner:
         others = [other for other in by_output.values() if other.kind != "top_k" and other.output not in self._repeats]
         if sum(other.has_scores for other in others) == sum(not other.has_scores for other in others) == 1:
             return True
-        return _are_paired(part.labels, partner.labels)
+        return _are_labels_paired(part.labels, partner.labels)
 
 
-def _join(label: Classification | None, scores: Classification | None) -> ClassificationHead:
+def _join_label_and_scores(label: Classification | None, scores: Classification | None) -> ClassificationHead:
     parts = [part for part in (label, scores) if part is not None]
     classes = parts[0]
     if label is not None and scores is not None and scores.decoded.sum() > label.decoded.sum():
-        classes = scores if _agree(label, scores) else label
+        classes = scores if _are_labels_top_scores(label, scores) else label
     decoded = classes.decoded if classes.kind != "top_k" or not classes.has_scores else 0
     uncounted = np.maximum(np.maximum(parts[0].sizes, parts[-1].sizes) - decoded, 0)
     uncounted[0] += classes.earlier
@@ -334,7 +334,7 @@ def _join(label: Classification | None, scores: Classification | None) -> Classi
     return ClassificationHead(labels=classes.labels, confidences=confidences, uncounted=uncounted)
 
 
-def _agree(label: Classification, scores: Classification) -> bool:
+def _are_labels_top_scores(label: Classification, scores: Classification) -> bool:
     """Returns whether each copied label is the class with its row's greatest score.
 
     Rows of a label are copied at the smallest constant step that gives as many.
@@ -355,8 +355,8 @@ def _agree(label: Classification, scores: Classification) -> bool:
     return True
 
 
-def _are_paired(one: PredictedLabels, other: PredictedLabels) -> bool:
-    """Returns whether two outputs of labels correspond one to one, row by row."""
+def _are_labels_paired(one: PredictedLabels, other: PredictedLabels) -> bool:
+    """Returns whether the labels of two outputs correspond one to one, row by row."""
     if not np.array_equal(one.calls, other.calls):
         return False
     pairs = set(zip(one.codes.tolist(), other.codes.tolist(), strict=True))
@@ -375,7 +375,7 @@ def _is_repeat(first: Classification | None, part: Classification) -> bool:
 
 
 class OutputSeriesNames:
-    """Decides under which output name each classification and regression is counted; an only one has no name.
+    """Decides under which output name each classification and regression is counted; a model's only one has none.
 
     Runs on: one thread at a time.
 

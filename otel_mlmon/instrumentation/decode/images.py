@@ -58,22 +58,22 @@ def compute_image_features(
     for item in items:
         if type(item) is tuple and item[1]:
             images_by_shape.setdefault(item[0][1:], []).append(item[1])  # type: ignore[arg-type]
-    parts = [part for shape, data in images_by_shape.items() for part in _feature_tables(tensor, shape, data)]
+    parts = [part for shape, data in images_by_shape.items() for part in _compute_feature_tables(tensor, shape, data)]
     if not parts:
         return {}
-    has_colours = 3 in {_channels(tensor, shape) for shape in images_by_shape}
+    has_colours = 3 in {_count_channels(tensor, shape) for shape in images_by_shape}
     names = (*semconv.IMAGE_FEATURES, *(channels if has_colours else ()))
     return dict(zip(names, np.concatenate(parts, axis=1), strict=False))
 
 
-def _channels(tensor: Tensor, shape: Sequence[int]) -> int:
+def _count_channels(tensor: Tensor, shape: Sequence[int]) -> int:
     return shape[0] if tensor.layout == "nchw" else shape[2]
 
 
-def _feature_tables(tensor: Tensor, shape: Sequence[int], data: Sequence[bytes]) -> Iterator[Floats]:
+def _compute_feature_tables(tensor: Tensor, shape: Sequence[int], data: Sequence[bytes]) -> Iterator[Floats]:
     """Yields the features of copied images, shape (8, images), one table for each image shape."""
     height, width = shape[1:] if tensor.layout == "nchw" else shape[:2]
-    channels = _channels(tensor, shape)
+    channels = _count_channels(tensor, shape)
     if not height or not width or not channels:
         return
     pixels = count_sampled_pixels(height, width)
@@ -84,11 +84,13 @@ def _feature_tables(tensor: Tensor, shape: Sequence[int], data: Sequence[bytes])
         if images.nbytes % image_bytes:
             continue
         array_shape = (-1, channels, pixels) if tensor.layout == "nchw" else (-1, pixels, channels)
-        means, variances = _channel_moments(images.reshape(array_shape), axis=2 if tensor.layout == "nchw" else 1)
-        yield _feature_table(means, variances, (height, width), 255.0 if tensor.dtype == "uint8" else 1.0)
+        means, variances = _compute_channel_moments(
+            images.reshape(array_shape), axis=2 if tensor.layout == "nchw" else 1
+        )
+        yield _build_feature_table(means, variances, (height, width), 255.0 if tensor.dtype == "uint8" else 1.0)
 
 
-def _channel_moments(images: NDArray[Any], *, axis: int) -> tuple[Floats, Floats]:
+def _compute_channel_moments(images: NDArray[Any], *, axis: int) -> tuple[Floats, Floats]:
     """Computes mean and variance of each colour channel of images, shape (images, channels)."""
     images = images.astype(np.float64)
     with np.errstate(all="ignore"):  # an image of NaN or infinities is a missing one, not a warning
@@ -98,7 +100,7 @@ def _channel_moments(images: NDArray[Any], *, axis: int) -> tuple[Floats, Floats
     return means, variances
 
 
-def _feature_table(means: Floats, variances: Floats, size: tuple[int, int], scale: float) -> Floats:
+def _build_feature_table(means: Floats, variances: Floats, size: tuple[int, int], scale: float) -> Floats:
     colours = 3 if means.shape[1] == 4 else means.shape[1]
     means, variances = means[:, :colours] / scale, variances[:, :colours] / scale**2
     table = np.full((len(semconv.IMAGE_FEATURES) + 3, len(means)), np.nan)

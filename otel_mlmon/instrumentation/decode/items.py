@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.instrumentation.decode.batch import Items, split_calls
+from otel_mlmon.instrumentation.decode.batch import Items, split_copies_by_call
 from otel_mlmon.instrumentation.decode.output_kind import are_probabilities
 from otel_mlmon.instrumentation.decode.predictions import OutputItems
 from otel_mlmon.instrumentation.runtime.call import Item, Tensor
@@ -32,7 +32,7 @@ _SCORES: Final = re.compile(r"score|conf|prob")
 
 def choose_item_outputs(outputs: Mapping[int, Tensor]) -> set[int]:
     """Chooses which outputs of an object detector its boxes are counted by: their scores, or the first output."""
-    scores = {position for position, tensor in outputs.items() if _are_scores(tensor)}
+    scores = {position for position, tensor in outputs.items() if _has_score_name(tensor)}
     return scores or set(list(outputs)[:1])
 
 
@@ -51,7 +51,7 @@ class DetectedItemDecoder:
         self._tensor = tensor
         self._kind = kind
         self._is_quantised = is_quantised
-        self._are_scores = kind == "detection" and _are_scores(tensor)
+        self._has_score_name = kind == "detection" and _has_score_name(tensor)
         self._columns: set[int] | None = None
         """Columns that may hold the score; None before the first rows."""
         self._rows = 0
@@ -61,31 +61,31 @@ class DetectedItemDecoder:
         """Counts the boxes, tokens or frames of each inference call of a batch, and reads their confidences."""
         counts: list[float] = []
         parts: list[NDArray[Any]] = []
-        for item in split_calls(items):
-            shape = self._shape_of(item)
+        for item in split_copies_by_call(items):
+            shape = self._find_copied_shape(item)
             if shape is None:
                 continue
-            width = 1 if self._are_scores or len(shape) < 2 else shape[-1]
+            width = 1 if self._has_score_name or len(shape) < 2 else shape[-1]
             counts.append(float(math.prod(shape) // width if width else 0))
             data = item if isinstance(item, bytes) else item[1] if item is not None else b""
-            if isinstance(data, bytes) and data and len(data) % (width * self._itemsize) == 0:
+            if isinstance(data, bytes) and data and len(data) % (width * self._element_bytes) == 0:
                 parts.append(np.frombuffer(data, dtype=self._tensor.dtype).reshape(-1, width))
-        return OutputItems(counts=np.array(counts), confidences=self._scores(parts))
+        return OutputItems(counts=np.array(counts), confidences=self._read_item_scores(parts))
 
     @property
-    def _itemsize(self) -> int:
+    def _element_bytes(self) -> int:
         return int(np.dtype(self._tensor.dtype).itemsize)
 
-    def _shape_of(self, item: Item) -> tuple[int, ...] | None:
+    def _find_copied_shape(self, item: Item) -> tuple[int, ...] | None:
         """Returns the shape that a copied output had; None for a call that failed."""
         if item is None:
             return None
         if isinstance(item, tuple):
             return item[0]
         rows = self._tensor.row_shape or ()
-        return (len(item) // max(math.prod(rows) * self._itemsize, 1), *rows)
+        return (len(item) // max(math.prod(rows) * self._element_bytes, 1), *rows)
 
-    def _scores(self, parts: Sequence[NDArray[Any]]) -> Floats:
+    def _read_item_scores(self, parts: Sequence[NDArray[Any]]) -> Floats:
         nothing = np.zeros(0)
         widths = {part.shape[1] for part in parts}
         if self._has_no_scores or not parts or len(widths) > 1:
@@ -133,5 +133,5 @@ class DetectedItemDecoder:
         return rows[:, next(iter(candidates))] if len(candidates) == 1 and self._rows >= MIN_ITEMS else rows[:0, 0]
 
 
-def _are_scores(tensor: Tensor) -> bool:
+def _has_score_name(tensor: Tensor) -> bool:
     return tensor.dtype.startswith("float") and bool(_SCORES.search(tensor.name.lower()))

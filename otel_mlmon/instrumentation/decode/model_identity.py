@@ -107,7 +107,10 @@ def identify_model(
     return ModelIdentity(
         name=name,
         version=declared
-        or separate(ModelKey(name, _version(session, may_read=may_read)), _digest(session, may_read=may_read)),
+        or separate(
+            ModelKey(name, _find_model_version(session, may_read=may_read)),
+            _find_model_digest(session, may_read=may_read),
+        ),
         provider=session.provider,
         runtime_name=session.runtime_name,
         runtime_version=session.runtime_version,
@@ -128,12 +131,12 @@ def find_model_name(session: SessionInfo, *, may_read: bool = True) -> str:
     graph = session.graph_name.strip()
     name = (
         session.model_name.strip()
-        or _metadata_value(session, _NAME_KEYS)
+        or _find_metadata_value(session, _NAME_KEYS)
         or name_model_by_file(session.path)
         or ("" if _EXPORTER_NAMES.fullmatch(graph) else graph)
-        or _nearest_folder_name(session.path)
+        or _find_nearest_folder_name(session.path)
     )
-    return name[:MAX_TEXT] or f"model-{_digest(session, may_read=may_read)[:DIGEST_CHARACTERS] or 'unknown'}"
+    return name[:MAX_TEXT] or f"model-{_find_model_digest(session, may_read=may_read)[:DIGEST_CHARACTERS] or 'unknown'}"
 
 
 def read_file_stem(path: str) -> str:
@@ -160,27 +163,27 @@ def is_common_file_name(name: str) -> bool:
     return all(word in _SILENT_WORDS or _SILENT_WORD.fullmatch(word) for word in words)
 
 
-def _nearest_folder_name(path: str) -> str:
+def _find_nearest_folder_name(path: str) -> str:
     """Returns the name of the folder that a model's file is in, unless that was made for one run."""
     folder = PurePath(path.replace("\\", "/")).parent.name
     return f"{folder}-{read_file_stem(path)}" if folder and not _SILENT_WORD.fullmatch(folder.lower()) else ""
 
 
-def _version(session: SessionInfo, *, may_read: bool) -> str:
-    version = _metadata_value(session, _VERSION_KEYS)[:MAX_TEXT]
+def _find_model_version(session: SessionInfo, *, may_read: bool) -> str:
+    version = _find_metadata_value(session, _VERSION_KEYS)[:MAX_TEXT]
     if version:
         return version
     if 0 < session.version < UNKNOWN_VERSION:
         return str(session.version)
-    return _digest(session, may_read=may_read)[:DIGEST_CHARACTERS]
+    return _find_model_digest(session, may_read=may_read)[:DIGEST_CHARACTERS]
 
 
-def _digest(session: SessionInfo, *, may_read: bool) -> str:
+def _find_model_digest(session: SessionInfo, *, may_read: bool) -> str:
     graph = session.graph() if may_read else session.graph.known
     return graph.digest if graph is not None else ""
 
 
-def _metadata_value(session: SessionInfo, keys: Sequence[str]) -> str:
+def _find_metadata_value(session: SessionInfo, keys: Sequence[str]) -> str:
     values = (session.metadata.get(key, "").strip() for key in keys)
     return next((value for value in values if value), "")
 
@@ -194,7 +197,7 @@ def read_class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
         text = metadata.get(key, "")
         if not text or len(text) > MAX_NAMES_CHARACTERS:
             continue
-        names = _names_of(_parse_literal(text)) or _split_names(text)
+        names = _read_name_list(_parse_literal(text)) or _split_class_names(text)
         if names:
             return names
     return ()
@@ -218,7 +221,7 @@ def read_reference_vocabulary(metadata: Mapping[str, str]) -> tuple[Sequence[str
     return labels, {name.removeprefix(prefix): texts for name, texts in words.items() if name.startswith(prefix)}
 
 
-def _split_names(text: str) -> tuple[str, ...]:
+def _split_class_names(text: str) -> tuple[str, ...]:
     if text.lstrip()[:1] in {"{", "[", "("}:  # a literal that could not be parsed
         return ()
     lines = text.removesuffix("\n").split("\n")
@@ -241,7 +244,7 @@ def _parse_literal(text: str) -> object:
         return None
 
 
-def _names_of(value: object) -> tuple[str, ...]:
+def _read_name_list(value: object) -> tuple[str, ...]:
     if isinstance(value, dict):
         try:
             by_index = {int(key): name for key, name in value.items()}

@@ -109,23 +109,26 @@ class ModelLoadTracker:
         """Reads the queued loads of models; called before the inference calls that followed them are decoded."""
         for load in [self._loads.popleft() for _ in range(len(self._loads))]:
             if not self._is_suppressed(load.context):
-                _model_of(load, self._options, self._findings)  # of two contents of one version the first one has it
+                # Of two contents of one version the first one has it.
+                _identify_loaded_model(load, self._options, self._findings)
                 self.unmeasured.append(load)
-                self._announce(load)
+                self._queue_announcement(load)
 
     def announce_session(self, session: SessionInfo) -> None:
-        """Notes the model of a session at its first call, if its creation was not observed.
+        """Records the model of a session for its event at the first call, if the session's creation was not seen.
 
         It was created before the instrumentation, before a fork, or while instrumentation was suppressed.
         """
         if session not in self._announced:
-            self._announce(Load(session, session.path, time.perf_counter_ns(), None))
+            self._queue_announcement(Load(session, session.path, time.perf_counter_ns(), None))
 
     def take_load_durations(self) -> list[ModelLoadDuration]:
-        """Returns how long the loads since the last call took, as far as it was measured."""
+        """Returns how long each load of a model since the last call took, where that was measured."""
         loads = [self.unmeasured.popleft() for _ in range(len(self.unmeasured))]
         return [
-            ModelLoadDuration(_model_of(load, self._options, self._findings), load.duration_s, load.error_type)
+            ModelLoadDuration(
+                _identify_loaded_model(load, self._options, self._findings), load.duration_s, load.error_type
+            )
             for load in loads
             if load.duration_s is not None
         ]
@@ -135,7 +138,7 @@ class ModelLoadTracker:
         while self.unannounced:
             yield describe_model_load(self.unannounced.popleft(), options=self._options, findings=self._findings)
 
-    def _announce(self, load: Load) -> None:
+    def _queue_announcement(self, load: Load) -> None:
         if load.session is not None:
             if len(self._announced) >= MAX_SESSIONS:
                 del self._announced[next(iter(self._announced))]
@@ -156,7 +159,7 @@ def describe_model_load(
         findings: Takes the model's file, and what its outputs are expected to be.
     """
     session = load.session
-    model = _model_of(load, options, findings)
+    model = _identify_loaded_model(load, options, findings)
     output_kinds = ""
     if session and load.is_new:
         findings.note_model_file(
@@ -174,13 +177,15 @@ def describe_model_load(
         error_type=load.error_type,
         requested=load.requested,
         providers=session.providers if session else (),
-        sha256=_sha256(session) if session and load.is_new else "",
-        reference=_reference(session) if session else "",
+        sha256=_find_file_sha256(session) if session and load.is_new else "",
+        reference=_read_reference_profile(session) if session else "",
         output_kinds=output_kinds,
     )
 
 
-def _model_of(load: Load, options: Callable[[str], DeclaredModelOptions], findings: ModelFindings) -> ModelIdentity:
+def _identify_loaded_model(
+    load: Load, options: Callable[[str], DeclaredModelOptions], findings: ModelFindings
+) -> ModelIdentity:
     if load.session is not None:
         version = options(find_model_name(load.session)).version
         return identify_model(load.session, version=version, separate=findings.separate_version)
@@ -192,7 +197,7 @@ def _model_of(load: Load, options: Callable[[str], DeclaredModelOptions], findin
     )
 
 
-def _reference(session: SessionInfo) -> str:
+def _read_reference_profile(session: SessionInfo) -> str:
     text = session.metadata.get(semconv.REFERENCE_METADATA_KEY, "")
     if len(text) <= MAX_REFERENCE_CHARACTERS:
         return text
@@ -204,6 +209,6 @@ def _reference(session: SessionInfo) -> str:
     return ""
 
 
-def _sha256(session: SessionInfo) -> str:
+def _find_file_sha256(session: SessionInfo) -> str:
     graph = session.graph()
     return graph.digest if graph.is_digest_complete else ""

@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.batch import CallBatch, split_calls
+from otel_mlmon.instrumentation.decode.batch import CallBatch, split_copies_by_call
 from otel_mlmon.instrumentation.decode.decoder import (
     CallDecoder,
     DeclaredModelOptions,
@@ -109,16 +109,16 @@ class ObservationDecoder:
 
     def decode_batch(self, batch: CallBatch) -> Predictions:
         """Decodes a batch of one or more calls of `observe()` into predictions and features."""
-        labels, confidences, values, scores = map(split_calls, batch.outputs)
-        features, unreadable = map(split_calls, batch.inputs)
+        labels, confidences, values, scores = map(split_copies_by_call, batch.outputs)
+        features, unreadable = map(split_copies_by_call, batch.inputs)
         predictions = self._scores.decode_batch(dataclasses.replace(batch, inputs=(), outputs=(scores,)))
         inputs, input_sizes = self._summarize_features(cast("Sequence[Any]", features))
-        rows_of_columns = [_flatten(cast("Sequence[Any]", column)) for column in (labels, confidences, values)]
+        rows_of_columns = [_flatten_argument(cast("Sequence[Any]", column)) for column in (labels, confidences, values)]
         sizes = predictions.batch_sizes
         for column_sizes in (*(rows.sizes for rows in rows_of_columns), input_sizes):
             sizes = np.where(sizes > 0, sizes, column_sizes)
         label_rows, confidence_rows, value_rows = rows_of_columns
-        numbers = _numbers(value_rows.values)
+        numbers = _convert_to_numbers(value_rows.values)
         texts = sum(isinstance(value, str) for value in value_rows.values)
         self._report_unreadable([*cast("Sequence[Any]", unreadable), {"value": texts} if texts else None])
         derived = next(iter(predictions.heads.values()), ClassificationHead())
@@ -145,7 +145,7 @@ class ObservationDecoder:
         if scores is not None or any(isinstance(item, ObservedValues) for item in given):
             return None
         if label is not None:
-            label = self._vocabulary.find_counted_name(self._name_label(label))
+            label = self._vocabulary.find_counted_name(self._format_label(label))
             if label is None:
                 return None
         has_rows = any(item is not None for item in (label, confidence, value))
@@ -153,7 +153,7 @@ class ObservationDecoder:
             if self._are_categories.keys().isdisjoint(features) and self._max_features:
                 return None
             has_rows = bool(self._max_features)
-        number = _number(confidence)
+        number = _convert_to_number(confidence)
         ratio = number if 0 <= number <= 1 else None
         return CallSummary(int(has_rows), label=label, mean_confidence=ratio, min_confidence=ratio)
 
@@ -172,12 +172,12 @@ class ObservationDecoder:
                 )
                 self._findings.note_finding(self.model.name, f"{argument} of observe()", finding, is_warning=True)
 
-    def _decode_labels(self, rows: _Rows) -> PredictedLabels:
-        codes, table = encode_distinct_texts([self._name_label(value) for value in rows.values])
+    def _decode_labels(self, rows: _ArgumentRows) -> PredictedLabels:
+        codes, table = encode_distinct_texts([self._format_label(value) for value in rows.values])
         names = [next(iter(self._vocabulary.limit_names({label: 1}))) for label in table]
         return PredictedLabels(codes, rows.calls, names, self._class_names)
 
-    def _name_label(self, value: Scalar) -> str:
+    def _format_label(self, value: Scalar) -> str:
         if isinstance(value, str):
             return value[:MAX_TEXT]
         return self._namer.pseudonymize_number_label(format_class_label(value, self._class_names))
@@ -192,7 +192,7 @@ class ObservationDecoder:
         for call, features in enumerate(items):
             copied_rows = 0
             for name, value in (features or {}).items():
-                if name not in self._are_categories and not self._add_feature(name):
+                if name not in self._are_categories and not self._admit_feature(name):
                     continue
                 column = columns.setdefault(name, [])
                 if isinstance(value, ObservedValues):
@@ -208,7 +208,7 @@ class ObservationDecoder:
             self._summarize_feature(name, values, inputs)
         return inputs, sizes
 
-    def _add_feature(self, name: str) -> bool:
+    def _admit_feature(self, name: str) -> bool:
         if len(self._are_categories) >= self._max_features:
             if self._max_features:
                 finding = f"more than {self._max_features} features, the first ones are profiled (max_features)"
@@ -225,14 +225,14 @@ class ObservationDecoder:
         if is_category:
             counts: Counter[str] = Counter()
             for are_texts in (True, False):
-                column = [_category_text(value) for value in values if isinstance(value, str) is are_texts]
+                column = [_format_category(value) for value in values if isinstance(value, str) is are_texts]
                 texts = Counter(column)
                 missing_count += sum(texts.pop(text, 0) for text in _ABSENT_TEXTS)
                 counts.update(self._namer.count_categories(name, texts, are_texts=are_texts))
             if counts:
                 inputs.categories[name] = counts
         else:
-            numbers = _numbers(values)
+            numbers = _convert_to_numbers(values)
             finite = numbers[np.isfinite(numbers)]
             missing_count = len(numbers) - len(finite)
             if finite.size:
@@ -242,7 +242,7 @@ class ObservationDecoder:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Rows:
+class _ArgumentRows:
     """Holds one argument of `observe()`, such as the labels, over a batch of calls, without calls that lack it."""
 
     values: list[Scalar]
@@ -253,7 +253,7 @@ class _Rows:
     """Shape (n,): true rows of each call; 0 if it has none."""
 
 
-def _flatten(items: Sequence[ObservedItem]) -> _Rows:
+def _flatten_argument(items: Sequence[ObservedItem]) -> _ArgumentRows:
     batches = [
         item
         if isinstance(item, ObservedValues)
@@ -268,20 +268,20 @@ def _flatten(items: Sequence[ObservedItem]) -> _Rows:
         is_present = [value is not None for value in values]
         calls, values = calls[is_present], [value for value in values if value is not None]
     sizes = np.array([rows.size for rows in batches], dtype=np.int64)
-    return _Rows(values=values, calls=calls, sizes=sizes)
+    return _ArgumentRows(values=values, calls=calls, sizes=sizes)
 
 
-def _numbers(values: Sequence[Scalar]) -> Floats:
-    """Converts values to floats, NaN where one is no number."""
+def _convert_to_numbers(values: Sequence[Scalar]) -> Floats:
+    """Converts values given to `observe()` to floats, NaN where a value is no number."""
     if _NUMBERS.issuperset(map(type, values)):
         try:
             return np.array(values, dtype=np.float64)
         except OverflowError:
             pass
-    return np.array([_number(value) for value in values], dtype=np.float64)
+    return np.array([_convert_to_number(value) for value in values], dtype=np.float64)
 
 
-def _number(value: Scalar) -> float:
+def _convert_to_number(value: Scalar) -> float:
     if value is None or isinstance(value, str):
         return math.nan
     try:
@@ -290,14 +290,14 @@ def _number(value: Scalar) -> float:
         return math.nan
 
 
-def _category_text(value: Scalar) -> str:
+def _format_category(value: Scalar) -> str:
     if isinstance(value, str):
         return value
-    return "" if value is None or not math.isfinite(_number(value)) else format_class_label(value, ())
+    return "" if value is None or not math.isfinite(_convert_to_number(value)) else format_class_label(value, ())
 
 
-def _decode_confidences(rows: _Rows) -> PredictionConfidences:
-    numbers = _numbers(rows.values)
+def _decode_confidences(rows: _ArgumentRows) -> PredictionConfidences:
+    numbers = _convert_to_numbers(rows.values)
     is_valid = (numbers >= 0) & (numbers <= 1)
     invalid_count = len(numbers) - int(is_valid.sum())
     if invalid_count:

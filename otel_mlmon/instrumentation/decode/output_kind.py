@@ -107,7 +107,7 @@ class OutputFacts:
 
     @property
     def lower_name(self) -> str:
-        """The name of the output in lower case."""
+        """The name of the model's output in lower case."""
         return self.tensor.name.lower()
 
     @property
@@ -153,24 +153,24 @@ def decide_output_kind(facts: OutputFacts, rows: NDArray[Any], *, row_count: int
     """
     origin, width = facts.origin, rows.shape[1]
     if rows.dtype.kind in "iu" and origin.is_quantised and origin.role not in {"state", "counts", "detections"}:
-        return _by_graph("none", "numbers on an unknown grid", origin)
+        return _decide_by_graph("none", "numbers on an unknown grid", origin)
     if origin.role in _CERTAIN:
         kind, words = _CERTAIN[origin.role]
-        return _by_graph(kind, words, origin) if kind != "labels" or width == 1 else _positions(origin)
+        return _decide_by_graph(kind, words, origin) if kind != "labels" or width == 1 else _decide_many_classes(origin)
     if origin.role in {"probabilities", "log_probabilities"}:
-        return _decide_normalised(facts, rows)
+        return _decide_normalised_kind(facts, rows)
     if rows.dtype.kind in "iub":
-        return _decide_integers(facts, rows, width)
+        return _decide_integer_kind(facts, rows, width)
     values = select_informative_rows(rows)
     if origin.role == "sigmoid":
-        return _decide_sigmoid(facts, values, width)
+        return _decide_sigmoid_kind(facts, values, width)
     if width == 1:
-        return _decide_single(facts, values)
+        return _decide_number_kind(facts, values)
     if _NOT_SCORES.search(facts.lower_name):
         return KindDecision("none", "by its name no scores")
     if not values.size:
         return KindDecision(None, "no row shows its kind yet")
-    return _decide_vector(facts, values, row_count)
+    return _decide_vector_kind(facts, values, row_count)
 
 
 def expect_output_kind(
@@ -223,12 +223,12 @@ def are_probabilities(values: Floats, slack: float = 2 * TOLERANCE) -> bool:
 
 
 def are_within_unit_interval(values: Floats) -> bool:
-    """Returns whether all values lie within [0, 1]."""
+    """Returns whether all values of an output lie within [0, 1]."""
     return not ((values < -TOLERANCE) | (values > 1 + TOLERANCE)).any()
 
 
 def compute_vector_norms(rows: Floats) -> Floats:
-    """Computes the Euclidean length of each row, shape (m, k).
+    """Computes the Euclidean length of each row of an output, shape (m, k).
 
     Numbers whose squares overflow or underflow are scaled by the largest of their row.
     """
@@ -244,42 +244,42 @@ def compute_vector_norms(rows: Floats) -> Floats:
     return norms
 
 
-def _by_graph(kind: OutputKind | None, words: str, origin: OutputOrigin) -> KindDecision:
+def _decide_by_graph(kind: OutputKind | None, words: str, origin: OutputOrigin) -> KindDecision:
     return KindDecision(kind, f"{words}, by its operator {origin.operator}" if origin.operator else words)
 
 
-def _positions(origin: OutputOrigin) -> KindDecision:
-    return _by_graph("none", "several classes a sample", origin)
+def _decide_many_classes(origin: OutputOrigin) -> KindDecision:
+    return _decide_by_graph("none", "several classes a sample", origin)
 
 
-def _decide_normalised(facts: OutputFacts, rows: NDArray[Any]) -> KindDecision:
+def _decide_normalised_kind(facts: OutputFacts, rows: NDArray[Any]) -> KindDecision:
     """Decides of which kind an output is that the model's file normalises along an axis, as softmax does."""
     origin, width = facts.origin, rows.shape[1]
     values = select_informative_rows(rows)
     if _NOT_SCORES.search(facts.lower_name):
-        return _by_graph("none", "by its name no classes, though normalised", origin)
+        return _decide_by_graph("none", "by its name no classes, though normalised", origin)
     if origin.is_partial:
         is_single = width == 1
-        return _by_graph("sigmoid" if is_single else "none", "some of the probabilities of classes", origin)
+        return _decide_by_graph("sigmoid" if is_single else "none", "some of the probabilities of classes", origin)
     # Of (N, K, 1, 1) the classes are along axis 1 too, and of a vector without samples along its only one.
     is_row = origin.axis == 1 or (origin.axis == 0 and origin.rank == 1)
     if origin.role == "log_probabilities":
         if not is_row or width == 1:
-            return _by_graph("none", "logarithms of probabilities, not one row a sample", origin)
-        return _by_graph("logits", "logarithms of probabilities", origin)
+            return _decide_by_graph("none", "logarithms of probabilities, not one row a sample", origin)
+        return _decide_by_graph("logits", "logarithms of probabilities", origin)
     if width == 1 and not is_row:
-        return _by_graph("none", "one number a row that was normalised with others", origin)
+        return _decide_by_graph("none", "one number a row that was normalised with others", origin)
     if not are_within_unit_interval(values):
-        return _by_graph("none", "normalised, but not within 0 and 1", origin)
+        return _decide_by_graph("none", "normalised, but not within 0 and 1", origin)
     if is_row:
-        return _by_graph("probabilities", "normalised along its classes", origin)
+        return _decide_by_graph("probabilities", "normalised along its classes", origin)
     if origin.axis is None and (are_probabilities(values, facts.compute_sum_tolerance(width)) or not values.size):
         kind: OutputKind | None = "probabilities" if values.size else None
-        return _by_graph(kind, "normalised, and its rows sum to 1", origin)
-    return _by_graph("none", "normalised along an axis that is not that of the classes of a row", origin)
+        return _decide_by_graph(kind, "normalised, and its rows sum to 1", origin)
+    return _decide_by_graph("none", "normalised along an axis that is not that of the classes of a row", origin)
 
 
-def _decide_sigmoid(facts: OutputFacts, values: Floats, width: int) -> KindDecision:
+def _decide_sigmoid_kind(facts: OutputFacts, values: Floats, width: int) -> KindDecision:
     origin = facts.origin
     if _NOT_SCORES.search(facts.lower_name) or _VALUE_NAME.search(facts.lower_name):
         return KindDecision(
@@ -289,10 +289,10 @@ def _decide_sigmoid(facts: OutputFacts, values: Floats, width: int) -> KindDecis
         return KindDecision("none", f"not within 0 and 1, although by {origin.operator}")
     if facts.has_labels and width > 1 and values.size and are_probabilities(values, facts.compute_sum_tolerance(width)):
         return KindDecision("probabilities", "beside labels, and its rows sum to 1")
-    return _by_graph("sigmoid" if width == 1 else "multi_label", "independent probabilities", origin)
+    return _decide_by_graph("sigmoid" if width == 1 else "multi_label", "independent probabilities", origin)
 
 
-def _decide_integers(facts: OutputFacts, rows: NDArray[Any], width: int) -> KindDecision:
+def _decide_integer_kind(facts: OutputFacts, rows: NDArray[Any], width: int) -> KindDecision:
     if width > 1:
         is_flags = rows.dtype.kind == "b" and not _NOT_SCORES.search(facts.lower_name)
         return KindDecision("multi_label" if is_flags else "none", "flags" if is_flags else "several integers a row")
@@ -311,7 +311,7 @@ def _decide_integers(facts: OutputFacts, rows: NDArray[Any], width: int) -> Kind
     return KindDecision("regression" if _VALUE_NAME.search(facts.lower_name) else "labels", "integers, one a row")
 
 
-def _decide_single(facts: OutputFacts, values: Floats) -> KindDecision:
+def _decide_number_kind(facts: OutputFacts, values: Floats) -> KindDecision:
     if facts.has_labels:
         return KindDecision("none", "one number beside labels")
     if "logit" in facts.lower_name:
@@ -330,14 +330,16 @@ def _decide_single(facts: OutputFacts, values: Floats) -> KindDecision:
     return KindDecision("sigmoid" if is_score else "regression", "by its values", is_certain=False)
 
 
-def _decide_vector(facts: OutputFacts, values: Floats, row_count: int) -> KindDecision:
+def _decide_vector_kind(facts: OutputFacts, values: Floats, row_count: int) -> KindDecision:
     width, role = values.shape[1], facts.origin.role
     if are_probabilities(values, facts.compute_sum_tolerance(width)):
-        return _decide_shares(facts, values, row_count)
+        return _decide_share_kind(facts, values, row_count)
     if "logit" in facts.lower_name:
         return KindDecision("logits", "by its name")
     if role == "linear" and facts.origin.companion and not facts.may_have_margins:
-        return _by_graph("logits", f"the label {facts.origin.companion} is the greatest of its numbers", facts.origin)
+        return _decide_by_graph(
+            "logits", f"the label {facts.origin.companion} is the greatest of its numbers", facts.origin
+        )
     # Beside labels, scores that are not probabilities are distances, votes or margins: no softmax makes them one.
     if facts.has_labels:
         return KindDecision("none", "beside labels, and its rows do not sum to 1")
@@ -346,11 +348,11 @@ def _decide_vector(facts: OutputFacts, values: Floats, row_count: int) -> KindDe
     if facts.has_name_per_column(width) and facts.tensor.layout == "maps" and role not in {"unknown", "input"}:
         return KindDecision("none", "a dictionary of numbers of no certain scale", is_certain=False)
     if facts.has_name_per_column(width):
-        return _decide_named(facts, values, row_count)
-    return _decide_by_name(facts, values) or _decide_by_values(facts, values)
+        return _decide_named_kind(facts, values, row_count)
+    return _decide_kind_by_name(facts, values) or _decide_kind_by_values(facts, values)
 
 
-def _decide_shares(facts: OutputFacts, values: Floats, row_count: int) -> KindDecision:
+def _decide_share_kind(facts: OutputFacts, values: Floats, row_count: int) -> KindDecision:
     """Decides of which kind rows are that sum to 1, as probabilities do, but also shares of anything."""
     if (values.max(axis=1) == 1).all() and not facts.has_labels:  # a class, but no word on how sure it is
         kind: OutputKind | None = "none" if row_count >= MIN_ROWS else None
@@ -363,7 +365,7 @@ def _decide_shares(facts: OutputFacts, values: Floats, row_count: int) -> KindDe
     return KindDecision("probabilities", "its rows sum to 1")
 
 
-def _decide_by_name(facts: OutputFacts, values: Floats) -> KindDecision | None:
+def _decide_kind_by_name(facts: OutputFacts, values: Floats) -> KindDecision | None:
     if _VALUE_NAME.search(facts.lower_name):
         return KindDecision("regression", "by its name")
     if _EMBEDDING.search(facts.lower_name):
@@ -375,7 +377,7 @@ def _decide_by_name(facts: OutputFacts, values: Floats) -> KindDecision | None:
     return None
 
 
-def _decide_by_values(facts: OutputFacts, values: Floats) -> KindDecision:
+def _decide_kind_by_values(facts: OutputFacts, values: Floats) -> KindDecision:
     width = values.shape[1]
     if _is_close_to_one(compute_vector_norms(values), TOLERANCE):
         return KindDecision("embedding", "its rows have length 1")
@@ -385,7 +387,7 @@ def _decide_by_values(facts: OutputFacts, values: Floats) -> KindDecision:
     return KindDecision("embedding" if width in _EMBEDDING_WIDTHS else "none", words, is_certain=False)
 
 
-def _decide_named(facts: OutputFacts, values: Floats, row_count: int) -> KindDecision:
+def _decide_named_kind(facts: OutputFacts, values: Floats, row_count: int) -> KindDecision:
     width = values.shape[1]
     if facts.origin.role in {"unknown", "input"} and are_within_unit_interval(values):
         if row_count < MIN_ROWS and not _MULTI_NAME.search(facts.lower_name):

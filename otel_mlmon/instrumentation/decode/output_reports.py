@@ -54,7 +54,7 @@ class OutputReports:
 
     def note_report(self, model: ModelKey, output: str, report: OutputReport) -> None:
         """Records of which kind an output is, as its values have shown or the developer has declared."""
-        outputs = self._outputs_of(model)
+        outputs = self._find_model_reports(model)
         if output in outputs or len(outputs) < MAX_OUTPUTS:
             outputs[output] = report
 
@@ -69,7 +69,7 @@ class OutputReports:
         Runs on: the worker thread; reads a file.
         """
         expected = report_expected_outputs(session, declared_kind)
-        outputs = self._outputs_of(model) if expected else {}
+        outputs = self._find_model_reports(model) if expected else {}
         for name, report in expected.items():
             outputs.setdefault(name, report)
         return expected
@@ -81,7 +81,7 @@ class OutputReports:
             for model, outputs in list(self._models.items())
         }
 
-    def _outputs_of(self, model: ModelKey) -> dict[str, OutputReport]:
+    def _find_model_reports(self, model: ModelKey) -> dict[str, OutputReport]:
         if model not in self._models and len(self._models) >= MAX_MODELS:
             self._models.pop(next(iter(self._models)), None)
         return self._models.setdefault(model, {})

@@ -18,7 +18,7 @@ from otel_mlmon.instrumentation.decode.batch import (
     TensorRows,
     compute_batch_sizes,
     join_tensor_rows,
-    split_calls,
+    split_copies_by_call,
 )
 from otel_mlmon.instrumentation.decode.heads import (
     MAX_HEADS,
@@ -213,8 +213,8 @@ class OutputDecoder:
         kind = self._declared_kinds.get(position) or self._overrides.get(position)
         joined = None
         if kind is None and tensor.layout != "items":
-            joined = self._fold(position, tensor, self._join_rows(tensor, items), samples)
-            kind = self._infer_kind(position, tensor, joined, samples)
+            joined = self._fold_vectors(position, tensor, self._join_output_rows(tensor, items), samples)
+            kind = self._infer_output_kind(position, tensor, joined, samples)
         if kind in {"detection", "sequence"}:
             self._decode_items(position, tensor, kind, items, decoded)
             return
@@ -222,9 +222,9 @@ class OutputDecoder:
             return
         if tensor.layout == "items":
             word = f"{kind} does not fit its three axes, timed only" if kind else TIMED_ONLY
-            self._tell(position, word, KindDecision("none", word if kind else "three axes or more"))
+            self._report_output_kind(position, word, KindDecision("none", word if kind else "three axes or more"))
             return
-        joined = joined or self._fold(position, tensor, self._join_rows(tensor, items), samples)
+        joined = joined or self._fold_vectors(position, tensor, self._join_output_rows(tensor, items), samples)
         if kind is None:
             self._waiting[position] += int(joined.sizes.sum())
             return
@@ -250,10 +250,10 @@ class OutputDecoder:
                 tensor, kind, is_quantised=self.classes.find_output_origin(tensor).is_quantised
             )
             self._item_decoders[position] = decoder
-        if kind == "sequence" or position in self._detection_positions():
+        if kind == "sequence" or position in self._find_detection_outputs():
             decoded.items[tensor.name] = decoder.decode_items(items)
 
-    def _detection_positions(self) -> set[int]:
+    def _find_detection_outputs(self) -> set[int]:
         """Returns which outputs of an object detector its boxes are counted by, each box once."""
         kinds = {**self._overrides, **self._declared_kinds}
         positions = [position for position, kind in kinds.items() if kind == "detection"]
@@ -266,19 +266,21 @@ class OutputDecoder:
         sizes = compute_batch_sizes(tensor, items)
         if kind is None and samples.has_row_per_sample(sizes) is False:
             kind = self._overrides[position] = "none"
-            self._tell(position, _NOT_SAMPLES, KindDecision("none", _NOT_SAMPLES))
+            self._report_output_kind(position, _NOT_SAMPLES, KindDecision("none", _NOT_SAMPLES))
         if kind is None and position not in self._noted:
             self._noted[position] = ""
             self._report(tensor.name, KindDecision("labels", "texts, one a row"))
         if kind in {None, "labels", "top_k"}:
-            parts.append(self.classes.decode_label_texts(tensor, kind or "labels", split_calls(items), sizes))
+            parts.append(self.classes.decode_label_texts(tensor, kind or "labels", split_copies_by_call(items), sizes))
 
-    def _infer_kind(self, position: int, tensor: Tensor, joined: TensorRows, samples: SampleSizes) -> OutputKind | None:
+    def _infer_output_kind(
+        self, position: int, tensor: Tensor, joined: TensorRows, samples: SampleSizes
+    ) -> OutputKind | None:
         if not joined.rows.size:
             return self._counted.get(position)
         evidence = self._evidence.get(position)
         if evidence is None:
-            evidence = self._evidence[position] = self._start_evidence(tensor)
+            evidence = self._evidence[position] = self._start_kind_evidence(tensor)
         kind = evidence.update_kind(joined.rows)
         counted = self._counted.get(position, kind)
         word: str = TIMED_ONLY if kind == "none" else kind or "waiting for rows that show its kind"
@@ -293,11 +295,11 @@ class OutputDecoder:
         decision = evidence.decision
         reason = decision.reason if kind == decision.kind and position not in self._overrides else word
         assumption = "" if decision.is_certain or kind is None else decision.reason
-        self._tell(position, word, KindDecision(kind, reason), assumption=assumption)
+        self._report_output_kind(position, word, KindDecision(kind, reason), assumption=assumption)
         return kind
 
-    def _tell(self, position: int, word: str, decision: KindDecision, *, assumption: str = "") -> None:
-        """Records of which kind an output was found to be, and logs that if it is a surprise."""
+    def _report_output_kind(self, position: int, word: str, decision: KindDecision, *, assumption: str = "") -> None:
+        """Records of which kind an output was found to be, and logs it if that was not expected."""
         if self._noted.get(position) != word:
             self._noted[position] = word
             is_logged = position in self._overrides or self._is_timed_only()
@@ -310,7 +312,7 @@ class OutputDecoder:
         kinds += ["none" for tensor in self._plan.outputs if tensor.layout == "items"]
         return len(kinds) == len(self._plan.outputs) and set(kinds) == {"none"}
 
-    def _start_evidence(self, tensor: Tensor) -> OutputKindEvidence:
+    def _start_kind_evidence(self, tensor: Tensor) -> OutputKindEvidence:
         outputs = self._plan.outputs
         is_detector = is_object_detector([*self._plan.output_names, *(output.name for output in outputs)])
         has_labels = any(
@@ -329,14 +331,14 @@ class OutputDecoder:
         )
         return OutputKindEvidence(facts, settled=DETECTOR if is_detector else None)
 
-    def _join_rows(self, tensor: Tensor, items: Items) -> TensorRows:
+    def _join_output_rows(self, tensor: Tensor, items: Items) -> TensorRows:
         """Joins the copied rows of an output, and converts quantised integers to the numbers they stand for."""
         joined, origin = join_tensor_rows(tensor, items), self.classes.find_output_origin(tensor)
         if origin.scale == 1.0:
             return joined
         return dataclasses.replace(joined, rows=(joined.rows.astype(np.float64) - origin.zero_point) * origin.scale)
 
-    def _fold(self, position: int, tensor: Tensor, joined: TensorRows, samples: SampleSizes) -> TensorRows:
+    def _fold_vectors(self, position: int, tensor: Tensor, joined: TensorRows, samples: SampleSizes) -> TensorRows:
         """Reads an output with one axis as one vector a call, where it does not hold one number a sample."""
         if tensor.row_shape != () or not joined.rows.size:
             return joined
@@ -347,7 +349,7 @@ class OutputDecoder:
             self.is_folded[position] = (
                 is_even
                 and width > 1
-                and self._is_vector(position, joined.rows.reshape(-1, width), samples, joined.sizes)
+                and self._is_vector_output(position, joined.rows.reshape(-1, width), samples, joined.sizes)
             )
         if not self.is_folded[position]:
             return joined
@@ -355,7 +357,7 @@ class OutputDecoder:
         calls = np.flatnonzero(joined.sizes > 0)
         return TensorRows(rows=rows, calls=calls[: len(rows)], sizes=np.minimum(joined.sizes, 1))
 
-    def _is_vector(self, position: int, rows: NDArray[Any], samples: SampleSizes, sizes: Ints) -> bool:
+    def _is_vector_output(self, position: int, rows: NDArray[Any], samples: SampleSizes, sizes: Ints) -> bool:
         kind = self._declared_kinds.get(position)
         if kind is not None:
             has_no_columns = kind in {"probabilities", "embedding"}  # a single number is neither

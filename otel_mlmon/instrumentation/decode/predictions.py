@@ -117,7 +117,7 @@ class Predictions:
 
     @property
     def first_head_name(self) -> str:
-        """The name of the output of the first classification, which spans and events show; empty for an only one."""
+        """The name of the output of the first classification, which spans and events show; empty for the only one."""
         return next(iter(self.heads), "")
 
     @property
@@ -159,18 +159,18 @@ class CallDescription(NamedTuple):
 
 
 class CallConfidences(Protocol):
-    """The Protocol of the confidences of n calls, NaN for a call without any."""
+    """The Protocol of the mean and the lowest confidence of n inference calls, NaN for a call without any."""
 
     @property
     def mean_confidence(self) -> Floats:
-        """Mean confidence of each call's rows, shape (n,)."""
+        """The mean confidence of the rows of each inference call, shape (n,)."""
 
     @property
     def min_confidence(self) -> Floats:
-        """Lowest confidence of each call's rows, shape (n,)."""
+        """The lowest confidence of the rows of each inference call, shape (n,)."""
 
 
-def confidence_by_call(confidences: PredictionConfidences, calls: int) -> tuple[Floats, Floats]:
+def compute_call_confidences(confidences: PredictionConfidences, calls: int) -> tuple[Floats, Floats]:
     """Computes the mean and the lowest confidence of each inference call; NaN if it has none."""
     rows = np.bincount(confidences.calls, minlength=calls)
     if (rows == 1).all():
@@ -247,7 +247,7 @@ def decode_classes(kind: OutputKind, rows: NDArray[Any]) -> tuple[Ints, Floats]:
         The class of each row, -1 where a number is missing; its probability within [0, 1], NaN with -1.
     """
     size = max(1, _BLOCK_VALUES // max(1, rows.shape[1]))
-    blocks = [_decode_block(kind, rows[first : first + size]) for first in range(0, len(rows), size)]
+    blocks = [_decode_score_block(kind, rows[first : first + size]) for first in range(0, len(rows), size)]
     if len(blocks) == 1:
         return blocks[0]
     codes, confidences = zip(*blocks, strict=True)
@@ -314,13 +314,13 @@ def read_row_texts(shape: Shape, texts: Any, *, is_ranked: bool) -> tuple[str, .
 
 
 def encode_distinct_texts(texts: Sequence[str]) -> tuple[Ints, list[str]]:
-    """Encodes strings as positions in a table of the distinct ones."""
+    """Encodes strings as positions in a table of the distinct strings."""
     table: dict[str, int] = {}
     codes = [table.setdefault(text, len(table)) for text in texts]
     return np.array(codes, dtype=np.int64), list(table)
 
 
-def _decode_block(kind: OutputKind, rows: NDArray[Any]) -> tuple[Ints, Floats]:
+def _decode_score_block(kind: OutputKind, rows: NDArray[Any]) -> tuple[Ints, Floats]:
     is_narrow = rows.shape[1] <= _MAX_NARROW
     # Classes along the first axis, rows along the second, whichever of them is contiguous in memory.
     table = np.ascontiguousarray(rows.T, dtype=np.float64) if is_narrow else rows.astype(np.float64).T
@@ -329,30 +329,30 @@ def _decode_block(kind: OutputKind, rows: NDArray[Any]) -> tuple[Ints, Floats]:
     if not is_complete:
         table = np.where(is_finite, table, 0.0)
     if len(table) == 1:
-        codes, confidences = _decode_single(kind, table[0])
+        codes, confidences = _decode_single_scores(kind, table[0])
     else:
         peaks = table.max(axis=0)
-        codes = _first_positions(table, peaks) if is_narrow else table.argmax(axis=0)
-        confidences = peaks if kind == "probabilities" else _softmax_peaks(table, peaks)
+        codes = _find_peak_positions(table, peaks) if is_narrow else table.argmax(axis=0)
+        confidences = peaks if kind == "probabilities" else _compute_softmax_peaks(table, peaks)
     confidences = np.clip(confidences, 0.0, 1.0)
     if is_complete:
         return codes, confidences
     return np.where(is_finite, codes, -1), np.where(is_finite, confidences, np.nan)
 
 
-def _decode_single(kind: OutputKind, values: Floats) -> tuple[Ints, Floats]:
+def _decode_single_scores(kind: OutputKind, values: Floats) -> tuple[Ints, Floats]:
     if kind != "logits":
         return (values >= 0.5).astype(np.int64), np.maximum(values, 1 - values)
     return (values >= 0).astype(np.int64), 1 / (1 + np.exp(-np.abs(values)))
 
 
-def _softmax_peaks(table: Floats, peaks: Floats) -> Floats:
+def _compute_softmax_peaks(table: Floats, peaks: Floats) -> Floats:
     with np.errstate(over="ignore"):  # a difference beyond the largest number is -inf, whose power is 0
         peaks_of_softmax: Floats = 1 / np.exp(table - peaks).sum(axis=0)
     return peaks_of_softmax
 
 
-def _first_positions(table: Floats, peaks: Floats) -> Ints:
+def _find_peak_positions(table: Floats, peaks: Floats) -> Ints:
     """Returns the position of the first largest value of each row; shape (k, m)."""
     codes = np.full(table.shape[1], len(table) - 1, dtype=np.int64)
     for index in range(len(table) - 2, -1, -1):

@@ -52,7 +52,7 @@ class _CopiedRows(NamedTuple):
     """The copied ones."""
 
 
-class _Reading(NamedTuple):
+class _OutputReading(NamedTuple):
     """Holds what one output tells of a single inference call: its size, label and confidence."""
 
     size: int = 0
@@ -68,7 +68,7 @@ class _Reading(NamedTuple):
     confidences: Sequence[float] = ()
 
 
-_NOTHING: Final = _Reading()
+_NOTHING: Final = _OutputReading()
 
 
 class SingleCallReader:
@@ -87,13 +87,13 @@ class SingleCallReader:
         self._tables: dict[tuple[int, int], Sequence[str]] = {}
         """The labels of an output, by its position and number of classes."""
         self._batches = 0
-        self._read_row: _ReadRow = _read_none
+        self._read_row: _ReadRow = _read_nothing
 
     def read_call(self, inputs: Side, outputs: Side) -> CallSummary | None:
         """Reads label and confidence of one inference call; None if the kinds of its outputs are not settled yet."""
         if self._batches != self._outputs.batches:
             self._batches, self._read_row = self._outputs.batches, self._make_row_reader()
-        return self._read_row(inputs, outputs) or self._read_any(inputs, outputs)
+        return self._read_row(inputs, outputs) or self._read_any_call(inputs, outputs)
 
     def _make_row_reader(self) -> _ReadRow:
         """Makes the function that reads a row of scores, with or without its label, in the fewest steps.
@@ -104,12 +104,12 @@ class SingleCallReader:
         positions = {tensor.name: position for position, tensor in enumerate(plan.outputs)}
         head = outputs.heads.find_first_head(dict.fromkeys(positions, 1))
         if len(plan.inputs) != 1 or head is None or {head[1], head[2]} - {""} != positions.keys() or not head[2]:
-            return _read_none
+            return _read_nothing
         (source,), name = plan.inputs, outputs.series_names.find_series_name(head[0])
         read_scores = self._make_scores_reader(positions[head[2]])
         read_label = self._make_label_reader(positions[head[1]]) if head[1] else None
         if name is None or read_scores is None or (head[1] and read_label is None):
-            return _read_none
+            return _read_nothing
         at_scores, at_label, count = positions[head[2]], positions.get(head[1], 0), len(positions)
         input_size = compute_row_bytes(source) if source.layout == "rows" and source.row_shape else -1
 
@@ -117,7 +117,7 @@ class SingleCallReader:
             items = (side,) if isinstance(side, bytes) else side
             if len(items) != count or not inputs:
                 return None
-            if len(inputs) != input_size if isinstance(inputs, bytes) else _first_axis(source, inputs[0]) != 1:
+            if len(inputs) != input_size if isinstance(inputs, bytes) else _find_row_count(source, inputs[0]) != 1:
                 return None
             scores = read_scores(items[at_scores])
             if scores is None:
@@ -141,7 +141,7 @@ class SingleCallReader:
         ):
             return None
         layout, shape = struct.Struct(f"={width}{_FORMATS[tensor.dtype]}"), (1, width)
-        read = _read_single if width == 1 else _read_vector
+        read = _read_single_score if width == 1 else _read_score_vector
         labels = outputs.classes.list_class_labels(tensor, max(width, 2))
 
         def read_scores(item: Item) -> tuple[str, float] | None:
@@ -150,7 +150,7 @@ class SingleCallReader:
             if type(item) is not bytes or len(item) != layout.size:
                 return None
             row = layout.unpack(item)
-            if not math.isfinite(sum(row)) or (evidence is not None and not _are_of_kind(kind, (row,), evidence)):
+            if not math.isfinite(sum(row)) or (evidence is not None and not _are_rows_of_kind(kind, (row,), evidence)):
                 return None
             code, confidence = read(kind, row)
             return labels[code], min(max(confidence, 0.0), 1.0)
@@ -183,13 +183,13 @@ class SingleCallReader:
 
         return read_number
 
-    def _read_any(self, inputs: Side, outputs: Side) -> CallSummary | None:
+    def _read_any_call(self, inputs: Side, outputs: Side) -> CallSummary | None:
         """Reads label and confidence of an inference call with any outputs."""
-        items = _items_of(outputs, len(self._plan.outputs))
-        input_items = _items_of(inputs, len(self._plan.inputs))
-        readings: dict[str, _Reading] = {}
+        items = _list_call_tensors(outputs, len(self._plan.outputs))
+        input_items = _list_call_tensors(inputs, len(self._plan.inputs))
+        readings: dict[str, _OutputReading] = {}
         for position, (tensor, item) in enumerate(zip(self._plan.outputs, items, strict=True)):
-            read = self._read_texts if tensor.layout == "text" else self._read_rows
+            read = self._read_labels if tensor.layout == "text" else self._read_values
             reading = read(position, tensor, item, input_items) if tensor.layout != "items" else _NOTHING
             if reading is None:
                 return None
@@ -199,7 +199,7 @@ class SingleCallReader:
         name = "" if head is None or not head[0] else self._outputs.series_names.find_series_name(head[0])
         if head is None or name is None:
             return None
-        batch_size = self._batch_size(list(readings.values()), input_items)
+        batch_size = self._find_batch_size(list(readings.values()), input_items)
         label, scores = readings.get(head[1], _NOTHING), readings.get(head[2], _NOTHING)
         # The class of the scores where the label could not be read: see `heads._join`.
         is_missing = not label.is_class or (not label.row_count and scores.label_count == scores.row_count)
@@ -213,31 +213,31 @@ class SingleCallReader:
             min_confidence=min(confidences) if confidences else None,
         )
 
-    def _batch_size(self, readings: Sequence[_Reading], inputs: Sequence[Item]) -> int:
+    def _find_batch_size(self, readings: Sequence[_OutputReading], inputs: Sequence[Item]) -> int:
         """Returns the number of rows of an inference call, from its outputs and inputs."""
         for wanted in ((False, False), (True, False), (True, True)):
             for reading in readings:
                 if reading.size and (reading.is_class, reading.has_scores) == wanted:
                     return reading.size
-        lengths = (_first_axis(tensor, item) for tensor, item in zip(self._plan.inputs, inputs, strict=True))
+        lengths = (_find_row_count(tensor, item) for tensor, item in zip(self._plan.inputs, inputs, strict=True))
         return next((length for length in lengths if length), 0)
 
-    def _read_texts(self, position: int, tensor: Tensor, item: Item, inputs: Sequence[Item]) -> _Reading | None:
+    def _read_labels(self, position: int, tensor: Tensor, item: Item, inputs: Sequence[Item]) -> _OutputReading | None:
         kind, _ = self._outputs.find_output_kind(position)
-        size = _first_axis(tensor, item)
+        size = _find_row_count(tensor, item)
         if kind is None and not self._are_samples(size, inputs):
             return None
         if kind not in {None, "labels", "top_k"}:
             return _NOTHING
         texts = read_row_texts(*item, is_ranked=kind == "top_k") if isinstance(item, tuple) else ()
         label = self._outputs.classes.namer.pseudonymize_label(str(texts[0])[:MAX_TEXT]) if texts else None
-        return _Reading(size, is_class=True, label=label, label_count=len(texts), row_count=len(texts))
+        return _OutputReading(size, is_class=True, label=label, label_count=len(texts), row_count=len(texts))
 
-    def _read_rows(self, position: int, tensor: Tensor, item: Item, inputs: Sequence[Item]) -> _Reading | None:
+    def _read_values(self, position: int, tensor: Tensor, item: Item, inputs: Sequence[Item]) -> _OutputReading | None:
         kind, evidence = self._outputs.find_output_kind(position)
         if kind in {"none", "detection", "sequence"}:
             return _NOTHING
-        rows = _split_rows(tensor, item, is_folded=self._outputs.is_folded.get(position))
+        rows = _split_output_rows(tensor, item, is_folded=self._outputs.is_folded.get(position))
         if rows is None:
             return None
         if kind is None:
@@ -246,19 +246,19 @@ class SingleCallReader:
         if is_odd and rows.data:
             return None
         if kind in {"regression", "embedding"}:
-            return _Reading(rows.size)
+            return _OutputReading(rows.size)
         if not rows.data:
             is_label = kind == "labels" or (kind == "top_k" and "int" in tensor.dtype)
-            return _Reading(rows.size, is_class=True, has_scores=not is_label)
+            return _OutputReading(rows.size, is_class=True, has_scores=not is_label)
         if kind in _PLAIN and len(rows.data) <= MAX_VALUES * np.dtype(tensor.dtype).itemsize:
-            reading = self._read_plain(position, tensor, kind, rows, evidence)
+            reading = self._read_few_rows(position, tensor, kind, rows, evidence)
             if reading is not None:
                 return reading
-        return self._read_by_numpy(tensor, kind, rows, evidence)
+        return self._read_many_rows(tensor, kind, rows, evidence)
 
-    def _read_plain(
+    def _read_few_rows(
         self, position: int, tensor: Tensor, kind: OutputKind, rows: _CopiedRows, evidence: OutputKindEvidence | None
-    ) -> _Reading | None:
+    ) -> _OutputReading | None:
         """Reads a few rows of finite numbers without numpy; None where numpy is needed."""
         classes, width = self._outputs.classes, rows.width
         origin = classes.find_output_origin(tensor)
@@ -270,18 +270,18 @@ class SingleCallReader:
         if kind == "labels":
             count = len(values) // width
             label = classes.pseudonymize_number_label(values[0])
-            return _Reading(rows.size, is_class=True, label=label, label_count=count, row_count=count)
+            return _OutputReading(rows.size, is_class=True, label=label, label_count=count, row_count=count)
         numbers = list(map(float, values))
         table = [numbers[start : start + width] for start in range(0, len(numbers), width)]
         is_float = tensor.dtype[:5] == "float" or origin.scale != 1.0
-        if evidence is not None and is_float and not _are_of_kind(kind, table, evidence):
+        if evidence is not None and is_float and not _are_rows_of_kind(kind, table, evidence):
             return None
         labels = self._tables.get((position, width))
         if labels is None:
             labels = self._tables[position, width] = classes.list_class_labels(tensor, max(width, 2))
-        code, confidences = _read_scores(kind, table)
+        code, confidences = _read_score_rows(kind, table)
         count = len(table)
-        return _Reading(
+        return _OutputReading(
             rows.size,
             is_class=True,
             has_scores=True,
@@ -291,9 +291,9 @@ class SingleCallReader:
             confidences=confidences,
         )
 
-    def _read_by_numpy(
+    def _read_many_rows(
         self, tensor: Tensor, kind: OutputKind, rows: _CopiedRows, evidence: OutputKindEvidence | None
-    ) -> _Reading | None:
+    ) -> _OutputReading | None:
         classes = self._outputs.classes
         origin = classes.find_output_origin(tensor)
         table: NDArray[Any] = np.frombuffer(rows.data, dtype=tensor.dtype).reshape(-1, rows.width)
@@ -305,7 +305,7 @@ class SingleCallReader:
         tensor_rows = TensorRows(rows=table, calls=calls, sizes=np.array([rows.size]))
         decoded = classes.decode_class_rows(tensor, kind, tensor_rows)
         labels = decoded.labels
-        return _Reading(
+        return _OutputReading(
             rows.size,
             is_class=True,
             has_scores=decoded.has_scores,
@@ -318,23 +318,23 @@ class SingleCallReader:
     def _are_samples(self, size: int, inputs: Sequence[Item]) -> bool:
         """Returns whether an output may have one row for each input sample."""
         tensors = self._plan.inputs
-        if not size or any(_first_axis(tensor, item) == size for tensor, item in zip(tensors, inputs, strict=True)):
+        if not size or any(_find_row_count(tensor, item) == size for tensor, item in zip(tensors, inputs, strict=True)):
             return True
         return SampleSizes(tensors, [[item] for item in inputs]).has_row_per_sample(np.array([size])) is not False
 
 
-def _read_none(_inputs: Side, _outputs: Side) -> None:
+def _read_nothing(_inputs: Side, _outputs: Side) -> None:
     """Reads nothing of an inference call whose outputs are not decoded."""
 
 
-def _items_of(side: Side, count: int) -> Sequence[Item]:
+def _list_call_tensors(side: Side, count: int) -> Sequence[Item]:
     """Returns the copied tensors of one inference call; None for each if the call failed."""
     if type(side) is bytes:
         return (side,)
     return cast("Sequence[Item]", side) or (None,) * count
 
 
-def _first_axis(tensor: Tensor, item: Item) -> int:
+def _find_row_count(tensor: Tensor, item: Item) -> int:
     """Returns the length of a copied tensor's first axis; 0 if unknown."""
     if item is None or tensor.layout == "none":
         return 0
@@ -343,7 +343,7 @@ def _first_axis(tensor: Tensor, item: Item) -> int:
     return len(item) // max(compute_row_bytes(tensor), 1)
 
 
-def _split_rows(tensor: Tensor, item: Item, *, is_folded: bool | None) -> _CopiedRows | None:
+def _split_output_rows(tensor: Tensor, item: Item, *, is_folded: bool | None) -> _CopiedRows | None:
     """Splits a copied output into rows; None if their width is not clear."""
     itemsize = np.dtype(tensor.dtype).itemsize
     if item is None:
@@ -370,7 +370,7 @@ def _split_rows(tensor: Tensor, item: Item, *, is_folded: bool | None) -> _Copie
     return _CopiedRows(size, width, data)
 
 
-def _are_of_kind(kind: OutputKind, table: Sequence[Row], evidence: OutputKindEvidence) -> bool:
+def _are_rows_of_kind(kind: OutputKind, table: Sequence[Row], evidence: OutputKindEvidence) -> bool:
     """Returns whether rows of an output are certainly of the kind that the output is taken for."""
     facts = evidence.facts
     if kind == "probabilities" and facts.origin.role != "probabilities":
@@ -381,20 +381,20 @@ def _are_of_kind(kind: OutputKind, table: Sequence[Row], evidence: OutputKindEvi
     return True
 
 
-def _read_scores(kind: OutputKind, table: Sequence[Row]) -> tuple[int, list[float]]:
+def _read_score_rows(kind: OutputKind, table: Sequence[Row]) -> tuple[int, list[float]]:
     """Returns the class of the first row of scores, and the confidence of each row."""
-    read = _read_single if len(table[0]) == 1 else _read_vector
+    read = _read_single_score if len(table[0]) == 1 else _read_score_vector
     code, confidence = read(kind, table[0])
     return code, [min(max(value, 0.0), 1.0) for value in (confidence, *(read(kind, row)[1] for row in table[1:]))]
 
 
-def _read_single(kind: OutputKind, row: Row) -> tuple[int, float]:
+def _read_single_score(kind: OutputKind, row: Row) -> tuple[int, float]:
     (value,) = row
     if kind == "logits":
         return int(value >= 0), 1 / (1 + math.exp(-abs(value)))
     return int(value >= 0.5), max(value, 1 - value)
 
 
-def _read_vector(kind: OutputKind, row: Row) -> tuple[int, float]:
+def _read_score_vector(kind: OutputKind, row: Row) -> tuple[int, float]:
     peak = max(row)
     return row.index(peak), peak if kind == "probabilities" else 1 / sum([math.exp(value - peak) for value in row])

@@ -29,7 +29,7 @@ _CONTEXT: Final = Call._fields.index("context")
 
 
 class WaitingCallQueue(Protocol):
-    """The Protocol of a queue of inference calls, as far as it is read here."""
+    """The Protocol of a queue of inference calls out of which calls at any position can be taken."""
 
     queue: list[Any]
     """See `Sink.queue`."""
@@ -85,7 +85,7 @@ class WaitingCallReader:
         count_wanted: Callable[[], tuple[int, int]],
         finish: Callable[[], object],
     ) -> Sequence[CallDescription]:
-        """Reads the waiting inference calls that belong to a request, or another context that is wanted.
+        """Reads those waiting inference calls whose trace context is wanted, such as the calls of one request.
 
         Args:
             timeout_s: How long to wait for a batch that is being decoded, and for the worker thread to read the file
@@ -96,16 +96,16 @@ class WaitingCallReader:
             finish: Called when they were read, and before any further call is decoded.
         """
         deadline_s = time.monotonic() + timeout_s
-        is_held = self._acquire(timeout_s)
+        is_held = self._acquire_decode_lock(timeout_s)
         try:
-            positions = self._find(is_wanted, *count_wanted()) if is_held else []
-            if graphs := self._unread_graphs(positions):
+            positions = self._find_wanted_calls(is_wanted, *count_wanted()) if is_held else []
+            if graphs := self._list_unread_graphs(positions):
                 self.lock.release()
                 is_held = False
-                self._await(graphs, deadline_s)
-                is_held = self._acquire(max(deadline_s - time.monotonic(), GRAPH_POLL_S))
-                positions = self._find(is_wanted, *count_wanted()) if is_held else []
-            descriptions = self._describe_all(positions)
+                self._await_graphs(graphs, deadline_s)
+                is_held = self._acquire_decode_lock(max(deadline_s - time.monotonic(), GRAPH_POLL_S))
+                positions = self._find_wanted_calls(is_wanted, *count_wanted()) if is_held else []
+            descriptions = self._describe_calls(positions)
             finish()
         finally:
             if is_held:
@@ -119,10 +119,10 @@ class WaitingCallReader:
         """
         queue = self._queue.queue
         start = max(0, len(queue) // FIELDS - MAX_LOOKED_AT) * FIELDS
-        for graph in {*(plan.session.graph for plan in set(queue[start::FIELDS])), *self._graphs_of_loads()}:
+        for graph in {*(plan.session.graph for plan in set(queue[start::FIELDS])), *self._list_loaded_graphs()}:
             graph()
 
-    def _acquire(self, timeout_s: float) -> bool:
+    def _acquire_decode_lock(self, timeout_s: float) -> bool:
         if self.lock.acquire(blocking=False):
             return True
         self.is_awaited = True
@@ -131,7 +131,7 @@ class WaitingCallReader:
         finally:
             self.is_awaited = False
 
-    def _find(self, is_wanted: Callable[[object], bool], count: int, limit: int) -> list[int]:
+    def _find_wanted_calls(self, is_wanted: Callable[[object], bool], count: int, limit: int) -> list[int]:
         """Returns the positions in the queue of the inference calls that are wanted, the latest first."""
         queue = self._queue.queue
         positions: list[int] = []
@@ -142,24 +142,24 @@ class WaitingCallReader:
                 positions.append(position)
         return positions[::-1][:limit]
 
-    def _unread_graphs(self, positions: Sequence[int]) -> set[LazyModelGraph]:
+    def _list_unread_graphs(self, positions: Sequence[int]) -> set[LazyModelGraph]:
         queue = self._queue.queue
         plans = [queue[position * FIELDS] for position in positions]
         graphs = [plan.session.graph for plan in plans]
         if any(self._decoders.find_decoder(plan) is None for plan in plans):
-            graphs += self._graphs_of_loads()
+            graphs += self._list_loaded_graphs()
         return {graph for graph in graphs if graph.known is None and graph not in self._slow_graphs}
 
-    def _graphs_of_loads(self) -> list[LazyModelGraph]:
+    def _list_loaded_graphs(self) -> list[LazyModelGraph]:
         return [load.session.graph for load in list(self._loads) if load.session is not None]
 
-    def _await(self, graphs: set[LazyModelGraph], deadline_s: float) -> None:
+    def _await_graphs(self, graphs: set[LazyModelGraph], deadline_s: float) -> None:
         is_running = self._wake()
         while is_running and any(graph.known is None for graph in graphs) and time.monotonic() < deadline_s:
             time.sleep(GRAPH_POLL_S)
         self._slow_graphs = {graph for graph in self._slow_graphs | graphs if graph.known is None}
 
-    def _describe_all(self, positions: Sequence[int]) -> Sequence[CallDescription]:
+    def _describe_calls(self, positions: Sequence[int]) -> Sequence[CallDescription]:
         descriptions: list[CallDescription] = []
         unsettled: list[tuple[int, Call]] = []
         for position in positions:
@@ -168,34 +168,34 @@ class WaitingCallReader:
                 continue
             description = None
             with guard("read"):
-                description = self._describe(call)
+                description = self._describe_call(call)
             if description is None:
                 unsettled.append((position, call))
             else:
                 descriptions.append(description)
         if unsettled:
-            graphs = [*(call.plan.session.graph for _, call in unsettled), *self._graphs_of_loads()]
+            graphs = [*(call.plan.session.graph for _, call in unsettled), *self._list_loaded_graphs()]
             if any(graph.known is None for graph in graphs):
-                return [*descriptions, *(self._describe_unread(call) for _, call in unsettled)]
+                return [*descriptions, *(self._describe_undecoded_call(call) for _, call in unsettled)]
             fields = iter(self._queue.take_calls_at([position for position, _ in unsettled]))
             self._decode(lambda calls: list(itertools.islice(fields, calls * FIELDS)), len(unsettled), lambda: None)
         return descriptions
 
-    def _describe(self, call: Call) -> CallDescription | None:
+    def _describe_call(self, call: Call) -> CallDescription | None:
         """Describes one inference call for its span; None if it can only be decoded in a batch."""
         decoder = self._decoders.find_decoder(call.plan)
         summary = decoder.read_call(call.inputs, call.outputs) if decoder is not None else None
-        return None if decoder is None or summary is None else _describe_as(call, decoder.model, summary)
+        return None if decoder is None or summary is None else _build_call_description(call, decoder.model, summary)
 
-    def _describe_unread(self, call: Call) -> CallDescription:
+    def _describe_undecoded_call(self, call: Call) -> CallDescription:
         """Describes an inference call by its times only, while its model's file is not read yet."""
         session, decoder = call.plan.session, self._decoders.find_decoder(call.plan)
         version = self._options(find_model_name(session, may_read=False)).version
         model = decoder.model if decoder is not None else identify_model(session, version=version, may_read=False)
-        return _describe_as(call, model, CallSummary())
+        return _build_call_description(call, model, CallSummary())
 
 
-def _describe_as(call: Call, model: ModelIdentity, summary: CallSummary) -> CallDescription:
+def _build_call_description(call: Call, model: ModelIdentity, summary: CallSummary) -> CallDescription:
     duration_ns = max(call.ended_ns - call.started_ns, 0)
     return CallDescription(
         model, call.plan.operation, call.started_ns, duration_ns, call.error_type, summary, call.context

@@ -70,11 +70,11 @@ def record_values_one_by_one(
 
     Of hidden values the middles of the buckets of `semconv.VALUE_BOUNDS` are recorded.
     """
-    context = _exemplar_context(exemplar)
+    context = _find_exemplar_context(exemplar)
     exemplar_value = exemplar[0] if exemplar else None
     accepted = values[values >= 0]
     if are_hidden:
-        bounds, middles = _explicit_buckets(tuple(semconv.VALUE_BOUNDS))
+        bounds, middles = _convert_explicit_buckets(tuple(semconv.VALUE_BOUNDS))
         accepted = np.maximum(middles[np.searchsorted(bounds, accepted, side="left")], 0.0)
     for value in accepted.tolist():
         instrument.record(value, dict(attributes), context if value == exemplar_value else UNTRACED_CONTEXT)
@@ -89,7 +89,7 @@ def record_values_at_once(
     *,
     are_hidden: bool = False,
 ) -> int:
-    """Adds values to all aggregations of a histogram at once, as if each was recorded; returns 0, omitting none.
+    """Adds values to all aggregations of a histogram at once, as if each was recorded; always returns 0.
 
     Args:
         instrument: A histogram of the SDK's.
@@ -102,18 +102,18 @@ def record_values_at_once(
     is_enabled = getattr(instrument, "_is_enabled", None)
     if not values.size or (is_enabled is not None and not is_enabled()):
         return 0
-    extremes, others = _split_extremes(np.sort(values))
+    extremes, others = _split_extreme_values(np.sort(values))
     accept = instrument._measurement_consumer._sdk_config.exemplar_filter.should_sample
     now_ns = time.time_ns()
     measurements = []
     for value in extremes:
-        context = _exemplar_context(exemplar) if exemplar and value == exemplar[0] else UNTRACED_CONTEXT
+        context = _find_exemplar_context(exemplar) if exemplar and value == exemplar[0] else UNTRACED_CONTEXT
         measurement = import_private_name("measurement", "Measurement")(
             value, now_ns, instrument, context, dict(attributes)
         )
         measurements.append((measurement, accept(value, now_ns, dict(attributes), context)))
     for _, match in iterate_view_matches(instrument):
-        _add_to_match(match, measurements, others, attributes, are_hidden=are_hidden)
+        _add_to_view_match(match, measurements, others, attributes, are_hidden=are_hidden)
     return 0
 
 
@@ -138,7 +138,7 @@ def offer_exemplar(instrument: Any, value: float, attributes: Attributes, contex
         return
     for _, match in iterate_view_matches(instrument):
         with match._lock:
-            aggregation = match._attributes_aggregation.get(_aggregation_key(match, attributes)[0])
+            aggregation = match._attributes_aggregation.get(_compute_aggregation_key(match, attributes)[0])
             if aggregation is not None:
                 _add_exemplar(aggregation, measurement)
 
@@ -190,7 +190,7 @@ def import_private_name(module: str, name: str) -> Any:
     return getattr(importlib.import_module(f"opentelemetry.sdk.metrics._internal.{module}"), name)
 
 
-def _aggregation_key(match: Any, attributes: Attributes) -> tuple[Any, dict[str, str]]:
+def _compute_aggregation_key(match: Any, attributes: Attributes) -> tuple[Any, dict[str, str]]:
     """Computes the key and the attributes under which a view stores an instrument's values."""
     names = match._view._attribute_keys
     view_attributes = {name: value for name, value in attributes.items() if names is None or name in names}
@@ -199,11 +199,11 @@ def _aggregation_key(match: Any, attributes: Attributes) -> tuple[Any, dict[str,
     return frozenset(view_attributes.items()), view_attributes
 
 
-def _exemplar_context(exemplar: Exemplar) -> Context:
+def _find_exemplar_context(exemplar: Exemplar) -> Context:
     return exemplar[1] if exemplar and exemplar[1] and isinstance(exemplar[1], Context) else UNTRACED_CONTEXT
 
 
-def _split_extremes(values: Floats) -> tuple[list[float], Floats]:
+def _split_extreme_values(values: Floats) -> tuple[list[float], Floats]:
     """Splits sorted values into the smallest and largest of each sign with a zero, and all others."""
     if values[0] > 0 or values[-1] < 0:
         return values[[0, -1][: values.size]].tolist(), values[1:-1]
@@ -213,7 +213,7 @@ def _split_extremes(values: Floats) -> tuple[list[float], Floats]:
     return values[positions].tolist(), np.delete(values, positions)
 
 
-def _add_to_match(
+def _add_to_view_match(
     match: Any,
     measurements: list[tuple[Any, bool]],
     others: Floats,
@@ -221,7 +221,7 @@ def _add_to_match(
     *,
     are_hidden: bool,
 ) -> None:
-    key, view_attributes = _aggregation_key(match, attributes)
+    key, view_attributes = _compute_aggregation_key(match, attributes)
     create = getattr(match, "_get_or_create_aggregation", None)
     if create is None and key not in match._attributes_aggregation:
         match.consume_measurement(*measurements[0])
@@ -232,15 +232,15 @@ def _add_to_match(
         aggregation = match._attributes_aggregation[key] if create is None else create(key, view_attributes)
         is_hidden = are_hidden and type(aggregation).__name__ in {EXPLICIT, EXPONENTIAL}
         if is_hidden:
-            _limit_scale(aggregation)
-        _fill(aggregation, measurements, others)
+            _limit_aggregation_scale(aggregation)
+        _fill_aggregation(aggregation, measurements, others)
         if is_hidden:
-            _hide_values(aggregation)
+            _hide_extreme_values(aggregation)
         if type(aggregation).__name__ == EXPONENTIAL:
             _align_empty_buckets(aggregation)
 
 
-def _fill(aggregation: Any, measurements: list[tuple[Any, bool]], others: Floats) -> None:
+def _fill_aggregation(aggregation: Any, measurements: list[tuple[Any, bool]], others: Floats) -> None:
     for measurement, is_exemplar in measurements:
         aggregation.aggregate(measurement, should_sample_exemplar=False)
         if is_exemplar:
@@ -250,17 +250,17 @@ def _fill(aggregation: Any, measurements: list[tuple[Any, bool]], others: Floats
         return
     with aggregation._lock if kind in {EXPLICIT, EXPONENTIAL} else nullcontext():
         if kind == EXPLICIT:
-            _fill_explicit(aggregation, others)
+            _fill_explicit_buckets(aggregation, others)
         elif kind == EXPONENTIAL:
-            _fill_exponential(aggregation, others)
+            _fill_exponential_buckets(aggregation, others)
         else:  # a view of the host's that makes a sum or a last value of it
             for value in others.tolist():
                 measurement = dataclasses.replace(measurements[0][0], value=value)
                 aggregation.aggregate(measurement, should_sample_exemplar=False)
 
 
-def _limit_scale(aggregation: Any) -> None:
-    """Limits the scale of an aggregation of private values, so that its buckets are not fine."""
+def _limit_aggregation_scale(aggregation: Any) -> None:
+    """Limits the scale of a histogram aggregation of private values, so that its buckets stay wide."""
     with aggregation._lock:
         if type(aggregation).__name__ == EXPONENTIAL and aggregation._mapping.scale > MAX_HIDDEN_SCALE:
             positive, negative = aggregation._value_positive, aggregation._value_negative
@@ -271,17 +271,17 @@ def _limit_scale(aggregation: Any) -> None:
                 aggregation._scale = MAX_HIDDEN_SCALE  # else set by the next value, which may never come
 
 
-def _hide_values(aggregation: Any) -> None:
+def _hide_extreme_values(aggregation: Any) -> None:
     """Removes minimum, maximum and exact sum from an aggregation of private values, which leaves their buckets."""
     with aggregation._lock:
-        aggregation._sum = _sum_of_middles(aggregation)
+        aggregation._sum = _sum_bucket_middles(aggregation)
         aggregation._min, aggregation._max = math.inf, -math.inf
 
 
-def _sum_of_middles(aggregation: Any) -> float:
+def _sum_bucket_middles(aggregation: Any) -> float:
     """Computes the sum of a histogram's values from its buckets, each value taken as the middle of its bucket."""
     if type(aggregation).__name__ == EXPLICIT:
-        return float(np.dot(aggregation._value, _explicit_buckets(aggregation._boundaries)[1]))
+        return float(np.dot(aggregation._value, _convert_explicit_buckets(aggregation._boundaries)[1]))
     total = 0.0
     for sign, buckets in ((1, aggregation._value_positive), (-1, aggregation._value_negative)):
         if len(buckets):
@@ -293,7 +293,7 @@ def _sum_of_middles(aggregation: Any) -> float:
 
 
 @functools.lru_cache(MAX_BOUNDARIES)
-def _explicit_buckets(boundaries: tuple[float, ...]) -> tuple[Floats, Floats]:
+def _convert_explicit_buckets(boundaries: tuple[float, ...]) -> tuple[Floats, Floats]:
     """Returns the boundaries of an explicit histogram as an array, and the middles of its buckets."""
     bounds = np.array(boundaries, dtype=np.float64)
     return bounds, histogram.compute_bucket_middles(bounds)
@@ -316,13 +316,13 @@ def _add_exemplar(aggregation: Any, measurement: Any) -> None:
         )
 
 
-def _fill_explicit(aggregation: Any, values: Floats) -> None:
-    for bucket, count in _count_by_bucket(values, _explicit_buckets(aggregation._boundaries)[0]):
+def _fill_explicit_buckets(aggregation: Any, values: Floats) -> None:
+    for bucket, count in _count_by_bucket(values, _convert_explicit_buckets(aggregation._boundaries)[0]):
         aggregation._value[bucket] += count
     aggregation._sum += float(values.sum())
 
 
-def _fill_exponential(aggregation: Any, values: Floats) -> None:
+def _fill_exponential_buckets(aggregation: Any, values: Floats) -> None:
     scale = aggregation._mapping.scale
     first_zero, first_positive = np.searchsorted(values, 0.0, side="left"), np.searchsorted(values, 0.0, side="right")
     sides = (
@@ -333,7 +333,7 @@ def _fill_exponential(aggregation: Any, values: Floats) -> None:
     for buckets, magnitudes in sides:
         zeros -= int(magnitudes.size)
         counts, base = buckets.counts, buckets.index_base
-        for bucket, count in _exponential_counts(magnitudes, scale, buckets.index_start, buckets.index_end):
+        for bucket, count in _count_by_exponential_bucket(magnitudes, scale, buckets.index_start, buckets.index_end):
             counts[bucket - base] += count  # a ring: what is below the base is at its end
     aggregation._zero_count += zeros
     aggregation._count += int(values.size)
@@ -360,8 +360,8 @@ def _align_empty_buckets(aggregation: Any) -> None:
         previous.index_start = previous.index_end = previous.index_base = index
 
 
-def _exponential_counts(magnitudes: Floats, scale: int, first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Yields the exponential bucket and the number of sorted magnitudes in it.
+def _count_by_exponential_bucket(magnitudes: Floats, scale: int, first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Yields each exponential bucket that has values, and how many of the sorted magnitudes are in it.
 
     The bucket i holds base^i < magnitude <= base^(i+1), with base = 2^(2^-scale).
     """

@@ -23,7 +23,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.predictions import Predictions, confidence_by_call
+from otel_mlmon.instrumentation.decode.predictions import Predictions, compute_call_confidences
 from otel_mlmon.types import Bools, Floats, Ints, ModelKey
 
 LATENCY_WINDOW: Final = 2048
@@ -95,10 +95,10 @@ def prioritize_calls(
     calls = len(predictions.errors)
     errors = predictions.errors
     is_failed = [error is not None for error in errors] if any(errors) else np.zeros(calls)
-    mean_confidence, min_confidence = confidence_by_call(predictions.confidences, calls)
+    mean_confidence, min_confidence = compute_call_confidences(predictions.confidences, calls)
     return CallPriorities(
         failed=np.array(is_failed, dtype=bool),
-        unsure=_are_unsure(predictions, min_confidence, confidence_floor),
+        unsure=_mark_unsure_calls(predictions, min_confidence, confidence_floor),
         slow=np.zeros(calls, dtype=bool) if slow is None else slow,
         mean_confidence=mean_confidence,
         min_confidence=min_confidence,
@@ -150,7 +150,7 @@ class SamplingRound:
 def make_sampling_round(
     models: Sequence[ModelKey], priorities: Sequence[CallPriorities], durations_ns: Sequence[Ints]
 ) -> SamplingRound:
-    """Joins the inference calls of several batches, to choose among them.
+    """Joins the inference calls of several batches, to choose among all those that get a span or event.
 
     Args:
         models: The model of each batch.
@@ -197,11 +197,11 @@ class CallSampler:
     def __init__(self, per_second: float, *, seed: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_second = per_second
         self._clock = clock
-        self._failures = _Budget(FAILURE_RESERVE * per_second, max(FAILURE_RESERVE * per_second, 1.0))
-        self._priorities = _Budget(PRIORITY_RESERVE * per_second, max(PRIORITY_RESERVE * per_second, 1.0))
+        self._failures = _SampleBudget(FAILURE_RESERVE * per_second, max(FAILURE_RESERVE * per_second, 1.0))
+        self._priorities = _SampleBudget(PRIORITY_RESERVE * per_second, max(PRIORITY_RESERVE * per_second, 1.0))
         others_per_second = (1.0 - FAILURE_RESERVE - PRIORITY_RESERVE) * per_second
-        self._others = _Budget(others_per_second, max(SAVED_S * per_second, 1.0))
-        self._draws = _Draws(seed)
+        self._others = _SampleBudget(others_per_second, max(SAVED_S * per_second, 1.0))
+        self._draws = _EvenSampler(seed)
         self._refilled_at_s = clock()
 
     def choose_calls(self, calls: SamplingRound, candidates: Sequence[Bools]) -> list[dict[int, CallSample]]:
@@ -215,15 +215,15 @@ class CallSampler:
             The chosen calls of each batch, by position.
         """
         chosen: list[dict[int, CallSample]] = [{} for _ in candidates]
-        selection = _Selection(calls, np.concatenate([np.zeros(0, dtype=bool), *candidates]), self._draws)
+        selection = _CallSelection(calls, np.concatenate([np.zeros(0, dtype=bool), *candidates]), self._draws)
         if self._per_second and selection.is_candidate.any():
-            self._select(calls, selection)
+            self._select_calls(calls, selection)
             for position, sample in selection.iterate_samples():
                 batch = int(np.searchsorted(calls.starts, position, side="right")) - 1
                 chosen[batch][position - calls.starts[batch]] = sample
         return chosen
 
-    def _select(self, calls: SamplingRound, selection: _Selection) -> None:
+    def _select_calls(self, calls: SamplingRound, selection: _CallSelection) -> None:
         now_s = self._clock()
         elapsed_s = min(now_s - self._refilled_at_s, SAVED_S)
         self._refilled_at_s = now_s
@@ -247,7 +247,7 @@ class CallSampler:
         others.tokens -= selection.draw_calls("chance", selection.group_all_calls(), others.tokens)
 
 
-class _Budget:
+class _SampleBudget:
     """Allows a number of samples a second, and saves those that are not used, up to a limit."""
 
     __slots__ = ("_limit", "_per_second", "tokens")
@@ -258,11 +258,11 @@ class _Budget:
         self.tokens = limit
 
     def refill_tokens(self, elapsed_s: float) -> None:
-        """Adds the samples that the time since the last round allows."""
+        """Adds to the budget the samples that the time since the last round of sampling allows."""
         self.tokens += elapsed_s * self._per_second
 
     def take_excess_tokens(self) -> float:
-        """Removes and returns the number of samples beyond the limit."""
+        """Removes from the budget, and returns, the number of samples beyond its limit."""
         excess = max(0.0, self.tokens - self._limit)
         self.tokens -= excess
         return excess
@@ -282,12 +282,12 @@ class EvenDraws(Iterator[float]):
         self._last = rng.random()
 
     def __next__(self) -> float:
-        """Returns the next number in [0, 1) of the sequence."""
+        """Returns the next number in [0, 1) of the evenly spread sequence."""
         self._last = (self._last + GOLDEN) % 1.0
         return self._last
 
 
-class _Draws:
+class _EvenSampler:
     """Chooses at which positions of a group of calls samples are taken, evenly spread over rounds."""
 
     def __init__(self, seed: int) -> None:
@@ -311,7 +311,7 @@ class _Draws:
         return [min(int((step + start) * distance), size - 1) for step in range(count)]
 
 
-class _Pool(NamedTuple):
+class _CallGroup(NamedTuple):
     """Holds a group of inference calls that are chosen with the same probability, such as one model's slow ones."""
 
     model: ModelKey | None
@@ -322,10 +322,10 @@ class _Pool(NamedTuple):
     """Positions of those that are not chosen yet."""
 
 
-class _Selection:
+class _CallSelection:
     """Chooses inference calls in several steps; a call not chosen in one step takes part in the next."""
 
-    def __init__(self, calls: SamplingRound, is_candidate: Bools, draws: _Draws) -> None:
+    def __init__(self, calls: SamplingRound, is_candidate: Bools, draws: _EvenSampler) -> None:
         self.is_candidate = is_candidate
         """Shape (n,)."""
         self._is_left = is_candidate.copy()
@@ -338,11 +338,11 @@ class _Selection:
         """Counts the calls of one kind, such as the failed ones, that are not chosen yet."""
         return int(np.count_nonzero(flags & self._is_left))
 
-    def group_all_calls(self) -> _Pool:
-        """Returns all candidates for a span or event as one group."""
-        return _Pool(None, np.flatnonzero(self.is_candidate), np.flatnonzero(self._is_left))
+    def group_all_calls(self) -> _CallGroup:
+        """Returns all inference calls that may get a span or event as one group."""
+        return _CallGroup(None, np.flatnonzero(self.is_candidate), np.flatnonzero(self._is_left))
 
-    def group_by_model(self, flags: Bools) -> list[_Pool]:
+    def group_by_model(self, flags: Bools) -> list[_CallGroup]:
         """Groups the calls of one kind, such as the slow ones, by model, the smallest group first."""
         members = np.flatnonzero(flags & self.is_candidate)
         if not members.size:
@@ -353,7 +353,7 @@ class _Selection:
             of_model = members[codes == code]
             left = of_model[self._is_left[of_model]]
             if left.size:
-                pools.append(_Pool(self._calls.models[code], of_model, left))
+                pools.append(_CallGroup(self._calls.models[code], of_model, left))
         return sorted(pools, key=lambda pool: pool.left.size)
 
     def draw_calls_evenly(self, reason: SamplingReason, flags: Bools, tokens: float) -> float:
@@ -367,7 +367,7 @@ class _Selection:
             spent += self.draw_calls(reason, pool, (tokens - spent) / (len(pools) - index))
         return spent
 
-    def draw_calls(self, reason: SamplingReason, pool: _Pool, tokens: float) -> float:
+    def draw_calls(self, reason: SamplingReason, pool: _CallGroup, tokens: float) -> float:
         """Chooses calls of a group with equal probability; returns how many are expected, at most `tokens`."""
         left = pool.left
         expected = min(float(left.size), max(0.0, tokens))
@@ -387,7 +387,7 @@ class _Selection:
             yield position, CallSample(reason, 1.0 - float(self._miss_probability[position]))
 
 
-def _are_unsure(predictions: Predictions, min_confidence: Floats, confidence_floor: float) -> Bools:
+def _mark_unsure_calls(predictions: Predictions, min_confidence: Floats, confidence_floor: float) -> Bools:
     """Marks the inference calls that have a row with a confidence below the limit."""
     is_unsure: Bools = np.asarray(min_confidence < confidence_floor)
     for head in list(predictions.heads.values())[1:]:

@@ -70,7 +70,7 @@ class EventWriter:
                 describe_call(predictions, priorities, call)
             ) | build_sampling_attributes(sample)
             attributes[semconv.PREDICTION_ID] = self._new_id()
-            self._write_call(semconv.EVENT_PREDICTION, predictions, call, attributes, span_contexts, offset_ns)
+            self._write_call_event(semconv.EVENT_PREDICTION, predictions, call, attributes, span_contexts, offset_ns)
             yield_interpreter()
 
     def write_exception_events(
@@ -97,7 +97,9 @@ class EventWriter:
                 semconv.EXCEPTION_TYPE: str(predictions.errors[call]),
                 **build_sampling_attributes(sample),
             }
-            self._write_call(semconv.EVENT_INFERENCE_EXCEPTION, predictions, call, attributes, span_contexts, offset_ns)
+            self._write_call_event(
+                semconv.EVENT_INFERENCE_EXCEPTION, predictions, call, attributes, span_contexts, offset_ns
+            )
 
     def write_model_event(self, load: ModelLoad, *, offset_ns: int) -> None:
         """Writes the event `ml.model.loaded`, and another one if a fallback execution provider runs the model.
@@ -110,11 +112,13 @@ class EventWriter:
             return
         time_ns, context = load.ended_ns + offset_ns, read_otel_context(load.context)
         if load.is_new:
-            self._write(semconv.EVENT_MODEL_LOADED, SeverityNumber.INFO, _loaded_attributes(load), time_ns, context)
+            self._write_event(
+                semconv.EVENT_MODEL_LOADED, SeverityNumber.INFO, _build_load_attributes(load), time_ns, context
+            )
         if load.has_fallen_back:
             self._log_fallback(load)
-            attributes = _provider_attributes(load)
-            self._write(semconv.EVENT_PROVIDER_FALLBACK, SeverityNumber.WARN, attributes, time_ns, context)
+            attributes = _build_provider_attributes(load)
+            self._write_event(semconv.EVENT_PROVIDER_FALLBACK, SeverityNumber.WARN, attributes, time_ns, context)
 
     def _log_fallback(self, load: ModelLoad) -> None:
         fallback = (load.model.name, load.requested[0], load.providers[0])
@@ -122,7 +126,7 @@ class EventWriter:
             self._logged_fallbacks.add(fallback)
             _LOG.warning("Model %s was asked to run on %s and runs on %s.", *fallback)
 
-    def _write_call(
+    def _write_call_event(
         self,
         name: str,
         predictions: Predictions,
@@ -134,9 +138,9 @@ class EventWriter:
         severity = SeverityNumber.INFO if name == semconv.EVENT_PREDICTION else SeverityNumber.ERROR
         ended_ns = int(predictions.started_ns[call] + predictions.duration_ns[call])
         context = span_contexts.get(call) or predictions.contexts[call]
-        self._write(name, severity, attributes, ended_ns + offset_ns, context)
+        self._write_event(name, severity, attributes, ended_ns + offset_ns, context)
 
-    def _write(
+    def _write_event(
         self, name: str, severity: SeverityNumber, attributes: Attributes, time_ns: int, context: object
     ) -> None:
         if self._logger is not None:
@@ -151,9 +155,9 @@ class EventWriter:
             )
 
 
-def _loaded_attributes(load: ModelLoad) -> Attributes:
+def _build_load_attributes(load: ModelLoad) -> Attributes:
     attributes: Attributes = {
-        **_provider_attributes(load),
+        **_build_provider_attributes(load),
         **load.model.runtime_attributes,
         semconv.MODEL_FILE_SHA256: load.sha256,
         semconv.MODEL_REFERENCE: load.reference,
@@ -161,12 +165,12 @@ def _loaded_attributes(load: ModelLoad) -> Attributes:
     }
     if load.duration_s is not None:
         attributes[semconv.MODEL_LOAD_DURATION] = load.duration_s
-    return _without_empty(attributes)
+    return _drop_empty_attributes(attributes)
 
 
-def _provider_attributes(load: ModelLoad) -> Attributes:
+def _build_provider_attributes(load: ModelLoad) -> Attributes:
     """Builds the attributes with the names of a model's execution providers, as comma-separated text."""
-    return _without_empty(
+    return _drop_empty_attributes(
         {
             semconv.MODEL_NAME: load.model.name,
             semconv.MODEL_VERSION: load.model.version,
@@ -177,5 +181,5 @@ def _provider_attributes(load: ModelLoad) -> Attributes:
     )
 
 
-def _without_empty(attributes: Attributes) -> Attributes:
+def _drop_empty_attributes(attributes: Attributes) -> Attributes:
     return {name: value for name, value in attributes.items() if value != ""}

@@ -78,13 +78,13 @@ class ExporterFactory:
             if name == "none":
                 continue
             with guard("exporters"):
-                exporter = self._make_one(signal, name, variable)
+                exporter = self._make_exporter(signal, name, variable)
                 if exporter is not None:
                     exporters.append(exporter)
         return exporters
 
-    def _make_one(self, signal: Signal, name: str, variable: str) -> Any:
-        entry_name = _PROTOCOLS[self._protocol(signal)] if name == "otlp" else name
+    def _make_exporter(self, signal: Signal, name: str, variable: str) -> Any:
+        entry_name = _PROTOCOLS[self._choose_otlp_protocol(signal)] if name == "otlp" else name
         group = f"opentelemetry_{signal}_exporter"
         entry = next(iter(entry_points(group=group, name=entry_name)), None)
         if entry is None:
@@ -103,10 +103,10 @@ class ExporterFactory:
                 importlib.import_module(module)
         exporter = entry.load()()
         if hasattr(exporter, "export"):
-            exporter.export = self._silence(signal, exporter.export)
+            exporter.export = self._silence_export(signal, exporter.export)
         return exporter
 
-    def _protocol(self, signal: Signal) -> str:
+    def _choose_otlp_protocol(self, signal: Signal) -> str:
         for variable in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
             protocol = self._environ.get(variable, "").strip().lower()
             if protocol == "http/json" and not entry_points(
@@ -127,7 +127,7 @@ class ExporterFactory:
                 )
         return "grpc"
 
-    def _silence(self, signal: Signal, export: Callable[..., Any]) -> Callable[..., Any]:
+    def _silence_export(self, signal: Signal, export: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(export)
         def export_silently(*arguments: Any, **keywords: Any) -> Any:
             # A forked child inherits exporters full of its parent's totals, and has its own.
@@ -162,7 +162,7 @@ class ExporterFactory:
         )  # fmt: skip
 
 
-class _Silence(threading.local):
+class _ExporterSilence(threading.local):
     """Suppresses the log lines of OpenTelemetry's exporters while one of our exporters runs on the thread.
 
     The loggers are shared with the host's own exporters, so a level would silence those too.
@@ -185,5 +185,5 @@ class _Silence(threading.local):
         return not SILENCE.depth
 
 
-SILENCE: Final = _Silence()
+SILENCE: Final = _ExporterSilence()
 """Silences the loggers of OpenTelemetry's exporters on this thread, in a `with` block."""

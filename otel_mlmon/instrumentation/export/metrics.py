@@ -90,8 +90,8 @@ class MetricWriter:
     ) -> None:
         self._min_new_values = min_new_values
         self._held_values: dict[tuple[str, frozenset[tuple[str, str]]], Floats] = {}
-        instruments = self._instruments = _instruments_of(provider)
-        self.unavailable_reasons = _unavailable_reasons(provider, instruments)
+        instruments = self._instruments = _find_instruments(provider)
+        self.unavailable_reasons = _find_unavailable_reasons(provider, instruments)
         """Why values are recorded one by one, and why there are no exemplars of calls with spans."""
         self._exemplar_stage = guard("exemplars")
         self._drain = drain
@@ -107,8 +107,8 @@ class MetricWriter:
         base = build_model_attributes(snapshot.model)
         for error, durations in snapshot.durations_s.items():
             attributes = {**base, semconv.ERROR_TYPE: error} if error else base
-            self._record(semconv.DURATION, durations, attributes, snapshot.slowest_calls.get(error))
-        self._record(semconv.BATCH, snapshot.batch_sizes, base)
+            self._record_values(semconv.DURATION, durations, attributes, snapshot.slowest_calls.get(error))
+        self._record_values(semconv.BATCH, snapshot.batch_sizes, base)
         for metric, values_by_output in (
             (semconv.CONFIDENCE, snapshot.confidences),
             (semconv.VALUE, snapshot.values),
@@ -116,18 +116,20 @@ class MetricWriter:
             (semconv.ITEM_CONFIDENCE, snapshot.item_confidences),
         ):
             for name, values in values_by_output.items():
-                self._record(metric, values, add_output_attribute(base, name))
+                self._record_values(metric, values, add_output_attribute(base, name))
         for name, values in snapshot.inputs.features.items():
-            self._record(semconv.FEATURE, values, {**base, semconv.FEATURE_NAME: name})
+            self._record_values(semconv.FEATURE, values, {**base, semconv.FEATURE_NAME: name})
         for name, labels in snapshot.labels.items():
-            self._count(semconv.PREDICTIONS, labels, add_output_attribute(base, name), semconv.PREDICTION_LABEL)
+            self._count_labels(semconv.PREDICTIONS, labels, add_output_attribute(base, name), semconv.PREDICTION_LABEL)
         for name, count in snapshot.uncounted.items():
             if count:
                 attributes = add_output_attribute(base, name)
                 self._instruments.counters[semconv.UNCOUNTED.name].add(count, attributes, UNTRACED_CONTEXT)
-        self._count(semconv.MISSING_VALUES, snapshot.inputs.missing, base, semconv.FEATURE_NAME)
+        self._count_labels(semconv.MISSING_VALUES, snapshot.inputs.missing, base, semconv.FEATURE_NAME)
         for name, categories in snapshot.inputs.categories.items():
-            self._count(semconv.CATEGORY, categories, {**base, semconv.FEATURE_NAME: name}, semconv.FEATURE_VALUE)
+            self._count_labels(
+                semconv.CATEGORY, categories, {**base, semconv.FEATURE_NAME: name}, semconv.FEATURE_VALUE
+            )
         if snapshot.inputs.samples:
             self._instruments.counters[semconv.SAMPLES.name].add(snapshot.inputs.samples, base, UNTRACED_CONTEXT)
 
@@ -137,7 +139,7 @@ class MetricWriter:
             attributes = build_model_attributes(model)
             if error:
                 attributes[semconv.ERROR_TYPE] = error
-            self._record(semconv.LOAD_DURATION, np.array([duration_s]), attributes)
+            self._record_values(semconv.LOAD_DURATION, np.array([duration_s]), attributes)
 
     def add_exemplars(
         self,
@@ -159,8 +161,8 @@ class MetricWriter:
             return
         with self._exemplar_stage:
             ended_ns = predictions.started_ns + predictions.duration_ns + offset_ns
-            for metric, attributes, values in _exemplar_values(predictions, priorities, span_contexts):
-                instrument = self._instruments.find(metric)
+            for metric, attributes, values in _list_exemplar_values(predictions, priorities, span_contexts):
+                instrument = self._instruments.find_instrument(metric)
                 for value, call in pick_exemplar_values(values):
                     bulk.offer_exemplar(instrument, value, attributes, span_contexts[call], int(ended_ns[call]))
 
@@ -186,7 +188,7 @@ class MetricWriter:
         if self._instruments.drain is self._drain:
             self._instruments.drain, self._instruments.sessions = None, None
 
-    def _record(
+    def _record_values(
         self,
         metric: semconv.Metric,
         values: Floats,
@@ -195,7 +197,7 @@ class MetricWriter:
     ) -> None:
         are_hidden = metric.name in HIDDEN
         if are_hidden:
-            values = self._release(metric.name, values, attributes)
+            values = self._release_held_values(metric.name, values, attributes)
         if not values.size:
             return
         record = bulk.record_values_one_by_one if self.unavailable_reasons.bulk else bulk.record_values_at_once
@@ -205,7 +207,7 @@ class MetricWriter:
         if refused:
             JOURNAL.emit_event(ValuesDropped(reason="negative", count=refused))
 
-    def _release(self, metric: str, values: Floats, attributes: MetricAttributes) -> Floats:
+    def _release_held_values(self, metric: str, values: Floats, attributes: MetricAttributes) -> Floats:
         """Returns values that may be exported, with those held back before; holds them back if they are too few."""
         key = (metric, frozenset(attributes.items()))
         earlier = self._held_values.pop(key, None)
@@ -215,7 +217,9 @@ class MetricWriter:
         self._held_values[key] = values
         return values[:0]
 
-    def _count(self, metric: semconv.Metric, counts: Mapping[str, int], base: MetricAttributes, key: str) -> None:
+    def _count_labels(
+        self, metric: semconv.Metric, counts: Mapping[str, int], base: MetricAttributes, key: str
+    ) -> None:
         counter = self._instruments.counters[metric.name]
         for name, count in counts.items():
             counter.add(count, {**base, **build_label_attributes(key, name)}, UNTRACED_CONTEXT)
@@ -234,7 +238,7 @@ def add_output_attribute(base: MetricAttributes, output: str) -> MetricAttribute
     return {**base, semconv.OUTPUT_NAME: output} if output else base
 
 
-def _exemplar_values(
+def _list_exemplar_values(
     predictions: Predictions, priorities: CallPriorities, calls: Collection[int]
 ) -> Iterable[tuple[semconv.Metric, MetricAttributes, list[tuple[float, int]]]]:
     """Yields metric, attributes and values of the calls whose spans are to become exemplars."""
@@ -265,7 +269,7 @@ def pick_exemplar_values(values: list[tuple[float, int]]) -> list[tuple[float, i
     return [ordered[rank] for rank in np.linspace(0, len(ordered) - 1, MAX_EXEMPLARS).astype(int).tolist()]
 
 
-def _unavailable_reasons(provider: MeterProvider, instruments: _Instruments) -> BulkUnavailableReasons:
+def _find_unavailable_reasons(provider: MeterProvider, instruments: _MetricInstruments) -> BulkUnavailableReasons:
     if not bulk.is_sdk_instrument(instruments.histograms[semconv.DURATION.name]):
         kind = type(provider)
         foreign = f"the meter provider is not OpenTelemetry's SDK but {kind.__module__}.{kind.__qualname__}"
@@ -276,12 +280,12 @@ def _unavailable_reasons(provider: MeterProvider, instruments: _Instruments) -> 
     return reasons
 
 
-def _unwrap(instrument: SdkInstrument) -> SdkInstrument:
+def _unwrap_instrument(instrument: SdkInstrument) -> SdkInstrument:
     """Returns the SDK's metric instrument behind a proxy of OpenTelemetry's API."""
     return getattr(instrument, "_real_instrument", None) or instrument
 
 
-class _Instruments:
+class _MetricInstruments:
     """Holds the metric instruments of one meter provider, each created once."""
 
     def __init__(self, provider: MeterProvider) -> None:
@@ -296,35 +300,37 @@ class _Instruments:
         self.counters: dict[str, Counter] = {}
         meter = provider.get_meter(semconv.SCOPE, __version__)
         create: dict[str, Callable[[Meter, semconv.Metric], None]] = {
-            "histogram": self._histogram,
-            "exponential_histogram": self._histogram,
-            "counter": self._counter,
-            "observable_counter": self._totals,
-            "observable_up_down_counter": self._up_down,
+            "histogram": self._create_histogram,
+            "exponential_histogram": self._create_histogram,
+            "counter": self._create_counter,
+            "observable_counter": self._create_totals_counter,
+            "observable_up_down_counter": self._create_session_counter,
         }
         for metric in semconv.APPLICATION_METRICS:
             create[metric.instrument](meter, metric)
 
-    def find(self, metric: semconv.Metric) -> Histogram | Counter:
+    def find_instrument(self, metric: semconv.Metric) -> Histogram | Counter:
         return self.histograms.get(metric.name) or self.counters[metric.name]
 
-    def _histogram(self, meter: Meter, metric: semconv.Metric) -> None:
+    def _create_histogram(self, meter: Meter, metric: semconv.Metric) -> None:
         histogram = meter.create_histogram(
             metric.name,
             metric.unit,
             metric.description,
             explicit_bucket_boundaries_advisory=metric.bounds or semconv.VALUE_BOUNDS,
         )
-        self.histograms[metric.name] = _unwrap(histogram)
+        self.histograms[metric.name] = _unwrap_instrument(histogram)
 
-    def _counter(self, meter: Meter, metric: semconv.Metric) -> None:
-        self.counters[metric.name] = _unwrap(meter.create_counter(metric.name, metric.unit, metric.description))
+    def _create_counter(self, meter: Meter, metric: semconv.Metric) -> None:
+        self.counters[metric.name] = _unwrap_instrument(
+            meter.create_counter(metric.name, metric.unit, metric.description)
+        )
 
-    def _totals(self, meter: Meter, metric: semconv.Metric) -> None:
+    def _create_totals_counter(self, meter: Meter, metric: semconv.Metric) -> None:
         callback = functools.partial(self._observe_totals, metric.name)
         meter.create_observable_counter(metric.name, [callback], metric.unit, metric.description)
 
-    def _up_down(self, meter: Meter, metric: semconv.Metric) -> None:
+    def _create_session_counter(self, meter: Meter, metric: semconv.Metric) -> None:
         meter.create_observable_up_down_counter(metric.name, [self._observe_sessions], metric.unit, metric.description)
 
     def _observe_totals(self, name: str, _: CallbackOptions) -> list[Observation]:
@@ -333,21 +339,21 @@ class _Instruments:
                 self.drain()  # which may make another provider follow
         totals = self.final_totals.get(name, {})
         if self.drain is not None:
-            totals = self._subtract_earlier(name, JOURNAL.read_totals(name))
+            totals = self._subtract_earlier_totals(name, JOURNAL.read_totals(name))
         return [Observation(total, dict(attributes), UNTRACED_CONTEXT) for attributes, total in totals.items()]
 
     def freeze_totals(self) -> Totals:
-        """Makes observable instruments report the totals of now for ever; returns those totals."""
+        """Makes observable instruments report their present totals from now on; returns these totals."""
         totals = {
             metric.name: JOURNAL.read_totals(metric.name)
             for metric in semconv.APPLICATION_METRICS
             if metric.instrument == "observable_counter"
         }
-        self.final_totals = {name: self._subtract_earlier(name, counts) for name, counts in totals.items()}
+        self.final_totals = {name: self._subtract_earlier_totals(name, counts) for name, counts in totals.items()}
         self.drain, self.sessions = None, None
         return totals
 
-    def _subtract_earlier(self, name: str, totals: Mapping[Attributes, int]) -> dict[Attributes, int]:
+    def _subtract_earlier_totals(self, name: str, totals: Mapping[Attributes, int]) -> dict[Attributes, int]:
         earlier = self.earlier_totals.get(name, {})
         added = {key: total - earlier.get(key, 0) for key, total in totals.items()}
         return {key: total for key, total in added.items() if total > 0 or key not in earlier}
@@ -360,11 +366,11 @@ class _Instruments:
         return [Observation(count, build_model_attributes(model), UNTRACED_CONTEXT) for model, count in counts.items()]
 
 
-_INSTRUMENTS: Final[weakref.WeakKeyDictionary[Any, _Instruments]] = weakref.WeakKeyDictionary()
+_INSTRUMENTS: Final[weakref.WeakKeyDictionary[Any, _MetricInstruments]] = weakref.WeakKeyDictionary()
 
 
-def _instruments_of(provider: MeterProvider) -> _Instruments:
+def _find_instruments(provider: MeterProvider) -> _MetricInstruments:
     instruments = _INSTRUMENTS.get(provider)
     if instruments is None:
-        instruments = _INSTRUMENTS[provider] = _Instruments(provider)
+        instruments = _INSTRUMENTS[provider] = _MetricInstruments(provider)
     return instruments

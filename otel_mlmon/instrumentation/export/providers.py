@@ -70,7 +70,7 @@ class SignalProviders:
             self.owns_meter, self.push_readers = False, []
         if earlier in self.own:
             self.own.remove(earlier)
-            self.ending.append((signal, _start(earlier.shutdown)))
+            self.ending.append((signal, _start_thread(earlier.shutdown)))
         _LOG.info("The application has set a %s provider: %s go through it from now on.", kind, signal)
 
     def flush_providers(self, timeout_s: float, *, with_host: bool = False) -> bool:
@@ -80,11 +80,11 @@ class SignalProviders:
             timeout_s: Seconds.
             with_host: Whether the application's own providers are flushed too.
         """
-        host = self._host() if with_host else []
+        host = self._list_host_providers() if with_host else []
         own = [provider for provider in self.own if provider is not self.meter]
         deadline_s = time.monotonic() + timeout_s
-        is_done = not _run_within(timeout_s, [sender.force_flush for sender in (*own, *self.push_readers, *host)])
-        return not self._wait_for_ending(deadline_s) and is_done
+        is_done = not _run_within_time(timeout_s, [sender.force_flush for sender in (*own, *self.push_readers, *host)])
+        return not self._wait_for_replaced_providers(deadline_s) and is_done
 
     def shut_down_providers(self, timeout_s: float, *, with_host: bool = False) -> bool:
         """Exports what is left and ends our own providers; returns whether that was done in time.
@@ -94,33 +94,35 @@ class SignalProviders:
         The SDK waits up to 20 s for a collector that does not answer and ignores its own time-outs, so it is left to
         daemon threads, which end with the process.
         """
-        host = self._host() if with_host else []
+        host = self._list_host_providers() if with_host else []
         deadline_s = time.monotonic() + timeout_s
-        late = _run_within(timeout_s, [*(own.shutdown for own in self.own), *(other.force_flush for other in host)])
+        late = _run_within_time(
+            timeout_s, [*(own.shutdown for own in self.own), *(other.force_flush for other in host)]
+        )
         signals: dict[Signal, Any] = {"traces": self.tracer, "metrics": self.meter, "logs": self.logger}
         for signal, provider in signals.items():
             if provider in self.own and provider.shutdown in late:
                 self.warn(signal)
-        unended = self._wait_for_ending(deadline_s)
+        unended = self._wait_for_replaced_providers(deadline_s)
         for signal in unended:
             self.warn(signal)
         return not late and not unended
 
-    def _wait_for_ending(self, deadline_s: float) -> list[Signal]:
+    def _wait_for_replaced_providers(self, deadline_s: float) -> list[Signal]:
         """Waits until replaced providers have ended; returns the signals of those that still export."""
         for _, thread in self.ending:
             thread.join(max(0.0, deadline_s - time.monotonic()))
         self.ending = [entry for entry in self.ending if entry[1].is_alive()]
         return [signal for signal, _ in self.ending]
 
-    def _host(self) -> list[Any]:
+    def _list_host_providers(self) -> list[Any]:
         providers: tuple[Any, ...] = (self.tracer, self.meter, self.logger)
         return [provider for provider in providers if provider not in self.own and hasattr(provider, "force_flush")]
 
 
 def find_providers(settings: InstrumentationSettings, *, base: Any, environ: Mapping[str, str]) -> SignalProviders:
     """Returns the providers from the settings, the application's global ones, or else new ones of our own."""
-    resource = base and base.merge(_instance_resource(environ))
+    resource = base and base.merge(_make_instance_resource(environ))
     exporters = ExporterFactory(environ)
     providers = SignalProviders(
         tracer=settings.tracer_provider,
@@ -131,14 +133,24 @@ def find_providers(settings: InstrumentationSettings, *, base: Any, environ: Map
     )
     if settings.tracer_provider is None:
         current = trace.get_tracer_provider()
-        providers.tracer = _create(_create_tracer, providers, exporters) if _is_proxy(current) else current
+        providers.tracer = (
+            _create_provider(_create_tracer_provider, providers, exporters)
+            if _is_placeholder_provider(current)
+            else current
+        )
     if settings.meter_provider is None:
         current_meter = metrics.get_meter_provider()
-        providers.meter = _create(_create_meter, providers, exporters) if _is_proxy(current_meter) else current_meter
+        providers.meter = (
+            _create_provider(_create_meter_provider, providers, exporters)
+            if _is_placeholder_provider(current_meter)
+            else current_meter
+        )
     if settings.logger_provider is None:
         current_logger = _logs.get_logger_provider()
         providers.logger = (
-            _create(_create_logger, providers, exporters) if _is_proxy(current_logger) else current_logger
+            _create_provider(_create_logger_provider, providers, exporters)
+            if _is_placeholder_provider(current_logger)
+            else current_logger
         )
     return providers
 
@@ -159,7 +171,10 @@ def create_otel_resource() -> Any:
 def has_host_providers() -> bool:
     """Returns whether the application has set a provider for each of traces, metrics and logs."""
     return not any(
-        map(_is_proxy, (trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider()))
+        map(
+            _is_placeholder_provider,
+            (trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider()),
+        )
     )
 
 
@@ -186,10 +201,10 @@ def find_late_provider(signal: Signal, settings: InstrumentationSettings, provid
         "metrics": metrics.get_meter_provider,
         "logs": _logs.get_logger_provider,
     }[signal]()
-    return None if _is_proxy(current) or current is getattr(providers, kind) else current
+    return None if _is_placeholder_provider(current) or current is getattr(providers, kind) else current
 
 
-def _instance_resource(environ: Mapping[str, str]) -> Any:
+def _make_instance_resource(environ: Mapping[str, str]) -> Any:
     """Makes a resource with a new `service.instance.id`, unless the environment sets one."""
     from opentelemetry.sdk.resources import Resource
 
@@ -197,7 +212,7 @@ def _instance_resource(environ: Mapping[str, str]) -> Any:
     return Resource({} if has_id else {semconv.SERVICE_INSTANCE_ID: str(uuid.uuid4())})
 
 
-def _is_proxy(provider: object) -> bool:
+def _is_placeholder_provider(provider: object) -> bool:
     """Returns whether a global provider is only the placeholder of OpenTelemetry's API, with none set."""
     return type(provider).__name__.lstrip("_") in {
         "ProxyTracerProvider",
@@ -206,7 +221,7 @@ def _is_proxy(provider: object) -> bool:
     }
 
 
-def _create(
+def _create_provider(
     create: Callable[[SignalProviders, ExporterFactory], P | None],
     providers: SignalProviders,
     exporters: ExporterFactory,
@@ -220,7 +235,7 @@ def _create(
     return None
 
 
-def _create_tracer(providers: SignalProviders, exporters: ExporterFactory) -> trace.TracerProvider | None:
+def _create_tracer_provider(providers: SignalProviders, exporters: ExporterFactory) -> trace.TracerProvider | None:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
@@ -235,7 +250,7 @@ def _create_tracer(providers: SignalProviders, exporters: ExporterFactory) -> tr
     return provider
 
 
-def _create_meter(providers: SignalProviders, exporters: ExporterFactory) -> metrics.MeterProvider | None:
+def _create_meter_provider(providers: SignalProviders, exporters: ExporterFactory) -> metrics.MeterProvider | None:
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 
@@ -260,7 +275,7 @@ def _create_meter(providers: SignalProviders, exporters: ExporterFactory) -> met
     return provider
 
 
-def _create_logger(providers: SignalProviders, exporters: ExporterFactory) -> _logs.LoggerProvider | None:
+def _create_logger_provider(providers: SignalProviders, exporters: ExporterFactory) -> _logs.LoggerProvider | None:
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 
@@ -274,16 +289,16 @@ def _create_logger(providers: SignalProviders, exporters: ExporterFactory) -> _l
     return provider
 
 
-def _run_within(timeout_s: float, functions: list[Callable[[], Any]]) -> list[Callable[[], Any]]:
+def _run_within_time(timeout_s: float, functions: list[Callable[[], Any]]) -> list[Callable[[], Any]]:
     """Runs functions in parallel within a time limit; returns those that have not ended by then."""
     deadline_s = time.monotonic() + timeout_s
-    threads = list(map(_start, functions))
+    threads = list(map(_start_thread, functions))
     for thread in threads:
         thread.join(max(0.0, deadline_s - time.monotonic()))
     return [function for function, thread in zip(functions, threads, strict=True) if thread.is_alive()]
 
 
-def _start(function: Callable[[], Any]) -> threading.Thread:
+def _start_thread(function: Callable[[], Any]) -> threading.Thread:
     thread = threading.Thread(target=_run_silently, args=(function,), daemon=True, name="otel_mlmon-exit")
     thread.start()
     return thread

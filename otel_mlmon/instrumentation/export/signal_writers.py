@@ -164,13 +164,13 @@ class SignalWriters:
             offset_ns: Unix time minus `time.perf_counter_ns`.
         """
         with guard("spans_and_events"):
-            for calls in self._choose(batches):
+            for calls in self._choose_calls(batches):
                 with guard("spans_and_events"):
                     self._write_calls(calls, offset_ns)
 
-    def _choose(self, batches: Sequence[SpanBatch]) -> Iterator[_ChosenCalls]:
+    def _choose_calls(self, batches: Sequence[SpanBatch]) -> Iterator[_ChosenCalls]:
         models = [batch.predictions.model.model_key for batch in batches]
-        priorities = [self._prioritize(batch.predictions) for batch in batches]
+        priorities = [self._prioritize_calls(batch.predictions) for batch in batches]
         spans = self._spans
         candidates = [
             spans.find_span_candidates(batch.predictions, flags)
@@ -196,7 +196,7 @@ class SignalWriters:
                 return self._error_tracker.find_transaction_candidates(*batch)
         return np.zeros(len(batch.predictions.errors), dtype=bool)
 
-    def _prioritize(self, predictions: Predictions) -> CallPriorities:
+    def _prioritize_calls(self, predictions: Predictions) -> CallPriorities:
         options = self._options(predictions.model.name)
         slow = self._slow_calls.detect_slow_calls(
             predictions.model.name, predictions.duration_ns, options.latency_threshold_s
@@ -235,14 +235,14 @@ class SignalWriters:
                     offset_ns=offset_ns,
                 )
 
-    def unavailable_reasons(self) -> BulkUnavailableReasons:
-        """Returns why values are recorded one by one, and why metrics have no exemplars; empty if not so."""
+    def find_unavailable_reasons(self) -> BulkUnavailableReasons:
+        """Returns why values are recorded one by one, and why metrics have no exemplars; empty where neither is so."""
         if self._metrics is None:
-            reason = _missing_provider("meter", "OTEL_METRICS_EXPORTER leaves metrics")
+            reason = _explain_missing_provider("meter", "OTEL_METRICS_EXPORTER leaves metrics")
             return BulkUnavailableReasons(reason, reason)
         reasons = self._metrics.unavailable_reasons
         if self._spans is None and not reasons.exemplars:
-            return reasons._replace(exemplars=_missing_provider("tracer", "OTEL_TRACES_EXPORTER leaves spans"))
+            return reasons._replace(exemplars=_explain_missing_provider("tracer", "OTEL_TRACES_EXPORTER leaves spans"))
         return reasons
 
     def describe_metric_readers(self) -> dict[str, str]:
@@ -265,13 +265,13 @@ class SignalWriters:
         return is_done
 
 
-def unavailable_reasons(writers: SignalWriters | None, *, is_closed: bool) -> BulkUnavailableReasons:
-    """Returns why values are recorded one by one, also before the first record and after the end."""
+def find_unavailable_reasons(writers: SignalWriters | None, *, is_closed: bool) -> BulkUnavailableReasons:
+    """Returns why values are recorded one by one, also before the signal writers exist and after they ended."""
     if writers is not None:
-        return writers.unavailable_reasons()
+        return writers.find_unavailable_reasons()
     reason = "it was shut down" if is_closed else "nothing was recorded yet"
     return BulkUnavailableReasons(reason, reason)
 
 
-def _missing_provider(kind: str, cause: str) -> str:
+def _explain_missing_provider(kind: str, cause: str) -> str:
     return f"there is no {kind} provider: {cause} to one of your own, or no exporter can be made (failures: exporters)"

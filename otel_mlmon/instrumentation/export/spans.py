@@ -86,8 +86,8 @@ class SpanQueue:
 
     No lock: a signal handler may end a transaction of Sentry's, which pushes here too. Each counter has one writer.
 
-    Runs on: `push_uncounted` and `pop_uncounted` on one thread at a time; `push_ready` and `pop_ready`
-    likewise, beside them.
+    Runs on: `push_uncounted_batch` and `pop_uncounted_batches` on one thread at a time; `push_ready_batches` and
+    `pop_ready_batch` likewise, beside them.
     """
 
     def __init__(self) -> None:
@@ -99,35 +99,35 @@ class SpanQueue:
         self.dropped_batches = 0
         """Number of batches dropped, the oldest first, since too many waited."""
 
-    def push_uncounted(self, predictions: Predictions, tracker_contexts: Sequence[object]) -> None:
+    def push_uncounted_batch(self, predictions: Predictions, tracker_contexts: Sequence[object]) -> None:
         """Queues a batch that the metrics do not count yet; drops the oldest batches if too many calls wait."""
         batch = SpanBatch(
             dataclasses.replace(predictions, values={}, items={}, inputs=InputSummary()), tracker_contexts
         )
         self._uncounted.append(batch)
-        self._pushed_weight += _weight(batch)
+        self._pushed_weight += _weigh_batch(batch)
         while self._pushed_weight - self._dropped_weight - self._popped_weight > MAX_CALLS:
-            oldest = _pop_first(self._ready) or _pop_first(self._uncounted)
+            oldest = _pop_first_batch(self._ready) or _pop_first_batch(self._uncounted)
             if oldest is None:
                 return
-            self._dropped_weight += _weight(oldest)
+            self._dropped_weight += _weigh_batch(oldest)
             self.dropped_batches += 1
             JOURNAL.emit_event(RecordsDropped(reason="exporter_blocked", count=len(oldest.predictions.errors)))
 
-    def pop_uncounted(self) -> Iterable[SpanBatch]:
+    def pop_uncounted_batches(self) -> Iterable[SpanBatch]:
         """Removes and returns the batches queued since the last call, which the metrics do not count yet."""
         batches, self._uncounted = self._uncounted, deque()
         return batches
 
-    def push_ready(self, batches: Iterable[SpanBatch]) -> None:
+    def push_ready_batches(self, batches: Iterable[SpanBatch]) -> None:
         """Queues batches of inference calls that the metrics count now, so that their spans can be written."""
         self._ready.extend(batches)
 
-    def pop_ready(self) -> SpanBatch | None:
+    def pop_ready_batch(self) -> SpanBatch | None:
         """Removes and returns the oldest batch whose spans may be written; None if there is none."""
-        batch = _pop_first(self._ready)
+        batch = _pop_first_batch(self._ready)
         if batch is not None:
-            self._popped_weight += _weight(batch)
+            self._popped_weight += _weigh_batch(batch)
         return batch
 
 
@@ -160,7 +160,7 @@ class SpanWriter:
     def find_span_candidates(self, predictions: Predictions, priorities: CallPriorities) -> SpanCandidates:
         """Returns which calls may get a span: a share of all, and all that failed, were slow or unsure."""
         sampled_calls: list[int] = []
-        may_be_chosen = priorities.is_priority | self._draw_by_ratio(len(predictions.contexts))
+        may_be_chosen = priorities.is_priority | self._draw_calls_by_ratio(len(predictions.contexts))
         for call, context in enumerate(predictions.contexts if any(predictions.contexts) else ()):
             if not context:
                 continue
@@ -204,7 +204,7 @@ class SpanWriter:
             contexts[call] = self._write_span(predictions, priorities, call, sample, offset_ns, related_span)
         return contexts
 
-    def _draw_by_ratio(self, calls: int) -> Bools:
+    def _draw_calls_by_ratio(self, calls: int) -> Bools:
         if self._ratio in {0.0, 1.0}:
             return np.full(calls, bool(self._ratio))
         draws = np.frombuffer(self._rng.randbytes(8 * calls), dtype=np.uint64)
@@ -223,7 +223,7 @@ class SpanWriter:
         context = cast("Context", predictions.contexts[call])
         links: list[Link] = []
         if related_span is not None:
-            context, links = self._relate(context, related_span, name)
+            context, links = self._relate_to_tracker_span(context, related_span, name)
         start_ns = int(predictions.started_ns[call]) + offset_ns
         span = self._tracer.start_span(
             name,
@@ -241,7 +241,7 @@ class SpanWriter:
         yield_interpreter()
         return trace.set_span_in_context(span, context)
 
-    def _relate(self, context: Context, related_span: SpanIds, name: str) -> tuple[Context, list[Link]]:
+    def _relate_to_tracker_span(self, context: Context, related_span: SpanIds, name: str) -> tuple[Context, list[Link]]:
         """Makes an error tracker's span the parent of a span, or a link if the span has a parent already."""
         trace_id, span_id = related_span
         parent = trace.get_current_span(context).get_span_context()
@@ -252,7 +252,7 @@ class SpanWriter:
         # One that has no other source of chance than the trace id is asked about another one, else it would decide on
         # all calls of the trace at once; what is no `ParentBased` decides by itself on the span.
         sampler, asked_id = self._sampler, trace_id
-        if _is_parent_based(sampler):
+        if _is_parent_based_sampler(sampler):
             asked_id = self._rng.getrandbits(128) or 1
         decision = sampler.should_sample(None, asked_id, name, SpanKind.INTERNAL) if sampler else None
         is_sampled = decision is None or decision.decision.is_sampled()  # type: ignore[no-untyped-call]
@@ -267,12 +267,12 @@ def make_context_reader() -> Callable[[None], object]:
     private, so it is used only if it gives the very context that was attached by the API.
     """
     variable = getattr(getattr(context_api, "_RUNTIME_CONTEXT", None), "_current_context", None)
-    if isinstance(variable, ContextVar) and copy_context().run(_holds_current, variable):
+    if isinstance(variable, ContextVar) and copy_context().run(_is_current_context_variable, variable):
         return variable.get
     return lambda absent: context_api.get_current() or absent
 
 
-def _holds_current(variable: ContextVar[object]) -> bool:
+def _is_current_context_variable(variable: ContextVar[object]) -> bool:
     probe = Context({"otel_mlmon": "probe"})
     token = context_api.attach(probe)
     try:
@@ -311,16 +311,16 @@ def split_contexts(captured: Sequence[object]) -> tuple[Sequence[object], Sequen
     return [own or EMPTY_CONTEXT for own in contexts], list(tracker_contexts)
 
 
-def _is_parent_based(sampler: object) -> bool:
+def _is_parent_based_sampler(sampler: object) -> bool:
     module = sys.modules.get("opentelemetry.sdk.trace.sampling")
     return module is not None and isinstance(sampler, module.ParentBased)
 
 
-def _weight(batch: SpanBatch) -> int:
+def _weigh_batch(batch: SpanBatch) -> int:
     return max(len(batch.predictions.errors), MIN_BATCH_WEIGHT)
 
 
-def _pop_first(batches: deque[SpanBatch]) -> SpanBatch | None:
+def _pop_first_batch(batches: deque[SpanBatch]) -> SpanBatch | None:
     try:
         return batches.popleft()
     except IndexError:

@@ -45,7 +45,7 @@ class LockFreeCounter:
         next(self._count)
 
     def read_count(self) -> int:
-        """Returns the value of the counter."""
+        """Returns the value of the lock-free counter."""
         value = next(self._count) - self._reads
         self._reads += 1
         return value
@@ -99,7 +99,7 @@ class CallQueue:
     def __len__(self) -> int:
         return len(self.queue) // self._fields
 
-    def is_long(self) -> bool:
+    def is_nearly_full(self) -> bool:
         """Whether the queue is so full that inference calls may soon be dropped."""
         return len(self) >= self.high_water
 
@@ -120,14 +120,14 @@ class CallQueue:
         """Counts an inference call that is not queued, by the reason."""
         self._drops.setdefault(reason, LockFreeCounter()).increment()
 
-    def take(self, limit: int) -> list[Any]:
+    def take_calls(self, limit: int) -> list[Any]:
         """Removes the oldest inference calls, at most `limit`, and returns their fields one call after the other."""
         # Others only add at the end, so the same fields are copied and deleted.
         offered_bytes = self._offered_bytes
         end = limit * self._fields
         fields = self.queue[:end]
         del self.queue[: len(fields)]
-        self._update_weight(fields, offered_bytes)
+        self._update_queue_bytes(fields, offered_bytes)
         return fields
 
     def take_calls_at(self, positions: Sequence[int]) -> list[Any]:
@@ -138,10 +138,10 @@ class CallQueue:
             fields += self.queue[position * self._fields : (position + 1) * self._fields]
         for position in reversed(positions):
             del self.queue[position * self._fields : (position + 1) * self._fields]
-        self._update_weight(fields, offered_bytes)
+        self._update_queue_bytes(fields, offered_bytes)
         return fields
 
-    def _update_weight(self, fields: Sequence[Any], offered_bytes: int) -> None:
+    def _update_queue_bytes(self, fields: Sequence[Any], offered_bytes: int) -> None:
         # Weighed again once as many were taken as stay, so that a record is weighed twice at most, however long the
         # queue; until then the weight is an upper bound, and as long as it is small a good one.
         self._unweighed_fields += len(fields)
@@ -152,7 +152,7 @@ class CallQueue:
             self._taken_bytes = offered_bytes - sum(self._weigh(stay[start : start + self._fields]) for start in starts)
             self._unweighed_fields = 0
 
-    def dropped(self) -> Mapping[str, int]:
+    def read_drop_counts(self) -> Mapping[str, int]:
         """Returns how many inference calls were dropped so far, by reason."""
         return {reason: counter.read_count() for reason, counter in list(self._drops.items())}
 
@@ -205,7 +205,7 @@ class WorkerThread:
             # Never released: the first caller starts it, and a process that cannot start it is not asked again.
             # Guarded: the record that this is for waits already, and is read by the next collection or flush.
             with guard("worker"):
-                thread = threading.Thread(target=self._run, name=NAME, daemon=True)
+                thread = threading.Thread(target=self._run_thread, name=NAME, daemon=True)
                 thread.start()
                 self._thread = thread
         if is_urgent and self._wake.empty():
@@ -226,7 +226,7 @@ class WorkerThread:
         thread.join(timeout_s)
         return not thread.is_alive()
 
-    def _run(self) -> None:
+    def _run_thread(self) -> None:
         wake = self._wake
         while not self._is_stopping:
             self._work()

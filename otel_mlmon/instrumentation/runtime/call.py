@@ -151,15 +151,15 @@ NUMBER_BYTES: Final = 32
 
 def estimate_call_bytes(call: Sequence[Any]) -> int:
     """Estimates how many bytes of memory a queued inference call takes."""
-    return RECORD_BYTES + _weigh(call[4]) + _weigh(call[5])
+    return RECORD_BYTES + _estimate_value_bytes(call[4]) + _estimate_value_bytes(call[5])
 
 
-def _weigh(value: Any) -> int:
+def _estimate_value_bytes(value: Any) -> int:
     if isinstance(value, (bytes, str)):
         return len(value)
     if isinstance(value, tuple):
-        return sum(map(_weigh, value))
-    return sum(map(_weigh, value.values())) if isinstance(value, Mapping) else NUMBER_BYTES
+        return sum(map(_estimate_value_bytes, value))
+    return sum(map(_estimate_value_bytes, value.values())) if isinstance(value, Mapping) else NUMBER_BYTES
 
 
 DROP_FAULT: Final = "capture_failed"

@@ -31,7 +31,7 @@ from otel_mlmon.instrumentation.runtime.values import (
     Outcome,
     copy_observed_features,
     copy_observed_outcome,
-    copy_readable,
+    copy_readable_values,
     estimate_observed_bytes,
     is_small_outcome,
     to_nanoseconds,
@@ -86,7 +86,7 @@ class Prediction:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         ended_ns = time.perf_counter_ns()
-        recorder = _Active.recorder
+        recorder = _ActiveRecorder.recorder
         if recorder is None:
             return
         if error is None:
@@ -96,7 +96,7 @@ class Prediction:
             recorder.record_failure(self._model, self._started_ns, ended_ns, error)
 
 
-class _Failure(NamedTuple):
+class _BlockFailure(NamedTuple):
     """Remembers where an exception left the `with` block of `observe()`, and for which model."""
 
     place: tuple[CodeType, int]
@@ -105,7 +105,7 @@ class _Failure(NamedTuple):
     ended_ns: int
 
 
-class _Active:
+class _ActiveRecorder:
     """Holds the recorder of `observe()` in this process; None before `instrument()`."""
 
     recorder: ManualRecorder | None = None
@@ -180,7 +180,7 @@ def observe(
         raise TypeError(f"model must be a str, the model's name, not {type(model).__name__}")
     if label is None and confidence is None and value is None and scores is None and duration_s is None:
         return Prediction((model, version, runtime), features)
-    recorder = _Active.recorder
+    recorder = _ActiveRecorder.recorder
     if recorder is not None:
         now_ns = time.perf_counter_ns()
         outcome = (label, confidence, value, scores)
@@ -193,7 +193,7 @@ class ManualRuntime:
 
     def instrument(self, capture: Capture) -> ManualRecorder:
         """Starts to record the predictions that are reported by `observe()`."""
-        recorder = _Active.recorder = ManualRecorder(capture)
+        recorder = _ActiveRecorder.recorder = ManualRecorder(capture)
         return recorder
 
 
@@ -213,7 +213,7 @@ class ManualRecorder:
         self._stage = guard("observe")
         self._plans: dict[ModelId, Plan] = {}
         self._sessions: dict[ModelId, SessionInfo] = {}
-        self._failures: dict[int, _Failure] = {}
+        self._failures: dict[int, _BlockFailure] = {}
         self.sessions = self._sessions.values
         """Lists the models observed so far."""
         self.renew_context()
@@ -229,14 +229,14 @@ class ManualRecorder:
         return None
 
     def renew_context(self) -> None:
-        """Changes to the function that reads the trace context at present."""
+        """Adopts the function that reads the trace context now, which may have changed since the last call."""
         self._context = self._capture.context_reader()
-        self.record = self._make_record()
+        self.record = self._make_record_function()
 
     def undo(self) -> bool:
         """Ends the recording of predictions that are reported by `observe()`."""
-        if _Active.recorder is self:
-            _Active.recorder = None
+        if _ActiveRecorder.recorder is self:
+            _ActiveRecorder.recorder = None
         return True
 
     def record_failure(self, model: ModelId, started_ns: int, ended_ns: int, error: BaseException) -> None:
@@ -246,7 +246,7 @@ class ManualRecorder:
             sink.drop(DROP_OFF)
             return
         try:
-            plan, unreadable = self._find_plan(model)
+            plan, unreadable = self._find_model_plan(model)
             inputs: Any = (None, unreadable) if unreadable else ()
             call = (plan, started_ns, ended_ns, self._context(None), inputs, (), type(error).__qualname__)
             sink.offer(call, RECORD_BYTES)
@@ -256,10 +256,10 @@ class ManualRecorder:
             if not self._stage.swallow(fault):
                 raise
 
-    def _make_record(self) -> Callable[..., None]:
+    def _make_record_function(self) -> Callable[..., None]:
         # Everything the hot path touches is a cell or a local: a global or an attribute costs 0.02 µs each.
         sink, context, stage, plans, add_plan, record_readable = (
-            self._capture.sink, self._context, self._stage, self._plans, self._add_plan, self._record_readable,
+            self._capture.sink, self._context, self._stage, self._plans, self._add_plan, self._record_readable_values,
         )  # fmt: skip
         queue, extend, offer, drop = sink.queue, sink.queue.extend, sink.offer, sink.drop
         length_limit = FIELDS * min(sink.high_water, sink.max_bytes // SMALL_BYTES)
@@ -295,7 +295,7 @@ class ManualRecorder:
 
         return record
 
-    def _record_readable(
+    def _record_readable_values(
         self,
         error: BaseException,
         model: ModelId,
@@ -303,7 +303,7 @@ class ManualRecorder:
         features: Features | None,
         outcome: Outcome,
     ) -> bool:
-        """Records what can be read of a call of which something raised `error`: its times at least.
+        """Records those values of an `observe()` call that can be read, where one raised `error`; at least its times.
 
         Of an error that no value is known to raise no value is read again. `times` are start, end, and the duration
         that the host reported, None if it reported none.
@@ -317,25 +317,25 @@ class ManualRecorder:
                 return False
             if are_values:
                 with stage:
-                    is_explained = self._offer_readable(model, times, features, outcome)
+                    is_explained = self._queue_readable_values(model, times, features, outcome)
                     is_recorded = True
                     if not is_explained:
                         stage.swallow(error)
             if not is_recorded:
                 with stage:
-                    self._offer_readable(model, times, None, _NOTHING)
+                    self._queue_readable_values(model, times, None, _NOTHING)
                     is_recorded = True
         finally:
             if not is_recorded:
                 self._capture.sink.drop(DROP_FAULT)
         return True
 
-    def _offer_readable(
+    def _queue_readable_values(
         self, model: ModelId, times: tuple[int, int, float | None], features: Features | None, outcome: Outcome
     ) -> bool:
-        """Queues a call with what can be read of it; returns whether there was anything that could not."""
-        plan, unreadable = self._find_plan(model)
-        copies, outcome, counts = copy_readable(features, outcome)
+        """Queues an `observe()` call with those values that can be read; returns whether there were others."""
+        plan, unreadable = self._find_model_plan(model)
+        copies, outcome, counts = copy_readable_values(features, outcome)
         started_ns, ended_ns, duration_s = times
         try:
             started_ns = ended_ns - to_nanoseconds(duration_s) if duration_s is not None else started_ns
@@ -347,7 +347,7 @@ class ManualRecorder:
         self._capture.sink.offer(call, estimate_observed_bytes(copies, outcome))
         return bool(unreadable)
 
-    def _find_plan(self, model: ModelId) -> tuple[Plan, dict[str, int]]:
+    def _find_model_plan(self, model: ModelId) -> tuple[Plan, dict[str, int]]:
         """Returns the plan of a model, and which of version and runtime cannot be read, and are left out."""
         try:
             return self._plans.get(model) or self._add_plan(model), {}
@@ -370,7 +370,7 @@ class ManualRecorder:
             return
         while len(self._failures) >= MAX_FAILURES:
             self._failures.pop(next(iter(self._failures)), None)
-        self._failures[id(error)] = _Failure((traceback.tb_frame.f_code, traceback.tb_lineno), session, ended_ns)
+        self._failures[id(error)] = _BlockFailure((traceback.tb_frame.f_code, traceback.tb_lineno), session, ended_ns)
 
     def _add_plan(self, model: ModelId) -> Plan:
         name, version, runtime = model

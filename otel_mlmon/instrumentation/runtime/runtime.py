@@ -62,7 +62,7 @@ class Instrumentation(Protocol):
         """Returns the description of a session, or of the model that raised an exception; None if unknown."""
 
     def renew_context(self) -> None:
-        """Changes to the function that reads the trace context at present."""
+        """Adopts the function that reads the trace context now, which may have changed since the last call."""
 
     def undo(self) -> bool:
         """Restores the runtime and releases every session; returns whether no patch is left in it."""

@@ -66,10 +66,15 @@ def copy_observed_outcome(outcome: Outcome) -> Outcome:
         ValueError: One has too many dimensions.
     """
     label, confidence, value, scores = outcome
-    return _copy_value(label), _copy_value(confidence), _copy_value(value), _copy_scores(scores)
+    return (
+        _copy_observed_value(label),
+        _copy_observed_value(confidence),
+        _copy_observed_value(value),
+        _copy_scores(scores),
+    )
 
 
-def copy_readable(
+def copy_readable_values(
     features: Features | None, outcome: Outcome
 ) -> tuple[Mapping[str, Scalar | ObservedValues] | None, Outcome, dict[str, int]]:
     """Copies what can be read of the features, label, confidence, value and scores given to `observe()`.
@@ -81,7 +86,7 @@ def copy_readable(
     counts: dict[str, int] = {}
     copies: list[Any] = []
     for name, value in zip(("label", "confidence", "value"), outcome, strict=False):
-        copy, count = _copy_entries(value)
+        copy, count = _copy_readable_entries(value)
         copies.append(copy)
         if count:
             counts[name] = count
@@ -116,13 +121,13 @@ def copy_observed_features(features: Features | None) -> tuple[Mapping[str, Scal
             if characters <= MAX_CHARACTERS:
                 return features.copy(), True
     items = itertools.islice(dict(features).items(), MAX_FEATURES)
-    return {str(name)[:MAX_CHARACTERS]: _copy_entries(value)[0] for name, value in items}, False
+    return {str(name)[:MAX_CHARACTERS]: _copy_readable_entries(value)[0] for name, value in items}, False
 
 
-def _copy_entries(value: Any) -> tuple[Scalar | ObservedValues, int]:
+def _copy_readable_entries(value: Any) -> tuple[Scalar | ObservedValues, int]:
     """Copies a value or a sequence, with None in the place of what cannot be read; returns how many could not."""
     try:
-        return _copy_value(value), 0
+        return _copy_observed_value(value), 0
     except UNREADABLE:
         pass
     try:
@@ -131,21 +136,21 @@ def _copy_entries(value: Any) -> tuple[Scalar | ObservedValues, int]:
         return None, 1
     if entries.ndim != 1:
         return None, 1
-    copies = list(map(_copy_entry, entries[:: -(-len(entries) // MAX_ROWS)].tolist()))
+    copies = list(map(_copy_readable_entry, entries[:: -(-len(entries) // MAX_ROWS)].tolist()))
     count = copies.count(_UNREADABLE)
     if count == len(copies):
         return None, 1
     return ObservedValues(len(entries), tuple(None if copy is _UNREADABLE else copy for copy in copies)), count
 
 
-def _copy_entry(value: Any) -> Any:
+def _copy_readable_entry(value: Any) -> Any:
     try:
         return _copy_scalar(value)
     except UNREADABLE:
         return _UNREADABLE
 
 
-def _copy_value(value: Any) -> Scalar | ObservedValues:
+def _copy_observed_value(value: Any) -> Scalar | ObservedValues:
     """Copies one feature given to `observe()`: a text, a number, or a sequence of them.
 
     Raises:
@@ -210,13 +215,13 @@ def estimate_observed_bytes(features: Mapping[str, Scalar | ObservedValues] | No
     weight = RECORD_BYTES
     for item in (*(features or {}).values(), *outcome):
         if isinstance(item, ObservedValues):
-            weight += sum(map(_scalar_weight, item.values))
+            weight += sum(map(_estimate_scalar_bytes, item.values))
         elif isinstance(item, tuple):
             weight += VALUE_BYTES + len(item[1])
         else:
-            weight += _scalar_weight(item)
+            weight += _estimate_scalar_bytes(item)
     return weight
 
 
-def _scalar_weight(value: Any) -> int:
+def _estimate_scalar_bytes(value: Any) -> int:
     return VALUE_BYTES + len(value) if isinstance(value, str) else VALUE_BYTES

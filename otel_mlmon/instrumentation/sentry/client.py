@@ -57,7 +57,7 @@ def has_sample_rate_choice(client: Any) -> bool:
     )
 
 
-def is_made_from_otel(client: Any) -> bool:
+def has_otel_spans(client: Any) -> bool:
     """Returns whether the Sentry client makes its spans from OpenTelemetry's, and not by its own API."""
     return client.options.get("instrumenter") == "otel" and not is_span_streaming(client)
 
@@ -86,7 +86,7 @@ class SentryClientAdjuster:
     def __init__(self, rate: float, *, decides_downstream: bool) -> None:
         self._rate = rate
         self._decides_downstream = decides_downstream
-        self._restore_headers: Callable[[], None] = _do_nothing
+        self._restore_headers: Callable[[], None] = _restore_nothing
         self._latest: weakref.ReferenceType[Any] | None = None
         self._old_rates: list[tuple[weakref.ReferenceType[Any], float | None]] = []
         self._own: Any = None
@@ -97,11 +97,11 @@ class SentryClientAdjuster:
 
         sentry_sdk.init(dsn=dsn, traces_sample_rate=rate)
         self._own = sentry_sdk.get_client()
-        self._defer_downstream()
+        self._defer_downstream_sampling()
         _LOG.info("otel_mlmon initialised Sentry, since the application did not: %s is %s.", _RATE, rate)
 
     def is_new_client(self, client: Any) -> bool:
-        """Returns whether a Sentry client is another one than at the last call."""
+        """Returns whether Sentry's client is another one than when this was last asked."""
         if self._latest is not None and self._latest() is client:
             return False
         self._latest = weakref.ref(client)
@@ -114,15 +114,15 @@ class SentryClientAdjuster:
         old = client.options.get(_RATE)
         client.options[_RATE] = self._rate
         self._old_rates.append((weakref.ref(client), old))
-        self._defer_downstream()
+        self._defer_downstream_sampling()
         _LOG.info(
             "otel_mlmon raised Sentry's %s from %s to %s, so that inference performance is seen there; "
             "services called from here %s; instrument(sentry_traces_sample_rate=0) leaves it alone.",
             _RATE, old, self._rate, FOLLOW if self._decides_downstream else DECIDE,
         )  # fmt: skip
 
-    def _defer_downstream(self) -> None:
-        if not self._decides_downstream and self._restore_headers is _do_nothing:
+    def _defer_downstream_sampling(self) -> None:
+        if not self._decides_downstream and self._restore_headers is _restore_nothing:
             self._restore_headers = defer_sampling_decisions()
 
     def restore_sample_rates(self, timeout_s: float, *, is_exit: bool = False) -> None:
@@ -133,7 +133,7 @@ class SentryClientAdjuster:
             is_exit: Whether the process ends, where Sentry closes it.
         """
         self._restore_headers()
-        self._restore_headers = _do_nothing
+        self._restore_headers = _restore_nothing
         for reference, old in self._old_rates:
             client = reference()
             if client is not None and client.options.get(_RATE) == self._rate:
@@ -148,5 +148,5 @@ class SentryClientAdjuster:
             self._own = None
 
 
-def _do_nothing() -> None:
+def _restore_nothing() -> None:
     """Undoes nothing, since nothing was changed in Sentry's headers."""

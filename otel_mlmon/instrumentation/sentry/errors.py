@@ -33,8 +33,8 @@ def find_failed_model(error: BaseException | None, model_of: Callable[[object], 
         error: The exception.
         model_of: Gives the model of a session, or of an exception that left a block of `observe()`; None of others.
     """
-    for cause in _causes(error):
-        sources = (source for source in (_session_of(cause), cause) if source is not None)
+    for cause in _iterate_error_causes(error):
+        sources = (source for source in (_find_failed_session(cause), cause) if source is not None)
         model = next((model for source in sources if (model := model_of(source)) is not None), None)
         if model is not None:
             return model
@@ -51,7 +51,7 @@ def tag_event_with_model(
         error: The exception.
         model_of: See `find_failed_model`.
     """
-    _remove_inputs(event)
+    _remove_input_variables(event)
     model = find_failed_model(error, model_of)
     if model is None:
         return False
@@ -79,7 +79,7 @@ def link_event_to_trace(event: Any, *, is_in_span: bool) -> None:
         contexts.setdefault("otel", {**ids, "type": "otel"})
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def _iterate_error_causes(error: BaseException | None) -> Iterator[BaseException]:
     for _ in range(MAX_CHAIN):
         if error is None:
             return
@@ -87,7 +87,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _session_of(error: BaseException) -> object:
+def _find_failed_session(error: BaseException) -> object:
     """Returns the model session in whose call an error was raised; None if there is none."""
     traceback = error.__traceback__
     while traceback is not None:
@@ -98,7 +98,7 @@ def _session_of(error: BaseException) -> object:
     return None
 
 
-def _remove_inputs(event: Any) -> None:
+def _remove_input_variables(event: Any) -> None:
     """Removes local variables of our and of onnxruntime's frames from a Sentry event's stack traces."""
     holders = [event]
     for key in ("exception", "threads"):

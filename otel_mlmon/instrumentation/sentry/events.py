@@ -12,27 +12,27 @@ from otel_mlmon.guard import guard
 ProcessEvent: TypeAlias = Callable[[Any, Any], None]
 
 
-class _Processing:
+class _EventProcessing:
     """Holds the method that processes Sentry's events, since a processor cannot be unregistered there."""
 
     process: weakref.WeakMethod[ProcessEvent] | None = None
     is_registered = False
 
 
-def process_events_for(process: ProcessEvent) -> None:
+def start_processing_events(process: ProcessEvent) -> None:
     """Makes Sentry call a method with each event before it is sent, as long as the method's object lives."""
     from sentry_sdk.scope import add_global_event_processor
 
-    _Processing.process = weakref.WeakMethod(process)
-    if not _Processing.is_registered:
-        _Processing.is_registered = True
+    _EventProcessing.process = weakref.WeakMethod(process)
+    if not _EventProcessing.is_registered:
+        _EventProcessing.is_registered = True
         add_global_event_processor(_process_event)
 
 
 def stop_processing_events(process: ProcessEvent) -> None:
     """Makes Sentry no longer call a method with its events."""
-    if _Processing.process is not None and _Processing.process() == process:
-        _Processing.process = None
+    if _EventProcessing.process is not None and _EventProcessing.process() == process:
+        _EventProcessing.process = None
 
 
 def weigh_transaction(event: Any) -> None:
@@ -51,7 +51,7 @@ def weigh_transaction(event: Any) -> None:
 
 
 def _process_event(event: Any, hint: Any) -> Any:
-    process = _Processing.process() if _Processing.process is not None else None
+    process = _EventProcessing.process() if _EventProcessing.process is not None else None
     if process is not None:
         with guard("sentry"):
             process(event, hint)

@@ -24,7 +24,7 @@ def defer_sampling_decisions() -> Callable[[], None]:
 
     streamed = sys.modules.get("sentry_sdk.traces")
     owners = [sentry_sdk.tracing.Span, *([streamed.StreamedSpan] if streamed is not None else [])]
-    undo = [_replace(owner, name) for owner in owners for name in _METHODS if name in vars(owner)]
+    undo = [_replace_header_method(owner, name) for owner in owners for name in _METHODS if name in vars(owner)]
 
     def restore() -> None:
         for step in undo:
@@ -33,22 +33,22 @@ def defer_sampling_decisions() -> Callable[[], None]:
     return restore
 
 
-def _replace(owner: Any, name: str) -> Callable[[], None]:
+def _replace_header_method(owner: Any, name: str) -> Callable[[], None]:
     original = vars(owner)[name]
 
     @functools.wraps(original)
     def deferred_traceparent(span: Any) -> str:
         header: str = original(span)
-        return header if _follows_upstream(span) else _without_flag(header)
+        return header if _has_upstream_decision(span) else _remove_sampled_flag(header)
 
     @functools.wraps(original)
     def deferred_headers(span: Any) -> Iterator[tuple[str, str]]:
         headers = original(span)
-        if _follows_upstream(span):
+        if _has_upstream_decision(span):
             yield from headers
             return
         for header, value in headers:
-            yield header, _without_flag(value) if header == TRACE_HEADER else _without_decision(value)
+            yield header, _remove_sampled_flag(value) if header == TRACE_HEADER else _remove_sampling_items(value)
 
     replacement = deferred_headers if name.endswith("headers") else deferred_traceparent
     setattr(owner, name, replacement)
@@ -60,16 +60,16 @@ def _replace(owner: Any, name: str) -> Callable[[], None]:
     return restore
 
 
-def _follows_upstream(span: Any) -> bool:
+def _has_upstream_decision(span: Any) -> bool:
     """Returns whether a service before this one has decided on the sampling of a Sentry span."""
     root = getattr(span, "containing_transaction", None) or getattr(span, "_segment", None)
     parent_sampled = getattr(root, "parent_sampled", None)
     return (getattr(root, "_parent_sampled", None) if parent_sampled is None else parent_sampled) is not None
 
 
-def _without_flag(traceparent: str) -> str:
+def _remove_sampled_flag(traceparent: str) -> str:
     return "-".join(traceparent.split("-")[:_TRACEPARENT_PARTS])
 
 
-def _without_decision(baggage: str) -> str:
+def _remove_sampling_items(baggage: str) -> str:
     return ",".join(item for item in baggage.split(",") if not item.strip().startswith(DECISION_ITEMS))

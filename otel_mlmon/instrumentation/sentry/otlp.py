@@ -42,7 +42,7 @@ def link_errors() -> Callable[[], None]:
     return remove_external_propagation_context
 
 
-def has_integration(client: Any) -> bool:
+def has_otlp_setup(client: Any) -> bool:
     """Returns whether the application has set up Sentry's OTLP integration itself."""
     return "otlp" in client.integrations
 
@@ -83,5 +83,5 @@ class SentrySpanProcessor(SpanProcessor):
         self._batch.shutdown()  # type: ignore[no-untyped-call]
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Sends the queued spans to Sentry."""
+        """Sends the queued OpenTelemetry spans to Sentry."""
         return bool(self._batch.force_flush(timeout_millis))

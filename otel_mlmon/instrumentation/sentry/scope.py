@@ -51,7 +51,7 @@ def make_context_reader(
         has_spans: Whether a call belongs to Sentry's span around it; if not, to the ids alone.
         is_open: Whether the span around a call belongs to a transaction that has not ended.
     """
-    modules, scopes, cached_pair = sys.modules, _SentryScopes(on_client), _make_cache()
+    modules, scopes, cached_pair = sys.modules, _SentryScopes(on_client), _make_ids_cache()
     current, isolation, root, client = scopes.current, scopes.isolation, scopes.root, scopes.client
     takes_spans = True
     last: _IdsOnly = (None, ("", ""))
@@ -60,7 +60,7 @@ def make_context_reader(
         """Reads the context where Sentry has another client, no scope or no ids, or is not enabled."""
         nonlocal current, isolation, root, client, takes_spans
         if MODULE not in modules or not scopes.refresh_scopes() or not is_enabled():
-            current = _no_scope
+            current = _read_no_scope
             return read_context(None)
         isolation, root, client, takes_spans = scopes.isolation, scopes.root, scopes.client, has_spans()
         current = scopes.current  # last: a thread that has this one reads the others
@@ -90,8 +90,8 @@ def make_context_reader(
     return read
 
 
-def _no_scope(_: None) -> None:
-    """Replaces the function that reads Sentry's scope where there is none."""
+def _read_no_scope(_: None) -> None:
+    """Stands in for the function that reads Sentry's scope where the SDK has no scopes that can be read."""
 
 
 class _SentryScopes:
@@ -100,8 +100,8 @@ class _SentryScopes:
     def __init__(self, on_client: Callable[[], None]) -> None:
         self._on_client = on_client
         self._is_bound = False
-        self.current: _GetScope = _no_scope
-        self.isolation: _GetScope = _no_scope
+        self.current: _GetScope = _read_no_scope
+        self.isolation: _GetScope = _read_no_scope
         self.root: Any = None
         """The scope of `sentry_sdk.init`; None in a version that keeps it elsewhere."""
         self.client: Any = None
@@ -116,7 +116,7 @@ class _SentryScopes:
                 return False
             self._is_bound = True
             with guard("sentry"):
-                self._bind(module)
+                self._bind_scope_variables(module)
         if self.root is None:
             return False
         if self.root.client is not self.client:
@@ -133,7 +133,7 @@ class _SentryScopes:
         outer.generate_propagation_context()
         return outer._propagation_context is not None
 
-    def _bind(self, module: Any) -> None:
+    def _bind_scope_variables(self, module: Any) -> None:
         probe = module.Scope()
         propagation = getattr(probe, "_propagation_context", None)
         slots = ((module, "_current_scope"), (module, "_isolation_scope"), (probe, "_span"), (propagation, "_span_id"))
@@ -144,14 +144,14 @@ class _SentryScopes:
             self._on_client()
 
 
-def _make_cache() -> Callable[[Any], _IdsOnly]:
+def _make_ids_cache() -> Callable[[Any], _IdsOnly]:
     cache: dict[str, _IdsOnly] = {}
 
     def cached_pair(propagation: Any) -> _IdsOnly:
-        """Returns the one pair of a propagation context.
+        """Returns trace and span id of a Sentry propagation context, each time as the same pair.
 
-        That creates its ids when it is first asked, without a lock: read by the host and the worker at once, it would
-        give each another trace.
+        The context creates its ids when it is first asked, without a lock: read by the host and the worker at once, it
+        would give each another trace.
         """
         ids = propagation.trace_id, propagation.span_id
         pair = cache.get(ids[1])

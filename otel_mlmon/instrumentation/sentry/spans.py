@@ -108,7 +108,7 @@ def build_child_span(call: CallDescription, trace_id: str, parent_id: str, offse
         parent_id: The id of the span that the call was in.
         offset_ns: Unix time minus `time.perf_counter_ns`.
     """
-    started_at, ended_at = _times(call, offset_ns)
+    started_at, ended_at = _convert_call_times(call, offset_ns)
     return {
         "trace_id": trace_id,
         "span_id": os.urandom(8).hex(),
@@ -124,7 +124,7 @@ def build_child_span(call: CallDescription, trace_id: str, parent_id: str, offse
     }
 
 
-def _times(call: CallDescription, offset_ns: int) -> tuple[datetime, datetime]:
+def _convert_call_times(call: CallDescription, offset_ns: int) -> tuple[datetime, datetime]:
     """Returns when an inference call began and ended, as datetimes."""
     start_ns = call.started_ns + offset_ns
     end_ns = start_ns + call.duration_ns
@@ -156,10 +156,10 @@ def send_transactions(
     import sentry_sdk
 
     model = predictions.model
-    with _clean_scope():
+    with _enter_clean_scopes():
         for call, sample in samples.items():
             description = describe_call(predictions, priorities, call)
-            started_at, ended_at = _times(description, offset_ns)
+            started_at, ended_at = _convert_call_times(description, offset_ns)
             pair = ids.get(call)
             parent: dict[str, Any] = (
                 {"trace_id": f"{pair[0]:032x}", "parent_span_id": f"{pair[1]:016x}"} if pair else {}
@@ -170,7 +170,7 @@ def send_transactions(
                 source="task",
                 origin=ORIGIN,
                 start_timestamp=started_at,
-                baggage=_baggage(next(rands)),
+                baggage=_make_baggage(next(rands)),
                 **parent,
             )
             if transaction.sampled:
@@ -208,16 +208,16 @@ def send_streamed_spans(
     import sentry_sdk
     from sentry_sdk import traces
 
-    with _clean_scope():
+    with _enter_clean_scopes():
         for call, parent in parents.items():
             description = describe_call(predictions, priorities, call)
-            started_at, ended_at = _times(description, offset_ns)
+            started_at, ended_at = _convert_call_times(description, offset_ns)
             if parent is None:
                 traces.new_trace()
             elif not isinstance(parent, ParentSpan):
                 traces.continue_trace({"sentry-trace": f"{parent[0]:032x}-{parent[1]:016x}"})
             if not isinstance(parent, ParentSpan):
-                sentry_sdk.get_current_scope().get_active_propagation_context().baggage = _baggage(next(rands))
+                sentry_sdk.get_current_scope().get_active_propagation_context().baggage = _make_baggage(next(rands))
             sample = samples.get(call)
             span = traces.start_span(
                 f"predict {predictions.model.name}",
@@ -233,27 +233,27 @@ def send_streamed_spans(
             if description.error_type:
                 span.status = "error"
             if sample is not None and getattr(span, "_sample_rate", None) is not None:
-                _weight_segment(span, sample.probability)
+                _weigh_streamed_span(span, sample.probability)
             if hasattr(span, "_start_timestamp"):
                 span._start_timestamp = started_at  # no public way: the span began before it is made
             span.end(ended_at)
 
 
-def _baggage(rand: float) -> Any:
+def _make_baggage(rand: float) -> Any:
     """Makes Sentry's baggage of a new trace, whose sampling is decided by a given random number."""
     from sentry_sdk.tracing_utils import Baggage
 
     return Baggage({"sample_rand": f"{min(rand, MAX_RAND):.6f}"})
 
 
-def _weight_segment(span: Any, probability: float) -> None:
+def _weigh_streamed_span(span: Any, probability: float) -> None:
     """Multiplies the sample rate in a streamed Sentry span by the probability with which its call was chosen."""
     span._sample_rate *= probability  # no public way, as for its time
     if span._baggage is not None:
         span._baggage.sentry_items["sample_rate"] = str(span._sample_rate)
 
 
-def _clean_scope() -> ExitStack:
+def _enter_clean_scopes() -> ExitStack:
     """Enters Sentry scopes without the user and tags of a request, which the worker thread has inherited."""
     import sentry_sdk
 

@@ -45,7 +45,7 @@ from otel_mlmon.instrumentation.sentry.client import (
     shorten_exit_timeout,
 )
 from otel_mlmon.instrumentation.sentry.errors import link_event_to_trace, tag_event_with_model
-from otel_mlmon.instrumentation.sentry.events import process_events_for, stop_processing_events, weigh_transaction
+from otel_mlmon.instrumentation.sentry.events import start_processing_events, stop_processing_events, weigh_transaction
 from otel_mlmon.instrumentation.sentry.mode import choose_sentry_mode
 from otel_mlmon.instrumentation.sentry.scope import (
     MODULE,
@@ -143,12 +143,12 @@ class SentryTracker:
         self._clients = SentryClientAdjuster(self._sample_rate, decides_downstream=settings.sentry_decides_downstream)
         self._client: Any = None
         self._span_processor: sentry_otlp.SentrySpanProcessor | None = None
-        self._unlink_errors: Callable[[], None] = _do_nothing
+        self._unlink_errors: Callable[[], None] = _undo_nothing
         self.mode: str = "waiting"
         self.is_active = False
         self.reset_calls()
         with guard("sentry"):
-            self._start()
+            self._start_client()
 
     def reset_calls(self) -> None:
         """Discards the inference calls of the parent process, in a forked child."""
@@ -164,8 +164,8 @@ class SentryTracker:
                 self._read_context,
                 on_client=self.adopt_client,
                 is_enabled=lambda: self.is_active,
-                has_spans=self._has_spans,
-                is_open=self._is_open,
+                has_spans=self._has_span_children,
+                is_open=self._is_span_open,
             )
         return self._read_both_contexts or self._read_context
 
@@ -206,7 +206,7 @@ class SentryTracker:
         @functools.cache
         def related_span(call: int) -> SpanIds | None:
             context = contexts[call]
-            return read_span_ids(context) if call in parents or self._joins_trace(predictions, call, context) else None
+            return read_span_ids(context) if call in parents or self._is_in_trace(predictions, call, context) else None
 
         return related_span
 
@@ -235,7 +235,7 @@ class SentryTracker:
         if self.mode != "native" or client is None or not has_tracing(client):
             return
         ids = {
-            call: _otel_span_ids(span_contexts.get(call)) or (related_spans(call) if related_spans else None)
+            call: _read_otel_span_ids(span_contexts.get(call)) or (related_spans(call) if related_spans else None)
             for call in samples
         }
         rands = self._sample_rands
@@ -252,7 +252,7 @@ class SentryTracker:
     def export_spans(self, provider: Any, *, is_own: bool) -> None:
         """Exports the OpenTelemetry spans of a tracer provider to Sentry, in mode `otlp` only."""
         client = self._client
-        if self.mode != "otlp" or sentry_otlp.has_integration(client) or not hasattr(provider, "add_span_processor"):
+        if self.mode != "otlp" or sentry_otlp.has_otlp_setup(client) or not hasattr(provider, "add_span_processor"):
             return
         rands, ratio = self._sample_rands, self._sample_rate if is_own else 1.0
         self._span_processor = sentry_otlp.SentrySpanProcessor(
@@ -301,7 +301,7 @@ class SentryTracker:
             if tag_event_with_model(event, error, self._model_of) and self.mode == "native":
                 link_event_to_trace(event, is_in_span=self._is_in_span())
 
-    def _start(self) -> None:
+    def _start_client(self) -> None:
         dsn = self._settings.sentry_dsn or os.environ.get("SENTRY_DSN", "").strip()
         if dsn and find_active_client() is None:
             is_native = self._settings.sentry != "otlp" or not sentry_otlp.is_otlp_available()
@@ -310,21 +310,21 @@ class SentryTracker:
 
     def _use_client(self, client: Any) -> None:
         self._client = client
-        process_events_for(self.process_event)
-        unlink_errors, self._unlink_errors = self._unlink_errors, _do_nothing
+        start_processing_events(self.process_event)
+        unlink_errors, self._unlink_errors = self._unlink_errors, _undo_nothing
         mode = choose_sentry_mode(self._settings.sentry, client)
         if mode == "otlp":
             # A link of ours is replaced by the integration's own, and by nothing else.
-            if not sentry_otlp.has_integration(client):
-                self._unlink_errors = unlink_errors if unlink_errors is not _do_nothing else sentry_otlp.link_errors()
+            if not sentry_otlp.has_otlp_setup(client):
+                self._unlink_errors = unlink_errors if unlink_errors is not _undo_nothing else sentry_otlp.link_errors()
         else:
             unlink_errors()
             self._clients.raise_sample_rate(client)
         self.mode, self.is_active = mode, True
 
-    def _joins_trace(self, predictions: Predictions, call: int, context: object) -> bool:
+    def _is_in_trace(self, predictions: Predictions, call: int, context: object) -> bool:
         """Returns whether a call outside any span belongs to the trace that Sentry has for its thread."""
-        if not isinstance(context, tuple) or _otel_span_ids(predictions.contexts[call]):
+        if not isinstance(context, tuple) or _read_otel_span_ids(predictions.contexts[call]):
             return False
         trace_id = context[0]
         count = self._joined_calls.pop(trace_id, 0) + 1
@@ -361,13 +361,13 @@ class SentryTracker:
         if isinstance(spans, list):
             spans.extend(child_spans)
 
-    def _has_spans(self) -> bool:
-        """Returns whether a call inside a Sentry span belongs to that span."""
+    def _has_span_children(self) -> bool:
+        """Returns whether calls become children of the Sentry span that they run in, in the present mode."""
         if self.mode == "otlp":
             return self._client is not None and has_tracing(self._client)
         return self.mode == "native"
 
-    def _is_open(self, span: Any) -> bool:
+    def _is_span_open(self, span: Any) -> bool:
         """Returns whether a Sentry span has not ended; its sampled transaction then waits for the call.
 
         A thread of a pool keeps the span of its starting thread. Asked at the call: clocks compared later differ.
@@ -388,11 +388,11 @@ class SentryTracker:
         return span is not None and self._client is not None and has_tracing(self._client)
 
 
-def _do_nothing() -> None:
-    """Undoes nothing, since nothing was changed."""
+def _undo_nothing() -> None:
+    """Undoes nothing, since Sentry's errors were not linked to spans."""
 
 
-def _otel_span_ids(context: Any) -> SpanIds | None:
+def _read_otel_span_ids(context: Any) -> SpanIds | None:
     if context is None:
         return None
     span_context = trace.get_current_span(context).get_span_context()

@@ -1,4 +1,4 @@
-"""The `Alert` that this step hands on: one change of state of one alert rule of one model, and what to do about it."""
+"""Defines `Alert`: one change of state of one alert rule of one model, and what to do about it."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ class Alert:
 
     @property
     def key(self) -> str:
-        """The text that identifies this notification: the same for every attempt to send it, and unique to it."""
+        """The text that identifies a notification of an alert: the same in every attempt to send it, and unique."""
         return f"{self.fingerprint}-{self.time_ns}-{self.sequence}"
 
     @property
@@ -273,7 +273,7 @@ class Alert:
             *self.addresses.others,
         ]
         return tuple(
-            AlertLink(name=link.name, url=self._fill(link.url))
+            AlertLink(name=link.name, url=self._fill_address(link.url))
             for link in links
             if link.url.startswith(("http://", "https://"))
         )
@@ -283,7 +283,7 @@ class Alert:
         """The example traces of model calls that the alert is about, the newest first."""
         address = self.addresses.trace
         return tuple(
-            ExampleTrace(trace_id=trace_id, url=self._fill(address, trace_id=trace_id) if address else "")
+            ExampleTrace(trace_id=trace_id, url=self._fill_address(address, trace_id=trace_id) if address else "")
             for trace_id in self.exemplars
         )
 
@@ -292,8 +292,8 @@ class Alert:
         """The shell command that silences this rule and model for two hours; empty if the alert has ended."""
         if self.is_resolved or not self.web_url:
             return ""
-        options = ["--rule", glob.escape(self.rule), "--for", SILENCE_FOR, *self._web_options()]
-        return _join_command(["alert", "silence"], glob.escape(self.model_id), options)
+        options = ["--rule", glob.escape(self.rule), "--for", SILENCE_FOR, *self._list_web_options()]
+        return _join_shell_command(["alert", "silence"], glob.escape(self.model_id), options)
 
     @property
     def relearn_command(self) -> str:
@@ -307,12 +307,12 @@ class Alert:
             return ""
         options = ["--model-version", self.version] if self.version else []
         options += [word for name in names if len(names) <= MAX_NAMED_STREAMS for word in ("--stream", name)]
-        return _join_command(["reference", "relearn"], self.model_id, [*options, *self._web_options()])
+        return _join_shell_command(["reference", "relearn"], self.model_id, [*options, *self._list_web_options()])
 
-    def _web_options(self) -> list[str]:
+    def _list_web_options(self) -> list[str]:
         return ["--url", self.web_url] if self.web_url != DEFAULT_URL else []
 
-    def _fill(self, address: str, **values: str) -> str:
+    def _fill_address(self, address: str, **values: str) -> str:
         """Returns a URL in which every name in braces is replaced by its value, escaped as a part of a URL."""
         values |= {"model": self.model, "version": self.version, "environment": self.environment, "rule": self.rule}
         return re.sub(
@@ -335,7 +335,7 @@ _PROVIDER_NAMES: Final = {
 }
 
 
-def name_provider(provider: str) -> str:
+def name_execution_provider(provider: str) -> str:
     """Names an execution provider of onnxruntime as people call it: `CPU`, `CUDA (NVIDIA GPU)`."""
     return _PROVIDER_NAMES.get(provider) or provider.removesuffix("ExecutionProvider") or provider
 
@@ -346,16 +346,16 @@ def quote_shell(text: str) -> str:
         return text
     if text.isprintable():
         return "'" + text.replace("'", "'\"'\"'") + "'"
-    return f"$'{''.join(map(_spell, text))}'"
+    return f"$'{''.join(map(_escape_shell_character, text))}'"
 
 
-def _spell(char: str) -> str:
+def _escape_shell_character(char: str) -> str:
     if char.isprintable() and char not in "\\'":
         return char
     return "".join(f"\\x{byte:02x}" for byte in char.encode(errors="surrogatepass"))
 
 
-def _join_command(command: list[str], name: str, options: list[str]) -> str:
+def _join_shell_command(command: list[str], name: str, options: list[str]) -> str:
     """Joins an `otel-mlmon` command for a shell; a name that looks like an option comes last, after `--`."""
     words = [*command, *options, "--", name] if name.startswith("-") else [*command, name, *options]
     return " ".join(["otel-mlmon", *map(quote_shell, words)])

@@ -84,7 +84,9 @@ class AlertAnnouncer:
             alert = replace(alert, sequence=self.sequence, incident_ns=incident_ns, first_severity=first_severity)
             entry.notified_state = alert.state
             entry.news, entry.news_since_ns = [], 0
-            entry.notified_streams = [] if alert.is_resolved else _join(entry.notified_streams, entry.causes)
+            entry.notified_streams = (
+                [] if alert.is_resolved else _join_stream_names(entry.notified_streams, entry.causes)
+            )
             entry.alert = alert
             return [alert]
         entry.alert = alert
@@ -122,12 +124,12 @@ class AlertAnnouncer:
             severity="critical" if "critical" in (last.severity, alert.severity) else "warning",
             onset_ns=min((cause.onset_ns for cause in joined if cause.onset_ns), default=last.onset_ns),
             causes=(*joined, *(cause for cause in alert.causes if cause not in joined)),
-            joined=tuple(_join(last.joined, (cause.stream for cause in joined))),
+            joined=tuple(_join_stream_names(last.joined, (cause.stream for cause in joined))),
             news=tuple(entry.news),
         )
         return self.announce(entry, update, now_ns)
 
 
-def _join(streams: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Appends stream names to a list, without those that it has already."""
+def _join_stream_names(streams: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Joins two lists of stream names, in order and each name once."""
     return list(dict.fromkeys((*streams, *others)))

@@ -77,10 +77,10 @@ class OnsetCounts:
         if not score.since_ns or reference is None:
             self.by_stream.pop(stream, None)
             return
-        pane = BinCounts(counts=_as_tuple(window.pane), mean=window.pane_mean, onset_ns=score.since_ns)
+        pane = BinCounts(counts=_convert_counts(window.pane), mean=window.pane_mean, onset_ns=score.since_ns)
         earlier = self.by_stream.get(stream)
         if earlier is not None and earlier.onset_ns == pane.onset_ns and len(earlier.counts) == len(pane.counts):
-            pane = _merge_counts(earlier, pane, reference.bins)
+            pane = _merge_bin_counts(earlier, pane, reference.bins)
         self.by_stream[stream] = pane
 
     def since_onset(self, window: StreamWindow) -> BinCounts:
@@ -92,7 +92,7 @@ class OnsetCounts:
 
 def count_rolling_window(window: StreamWindow) -> BinCounts:
     """Returns the number of values of a stream in each bin of the rolling window."""
-    return BinCounts(counts=_as_tuple(window.rolling), mean=window.rolling_mean)
+    return BinCounts(counts=_convert_counts(window.rolling), mean=window.rolling_mean)
 
 
 def rank_causes(causes: Iterable[AlertCause]) -> tuple[AlertCause, ...]:
@@ -234,7 +234,7 @@ def _describe_number_move(
     reference_mean, current_mean = (f"mean {mean:.3g}" for mean in means)
     if reference_mean != current_mean and move.is_move_of_mean(stretch, growth[:axis], means, quartiles):
         return reference_mean, current_mean
-    reference_half, current_half = _middle_half(bins, reference_shares), _middle_half(bins, current_shares)
+    reference_half, current_half = _format_quartiles(bins, reference_shares), _format_quartiles(bins, current_shares)
     if reference_half != current_half and current_half and move.is_move_of_spread(stretch, reference_shares[:axis]):
         return f"middle half {reference_half}", current_half
     part = slice(stretch.first, stretch.last + 1)
@@ -242,12 +242,12 @@ def _describe_number_move(
     return before, format_percent(math.fsum(current_shares[part]))
 
 
-def _as_tuple(counts: Counts) -> tuple[int, ...]:
+def _convert_counts(counts: Counts) -> tuple[int, ...]:
     return tuple(counts.tolist())
 
 
-def _merge_counts(first: BinCounts, second: BinCounts, bins: HistogramBins) -> BinCounts:
-    first_count, second_count = _count_values(first, bins), _count_values(second, bins)
+def _merge_bin_counts(first: BinCounts, second: BinCounts, bins: HistogramBins) -> BinCounts:
+    first_count, second_count = _count_present_values(first, bins), _count_present_values(second, bins)
     if second_count == 0:
         mean = first.mean
     elif first_count == 0:
@@ -258,7 +258,7 @@ def _merge_counts(first: BinCounts, second: BinCounts, bins: HistogramBins) -> B
     return BinCounts(counts=counts, mean=mean, onset_ns=first.onset_ns)
 
 
-def _count_values(counts: BinCounts, bins: HistogramBins) -> int:
+def _count_present_values(counts: BinCounts, bins: HistogramBins) -> int:
     """Counts the values of all bins without the missing ones, which have no part in the mean."""
     named = zip(bins.names, counts.counts, strict=False)
     return sum(count for name, count in named if name != semconv.MISSING)
@@ -287,9 +287,9 @@ def describe_change(
     if not any(current_shares):
         return ()
     if not bins.is_ordered:
-        return tuple(_class_changes(stream, bins, reference_shares, current_shares))
+        return tuple(_describe_class_changes(stream, bins, reference_shares, current_shares))
     feature = stream.removeprefix(semconv.STREAM_INPUT_PREFIX)
-    return tuple(_number_changes(feature, bins, reference_shares, current_shares, means))
+    return tuple(_describe_number_changes(feature, bins, reference_shares, current_shares, means))
 
 
 def describe_bin(stream: str, name: str, bins: HistogramBins) -> str:
@@ -342,7 +342,7 @@ def estimate_quantile(bins: HistogramBins, shares: Sequence[float], q: float) ->
     return -math.inf if index == 0 else math.inf
 
 
-def _number_changes(
+def _describe_number_changes(
     feature: str,
     bins: HistogramBins,
     reference_shares: Sequence[float],
@@ -359,7 +359,7 @@ def _number_changes(
         yield f"mean {reference_mean:.3g} → {current_mean:.3g}{unit}"
     elif not largest.startswith(("missing: ", "middle half ", "mean ")):
         yield largest
-    reference_half, current_half = _middle_half(bins, reference_shares), _middle_half(bins, current_shares)
+    reference_half, current_half = _format_quartiles(bins, reference_shares), _format_quartiles(bins, current_shares)
     if reference_half and current_half and reference_half != current_half:
         yield f"middle half {reference_half} → {current_half}{unit}"
     if semconv.MISSING in bins.names:
@@ -371,7 +371,7 @@ def _number_changes(
             yield f"{format_percent(current_shares[index])} {comparative} than any before ({bins.names[index]})"
 
 
-def _class_changes(
+def _describe_class_changes(
     stream: str, bins: HistogramBins, reference_shares: Sequence[float], current_shares: Sequence[float]
 ) -> Iterator[str]:
     changes = [abs(current - share) for share, current in zip(reference_shares, current_shares, strict=True)]
@@ -389,7 +389,7 @@ def _class_changes(
         yield f"{vanished} {'is' if vanished == 1 else 'are'} gone"
 
 
-def _middle_half(bins: HistogramBins, shares: Sequence[float]) -> str:
+def _format_quartiles(bins: HistogramBins, shares: Sequence[float]) -> str:
     """Formats the lower and the upper quartile of a distribution; empty if they are unknown."""
     low, high = (estimate_quantile(bins, shares, q) for q in (0.25, 0.75))
     if math.isnan(low):

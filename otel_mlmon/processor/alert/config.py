@@ -24,28 +24,28 @@ def _check_timezone(name: str) -> str:
     return name
 
 
-def _check_places(url: str | None, names: tuple[str, ...] = PLACES) -> str | None:
+def _check_placeholders(url: str | None, names: tuple[str, ...] = PLACES) -> str | None:
     unknown = sorted(set(re.findall(r"\{(\w+)\}", url or "")).difference(names))
     if unknown:
         raise ValueError(f"has {{{unknown[0]}}}; what can be filled in is {', '.join(f'{{{name}}}' for name in names)}")
     return url
 
 
-def _check_trace(url: str | None) -> str | None:
+def _check_trace_address(url: str | None) -> str | None:
     if url is not None and "{trace_id}" not in url:
         raise ValueError("must have {trace_id} where the id of the trace belongs")
-    return _check_places(url, ("trace_id", *PLACES))
+    return _check_placeholders(url, ("trace_id", *PLACES))
 
 
-def _parse_hold(value: object) -> float | None:
+def _parse_hold_time(value: object) -> float | None:
     return None if value in (None, "auto") else parse_duration(value)
 
 
-def _format_hold(seconds: float | None) -> str:
+def _format_hold_time(seconds: float | None) -> str:
     return "auto" if seconds is None else format_duration(seconds)
 
 
-HoldDuration = Annotated[float | None, BeforeValidator(_parse_hold), PlainSerializer(_format_hold)]
+HoldDuration = Annotated[float | None, BeforeValidator(_parse_hold_time), PlainSerializer(_format_hold_time)]
 ClockTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 
 
@@ -65,7 +65,7 @@ class MaintenanceSection(ConfigSection):
 
 
 class AlertSection(ConfigSection):
-    """When an alert fires and when it is resolved."""
+    """The settings of when an alert fires and when it is resolved."""
 
     false_alarms: FalseAlarmRate = Field(
         default=FalseAlarms(count=1, per_s=30 * 86400.0),
@@ -103,7 +103,7 @@ class AlertSection(ConfigSection):
         default=(),
         description='Times without notifications, any of `{days: [sun], start: "02:00", end: "04:00", model: "*"}`.',
     )
-    dashboard_url: Annotated[OptionalUrl, AfterValidator(_check_places)] = Field(
+    dashboard_url: Annotated[OptionalUrl, AfterValidator(_check_placeholders)] = Field(
         default=None,
         description="The dashboard of a model: https://grafana.example/d/model?var-model={model}. Also {version}, "
         "{environment} and {rule}; null is the processor's own page.",
@@ -113,9 +113,9 @@ class AlertSection(ConfigSection):
         description="Where your copy of docs/runbooks is; an alert names the page of its rule there, such as "
         "data_drift.md. null is the web port, which has them.",
     )
-    trace_url: Annotated[OptionalUrl, AfterValidator(_check_trace)] = Field(
+    trace_url: Annotated[OptionalUrl, AfterValidator(_check_trace_address)] = Field(
         default=None, description="Where a trace is looked at: https://jaeger.example/trace/{trace_id}."
     )
-    links: dict[str, Annotated[Url, AfterValidator(_check_places)]] = Field(
+    links: dict[str, Annotated[Url, AfterValidator(_check_placeholders)]] = Field(
         default_factory=dict, description="Other addresses in every alert, by name; with places as in `dashboard_url`."
     )

@@ -13,7 +13,7 @@ and error as states of their own). Choice: no model counts as silent while the p
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from typing import Final
 
@@ -22,7 +22,7 @@ from otel_mlmon.processor.alert.alert import NO_ADDRESSES, Alert, AlertAddresses
 from otel_mlmon.processor.alert.announcer import AlertAnnouncer
 from otel_mlmon.processor.alert.cause import OnsetCounts, rank_causes
 from otel_mlmon.processor.alert.config import AlertSection
-from otel_mlmon.processor.alert.records import RETIRED, AlertsRecord, ModelAlerts, RuleRecord, RuleStatus, is_retired
+from otel_mlmon.processor.alert.records import RETIRED, AlertsRecord, ModelAlerts, RuleRecord, RuleStatus
 from otel_mlmon.processor.alert.rules.rule import (
     NO_DATA,
     VERSION_DRIFT,
@@ -80,6 +80,8 @@ class AlertStateMachine:
         self._resolved: deque[Alert] = deque(record.resolved, maxlen=MAX_RESOLVED)
         self.announcer = AlertAnnouncer(section.maintenance, silences=record.silences, sequence=record.sequence)
         self._now_ns = max(now_ns, record.time_ns)
+        self._unjudged: Set[tuple[str, str]] = frozenset()
+        """Names and environments of models with data that is not judged yet."""
         down_ns = self._now_ns - record.time_ns
         for entry in record.models:
             entry.data_ns += down_ns
@@ -119,7 +121,7 @@ class AlertStateMachine:
         changes: list[Alert] = []
         if any(has_pane_values(window) for window, _ in scores.values()):
             record.data_ns = self._now_ns
-            changes += self._end_silence(model)
+            changes += self._end_no_data(model)
         counts = OnsetCounts(record.onset_counts)
         judged: set[str] = set()
         for window, score in scores.values():
@@ -131,10 +133,15 @@ class AlertStateMachine:
             if name in judged:
                 changes += self._advance_state(record, name, rules.active[name])
         # Rules that fire in the same pane name each other, whichever was judged first.
-        return [self._relate(record, alert) if alert.is_beginning else alert for alert in changes]
+        return [self._add_related_rules(record, alert) if alert.is_beginning else alert for alert in changes]
 
-    def advance_clock(self, now_ns: int) -> list[Alert]:
-        """Returns the alerts that time alone causes: no data, due news, ends of silences, models without traffic."""
+    def advance_clock(self, now_ns: int, *, unjudged: Set[ModelKey] = frozenset()) -> list[Alert]:
+        """Returns the alerts that time alone causes: no data, due news, ends of silences, models without traffic.
+
+        Args:
+            now_ns: The time by our clock, Unix nanoseconds.
+            unjudged: Models with data that is not judged yet: time says nothing about them, nor about other versions.
+        """
         self._now_ns = max(self._now_ns, now_ns)
         self.announcer.forget_silences(self._now_ns)
         changes: list[Alert] = []
@@ -142,28 +149,30 @@ class AlertStateMachine:
         for model, record in self._models.items():
             key = model.name, model.environment
             newest_ns[key] = max(newest_ns.get(key, 0), record.data_ns)
-        for model, record in list(self._models.items()):
+        self._unjudged = {(model.name, model.environment) for model in unjudged}
+        for model, record in self._list_judged():
             rules = self._rules_of(model)
             is_replaced = record.data_ns < newest_ns[model.name, model.environment]
-            if is_replaced and self._age_s(record.data_ns) >= self._stale_after_s:
+            if is_replaced and self._compute_age_s(record.data_ns) >= self._stale_after_s:
                 changes += self._forget_model(model, "Another version replaced it.")
                 continue
             retire_s, last_ns = self._section.retire_after_s, newest_ns[model.name, model.environment]
-            if is_replaced and is_retired(record.data_ns, last_ns, self._now_ns, after_s=retire_s):
+            if is_replaced and records.is_version_retired(record.data_ns, last_ns, self._now_ns, after_s=retire_s):
                 # What comes back again and again, such as a canary with few calls, is not told each time.
-                reason = RETIRED.format(format_duration(retire_s))
-                changes += self._resolve_rules(record, self._list_over(record), reason)
+                ended = record.list_ended_rules(self._now_ns, keep_s=self._section.keep_firing_for_s or 0.0)
+                changes += self._resolve_rules(record, ended, RETIRED.format(format_duration(retire_s)))
                 continue
             inactive = {name: entry for name, entry in record.rules.items() if name not in rules.active}
             changes += self._resolve_rules(record, inactive, "The rule is switched off.")
             for name, entry in record.rules.items():
-                self._forget_stale_streams(record, entry)
+                record.forget_stale_streams(entry, after_s=self._stale_after_s)
                 is_over = entry.state in (RuleState.PENDING, RuleState.ERROR) and not entry.causes
                 is_due = is_over or entry.state is RuleState.FIRING
                 if is_due and name in rules.active:
                     changes += self._advance_state(record, name, rules.active[name])
                 if entry.is_withheld and entry.alert is not None and entry.state is entry.alert.state:
-                    changes += self.announcer.announce(entry, self._refresh(record, name, entry.alert), self._now_ns)
+                    alert = self._refresh_alert(record, name, entry.alert)
+                    changes += self.announcer.announce(entry, alert, self._now_ns)
             if NO_DATA in rules.active and not is_replaced and self._is_silent(record):
                 entry = record.find_rule_record(NO_DATA)
                 if entry.state is not RuleState.NO_DATA:
@@ -249,7 +258,7 @@ class AlertStateMachine:
     def list_alerts(self) -> list[Alert]:
         """Returns the active alerts with their present causes, and the recently resolved ones, the newest first."""
         active = [
-            self._refresh(record, name, entry.alert)
+            self._refresh_alert(record, name, entry.alert)
             for record in self._models.values()
             for name, entry in record.rules.items()
             if entry.alert is not None and entry.state in _ACTIVE
@@ -265,7 +274,7 @@ class AlertStateMachine:
                 entry.breached_ns = record.event_ns
             if entry.state is RuleState.FIRING:
                 if self.announcer.has_due_news(entry, rule, self._now_ns):
-                    alert = self._relate(record, self._new_alert(record, name, rule, RuleState.FIRING, ""))
+                    alert = self._add_related_rules(record, self._new_alert(record, name, rule, RuleState.FIRING, ""))
                     yield from self.announcer.announce_news(entry, alert, self._now_ns)
                 return
             if (record.event_ns - entry.breached_ns) / 1e9 >= self._section.for_s:
@@ -282,16 +291,10 @@ class AlertStateMachine:
             reason = f"It failed to judge {', '.join(entry.failed)}; see the processor's log." if entry.failed else ""
             yield from self._enter_state(record, name, rule, state, reason=reason)
 
-    def _list_over(self, record: ModelAlerts) -> dict[str, RuleRecord]:
-        """Returns the rules of a retired version whose alerts may end, by how often they have fired again before."""
-        age_s, keep_s = self._age_s(record.data_ns), self._section.keep_firing_for_s or 0.0
-        rules = record.rules.items()
-        return {name: entry for name, entry in rules if age_s >= max(keep_s, records.repeat_hold_s(entry.repeats))}
-
     def _enter_state(
         self, record: ModelAlerts, name: str, rule: AlertRule | None, state: RuleState, *, reason: str = ""
     ) -> list[Alert]:
-        """Sets the state of a rule and returns the alert of that; none if only `pending` was left or entered."""
+        """Sets the state of a rule and returns the alert on it; none if only `pending` was left or entered."""
         entry = record.find_rule_record(name)
         previous, entry.state, entry.changed_ns, entry.quiet_ns = entry.state, state, self._now_ns, 0
         last = entry.alert
@@ -342,22 +345,22 @@ class AlertStateMachine:
             joined=last.joined if last is not None else (),
         )
 
-    def _refresh(self, record: ModelAlerts, name: str, alert: Alert) -> Alert:
+    def _refresh_alert(self, record: ModelAlerts, name: str, alert: Alert) -> Alert:
         """Returns an alert with its present causes, severity, traces, silence and related rules."""
         entry, rule = record.find_rule_record(name), self._rules_of(record.model).active.get(name)
         causes = rank_causes(entry.causes.values()) or alert.causes
         severity = alert.severity if rule is None else rule.grade_severity(causes)
         silence = self.announcer.find_silence(record.model, name, self._now_ns)
         current = replace(alert, causes=causes, severity=severity, exemplars=entry.exemplars, silence=silence)
-        return replace(current, related=self._find_related(record, current))
+        return replace(current, related=self._find_related_rules(record, current))
 
-    def _relate(self, record: ModelAlerts, alert: Alert) -> Alert:
+    def _add_related_rules(self, record: ModelAlerts, alert: Alert) -> Alert:
         """Adds to an alert the rules that fire since about the same time, stores it, and returns it."""
-        alert = replace(alert, related=self._find_related(record, alert))
+        alert = replace(alert, related=self._find_related_rules(record, alert))
         record.find_rule_record(alert.rule).alert = alert
         return alert
 
-    def _find_related(self, record: ModelAlerts, alert: Alert) -> tuple[RelatedRule, ...]:
+    def _find_related_rules(self, record: ModelAlerts, alert: Alert) -> tuple[RelatedRule, ...]:
         related = []
         for name, rule in self._rules_of(record.model).active.items():
             entry = record.rules.get(name)
@@ -369,7 +372,7 @@ class AlertStateMachine:
                 related.append(RelatedRule(rule=name, title=rule.title, stream=causes[0].stream, onset_ns=onset_ns))
         return tuple(related)
 
-    def _end_silence(self, model: ModelKey) -> Iterator[Alert]:
+    def _end_no_data(self, model: ModelKey) -> Iterator[Alert]:
         """Ends the `no_data` alerts of a model, of which any version has sent data again."""
         for other, record in self._models.items():
             if (other.name, other.environment) == (model.name, model.environment) and NO_DATA in record.rules:
@@ -384,16 +387,14 @@ class AlertStateMachine:
             if entry.state is not RuleState.OK:
                 yield from self._enter_state(record, name, None, RuleState.OK, reason=reason)
 
-    def _forget_stale_streams(self, record: ModelAlerts, entry: RuleRecord) -> None:
-        """Drops the breaches of streams that have not been judged for long although their model sends data."""
-        stale_ns = record.data_ns - round(self._stale_after_s * 1e9)
-        for stream in [stream for stream, judged_ns in entry.judged_ns.items() if judged_ns <= stale_ns]:
-            entry.remove_stream(stream)
-            entry.breached_ns = record.event_ns  # what is not judged any more is not held
+    def _list_judged(self) -> list[tuple[ModelKey, ModelAlerts]]:
+        """Returns the models that no data waits for to be judged, nor for other versions."""
+        return [entry for entry in self._models.items() if (entry[0].name, entry[0].environment) not in self._unjudged]
 
     def _is_silent(self, record: ModelAlerts) -> bool:
-        after_s = self._rules_of(record.model).no_data_after_s
-        return record.data_ns > 0 and self._age_s(record.data_ns) >= after_s
+        after_s, model = self._rules_of(record.model).no_data_after_s, record.model
+        is_judged = (model.name, model.environment) not in self._unjudged
+        return is_judged and record.data_ns > 0 and self._compute_age_s(record.data_ns) >= after_s
 
-    def _age_s(self, time_ns: int) -> float:
+    def _compute_age_s(self, time_ns: int) -> float:
         return (self._now_ns - time_ns) / 1e9

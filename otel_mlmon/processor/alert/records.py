@@ -40,7 +40,7 @@ RETIRED: Final = "This version is retired: it had no traffic for {} while anothe
 """Why the alerts of a version end that another one replaced."""
 
 
-def repeat_hold_s(repeats: int) -> float:
+def find_repeat_hold_s(repeats: int) -> float:
     """Returns how many seconds an alert that fired again `repeats` times must be ok before it ends."""
     return min(REPEAT_HOLD_S * 2.0 ** (repeats - 1), MAX_HOLD_S) if repeats else 0.0
 
@@ -107,7 +107,7 @@ class RuleRecord:
         """
         breach_s = max(0.0, (self.quiet_ns - self.breached_ns) / 1e9)
         hold_s = min(HOLD_RATIO * breach_s, MAX_HOLD_S) if keep_firing_for_s is None else keep_firing_for_s
-        return max(hold_s, repeat_hold_s(self.repeats))
+        return max(hold_s, find_repeat_hold_s(self.repeats))
 
     def add_failure(self, stream: str, now_ns: int) -> None:
         """Records that the rule failed with an error when it judged a stream."""
@@ -173,6 +173,24 @@ class ModelAlerts:
     """The end of the newest pane that was judged, Unix nanoseconds: how long a breach or quiet lasts is event time."""
     onset_counts: dict[str, BinCounts] = field(default_factory=dict)
     rules: dict[str, RuleRecord] = field(default_factory=dict)
+
+    def list_ended_rules(self, now_ns: int, *, keep_s: float) -> dict[str, RuleRecord]:
+        """Returns the rules of a retired version whose alerts may end, by how often they have fired again before.
+
+        Args:
+            now_ns: The time by our clock, Unix nanoseconds.
+            keep_s: How long the version must have been without traffic at least.
+        """
+        age_s = (now_ns - self.data_ns) / 1e9
+        rules = self.rules.items()
+        return {name: entry for name, entry in rules if age_s >= max(keep_s, find_repeat_hold_s(entry.repeats))}
+
+    def forget_stale_streams(self, entry: RuleRecord, *, after_s: float) -> None:
+        """Drops the breaches of streams that have not been judged for so long although their model sends data."""
+        stale_ns = self.data_ns - round(after_s * 1e9)
+        for stream in [stream for stream, judged_ns in entry.judged_ns.items() if judged_ns <= stale_ns]:
+            entry.remove_stream(stream)
+            entry.breached_ns = self.event_ns  # what is not judged any more is not held
 
     def find_rule_record(self, name: str) -> RuleRecord:
         """Returns the stored state of an alert rule of the model, a new one if there is none."""
@@ -264,7 +282,7 @@ class AlertStore:
         self._stored = self._saved
 
 
-def is_retired(data_ns: int, newest_ns: int, now_ns: int, *, after_s: float) -> bool:
+def is_version_retired(data_ns: int, newest_ns: int, now_ns: int, *, after_s: float) -> bool:
     """Returns whether a model version has had no traffic for long while another version has some.
 
     Args:

@@ -40,12 +40,12 @@ class AlertSilence:
         return self.start_ns <= now_ns < self.end_ns
 
     def matches_model(self, model: ModelKey) -> bool:
-        """Returns whether the silence applies to a model."""
-        return _matches(model.name, self.model) or _matches(model.id, self.model)
+        """Returns whether the silence of alerts applies to a model."""
+        return _matches_pattern(model.name, self.model) or _matches_pattern(model.id, self.model)
 
     def matches_rule(self, rule: str) -> bool:
-        """Returns whether the silence applies to an alert rule."""
-        return _matches(rule, self.rule)
+        """Returns whether the silence of alerts applies to an alert rule."""
+        return _matches_pattern(rule, self.rule)
 
     def describe(self) -> str:
         """Describes who silenced alerts until when, and why."""
@@ -79,16 +79,20 @@ def find_silence(
         if silence.is_active(now_ns) and silence.matches_model(model) and silence.matches_rule(rule):
             return silence.describe()
     for window in maintenance:
-        if _matches(model.name, window.model) and _matches(rule, window.rule) and _is_open(window, now_ns):
+        if (
+            _matches_pattern(model.name, window.model)
+            and _matches_pattern(rule, window.rule)
+            and _is_window_open(window, now_ns)
+        ):
             return f"maintenance {window.start} to {window.end} {window.timezone}"
     return ""
 
 
-def _matches(name: str, pattern: str) -> bool:
+def _matches_pattern(name: str, pattern: str) -> bool:
     return name == pattern or fnmatchcase(name, pattern)
 
 
-def _is_open(window: MaintenanceSection, now_ns: int) -> bool:
+def _is_window_open(window: MaintenanceSection, now_ns: int) -> bool:
     now = datetime.fromtimestamp(now_ns / 1e9, tz=ZoneInfo(window.timezone))
     time = f"{now:%H:%M}"
     if window.start < window.end:

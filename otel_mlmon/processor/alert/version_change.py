@@ -79,9 +79,9 @@ class VersionChange:
     def build_event(self) -> tuple[str, Literal["INFO", "WARN"], str, dict[str, str | int | float | bool], int]:
         """Returns name, severity, body, attributes and time of the log event `ml.model.version_changed`."""
         body = f"{self.model.name} {self.model.version}: {self.build_sentence}"
-        return semconv.EVENT_VERSION_CHANGED, self.severity, body, self._event_attributes(), self.time_ns
+        return semconv.EVENT_VERSION_CHANGED, self.severity, body, self._build_event_attributes(), self.time_ns
 
-    def _event_attributes(self) -> dict[str, str | int | float | bool]:
+    def _build_event_attributes(self) -> dict[str, str | int | float | bool]:
         """Returns the attributes of `ml.model.version_changed`: plain values, with the largest move in full."""
         attributes: dict[str, str | int | float | bool] = {
             semconv.MODEL_NAME: self.model.name,
@@ -115,13 +115,13 @@ def describe_version_change(pair: VersionPair, moves: Iterable[tuple[StreamWindo
         time_ns=pair.time_ns,
         predictions=pair.predictions,
         compared=len(pair.windows),
-        causes=rank_causes(_describe_move(window, tolerance, name) for window, tolerance in moves),
+        causes=rank_causes(_build_move_cause(window, tolerance, name) for window, tolerance in moves),
         absent=pair.absent,
         added=pair.added,
     )
 
 
-def _describe_move(window: StreamWindow, tolerance: float, name: str) -> AlertCause:
+def _build_move_cause(window: StreamWindow, tolerance: float, name: str) -> AlertCause:
     if window.reference is None:
         raise ValueError(f"{window.stream.stream} has no reference")
     score = DriftScore(state="ok", log10_evidence=0.0, log10_alarm_line=0.0, since_ns=window.start_ns)

@@ -1,4 +1,4 @@
-"""Which whole days teach what is usual: those without evidence of drift, and those whose evidence healed.
+"""Decides which whole days a daily cycle is learned from: those without evidence of drift, or whose evidence healed.
 
 A day is accepted only if it was whole (with items in three quarters of the slots that the fullest day before had; the
 first day with any) and no evidence in it reached half of the alarm line; the first two, which were judged by a
@@ -43,7 +43,7 @@ _MAX_COUNT: Final = np.iinfo(np.int32).max
 
 
 def settle_pending_day(state: CycleState, start_ns: int) -> bool:
-    """Accepts the day before once the evidence at its end has healed, or drops it if that takes too long.
+    """Accepts a pending day into a daily cycle once the evidence at its end has healed, or drops it after too long.
 
     Args:
         state: Of the cycle; changed.
@@ -66,7 +66,7 @@ def settle_pending_day(state: CycleState, start_ns: int) -> bool:
 def accept_day(
     state: CycleState, model: WeekModel | None, *, reference: Floats, reference_count: int, is_known: bool
 ) -> bool:
-    """Accepts the day that ends, drops it, or waits for its evidence to heal.
+    """Accepts an ended day into a daily cycle, drops it, or keeps it pending until its evidence of drift heals.
 
     Args:
         state: Of the cycle; changed.
@@ -80,13 +80,13 @@ def accept_day(
     """
     number = sum(compute_weekday(other.day) == compute_weekday(state.day) for other in state.days)
     is_whole = state.first_ns <= state.day * DAY_NS and _is_full_day(state)
-    if not (is_whole and number < MIN_DAYS and _is_repeated(state, model)):
+    if not (is_whole and number < MIN_DAYS and _is_usual_day(state, model)):
         return False
     is_quiet = state.is_quiet or (not is_known and _is_near_reference(state, reference, reference_count))
     if not is_quiet and not 0 < state.loud_hours.bit_count() <= MAX_LOUD_HOURS:
         return False
     if not state.days and not state.inherited:
-        _choose_slots(state)
+        _choose_slot_count(state)
     state.pending = CycleDay(
         day=state.day,
         counts=np.minimum(_count_slots(state), _MAX_COUNT).astype(np.int32),
@@ -100,20 +100,20 @@ def accept_day(
 
 
 def _count_slots(state: CycleState) -> Ints:
-    """Returns the counts of today by slot, shape (slots, K)."""
+    """Returns the counts of the present day by time slot, shape (slots, K)."""
     counts: Ints = state.today.reshape(state.slots, QUARTERS // state.slots, -1).sum(1)
     return counts
 
 
 def _is_full_day(state: CycleState) -> bool:
-    """Whether the day had items in most of the slots in which the fullest day before had any."""
+    """Returns whether the present day has items in most of the slots in which the fullest day before had any."""
     slots = _count_slots(state).any(axis=1).sum()
     most = max((day.counts.any(axis=1).sum() for day in state.days), default=1)
     return bool(slots >= MIN_FULL_SHARE * most)
 
 
-def _is_repeated(state: CycleState, model: WeekModel | None) -> bool:
-    """Whether the day is as most days are, or as the one before of its weekday, where that was an odd one."""
+def _is_usual_day(state: CycleState, model: WeekModel | None) -> bool:
+    """Returns whether the present day is like most days, or like the one before of its weekday, where that was odd."""
     weekday = int(compute_weekday(state.day))
     if model is None or not model.day_counts[weekday]:
         return True
@@ -134,7 +134,7 @@ def _is_near_reference(state: CycleState, reference: Floats, reference_count: in
     return bool(distance <= NEAR_REFERENCE + np.sqrt(day.size / (4.0 * max(reference_count, 1))))
 
 
-def _choose_slots(state: CycleState) -> None:
+def _choose_slot_count(state: CycleState) -> None:
     week = 7.0 * float(state.today.sum()) / max(state.effect, 1.0)
     state.slots = QUARTERS if week >= MIN_SLOT_ITEMS * QUARTERS else HOURS
     state.is_smoothed = week < MIN_SLOT_ITEMS * HOURS

@@ -116,7 +116,7 @@ def estimate_accuracy(
     calibration_variance = means * (1.0 - means) / (weights + 1.0)
     binomial_variance = means * (1.0 - means) - calibration_variance  # E θ(1-θ) = m(1-m) - Var θ
     prior_error = PRIOR / weights * np.sqrt(middles * (1.0 - middles) / 3.0)
-    shifts = _shifts(total, window, means)
+    shifts = _compute_accuracy_shifts(total, window, means)
     mean = float(window @ (means + shifts)) / n
     hidden_variance = float(window @ prior_error) ** 2 + SHIFT_ERROR**2 * float(window @ np.abs(shifts)) ** 2
     hidden_variance += float(window @ (means * (1.0 - means))) * n / SHIFTED_ITEMS
@@ -150,8 +150,8 @@ def find_lowest_tolerated_accuracy(labelled: float, lowest: float | None, max_dr
     return max(lowest or 0.0, labelled - (1.0 if max_drop is None else max_drop))
 
 
-def _shifts(total: Counts, window: Counts, means: Floats) -> Floats:
-    """Computes how much higher the accuracy in each bin is, since confidences moved up inside the bin."""
+def _compute_accuracy_shifts(total: Counts, window: Counts, means: Floats) -> Floats:
+    """Computes how much higher the accuracy in each bin is because confidences moved up inside the bin."""
     bins = total.size
     if bins < 2:
         return np.zeros(bins)

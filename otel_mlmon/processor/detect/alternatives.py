@@ -1,4 +1,4 @@
-"""The alternatives that evidence of drift bets on: a dictionary of simple ones, and some learned from the counts.
+"""Builds the alternatives that evidence of drift bets on: a dictionary of simple drifts, and some learned from counts.
 
 1. A fixed dictionary of simple alternatives to the reference, each a bet of its own against every law in the ball
 
@@ -88,13 +88,13 @@ class DriftAlternatives:
     """
 
     def __init__(self, bins: int, direction: Direction) -> None:
-        pairs = _pairs(bins, direction)
+        pairs = _list_set_pairs(bins, direction)
         self.gain_sets: Bools = np.array([gain for gain, _ in pairs], dtype=bool).reshape(-1, bins)
         """U, shape (M, K)."""
         self.loss_sets: Bools = np.array([loss for _, loss in pairs], dtype=bool).reshape(-1, bins)
         """D, shape (M, K)."""
-        self._gain_index: Indices = np.array([_set_index(bins_) for bins_ in self.gain_sets], dtype=np.intp)
-        self._loss_index: Indices = np.array([_set_index(bins_) for bins_ in self.loss_sets], dtype=np.intp)
+        self._gain_index: Indices = np.array([_find_set_position(bins_) for bins_ in self.gain_sets], dtype=np.intp)
+        self._loss_index: Indices = np.array([_find_set_position(bins_) for bins_ in self.loss_sets], dtype=np.intp)
 
     @property
     def alternative_count(self) -> int:
@@ -108,14 +108,14 @@ class DriftAlternatives:
 
         Args:
             pane: Counts, shape (S, K).
-            bounds: A and B by set, as `compute_set_bounds` has them.
+            bounds: A and B by set, as `compute_bin_set_bounds` has them.
             idle_log_factors: 0 or below, shape (S,): the factor of a bet whose D the ball can empty.
             out: Receives them, shape (S, T·M): every pair with the first tilt, with the second, …
         """
-        counts = compute_set_sums(pane)
+        counts = compute_bin_set_sums(pane)
         gain, loss = counts.take(self._gain_index, -1), counts.take(self._loss_index, -1)
         upper, lower = bounds
-        share = _gain_share(upper.take(self._gain_index, -1), lower.take(self._loss_index, -1))
+        share = _compute_gain_share(upper.take(self._gain_index, -1), lower.take(self._loss_index, -1))
         moved, is_open = gain + loss, share > 0.0
         is_all_open = is_open.all()
         # One tilt after the other: arrays of all of them would not stay in the processor's cache.
@@ -139,7 +139,7 @@ class DriftAlternatives:
         tilt, pair = np.divmod(bets, len(self.gain_sets))
         rows = np.arange(len(bets))
         upper, lower = bounds
-        share = _gain_share(upper[rows, self._gain_index[pair]], lower[rows, self._loss_index[pair]])
+        share = _compute_gain_share(upper[rows, self._gain_index[pair]], lower[rows, self._loss_index[pair]])
         log_z = -np.log(share * np.expm1(TILTS[tilt]) + 1.0)[:, None]
         ratios: Floats = self.gain_sets[pair] * (TILTS[tilt, None] + log_z) + self.loss_sets[pair] * log_z
         return ratios
@@ -151,7 +151,7 @@ def build_alternatives(bins: int, direction: Direction) -> DriftAlternatives:
     return DriftAlternatives(bins, direction)
 
 
-def compute_set_sums(rows: Floats) -> Floats:
+def compute_bin_set_sums(rows: Floats) -> Floats:
     """Sums each row over every set of bins that a simple drift may move mass from or to, shape (S, 4K).
 
     The sets are each bin, all bins but it, the first bins up to it, and all bins beyond it.
@@ -161,7 +161,7 @@ def compute_set_sums(rows: Floats) -> Floats:
     return np.concatenate([rows, total - rows, cumulative, np.maximum(total - cumulative, 0.0)], axis=-1)
 
 
-def _pairs(bins: int, direction: Direction) -> list[tuple[Bools, Bools]]:
+def _list_set_pairs(bins: int, direction: Direction) -> list[tuple[Bools, Bools]]:
     positions = np.arange(bins)
     runs = [positions < edge for edge in range(1, bins)]
     if direction == "down":
@@ -177,13 +177,13 @@ def _pairs(bins: int, direction: Direction) -> list[tuple[Bools, Bools]]:
     return pairs
 
 
-def compute_set_bounds(highest: Floats, lowest: Floats, radius: Floats) -> tuple[Floats, Floats]:
+def compute_bin_set_bounds(highest: Floats, lowest: Floats, radius: Floats) -> tuple[Floats, Floats]:
     """Returns the largest and the smallest mass that each set of bins may have without drift, shape (S, 4K).
 
     They are A and B; B is infinite where the null can empty the set.
 
     Args:
-        highest: The largest `compute_set_sums` of any reference, shape (S, 4K).
+        highest: The largest `compute_bin_set_sums` of any reference, shape (S, 4K).
         lowest: The smallest.
         radius: d, shape (S,); may be infinite.
     """
@@ -192,13 +192,13 @@ def compute_set_bounds(highest: Floats, lowest: Floats, radius: Floats) -> tuple
     return highest + d, np.where(lower > 0.0, lower, np.inf)
 
 
-def _gain_share(upper: Floats, lower: Floats) -> Floats:
-    """Returns A/(A + B), of which Z = 1/(1 + (e^θ - 1) A/(A + B)); 0 where a bet cannot gain."""
+def _compute_gain_share(upper: Floats, lower: Floats) -> Floats:
+    """Computes A/(A + B), from which a bet's norm Z = 1/(1 + (e^θ - 1) A/(A + B)) follows; 0 where it cannot gain."""
     return upper / (upper + lower)
 
 
-def _set_index(bins_: Bools) -> int:
-    """Returns the position of a set of bins in `compute_set_sums`."""
+def _find_set_position(bins_: Bools) -> int:
+    """Returns the position of a set of bins in `compute_bin_set_sums`."""
     bins, size = bins_.size, int(bins_.sum())
     if size == 1:
         return int(bins_.argmax())
@@ -224,12 +224,14 @@ def compute_two_sided_ratios(alternatives: Floats, reference: Floats, radius: Fl
     stream = outside // alternatives.shape[1]
     rows = alternatives.reshape(-1, alternatives.shape[-1])
     ratios = np.ones(rows.shape)
-    ratios[outside] = _clipped_ratios(rows.take(outside, 0), reference.take(stream, 0), radius.take(stream)[:, None])
+    ratios[outside] = _compute_clipped_ratios(
+        rows.take(outside, 0), reference.take(stream, 0), radius.take(stream)[:, None]
+    )
     return ratios.reshape(alternatives.shape)
 
 
-def _clipped_ratios(alternatives: Floats, reference: Floats, radius: Floats) -> Floats:
-    """Computes clip(q/r, b, a) of alternatives outside the ball, row by row; shapes (n, K), (n, K), (n, 1).
+def _compute_clipped_ratios(alternatives: Floats, reference: Floats, radius: Floats) -> Floats:
+    """Computes likelihood ratios clip(q/r, b, a) of alternatives outside the ball; shapes (n, K), (n, K), (n, 1).
 
     a = max over S of q(S)/(r(S)+d) and b = min over S with r(S) > d of q(S)/(r(S)-d), exactly. Either is reached by
     a set of the largest or smallest ratios, so cumulative sums in the order of the ratio find it.
@@ -279,17 +281,17 @@ def compute_one_sided_ratios(alternatives: Floats, lowest: Floats) -> Floats:
     # All sums end at 1, so the last bin says nothing.
     stream, alternative = np.nonzero(is_lower[..., :-1].any(-1))
     ratios = np.ones(alternatives.shape)
-    ratios[stream, alternative] = _antitone_slopes(alternatives[stream, alternative], lowest[stream])
+    ratios[stream, alternative] = _compute_antitone_slopes(alternatives[stream, alternative], lowest[stream])
     return ratios
 
 
-def _antitone_slopes(alternatives: Floats, lowest: Floats) -> Floats:
-    """Computes the antitone regression row by row, shapes (n, K).
+def _compute_antitone_slopes(alternatives: Floats, lowest: Floats) -> Floats:
+    """Computes the slopes of the antitone regression of alternatives on `lowest`, row by row, shapes (n, K).
 
     In its closed form, min over s <= k of max over t >= k of Q(s..t) / G(s..t): K² numbers a row, which bins in an
     order are few enough for.
     """
-    masses, weights = _run_sums(alternatives), _run_sums(lowest)
+    masses, weights = _sum_bin_runs(alternatives), _sum_bin_runs(lowest)
     # A run without weight pools with the bins before it: never the smallest.
     means = np.divide(masses, weights, out=np.full(masses.shape, np.inf), where=weights > 0.0)
     is_run = np.tri(alternatives.shape[-1], dtype=bool).T
@@ -298,8 +300,8 @@ def _antitone_slopes(alternatives: Floats, lowest: Floats) -> Floats:
     return slopes
 
 
-def _run_sums(rows: Floats) -> Floats:
-    """Sums each row over the bins s..t, at [n, s, t]; meaningless for t < s."""
+def _sum_bin_runs(rows: Floats) -> Floats:
+    """Sums each row over every run of bins s..t, at [n, s, t]; meaningless for t < s."""
     cumulative = np.add.accumulate(rows, -1)
     preceding = cumulative - rows
     sums: Floats = cumulative[:, None, :] - preceding[:, :, None]

@@ -1,4 +1,4 @@
-"""Growing arrays with one row a stream, the daily traffic in one of them, and counts checked and stacked to arrays."""
+"""Grows arrays with one row a stream, counts the daily traffic in one of them, and checks and stacks counts."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class DailyTraffic:
         return young
 
     def state(self, row: int) -> TrafficState:
-        """Returns the traffic of one stream for storage; `restore` restores it."""
+        """Returns the traffic of one stream to be stored; `restore` is its inverse."""
         arrays = self._arrays
         return TrafficState(
             first_ns=int(arrays["first_ns"][row]),
@@ -145,18 +145,18 @@ def check_counts(counts: NDArray[Any], bins: int) -> Floats:
     if counts.ndim != 2 or not bins or counts.shape[1] != bins:
         raise BinMismatchError(f"counts of shape {counts.shape[1:]} against a reference of shape {(bins,)}")
     values: Floats = counts.astype(np.float64)
-    if not are_counts(values).all():
+    if not find_valid_rows(values).all():
         raise ValueError("counts must be finite and not negative")
     return values
 
 
-def are_counts(rows: NDArray[Any]) -> Bools:
+def find_valid_rows(rows: NDArray[Any]) -> Bools:
     """Returns for each row whether all its numbers are finite and 0 or above, shape (S,)."""
     return np.asarray((rows.min(-1) >= 0.0) & np.isfinite(rows.sum(-1)))
 
 
 def stack_counts(name: str, counts: Sequence[NDArray[Any]], bins: int) -> tuple[Indices, NDArray[Any]]:
-    """Stacks valid arrays of K counts to one array, after their positions; reports invalid ones to the guard."""
+    """Returns the positions of the valid arrays of K counts, and these stacked to one; reports others to the guard."""
     fitting = []
     for position, row in enumerate(counts):
         if row.shape == (bins,):
@@ -168,7 +168,7 @@ def stack_counts(name: str, counts: Sequence[NDArray[Any]], bins: int) -> tuple[
     if not fitting:
         return positions, np.zeros((0, bins))
     rows = np.concatenate([counts[position] for position in fitting]).reshape(-1, bins)
-    is_good = are_counts(rows)
+    is_good = find_valid_rows(rows)
     if is_good.all():
         return positions, rows
     with _GUARD:
@@ -177,7 +177,7 @@ def stack_counts(name: str, counts: Sequence[NDArray[Any]], bins: int) -> tuple[
 
 
 def sum_rows(rows: Sequence[NDArray[Any]]) -> list[int]:
-    """Sums each of several arrays of counts, which may be of other lengths."""
+    """Sums each of several arrays of counts, which may have different lengths."""
     if len({row.shape for row in rows}) == 1 and rows[0].size:
         totals: list[int] = np.concatenate(rows).reshape(len(rows), -1).sum(-1).astype(np.int64).tolist()
         return totals

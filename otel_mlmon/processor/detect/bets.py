@@ -1,4 +1,4 @@
-"""The bets of the evidence of drift on one pane: their gains, which of them leads, and what each bin adds to it.
+"""Weighs the bets on drift by one pane: their gains, which of them leads, and what each bin adds to the leading one.
 
 `evidence.py` says what the components are, and keeps what they won.
 """
@@ -16,10 +16,10 @@ from otel_mlmon.processor.detect.alternatives import (
     PLUG_INS,
     Direction,
     build_alternatives,
+    compute_bin_set_bounds,
+    compute_bin_set_sums,
     compute_dirichlet_regret,
     compute_log_likelihood_ratios,
-    compute_set_bounds,
-    compute_set_sums,
 )
 from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, convert_to_slice
 from otel_mlmon.processor.detect.detectable import find_even_share
@@ -138,20 +138,20 @@ class DriftBets:
         weighted[:, UNIVERSAL] -= compute_dirichlet_regret(panes, pane_shares, items)
         is_idle = np.abs(log_ratios[:, :UNIVERSAL]).max(-1) < _MIN_LOG_RATIO
         np.copyto(weighted[:, :UNIVERSAL], idle_log_factors[:, None], where=is_idle)
-        bounds = compute_set_bounds(null.highest, null.lowest, null.radius)
+        bounds = compute_bin_set_bounds(null.highest, null.lowest, null.radius)
         self._alternatives.log_factors(panes, bounds, idle_log_factors, out=weighted[:, FIRST_ALTERNATIVE:])
         weighted += won
         weighted += self.log_weights
         leader = weighted.argmax(-1)
         maximum = weighted[np.arange(len(panes)), leader]
-        rare = self._weigh_rare(index, panes, items, effect, null)
+        rare = self._weigh_rare_bins(index, panes, items, effect, null)
         if rare is not None:
             is_rare = rare.maximum > maximum
             leader = np.where(is_rare, -1 - rare.leader, leader)
             maximum = np.where(is_rare, rare.maximum, maximum)
         return PaneBets(weighted, maximum, leader, log_ratios, rare)
 
-    def _weigh_rare(
+    def _weigh_rare_bins(
         self, index: RowIndex, panes: Floats, items: Floats, effect: Floats, null: NullHypothesis
     ) -> RareBets | None:
         if self._rare is None:
@@ -171,7 +171,7 @@ class DriftBets:
         added[learned] = panes[learned] * bets.log_ratios[learned, leader[learned]]
         fixed = np.flatnonzero(has_evidence & (leader >= FIRST_ALTERNATIVE))
         if fixed.size:
-            bounds = compute_set_bounds(null.highest[fixed], null.lowest[fixed], null.radius[fixed])
+            bounds = compute_bin_set_bounds(null.highest[fixed], null.lowest[fixed], null.radius[fixed])
             added[fixed] = panes[fixed] * self._alternatives.log_ratios(leader[fixed] - FIRST_ALTERNATIVE, bounds)
         single = np.flatnonzero(has_evidence & (leader < 0))
         if single.size and self._rare is not None and bets.rare is not None:
@@ -232,7 +232,7 @@ class SlotArrays(NamedTuple):
     has_cycle: Bools
 
     def select_slots(self, rows: Bools | slice) -> SlotArrays:
-        """Returns the rows of some of the streams."""
+        """Returns the rows of these arrays that belong to some of the streams, by their position."""
         columns: list[Any] = [column[rows] for column in self]
         return SlotArrays(*columns)
 
@@ -267,7 +267,7 @@ class SlotTable:
     def stack(
         self, rows: Indices, nulls: Sequence[SlotHypothesis | None], column_of: Callable[[str], NDArray[Any]]
     ) -> SlotArrays | None:
-        """Stacks what is no drift for some streams now; None if none of them has a daily cycle.
+        """Stacks the distributions that are no drift for some streams now; None if none of them has a daily cycle.
 
         Args:
             rows: Of a bank of evidence, each once, shape (S,).
@@ -297,14 +297,14 @@ class SlotTable:
         columns = [self._arrays[name][index] for name in SlotHypothesis._fields]
         if has_cycle.all():
             return SlotArrays._make([*columns, has_cycle])
-        slots = _stack_references(rows, column_of)
+        slots = _stack_reference_slots(rows, column_of)
         for reference, column in zip(slots, columns, strict=False):
             reference[has_cycle] = column[has_cycle]
         return slots._replace(has_cycle=has_cycle)
 
 
-def _stack_references(rows: Indices, column_of: Callable[[str], NDArray[Any]]) -> SlotArrays:
-    """Stacks what is no drift for streams without a daily cycle."""
+def _stack_reference_slots(rows: Indices, column_of: Callable[[str], NDArray[Any]]) -> SlotArrays:
+    """Stacks the distributions that are no drift for streams without a daily cycle."""
     zeros, is_false = np.zeros(rows.size), np.zeros(rows.size, dtype=bool)
     return SlotArrays(
         shares=column_of("shares")[rows],
@@ -333,13 +333,13 @@ def compute_reference_variance(shares: Floats, total: float) -> float:
 
 
 def compute_reference_columns(counts: Floats, direction: Direction) -> dict[str, Floats]:
-    """Computes what is read of references, counts of shape (S, K), as columns of S rows by name."""
+    """Computes the columns that bets need of references, from counts of shape (S, K): S rows each, by name."""
     totals = counts.sum(-1)
     shares = (counts + 0.5) / (totals[:, None] + counts.shape[-1] / 2.0)
     return {
         "total": totals,
         "shares": shares,
-        "set_shares": compute_set_sums(shares),
+        "set_shares": compute_bin_set_sums(shares),
         "variance": np.array([compute_reference_variance(*row) for row in zip(shares, totals.tolist(), strict=True)]),
         "even_share": np.array([find_even_share(row, direction) for row in shares]),
     }

@@ -1,4 +1,4 @@
-"""The cycle of a stream: what its shares are at each time of the day, on each kind of day of the week.
+"""Learns the daily cycle of a stream: its shares at each time of the day, on each kind of day of the week.
 
 What repeats every day is neither drift nor bursts. Taken for bursts it makes φ, and with it what is forgiven, so large
 that nothing is found any more. So the counts of whole days are kept by slot of the day, and from the third day on panes
@@ -45,14 +45,14 @@ from typing import Final, Literal
 import numpy as np
 
 from otel_mlmon.processor.detect.accepted_days import MAX_QUIET_EVIDENCE, accept_day, settle_pending_day
-from otel_mlmon.processor.detect.alternatives import compute_set_sums
+from otel_mlmon.processor.detect.alternatives import compute_bin_set_sums
 from otel_mlmon.processor.detect.bets import DayHypothesis, SlotHypothesis, compute_reference_variance
 from otel_mlmon.processor.detect.cycle_statistics import HOURS, QUARTERS
 from otel_mlmon.processor.detect.detectable import FORGIVEN_EARLY
-from otel_mlmon.processor.detect.holidays import compute_contrasts, end_holidays, find_holiday
+from otel_mlmon.processor.detect.holidays import compute_kind_contrasts, end_holidays, find_holiday
 from otel_mlmon.processor.detect.state import DAY_NS, CycleDay, CycleState
 from otel_mlmon.processor.detect.week import MIN_DAYS, WEEKDAYS, compute_weekday
-from otel_mlmon.processor.detect.week_model import WeekModel, find_residuals, fit_week
+from otel_mlmon.processor.detect.week_model import WeekModel, find_week_residuals, fit_week
 from otel_mlmon.types import Floats, Ints
 
 FORGIVEN_REST: Final = 0.13
@@ -85,14 +85,14 @@ _WORKDAYS: Final = {False: slice(0, 4), True: slice(0, 5)}
 """The weekdays that say what working days are like."""
 
 
-def start_cycle(start_ns: int, bins: tuple[str, ...], time_zone: str = "") -> CycleState:
-    """Returns the state of the cycle of a stream whose first pane begins at `start_ns`, by its own clock."""
+def start_daily_cycle(start_ns: int, bins: tuple[str, ...], time_zone: str = "") -> CycleState:
+    """Returns the state of a new daily cycle of a stream whose first pane begins at `start_ns` by its own clock."""
     today = np.zeros((QUARTERS, len(bins)), dtype=np.int64)
     return CycleState(bins=bins, first_ns=start_ns, day=start_ns // DAY_NS, today=today, time_zone=time_zone)
 
 
 class DailyCycle:
-    """Learns the cycle of one stream, and says what is no drift at a time of the week.
+    """Learns the daily cycle of one stream, and tells which shares are no drift at a time of the week.
 
     All times are Unix nanoseconds plus what the stream's clock is ahead of UTC.
 
@@ -128,15 +128,15 @@ class DailyCycle:
         """How much likelier each bin is on each kind of day than today, in panes that start between two times."""
         self._days: dict[int, DayHypothesis | None] = {}
         """By weekday."""
-        self._fit()
+        self._fit_models()
 
     @property
     def is_known(self) -> bool:
-        """Whether two whole days are known, of this version or of the version before."""
+        """Whether two whole days of the stream are known, of this model version or of the version before."""
         return self._model is not None or self._inherited is not None
 
     def advance(self, start_ns: int, effect: float) -> bool:
-        """Goes on to the day of a pane that starts at `start_ns`; returns whether the days are seen in another way.
+        """Moves on to the day of a pane that starts at `start_ns`; returns whether the kinds of day changed by that.
 
         That is where a cycle is known for the first time, or other kinds of day, so that φ has to be estimated anew.
 
@@ -148,7 +148,7 @@ class DailyCycle:
         if state.pending is None and day <= state.day:
             return False
         if state.pending is not None and settle_pending_day(state, start_ns):
-            self._fit()
+            self._fit_models()
         if day > state.day:
             state.effect = effect
             end_holidays(state, self._model)
@@ -159,7 +159,7 @@ class DailyCycle:
                 reference_count=self._reference_count,
                 is_known=self.is_known,
             ):
-                self._fit()
+                self._fit_models()
             state.day, state.is_quiet, state.loud_hours, state.other_weekday = day, True, 0, -1
             state.today = np.zeros_like(state.today)
             self._contrasts = None
@@ -170,7 +170,7 @@ class DailyCycle:
         return before is None or not np.array_equal(before.kinds, model.kinds)
 
     def add(self, start_ns: int, counts: Ints, *, evidence: float) -> None:
-        """Counts a pane of the present day, shape (K,), after which the evidence is such a part of the alarm line."""
+        """Counts a pane of the present day, shape (K,), with the evidence after it as a part of the alarm line."""
         state = self.state
         if start_ns // DAY_NS == state.day:
             quarter = state.today[start_ns % DAY_NS * QUARTERS // DAY_NS]
@@ -181,7 +181,7 @@ class DailyCycle:
                 state.loud_hours |= 1 << start_ns % DAY_NS * HOURS // DAY_NS
 
     def compare_with_week(self, start_ns: int, pane: Ints, effect: float) -> None:
-        """Finds whether today is as another weekday, which is no drift either for the rest of the day.
+        """Finds whether the present day is like another weekday, whose shares are then no drift today either.
 
         Args:
             start_ns: Of a pane that is not judged yet, Unix nanoseconds, by the stream's clock.
@@ -193,14 +193,14 @@ class DailyCycle:
             return
         if contrasts is None or not contrasts[0] <= start_ns < contrasts[1]:
             begin_ns, slot = start_ns - start_ns % _QUARTER_NS, start_ns % DAY_NS * state.slots // DAY_NS
-            values = compute_contrasts(model, int(compute_weekday(state.day)), slot)
+            values = compute_kind_contrasts(model, int(compute_weekday(state.day)), slot)
             contrasts = self._contrasts = begin_ns, begin_ns + _QUARTER_NS, values
         if find_holiday(state, model, start_ns, pane, effect, contrasts[2]):
             self._null = None
             self._days.clear()
 
     def find_slot_hypothesis(self, start_ns: int) -> SlotHypothesis | None:
-        """Returns what is no drift in a pane that starts at `start_ns`; None for what the reference alone has."""
+        """Returns the shares that are no drift in a pane that starts at `start_ns`; None for those of the reference."""
         null = self._null
         if null is not None and null[0] <= start_ns < null[1]:
             return null[2]
@@ -212,7 +212,7 @@ class DailyCycle:
         return self._null[2]
 
     def build_day_hypothesis(self, start_ns: int) -> DayHypothesis | None:
-        """Returns what is no drift on the day of a pane that starts at `start_ns`, as the mean over its slots.
+        """Returns the shares that are no drift on the day of a pane that starts at `start_ns`, as the mean over slots.
 
         While no cycle is known it is what will be forgiven within the day; None for what the reference alone has.
         """
@@ -231,7 +231,7 @@ class DailyCycle:
         quarters = range(width // 2, QUARTERS, width)
         nulls = [self._build_null(weekday, quarter) for quarter in quarters]
         columns = SlotHypothesis(*(np.mean(np.array(column), axis=0) for column in zip(*nulls, strict=True)))
-        model = self._find_model(weekday, QUARTERS // 2)
+        model = self._find_week_model(weekday, QUARTERS // 2)
         size = float(model.sizes[0].sum()) if self._is_learned else float(self._reference_count)
         is_known = all(
             null.is_known or self._is_workday(model, weekday, quarter)
@@ -244,11 +244,11 @@ class DailyCycle:
         )
 
     def list_residuals(self) -> list[tuple[Ints, Floats]]:
-        """Returns the counts of all slots of the accepted days, and what the other days of the kind let expect."""
-        return [] if self._model is None else find_residuals(self.state.days, self._model)
+        """Returns the counts of the accepted days by slot, and the counts expected by the other days of their kind."""
+        return [] if self._model is None else find_week_residuals(self.state.days, self._model)
 
-    def _fit(self) -> None:
-        """Makes the models of the accepted days, and of those of the version before."""
+    def _fit_models(self) -> None:
+        """Fits the models of the accepted days, and of those of the version before."""
         self._null = self._contrasts = None
         self._days.clear()
         state = self.state
@@ -258,7 +258,7 @@ class DailyCycle:
         if state.inherited and self._inherited is None:
             inherited = self._fit_days(state.inherited, effect=1.0)
             if inherited is not None:
-                self._inherited = inherited.shift_to_reference(self._find_base(inherited), self._reference)
+                self._inherited = inherited.shift_to_reference(self._find_base_shares(inherited), self._reference)
 
     def _fit_days(self, days: list[CycleDay], effect: float | None = None) -> WeekModel | None:
         state = self.state
@@ -269,8 +269,8 @@ class DailyCycle:
             has_zone=self._has_zone,
         )
 
-    def _find_base(self, model: WeekModel) -> Floats:
-        """Returns what the version before had in the hours in which the reference of this one was learned."""
+    def _find_base_shares(self, model: WeekModel) -> Floats:
+        """Returns the shares of the version before in the hours in which this version's reference was learned."""
         first_ns, slots = self.state.first_ns, self.state.slots
         if not self._is_learned or self._reference_ns <= 0 or first_ns - self._reference_ns >= DAY_NS:
             return model.compute_mean_shares()
@@ -293,37 +293,37 @@ class DailyCycle:
 
     @property
     def _has_little_traffic(self) -> bool:
-        """Whether two days were whole, and hold too few items to say anything of hours."""
+        """Whether two whole days hold too few items to say anything of single hours."""
         return not self.is_known and len(self.state.days) >= MIN_DAYS
 
     def _build_pooled_null(self, forgiven: float) -> SlotHypothesis:
-        """Builds what is no drift while nothing is known of the hours."""
+        """Builds the shares that are no drift while nothing is known of single hours."""
         shares, total = self._reference, float(self._reference_count)
-        sums, variance = compute_set_sums(shares[None])[0], compute_reference_variance(shares, total)
+        sums, variance = compute_bin_set_sums(shares[None])[0], compute_reference_variance(shares, total)
         return SlotHypothesis(shares, sums, sums, 0.0, variance, total, 1.0, forgiven, is_known=True)
 
-    def _find_model(self, weekday: int, quarter: int) -> WeekModel:
-        """Returns the model of a time: that of this version if it knows it, else of the version before if that does."""
+    def _find_week_model(self, weekday: int, quarter: int) -> WeekModel:
+        """Returns the week model for a time: of this version if it knows that time, else of the one before if known."""
         slot = quarter * self.state.slots // QUARTERS
         models = [model for model in (self._model, self._inherited) if model is not None]
         return next((model for model in models if model.is_known(weekday, slot)), models[0])
 
     def _build_null(self, weekday: int, quarter: int) -> SlotHypothesis:
         slots = self.state.slots
-        model = self._find_model(weekday, quarter)
+        model = self._find_week_model(weekday, quarter)
         slot = quarter * slots // QUARTERS
         is_known = model.is_known(weekday, slot)
         kind = model.find_day_kind(weekday, slot)
         other = self.state.other_weekday if model is self._model else -1
-        points = self._list_points(model, weekday, quarter)
+        points = self._list_tolerated_slots(model, weekday, quarter)
         if not is_known:
             points.append((0, slot))
         if other >= 0:
-            points = self._list_points(model, other, quarter) + points
+            points = self._list_tolerated_slots(model, other, quarter) + points
             kind = points[0][0]
         kinds, places = np.array(list(dict.fromkeys(points))).T
         hull = model.shares[kinds, places]
-        sums = compute_set_sums(hull)
+        sums = compute_bin_set_sums(hull)
         shares = hull[0]
         size = float(model.sizes[kind, slot])
         is_inherited = model is self._inherited
@@ -338,35 +338,35 @@ class DailyCycle:
             variance=compute_reference_variance(shares, size),
             size=size,
             effect=float(model.effects[kind]),
-            forgiven=forgiven if is_known else forgiven + self._forgive_unknown(model, weekday, quarter),
+            forgiven=forgiven if is_known else forgiven + self._find_unknown_allowance(model, weekday, quarter),
             is_known=is_known and other < 0,
             is_restless=any(model.is_restless(place) for place in places.tolist()),
         )
 
-    def _list_points(self, model: WeekModel, weekday: int, quarter: int) -> list[tuple[int, int]]:
-        """Lists the kinds and slots whose shares are no drift at a time of a weekday, its own the first."""
+    def _list_tolerated_slots(self, model: WeekModel, weekday: int, quarter: int) -> list[tuple[int, int]]:
+        """Lists the kinds of day and slots whose shares are no drift at a time of a weekday, its own first."""
         before, after, kind_before, kind_after = (
-            self._find_place(model, weekday * QUARTERS + quarter + quarters)
+            self._find_kind_slot(model, weekday * QUARTERS + quarter + quarters)
             for quarters in (-HULL_QUARTERS, HULL_QUARTERS, -BOUNDARY_QUARTERS, BOUNDARY_QUARTERS)
         )
         slot = quarter * self.state.slots // QUARTERS
         points = [(model.find_day_kind(weekday, slot), slot), before, after]
         return [*points, (kind_before[0], slot), (kind_after[0], slot)]
 
-    def _find_place(self, model: WeekModel, quarters: int) -> tuple[int, int]:
-        """Returns the kind and the slot of a time, in quarters of an hour since Monday."""
+    def _find_kind_slot(self, model: WeekModel, quarters: int) -> tuple[int, int]:
+        """Returns the kind of day and the slot of a time, in quarters of an hour since Monday."""
         weekday, quarter = divmod(quarters % _WEEK_QUARTERS, QUARTERS)
         slot = quarter * self.state.slots // QUARTERS
         return model.find_day_kind(weekday, slot), slot
 
-    def _forgive_unknown(self, model: WeekModel, weekday: int, quarter: int) -> float:
-        """Returns what is forgiven at a time of the week that is not known."""
+    def _find_unknown_allowance(self, model: WeekModel, weekday: int, quarter: int) -> float:
+        """Returns the difference of shares that is forgiven at a time of the week that is not known."""
         if model.day_counts[weekday]:
             return FORGIVEN_ODD + float(model.distances[weekday])
         return FORGIVEN_WEEKDAY if self._is_workday(model, weekday, quarter) else FORGIVEN_REST
 
     def _is_workday(self, model: WeekModel, weekday: int, quarter: int) -> bool:
-        """Whether a weekday that was not there yet is likely to be as those that were."""
+        """Returns whether a weekday that was not there yet is likely to be like those that were."""
         begin, end = _REST[self._has_zone]
         is_rest = (weekday * QUARTERS + quarter - begin) % _WEEK_QUARTERS < end - begin
         has_workdays = int(model.day_counts[_WORKDAYS[self._has_zone]].sum()) >= MIN_DAYS

@@ -1,4 +1,4 @@
-"""Statistics of whole days by slot: how shares vary from day to day, which hours are restless, if there is a cycle.
+"""Measures whole days by slot: how shares vary from day to day, which hours are restless, how large the cycle is.
 
 Days of one kind may begin at any hour, so a table may hold parts of days; a slot without items says nothing.
 
@@ -59,7 +59,7 @@ def _sum_squares_between_days(table: Floats, items: Floats) -> tuple[Floats, Flo
 
 
 def find_restless_slots(tables: Sequence[Floats], excursions: Floats, effect: float) -> Floats:
-    """Computes ρ by slot: what is forgiven at times of the day that are not the same from day to day.
+    """Computes by slot the difference ρ that is forgiven at times of the day that vary from day to day.
 
     A variance says little of a batch that comes at another minute and in another size every night, so as much is
     forgiven there as any of the days was away from the others.

@@ -1,4 +1,4 @@
-"""The daily cycles of all streams: which have one, what is no drift in their next pane, and what has to be stored.
+"""Keeps the daily cycles of all streams: which have one, which shares are no drift next, and what is to be stored.
 
 A cycle follows the clock of its stream's users where their time zone is known, with its changes in spring and autumn.
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.arrays import HOUR_NS
 from otel_mlmon.processor.detect.bets import DayHypothesis, SlotHypothesis
-from otel_mlmon.processor.detect.cycle import DailyCycle, start_cycle
+from otel_mlmon.processor.detect.cycle import DailyCycle, start_daily_cycle
 from otel_mlmon.processor.detect.evidence import EvidenceBank
 from otel_mlmon.processor.detect.state import CycleDay, CycleState
 from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, ReferenceOrigin, StreamKey, StreamWindow
@@ -55,7 +55,7 @@ class StreamCycles:
     def advance(
         self, windows: Sequence[StreamWindow], bank: EvidenceBank, rows: Sequence[int], positions: Indices
     ) -> list[SlotHypothesis | None]:
-        """Returns what is no drift in the pane of each window at `positions`, None for what its reference alone has.
+        """Returns the shares that are no drift in the windows at `positions`; None where the reference alone says so.
 
         Where a cycle is known for the first time, or other kinds of day, φ is estimated anew from what it leaves.
 
@@ -70,21 +70,21 @@ class StreamCycles:
         new: list[tuple[int, DailyCycle]] = []
         for position in positions.tolist():
             window, effect = windows[position], effects[position]
-            cycle = self._find(window.stream, window.reference, window.start_ns)
+            cycle = self._find_cycle(window.stream, window.reference, window.start_ns)
             if cycle is None:
                 nulls.append(None)
                 continue
-            local_ns = _localize(window.start_ns, cycle)
+            local_ns = _localize_time(window.start_ns, cycle)
             if cycle.advance(local_ns, effect):
                 new.append((rows[position], cycle))
             cycle.compare_with_week(local_ns, window.pane, effect)
             nulls.append(cycle.find_slot_hypothesis(local_ns))
         if new:
-            bank.relearn_effects([row for row, _ in new], [cycle.list_residuals() for _, cycle in new])
+            bank.relearn_design_effects([row for row, _ in new], [cycle.list_residuals() for _, cycle in new])
         return nulls
 
     def add(self, windows: Sequence[StreamWindow], positions: Indices, panes: Floats, evidence: Floats) -> None:
-        """Counts the panes of the windows at `positions`, shape (S, K), into their cycles.
+        """Counts the panes of the windows at `positions`, shape (S, K), into the daily cycles of their streams.
 
         Args:
             windows: Of streams of one bank.
@@ -98,49 +98,49 @@ class StreamCycles:
             entry = self._cycles.get(window.stream)
             if entry is None:
                 continue
-            entry[1].add(_localize(window.start_ns, entry[1]), pane, evidence=part)
+            entry[1].add(_localize_time(window.start_ns, entry[1]), pane, evidence=part)
             if window.start_ns // HOUR_NS != window.end_ns // HOUR_NS:
                 self._changed.add(window.stream)
 
     def build_day_hypothesis(
         self, stream: StreamKey, reference: ReferenceCounts | None, time_ns: int
     ) -> DayHypothesis | None:
-        """Returns what is no drift on the day of a time, Unix nanoseconds; None for what the reference has."""
-        cycle = self._find(stream, reference, time_ns)
-        return None if cycle is None else cycle.build_day_hypothesis(_localize(time_ns, cycle))
+        """Returns the shares that are no drift on the day of a time, Unix nanoseconds; None if the reference tells."""
+        cycle = self._find_cycle(stream, reference, time_ns)
+        return None if cycle is None else cycle.build_day_hypothesis(_localize_time(time_ns, cycle))
 
     def is_holiday(self, stream: StreamKey) -> bool:
-        """Whether the present day of a stream is as another day of the week."""
+        """Returns whether the present day of a stream is like another day of the week."""
         entry = self._cycles.get(stream)
         return entry is not None and entry[1].state.other_weekday >= 0
 
     def inherit(self, stream: StreamKey, before: StreamKey) -> None:
-        """Lets a new version begin with the cycle of the version before, if that is known."""
+        """Lets a stream of a new model version begin with the daily cycle of the version before, if that is known."""
         entry = self._cycles.get(before)
         if entry is not None and entry[1].is_known:
             self._inherited[stream] = entry[0].bins, entry[1].state
 
     def remove(self, stream: StreamKey) -> None:
-        """Forgets the cycle of a stream, if it has one."""
+        """Forgets the daily cycle of a stream, if it has one."""
         self._inherited.pop(stream, None)
         self._cycles.pop(stream, None)
         self._states.pop(stream, None)
         self._changed.discard(stream)
 
     def restore(self, stream: StreamKey, state: CycleState) -> None:
-        """Puts back the stored cycle of a stream."""
+        """Restores the stored daily cycle of a stream."""
         self._states[stream] = state
 
     def changed(self) -> list[tuple[StreamKey, CycleState]]:
-        """Returns the cycles that are to be stored: those that went on to another hour since `clear_changed`."""
+        """Returns the daily cycles that are to be stored: those that went on to another hour since `clear_changed`."""
         return [(stream, self._cycles[stream][1].state) for stream in sorted(self._changed) if stream in self._cycles]
 
     def clear_changed(self) -> None:
-        """Notes that all cycles are stored."""
+        """Notes that the daily cycles of all streams are stored."""
         self._changed.clear()
 
-    def _find(self, stream: StreamKey, reference: ReferenceCounts | None, start_ns: int) -> DailyCycle | None:
-        """Returns the cycle of a stream, begun if it has none over these bins; None if it can have none."""
+    def _find_cycle(self, stream: StreamKey, reference: ReferenceCounts | None, start_ns: int) -> DailyCycle | None:
+        """Returns the daily cycle of a stream, begun if it has none over these bins; None if it can have none."""
         if reference is None or reference.origin not in ORIGINS:
             return None
         entry = self._cycles.get(stream)
@@ -149,7 +149,9 @@ class StreamCycles:
         state = self._states.pop(stream, None) if entry is None else entry[1].state
         time_zone = self._time_zone_for(stream)
         if state is None or state.bins != reference.bins.names or state.time_zone != time_zone:
-            state = start_cycle(start_ns + compute_utc_offset_ns(time_zone, start_ns), reference.bins.names, time_zone)
+            state = start_daily_cycle(
+                start_ns + compute_utc_offset_ns(time_zone, start_ns), reference.bins.names, time_zone
+            )
             self._changed.add(stream)
             if stream in self._inherited and reference.total:
                 inherit_days(state, *self._inherited.pop(stream), reference)
@@ -166,13 +168,13 @@ class StreamCycles:
         return cycle
 
 
-def _localize(time_ns: int, cycle: DailyCycle) -> int:
+def _localize_time(time_ns: int, cycle: DailyCycle) -> int:
     time_zone = cycle.state.time_zone
     return time_ns + compute_utc_offset_ns(time_zone, time_ns) if time_zone else time_ns
 
 
 def compute_utc_offset_ns(time_zone: str, time_ns: int) -> int:
-    """Returns by how much the clocks of a time zone are ahead of UTC at a time, Unix nanoseconds; 0 of an empty one."""
+    """Returns how far a time zone is ahead of UTC at a time, Unix nanoseconds; 0 for an empty name."""
     return _find_offset_ns(time_zone, time_ns // (_QUARTER_S * 10**9)) if time_zone else 0
 
 
@@ -183,7 +185,7 @@ def _find_offset_ns(time_zone: str, quarter: int) -> int:
 
 
 def inherit_days(state: CycleState, bins: HistogramBins, before: CycleState, reference: ReferenceCounts) -> None:
-    """Adds the days of the version before to the state of a cycle that begins.
+    """Adds the days of the version before to the state of a new version's daily cycle.
 
     Args:
         state: Of the new version; changed.
@@ -195,11 +197,11 @@ def inherit_days(state: CycleState, bins: HistogramBins, before: CycleState, ref
     if bins.is_ordered != reference.bins.is_ordered or before.time_zone != state.time_zone:
         return
     state.slots, state.is_smoothed = before.slots, before.is_smoothed
-    state.inherited = [replace(day, counts=_rebin(day, bins, reference)) for day in days]
+    state.inherited = [replace(day, counts=_rebin_day(day, bins, reference)) for day in days]
 
 
-def _rebin(day: CycleDay, bins: HistogramBins, reference: ReferenceCounts) -> NDArray[np.int32]:
-    """Counts a day, shape (slots, K), over the bins of a reference."""
+def _rebin_day(day: CycleDay, bins: HistogramBins, reference: ReferenceCounts) -> NDArray[np.int32]:
+    """Counts a day, shape (slots, K), over the bins of another reference."""
     if bins.names == reference.bins.names:
         return day.counts
     items = day.counts.sum(-1)
@@ -210,13 +212,13 @@ def _rebin(day: CycleDay, bins: HistogramBins, reference: ReferenceCounts) -> ND
         if name in position:
             rebinned[:, index] = day.counts[:, position[name]]
     if reference.bins.edges and bins.edges:
-        rebinned[:, : len(reference.bins.edges) + 1] = _spread(day.counts, bins.edges, reference.bins.edges)
+        rebinned[:, : len(reference.bins.edges) + 1] = _spread_counts(day.counts, bins.edges, reference.bins.edges)
     counts: NDArray[np.int32] = np.rint(rebinned).astype(np.int32)
     return counts
 
 
-def _spread(counts: NDArray[np.int32], edges: tuple[float, ...], others: tuple[float, ...]) -> Floats:
-    """Counts over bins between other edges, row by row; the outer bins are taken to be as wide as their neighbours."""
+def _spread_counts(counts: NDArray[np.int32], edges: tuple[float, ...], others: tuple[float, ...]) -> Floats:
+    """Spreads counts over bins between other edges, row by row; outer bins are taken as wide as their neighbours."""
     width = max((edges[-1] - edges[0]) / max(len(edges) - 1, 1), np.finfo(np.float64).tiny)
     places = np.array([edges[0] - width, *edges, edges[-1] + width])
     sums = np.concatenate([np.zeros((len(counts), 1)), np.cumsum(counts[:, : len(edges) + 1], axis=-1)], axis=-1)
@@ -232,28 +234,28 @@ class VersionLineage:
         self._versions: dict[tuple[str, str, str], dict[StreamKey, None]] = {}
 
     def add(self, stream: StreamKey) -> None:
-        """Adds the stream of one version."""
-        self._versions.setdefault(_name_of(stream), {})[stream] = None
+        """Adds a stream of a model version to those among which the version before is found."""
+        self._versions.setdefault(_build_lineage_key(stream), {})[stream] = None
 
     def remove(self, stream: StreamKey) -> None:
-        """Removes it."""
-        versions = self._versions.get(_name_of(stream), {})
+        """Removes a stream of a model version from those among which the version before is found."""
+        versions = self._versions.get(_build_lineage_key(stream), {})
         versions.pop(stream, None)
         if not versions:
-            self._versions.pop(_name_of(stream), None)
+            self._versions.pop(_build_lineage_key(stream), None)
 
     def find_previous_version(
         self, stream: StreamKey, measure_traffic: Callable[[StreamKey], float]
     ) -> StreamKey | None:
-        """Finds the same stream of the version before: of several, the one that bears the traffic; None without any.
+        """Finds the same stream of the version before: of several, the one with most traffic; None without any.
 
         Args:
             stream: Of a version that is new.
             measure_traffic: Returns how many values a stream had lately.
         """
-        others = [other for other in self._versions.get(_name_of(stream), ()) if other != stream]
+        others = [other for other in self._versions.get(_build_lineage_key(stream), ()) if other != stream]
         return max(others, key=lambda other: (measure_traffic(other), other), default=None)
 
 
-def _name_of(stream: StreamKey) -> tuple[str, str, str]:
+def _build_lineage_key(stream: StreamKey) -> tuple[str, str, str]:
     return stream.model.name, stream.model.environment, stream.stream

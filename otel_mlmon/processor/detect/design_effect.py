@@ -117,7 +117,7 @@ class DesignEffects:
         return self._arrays["is_calibrated"]
 
     def measure_progress(self, rows: Indices) -> Floats:
-        """Measures how much of what φ is estimated from is there, [0, 1]: items, and blocks of the fullest level."""
+        """Measures the progress of estimating φ, [0, 1]: its items, and the blocks of the fullest level."""
         arrays = self._arrays
         needed = np.maximum(MIN_DIFFERENCES, np.ceil(MIN_FREEDOM / (EFFICIENCY * arrays["freedom"][rows])))
         blocks = arrays["difference_counts"][rows].max(-1) / needed
@@ -169,8 +169,8 @@ class DesignEffects:
             return
         self._set_prior(row, estimate, max(estimate, float(arrays["prior_divisor"][row])))
 
-    def assume_effects(self, row: int, divisor: float) -> None:
-        """Judges a stream from its first items on, counts divided by `divisor` until its own φ is known."""
+    def set_initial_divisor(self, row: int, divisor: float) -> None:
+        """Sets the divisor of a stream's counts that holds from its first items on, until its own φ is known."""
         self._set_prior(row, 1.0, divisor)
 
     def add(self, rows: Indices, counts: Floats, items: Floats) -> None:
@@ -188,13 +188,13 @@ class DesignEffects:
         if is_open.any():
             enough = np.maximum(CALIBRATION_ITEMS, MIN_EFFECTIVE_ITEMS * prior)
             candidates = rows[is_open & (arrays["items"][index] >= enough)]
-            calibrated = candidates[self._are_calibrated(candidates)]
+            calibrated = candidates[self._check_calibration(candidates)]
             arrays["is_calibrated"][calibrated] = True
             is_released = arrays["prior_estimate"][calibrated] > 0.0
             if is_released.any():
                 released = calibrated[is_released]
                 arrays["prior_estimate"][released] = arrays["prior_divisor"][released] = 0.0
-                self._combine(released)
+                self._combine_estimates(released)
 
     def forget_transitions(self, rows: Indices, is_stable: Bools, has_changed: Bools) -> None:
         """Discards differences across the start or end of a drift, which are no natural variation.
@@ -214,7 +214,7 @@ class DesignEffects:
                 arrays["differences"][row, level] = np.concatenate([np.full(dropped[level], np.inf), remaining])
             arrays["difference_counts"][row] = counts - dropped
             arrays["blocks"][row] = arrays["means"][row] = 0.0
-            self._estimate(np.array([row]))
+            self._estimate_effects(np.array([row]))
         arrays["pending_counts"][rows[is_stable | has_changed]] = 0
 
     def relearn(self, rows: Sequence[int], shares: Floats, residuals: Sequence[Sequence[tuple[Ints, Floats]]]) -> None:
@@ -243,7 +243,7 @@ class DesignEffects:
         names = ("items", "is_calibrated", "prior_estimate", "prior_divisor")
         for name in (*names, "differences", "difference_counts", "pending_counts"):
             self._arrays[name][row] = previous._arrays[name][previous_row]
-        self._estimate(np.array([row]))
+        self._estimate_effects(np.array([row]))
 
     def state(self, row: int) -> DesignEffectState:
         """Returns the state of one stream's estimate for storage; `restore` restores it bit for bit."""
@@ -277,12 +277,12 @@ class DesignEffects:
             arrays["difference_counts"][row] = state.difference_counts
             arrays["pending_counts"][row] = state.pending_counts
             arrays["differences"][row][state.difference_counts[:, None] >= _AGES] = state.differences
-        self._estimate(np.array(rows, dtype=np.intp))
+        self._estimate_effects(np.array(rows, dtype=np.intp))
 
     def _fill_blocks(self, rows: Indices, index: RowIndex, block: Floats) -> None:
         """Adds panes to the blocks of the lowest level, and each full block to the level above it."""
         blocks, has_grown, concluded = self._arrays["blocks"], False, rows[:0]
-        lowest = self._first_level(index, float(block[:, -1].min()))
+        lowest = self._find_first_level(index, float(block[:, -1].min()))
         for level in range(lowest, _LEVELS):
             block = blocks[index, level] + block
             is_full = block[:, -1] >= BLOCK_SIZES[level]
@@ -298,10 +298,10 @@ class DesignEffects:
         if has_grown:
             self._update_coefficients(concluded)
         if concluded.size:
-            self._combine(convert_to_slice(concluded))
+            self._combine_estimates(convert_to_slice(concluded))
 
-    def _first_level(self, index: RowIndex, min_items: float) -> int:
-        """Returns the lowest level at which panes of so many items do not fill more than a block."""
+    def _find_first_level(self, index: RowIndex, min_items: float) -> int:
+        """Returns the lowest level at which panes of so many items do not fill more than one block."""
         level = 0
         while min_items >= _NEXT_SIZES[level]:
             level += 1
@@ -349,12 +349,12 @@ class DesignEffects:
         self._estimate_level(rows, index, level)
         return has_grown
 
-    def _estimate(self, rows: Indices) -> None:
+    def _estimate_effects(self, rows: Indices) -> None:
         """Estimates the design effects of streams again, after their differences have been changed."""
         for level in range(_LEVELS):
             self._estimate_level(rows, rows, level)
         self._update_coefficients(rows)
-        self._combine(rows)
+        self._combine_estimates(rows)
 
     def _estimate_level(self, rows: Indices, index: RowIndex, level: int) -> None:
         arrays = self._arrays
@@ -368,7 +368,7 @@ class DesignEffects:
             arrays["level_estimates"][index, level] = compute_trimmed_means(differences, counts, divisors)
 
     def _find_divisors(self, rows: Indices, counts: Ints) -> Floats:
-        """Returns the divisors of the means of so many differences, each computed when it is first needed."""
+        """Returns the divisors of trimmed means by number of differences, each computed when it is first needed."""
         table = self._arrays["divisors"]
         divisors: Floats = table[rows, counts]
         if (is_new := divisors == 0.0).any():
@@ -382,14 +382,14 @@ class DesignEffects:
             arrays["difference_counts"][rows], arrays["freedom"][rows]
         )
 
-    def _combine(self, index: RowIndex) -> None:
+    def _combine_estimates(self, index: RowIndex) -> None:
         arrays = self._arrays
         estimate, divisor = combine_levels(arrays["level_estimates"][index], arrays["coefficients"][index])
         arrays["estimate"][index] = np.maximum(estimate, arrays["prior_estimate"][index])
         arrays["divisor"][index] = np.maximum(divisor, arrays["prior_divisor"][index])
 
-    def _are_calibrated(self, rows: Indices) -> Bools:
-        """Checks for which rows the items are enough for the largest plain mean, which no burst can hide from."""
+    def _check_calibration(self, rows: Indices) -> Bools:
+        """Returns which streams have enough items for the largest plain mean, from which no burst can hide."""
         arrays = self._arrays
         counts = arrays["difference_counts"][rows]
         sums = np.where(counts[..., None] >= _AGES, arrays["differences"][rows], 0.0).sum(-1)

@@ -124,7 +124,7 @@ def find_even_share(shares: Floats, direction: Direction) -> float:
     return lighter
 
 
-def compute_shifts(setting: DetectionSetting) -> Floats:
+def compute_detectable_shifts(setting: DetectionSetting) -> Floats:
     """Computes the detectable shift of each stream, shape (S,); NaN where no shift would be found in a day."""
     effective = setting.items / setting.effect
     radius = setting.tolerance + np.sqrt(setting.variance * setting.effect)
@@ -135,7 +135,7 @@ def compute_shifts(setting: DetectionSetting) -> Floats:
         low, high = border.copy(), np.ones_like(border)
         for _ in range(_STEPS):
             middle = (low + high) / 2.0
-            is_found = _relative_entropy(middle, border) >= target
+            is_found = _compute_relative_entropy(middle, border) >= target
             low, high = np.where(is_found, low, middle), np.where(is_found, middle, high)
         distance = (high - border) * (1.0 + SMALL_SAMPLE / effective)
     shifts = radius + distance
@@ -144,8 +144,8 @@ def compute_shifts(setting: DetectionSetting) -> Floats:
     return np.where(is_possible, shifts, np.nan)
 
 
-def compute_rare_shares(rare: RareShareLimits, setting: DetectionSetting) -> tuple[Floats, Floats]:
-    """Computes the growth of a rare bin, and the share of a new one, that would be found within a day.
+def compute_detectable_shares(rare: RareShareLimits, setting: DetectionSetting) -> tuple[Floats, Floats]:
+    """Computes how much a rare bin must grow, and how large a new bin must be, to be found within a day.
 
     Returns:
         The factor and the share of the bin that is the hardest to find, shape (S,) each; NaN where there is none.
@@ -187,9 +187,9 @@ def find_weakness_reasons(
             ("bursts", setting._replace(effect=np.minimum(setting.effect, 1.5))),
         )
         for name, better in causes:
-            weaknesses[is_large & (compute_shifts(better) <= maximum)] = name
+            weaknesses[is_large & (compute_detectable_shifts(better) <= maximum)] = name
         certain = plenty._replace(variance=0.0 * ones, size=1e18 * ones)
-        weaknesses[is_large & ~(compute_shifts(certain) <= maximum)] = "tolerance"
+        weaknesses[is_large & ~(compute_detectable_shifts(certain) <= maximum)] = "tolerance"
     weaknesses = np.array([day or weakness for day, weakness in zip(days, weaknesses, strict=True)], dtype=object)
     weaknesses[is_one_value] = "one_value"
     return [weakness or None for weakness in weaknesses.tolist()]
@@ -204,11 +204,11 @@ def describe_detectable(detectable: DetectableShift, *, span: str = "within a da
     """
     if np.isnan(detectable.shift):
         return f"no shift, however large, would be found {span}"
-    parts = [f"a shift of {_percent(detectable.shift)} of the values would be found {span}"]
+    parts = [f"a shift of {_format_percent(detectable.shift)} of the values would be found {span}"]
     if detectable.ratio == detectable.ratio:
         parts.append(f"a rare one at {detectable.ratio:.1f} times its share")
     if detectable.new_share == detectable.new_share:
-        parts.append(f"a new one at {_percent(detectable.new_share)}")
+        parts.append(f"a new one at {_format_percent(detectable.new_share)}")
     return ", ".join(parts)
 
 
@@ -240,7 +240,7 @@ def describe_weakness(
         ),
         "unknown_hours": (
             "what its values are at each hour is known after two whole days, and until then a change of up to "
-            f"{_percent(FORGIVEN_EARLY)} of them is taken for the time of the day: {seen}",
+            f"{_format_percent(FORGIVEN_EARLY)} of them is taken for the time of the day: {seen}",
             "Wait, until two whole days from midnight to midnight (UTC, or reference.time_zone) were there.",
         ),
         "unknown_day": (
@@ -272,12 +272,12 @@ def describe_weakness(
     return reason, remedy
 
 
-def _relative_entropy(share: Floats, border: Floats) -> Floats:
+def _compute_relative_entropy(share: Floats, border: Floats) -> Floats:
     """Computes KL(p ‖ q) of two outcomes, element by element, for p >= q."""
     rest = 1.0 - share
     result: Floats = share * np.log(share / border) + np.where(rest > 0.0, rest * np.log(rest / (1.0 - border)), 0.0)
     return result
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     return f"{100.0 * share:.{1 if share >= 0.00095 else 2}f} %"

@@ -110,8 +110,8 @@ class DriftEvaluator:
         self._log10_alarm_line = log10_alarm_line
         scores: list[DriftScore | None] = [None] * len(judged)
         for positions in split_into_rounds([window.stream for window, _ in judged]):
-            for batch in self._batches(judged, positions):
-                for position, score in zip(batch.positions, self._scores(batch, log10_alarm_line), strict=True):
+            for batch in self._group_batches(judged, positions):
+                for position, score in zip(batch.positions, self._score_batch(batch, log10_alarm_line), strict=True):
                     scores[position] = score
         return [
             (window, _mark_absence(window, score or build_learning_score(window, log10_alarm_line)))
@@ -190,7 +190,7 @@ class DriftEvaluator:
                 results |= self._sensitivities.measure(
                     self._banks[key],
                     rows,
-                    lambda stream: self._stream_row(stream, references[stream]),
+                    lambda stream: self._build_stream_row(stream, references[stream]),
                     lambda stream: self._cycles is not None and self._cycles.is_holiday(stream),
                     log10_alarm_line * _LN_10,
                     is_over=is_over,
@@ -201,7 +201,7 @@ class DriftEvaluator:
         """Returns the last computed detectable shift of a stream; None if it was never computed."""
         return self._sensitivities.find(stream)
 
-    def _stream_row(self, stream: StreamKey, reference: ReferenceCounts | None) -> StreamRow:
+    def _build_stream_row(self, stream: StreamKey, reference: ReferenceCounts | None) -> StreamRow:
         entry, policy = self._entries[stream], self.find_detection_policy(stream)
         row, last_ns = entry.row, int(self._banks[entry.bank].column("last_ns")[entry.row])
         return StreamRow(
@@ -218,7 +218,7 @@ class DriftEvaluator:
             self.remove_stream(stream)
             banks.setdefault((state.evidence.reference.size, state.direction), []).append(stream)
         for bank, streams in banks.items():
-            rows = self._bank(bank).restore([states[stream].evidence for stream in streams])
+            rows = self._obtain_bank(bank).restore([states[stream].evidence for stream in streams])
             for row, stream in zip(rows, streams, strict=True):
                 self._lineage.add(stream)
                 state, counts = states[stream], tuple(states[stream].evidence.reference.tolist())
@@ -249,7 +249,7 @@ class DriftEvaluator:
         new = {window.stream for window in windows if window.reference is not None} - self._entries.keys()
         return len(self._entries) + len(new)
 
-    def _batches(
+    def _group_batches(
         self, judged: Sequence[tuple[StreamWindow, DetectionPolicy]], positions: Iterable[int]
     ) -> Iterable[PaneBatch]:
         """Groups the windows that are scored together; a stream without a reference has no evidence."""
@@ -261,7 +261,7 @@ class DriftEvaluator:
                 self._drop_evidence(window.stream)
                 continue
             with _GUARD:
-                entry = self._entry(window, reference, policy)
+                entry = self._obtain_entry(window, reference, policy)
                 key = entry.bank, reference.bins.is_ordered
                 batch = batches.get(key)
                 if batch is None:
@@ -272,8 +272,8 @@ class DriftEvaluator:
                 batch.rows.append(entry.row)
         return batches.values()
 
-    def _entry(self, window: StreamWindow, reference: ReferenceCounts, policy: DetectionPolicy) -> StreamEntry:
-        """Returns where a stream's evidence is; new evidence if its reference or policy has changed."""
+    def _obtain_entry(self, window: StreamWindow, reference: ReferenceCounts, policy: DetectionPolicy) -> StreamEntry:
+        """Returns where a stream's evidence is, which begins anew if its reference or policy has changed."""
         stream = window.stream
         previous = self._entries.get(stream)
         if previous is not None and previous.is_against(reference, policy):
@@ -283,7 +283,7 @@ class DriftEvaluator:
             # First drop: a reference that is refused must not leave the evidence against the one before.
             self._drop_evidence(stream)
         key: BankKey = (reference.counts.size, policy.direction)
-        bank = self._bank(key)
+        bank = self._obtain_bank(key)
         row = bank.add(
             reference.counts,
             policy.tolerance,
@@ -297,9 +297,9 @@ class DriftEvaluator:
             bank.continue_from(row, self._banks[previous.bank], previous.row)
             self._drop_evidence(stream)
         elif reference.origin != "budget":
-            self._inherit(stream, bank, row)
+            self._inherit_version(stream, bank, row)
         elif policy.first_divisor is not None:
-            bank.effects.assume_effects(row, policy.first_divisor)
+            bank.effects.set_initial_divisor(row, policy.first_divisor)
         self._lineage.add(stream)
         entry = self._entries[stream] = StreamEntry(
             bank=key,
@@ -311,8 +311,8 @@ class DriftEvaluator:
         )
         return entry
 
-    def _inherit(self, stream: StreamKey, bank: EvidenceBank, row: int) -> None:
-        """Takes over design effect and daily cycle from the model version before, until new data refute them."""
+    def _inherit_version(self, stream: StreamKey, bank: EvidenceBank, row: int) -> None:
+        """Takes over a stream's design effect and daily cycle from the version before, until new data refute them."""
         before = self._lineage.find_previous_version(stream, self._measure_traffic)
         if before is None:
             return
@@ -327,12 +327,12 @@ class DriftEvaluator:
         entry = self._entries[stream]
         return float(self._banks[entry.bank].traffic.items_per_day(np.array([entry.row]), is_over=True)[0])
 
-    def _bank(self, key: BankKey) -> EvidenceBank:
+    def _obtain_bank(self, key: BankKey) -> EvidenceBank:
         if key not in self._banks:
             self._banks[key] = EvidenceBank(*key)
         return self._banks[key]
 
-    def _scores(self, batch: PaneBatch, log10_alarm_line: float) -> Iterator[DriftScore]:
+    def _score_batch(self, batch: PaneBatch, log10_alarm_line: float) -> Iterator[DriftScore]:
         """Adds the panes of a batch to the evidence, and yields the score of each stream."""
         bank, rows, bins = self._banks[batch.bank], np.array(batch.rows), batch.bank[0]
         positions, panes = stack_counts("pane", [window.pane for window in batch.windows], bins)
@@ -345,7 +345,7 @@ class DriftEvaluator:
             self._cycles.add(batch.windows, positions, panes, bank.log_e[rows] / (log10_alarm_line * _LN_10))
         columns = zip(
             batch.policies,
-            self._measure_judged(batch),
+            self._measure_thresholds(batch),
             bank.status[rows].tolist(),
             bank.log_e[rows].tolist(),
             bank.column("since_ns")[rows].tolist(),
@@ -375,14 +375,14 @@ class DriftEvaluator:
             )
 
     def _measure_calibration(self, bank: EvidenceBank, rows: Indices) -> list[float]:
-        """Measures how much of what their design effects are estimated from is there; 1 where it is enough."""
+        """Measures how far the estimation of design effects is for some streams, [0, 1]; 1 where it is complete."""
         is_open = bank.status[rows] == CALIBRATING
         ratios = np.ones(len(rows))
         if is_open.any():
             ratios[is_open] = bank.effects.measure_progress(rows[is_open])
         return ratios.tolist()
 
-    def _measure_judged(self, batch: PaneBatch) -> list[Statistics | None]:
+    def _measure_thresholds(self, batch: PaneBatch) -> list[Statistics | None]:
         """Computes the drift statistics of the windows that have thresholds; None for the others."""
         results: list[Statistics | None] = [None] * len(batch.windows)
         positions = [position for position, policy in enumerate(batch.policies) if policy.thresholds]

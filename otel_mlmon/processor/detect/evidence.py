@@ -284,7 +284,7 @@ class EvidenceBank:
         self.effects.restore(rows, arrays["shares"][rows], [state.design_effect for state in states])
         return rows
 
-    def relearn_effects(self, rows: Sequence[int], residuals: Sequence[Sequence[tuple[Ints, Floats]]]) -> None:
+    def relearn_design_effects(self, rows: Sequence[int], residuals: Sequence[Sequence[tuple[Ints, Floats]]]) -> None:
         """Estimates the design effects of some streams again, as `DesignEffects.relearn` does."""
         self.effects.relearn(rows, self._arrays["shares"], residuals)
 
@@ -304,7 +304,7 @@ class EvidenceBank:
         if is_calibrated.any():
             mask = slice(None) if is_calibrated.all() else is_calibrated
             bet_slots = present_slots.select_slots(mask) if present_slots is not None else None
-            self._bet(present[mask], present_panes[mask], present_items[mask], log_alarm_line, bet_slots)
+            self._bet_on_panes(present[mask], present_panes[mask], present_items[mask], log_alarm_line, bet_slots)
         if present_slots is not None:
             # φ learns from what the cycle leaves, and nothing on a kind of day that is not known.
             excess = present_slots.shares - self._arrays["shares"][present]
@@ -315,10 +315,10 @@ class EvidenceBank:
             self.effects.add(present, present_panes, present_items)
         self._update_status(rows, end_ns, log_alarm_line)
 
-    def _bet(
+    def _bet_on_panes(
         self, rows: Indices, panes: Floats, items: Floats, log_alarm_line: float, slots: SlotArrays | None
     ) -> None:
-        """Multiplies the wealth of every bet by its factor for a pane, and learns from the pane for the next."""
+        """Multiplies the wealth of every bet by its factor for a pane, and learns from the pane for the next one."""
         arrays, index = self._arrays, convert_to_slice(rows)
         effect = self.effects.divisor[index]
         scale = np.maximum(effect, items / MAX_PANE_ITEMS)
@@ -333,7 +333,7 @@ class EvidenceBank:
     def _build_null(
         self, index: RowIndex, items: Floats, effect: Floats, history: Floats, slots: SlotArrays | None
     ) -> NullHypothesis:
-        """Returns the distributions that are no drift in a pane, and adds to a cycle's history what it expects."""
+        """Returns the distributions that are no drift in a pane, and adds their expectation to a cycle's history."""
         arrays = self._arrays
         tolerance, shares = arrays["tolerance"][index], arrays["shares"][index]
         if slots is None:

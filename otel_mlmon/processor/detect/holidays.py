@@ -1,4 +1,4 @@
-"""Days that are as another day of the week: a public holiday on which the mix is that of a Sunday.
+"""Finds days that are like another day of the week, such as a public holiday with the mix of a Sunday.
 
 Nobody says when holidays are, and such a day is no drift. The counts since midnight are held against every weekday that
 is known, hour by hour:
@@ -49,7 +49,7 @@ MIN_HOURS: Final = 3
 _HOUR_NS: Final = DAY_NS // HOURS
 
 
-def compute_contrasts(model: WeekModel, weekday: int, slot: int) -> Floats:
+def compute_kind_contrasts(model: WeekModel, weekday: int, slot: int) -> Floats:
     """Computes how much likelier each bin is on each kind of day than on a weekday, in nats, shape (kinds, K)."""
     logs = np.log(model.shares[:, slot])
     contrasts: Floats = logs - logs[model.find_day_kind(weekday, slot)]
@@ -59,7 +59,7 @@ def compute_contrasts(model: WeekModel, weekday: int, slot: int) -> Floats:
 def find_holiday(
     state: CycleState, model: WeekModel, start_ns: int, pane: Ints, effect: float, contrasts: Floats
 ) -> bool:
-    """Finds whether today is as another weekday, or no more so, and notes it in the state; returns whether that is new.
+    """Finds whether the present day is like another weekday, and notes it in the state; returns whether that is new.
 
     Args:
         state: Of the cycle; changed.
@@ -67,7 +67,7 @@ def find_holiday(
         start_ns: Of a pane that is not judged yet, Unix nanoseconds, by the stream's clock.
         pane: Its counts, shape (K,).
         effect: φ of the stream.
-        contrasts: From `compute_contrasts`, of today at the time of the pane.
+        contrasts: From `compute_kind_contrasts`, of today at the time of the pane.
     """
     if len(model.shares) == 1 or state.evidence >= 1.0:
         return False
@@ -100,12 +100,12 @@ def end_holidays(state: CycleState, model: WeekModel | None) -> None:
     """Notes at the end of a day that a holiday is over, if it was a usual day of a holiday's kind."""
     if model is None or not state.other_since_ns or state.other_weekday >= 0 or not state.is_quiet:
         return
-    if _is_alike(model, int(compute_weekday(state.day)), state.other_from):
+    if _is_same_kind(model, int(compute_weekday(state.day)), state.other_from):
         state.other_since_ns = 0
 
 
 def find_likelier_weekday(model: WeekModel, weekday: int, counts: Ints, effect: float) -> int | None:
-    """Finds the weekday that a day is as, if that is much likelier than the weekday that it is.
+    """Finds the weekday that a day is like, if that is much likelier than the day's own weekday.
 
     Args:
         model: The week.
@@ -122,7 +122,7 @@ def find_likelier_weekday(model: WeekModel, weekday: int, counts: Ints, effect: 
     usual = logs[hours[weekday], places]
     best, best_nats = None, MIN_NATS * max(effect, 1.0)
     for other in range(WEEKDAYS):
-        if not model.day_counts[other] or _is_alike(model, other, weekday):
+        if not model.day_counts[other] or _is_same_kind(model, other, weekday):
             continue
         ratios = (counts * (logs[hours[other], places] - usual)).sum(-1)
         nats = float(ratios[is_clear[weekday] & is_clear[other]].sum())
@@ -132,7 +132,7 @@ def find_likelier_weekday(model: WeekModel, weekday: int, counts: Ints, effect: 
 
 
 def _refute_holiday(state: CycleState, model: WeekModel, start_ns: int) -> bool:
-    """Takes back that today is as another weekday, until a usual day has passed, if it is unlike both."""
+    """Ends the treatment of the present day as another weekday if it is unlike both, until a usual day has passed."""
     counts = state.today.reshape(state.slots, QUARTERS // state.slots, -1).sum(1)
     weekday = int(compute_weekday(state.day))
     if _measure_misfit(model, state.other_weekday, weekday, counts, state.effect) <= MAX_MISFIT:
@@ -153,13 +153,13 @@ def _measure_misfit(model: WeekModel, other: int, weekday: int, counts: Ints, ef
 
 
 def _find_clear_hours(model: WeekModel, slots: int) -> tuple[Ints, Bools]:
-    """Finds the kind of each slot of the week, and which are not within an hour of another kind, shape (7, slots)."""
+    """Finds the kind of each slot of the week, and which slots are not near those of another kind, shape (7, slots)."""
     week = model.kinds.ravel()
     is_clear = ((week == np.roll(week, 1)) & (week == np.roll(week, -1))).reshape(WEEKDAYS, HOURS)
     hours = np.arange(slots) * HOURS // slots
     return model.kinds[:, hours], is_clear[:, hours]
 
 
-def _is_alike(model: WeekModel, one: int, other: int) -> bool:
-    """Whether two weekdays are of the same kind."""
+def _is_same_kind(model: WeekModel, one: int, other: int) -> bool:
+    """Returns whether two weekdays of a week model are of the same kind."""
     return int((model.kinds[one] != model.kinds[other]).sum()) < MIN_HOURS

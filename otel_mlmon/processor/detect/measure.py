@@ -1,4 +1,4 @@
-"""Computes what is published of streams: familiar drift statistics, and the smallest drift that would be found.
+"""Computes the published measures of streams: familiar drift statistics, and the smallest drift that would be found.
 
 The evidence needs none of them. Where a rule sets a threshold on one, a window is measured when it is evaluated; of all
 others only the window that is published is.
@@ -23,8 +23,8 @@ from otel_mlmon.processor.detect.detectable import (
     NATS_PER_BIN,
     DetectableShift,
     DetectionSetting,
-    compute_rare_shares,
-    compute_shifts,
+    compute_detectable_shares,
+    compute_detectable_shifts,
     find_weakness_reasons,
 )
 from otel_mlmon.processor.detect.evidence import EvidenceBank
@@ -57,16 +57,16 @@ def measure_windows(
         good = [positions[index] for index in indices.tolist()]
         references = np.array([windows[position][0].counts for position in good]).reshape(-1, bins)
         for position, result in zip(
-            good, _measure(references, current, statistics, is_ordered=is_ordered), strict=True
+            good, _measure_statistics(references, current, statistics, is_ordered=is_ordered), strict=True
         ):
             results[position] = result
     return results
 
 
-def _measure(
+def _measure_statistics(
     references: NDArray[Any], current: NDArray[Any], statistics: Mapping[str, Statistic], *, is_ordered: bool
 ) -> Iterable[Statistics]:
-    """Yields the drift statistics of a stream row by row."""
+    """Yields the drift statistics of many streams, one stream a row."""
     samples = build_samples(references, current)
     measurements: dict[str, Measurement] = {}
     for name, statistic in statistics.items():
@@ -75,9 +75,9 @@ def _measure(
                 measurements[name] = _check_measurement(name, statistic.measure(samples), len(current))
     names, columns = tuple(measurements), measurements.values()
     rows = zip(
-        _transpose([column.value for column in columns], len(current)),
-        _transpose([column.p_value for column in columns], len(current)),
-        _transpose([column.noise for column in columns], len(current)),
+        _transpose_columns([column.value for column in columns], len(current)),
+        _transpose_columns([column.p_value for column in columns], len(current)),
+        _transpose_columns([column.noise for column in columns], len(current)),
         strict=True,
     )
     for values, p_values, noises in rows:
@@ -91,8 +91,8 @@ def _check_measurement(name: str, measurement: Measurement, rows: int) -> Measur
     return measurement
 
 
-def _transpose(columns: Sequence[Floats | None], rows: int) -> Iterable[tuple[Any, ...]]:
-    """Turns columns into rows, with None where there is no column."""
+def _transpose_columns(columns: Sequence[Floats | None], rows: int) -> Iterable[tuple[Any, ...]]:
+    """Turns columns of numbers into rows, with None for a column that is missing."""
     numbers = [repeat(None, rows) if column is None else column.tolist() for column in columns]
     return zip(*numbers, strict=True) if numbers else repeat((), rows)
 
@@ -109,7 +109,7 @@ BankKey = tuple[int, Direction]
 
 @dataclass(slots=True, kw_only=True)
 class StreamEntry:
-    """Where the evidence of one stream is, and the reference, tolerance and direction that it is against."""
+    """The place of one stream's evidence, with the reference, tolerance and direction that it is against."""
 
     bank: BankKey
     row: int
@@ -120,7 +120,7 @@ class StreamEntry:
     """The reference object that last compared equal: most panes come with the same one."""
 
     def is_against(self, reference: ReferenceCounts, policy: DetectionPolicy) -> bool:
-        """Returns whether the evidence is against this very reference, tolerance and direction."""
+        """Returns whether a stream's evidence is against this very reference, tolerance and direction."""
         if self.tolerance != policy.tolerance or self.bank[1] != policy.direction:
             return False
         if self.reference is not reference:
@@ -191,7 +191,7 @@ class DetectableShiftCache:
             is_over: As `DailyTraffic.items_per_day` has it.
         """
         places = np.fromiter(rows.values(), dtype=np.intp, count=len(rows))
-        effect, items = _measure_supply(bank, places, is_over=is_over)
+        effect, items = _measure_value_supply(bank, places, is_over=is_over)
         days = bank.column("last_ns")[places] // DAY_NS
         holidays = [is_holiday(stream) for stream in rows]
         columns = (effect.tolist(), items.tolist(), days.tolist(), [log_alarm_line] * len(rows), holidays)
@@ -219,12 +219,14 @@ def measure_detectable(
         is_over: As `DailyTraffic.items_per_day` has it.
     """
     rows = np.array([stream.row for stream in streams], dtype=np.intp)
-    setting, limits = _build_setting(bank, rows, [stream.day for stream in streams], log_alarm_line, is_over=is_over)
-    shifts = compute_shifts(setting)
+    setting, limits = _build_detection_setting(
+        bank, rows, [stream.day for stream in streams], log_alarm_line, is_over=is_over
+    )
+    shifts = compute_detectable_shifts(setting)
     ratios = new_shares = np.full(rows.size, np.nan)
     rare = None if bank.rare is None else bank.rare.shares(rows, setting.effect, limits, log_alarm_line)
     if rare is not None:
-        ratios, new_shares = compute_rare_shares(rare, setting)
+        ratios, new_shares = compute_detectable_shares(rare, setting)
     is_budget = np.array([stream.is_budget for stream in streams])
     weaknesses = find_weakness_reasons(
         shifts,
@@ -240,11 +242,11 @@ def measure_detectable(
     return [DetectableShift(*values) for values in zip(*columns, strict=True)]
 
 
-def _build_setting(
+def _build_detection_setting(
     bank: EvidenceBank, rows: Indices, days: Sequence[DayHypothesis | None], log_alarm_line: float, *, is_over: bool
 ) -> tuple[DetectionSetting, RareLimits | None]:
     log_line = log_alarm_line - bank.least_log_weight
-    effect, items = _measure_supply(bank, rows, is_over=is_over)
+    effect, items = _measure_value_supply(bank, rows, is_over=is_over)
     setting = DetectionSetting(
         share=bank.column("even_share")[rows],
         tolerance=bank.column("tolerance")[rows],
@@ -266,7 +268,7 @@ def _build_setting(
     return cycled, RareLimits(highest, lowest, slots.size, slots.forgiven, slots.has_cycle)
 
 
-def _measure_supply(bank: EvidenceBank, rows: Indices, *, is_over: bool) -> tuple[Floats, Floats]:
+def _measure_value_supply(bank: EvidenceBank, rows: Indices, *, is_over: bool) -> tuple[Floats, Floats]:
     """Returns φ and the values a day of some streams, on the grid of `SLACK`, shape (S,) each."""
     effect, items = bank.effects.divisor[rows], bank.traffic.items_per_day(rows, is_over=is_over)
     slack = SLACK if is_over else np.where(bank.traffic.is_young(rows), YOUNG_SLACK, SLACK)

@@ -1,4 +1,4 @@
-"""How one stream is judged: what is tolerated of it, and thresholds on drift statistics such as `psi > 0.2`.
+"""Defines how one stream is judged: the tolerated drift, and thresholds on drift statistics such as `psi > 0.2`.
 
 Thresholds judge the rolling window pane by pane and carry no promise about false alarms: that is what the evidence is
 for. What they do promise is not to judge noise. A fixed threshold is passed by chance alone where the window is small,
@@ -34,7 +34,7 @@ class Threshold:
     p_below: float | None = None
     """The p-value must not be below this; in (0, 1)."""
 
-    def is_about(self, stream: str) -> bool:
+    def is_about_stream(self, stream: str) -> bool:
         """Returns whether the threshold applies to a stream."""
         return fnmatchcase(stream, self.stream)
 
@@ -75,7 +75,7 @@ def judge_thresholds(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectionPolicy:
-    """How drift of one stream is detected: its tolerance, its direction, and thresholds on statistics."""
+    """The policy by which drift of one stream is detected: tolerance, direction, and thresholds on statistics."""
 
     tolerance: float
     """The total variation that is tolerated, [0, 1]."""

@@ -80,7 +80,7 @@ _GAINS: Final = np.expm1(_SIGNED_TILTS)
 
 
 class RareLimits(NamedTuple):
-    """The shares of S streams that are no drift at one time of the day, and their number of values N."""
+    """The limits of the shares of S streams that are no drift at one time of the day, and their number of values N."""
 
     highest: Floats
     """Shape (S, K)."""
@@ -117,7 +117,7 @@ class RareBinEvidence:
     def __init__(self, bins: int) -> None:
         self._bins = bins
         self._slots = 0
-        self._arrays = _build_arrays(0)
+        self._arrays = _build_rare_arrays(0)
 
     def start(self, row: int, counts: Floats, tolerance: float, always: Bools | None) -> None:
         """Chooses the rare bins of a stream from its reference, and starts to bet on them in a row.
@@ -132,11 +132,11 @@ class RareBinEvidence:
         is_rare = (counts < tolerance * total) if total else np.zeros(counts.shape, dtype=bool)
         if always is not None and total:
             is_rare |= always
-        self._start(row, np.flatnonzero(is_rare), counts, tolerance)
+        self._start_row(row, np.flatnonzero(is_rare), counts, tolerance)
 
-    def _start(self, row: int, bins: Indices, counts: Floats, tolerance: float) -> None:
+    def _start_row(self, row: int, bins: Indices, counts: Floats, tolerance: float) -> None:
         if bins.size > self._slots:
-            self._widen(bins.size)
+            self._widen_arrays(bins.size)
         arrays, used = self._arrays, slice(bins.size)
         arrays.clear(row)
         arrays["log_weights"][row] = -np.inf
@@ -163,7 +163,7 @@ class RareBinEvidence:
         if not self._slots:
             return None
         arrays = self._arrays
-        high, low = self._bounds(index, effect, limits)
+        high, low = self._compute_limits(index, effect, limits)
         log_weights = arrays["log_weights"][index]
         shares = np.empty((*high.shape, _BETS))
         shares[..., : TILTS.size] = high[..., None]
@@ -180,7 +180,7 @@ class RareBinEvidence:
     def shares(
         self, rows: Indices, effect: Floats, limits: RareLimits | None, log_alarm_line: float
     ) -> RareShareLimits | None:
-        """Returns what the detectable shares of some streams' rare bins depend on; None if there are none.
+        """Returns the limits on which the detectable shares of rare bins depend; None if no stream has rare bins.
 
         Args:
             rows: Shape (S,).
@@ -194,14 +194,14 @@ class RareBinEvidence:
         log_weights = arrays["log_weights"][rows]
         counts = arrays["counts"][rows]
         return RareShareLimits(
-            limit=self._bounds(rows, effect, limits)[0],
+            limit=self._compute_limits(rows, effect, limits)[0],
             share=counts / np.maximum(arrays["totals"][rows], 1.0)[:, None],
             log_line=log_alarm_line - log_weights + arrays["lifts"][rows],
             is_new=counts < MIN_COUNT * effect[:, None],
             is_used=np.isfinite(log_weights),
         )
 
-    def _bounds(self, index: RowIndex, effect: Floats, limits: RareLimits | None) -> tuple[Floats, Floats]:
+    def _compute_limits(self, index: RowIndex, effect: Floats, limits: RareLimits | None) -> tuple[Floats, Floats]:
         """Returns the largest and the smallest shares of rare bins that are no drift, shape (S, R)."""
         arrays = self._arrays
         counts, size = arrays["counts"][index], arrays["totals"][index][:, None]
@@ -293,7 +293,7 @@ class RareBinEvidence:
 
     def restore(self, row: int, counts: Floats, tolerance: float, state: RareBinState) -> None:
         """Restores the stored bets on rare bins in a row, with the same reference counts and tolerance."""
-        self._start(row, state.bins, counts, tolerance)
+        self._start_row(row, state.bins, counts, tolerance)
         arrays, used = self._arrays, slice(state.bins.size)
         arrays["lifts"][row, used] = state.lifts
         arrays["peaks"][row, used] = state.peaks
@@ -301,9 +301,9 @@ class RareBinEvidence:
         arrays["log_cusums"][row].reshape(-1)[state.bets] = state.log_cusums
         arrays["onsets_ns"][row].reshape(-1)[state.bets] = state.onsets_ns
 
-    def _widen(self, slots: int) -> None:
+    def _widen_arrays(self, slots: int) -> None:
         """Makes room for more rare bins of a stream."""
-        previous, self._arrays = self._arrays, _build_arrays(slots)
+        previous, self._arrays = self._arrays, _build_rare_arrays(slots)
         capacity = previous["totals"].shape[0]
         self._arrays.clear(capacity - 1)
         self._arrays["log_weights"][:] = -np.inf
@@ -340,7 +340,7 @@ def compute_share_bounds(counts: Floats, totals: Floats, effect: Floats) -> tupl
     return high, np.where(scaled >= MIN_COUNT, lower / MAX_RATIO / size, 0.0)
 
 
-def _build_arrays(slots: int) -> RowArrays:
+def _build_rare_arrays(slots: int) -> RowArrays:
     return RowArrays(
         bins=((slots,), np.intp),
         counts=((slots,), np.float64),

@@ -1,4 +1,4 @@
-"""Defines what this step hands on, `DriftScore`: a stream's evidence of drift, before any alert rule judges it.
+"""Defines `DriftScore`, the result of detection for one stream: its evidence of drift, before any rule judges it.
 
 The alarm line is how large the evidence must be, from how many false alarms the operator accepts: an
 e-detector that alarms at W >= A has without drift an average run length to a false alarm of A panes or more. With
@@ -69,7 +69,7 @@ class ThresholdVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftScore:
-    """How sure it is, after a pane, that a stream has drifted: evidence, state and statistics."""
+    """The score of a stream after a pane: its evidence of drift, its state and its statistics."""
 
     state: State
     is_calibrating: bool = False

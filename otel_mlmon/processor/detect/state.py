@@ -18,7 +18,7 @@ DAY_NS: Final = 86_400_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DesignEffectState:
-    """Holds one row of `DesignEffects`; L levels of blocks, K bins."""
+    """Holds the stored estimate of a stream's design effect: one row of `DesignEffects`; L levels of blocks, K bins."""
 
     items: float
     is_calibrated: bool
@@ -41,7 +41,7 @@ class DesignEffectState:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RareBinState:
-    """Holds one row of `RareBinEvidence` with R rare bins."""
+    """Holds the stored bets on the R rare bins of a stream: one row of `RareBinEvidence`."""
 
     bins: Ints
     """Which of the K bins, shape (R,)."""
@@ -61,7 +61,7 @@ class RareBinState:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrafficState:
-    """Holds one row of `DailyTraffic`."""
+    """Holds the stored traffic of a stream: one row of `DailyTraffic`."""
 
     first_ns: int
     """End of the first pane, Unix nanoseconds."""
@@ -72,7 +72,7 @@ class TrafficState:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EvidenceState:
-    """Holds one row of an `EvidenceBank` of K bins."""
+    """Holds the stored evidence of drift of a stream of K bins: one row of an `EvidenceBank`."""
 
     reference: Floats
     """Counts, shape (K,)."""
@@ -111,7 +111,7 @@ class StreamState:
 
 @dataclass(slots=True, kw_only=True)
 class CycleDay:
-    """Holds the counts of one accepted day."""
+    """Holds the counts of one day that a daily cycle is learned from."""
 
     day: int
     """Days since 1970, in the time zone of the stream."""
@@ -123,7 +123,7 @@ class CycleDay:
 
 @dataclass(slots=True, kw_only=True)
 class CycleState:
-    """Holds what is stored of the cycle of one stream."""
+    """Holds the stored state of the daily cycle of one stream."""
 
     bins: tuple[str, ...]
     """The names of the bins that are counted."""

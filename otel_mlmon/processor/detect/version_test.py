@@ -38,7 +38,7 @@ def find_moved_streams(
     """
     judged = [(window, policy) for window in windows if (policy := policy_of(window.stream)) is not None]
     for window, policy in judged:
-        if window.reference is not None and has_moved(
+        if window.reference is not None and has_stream_moved(
             window.reference.counts,
             window.rolling,
             design_effect=design_effect_of(window.stream),
@@ -48,7 +48,7 @@ def find_moved_streams(
             yield window, policy.tolerance
 
 
-def has_moved(first: Counts, second: Counts, *, design_effect: float, tolerance: float, level: float) -> bool:
+def has_stream_moved(first: Counts, second: Counts, *, design_effect: float, tolerance: float, level: float) -> bool:
     """Tests whether two model versions differ by more than a tolerance in one stream, by its counts of shape (K,).
 
     Args:

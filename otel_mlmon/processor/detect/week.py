@@ -1,4 +1,4 @@
-"""The kinds of day of a week, found from whole days: which weekdays are alike, and at what hour a day of them begins.
+"""Finds the kinds of day of a week from whole days: which weekdays are alike, and at what hour their days begin.
 
 A week has seven days that begin at an unknown hour: days are counted in UTC, and people rest by their own clock. And
 which days they rest, on which a shop is closed or another team sends its batch, nobody says. So for each hour at which
@@ -54,7 +54,7 @@ _WAVES: Final = np.array([
 
 
 def _list_groupings() -> Ints:
-    """Lists the kinds of the weekdays, a row for each way to group them, shape (715, 7): 0 for the first."""
+    """Lists all ways to group the weekdays into kinds of day, one a row, shape (715, 7); the first kind is 0."""
     rows = np.zeros((1, 1), dtype=np.int64)
     for _ in range(WEEKDAYS - 1):
         largest = np.minimum(rows.max(1) + 1, MAX_KINDS - 1)
@@ -87,11 +87,11 @@ def find_day_kinds(days: Ints, hours: Floats, *, min_items: float, has_zone: boo
         min_items: Items that a kind has at least.
         has_zone: Whether days begin at midnight; else they may begin at any hour.
     """
-    features, items = _measure(hours)
+    features, items = _measure_hours(hours)
     # A day is called after its last hours: those before `start` of this day, the others of the day before.
     starts = np.array([HOURS]) if has_zone else np.arange(1, HOURS + 1)
     is_following = np.diff(days, prepend=days[0] - 2) == 1
-    sums, sizes = (_shift(part, starts, is_following) for part in (features, items))
+    sums, sizes = (_shift_days(part, starts, is_following) for part in (features, items))
     shares = sums / np.maximum(sizes, 1.0)[..., None]
     is_whole = (starts == HOURS)[:, None] | is_following
     weekdays, bins = np.asarray(compute_weekday(days)), hours.shape[-1]
@@ -132,17 +132,17 @@ def _find_grouping(
     tests = len(blocks) * min(INDEPENDENT_STARTS, len(items))
 
     def is_better(few: Place, many: Place) -> bool:
-        """Whether more kinds leave so much less that it is no chance."""
+        """Returns whether more kinds of day leave so much less variation that it cannot be chance."""
         counts = _KIND_COUNTS[few[1]], _KIND_COUNTS[many[1]]
         level = KIND_LEVEL / (tests * float((counts[1] == _KIND_COUNTS).sum()))
         freedom = float(days[many[0]] - counts[1]), float(counts[1] - counts[0])
-        return any(_compute_probability(remainder[few], remainder[many], freedom) < level for remainder in remainders)
+        return any(_compute_p_value(remainder[few], remainder[many], freedom) < level for remainder in remainders)
 
-    leasts = [(len(items) - 1, 0), *(_find_least(together, count) for count in range(2, MAX_KINDS + 1))]
+    leasts = [(len(items) - 1, 0), *(_find_best_grouping(together, count) for count in range(2, MAX_KINDS + 1))]
     best = leasts[0]
     for count, least in enumerate(leasts[1:], 2):
         start = best[0] if best[1] else least[0]
-        if is_better((start, best[1]), (start, _find_least(together[start : start + 1], count)[1])):
+        if is_better((start, best[1]), (start, _find_best_grouping(together[start : start + 1], count)[1])):
             best = least
     # At another hour fewer kinds may do as well.
     while (count := int(_KIND_COUNTS[best[1]])) > 2 and not is_better(leasts[count - 2], best):
@@ -150,22 +150,22 @@ def _find_grouping(
     return _GROUPINGS[best[1]], best[0]
 
 
-def _find_least(together: Floats, count: int) -> Place:
-    """Finds where so many kinds leave least, of shape (starts, 715)."""
+def _find_best_grouping(together: Floats, count: int) -> Place:
+    """Finds the start and the grouping into `count` kinds that leave the least variation, of shape (starts, 715)."""
     candidates = np.where(count == _KIND_COUNTS, together, np.inf)
     start, grouping = np.unravel_index(int(candidates.argmin()), candidates.shape)
     return int(start), int(grouping)
 
 
-def _compute_probability(before: float, after: float, freedom: tuple[float, float]) -> float:
-    """Computes P(F) of what fewer and more kinds leave; 1 where it says nothing."""
+def _compute_p_value(before: float, after: float, freedom: tuple[float, float]) -> float:
+    """Computes the p-value of an F test of fewer against more kinds of day; 1 where there is nothing to test."""
     if not after < before < np.inf or freedom[0] < 1.0:
         return 1.0
     ratio = (before - after) / freedom[1] / max(after / freedom[0], 1e-12 * before)
     return float(fdtrc(freedom[1], freedom[0], ratio))
 
 
-def _measure(hours: Floats) -> tuple[Floats, Floats]:
+def _measure_hours(hours: Floats) -> tuple[Floats, Floats]:
     """Measures what each hour adds to the features of its day, shape (D, 24, 5 K), and its items, shape (D, 24)."""
     items = hours.sum(-1)
     common = hours.sum(0) / np.maximum(items.sum(0), 1.0)[:, None]
@@ -175,8 +175,8 @@ def _measure(hours: Floats) -> tuple[Floats, Floats]:
     return features.reshape(*items.shape, -1), items
 
 
-def _shift(hours: Floats, starts: Ints, is_following: Bools) -> Floats:
-    """Sums the 24 hours of days that begin at some hours of the day before, shape (starts, D, …); 0 without that."""
+def _shift_days(hours: Floats, starts: Ints, is_following: Bools) -> Floats:
+    """Sums the 24 hours of days that begin at hours of the day before, shape (starts, D, …); 0 without that day."""
     parts = np.cumsum(hours, axis=1)
     shifted = np.zeros((starts.size, *parts[:, 0].shape))
     following = parts[1:] + parts[:-1, -1:] - parts[:-1]

@@ -1,4 +1,4 @@
-"""The shares of a stream at each time of the week, from the counts of some whole days.
+"""Models the shares of a stream at each time of the week, from the counts of some whole days.
 
 The week has kinds of day (`week.py`), each with shares by slot of the day. The reference of slot s of a kind is
 r_s = (c_s + 200 p)/(n_s + 200), c_s its counts on all days of that kind, p the shares of all of them.
@@ -37,7 +37,7 @@ _PARTS: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WeekModel:
-    """Holds the shares of each kind of day by slot."""
+    """Holds the shares of a stream at each time of the week: of each kind of day, by slot."""
 
     kinds: Ints
     """The kind of each hour of the week, 0 for that of most days, shape (7, 24)."""
@@ -61,23 +61,23 @@ class WeekModel:
         return int(self.kinds[weekday, slot * HOURS // self.shares.shape[1]])
 
     def is_restless(self, slot: int) -> bool:
-        """Whether more is forgiven in a slot than in others with traffic."""
+        """Returns whether more is forgiven in a slot of a weekday than in others with traffic."""
         is_calm = (self.forgiven == 0.0) & (self.sizes.max(0) > SHRINKAGE)
         return bool(self.forgiven[slot] > 0.0 and is_calm.any())
 
     def is_known(self, weekday: int, slot: int) -> bool:
-        """Whether a weekday was there twice, or once and was as most days are."""
+        """Returns whether a weekday was there twice, or was there once and was like most days."""
         count = self.day_counts[weekday]
         is_usual = not self.find_day_kind(weekday, slot) and self.distances[weekday] <= MAX_DISTANCE
         return bool(count >= MIN_DAYS or (count and is_usual))
 
     def shift_to_reference(self, base: Floats, reference: Floats) -> WeekModel:
-        """Returns the week of a stream whose shares are those of `reference` where here they are `base`, shape (K,)."""
+        """Returns the week model moved so that its shares are `reference` where they were `base`, shape (K,) each."""
         shares = self.shares / base * reference
         return replace(self, shares=shares / shares.sum(-1, keepdims=True))
 
     def compute_mean_shares(self) -> Floats:
-        """Returns the shares of a week, shape (K,)."""
+        """Returns the mean shares of the week, shape (K,)."""
         slots = self.shares.shape[1]
         kinds = self.kinds[:, np.arange(slots) * HOURS // slots]
         weights = self.sizes[kinds, np.arange(slots)] / np.bincount(kinds.ravel(), minlength=len(self.shares))[kinds]
@@ -86,7 +86,7 @@ class WeekModel:
 
 
 def fit_week(days: Sequence[CycleDay], *, effect: float, is_smoothed: bool, has_zone: bool) -> WeekModel | None:
-    """Makes a model of whole days; None of fewer than two, or of too few items to say anything of their hours.
+    """Fits a week model to whole days; None for fewer than two, or for too few items to say anything of single hours.
 
     Args:
         days: The days, the oldest first.
@@ -101,8 +101,8 @@ def fit_week(days: Sequence[CycleDay], *, effect: float, is_smoothed: bool, has_
     table = np.array([day.counts for day in days], dtype=np.float64)
     hours = table.reshape(len(days), HOURS, -1, table.shape[-1]).sum(2)
     kinds = find_day_kinds(numbers, hours, min_items=min_items, has_zone=has_zone)
-    tables = [table * mask[..., None] for mask in _masks(kinds, numbers, table.shape[1])]
-    fitted = [_fit_kind(part, is_smoothed=is_smoothed) for part in tables]
+    tables = [table * mask[..., None] for mask in _build_kind_masks(kinds, numbers, table.shape[1])]
+    fitted = [_fit_day_kind(part, is_smoothed=is_smoothed) for part in tables]
     shares = np.array([part_shares for part_shares, _ in fitted])
     effects = np.array([estimate_cell_effect(part) for part in tables])
     day_counts = np.bincount(compute_weekday(numbers), minlength=WEEKDAYS)
@@ -111,7 +111,7 @@ def fit_week(days: Sequence[CycleDay], *, effect: float, is_smoothed: bool, has_
     for day, counts in zip(numbers.tolist(), table, strict=True):
         weekday = int(compute_weekday(day))
         if day_counts[weekday] == 1:
-            by_slot = _kinds_by_slot(kinds, np.array([day]), len(counts))[0]
+            by_slot = _find_slot_kinds(kinds, np.array([day]), len(counts))[0]
             expected = shares[by_slot, np.arange(len(counts))]
             distances[weekday] = _measure_distance(counts, expected, max(effect, float(effects.max())))
     return WeekModel(
@@ -127,15 +127,15 @@ def fit_week(days: Sequence[CycleDay], *, effect: float, is_smoothed: bool, has_
 
 
 def _measure_distance(counts: Floats, shares: Floats, effect: float) -> float:
-    """Measures how far a day, shape (slots, K), was from what was to be expected, beyond two standard deviations."""
+    """Measures how far a day's counts, shape (slots, K), are from expected shares, beyond two standard deviations."""
     left = (counts - counts.sum(-1, keepdims=True) * shares).reshape(_PARTS, -1, counts.shape[-1]).sum(1)
     items = np.maximum(counts.reshape(_PARTS, -1).sum(1), 1.0)
     variations = 0.5 * np.abs(left).sum(-1) / items
     return float(np.maximum(variations - 2.0 * np.sqrt(counts.shape[-1] * effect / (4.0 * items)), 0.0).max())
 
 
-def find_residuals(days: Sequence[CycleDay], model: WeekModel) -> list[tuple[Ints, Floats]]:
-    """Returns the counts of all slots of days, and what the other days of the kind let expect.
+def find_week_residuals(days: Sequence[CycleDay], model: WeekModel) -> list[tuple[Ints, Floats]]:
+    """Returns the counts of days by slot, and the counts expected by the other days of their kind.
 
     The expectation is of independent items of the same number, scaled so that a difference varies as if the cycle
     were known.
@@ -143,7 +143,7 @@ def find_residuals(days: Sequence[CycleDay], model: WeekModel) -> list[tuple[Int
     numbers = np.array([day.day for day in days])
     table = np.array([day.counts for day in days], dtype=np.int64)
     pairs: list[tuple[Ints, Floats]] = []
-    for mask in _masks(model.kinds, numbers, table.shape[1]):
+    for mask in _build_kind_masks(model.kinds, numbers, table.shape[1]):
         part = table * mask[..., None]
         total, present = part.sum(0), (part.any(-1)).sum(0)
         scale = np.sqrt(np.maximum(present - 1, 0) / np.maximum(present, 1))[:, None]
@@ -157,20 +157,20 @@ def find_residuals(days: Sequence[CycleDay], model: WeekModel) -> list[tuple[Int
     return pairs
 
 
-def _masks(kinds: Ints, days: Ints, slots: int) -> list[Bools]:
-    """Returns for each kind which slots of the days are of it, shape (D, slots)."""
-    by_slot = _kinds_by_slot(kinds, days, slots)
+def _build_kind_masks(kinds: Ints, days: Ints, slots: int) -> list[Bools]:
+    """Returns for each kind of day a mask of the slots that belong to it, shape (D, slots)."""
+    by_slot = _find_slot_kinds(kinds, days, slots)
     return [by_slot == kind for kind in range(int(kinds.max()) + 1)]
 
 
-def _kinds_by_slot(kinds: Ints, days: Ints, slots: int) -> Ints:
-    """Returns the kind of each slot of some days, shape (D, slots)."""
+def _find_slot_kinds(kinds: Ints, days: Ints, slots: int) -> Ints:
+    """Returns the kind of day of each slot of some days, shape (D, slots)."""
     result: Ints = kinds[np.asarray(compute_weekday(days))][:, np.arange(slots) * HOURS // slots]
     return result
 
 
-def _fit_kind(table: Floats, *, is_smoothed: bool) -> tuple[Floats, Floats]:
-    """Returns the shares and sizes of the counts of some days, shape (D, slots, K)."""
+def _fit_day_kind(table: Floats, *, is_smoothed: bool) -> tuple[Floats, Floats]:
+    """Fits the shares of one kind of day to the counts of its days, shape (D, slots, K); returns also their sizes."""
     counts = table.sum(0)
     pooled = (counts.sum(0) + 0.5) / (counts.sum() + counts.shape[1] / 2.0)
     items = counts.sum(-1)

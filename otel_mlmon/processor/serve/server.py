@@ -68,7 +68,7 @@ class WebServer:
         addresses.warn_if_exposed(
             self._address, option=self._option, is_encrypted=self._tls is not None, has_token=self._has_token
         )
-        listener, bound = addresses.open_listening_sockets(self._address, option=self._option, backlog=BACKLOG)
+        listener, bound = addresses.open_listening_socket(self._address, option=self._option, backlog=BACKLOG)
         self._server.start(listener)
         return str(bound)
 

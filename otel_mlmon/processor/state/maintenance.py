@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,16 +23,18 @@ from otel_mlmon.processor.state.repository import (
     DAMAGED,
     FORMAT_VERSION,
     RecordKind,
-    decode_record,
     encode_record,
     load_records,
+    quarantine_record,
 )
 from otel_mlmon.processor.state.sqlite import (
     APPLICATION_ID,
     FILE_NAME,
     LOCK_NAME,
     SqliteRepository,
+    backup_database,
     open_private_database,
+    require_known_format,
 )
 
 RecordKinds = Mapping[str, RecordKind[Any]]
@@ -50,23 +53,19 @@ class CheckResult(NamedTuple):
 
 
 def check_state(directory: Path, kinds: RecordKinds) -> CheckResult:
-    """Checks that every record of a state store can be read; changes nothing.
+    """Checks that every record of a state store can be read, of an earlier format after its migration; changes nothing.
 
     Raises:
-        StoreError: There is no state in the directory, or it is another program's.
+        StoreError: There is no state in the directory, it is another program's, or of a format that cannot be migrated.
     """
     counts: Counter[str] = Counter()
     faults: list[str] = []
-    with _open_readonly(directory) as database:
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version != FORMAT_VERSION:
-            faults.append(f"It has format {version}, and this release reads format {FORMAT_VERSION}.")
-            return CheckResult({}, tuple(faults))
+    with _open_migrated(directory) as database:
         try:
             faults += [text for (text,) in database.execute("PRAGMA quick_check") if text != "ok"]
             for kind, key, blob in database.execute("SELECT kind, key, value FROM state ORDER BY kind, key"):
                 counts[kind] += 1
-                faults += [f"{kind} {key}: {fault}" for fault in _find_fault(kinds, kind, blob)]
+                faults += [f"{kind} {key}: {fault}" for fault in _find_record_fault(kinds, kind, blob)]
         except sqlite3.DatabaseError as error:
             faults.append(f"The database is damaged: {error}.")
     return CheckResult(dict(counts), tuple(faults))
@@ -75,14 +74,16 @@ def check_state(directory: Path, kinds: RecordKinds) -> CheckResult:
 def export_state(directory: Path, kinds: RecordKinds) -> Iterator[str]:
     """Yields every readable record of a state store as a line of JSON: `{"kind": …, "key": …, "value": …}`.
 
+    Of an earlier format it yields what a migration makes of it; the store itself stays as it is.
+
     Raises:
-        StoreError: There is no state in the directory, or it is another program's.
+        StoreError: There is no state in the directory, it is another program's, or of a format that cannot be migrated.
     """
-    encoder = msgspec.json.Encoder(enc_hook=_to_json)
-    with _open_readonly(directory) as database:
+    encoder = msgspec.json.Encoder(enc_hook=_convert_to_json)
+    with _open_migrated(directory) as database:
         for kind, key, blob in database.execute("SELECT kind, key, value FROM state ORDER BY kind, key"):
-            if kind in kinds and not list(_find_fault(kinds, kind, blob)):
-                value = decode_record(blob, kinds[kind].type)
+            if not list(_find_record_fault(kinds, kind, blob)):
+                value = kinds[kind].decode(blob)
                 yield encoder.encode({"kind": kind, "key": key, "value": value}).decode()
 
 
@@ -107,7 +108,9 @@ def repair_state(directory: Path, kinds: RecordKinds) -> CheckResult:
     repository = SqliteRepository(directory)
     try:
         for kind in kinds.values():
-            load_records(repository, kind)  # sets aside what cannot be decoded
+            for key, blob in repository.load(kind.name).items():
+                for fault in _find_record_fault(kinds, kind.name, blob):
+                    quarantine_record(repository, kind.name, key, blob, fault)
         repository.commit()
     finally:
         repository.close()
@@ -128,12 +131,12 @@ def forget_model(directory: Path, kinds: RecordKinds, name: str) -> Counter[str]
     try:
         for kind in kinds.values():
             records = load_records(repository, kind)
-            keys = [key for key, value in records.items() if name in _models_of(value)]
+            keys = [key for key, value in records.items() if name in _list_record_models(value)]
             if keys:
                 repository.delete(kind.name, keys)
                 removed[kind.name] += len(keys)
             for key, value in records.items():
-                if _drop_model(value, name):
+                if _drop_model_entries(value, name):
                     repository.put(kind.name, [(key, encode_record(value, is_compressed=kind.is_compressed))])
                     removed[kind.name] += 1
         damaged = [key for key in repository.load(DAMAGED) if not _names_other_model(key, name)]
@@ -155,7 +158,7 @@ def list_copies(directory: Path) -> list[Path]:
 
 
 def _names_other_model(key: str, name: str) -> bool:
-    """Returns whether the key of an unreadable record names models, and a given one is not among them.
+    """Returns whether the key of an unreadable record names models, but not a given one.
 
     A key is a kind, for panes, hours and points a number, and a JSON document that has the model in it; or it has no
     such document.
@@ -164,30 +167,30 @@ def _names_other_model(key: str, name: str) -> bool:
     if not document:
         return False
     try:
-        return name not in _list_texts(json.loads(document))
+        return name not in _collect_texts(json.loads(document))
     except ValueError:
         return False
 
 
-def _list_texts(document: Any) -> set[str]:
+def _collect_texts(document: Any) -> set[str]:
     if isinstance(document, list):
-        return {text for part in document for text in _list_texts(part)}
+        return {text for part in document for text in _collect_texts(part)}
     return {document} if isinstance(document, str) else set()
 
 
-def _find_fault(kinds: RecordKinds, kind: str, blob: bytes) -> Iterator[str]:
+def _find_record_fault(kinds: RecordKinds, kind: str, blob: bytes) -> Iterator[str]:
     if kind == DAMAGED:
         yield "it was set aside"
     elif kind not in kinds:
         yield "it is of an unknown kind"
     else:
         try:
-            decode_record(blob, kinds[kind].type)
+            kinds[kind].decode(blob)
         except StoreError as error:
             yield str(error)
 
 
-def _models_of(value: Any) -> set[str]:
+def _list_record_models(value: Any) -> set[str]:
     """Returns the names of the models that a stored record is about."""
     for owner in (value, getattr(value, "stream", None), getattr(value, "alert", None)):
         model = getattr(owner, "model", None)
@@ -196,13 +199,13 @@ def _models_of(value: Any) -> set[str]:
     return set()
 
 
-def _drop_model(value: Any, name: str) -> bool:
-    """Drops a model from a stored record that is about several; returns whether it was in there."""
+def _drop_model_entries(value: Any, name: str) -> bool:
+    """Drops a model from a stored record that is about several models; returns whether the record was about it."""
     is_changed = False
     for field in ("models", "resolved", "dropped"):
         entries = getattr(value, field, None)
         if isinstance(entries, list):
-            others = [entry for entry in entries if name not in _models_of(entry)]
+            others = [entry for entry in entries if name not in _list_record_models(entry)]
             is_changed |= len(others) < len(entries)
             entries[:] = others
     return is_changed
@@ -226,6 +229,23 @@ def _open_readonly(directory: Path) -> Iterator[sqlite3.Connection]:
         database.close()
 
 
+@contextmanager
+def _open_migrated(directory: Path) -> Iterator[sqlite3.Connection]:
+    """Opens a state store to be read: itself, or if it is of an earlier format a copy, which is migrated."""
+    with _open_readonly(directory) as database:
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        require_known_format(directory / FILE_NAME, version)
+        if version == FORMAT_VERSION:
+            yield database
+            return
+    with tempfile.TemporaryDirectory(prefix="copy-of-state-") as folder:
+        copy = Path(folder)
+        backup_database(directory / FILE_NAME, copy / FILE_NAME)
+        SqliteRepository(copy).close()
+        with _open_readonly(copy) as database:
+            yield database
+
+
 def _rebuild_database(directory: Path) -> None:
     """Replaces a damaged database by a new one with all rows that can be read from either end of its table.
 
@@ -241,10 +261,10 @@ def _rebuild_database(directory: Path) -> None:
         lock.close()
     if aside.exists():
         raise StoreError(f"{aside} exists already, from an earlier repair: move it away")
-    rows = {(kind, key): value for order in ("ASC", "DESC") for kind, key, value in _read_rows(path, order)}
+    rows = {(kind, key): value for order in ("ASC", "DESC") for kind, key, value in _read_intact_rows(path, order)}
     if not rows:
         raise StoreError(f"nothing in {path} can be read: move it away to start without what was learned")
-    version = _read_version(path)
+    version = _read_format_version(path)
     path.rename(aside)
     for suffix in ("-wal", "-shm"):
         beside = path.with_name(path.name + suffix)
@@ -260,8 +280,8 @@ def _rebuild_database(directory: Path) -> None:
     repository.close()
 
 
-def _read_version(path: Path) -> int:
-    """Returns the format of a damaged database; the present one where that cannot be read either."""
+def _read_format_version(path: Path) -> int:
+    """Returns the format version of a damaged database; the present one where that cannot be read either."""
     database = open_private_database(path)
     try:
         return int(database.execute("PRAGMA user_version").fetchone()[0]) or FORMAT_VERSION
@@ -277,7 +297,7 @@ _ROWS: Final[Mapping[str, str]] = {
 }
 
 
-def _read_rows(path: Path, order: str) -> Iterator[tuple[str, str, bytes]]:
+def _read_intact_rows(path: Path, order: str) -> Iterator[tuple[str, str, bytes]]:
     """Yields the rows of a damaged database until the first that cannot be read."""
     database = open_private_database(path)
     try:
@@ -290,7 +310,7 @@ def _read_rows(path: Path, order: str) -> Iterator[tuple[str, str, bytes]]:
         database.close()
 
 
-def _to_json(value: object) -> object:
+def _convert_to_json(value: object) -> object:
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, np.generic):

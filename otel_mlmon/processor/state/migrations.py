@@ -40,13 +40,13 @@ def add_dates_to_cycle_days(repository: Repository) -> None:
         state = record["state"]
         state.pop("whole_days", None)
         for name in ("days", "inherited"):
-            state[name] = _date_days(state.get(name, []), before=state["day"])
+            state[name] = _add_dates(state.get(name, []), before=state["day"])
 
     _rewrite_records(repository, "cycle", dict, rewrite, is_compressed=True)
 
 
-def _date_days(days: list[dict[str, Any]], *, before: int) -> list[dict[str, Any]]:
-    """Dates days, the oldest first, of which the last is before a day, in days since 1970."""
+def _add_dates(days: list[dict[str, Any]], *, before: int) -> list[dict[str, Any]]:
+    """Gives dates to the stored days of a daily cycle, oldest first, the last before day `before` since 1970."""
     dated = []
     for day in reversed(days):
         before -= 1

@@ -199,6 +199,22 @@ class RecordKind(Generic[T]):
     type: type[T]
     is_compressed: bool = False
     """Whether the bytes of a value are compressed: for values that are large and written seldom."""
+    check: Callable[[T], object] | None = None
+    """Raises `KeyError` or `ValueError` for a value that contradicts itself, which its type alone does not show."""
+
+    def decode(self, blob: bytes) -> T:
+        """Decodes a value from its bytes in the state store, and checks it.
+
+        Raises:
+            StoreError: The bytes are damaged, are those of a value of another type, or contradict each other.
+        """
+        value = decode_record(blob, self.type)
+        if self.check is not None:
+            try:
+                self.check(value)
+            except (KeyError, ValueError) as error:
+                raise StoreError(f"the record contradicts itself: {error}") from error
+        return value
 
 
 def encode_record(value: object, *, is_compressed: bool = False) -> bytes:
@@ -223,20 +239,20 @@ def decode_record(blob: bytes, kind: type[T]) -> T:
     """
     try:
         plain = zlib.decompress(blob[1:]) if blob[:1] == _COMPRESSED else blob
-        value: T = _decoder_of(kind).decode(plain)
+        value: T = _get_decoder(kind).decode(plain)
     except (msgspec.MsgspecError, zlib.error, UnicodeDecodeError) as error:
         raise StoreError(f"a stored {kind.__name__} is damaged: {error}") from error
     return value
 
 
-def _decoder_of(kind: Any) -> msgspec.msgpack.Decoder[Any]:
+def _get_decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
     if kind not in _DECODERS:  # what it takes to read a type is worked out once
-        _DECODERS[kind] = msgspec.msgpack.Decoder(kind, dec_hook=_from_plain)
+        _DECODERS[kind] = msgspec.msgpack.Decoder(kind, dec_hook=_restore_from_plain)
     return _DECODERS[kind]
 
 
-def _to_plain(value: object) -> object:
-    """Converts a value of a type that MessagePack does not have to one of a type that it has."""
+def _convert_to_plain(value: object) -> object:
+    """Converts a value of a type that MessagePack does not have to a value of a type that it has."""
     if isinstance(value, ExactSum):
         # The unit is 2^-1074: almost all of a usual sum's 1,100 bits are zeros at its end.
         shift = (value & -value).bit_length() - 1 if value else 0
@@ -255,10 +271,10 @@ def _to_plain(value: object) -> object:
     raise TypeError(f"a value of type {type(value).__name__} cannot be stored")
 
 
-_ENCODER: Final = msgspec.msgpack.Encoder(enc_hook=_to_plain)
+_ENCODER: Final = msgspec.msgpack.Encoder(enc_hook=_convert_to_plain)
 
 
-def _from_plain(kind: Any, value: Any) -> object:
+def _restore_from_plain(kind: Any, value: Any) -> object:
     if kind is ExactSum:
         shift, mantissa = value
         # The range of a float is 2^2098 units; a sum of 2^64 of them stays far below 2^4096.
@@ -267,7 +283,7 @@ def _from_plain(kind: Any, value: Any) -> object:
         if type(mantissa) is not bytes:
             raise ValueError("the mantissa of a sum is expected as bytes")
         return ExactSum(int.from_bytes(mantissa, "little", signed=True) << shift)
-    scalar = _find_scalar(kind)
+    scalar = _find_element_type(kind)
     if scalar is None:
         raise TypeError(f"a value of type {kind} cannot be stored")
     dtype, shape, blob = value
@@ -280,8 +296,8 @@ def _from_plain(kind: Any, value: Any) -> object:
 
 
 @cache
-def _find_scalar(kind: Any) -> type[np.generic] | None:
-    """Returns the element type of a type of arrays; None of any other type."""
+def _find_element_type(kind: Any) -> type[np.generic] | None:
+    """Returns the element type of a type of arrays; None for any other type."""
     if get_origin(kind) is not np.ndarray:
         return None
     scalar: type[np.generic] = get_args(get_args(kind)[1])[0]

@@ -56,21 +56,21 @@ class SqliteRepository:
     ) -> None:
         self._directory = Path(directory)
         self._undo: list[Callable[[], None]] = []
-        with self._store_errors("cannot be opened"):
+        with self._convert_store_errors("cannot be opened"):
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = open_private_database(self._directory / LOCK_NAME)
             # Held until the connection or the process ends, however it ends; the state itself can be read meanwhile.
             self._lock.execute("PRAGMA locking_mode = EXCLUSIVE")
         try:
-            with self._store_errors("cannot be opened"):
+            with self._convert_store_errors("cannot be opened"):
                 self._lock.execute("BEGIN EXCLUSIVE")
                 self._database = open_private_database(self._directory / FILE_NAME)
         except StoreError:
             self._lock.close()
             raise
         try:
-            with self._store_errors("cannot be opened"):
-                self._open(synchronous, format_version, MIGRATIONS if migrations is None else migrations)
+            with self._convert_store_errors("cannot be opened"):
+                self._open_database(synchronous, format_version, MIGRATIONS if migrations is None else migrations)
         except StoreError:
             self.close()
             raise
@@ -81,8 +81,8 @@ class SqliteRepository:
         Raises:
             StoreError: The disk refused one; all changes since the last commit are rolled back.
         """
-        with self._write_errors():
-            self._begin()
+        with self._convert_write_errors():
+            self._begin_transaction()
             rows = ((kind, key, value) for key, value in records)
             self._database.executemany("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", rows)
 
@@ -92,8 +92,8 @@ class SqliteRepository:
         Raises:
             StoreError: The disk refused it; all changes since the last commit are rolled back.
         """
-        with self._write_errors():
-            self._begin()
+        with self._convert_write_errors():
+            self._begin_transaction()
             rows = ((kind, key) for key in keys)
             self._database.executemany("DELETE FROM state WHERE kind = ? AND key = ?", rows)
 
@@ -103,8 +103,8 @@ class SqliteRepository:
         Raises:
             StoreError: The disk refused it; all changes since the last commit are rolled back.
         """
-        with self._write_errors():
-            self._begin()
+        with self._convert_write_errors():
+            self._begin_transaction()
             statement = "DELETE FROM state WHERE kind = ? AND key < ?"
             return self._database.execute(statement, (kind, before)).rowcount
 
@@ -114,7 +114,7 @@ class SqliteRepository:
         Raises:
             StoreError: The disk refused it, or the database is damaged.
         """
-        with self._store_errors("cannot be read"):
+        with self._convert_store_errors("cannot be read"):
             if until is None:
                 statement = "SELECT key, value FROM state WHERE kind = ? AND key >= ? ORDER BY key"
                 return dict(self._database.execute(statement, (kind, since)))
@@ -131,7 +131,7 @@ class SqliteRepository:
         Raises:
             StoreError: The disk refused it; all changes are rolled back.
         """
-        with self._write_errors():
+        with self._convert_write_errors():
             if self._database.in_transaction:
                 self._database.execute("COMMIT")
         self._undo = []
@@ -150,7 +150,7 @@ class SqliteRepository:
         Raises:
             StoreError: The disk refused it; it takes as much room again for a while.
         """
-        with self._store_errors("cannot be written"):
+        with self._convert_store_errors("cannot be written"):
             self._database.execute("VACUUM")
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -159,11 +159,13 @@ class SqliteRepository:
         self._database.close()
         self._lock.close()
 
-    def _begin(self) -> None:
+    def _begin_transaction(self) -> None:
         if not self._database.in_transaction:
             self._database.execute("BEGIN")
 
-    def _open(self, synchronous: Synchronous, format_version: int, migrations: Mapping[int, Migration]) -> None:
+    def _open_database(
+        self, synchronous: Synchronous, format_version: int, migrations: Mapping[int, Migration]
+    ) -> None:
         run = self._database.execute
         run("BEGIN EXCLUSIVE")
         application_id, version = (run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
@@ -171,12 +173,8 @@ class SqliteRepository:
         is_new = not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if not is_new and application_id != APPLICATION_ID:
             raise StoreError(f"{path} is a database of another program: set storage.path to another directory")
-        missing = [step for step in range(version, format_version) if step not in migrations]
-        if not is_new and (version > format_version or missing):
-            raise StoreError(
-                f"{path} has state of format {version}, and this release reads format {format_version}: run the release"
-                " that wrote it, or move the directory away to start without what was learned"
-            )
+        if not is_new:
+            require_known_format(path, version, format_version=format_version, migrations=migrations)
         if is_new:
             run(
                 "CREATE TABLE state (kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,"
@@ -196,17 +194,17 @@ class SqliteRepository:
         run(f"PRAGMA synchronous = {synchronous}")
 
     @contextmanager
-    def _write_errors(self) -> Iterator[None]:
+    def _convert_write_errors(self) -> Iterator[None]:
         """Rolls all changes back where a write fails, as SQLite itself does on some errors only."""
         try:
-            with self._store_errors("cannot be written"):
+            with self._convert_store_errors("cannot be written"):
                 yield
         except StoreError:
             self.rollback()
             raise
 
     @contextmanager
-    def _store_errors(self, problem: str) -> Iterator[None]:
+    def _convert_store_errors(self, problem: str) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
@@ -214,6 +212,25 @@ class SqliteRepository:
             if code.startswith("SQLITE_BUSY") or "locked" in str(error):
                 raise StoreError(f"{self._directory} is in use by another processor") from error
             raise StoreError(f"{self._directory} {problem}: {error}") from error
+
+
+def require_known_format(
+    path: Path,
+    version: int,
+    *,
+    format_version: int = FORMAT_VERSION,
+    migrations: Mapping[int, Migration] = MIGRATIONS,
+) -> None:
+    """Checks that state of a format can be read, or migrated to the present one.
+
+    Raises:
+        StoreError: It cannot be.
+    """
+    if version > format_version or any(step not in migrations for step in range(version, format_version)):
+        raise StoreError(
+            f"{path} has state of format {version}, and this release reads format {format_version}: run the release"
+            " that wrote it, or move the directory away to start without what was learned"
+        )
 
 
 def backup_database(source: Path, target: Path) -> None:

@@ -36,7 +36,8 @@ MIN_APPLY_S: Final = 0.2
 between, closing panes, commit and publishing, takes longer, so that at least half of the time goes into items."""
 
 MAX_ADVANCE_S: Final = 0.05
-"""How long panes are closed at a time while items may wait for their answer."""
+"""How long panes are closed at a time while items may wait for their answer; where items were applied for longer, as
+long as that, `MIN_APPLY_S` at most, so that under load the panes do not fall behind the items."""
 
 _OVERHEAD_SHARE: Final = 0.8
 """Share of a batch's overhead that the next one is taken to have at least: some close panes, and others do not."""
@@ -84,7 +85,7 @@ class StateHandler(Protocol[T_contra, R_co]):
         """Closes the state store."""
 
 
-class _Entry(NamedTuple, Generic[T, R]):
+class _QueuedItem(NamedTuple, Generic[T, R]):
     """An item that waits to be applied to the state."""
 
     item: T
@@ -126,7 +127,7 @@ class StateThread(Generic[T, R]):
         self._handler = handler
         self._commit_interval_s = commit_interval_s
         self._tick_s = tick_s
-        self._queue: queue.SimpleQueue[_Entry[T, R] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_QueuedItem[T, R] | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._gate = threading.Lock()
         """Held for an instant, so that nothing is queued after the thread has looked for the last time."""
@@ -135,7 +136,7 @@ class StateThread(Generic[T, R]):
         self._load: Future[None] = Future()
         self._failure: StoreError | None = None
         """Why the last commit failed; None if it succeeded."""
-        self._thread = threading.Thread(target=self._run, name="otel_mlmon-state", daemon=True)
+        self._thread = threading.Thread(target=self._run_thread, name="otel_mlmon-state", daemon=True)
 
     def start(self) -> None:
         """Starts the state thread, and waits until the state is loaded.
@@ -160,7 +161,7 @@ class StateThread(Generic[T, R]):
         with self._gate:
             is_accepted = not self._stop.is_set() and not self._is_closed
             if is_accepted:
-                self._queue.put(_Entry(item, future, self._clock(), max_wait_s))
+                self._queue.put(_QueuedItem(item, future, self._clock(), max_wait_s))
         if not is_accepted:
             reason = "the processor is stopping" if self._stop.is_set() else "the state is not loaded"
             future.set_exception(StoreError(reason))
@@ -183,9 +184,9 @@ class StateThread(Generic[T, R]):
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def _run(self) -> None:
+    def _run_thread(self) -> None:
         try:
-            if self._open():
+            if self._open_state():
                 self._run_batches()
         finally:
             with self._gate:
@@ -193,8 +194,8 @@ class StateThread(Generic[T, R]):
             for entry in self._drain_queue():  # submitted since the last batch
                 entry.future.set_exception(StoreError("the processor is stopping"))
 
-    def _open(self) -> bool:
-        """Loads the state; returns whether that succeeded."""
+    def _open_state(self) -> bool:
+        """Loads the state by the handler; returns whether that succeeded."""
         try:
             self._handler.open()
             self._load.set_result(None)
@@ -208,14 +209,14 @@ class StateThread(Generic[T, R]):
     def _run_batches(self) -> None:
         try:
             while not self._stop.is_set():
-                self._process(self._drain_queue() if self._is_behind else self._wait_for_batch())
-            self._process(self._drain_queue())
+                self._process_batch(self._drain_queue() if self._is_behind else self._wait_for_batch())
+            self._process_batch(self._drain_queue())
         finally:
             self._handler.close()
 
-    def _wait_for_batch(self) -> list[_Entry[T, R]]:
+    def _wait_for_batch(self) -> list[_QueuedItem[T, R]]:
         """Waits one tick for the first item to apply, then one commit interval for more."""
-        batch: list[_Entry[T, R]] = []
+        batch: list[_QueuedItem[T, R]] = []
         deadline_s = time.monotonic() + self._tick_s
         while (timeout_s := deadline_s - time.monotonic()) > 0:
             try:
@@ -229,40 +230,41 @@ class StateThread(Generic[T, R]):
             batch.append(entry)
         return batch
 
-    def _drain_queue(self) -> list[_Entry[T, R]]:
+    def _drain_queue(self) -> list[_QueuedItem[T, R]]:
         batch = []
         while not self._queue.empty():
             entry = self._queue.get()
             batch += [] if entry is None else [entry]
         return batch
 
-    def _process(self, batch: list[_Entry[T, R]]) -> None:
+    def _process_batch(self, batch: list[_QueuedItem[T, R]]) -> None:
         """Applies a batch of items, which may be empty, with as many commits as it takes to answer in time."""
         waiting = deque(batch)
         is_work = bool(waiting) or self._is_behind
         with self._measure() if is_work and self._failure is None else nullcontext():
-            self._process_some(waiting)
+            self._process_batch_part(waiting)
             while waiting:
-                self._process_some(waiting)
+                self._process_batch_part(waiting)
 
-    def _process_some(self, waiting: deque[_Entry[T, R]]) -> None:
-        """Applies items for a while, commits, answers and publishes; refuses all after a failed commit."""
+    def _process_batch_part(self, waiting: deque[_QueuedItem[T, R]]) -> None:
+        """Applies queued items for a while, commits, answers and publishes; refuses all after a failed commit."""
         applied: list[tuple[Future[R], R]] = []
         refusal = self._failure
-        ends_s = self._clock() + max(self._min_apply_s, self._overhead_s)
+        starts_s = self._clock()
+        ends_s = starts_s + max(self._min_apply_s, self._overhead_s)
         while waiting and (refusal is not None or not applied or self._clock() < ends_s):
             entry = waiting.popleft()
             if refusal is None:
-                applied += [(entry.future, result) for result in self._apply(entry, ends_s)]
+                applied += [(entry.future, result) for result in self._apply_item(entry, ends_s)]
             else:
                 entry.future.set_exception(refusal)
         began_s = self._clock()
         self._is_behind = False
         with guard("advance"):
-            self._is_behind = self._handler.advance(MAX_ADVANCE_S)
+            self._is_behind = self._handler.advance(max(MAX_ADVANCE_S, min(began_s - starts_s, self._min_apply_s)))
         failure: StoreError | None = StoreError("the state could not be committed")
         with guard("commit"):
-            failure = self._commit()
+            failure = self._commit_state()
         if failure is None and refusal is not None:
             _LOG.warning("The state is stored again, and requests are accepted.")
         self._failure = failure
@@ -276,7 +278,7 @@ class StateThread(Generic[T, R]):
                 self._handler.publish(is_busy=bool(applied) or self._is_behind)
         self._overhead_s = max(self._clock() - began_s, _OVERHEAD_SHARE * self._overhead_s)
 
-    def _commit(self) -> StoreError | None:
+    def _commit_state(self) -> StoreError | None:
         """Commits the state, and returns the error if that failed."""
         try:
             self._handler.commit()
@@ -290,8 +292,8 @@ class StateThread(Generic[T, R]):
             return error
         return None
 
-    def _apply(self, entry: _Entry[T, R], ends_s: float) -> list[R]:
-        """Returns the outcome of an item in a list; an empty one if the item was not applied.
+    def _apply_item(self, entry: _QueuedItem[T, R], ends_s: float) -> list[R]:
+        """Applies one item to the state; returns its outcome in a list, an empty one if it was not applied.
 
         Args:
             entry: The item.

@@ -3,7 +3,8 @@
 A pane (start, end] holds the points whose time is in it, since a point counts what came before its time. It closes when
 the model's watermark (`progress.py`) is the allowed lateness past its end, or no point was received for that long. A
 point for a closed pane is late: it is added to the pane's counts and to what is reported, and is no evidence. A point
-from the future belongs to the pane of its arrival. Where too many points wait, panes close without that lateness.
+from the future belongs to the pane of its arrival. Where too many points wait, the oldest panes close without
+that lateness until there is room.
 
 Runs on: the state thread.
 """
@@ -13,14 +14,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import replace
 from typing import Final
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, ProviderFallback
 from otel_mlmon.processor.state.repository import Repository
-from otel_mlmon.processor.window.embedded_reference import decode_reference
+from otel_mlmon.processor.window.embedded_reference import decode_embedded_reference
 from otel_mlmon.processor.window.expiry import remove_stale_streams
 from otel_mlmon.processor.window.intake import PointIntake
 from otel_mlmon.processor.window.model_windows import ClosedPane, ModelWindows
@@ -40,6 +41,9 @@ _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 EXPIRY_INTERVAL_NS: Final = 60_000_000_000
 """Interval at which what is stale is searched for, at most."""
+
+ROOM_SHARE: Final = 0.9
+"""Share of the limit on waiting points at which panes wait for late points again, after the limit was reached."""
 
 
 class WindowAggregator:
@@ -75,10 +79,10 @@ class WindowAggregator:
         self._removed_streams: list[StreamKey] = []
         self._replaced_streams: list[StreamKey] = []
         self._expires_ns = 0
-        self._next_model = 0
-        """Position of the model whose panes are closed first."""
-        self.has_unclosed_panes: bool = False
-        """Whether the last call of `close_panes` may have left panes to be closed."""
+        self._is_crowded = False
+        """Whether panes close without their lateness, as too many points wait."""
+        self.unclosed_models: Set[ModelKey] = frozenset()
+        """The models of which the last call of `close_panes` left panes for the next one."""
         self.counts: Counter[PointOutcome] = Counter()
         """Points by outcome, since this process started."""
         self.resets = 0
@@ -131,7 +135,7 @@ class WindowAggregator:
         present = self._state.embedded.get(loaded.model)
         if present is not None and present[0].text == loaded.reference:
             return "unchanged"
-        profile = decode_reference(loaded)
+        profile = decode_embedded_reference(loaded)
         if profile is None:
             return "refused"
         reference = EmbeddedReference(loaded.model, loaded.reference, self._clock_ns())
@@ -162,27 +166,33 @@ class WindowAggregator:
 
         Args:
             now_ns: The time by our clock, Unix nanoseconds.
-            is_late: Returns whether to stop after a model; the next call goes on with the model after it, to the last.
+            is_late: Returns whether to stop after a pane; the next call goes on with what is left: `unclosed_models`.
         """
-        state, windows = self._state, list[StreamWindow]()
-        is_full = not self._intake.has_room
-        lateness_ns = 0 if is_full else state.windows.lateness_ns
-        models = list(state.models.values())
-        first, self._next_model, self.has_unclosed_panes = self._next_model, 0, False
-        for position, model in enumerate(models[first:], first + 1):
-            if not is_full and not model.is_due(now_ns):
+        state, windows, unclosed = self._state, list[StreamWindow](), set[ModelKey]()
+        models = {key: model for key, model in state.models.items() if self._is_full or model.is_due(now_ns)}
+        lateness_ns = state.windows.lateness_ns
+        until_ns = {key: model.compute_closing_time(now_ns, lateness_ns=lateness_ns) for key, model in models.items()}
+        early_ns = until_ns
+        if self._is_full:
+            early_ns = {key: model.compute_closing_time(now_ns, lateness_ns=0) for key, model in models.items()}
+        due = sorted((end_ns, key) for key in models for end_ns in models[key].open_panes if end_ns <= early_ns[key])
+        is_over = False
+        for end_ns, key in due:
+            if end_ns > until_ns[key] and not self._is_full:
                 continue
-            is_done = False
-            with guard("window"):  # what fails for one model costs no other one its panes
-                self._close_panes_of(model, now_ns, lateness_ns, windows)
-                is_done = True
-            if not is_done:
-                state.drop_lost_points(model.key)
-            if position < len(models) and is_late():
-                self._next_model, self.has_unclosed_panes = position, True
-                break
+            if is_over:
+                unclosed.add(key)
+                continue
+            self._close_pane(models[key], end_ns, windows)
+            is_over = is_late()
+        for key in models.keys() - unclosed:
+            model = models[key]
+            model.progress.closed_ns = max(model.progress.closed_ns, until_ns[key])
+            state.remove_idle_senders(model, now_ns)
+            model.mark_pane_closed()
+        self.unclosed_models = unclosed
         # A model is removed after all its panes.
-        if now_ns >= self._expires_ns and not self.has_unclosed_panes:
+        if now_ns >= self._expires_ns and not unclosed:
             self._expires_ns = now_ns + EXPIRY_INTERVAL_NS
             remove_stale_streams(
                 state, now_ns, resumed_ns=self._intake.resumed_ns, removed_streams=self._removed_streams
@@ -190,20 +200,27 @@ class WindowAggregator:
             self._intake.report_limits()
         return sorted(windows, key=lambda window: (window.end_ns, window.stream))
 
-    def _close_panes_of(self, model: ModelWindows, now_ns: int, lateness_ns: int, windows: list[StreamWindow]) -> None:
-        """Closes the panes of a model that are due, and adds their windows."""
-        state = self._state
-        for end_ns in model.find_late_panes():
-            amended = model.amend_pane(end_ns, is_complete=self._intake.is_complete)
-            state.changes.amendments.append(amended.pane)
-            self._note_closed(model, amended)
-        for end_ns in model.advance_watermark(now_ns, lateness_ns=lateness_ns):
-            closed = model.close_pane(end_ns, is_complete=self._intake.is_complete)
+    @property
+    def _is_full(self) -> bool:
+        """Whether panes are to close without their lateness: from the limit on, until there is some room again."""
+        share = ROOM_SHARE if self._is_crowded else 1.0
+        self._is_crowded = self._state.pending_points >= share * self._state.windows.max_pending_points
+        return self._is_crowded
+
+    def _close_pane(self, model: ModelWindows, end_ns: int, windows: list[StreamWindow]) -> None:
+        """Closes a pane of a model, or adds late points to a closed one; what fails costs no other pane its points."""
+        state, is_amended = self._state, end_ns <= model.progress.closed_ns
+        take = model.amend_pane if is_amended else model.close_pane
+        is_done = False
+        with guard("window"):
+            closed = take(end_ns, is_complete=self._intake.is_complete)
             windows.extend(closed.windows)
-            state.changes.panes.append(closed.pane)
+            (state.changes.amendments if is_amended else state.changes.panes).append(closed.pane)
             self._note_closed(model, closed)
-        state.remove_idle_senders(model, now_ns)
-        model.mark_pane_closed()
+            is_done = True
+        if not is_done:
+            state.drop_lost_points(model.key, end_ns)
+        model.progress.closed_ns = max(model.progress.closed_ns, end_ns)
 
     def pop_replaced_streams(self) -> list[StreamKey]:
         """Returns the streams that got another reference since the last call, other than by learning."""

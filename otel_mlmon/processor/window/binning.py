@@ -200,7 +200,7 @@ class ThresholdBins:
 
 
 def choose_quantile_bins(sketch: StreamSketch, *, grid: Grid, has_missing: bool) -> NumberBins:
-    """Chooses bins of about equal counts for numbers, up to `QUANTILES`, with underflow and overflow bins.
+    """Chooses bins of about equal counts for numbers, up to `QUANTILES`, with bins below and above them.
 
     Args:
         sketch: The reference.
@@ -208,13 +208,13 @@ def choose_quantile_bins(sketch: StreamSketch, *, grid: Grid, has_missing: bool)
         has_missing: Whether missing values are a bin.
     """
     if isinstance(grid, tuple) or (grid is None and any(part.total for part in sketch.explicit.values())):
-        return _explicit_bins(sketch, grid=grid if isinstance(grid, tuple) else None, has_missing=has_missing)
+        return _build_explicit_bins(sketch, grid=grid if isinstance(grid, tuple) else None, has_missing=has_missing)
     exponential = sketch.exponential or ExponentialHistogram()
     if grid is not None:
         exponential = exponential.at_scale(min(grid, exponential.scale))
     if not exponential.counts.size:
         return NumberBins(edges=(), has_missing=has_missing)
-    positions = _choose_positions(np.cumsum(exponential.counts))
+    positions = _choose_quantile_positions(np.cumsum(exponential.counts))
     cuts = [int(exponential.ordinals[0]) - 1, *(int(exponential.ordinals[position]) for position in positions)]
     edges = tuple(compute_bucket_range(cut, exponential.scale)[1] + 0.0 for cut in cuts)
     return NumberBins(edges=edges, cuts=tuple(cuts), scale=exponential.scale, has_missing=has_missing)
@@ -243,7 +243,7 @@ def name_bins_by_range(edges: Sequence[float]) -> tuple[str, ...]:
     return (f"≤ {texts[0]}", *inner, f"> {texts[-1]}")
 
 
-def _explicit_bins(sketch: StreamSketch, *, grid: Bounds | None, has_missing: bool) -> NumberBins:
+def _build_explicit_bins(sketch: StreamSketch, *, grid: Bounds | None, has_missing: bool) -> NumberBins:
     allowed = set(grid) if grid is not None else None
     for bounds in sketch.explicit:
         allowed = set(bounds) if allowed is None else allowed & set(bounds)
@@ -251,11 +251,14 @@ def _explicit_bins(sketch: StreamSketch, *, grid: Bounds | None, has_missing: bo
     counts = NumberBins(edges=tuple(edges.tolist())).count(sketch)
     cumulative = np.cumsum(counts)
     empty = np.flatnonzero(cumulative[:-1] == 0)
-    positions = [*empty[-1:].tolist(), *(place for place in _choose_positions(cumulative) if place < edges.size)]
+    positions = [
+        *empty[-1:].tolist(),
+        *(place for place in _choose_quantile_positions(cumulative) if place < edges.size),
+    ]
     return NumberBins(edges=tuple(edges[positions].tolist()), has_missing=has_missing)
 
 
-def _choose_positions(cumulative: Counts) -> list[int]:
+def _choose_quantile_positions(cumulative: Counts) -> list[int]:
     """Chooses the positions whose cumulative counts are nearest to the quantiles, and the first with all values."""
     total = int(cumulative[-1])
     last = int(np.searchsorted(cumulative, total, side="left"))

@@ -28,8 +28,8 @@ def remove_stale_streams(state: WindowState, now_ns: int, *, resumed_ns: int, re
     """
     windows = state.windows
     retention_ns = now_ns - windows.retention_ns
-    removed_streams += _remove_models(state, now_ns, resumed_ns)
-    removed_streams += _remove_streams(state)
+    removed_streams += _remove_ended_models(state, now_ns, resumed_ns)
+    removed_streams += _remove_silent_streams(state)
     for model in [key for key, (reference, _) in state.embedded.items() if reference.received_ns < retention_ns]:
         if model not in state.models:
             state.remove_embedded(model)
@@ -47,7 +47,7 @@ def remove_stale_streams(state: WindowState, now_ns: int, *, resumed_ns: int, re
 
 
 def remove_ended_series(state: WindowState, now_ns: int, *, after_ns: int, resumed_ns: int) -> None:
-    """Removes the cumulative series of senders that sent nothing for `after_ns`."""
+    """Removes the cumulative series of senders that have sent nothing for `after_ns` nanoseconds."""
     if resumed_ns > now_ns - after_ns:
         return
     by_sender: dict[str, list[TimeSeries]] = {}
@@ -60,7 +60,7 @@ def remove_ended_series(state: WindowState, now_ns: int, *, after_ns: int, resum
             state.remove_series(series.state.key, now_ns)
 
 
-def _remove_models(state: WindowState, now_ns: int, resumed_ns: int) -> list[StreamKey]:
+def _remove_ended_models(state: WindowState, now_ns: int, resumed_ns: int) -> list[StreamKey]:
     """Removes models that are silent for longer than they are stored, and versions that another one replaced."""
     newest_ns: dict[tuple[str, str], int] = {}
     for key, model in state.models.items():
@@ -76,7 +76,7 @@ def _remove_models(state: WindowState, now_ns: int, resumed_ns: int) -> list[Str
     return removed
 
 
-def _remove_streams(state: WindowState) -> list[StreamKey]:
+def _remove_silent_streams(state: WindowState) -> list[StreamKey]:
     """Removes streams without values for `stale_after` of models that still send data."""
     removed: list[StreamKey] = []
     for model in state.models.values():

@@ -1,4 +1,4 @@
-"""Takes points in: each goes to the pane of its time, or there is a reason why not.
+"""Adds received data points to the panes of their time, or gives the reason why a point is not counted.
 
 A point from the future belongs to the pane of its arrival. A new series needs room, and its stream and model too.
 
@@ -67,8 +67,8 @@ class _PointGroup:
     pane: dict[SeriesKey, TimeSeries] | None = None
     """Their open pane, likewise."""
 
-    def is_of(self, point: DataPoint) -> bool:
-        """Whether a point is one of them."""
+    def is_in_group(self, point: DataPoint) -> bool:
+        """Returns whether a point belongs to the group."""
         identity, start_ns, time_ns, is_cumulative, _, _ = point
         return (
             self.key == (start_ns, time_ns)
@@ -78,14 +78,14 @@ class _PointGroup:
         )
 
 
-def _find_bounds(point: DataPoint) -> Bounds | None:
-    """Returns the bounds of an explicit histogram; None of other points."""
+def _find_explicit_bounds(point: DataPoint) -> Bounds | None:
+    """Returns the bounds of an explicit histogram; None for other points."""
     table = point.value.table
     return None if table is None else table.bounds[point.value.row]
 
 
 class PointIntake:
-    """Adds points to the panes of their models.
+    """Adds received data points to the panes of their models.
 
     Args:
         state: What they are added to.
@@ -132,19 +132,19 @@ class PointIntake:
         group: _PointGroup | None = None
         find_series: Callable[[Any], TimeSeries | None] = self._state.series.get
         for point in points:
-            if group is None or not group.is_of(point):
+            if group is None or not group.is_in_group(point):
                 if group is None and not self.has_room:
                     raise OverloadedError("Too many points wait until their pane closes.", retry_after_s=RETRY_AFTER_S)
                 group = self._begin_group(point, now_ns)
             series = find_series((point[0].series, group.series_start_ns))
-            outcome = self._add_first(point, group) if series is None else self._add(series, point, group)
+            outcome = self._add_first_point(point, group) if series is None else self._add_point(series, point, group)
             outcomes[outcome] += 1
         if self._state.pending_points >= WARNING_SHARE * self._state.windows.max_pending_points:
             self._pending.report(self._state.pending_points)
         return outcomes
 
     def report_limits(self) -> None:
-        """Reports what comes near a limit."""
+        """Warns of limits on models, streams, series and waiting points that are nearly or wholly reached."""
         state = self._state
         self._models.report(len(state.models))
         self._streams.report(state.stream_count)
@@ -155,7 +155,7 @@ class PointIntake:
         self._pending.report(state.pending_points)
 
     def is_complete(self, series: SeriesState, start_ns: int, time_ns: int) -> bool:
-        """Returns whether a first total was counted since this process started, and by no series that was removed.
+        """Returns whether the first total of a series counts only what came since this process started.
 
         One that began longer ago than a series is remembered may be that of a series that was removed.
         """
@@ -166,7 +166,7 @@ class PointIntake:
         return is_since_start and is_recent and is_new and 0 < start_ns < time_ns
 
     def _begin_group(self, point: DataPoint, now_ns: int) -> _PointGroup:
-        """Returns what a point shares with those that follow it in its request, about the same model and interval."""
+        """Returns the group of a point: what it shares with the points after it, about the same model and interval."""
         state, identity = self._state, point.identity
         time_ns, pane_ns = point.time_ns, state.windows.pane_ns
         is_clamped = time_ns > now_ns + CLOCK_SLACK_NS
@@ -188,8 +188,8 @@ class PointIntake:
             is_too_late=end_ns <= now_ns - state.windows.amend_for_ns,
         )
 
-    def _add(self, series: TimeSeries, point: DataPoint, group: _PointGroup) -> PointOutcome:
-        """Adds another point of a series, unless there is a reason not to, which is returned."""
+    def _add_point(self, series: TimeSeries, point: DataPoint, group: _PointGroup) -> PointOutcome:
+        """Adds a further point of a series; returns the outcome, which may be a reason not to add it."""
         value = point.value
         self.clamped += group.is_clamped
         repetition = series.find_repetition(group.key, value)
@@ -199,18 +199,18 @@ class PointIntake:
             return "mismatch"
         if group.is_too_late:
             return "too_late"
-        bounds = _find_bounds(point)
+        bounds = _find_explicit_bounds(point)
         if bounds is not None and not self._has_bounds_room(bounds, point, group):
-            return self._refuse("too_many_bounds", group.model, group.received_ns)
+            return self._refuse_point("too_many_bounds", group.model, group.received_ns)
         is_counted = not group.is_cumulative or series.can_subtract(value)
         outcome: PointOutcome = "out_of_order" if group.time_ns < series.state.newest_ns else "accepted"
-        self._add_pending(series, point, group, bounds)
+        self._add_to_pane(series, point, group, bounds)
         if not is_counted:
             return "starting_point"
         return "late" if group.is_late else outcome
 
-    def _add_first(self, point: DataPoint, group: _PointGroup) -> PointOutcome:
-        """Adds the first point of a series, unless there is a reason not to, which is returned."""
+    def _add_first_point(self, point: DataPoint, group: _PointGroup) -> PointOutcome:
+        """Adds the first point of a series; returns the outcome, which may be a reason not to add it."""
         identity = point.identity
         self.clamped += group.is_clamped
         if not list_streams(identity.metric, identity.key, identity.category):
@@ -222,9 +222,9 @@ class PointIntake:
         refusal = self._find_refusal(point, group.received_ns)
         if refusal is not None:
             return refusal
-        bounds = _find_bounds(point)
+        bounds = _find_explicit_bounds(point)
         if bounds is not None and not self._has_bounds_room(bounds, point, group):
-            return self._refuse("too_many_bounds", group.model, group.received_ns)
+            return self._refuse_point("too_many_bounds", group.model, group.received_ns)
         series = self._add_series(SeriesKey(identity.series, group.series_start_ns), identity, group.received_ns)
         outcome: PointOutcome = "reset" if self._state.add_series(series) else "accepted"
         is_counted = (
@@ -232,13 +232,13 @@ class PointIntake:
             or not point.value.total
             or self.is_complete(series.state, point.start_ns, point.time_ns)
         )
-        self._add_pending(series, point, group, bounds)
+        self._add_to_pane(series, point, group, bounds)
         if not is_counted:
             return "starting_point"
         return "late" if group.is_late else outcome
 
-    def _add_pending(self, series: TimeSeries, point: DataPoint, group: _PointGroup, bounds: Bounds | None) -> None:
-        """Adds a point to its pane; `bounds` as `_find_bounds` has them."""
+    def _add_to_pane(self, series: TimeSeries, point: DataPoint, group: _PointGroup, bounds: Bounds | None) -> None:
+        """Adds a pending point to its pane; `bounds` as `_find_explicit_bounds` has them."""
         state = self._state
         if group.points is None or group.pane is None:
             model = state.models[group.model]
@@ -281,16 +281,16 @@ class PointIntake:
         elif not self._series.has_room(len(state.series)) and not self._free_series(now_ns):
             self._series.report(len(state.series))
             refusal = "too_many_series"
-        return None if refusal is None else self._refuse(refusal, identity.model, now_ns)
+        return None if refusal is None else self._refuse_point(refusal, identity.model, now_ns)
 
-    def _refuse(self, refusal: PointOutcome, model: ModelKey, now_ns: int) -> PointOutcome:
+    def _refuse_point(self, refusal: PointOutcome, model: ModelKey, now_ns: int) -> PointOutcome:
         """Counts a refused point; also a model without any room is shown, so that nobody takes it for watched."""
         self._ensure_model(model, now_ns).count_overflow(now_ns)
         self._state.touched.add(model)
         return refusal
 
     def _has_bounds_room(self, bounds: Bounds, point: DataPoint, group: _PointGroup) -> bool:
-        """Returns whether the bounds of a point, an explicit histogram, are known or find room."""
+        """Returns whether the bounds of an explicit histogram are known, or find room among those of the stream."""
         model = self._state.models.get(group.model)
         if model is None:
             return True
@@ -305,7 +305,7 @@ class PointIntake:
         return self._bounds.has_room(others)
 
     def _free_series(self, now_ns: int) -> bool:
-        """Removes series of senders that are silent for minutes, where there is no room; returns whether there is."""
+        """Removes series of senders silent for minutes, if there is no room; returns whether there is room then."""
         if now_ns >= self._frees_ns:
             self._frees_ns = now_ns + FREE_INTERVAL_NS
             remove_ended_series(self._state, now_ns, after_ns=FREE_AFTER_NS, resumed_ns=self.resumed_ns)

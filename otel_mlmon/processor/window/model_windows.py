@@ -25,7 +25,13 @@ from otel_mlmon.processor.window.series import (
     TimeSeries,
     consume_points,
 )
-from otel_mlmon.processor.window.stream import StreamPane, StreamWindows, add_increments, build_table, count_pane_values
+from otel_mlmon.processor.window.stream import (
+    StreamPane,
+    StreamWindows,
+    add_increments,
+    build_pane_table,
+    count_pane_values,
+)
 from otel_mlmon.processor.window.summary import ModelSummary, StreamSummary, summarize_overflow
 from otel_mlmon.processor.window.window import (
     ModelPane,
@@ -99,11 +105,11 @@ class ModelWindows:
 
     @property
     def key(self) -> ModelKey:
-        """The model version."""
+        """The key of the model version: name, version and environment."""
         return self.progress.model
 
     def add_points(self, end_ns: int, time_ns: int, now_ns: int, *, sender: str) -> dict[SeriesKey, TimeSeries]:
-        """Notes that points are pending for the pane that ends at `end_ns`, and returns the pane, which takes them."""
+        """Returns the open pane that ends at `end_ns`, for points that are pending for it."""
         self.has_points = True
         self.senders.add_point(sender, time_ns, now_ns)
         self.progress.watermark_ns = max(self.progress.watermark_ns, time_ns)
@@ -130,22 +136,16 @@ class ModelWindows:
             dues.append(max(received_ns, self.resumed_ns) + self.windows.idle_after_ns)
         self.due_ns = min(dues, default=NEVER_NS)
 
-    def find_late_panes(self) -> list[int]:
-        """Returns the ends of the closed panes that late data points are pending for, in the order of time."""
-        return sorted(end_ns for end_ns in self.open_panes if end_ns <= self.progress.closed_ns)
+    def compute_closing_time(self, now_ns: int, *, lateness_ns: int) -> int:
+        """Returns the end of the last pane that may be closed now, as the watermark has passed it and its lateness.
 
-    def advance_watermark(self, now_ns: int, *, lateness_ns: int) -> list[int]:
-        """Returns the ends of the panes that close now, as the watermark has passed them and their lateness.
-
-        All of them close when this process ran and received no point for as long as a pane and the allowed lateness.
+        All may be when this process ran and received no point for as long as a pane and the allowed lateness.
         """
         pane_ns, progress = self.windows.pane_ns, self.progress
         until_ns = (self.senders.compute_watermark(progress.watermark_ns) - lateness_ns) // pane_ns * pane_ns
         if self.open_panes and now_ns - max(progress.received_ns, self.resumed_ns) >= pane_ns + lateness_ns:
             until_ns = max(until_ns, *self.open_panes)
-        ends = sorted(end_ns for end_ns in self.open_panes if progress.closed_ns < end_ns <= until_ns)
-        progress.closed_ns = max(progress.closed_ns, until_ns)
-        return ends
+        return max(until_ns, progress.closed_ns)
 
     def ensure_stream(self, name: str, state: ReferenceState | None = None) -> StreamWindows:
         """Returns the model's stream of a name, which is added if it does not exist yet.
@@ -169,7 +169,7 @@ class ModelWindows:
         return stream
 
     def apply_settings(self, settings: ModelWindowSettings) -> list[StreamKey]:
-        """Applies other settings to the model, and returns the streams that get another reference by that."""
+        """Applies other settings to the model, and returns the streams that get another reference by them."""
         self.settings, self.closed_summary, self.exported_reference = settings, None, None
         return [stream.key for stream in self.streams.values() if stream.apply_settings(settings)]
 
@@ -216,7 +216,7 @@ class ModelWindows:
                 panes += [taken] if taken is not None else []
         changed = [pane.stream.key for pane in panes if pane.is_changed]
         counts = count_pane_values(panes, start_ns=start_ns, end_ns=end_ns)
-        table = build_table(panes, counts, self.streams)
+        table = build_pane_table(panes, counts, self.streams)
         self.rolling.add(table, start_ns, end_ns)
         windows = [
             pane.stream.build_window(
@@ -234,7 +234,7 @@ class ModelWindows:
             self.exported_reference = None
         self.progress.predictions += predictions
         pane = self._build_pane(sketches, table, start_ns, end_ns)
-        self._add_pane(pane)
+        self._add_recent_pane(pane)
         return ClosedPane(windows, pane, consumed, changed)
 
     def amend_pane(self, end_ns: int, *, is_complete: CompletenessCheck) -> ClosedPane:
@@ -262,12 +262,12 @@ class ModelWindows:
         if end_ns > progress.last_ns - self.rolling.length_ns:
             self.rolling.add(table, start_ns, end_ns)
         pane = self._build_pane(sketches, table, start_ns, end_ns)
-        self._add_pane(pane)
+        self._add_recent_pane(pane)
         return ClosedPane([], pane, consumed, [])
 
     def restore_pane(self, pane: ModelPane) -> None:
         """Adds a stored pane to the rolling windows and the summary; panes come in the order of time."""
-        self._add_pane(pane)
+        self._add_recent_pane(pane)
         table = pane.streams
         if not self.rolling.has_layout(table.layout):
             present = [name for name, *bins in zip(*table.layout, strict=True) if self._has_bins(name, *bins)]
@@ -287,9 +287,9 @@ class ModelWindows:
             stream.update_reference(self.progress.last_ns)
 
     def summary(self, *, is_complete: CompletenessCheck) -> ModelSummary:
-        """Returns a summary of the model version for people; `is_complete` as `TimeSeries.consume` has it."""
+        """Returns a summary of the model version for people; `is_complete` as `consume_points` has it."""
         if self.closed_summary is None:
-            self.closed_summary = self._summarize_closed()
+            self.closed_summary = self._summarize_closed_panes()
         open_predictions, progress = self._count_open_predictions(is_complete), self.progress
         return replace(
             self.closed_summary,
@@ -304,7 +304,7 @@ class ModelWindows:
             self.exported_reference = build_model_reference(self.key, self.settings, self.streams)
         return self.exported_reference
 
-    def _summarize_closed(self) -> ModelSummary:
+    def _summarize_closed_panes(self) -> ModelSummary:
         duration = StreamSketch.merge_all([StreamSketch(), *(pane.duration for pane in self.last_panes)])
         calls, progress = duration.numbers, self.progress
         covered_ns = min(self.windows.short_panes * self.windows.pane_ns, progress.last_ns - progress.first_ns)
@@ -340,7 +340,7 @@ class ModelWindows:
             streams=table,
         )
 
-    def _add_pane(self, pane: ModelPane) -> None:
+    def _add_recent_pane(self, pane: ModelPane) -> None:
         """Adds a pane, or late points of one, to the panes from which latency and throughput are computed."""
         add_pane(self.last_panes, pane)
         oldest_ns = self.progress.last_ns - self.windows.short_panes * self.windows.pane_ns

@@ -89,7 +89,7 @@ class PointsRecord(NamedTuple):
 
 
 class SeriesProgress(NamedTuple):
-    """The stored progress of several series that have advanced alike."""
+    """The stored progress of several series that have advanced equally far."""
 
     updated_ns: int
     newest_ns: int
@@ -198,7 +198,7 @@ def pack_series(model: ModelKey, sender: str, states: Sequence[SeriesState]) -> 
 
 
 def unpack_series(record: SeriesRecord, identities: Sequence[SeriesIdentity]) -> Iterator[SeriesState]:
-    """Yields the series of a stored record, of which these are the identities.
+    """Yields the series of a stored record, given their stored identities.
 
     Raises:
         ValueError: The record contradicts itself.
@@ -228,7 +228,7 @@ def unpack_series(record: SeriesRecord, identities: Sequence[SeriesIdentity]) ->
 
 
 def pack_values(values: Sequence[PointValue]) -> PackedValues:
-    """Packs values of points."""
+    """Packs the values of data points for storage."""
     table = SketchTable.gather_rows([(value.table, value.row) for value in values if value.table is not None])
     bounds: dict[Bounds, int] = {}
     for row_bounds in table.bounds:
@@ -242,7 +242,9 @@ def pack_values(values: Sequence[PointValue]) -> PackedValues:
     steps = ordinals[1:] - ordinals[:-1]
     steps[firsts[1:] - 1] = 0  # from one histogram to the next
     return PackedValues(
-        kinds=bytes([_COUNTER if value.table is None else _kind(value.table.bounds[value.row]) for value in values]),
+        kinds=bytes(
+            [_COUNTER if value.table is None else _find_sketch_kind(value.table.bounds[value.row]) for value in values]
+        ),
         counters=[value.counter or 0 for value in values if value.table is None],
         bounds=list(bounds),
         bounds_numbers=[bounds[row_bounds] for row_bounds in table.bounds if row_bounds is not None],
@@ -267,11 +269,11 @@ def unpack_values(packed: PackedValues) -> Iterator[PointValue]:
     table = _unpack_table(packed)
     counters, rows = iter(packed.counters), iter(range(len(packed.sizes)))
     for kind in packed.kinds:
-        yield PointValue(_next(counters)) if kind == _COUNTER else PointValue(None, table, _next(rows))
+        yield (PointValue(_take_next(counters)) if kind == _COUNTER else PointValue(None, table, _take_next(rows)))
 
 
 def _unpack_table(packed: PackedValues) -> SketchTable:
-    """Returns the histograms that were packed.
+    """Unpacks the table of the sketches of stored data points.
 
     Raises:
         ValueError: They contradict each other.
@@ -290,8 +292,8 @@ def _unpack_table(packed: PackedValues) -> SketchTable:
     ordinals = np.arange(1, counts.size + 1) - np.repeat(starts[:-1], sizes)
     ordinals[np.repeat(is_exponential, sizes)] = _unpack_ordinals(packed, sizes[is_exponential])
     return SketchTable(
-        bounds=[None if kind == _EXPONENTIAL else _bounds(packed, _next(numbers)) for kind in kinds],
-        scales=[_next(scales) if kind == _EXPONENTIAL else 0 for kind in kinds],
+        bounds=[None if kind == _EXPONENTIAL else _find_stored_bounds(packed, _take_next(numbers)) for kind in kinds],
+        scales=[_take_next(scales) if kind == _EXPONENTIAL else 0 for kind in kinds],
         starts=starts.tolist(),
         ordinals=ordinals,
         counts=counts,
@@ -313,17 +315,17 @@ def _unpack_ordinals(packed: PackedValues, sizes: Counts) -> Counts:
     return ordinals
 
 
-def _bounds(packed: PackedValues, number: int) -> Bounds:
+def _find_stored_bounds(packed: PackedValues, number: int) -> Bounds:
     if not 0 <= number < len(packed.bounds):
         raise ValueError("a histogram has bounds that are not there")
     return packed.bounds[number]
 
 
-def _kind(bounds: Bounds | None) -> int:
+def _find_sketch_kind(bounds: Bounds | None) -> int:
     return _EXPONENTIAL if bounds is None else _EXPLICIT
 
 
-def _next(values: Iterator[T]) -> T:
+def _take_next(values: Iterator[T]) -> T:
     for value in values:
         return value
     raise ValueError("a value is missing")
@@ -341,11 +343,11 @@ def pack_sums(sums: Sequence[int]) -> PackedSums:
     bits = reduce(or_, sums, 0)
     shifts: tuple[int, ...] = (max((bits & -bits).bit_length() - 1, 0),)
     numbers = [units >> shifts[0] for units in sums]
-    width = _find_width(numbers)
+    width = _find_byte_width(numbers)
     if width > MAX_SUM_BYTES:
         shifts = tuple(max((units & -units).bit_length() - 1, 0) for units in sums)
         numbers = [units >> shift for units, shift in zip(sums, shifts, strict=True)]
-        width = _find_width(numbers)
+        width = _find_byte_width(numbers)
     if width <= 8:
         return PackedSums(shifts, 8, np.array(numbers, dtype="<i8").tobytes())
     return PackedSums(shifts, width, b"".join([number.to_bytes(width, "little", signed=True) for number in numbers]))
@@ -374,7 +376,7 @@ def unpack_sums(packed: PackedSums, count: int) -> list[int]:
     return [number << shift for number, shift in zip(numbers, shifts, strict=True)]
 
 
-def _find_width(numbers: Sequence[int]) -> int:
+def _find_byte_width(numbers: Sequence[int]) -> int:
     """Returns how many bytes the largest of some numbers takes with its sign."""
     return max(max(numbers, default=0), -min(numbers, default=0)).bit_length() // 8 + 1
 

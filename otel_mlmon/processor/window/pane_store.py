@@ -63,10 +63,33 @@ class PaneRecord(NamedTuple):
     counts: PackedInts
     """All counts, one stream after the other."""
 
+    def unpack(self) -> ModelPane:
+        """Returns the pane that is stored.
 
-PANE: Final = RecordKind("pane", PaneRecord)
-PANE_MINUTES: Final = RecordKind("pane5m", PaneRecord)
-PANE_HOURS: Final = RecordKind("pane1h", PaneRecord)
+        Raises:
+            ValueError: The record contradicts itself.
+        """
+        layout = _decode_layout(self.layout)
+        names, _, sizes = layout
+        counts, number_counts = unpack_ints(self.counts), unpack_ints(self.number_counts)
+        if sum(sizes) != counts.size or min(sizes, default=0) < 0:
+            raise ValueError(f"{counts.size} counts for streams of {sum(sizes)}")
+        if len({*map(len, layout), number_counts.size, len(set(names))}) > 1:
+            raise ValueError("there are not as many counts as streams")
+        sums = unpack_sums(self.sums, len(names))
+        return ModelPane(
+            model=self.model,
+            start_ns=self.start_ns,
+            end_ns=self.end_ns,
+            duration=self.duration,
+            failed=self.failed,
+            streams=PaneTable(layout=layout, counts=counts, number_counts=number_counts.tolist(), sums=sums),
+        )
+
+
+PANE: Final = RecordKind("pane", PaneRecord, check=PaneRecord.unpack)
+PANE_MINUTES: Final = RecordKind("pane5m", PaneRecord, check=PaneRecord.unpack)
+PANE_HOURS: Final = RecordKind("pane1h", PaneRecord, check=PaneRecord.unpack)
 
 
 def put_panes(repository: Repository, panes: Iterable[ModelPane]) -> None:
@@ -157,7 +180,7 @@ def _load(
     panes: dict[str, ModelPane] = {}
     for key, record in load_records(repository, kind, since, until).items():
         try:
-            panes[key] = _unpack(record)
+            panes[key] = record.unpack()
         except ValueError as error:  # noqa: PERF203 - one by one is the point
             quarantine_record(repository, kind.name, key, encode_record(record), f"ValueError: {error}")
     return panes
@@ -175,30 +198,6 @@ def _pack(pane: ModelPane) -> PaneRecord:
         number_counts=pack_ints(np.array(table.number_counts, dtype=np.int64)),
         sums=pack_sums(table.sums),
         counts=pack_ints(table.counts),
-    )
-
-
-def _unpack(record: PaneRecord) -> ModelPane:
-    """Returns the pane of a stored record.
-
-    Raises:
-        ValueError: The record contradicts itself.
-    """
-    layout = _decode_layout(record.layout)
-    names, _, sizes = layout
-    counts, number_counts = unpack_ints(record.counts), unpack_ints(record.number_counts)
-    if sum(sizes) != counts.size or min(sizes, default=0) < 0:
-        raise ValueError(f"{counts.size} counts for streams of {sum(sizes)}")
-    if len({*map(len, layout), number_counts.size, len(set(names))}) > 1:
-        raise ValueError("there are not as many counts as streams")
-    sums = unpack_sums(record.sums, len(names))
-    return ModelPane(
-        model=record.model,
-        start_ns=record.start_ns,
-        end_ns=record.end_ns,
-        duration=record.duration,
-        failed=record.failed,
-        streams=PaneTable(layout=layout, counts=counts, number_counts=number_counts.tolist(), sums=sums),
     )
 
 

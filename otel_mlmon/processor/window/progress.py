@@ -60,7 +60,7 @@ class VersionIntroduction:
         return self.predictions >= INTRODUCTION
 
     def add(self, sketches: Mapping[str, StreamSketch], predictions: int) -> None:
-        """Adds the values of a closed pane to the first ones of a new model version."""
+        """Adds the values of a closed pane to the first values of a new model version."""
         self.predictions += predictions
         for name, sketch in sketches.items():
             self.sketches[name] = self.sketches.get(name, StreamSketch()).merge(sketch)
@@ -267,7 +267,7 @@ class SteadyClock:
         """By how much it is ahead of the clock that it reads."""
 
     def __call__(self) -> int:
-        """Returns the time in Unix nanoseconds, never less than the last time."""
+        """Returns the time in Unix nanoseconds, never less than it returned before."""
         now_ns = self._clock_ns() + self._offset_ns
         step_ns = now_ns - self._last_ns
         if step_ns < 0:

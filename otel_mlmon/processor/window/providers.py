@@ -39,8 +39,10 @@ class ModelProviders(NamedTuple):
         times_ns = {(use.requested, use.provider): (use.first_ns, use.last_ns) for use in self.uses}
         first_ns, last_ns = times_ns.get((requested, provider), (time_ns, time_ns))
         times_ns[requested, provider] = (min(first_ns, time_ns), max(last_ns, time_ns))
-        return self._replace(uses=_newest(ExecutionProviderUse(*pair, *span) for pair, span in times_ns.items()))
+        return self._replace(
+            uses=_select_newest_reports(ExecutionProviderUse(*pair, *span) for pair, span in times_ns.items())
+        )
 
 
-def _newest(uses: Iterable[ExecutionProviderUse]) -> tuple[ExecutionProviderUse, ...]:
+def _select_newest_reports(uses: Iterable[ExecutionProviderUse]) -> tuple[ExecutionProviderUse, ...]:
     return tuple(sorted(uses, key=lambda use: (-use.last_ns, use))[:MAX_PROVIDERS])

@@ -72,15 +72,26 @@ class _HourRecord(NamedTuple):
     counts: PaneCounts
 
 
+def _check_points(record: PointsRecord) -> None:
+    for _ in unpack_points(record):
+        pass
+
+
+def _check_series(record: SeriesRecord) -> None:
+    identity = SeriesIdentity("", 0, "", "", "")
+    for _ in unpack_series(record, [identity] * len(record.progress_numbers)):
+        pass
+
+
 STARTED: Final = RecordKind("started", int)
-EMBEDDED: Final = RecordKind("embedded", EmbeddedReference)
+EMBEDDED: Final = RecordKind("embedded", EmbeddedReference, check=lambda reference: decode_profile(reference.text))
 PROVIDERS: Final = RecordKind("providers", ModelProviders)
 MODEL: Final = RecordKind("model", ModelProgress)
 PRESENCE: Final = RecordKind("presence", _PresenceRecord)
 STREAM: Final = RecordKind("stream", _StreamRecord)
 IDENTITIES: Final = RecordKind("identities", IdentitiesRecord)
-SERIES: Final = RecordKind("series", SeriesRecord)
-POINT: Final = RecordKind("point", PointsRecord)
+SERIES: Final = RecordKind("series", SeriesRecord, check=_check_series)
+POINT: Final = RecordKind("point", PointsRecord, check=_check_points)
 SENDER: Final = RecordKind("sender", SenderProgress)
 ENDED: Final = RecordKind("ended", EndedSender)
 HOUR: Final = RecordKind("hour", _HourRecord)
@@ -110,16 +121,18 @@ def save_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
     repository.on_rollback(undo)
     if changes.is_started:
         put_records(repository, STARTED, [("", state.started_ns)])
-    _save(repository, EMBEDDED, changes.embedded, lambda key: state.embedded.get(key, (None,))[0])
-    _save(repository, PROVIDERS, changes.providers, state.providers.get)
-    _save(repository, MODEL, changes.models, lambda key: _progress(state, key))
-    _save(repository, PRESENCE, changes.presences, lambda key: _presence_record(state, key))
-    _save(repository, STREAM, changes.streams, lambda key: _stream_record(state, key))
-    _save(repository, IDENTITIES, changes.identities, lambda owner: _identities_record(state, owner))
-    _save(repository, SERIES, changes.series, lambda owner: _series_record(state, owner))
-    _save(repository, POINT, changes.points, lambda request: _points_record(state, request), _request_key)
-    _save(repository, SENDER, changes.senders, lambda key: _sender_progress(state, *key))
-    _save(repository, ENDED, changes.ended, state.ended.get)
+    _save_records(repository, EMBEDDED, changes.embedded, lambda key: state.embedded.get(key, (None,))[0])
+    _save_records(repository, PROVIDERS, changes.providers, state.providers.get)
+    _save_records(repository, MODEL, changes.models, lambda key: _find_progress(state, key))
+    _save_records(repository, PRESENCE, changes.presences, lambda key: _build_presence_record(state, key))
+    _save_records(repository, STREAM, changes.streams, lambda key: _build_stream_record(state, key))
+    _save_records(repository, IDENTITIES, changes.identities, lambda owner: _build_identities_record(state, owner))
+    _save_records(repository, SERIES, changes.series, lambda owner: _build_series_record(state, owner))
+    _save_records(
+        repository, POINT, changes.points, lambda request: _build_points_record(state, request), _encode_request_key
+    )
+    _save_records(repository, SENDER, changes.senders, lambda key: _find_sender_progress(state, *key))
+    _save_records(repository, ENDED, changes.ended, state.ended.get)
     _save_panes(state, repository, changes, now_ns)
 
 
@@ -141,17 +154,17 @@ def load_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
         True,
         WindowStateChanges(is_started=not started),
     )
-    restore_records(repository, EMBEDDED, lambda reference: _load_embedded(state, reference))
+    restore_records(repository, EMBEDDED, lambda reference: _load_embedded_reference(state, reference))
     for providers in load_records(repository, PROVIDERS).values():
         state.providers[providers.model] = providers
         state.changes.providers.add(providers.model)  # judged again, by rules that may have changed
     for ended in load_records(repository, ENDED).values():
         state.ended[ended.sender] = ended
     for progress in models.values():
-        _add_model(state, progress)
+        _load_model(state, progress)
     rebuilt = {record.stream.model for record in streams.values()} - state.models.keys()
     for key in rebuilt:  # its own record was damaged
-        _add_model(state, ModelProgress(model=key, received_ns=now_ns))
+        _load_model(state, ModelProgress(model=key, received_ns=now_ns))
     for record in streams.values():
         state.models[record.stream.model].ensure_stream(record.stream.stream, record.state)
     restore_records(repository, PRESENCE, lambda record: _load_presences(state, record))
@@ -165,12 +178,12 @@ def load_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
     restore_records(repository, POINT, lambda record: _load_points(state, record))
 
 
-def _add_model(state: WindowState, progress: ModelProgress) -> None:
+def _load_model(state: WindowState, progress: ModelProgress) -> None:
     settings = state.find_settings(progress.model)
     state.models[progress.model] = ModelWindows(progress=progress, settings=settings, windows=state.windows)
 
 
-def _load_embedded(state: WindowState, reference: EmbeddedReference) -> None:
+def _load_embedded_reference(state: WindowState, reference: EmbeddedReference) -> None:
     state.embedded[reference.model] = (reference, decode_profile(reference.text))
 
 
@@ -193,14 +206,14 @@ def _load_sender(state: WindowState, sender: SenderProgress) -> None:
     state.models[sender.model].senders.senders[sender.sender] = sender
 
 
-def _save(
+def _save_records(
     repository: Repository,
     kind: RecordKind[T],
     keys: set[K],
     record: Callable[[K], T | None],
     name: Callable[[K], str] = json.dumps,
 ) -> None:
-    """Stores the records of these keys, and deletes those of keys that are no longer in the state."""
+    """Stores the records of changed keys of one kind, and deletes those of keys that are no longer in the state."""
     records = {name(key): record(key) for key in keys}
     put_records(repository, kind, [(key, value) for key, value in records.items() if value is not None])
     removed = sorted(key for key, value in records.items() if value is None)
@@ -218,11 +231,11 @@ def _save_panes(state: WindowState, repository: Repository, changes: WindowState
         state.compacted_ns = now_ns
     if not changes.panes:
         return
-    put_records(repository, HOUR, dict(_hour_records(state, changes.panes)).items())
+    put_records(repository, HOUR, dict(_build_hour_records(state, changes.panes)).items())
     repository.prune(HOUR.name, f"{max(now_ns // HOUR_NS - state.windows.history_hours, 0):010d}")
 
 
-def _hour_records(state: WindowState, panes: list[ModelPane]) -> Iterator[tuple[str, _HourRecord]]:
+def _build_hour_records(state: WindowState, panes: list[ModelPane]) -> Iterator[tuple[str, _HourRecord]]:
     """Returns the present records of the hours that the panes are in."""
     for pane in panes:
         model = state.models.get(pane.model)
@@ -262,7 +275,7 @@ def _load_panes(state: WindowState, repository: Repository, rebuilt: set[ModelKe
 
 
 def _load_points(state: WindowState, record: PointsRecord) -> None:
-    """Restores the data points of a request; fails if one is of no series, after it restored all others."""
+    """Restores the data points of a stored request; fails if a point is of no series, after all others are restored."""
     model, request = state.models[record.model], (record.request, record.model)
     state.request = max(state.request, record.request)
     missing = 0
@@ -281,37 +294,37 @@ def _load_points(state: WindowState, record: PointsRecord) -> None:
         raise KeyError(f"{missing} points are of no series that is stored")
 
 
-def _progress(state: WindowState, key: ModelKey) -> ModelProgress | None:
+def _find_progress(state: WindowState, key: ModelKey) -> ModelProgress | None:
     return state.models[key].progress if key in state.models else None
 
 
-def _sender_progress(state: WindowState, model: ModelKey, sender: str) -> SenderProgress | None:
+def _find_sender_progress(state: WindowState, model: ModelKey, sender: str) -> SenderProgress | None:
     return state.models[model].senders.senders.get(sender) if model in state.models else None
 
 
-def _presence_record(state: WindowState, key: ModelKey) -> _PresenceRecord | None:
+def _build_presence_record(state: WindowState, key: ModelKey) -> _PresenceRecord | None:
     return _PresenceRecord(key, state.models[key].presences) if key in state.models else None
 
 
-def _stream_record(state: WindowState, key: StreamKey) -> _StreamRecord | None:
+def _build_stream_record(state: WindowState, key: StreamKey) -> _StreamRecord | None:
     model = state.models.get(key.model)
     stream = model.streams.get(key.stream) if model is not None else None
     return _StreamRecord(key, stream.learned.stored_state()) if stream is not None else None
 
 
-def _series_record(state: WindowState, owner: SeriesOwner) -> SeriesRecord | None:
+def _build_series_record(state: WindowState, owner: SeriesOwner) -> SeriesRecord | None:
     present = state.owners.get(owner)
     return pack_series(*owner, [series.state for series in present.values()]) if present is not None else None
 
 
-def _identities_record(state: WindowState, owner: SeriesOwner) -> IdentitiesRecord | None:
+def _build_identities_record(state: WindowState, owner: SeriesOwner) -> IdentitiesRecord | None:
     present = state.owners.get(owner)
     if present is None:
         return None
     return IdentitiesRecord(*owner, [series.state.identity for series in present.values()])
 
 
-def _points_record(state: WindowState, request: RequestKey) -> PointsRecord | None:
+def _build_points_record(state: WindowState, request: RequestKey) -> PointsRecord | None:
     pending = state.points.get(request)
     if pending is None:
         return None
@@ -319,5 +332,5 @@ def _points_record(state: WindowState, request: RequestKey) -> PointsRecord | No
     return pack_points(*request, entries)
 
 
-def _request_key(request: RequestKey) -> str:
+def _encode_request_key(request: RequestKey) -> str:
     return f"{request[0]:020d} {json.dumps(request[1])}"

@@ -1,4 +1,4 @@
-"""The reference of one stream: learned and then frozen, from a profile, or an allowed ratio of slow or failed calls.
+"""Keeps the reference of one stream: learned and then frozen, from a profile, or an allowed ratio of calls.
 
 It never learns what it judges. A reference keeps the sketch it was made from. Where later numbers come in coarser
 buckets than its edges stand on, it is binned anew from that sketch on the coarser grid: another reference, for which
@@ -138,18 +138,18 @@ class StreamReference:
     binning: Binning | None = None
 
     def __post_init__(self) -> None:
-        share = _allowed_share(self.stream, self.settings)
+        share = _find_allowed_share(self.stream, self.settings)
         profile = self.settings.find_profile(self.stream)
         if share is not None:
-            self.binning = _allowance_binning(self.stream, self.settings)
+            self.binning = _choose_allowance_bins(self.stream, self.settings)
             over = round(share * ALLOWANCE_COUNT)
             counts = np.array([ALLOWANCE_COUNT - over, over], dtype=np.int64)
             self.reference = ReferenceCounts(bins=self.binning.bins, counts=counts, origin="budget")
         elif profile is not None:
             self.state.sketch, origin = profile
-            self._bin(origin)
+            self._count_reference(origin)
         elif self.state.is_frozen:
-            self._bin("learned")
+            self._count_reference("learned")
 
     def learn_reference(self, sketch: StreamSketch, *, end_ns: int) -> None:
         """Learns from a pane, and freezes the reference once there are enough and homogeneous values.
@@ -179,10 +179,10 @@ class StreamReference:
                 self.stream,
                 count,
             )
-        self._bin("learned")
+        self._count_reference("learned")
 
     def replace(self, settings: ModelWindowSettings) -> StreamReference | None:
-        """Applies other settings; returns the new reference that they require, or None if this one stays.
+        """Applies other settings; returns the new reference that they require, or None if the present one stays.
 
         Bins go on to stand where the writers can tell numbers apart.
         """
@@ -214,7 +214,7 @@ class StreamReference:
             grid = tuple(sorted(set(grid) & set(self.state.grid)))
         self.state.grid = grid
         self.state.generation += 1
-        self._bin(self.reference.origin if self.reference is not None else "learned")
+        self._count_reference(self.reference.origin if self.reference is not None else "learned")
         return True
 
     def stored_state(self) -> ReferenceState:
@@ -233,7 +233,7 @@ class StreamReference:
         else:
             blocks.add(sketch)
 
-    def _bin(self, origin: ReferenceOrigin) -> None:
+    def _count_reference(self, origin: ReferenceOrigin) -> None:
         state, statistics = self.state, self.state.statistics
         effect = self.settings.find_design_effect(self.stream, origin)
         if origin == "learned" and statistics.design_effect is not None:
@@ -250,13 +250,13 @@ class StreamReference:
         )
 
 
-def _allowed_share(stream: str, settings: ModelWindowSettings) -> float | None:
+def _find_allowed_share(stream: str, settings: ModelWindowSettings) -> float | None:
     if stream == semconv.STREAM_LATENCY:
         return settings.latency_max_ratio
     return settings.error_max_ratio if stream == semconv.STREAM_ERRORS else None
 
 
-def _allowance_binning(stream: str, settings: ModelWindowSettings) -> Binning:
+def _choose_allowance_bins(stream: str, settings: ModelWindowSettings) -> Binning:
     if stream == semconv.STREAM_LATENCY:
         return ThresholdBins(threshold_s=settings.latency_threshold_s)
     return ClassBins(labels=(OK, FAILED))
@@ -283,7 +283,7 @@ def choose_binning(
 
 
 def measure_design_effects(profile: Profile, blocks: Sequence[Mapping[str, StreamSketch]]) -> Profile:
-    """Returns a profile with the design effect of each stream, of values that came one after the other.
+    """Returns a profile with the design effect of each stream, measured on values in the order of their time.
 
     Args:
         profile: Made of all blocks.

@@ -66,7 +66,7 @@ class ModelReference:
             fixed |= added
             effects |= {name: effect for name, effect in profile.design_effects.items() if name in added}
             unstationary |= added.keys() & set(profile.unstationary)
-        streams = {**fixed, **{name: _on_grid(*learned) for name, learned in self.learned.items()}}
+        streams = {**fixed, **{name: _coarsen_to_grid(*learned) for name, learned in self.learned.items()}}
         if not streams:
             return None
         export = Profile(
@@ -78,13 +78,13 @@ class ModelReference:
             unstationary=tuple(sorted(unstationary)),
             design_effects={**effects, **self.design_effects},
         )
-        originals = (profile for profile in filter(None, self._profiles) if _has_content_of(profile, export))
+        originals = (profile for profile in filter(None, self._profiles) if _has_same_content(profile, export))
         created = next((profile.created for profile in originals), export.created)
         return replace(export, created=created).to_dict()
 
     @property
     def _profiles(self) -> tuple[Profile | None, Profile | None]:
-        """The counts of the operator's profile before those of the model's own."""
+        """The operator's profile and the model's own, whose counts come second."""
         return self.settings.profile, self.settings.embedded_profile
 
 
@@ -131,13 +131,13 @@ def build_model_reference(
     )
 
 
-def _on_grid(sketch: StreamSketch, grid: Grid) -> StreamSketch:
+def _coarsen_to_grid(sketch: StreamSketch, grid: Grid) -> StreamSketch:
     exponential = sketch.exponential
     if exponential is None or not isinstance(grid, int) or grid >= exponential.scale:
         return sketch
     return replace(sketch, exponential=exponential.at_scale(grid))
 
 
-def _has_content_of(profile: Profile, export: Profile) -> bool:
+def _has_same_content(profile: Profile, export: Profile) -> bool:
     parts = (profile.streams, profile.calibration, profile.unstationary, profile.design_effects)
     return parts == (export.streams, export.calibration, export.unstationary, export.design_effects)

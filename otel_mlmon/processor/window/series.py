@@ -23,8 +23,11 @@ Source: opentelemetry-specification, metrics/data-model.md, Resets and Gaps, Ove
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from operator import itemgetter
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from otel_mlmon import semconv, streams
@@ -100,12 +103,13 @@ class CountedTimes(NamedTuple):
     covered: tuple[tuple[int, int], ...] = ()
     """For deltas: the intervals of time that are counted, start and end, at most `MAX_COVERED`, in order."""
 
-    def add(self, key: PointKey, *, is_interval: bool) -> CountedTimes:
-        """Returns these times and those of one more point; `is_interval` of a delta that counts from start to time."""
-        keys = (*self.keys, key)
-        if len(keys) > 1 and (keys[-2][1], keys[-2][0]) > (key[1], key[0]):
-            keys = tuple(sorted(keys, key=lambda other: (other[1], other[0])))
-        covered = join_intervals(self.covered, *key) if is_interval else self.covered
+    def add(self, times: Sequence[tuple[PointKey, bool]]) -> CountedTimes:
+        """Returns these times and those of more points: of each its key, and whether it is a delta that counts it."""
+        keys = (*self.keys, *[key for key, _ in times])
+        if any(earlier[1] >= later[1] for earlier, later in pairwise(keys)):
+            keys = tuple(sorted(keys, key=lambda key: (key[1], key[0])))
+        intervals = [key for key, is_interval in times if is_interval]
+        covered = join_intervals(self.covered, intervals) if intervals else self.covered
         return CountedTimes(keys[-MAX_CONSUMED_KEYS:], covered)
 
 
@@ -229,7 +233,8 @@ class TimeSeries:
     def count_pending(self, *, is_complete: CompletenessCheck) -> int:
         """Counts the values that the pending data points will add to their panes, as far as is known now."""
         if self.state.key.start_ns == DELTA:
-            return sum(point.value.total for point in self.pending.values())
+            values = [point[3] for point in self.pending.values()]
+            return sum([(counter or 0) if table is None else table.numbers[row] for counter, table, row in values])
         state, count = self.state, 0
         last = _Total(state.total, state.total_ns, state.total_received_ns)
         for key, point in sorted(self.pending.items(), key=lambda item: (item[1].time_ns, item[0][1])):
@@ -251,7 +256,7 @@ def consume_points(
     """Takes the pending points of panes up to `pane_end_ns`; returns each with its increment."""
     entries: list[ConsumedPoint] = []
     has_totals = False
-    counted: dict[tuple[int, PointKey, bool], tuple[CountedTimes, CountedTimes]] = {}
+    counted: dict[tuple[int, tuple[tuple[PointKey, bool], ...]], tuple[CountedTimes, CountedTimes]] = {}
     for series in group:
         state, pending = series.state, series.pending
         is_delta = state.key[1] == DELTA
@@ -261,14 +266,14 @@ def consume_points(
             del pending[due[0][0]]
         else:
             due = series.take_points(pane_end_ns)
-        for key, point in due:
-            # Of series that go on alike the counted times are one object.
-            before = state.counted
-            step = id(before), key, is_delta and key[0] > 0 and key[1] == point[1]
-            if step not in counted:
-                counted[step] = before, before.add(key, is_interval=step[2])
-            state.counted = counted[step][1]
-            entries.append((series, key, point, point[3]))
+        # Of series that go on alike the counted times are one object.
+        before = state.counted
+        times = tuple([(key, is_delta and key[0] > 0 and key[1] == point[1]) for key, point in due])
+        step = id(before), times
+        if step not in counted:
+            counted[step] = before, before.add(times)
+        state.counted = counted[step][1]
+        entries += [(series, key, point, point[3]) for key, point in due]
     if not has_totals:
         return entries
     differences = _subtract_totals(entries)
@@ -345,16 +350,20 @@ def _step(
     return following, increment, False
 
 
-def join_intervals(covered: tuple[tuple[int, int], ...], start_ns: int, end_ns: int) -> tuple[tuple[int, int], ...]:
-    """Returns sorted, disjoint intervals of time with one more, those that touch joined."""
-    joined: list[tuple[int, int]] = []
-    for first, last in sorted([*covered, (start_ns, end_ns)]):
+def join_intervals(
+    covered: tuple[tuple[int, int], ...], intervals: Sequence[tuple[int, int]]
+) -> tuple[tuple[int, int], ...]:
+    """Returns sorted, disjoint intervals of time with some more, at least one, those that touch joined."""
+    # What ends before the first of them begins stays as it is.
+    untouched = bisect_left(covered, min(intervals)[0], key=itemgetter(1))
+    joined = list(covered[:untouched])
+    for first, last in sorted([*covered[untouched:], *intervals]):
         if joined and first <= joined[-1][1]:
             joined[-1] = joined[-1][0], max(joined[-1][1], last)
         else:
             joined.append((first, last))
-    if len(joined) > MAX_COVERED:
-        joined[:2] = [(joined[0][0], joined[1][1])]
+    excess = max(len(joined) - MAX_COVERED, 0)
+    joined[: excess + 1] = [(joined[0][0], joined[excess][1])]
     return tuple(joined)
 
 

@@ -198,20 +198,28 @@ class WindowState:
                 self._note_removed(self.changes.points, request)
         return resets
 
-    def drop_lost_points(self, model: ModelKey) -> None:
-        """Notes that the points of a pane are no longer pending whose closing failed by a fault of ours."""
-        for request, pending in list(self.points.items()):
-            present = [(series, key) for series, key in pending if key in series.pending]
-            if len(present) == len(pending):
-                continue
-            self.pending_points -= len(pending) - len(present)
-            if present:
-                self.points[request] = present
-                self.changes.points.add(request)
-            else:
+    def drop_lost_points(self, model: ModelKey, end_ns: int) -> None:
+        """Removes what is left of the points of a pane whose closing failed by a fault of ours.
+
+        Args:
+            model: Its key.
+            end_ns: End of the pane.
+        """
+        self.models[model].open_panes.pop(end_ns, None)
+        for request, noted in [entry for entry in self.points.items() if entry[0][1] == model]:
+            for series, key in noted:
+                if key in series.pending and series.pending[key].pane_end_ns == end_ns:
+                    del series.pending[key]
+            present = [(series, key) for series, key in noted if key in series.pending]
+            self.pending_points -= len(noted) - len(present)
+            if not present:
                 del self.points[request]
                 self._note_removed(self.changes.points, request)
+            elif len(present) < len(noted):
+                self.points[request] = present
+                self.changes.points.add(request)
         self.changes.series.update(owner for owner in self.owners if owner[0] == model)
+        self.changes.models.add(model)
 
     def remove_series(self, key: SeriesKey, now_ns: int) -> None:
         """Removes a stale series, and records up to which time its sender was counted."""

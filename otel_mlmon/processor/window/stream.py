@@ -280,7 +280,7 @@ def count_pane_values(panes: Sequence[StreamPane], *, start_ns: int, end_ns: int
     return results
 
 
-def build_table(panes: Iterable[StreamPane], counts: Iterable[Counts | None], order: Iterable[str]) -> PaneTable:
+def build_pane_table(panes: Iterable[StreamPane], counts: Iterable[Counts | None], order: Iterable[str]) -> PaneTable:
     """Builds the table of the counts of those streams that have values in a pane and are judged.
 
     Args:

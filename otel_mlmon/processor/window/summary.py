@@ -74,17 +74,17 @@ class StreamSummary:
     @property
     def reference_shares(self) -> tuple[float, ...]:
         """The share of the reference's values in each bin."""
-        return _shares(self.reference.counts) if self.reference is not None else ()
+        return _compute_shares(self.reference.counts) if self.reference is not None else ()
 
     @property
     def current_counts(self) -> tuple[int, ...]:
         """The number of the rolling window's values in each bin; none while there are no bins."""
-        return tuple(self._binned.tolist())
+        return tuple(self._find_binned_counts.tolist())
 
     @property
     def current_shares(self) -> tuple[float, ...]:
         """The share of the rolling window's values in each bin; zeros while the window is empty."""
-        return _shares(self._binned)
+        return _compute_shares(self._find_binned_counts)
 
     @property
     def reference_mean(self) -> float:
@@ -92,7 +92,7 @@ class StreamSummary:
         return self.reference.mean if self.reference is not None else float("nan")
 
     @property
-    def _binned(self) -> Counts:
+    def _find_binned_counts(self) -> Counts:
         if self.reference is None:
             return _NO_COUNTS
         return self.current if self.current.size else np.zeros(self.reference.bins.count, dtype=np.int64)
@@ -145,5 +145,5 @@ def summarize_overflow(points: int) -> StreamSummary:
     )
 
 
-def _shares(counts: Counts) -> tuple[float, ...]:
+def _compute_shares(counts: Counts) -> tuple[float, ...]:
     return tuple((counts / max(int(counts.sum()), 1)).tolist())

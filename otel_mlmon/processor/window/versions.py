@@ -57,13 +57,14 @@ def pair_versions(
     windows = [
         window
         for name, sketch in sorted(present.items())
-        if name in earlier and (window := _pair_stream(earlier[name], model, sketch)) is not None
+        if name in earlier and (window := _pair_stream_versions(earlier[name], model, sketch)) is not None
     ]
-    activity = max((_count_rolling(stream) for stream in earlier.values()), default=0)
+    activity = max((_count_rolling_values(stream) for stream in earlier.values()), default=0)
     absent = (
         name
         for name, stream in sorted(earlier.items())
-        if name not in present and _count_rolling(stream) * introduction.predictions >= EXPECTED * max(activity, 1)
+        if name not in present
+        and _count_rolling_values(stream) * introduction.predictions >= EXPECTED * max(activity, 1)
     )
     yield VersionPair(
         model=model.key,
@@ -76,11 +77,11 @@ def pair_versions(
     )
 
 
-def _count_rolling(stream: StreamWindows) -> int:
+def _count_rolling_values(stream: StreamWindows) -> int:
     return int(stream.rolling_counts.sum())
 
 
-def _pair_stream(before: StreamWindows, model: ModelWindows, sketch: StreamSketch) -> StreamWindow | None:
+def _pair_stream_versions(before: StreamWindows, model: ModelWindows, sketch: StreamSketch) -> StreamWindow | None:
     """Returns a stream's first values as a window with the version before as reference; None if not comparable."""
     learned = before.learned
     binning, mean, counts = learned.binning, before.rolling_mean, before.rolling_counts
@@ -92,7 +93,7 @@ def _pair_stream(before: StreamWindows, model: ModelWindows, sketch: StreamSketc
         )
     if before.reference is None:
         mean, counts = learned.state.sketch.moments.mean, binning.count(learned.state.sketch)
-    elif _count_rolling(before) < min(sketch.total, before.reference.total):
+    elif _count_rolling_values(before) < min(sketch.total, before.reference.total):
         mean, counts = before.reference.mean, before.reference.counts
     if not sketch.total or not counts.any() or binning.find_required_grid(sketch) is not None:
         return None
@@ -114,7 +115,7 @@ def _pair_stream(before: StreamWindows, model: ModelWindows, sketch: StreamSketc
 def _split_new_classes(
     binning: ClassBins, counts: Counts, current: Counts, sketch: StreamSketch
 ) -> tuple[HistogramBins, Counts, Counts]:
-    """Gives frequent classes that the version before never had bins of their own."""
+    """Gives bins of their own to frequent classes that the version before never had."""
     position = len(binning.labels) - 1
     unknown = {label: count for label, count in sketch.categories.counts.items() if label not in binning.labels}
     if counts[position] or not unknown:

@@ -1,4 +1,4 @@
-"""Defines what this step hands on, `StreamWindow`: the counts of one stream in one closed pane, and its reference."""
+"""Defines `StreamWindow`: the counts of one stream in one closed pane (10 s by default), and its reference."""
 
 from __future__ import annotations
 
@@ -280,44 +280,44 @@ class WindowSettings:
     @property
     def pane_ns(self) -> int:
         """The length of a pane, nanoseconds."""
-        return _ns(self.pane_s)
+        return _convert_to_ns(self.pane_s)
 
     @property
     def lateness_ns(self) -> int:
         """The time for which a pane accepts data points after its end, nanoseconds."""
-        return _ns(self.lateness_s)
+        return _convert_to_ns(self.lateness_s)
 
     @property
     def idle_after_ns(self) -> int:
         """The silence after which panes no longer wait for a sender, nanoseconds."""
-        return _ns(self.idle_after_s)
+        return _convert_to_ns(self.idle_after_s)
 
     @property
     def amend_for_ns(self) -> int:
         """The time for which closed panes accept late data points, nanoseconds."""
-        return _ns(self.amend_for_s)
+        return _convert_to_ns(self.amend_for_s)
 
     @property
     def rolling_ns(self) -> int:
         """The length of the rolling window, nanoseconds."""
-        return _ns(self.rolling_s)
+        return _convert_to_ns(self.rolling_s)
 
     @property
     def stale_after_ns(self) -> int:
         """The age at which a series without data points is stale, nanoseconds."""
-        return _ns(self.stale_after_s)
+        return _convert_to_ns(self.stale_after_s)
 
     @property
     def stored_ns(self) -> int:
         """The time for which closed panes stay stored, nanoseconds."""
-        return max(_ns(self.stored_s), self.rolling_ns)
+        return max(_convert_to_ns(self.stored_s), self.rolling_ns)
 
     @property
     def retention_ns(self) -> int:
         """The age at which a silent model is removed, nanoseconds."""
-        return _ns(self.retention_s)
+        return _convert_to_ns(self.retention_s)
 
 
 @cache
-def _ns(seconds: float) -> int:
+def _convert_to_ns(seconds: float) -> int:
     return round(seconds * 1e9)

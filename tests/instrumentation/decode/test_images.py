@@ -7,7 +7,7 @@ from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.images import compute_image_features, name_color_channels
 from otel_mlmon.instrumentation.runtime.call import Layout, Tensor
 from otel_mlmon.instrumentation.runtime.input_sample import compute_sample_positions
-from otel_mlmon.instrumentation.runtime.onnxruntime.copies import _pixels
+from otel_mlmon.instrumentation.runtime.onnxruntime.copies import _copy_pixels
 
 
 def sampled(images: np.ndarray) -> np.ndarray:
@@ -23,7 +23,7 @@ def test_features_are_those_of_the_copied_pixels(layout: Layout, channels: int, 
     pixels = np.random.default_rng(1).integers(0, 256, (2, channels, size, size + 8), dtype=np.uint8)
     given = pixels if layout == "nchw" else np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
     tensor = Tensor(name="image", layout=layout, dtype="uint8")
-    item = _pixels(given, dtype=np.dtype(np.uint8), channels_first=layout == "nchw")
+    item = _copy_pixels(given, dtype=np.dtype(np.uint8), channels_first=layout == "nchw")
     found = compute_image_features(tensor, [item, None])
     thin = sampled(pixels[:, :3]) / 255.0
     expected = {
@@ -51,7 +51,7 @@ def test_many_images_of_several_shapes_with_a_ruined_one() -> None:
     given[1][0, 0, 0, 0] = np.nan
     tensor = Tensor(name="image", layout="nchw", dtype="float32")
     found = compute_image_features(
-        tensor, [_pixels(each, dtype=np.dtype(np.float32), channels_first=True) for each in given]
+        tensor, [_copy_pixels(each, dtype=np.dtype(np.float32), channels_first=True) for each in given]
     )
     thin = [sampled(given[at]) for at in (0, 2, 1)]  # by shape, in order of appearance
     means = np.concatenate([each.astype(np.float64).mean(axis=(1, 2)) for each in thin])

@@ -21,7 +21,7 @@ from otel_mlmon.instrumentation.decode.observations import EXPECTED, MAX_LABELS,
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.runtime.call import FIELDS, OBSERVED_INPUTS, OBSERVED_OUTPUTS, Plan, estimate_call_bytes
-from otel_mlmon.instrumentation.runtime.values import copy_readable
+from otel_mlmon.instrumentation.runtime.values import copy_readable_values
 from otel_mlmon.instrumentation.settings import ModelOptions
 from otel_mlmon.internal_events import JOURNAL
 from tests.support.calls import session
@@ -48,10 +48,10 @@ def decoded(
             queue.offer((plan, 1, 4, None, (), (), "ValueError"), 1)
             continue
         outcome: Any = tuple(call.get(name) for name in OUTCOME)
-        features, copies, unreadable = copy_readable(call.get("features"), outcome)
+        features, copies, unreadable = copy_readable_values(call.get("features"), outcome)
         sides = (features, unreadable), copies
         queue.offer((plan, 1, 4, None, *sides, None), 1)
-    (batch,), _ = take_batches(queue.take, len(calls), is_suppressed=lambda _: False, pause=lambda: None)
+    (batch,), _ = take_batches(queue.take_calls, len(calls), is_suppressed=lambda _: False, pause=lambda: None)
     decoder = make_call_decoder(
         plan, options=lambda _: options or ModelOptions(), max_features=max_features, findings=findings
     )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from otel_mlmon.instrumentation.decode.output_kind import (
+    MAX_VALUES,
     KindDecision,
     OutputFacts,
     compute_vector_norms,
@@ -49,6 +50,7 @@ def kind_of(rows: Any, name: str = "output", *, row_count: int | None = None, **
         (OutputOrigin(role="log_probabilities", axis=2, rank=3), [[-0.2, -1.7]], "none"),
         (OutputOrigin(role="sigmoid", operator="Sigmoid"), [[0.2, 0.8]], "multi_label"),
         (OutputOrigin(role="sigmoid", operator="Sigmoid"), [[0.2]], "sigmoid"),
+        (OutputOrigin(role="sigmoid", operator="Sigmoid"), [[0.2], [1.2]], "none"),  # rescaled after all
         (OutputOrigin(role="values", operator="LinearRegressor"), [[0.2, 0.8]], "regression"),
         (OutputOrigin(role="values", operator="LinearRegressor"), [[0.2]], "regression"),
         (OutputOrigin(role="unit_vector", operator="LpNormalization"), [[0.6, 0.8]], "embedding"),
@@ -121,6 +123,11 @@ def test_names_and_values_where_the_file_says_nothing(
     name: str, rows: list[list[float]], names: tuple[str, ...], has_labels: bool, kind: OutputKind | None
 ) -> None:
     assert kind_of(rows, name, class_names=names, has_labels=has_labels) == kind
+
+
+def test_a_last_layer_of_many_numbers_is_no_regression() -> None:
+    widths = [width for width in range(2, 40) if kind_of([[-3.0] * width], origin=LINEAR) == "regression"]
+    assert widths == list(range(2, MAX_VALUES + 1))
 
 
 def test_a_last_layer_without_activation_is_logits_only_if_something_says_so() -> None:

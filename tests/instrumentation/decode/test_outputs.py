@@ -174,13 +174,33 @@ def test_rows_of_probabilities_that_are_no_samples_are_a_sequence() -> None:
 
 
 @pytest.mark.parametrize("kinds", [{}, {"out": "probabilities"}])
-def test_a_vector_without_an_axis_of_samples_is_one_prediction(kinds: dict[str, Any]) -> None:
-    session = session_of({"out": ("float32", [6])}, has_batch=False)
+@pytest.mark.parametrize("width", [2, 6])
+def test_a_vector_without_an_axis_of_samples_is_one_prediction(kinds: dict[str, Any], width: int) -> None:
+    session = session_of({"out": ("float32", [width])}, has_batch=False)
     with capture(models=options(**kinds)) as captured:
-        for label in (2, 2, 5):
-            run(session, 1, out=rows(label, width=6)[0])
+        for label in (0, 0, 1):
+            run(session, 1, out=rows(label, width=width)[0])
         captured.flush()
-        assert points(captured, "ml.predictions", LABEL) == {"2": 2, "5": 1}
+        assert points(captured, "ml.predictions", LABEL) == {"0": 2, "1": 1}
+
+
+def test_ranked_texts_and_their_scores_are_one_prediction() -> None:
+    session = session_of({"names": ("str", ["N", 2]), "scores": ("float32", ["N", 2])})
+    declared = ModelOptions(output_kind={"names": "top_k", "scores": "top_k"}, labels=["ant", "bee", "cow"])
+    with capture(models={"heads": declared}) as captured:
+        texts = np.array([["ant", "bee"], ["cow", "ant"]], dtype=object)
+        run(session, 2, names=texts, scores=np.array([[0.75, 0.25], [0.5, 0.5]], np.float32))
+        captured.flush()
+        assert points(captured, "ml.predictions", OUTPUT, LABEL) == {(None, "ant"): 1, (None, "cow"): 1}
+        assert points(captured, "ml.prediction.confidence", OUTPUT) == {None: 2}
+
+
+def test_texts_that_are_declared_to_be_ranked_are_not_reported_as_labels() -> None:
+    session = session_of({"out": ("str", ["N", 2])})
+    with capture(models=options(out="top_k")) as captured:
+        run(session, 2, out=np.array([["ant", "bee"], ["cow", "ant"]], dtype=object))
+        captured.flush()
+        assert captured.handle.status().findings == {}
 
 
 def test_a_kind_once_counted_never_becomes_another() -> None:
@@ -236,6 +256,41 @@ def test_every_text_label_of_a_batch_is_counted_where_the_scores_say_it(size: in
     if do_agree or size <= 64:
         assert labels == {names[code]: count for code, count in enumerate(np.bincount(said, minlength=3)) if count}
     assert sum(labels.values()) + snapshot.uncounted[""] == size
+
+
+def test_the_label_of_a_row_is_not_taken_from_scores_of_several_labels() -> None:
+    """Of texts 64 are copied at most; which of several labels the others would be cannot be known."""
+    names = ["ant", "bee", "cow"]
+    outputs = {"label": np.array(["bee"] * 200, dtype=object), "p": np.full((200, 3), 0.9, np.float32)}
+    declared = ModelOptions(labels=names, output_kind={"p": "multi_label"})
+    snapshot = summarize(copy_calls([({"x": np.zeros((200, 1))}, outputs)]), declared)
+    assert (snapshot.labels, snapshot.uncounted) == ({"": {"bee": 50}}, {"": 150})
+
+
+def test_the_label_of_a_row_is_not_taken_from_scores_of_fewer_rows() -> None:
+    codes = np.zeros(200, dtype=np.int64)
+    scores = rows(*codes)
+    scores[7] = np.nan
+    outputs = {"label": np.array(["ant"] * 200, dtype=object), "p": scores}
+    snapshot = summarize(copy_calls([({"x": np.zeros((200, 1))}, outputs)]), ModelOptions(labels=["ant", "bee", "cow"]))
+    assert (snapshot.labels, snapshot.uncounted) == ({"": {"ant": 50}}, {"": 150})
+
+
+@pytest.mark.parametrize(("operator", "count"), [("ArgMax", 50), ("Identity", 0)])
+def test_the_first_positions_of_classes_are_named_and_other_numbers_hashed(operator: str, count: int) -> None:
+    """Sixty numbers may be customers, and all are hashed; of positions each process names the first fifty."""
+    is_position = operator == "ArgMax"
+    options: dict[str, Any] = {"axis": 1, "keepdims": 0} if is_position else {}
+    node = helper.make_node(operator, ["x"], ["at"], **options)
+    value = helper.make_tensor_value_info("x", TensorProto.INT64, ["N", 60] if is_position else ["N"])
+    graph = helper.make_graph([node], "heads", [value], [helper.make_tensor_value_info("at", TensorProto.INT64, ["N"])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = ort.InferenceSession(model.SerializeToString())
+    with capture() as captured:
+        session.run(None, {"x": np.eye(60, dtype=np.int64)[::-1] if is_position else np.arange(60)})
+        captured.flush()
+        named = filter(str.isdecimal, points(captured, "ml.predictions", LABEL))
+        assert sorted(map(int, named)) == list(range(count))
 
 
 def test_a_rank_that_changes_and_no_rows_are_timed_and_raise_nothing() -> None:

@@ -134,8 +134,8 @@ def test_failures_of_our_exporters_are_one_warning_a_signal_and_those_of_others_
 
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:1", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://b:2"}
     factory = ExporterFactory(environ)
-    traces, logs = factory._silence("traces", export), factory._silence("logs", export)
-    metrics = factory._silence("metrics", lambda _: None)
+    traces, logs = factory._silence_export("traces", export), factory._silence_export("logs", export)
+    metrics = factory._silence_export("metrics", lambda _: None)
     for quiet in (traces, logs, metrics) * 2:
         quiet([])
     noisy.error("The host's own")
@@ -152,7 +152,7 @@ def test_an_exporter_that_lets_a_refused_connection_through_is_one_warning_too(
     def export(_: object) -> None:
         socket.create_connection(REFUSING)
 
-    quiet = ExporterFactory({})._silence("metrics", export)
+    quiet = ExporterFactory({})._silence_export("metrics", export)
     assert [quiet([]), quiet([])] == [None, None]
     (message,) = messages(caplog)
     assert message.startswith("No collector accepts metrics at the default OTLP endpoint")

@@ -87,7 +87,7 @@ def test_nothing_is_imported_by_an_export(protocol: str, *, is_listening: bool, 
 
 def test_a_forked_childs_inherited_exporter_is_mute(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[object] = []
-    quiet = exporters.ExporterFactory({})._silence("traces", sent.append)
+    quiet = exporters.ExporterFactory({})._silence_export("traces", sent.append)
     quiet("parent")
     monkeypatch.setattr(os, "getpid", lambda: -1)
     quiet("child")

@@ -169,7 +169,7 @@ def test_another_client_has_its_own_mode(sentry: Endpoint) -> None:
         modes = [captured.handle.status().sentry_mode]
         for options in ({}, {"instrumenter": "otel"}):
             initialise(sentry, **options)
-            captured.handle._running.pipeline._run_round()  # type: ignore[union-attr]
+            captured.handle._running.pipeline._run_worker_round()  # type: ignore[union-attr]
             modes.append(captured.handle.status().sentry_mode)
         assert modes == ["otel", "native", "otel"]
         assert sentry_sdk.get_client().options["traces_sample_rate"] == 0.1

@@ -100,7 +100,7 @@ def test_a_client_that_traces_later_ends_it(sentry: Endpoint, caplog: Any) -> No
         captured.flush()
         sentry.wait("otlp")
         initialise(sentry, traces_sample_rate=1.0)
-        captured.handle._running.pipeline._run_round()  # type: ignore[union-attr] # what the thread behind does every second
+        captured.handle._running.pipeline._run_worker_round()  # type: ignore[union-attr] # what the thread behind does every second
         assert captured.handle.status().sentry_mode == "native"
         session.run(None, FEED)
         captured.flush()

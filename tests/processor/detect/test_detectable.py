@@ -15,7 +15,7 @@ from otel_mlmon.processor.detect.detectable import (
     DetectableShift,
     DetectionSetting,
     Weakness,
-    compute_shifts,
+    compute_detectable_shifts,
     describe_detectable,
     describe_weakness,
     find_even_share,
@@ -43,7 +43,7 @@ def setting(
 
 
 def shift(**arguments: float) -> float:
-    return float(compute_shifts(setting(**arguments))[0])  # type: ignore[arg-type]
+    return float(compute_detectable_shifts(setting(**arguments))[0])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_the_main_reason(arguments: dict[str, float], weakness: str | None) -> N
     one = setting(**arguments)  # type: ignore[arg-type]
     no, yes = np.array([False]), np.array([True])
     days: tuple[Weakness, ...] = ("unknown_hours", "unknown_day", "holiday")
-    shifts, maximum = compute_shifts(one), np.array([0.15])
+    shifts, maximum = compute_detectable_shifts(one), np.array([0.15])
     assert find_weakness_reasons(shifts, one, maximum, is_one_value=no, days=[None]) == [weakness]
     for day in days:
         assert find_weakness_reasons(shifts, one, maximum, is_one_value=no, days=[day]) == [day]

@@ -54,8 +54,8 @@ def test_a_statistic_that_the_stream_has_not_is_not_judged() -> None:
 
 def test_the_stream_is_a_pattern() -> None:
     threshold = Threshold(statistic="psi", stream="input.*", above=0.2)
-    assert [threshold.is_about(name) for name in ("input.age", "prediction.label")] == [True, False]
-    assert PSI.is_about("prediction.label")
+    assert [threshold.is_about_stream(name) for name in ("input.age", "prediction.label")] == [True, False]
+    assert PSI.is_about_stream("prediction.label")
 
 
 @pytest.mark.simulation

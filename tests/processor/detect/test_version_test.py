@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from otel_mlmon.processor.detect.version_test import has_moved
+from otel_mlmon.processor.detect.version_test import has_stream_moved
 from otel_mlmon.types import Floats
 
 SHARES = np.array([0.3, 0.2, 0.2, 0.1, 0.1, 0.05, 0.03, 0.01, 0.005, 0.005])
@@ -15,7 +15,7 @@ LEVEL = 0.001 / 10
 def count_moves(shares: Floats, *, runs: int, burst: int = 1, design_effect: float = 1.0) -> int:
     random = np.random.default_rng(3)
     return sum(
-        has_moved(
+        has_stream_moved(
             random.multinomial(3600 // burst, SHARES) * burst,
             random.multinomial(1000 // burst, shares) * burst,
             design_effect=design_effect,
@@ -43,4 +43,4 @@ def test_a_move_is_found(move: float, least: int) -> None:
 @pytest.mark.parametrize("counts", [([0, 0], [5, 5]), ([5, 5], [0, 0]), ([5, 0], [7, 0])])
 def test_without_values_or_with_one_bin_there_is_no_difference(counts: tuple[list[int], list[int]]) -> None:
     first, second = (np.array(row) for row in counts)
-    assert not has_moved(first, second, design_effect=1.0, tolerance=0.0, level=LEVEL)
+    assert not has_stream_moved(first, second, design_effect=1.0, tolerance=0.0, level=LEVEL)

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,9 @@ from otel_mlmon.processor.state.maintenance import (
     list_copies,
     repair_state,
 )
-from otel_mlmon.processor.state.repository import FORMAT_VERSION
+from otel_mlmon.processor.state.repository import FORMAT_VERSION, decode_record, encode_record
 from otel_mlmon.processor.state.sqlite import FILE_NAME, LOCK_NAME, SqliteRepository, backup_database
+from otel_mlmon.processor.window.pane_store import PANE
 from otel_mlmon.testing import SimulatedProcessor
 from tests.tools.freeze_state import FIXTURES, freeze
 
@@ -62,6 +64,81 @@ def test_damaged_records_are_named_and_set_aside_by_a_repair(directory: Path) ->
     after = repair_state(directory, RECORD_KINDS)
     assert after.counts["damaged"] == 2
     assert all("set aside" in fault for fault in after.faults)
+
+
+@pytest.mark.parametrize("field", ["layout", "counts", "sums"])
+def test_a_pane_that_contradicts_itself_is_named_and_set_aside_by_a_repair(directory: Path, field: str) -> None:
+    repository = SqliteRepository(directory)
+    *_, (key, blob) = repository.load("pane").items()
+    record = PANE.decode(blob)
+    damage: dict[str, dict[str, Any]] = {
+        "layout": {"layout": record.layout[:-3] + b"xyz"},
+        "counts": {"counts": ("|u1", record.counts[1][:1])},
+        "sums": {"sums": record.sums._replace(numbers=b"")},
+    }
+    repository.put("pane", [(key, encode_record(record._replace(**damage[field])))])
+    repository.commit()
+    repository.close()
+    before = check_state(directory, RECORD_KINDS)
+    (fault,) = before.faults
+    assert fault.startswith(f"pane {key}: the record contradicts itself: ")
+    lines = [json.loads(line) for line in export_state(directory, RECORD_KINDS)]
+    assert len(lines) == sum(before.counts.values()) - 1
+    after = repair_state(directory, RECORD_KINDS)
+    assert after.faults == (f"damaged pane {key}: it was set aside",)
+    assert after.counts == {**before.counts, "pane": before.counts["pane"] - 1, "damaged": 1}
+
+
+@pytest.mark.parametrize("kind", ["point", "series"])
+def test_points_and_series_whose_parts_do_not_fit_are_named(tmp_path: Path, kind: str) -> None:
+    with SimulatedProcessor() as processor:
+        processor.send_counts("shop", labels={"a": 10}, features={"age": [1.0]})
+        processor.advance(1)
+        backup_database(Path(processor._directory.name) / "data" / FILE_NAME, tmp_path / FILE_NAME)
+    repository = SqliteRepository(tmp_path)
+    ((key, blob),) = repository.load(kind).items()
+    record = decode_record(blob, list)
+    record[-1][2 if kind == "point" else 0] = [] if kind == "point" else b"\x00"
+    if kind == "point":
+        record[-1][1] = []
+    repository.put(kind, [(key, encode_record(record))])
+    repository.commit()
+    repository.close()
+    assert [fault.partition(": ")[0] for fault in check_state(tmp_path, RECORD_KINDS).faults] == [f"{kind} {key}"]
+    assert repair_state(tmp_path, RECORD_KINDS).faults == (f"damaged {kind} {key}: it was set aside",)
+
+
+@pytest.mark.parametrize("version", [7, 8])
+def test_a_state_of_an_earlier_format_is_checked_and_exported_as_it_will_be_and_stays_as_it_is(
+    tmp_path: Path, version: int
+) -> None:
+    path = tmp_path / FILE_NAME
+    shutil.copy(FIXTURES / f"format-{version}.sqlite3", path)
+    before = path.read_bytes()
+    report = check_state(tmp_path, RECORD_KINDS)
+    exported = list(export_state(tmp_path, RECORD_KINDS))
+    assert path.read_bytes() == before
+    assert list(tmp_path.glob("mlmon-format-*")) == []
+    SqliteRepository(tmp_path).close()  # migrates it
+    assert exported == list(export_state(tmp_path, RECORD_KINDS))
+    assert len(exported) > 20
+    assert report == check_state(tmp_path, RECORD_KINDS)
+
+
+def test_a_state_of_a_later_format_is_neither_checked_nor_exported_and_the_message_says_what_to_do(
+    directory: Path,
+) -> None:
+    database = sqlite3.connect(directory / FILE_NAME)
+    database.execute(f"PRAGMA user_version = {FORMAT_VERSION + 1}")
+    database.close()
+    for action in (check_state, lambda *arguments: list(export_state(*arguments))):
+        with pytest.raises(StoreError) as error:
+            action(directory, RECORD_KINDS)
+        assert str(error.value) == (
+            f"{directory / FILE_NAME} has state of format {FORMAT_VERSION + 1}, and this release reads format "
+            f"{FORMAT_VERSION}: run the release that wrote it, or move the directory away to start without what was "
+            "learned"
+        )
 
 
 def test_of_a_damaged_database_what_can_be_read_is_saved(directory: Path) -> None:

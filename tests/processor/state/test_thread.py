@@ -277,6 +277,29 @@ def test_an_item_comes_between_the_parts_of_long_work_and_no_tick_does() -> None
         assert owner.shutdown(DEADLINE_S)
 
 
+def test_panes_are_closed_for_as_long_as_items_were_applied_between_two_bounds() -> None:
+    now_s, parts = 0.0, list[float]()
+
+    def apply(item: int) -> None:
+        nonlocal now_s
+        now_s += item / 1000
+
+    class SlowLedger(Ledger):
+        def advance(self, max_s: float = math.inf, /) -> bool:
+            parts.append(max_s)
+            return False
+
+    owner: StateThread[int, int] = StateThread(
+        SlowLedger(before_apply=apply), commit_interval_s=0.0, tick_s=DEADLINE_S * 2, clock=lambda: now_s
+    )
+    owner.start()
+    for duration_ms in (20, 125, 900):
+        assert owner.submit(duration_ms).result(DEADLINE_S) == -duration_ms
+    assert owner.shutdown(DEADLINE_S)
+    assert parts[:3] == pytest.approx([0.05, 0.125, 0.2])
+    assert set(parts[3:]) == {0.05}
+
+
 def test_what_the_handler_has_no_room_for_is_refused_and_the_others_of_its_batch_are_stored() -> None:
     def refuse(item: int) -> None:
         if item == 1:

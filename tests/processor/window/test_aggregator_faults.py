@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from otel_mlmon.processor.window import model_windows
-from otel_mlmon.processor.window.stream import StreamPane, build_table
+from otel_mlmon.processor.window.series import ConsumedPoint, TimeSeries, consume_points
+from otel_mlmon.processor.window.stream import StreamPane, build_pane_table
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.types import ModelKey
 
@@ -19,17 +20,31 @@ def fail_for_broken(panes: Iterable[StreamPane], *arguments: Any) -> Any:
     panes = list(panes)
     if any(pane.stream.key.model == BROKEN for pane in panes):
         raise ZeroDivisionError
-    return build_table(panes, *arguments)
+    return build_pane_table(panes, *arguments)
+
+
+def fail_halfway(group: Iterable[TimeSeries], end_ns: int, **arguments: Any) -> list[ConsumedPoint]:
+    group = list(group)
+    if group[0].state.model == BROKEN:
+        consume_points(group[:1], end_ns, **arguments)
+        raise ZeroDivisionError
+    return consume_points(group, end_ns, **arguments)
 
 
 @pytest.mark.guarded
-def test_a_fault_costs_a_pane_of_one_model_and_the_state_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "fault", "sound"),
+    [("build_pane_table", fail_for_broken, build_pane_table), ("consume_points", fail_halfway, consume_points)],
+)
+def test_a_fault_costs_a_pane_of_one_model_and_the_state_is_stored(
+    monkeypatch: pytest.MonkeyPatch, name: str, fault: Any, sound: Any
+) -> None:
     with SimulatedProcessor({"models": {"*": {"reference": {"learn": 200}}}}) as processor:
 
         def send(panes: int) -> None:
             for _ in range(panes):
                 for model in (BROKEN, SOUND):
-                    processor.send_counts(model.name, labels={"a": 100})
+                    processor.send_counts(model.name, labels={"a": 70, "b": 30})
                 processor.advance(10)
 
         def count() -> tuple[int, int, int]:
@@ -39,13 +54,13 @@ def test_a_fault_costs_a_pane_of_one_model_and_the_state_is_stored(monkeypatch: 
 
         send(6)
         pending = count()[0]
-        monkeypatch.setattr(model_windows, "build_table", fail_for_broken)
+        monkeypatch.setattr(model_windows, name, fault)
         send(3)
-        monkeypatch.setattr(model_windows, "build_table", build_table)
+        monkeypatch.setattr(model_windows, name, sound)
         send(4)
         before = count()
         assert before[0] == pending
-        assert before[1] < before[2] == 1_300
+        assert before[1:] == (1_000, 1_300)
         assert set(processor._pipeline._windows._state.points) == {
             (point.request, series.state.model)
             for series in processor._pipeline._windows._state.series.values()

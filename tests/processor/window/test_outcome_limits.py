@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from otel_mlmon.processor.window.window import WindowSettings
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.types import ModelKey
 from tests.support.observations import MODEL, SECOND, T0, Bench, durations, label, numbers, point
 
 
@@ -105,6 +107,27 @@ def test_points_that_wait_are_limited_and_panes_close_at_the_limit_without_their
     assert [bench.add(label(1, at_s=at_s, series=str(at_s))) for at_s in (11, 3)] == ["accepted", "late"]
     bench.flush()
     assert (bench.panes.pending_points, bench.panes.summary(MODEL).predictions) == (0, 12)
+
+
+def test_at_the_limit_the_oldest_panes_of_all_models_close_until_a_tenth_of_the_room_is_free() -> None:
+    other = ModelKey("other", "1")
+    bench = Bench(windows=replace(PENDING, max_pending_points=100))
+    bench.clock.now_ns += 40 * SECOND
+    panes = [(5, 10, MODEL), (6, 10, other), (30, 20, other), (58, 30, MODEL)]
+    for count, end_s, model in panes:
+        seconds = [end_s - number / 10 for number in range(count)]
+        bench.panes.add_points(
+            [label(1, at_s=at_s, since_s=at_s - 1, model=model, series=f"{model}") for at_s in seconds]
+        )
+    bench.panes.add_points([label(1, at_s=40, since_s=39, model=model, series=f"{model}") for model in (MODEL, other)])
+    assert bench.panes.pending_points == 101
+    closed = {(window.end_ns - T0) // SECOND for window in bench.panes.close_panes(bench.clock.now_ns)}
+    assert (closed, bench.panes.pending_points, bench.panes.unclosed_models) == ({10, 20}, 60, set())
+    assert bench.panes.close_panes(bench.clock.now_ns) == []
+    late = [label(1, at_s=at_s, model=other) for at_s in (18, 28)]
+    assert [bench.panes.add(observation) for observation in late] == ["late", "accepted"]
+    bench.flush()
+    assert [bench.panes.summary(model).predictions for model in (MODEL, other)] == [64, 39]
 
 
 def test_at_the_limit_a_pane_that_nobody_fills_any_more_closes_after_its_length() -> None:

@@ -277,15 +277,30 @@ def test_an_old_delta_is_a_repeated_one_only_where_its_time_is_counted(is_repeat
     assert series.find_repetition(key, PointValue(1)) == ("overlap" if is_repeated else None)
 
 
-@given(intervals=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 9)), max_size=60))
-def test_covered_time_is_sorted_disjoint_bounded_and_holds_every_interval(intervals: list[tuple[int, int]]) -> None:
+@given(batches=st.lists(st.lists(st.tuples(st.integers(1, 300), st.integers(1, 9)), min_size=1), max_size=9))
+def test_covered_time_is_sorted_disjoint_bounded_and_holds_every_interval(batches: list[list[tuple[int, int]]]) -> None:
     covered: tuple[tuple[int, int], ...] = ()
-    for start_ns, length_ns in intervals:
-        covered = join_intervals(covered, start_ns, start_ns + length_ns)
-    assert len(covered) <= MAX_COVERED
-    assert all(one[1] < other[0] for one, other in pairwise(covered))
-    for start_ns, length_ns in intervals:
-        assert any(first <= start_ns and start_ns + length_ns <= last for first, last in covered)
+    for batch in batches:
+        intervals = [(2 * start_ns, 2 * (start_ns + length_ns)) for start_ns, length_ns in batch]
+        before, covered = covered, join_intervals(covered, intervals)
+        ticks = {tick for first, last in (*before, *intervals) for tick in range(first, last + 1)}
+        found = {tick for first, last in covered for tick in range(first, last + 1)}
+        assert found >= ticks
+        assert found == ticks or len(covered) == MAX_COVERED
+        assert len(covered) <= MAX_COVERED
+        assert all(one[1] < other[0] for one, other in pairwise(covered))
+
+
+def test_of_too_many_intervals_of_covered_time_the_oldest_gaps_count_as_covered() -> None:
+    intervals = [(10 * number, 10 * number + 5) for number in range(MAX_COVERED + 3)]
+    expected = ((0, 35), *intervals[4:])
+    assert join_intervals((), intervals) == expected
+    one_by_one: tuple[tuple[int, int], ...] = ()
+    for interval in intervals:
+        one_by_one = join_intervals(one_by_one, [interval])
+    assert one_by_one == expected
+    assert join_intervals(expected, [(7, 8)]) == expected
+    assert join_intervals(expected, [(47, 48)]) == ((0, 45), (47, 48), *intervals[5:])
 
 
 def consume(series: TimeSeries) -> list[PointValue | None]:

@@ -80,12 +80,12 @@ class CallRecorder:
     ) -> CopyCall:
         """Makes the function that copies a session's calls of `run`, at the first call."""
         self.renew_context()
-        context, copiers, key = self._context, self._copiers_of(session), make_output_names_key(output_names)
+        context, copiers, key = self._context, self._find_copiers(session), make_output_names_key(output_names)
         info = copiers["session"]
         if len(copiers) > MAX_PLANS:
             timed = Plan(session=info, operation="run")
             timing: CopyCall = copiers.get("timing") or make_call_copier(timed, [], sink=self.sink, context=context)
-            self._keep(copiers, "timing", timing, info, context)
+            self._attach_copier(copiers, "timing", timing, info, context)
             return timing
         nodes = {node.name: node for node in session.get_outputs()}
         names = nodes if key is None else key
@@ -100,7 +100,7 @@ class CallRecorder:
             output_names=tuple(nodes),
         )
         copier = make_call_copier(plan, list(planned), sink=self.sink, context=context)
-        self._keep(copiers, key, copier, info, context)
+        self._attach_copier(copiers, key, copier, info, context)
         return copier
 
     def attach_value_copier(
@@ -116,7 +116,7 @@ class CallRecorder:
             values: The outputs of the first call.
         """
         self.renew_context()
-        context, copiers = self._context, self._copiers_of(session)
+        context, copiers = self._context, self._find_copiers(session)
         info = copiers["session"]
         names = make_output_names_key(output_names)
         key: tuple[str, object] = (operation, names)
@@ -132,7 +132,7 @@ class CallRecorder:
             arrays = {name: make_shape_placeholder(value) for name, value in feed.items()}
             has_feed = operation == "run_with_ort_values" and names != ("",)
             inputs = plan_inputs(session, arrays) if has_feed else ()
-            planned = self._plan_values(info, nodes, nodes if names is None else names, values, inputs)
+            planned = self._plan_ort_values(info, nodes, nodes if names is None else names, values, inputs)
         copier = make_ort_value_call_copier(
             Plan(
                 session=info,
@@ -146,12 +146,12 @@ class CallRecorder:
             context=context,
             is_host_only=info.providers == (CPU_PROVIDER,),
             are_views=self._are_views,
-            sampler=self._sampler_of(copiers, info),
+            sampler=self._find_device_sampler(copiers, info),
         )
-        self._keep(copiers, key, copier, info, context)
+        self._attach_copier(copiers, key, copier, info, context)
         return copier
 
-    def _plan_values(
+    def _plan_ort_values(
         self,
         info: SessionInfo,
         nodes: Mapping[str, SessionNode],
@@ -171,7 +171,7 @@ class CallRecorder:
         tensors = {position: plan_output(node, value) for position, (node, value) in described.items()}
         return dict([(position, tensor) for position, tensor in tensors.items() if tensor.layout == "shape"][:1])
 
-    def _sampler_of(self, copiers: dict[Any, Any], info: SessionInfo) -> DeviceSampler | None:
+    def _find_device_sampler(self, copiers: dict[Any, Any], info: SessionInfo) -> DeviceSampler | None:
         """Returns the sampler of a session's outputs on a GPU, if the developer asked for such samples."""
         if info.providers == (CPU_PROVIDER,) or not self._capture.samples_device_outputs(info):
             return None
@@ -181,7 +181,7 @@ class CallRecorder:
     def attach_async_copier(self, session: Any, output_names: Any, feed: Mapping[str, Any]) -> AsyncCopier:
         """Makes the object that copies a session's calls of `run_async`, at the first call."""
         self.renew_context()
-        context, copiers = self._context, self._copiers_of(session)
+        context, copiers = self._context, self._find_copiers(session)
         info = copiers["session"]
         names = make_output_names_key(output_names)
         key: tuple[str, object] = ("run_async", names)
@@ -199,7 +199,7 @@ class CallRecorder:
         plan_results = functools.partial(plan_outputs, is_whole=self._capture.has_output_function(info))
         plan = Plan(session=info, operation="run_async", inputs=inputs, output_names=tuple(nodes))
         copier = AsyncCopier(plan, chosen, plan_results, sink=self.sink, context=context)
-        self._keep(copiers, key, copier, info, context)
+        self._attach_copier(copiers, key, copier, info, context)
         return copier
 
     def record_failure(
@@ -214,7 +214,7 @@ class CallRecorder:
 
     def _record_times(self, session: Any, operation: str, started_ns: int, ended_ns: int, error: str | None) -> None:
         try:
-            copiers = self._copiers_of(session)
+            copiers = self._find_copiers(session)
             plan = copiers.get(("times", operation))
             if plan is None:
                 plan = copiers["times", operation] = Plan(session=copiers["session"], operation=operation)
@@ -229,12 +229,12 @@ class CallRecorder:
         return self._context(None)
 
     def renew_context(self) -> None:
-        """Changes to another function that reads the trace context, if there is one, for all sessions."""
+        """Adopts, for all sessions, the function that reads the trace context now, if that has changed."""
         reader = self._capture.context_reader()
         if reader is not self._context:
             self._context = reader
-            for session in self._live_sessions():
-                _detach(session.__dict__.get(ATTRIBUTE, {}))
+            for session in self._list_live_sessions():
+                _detach_copiers(session.__dict__.get(ATTRIBUTE, {}))
 
     def swallow_error(self, error: BaseException, session: Any, operation: str, started_ns: int, ended_ns: int) -> bool:
         """Records only the times of an inference call that could not be copied, because of an internal error.
@@ -261,7 +261,7 @@ class CallRecorder:
     ) -> None:
         """Records that a session was created, or could not be, and how long that took."""
         with self.stage:
-            copiers = {} if error else self._copiers_of(session, stamp)
+            copiers = {} if error else self._find_copiers(session, stamp)
             requested = copiers["requested"] = read_provider_names(providers)
             self._capture.loads.append(
                 Load(
@@ -280,12 +280,12 @@ class CallRecorder:
         """Records that a session changed to other execution providers."""
         with self.stage:
             is_new = ATTRIBUTE not in session.__dict__
-            copiers = self._copiers_of(session)
-            info = copiers["session"] = self._describe(session, graph=copiers["session"].graph)
+            copiers = self._find_copiers(session)
+            info = copiers["session"] = self._describe_session(session, graph=copiers["session"].graph)
             if id(session) in self._references:
                 self._sessions[id(session)] = info
             copiers["requested"] = requested
-            _detach(copiers)
+            _detach_copiers(copiers)
             self._capture.loads.append(
                 Load(info, info.path, time.perf_counter_ns(), self.read_context(), is_new=is_new, requested=requested)
             )
@@ -301,34 +301,36 @@ class CallRecorder:
         return info
 
     def close(self) -> None:
-        """Releases every session, and removes what was attached to it.
+        """Releases every session of onnxruntime, and removes the copying functions attached to it.
 
         A call that began before and ends later is still put into the sink, and nothing is attached to its session.
         """
         self._is_closed = True
-        for session in self._live_sessions():
+        for session in self._list_live_sessions():
             session.__dict__.pop(ATTRIBUTE, {}).clear()
         self._references.clear()
         self._sessions.clear()
 
-    def _live_sessions(self) -> list[Any]:
+    def _list_live_sessions(self) -> list[Any]:
         return [session for reference in list(self._references.values()) if (session := reference()) is not None]
 
-    def _copiers_of(self, session: Any, stamp: FileStamp | None = None) -> dict[Any, Any]:
+    def _find_copiers(self, session: Any, stamp: FileStamp | None = None) -> dict[Any, Any]:
         """Returns what is attached to a session: its description, and a function for each choice of outputs."""
         if self._is_closed:
             # From now on everything attached to the session belongs to another recorder, or to none.
-            return {"session": self._describe(session)}
+            return {"session": self._describe_session(session)}
         copiers: dict[Any, Any] = session.__dict__.setdefault(ATTRIBUTE, {})
         if "session" not in copiers:
-            copiers["session"] = self._describe(session, stamp=stamp)
+            copiers["session"] = self._describe_session(session, stamp=stamp)
         if id(session) not in self._references:
-            forget = functools.partial(_forget, self._references, self._sessions, id(session))
+            forget = functools.partial(_forget_session, self._references, self._sessions, id(session))
             self._references[id(session)] = weakref.ref(session, forget)
             self._sessions[id(session)] = copiers["session"]
         return copiers
 
-    def _keep(self, copiers: dict[Any, Any], key: object, copier: object, info: SessionInfo, context: Context) -> None:
+    def _attach_copier(
+        self, copiers: dict[Any, Any], key: object, copier: object, info: SessionInfo, context: Context
+    ) -> None:
         """Attaches a copying function to its session, unless it is out of date already.
 
         Another thread that renewed, changed or closed meanwhile has not removed it.
@@ -337,7 +339,7 @@ class CallRecorder:
         if self._is_closed or context is not self._context or copiers.get("session") is not info:
             copiers.pop(key, None)
 
-    def _describe(
+    def _describe_session(
         self, session: Any, *, stamp: FileStamp | None = None, graph: LazyModelGraph | None = None
     ) -> SessionInfo:
         meta = session.get_modelmeta()
@@ -355,17 +357,17 @@ class CallRecorder:
             runtime_name=RUNTIME_NAME,
             runtime_version=self._runtime_version,
             providers=tuple(providers),
-            graph=graph or _make_graph(session, path, stamp),
+            graph=graph or _make_lazy_graph(session, path, stamp),
         )
 
 
-def _detach(copiers: dict[Any, Any]) -> None:
+def _detach_copiers(copiers: dict[Any, Any]) -> None:
     """Removes the copying functions from a session, but not its description."""
     for key in [key for key in list(copiers) if key not in {"session", "requested", "sampler"}]:
         copiers.pop(key, None)
 
 
-def _forget(
+def _forget_session(
     references: dict[int, weakref.ref[Any]],
     sessions: dict[int, SessionInfo],
     identity: int,
@@ -377,7 +379,7 @@ def _forget(
         sessions.pop(identity, None)
 
 
-def _make_graph(session: Any, path: str, stamp: FileStamp | None) -> LazyModelGraph:
+def _make_lazy_graph(session: Any, path: str, stamp: FileStamp | None) -> LazyModelGraph:
     """Makes the object that reads a session's model file later, on the worker thread."""
     names = tuple(node.name for node in session.get_outputs())
     content = getattr(session, "_model_bytes", None)
@@ -390,9 +392,9 @@ def _make_graph(session: Any, path: str, stamp: FileStamp | None) -> LazyModelGr
     if len(content) <= MAX_WHOLE_BYTES:
         # Held until it was read, within a second, even if its session ends before.
         return LazyModelGraph(functools.partial(read_model_bytes, content, names=names))
-    return LazyModelGraph(functools.partial(_read_live_bytes, weakref.ref(session), names))
+    return LazyModelGraph(functools.partial(_read_live_model, weakref.ref(session), names))
 
 
-def _read_live_bytes(session: weakref.ref[Any], names: Sequence[str]) -> ModelGraph:
+def _read_live_model(session: weakref.ref[Any], names: Sequence[str]) -> ModelGraph:
     content = getattr(session(), "_model_bytes", None)
     return read_model_bytes(content, names=names) if isinstance(content, bytes) else ModelGraph(state="missing")

@@ -59,9 +59,9 @@ CopyCall = Callable[[Mapping[str, Any], Sequence[Any], int, int], None]
 
 def make_call_copier(plan: Plan, positions: Sequence[int], *, sink: Sink, context: Context) -> CopyCall:
     """Makes the function that copies the inference calls of a session, as its plan says."""
-    general = _general(plan, positions, sink, context)
+    general = _make_any_call_copier(plan, positions, sink, context)
     if len(plan.inputs) == len(plan.outputs) == 1 and is_small_output(plan.inputs[0], plan.outputs[0]):
-        return _single(plan, positions[0], sink, context, general)
+        return _make_small_call_copier(plan, positions[0], sink, context, general)
     return general
 
 
@@ -95,7 +95,7 @@ def compute_queue_limit(sink: Sink) -> int:
     return FIELDS * min(sink.high_water, sink.max_bytes // (2 * SMALL_BYTES + RECORD_BYTES))
 
 
-def _single(plan: Plan, position: int, sink: Sink, context: Context, general: CopyCall) -> CopyCall:
+def _make_small_call_copier(plan: Plan, position: int, sink: Sink, context: Context, general: CopyCall) -> CopyCall:
     """Makes a fast copying function for calls with one small table as input and one vector a row as output.
 
     onnxruntime holds an input against the shape that the model declares, an output not.
@@ -118,7 +118,7 @@ def _single(plan: Plan, position: int, sink: Sink, context: Context, general: Co
     return copy_call
 
 
-def _general(plan: Plan, positions: Sequence[int], sink: Sink, context: Context) -> CopyCall:
+def _make_any_call_copier(plan: Plan, positions: Sequence[int], sink: Sink, context: Context) -> CopyCall:
     offer = sink.offer
     input_copiers = [(tensor.name, make_tensor_copier(tensor, is_input=True)) for tensor in plan.inputs]
     output_copiers = [
@@ -129,27 +129,29 @@ def _general(plan: Plan, positions: Sequence[int], sink: Sink, context: Context)
     def copy_call(feed: Mapping[str, Any], outputs: Sequence[Any], started_ns: int, ended_ns: int) -> None:
         inputs = [copy(feed.get(name)) for name, copy in input_copiers]
         copies = [copy(outputs[position]) for position, copy in output_copiers]
-        record = (plan, started_ns, ended_ns, context(None), join_copies(inputs), join_copies(copies), None)
+        record = (plan, started_ns, ended_ns, context(None), join_call_copies(inputs), join_call_copies(copies), None)
         offer(record, estimate_copied_bytes((*inputs, *copies)))
 
     return copy_call
 
 
 def make_tensor_copier(tensor: Tensor, *, is_input: bool) -> Copy:
-    """Makes the function that copies one input or output as the plan says."""
+    """Makes the function that copies one input or output of a session, as its plan says."""
     if tensor.layout == "rows":
         limits = (MAX_INPUT_BYTES, SAMPLE_BYTES) if is_input else (MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES)
-        return _rows_copier(np.dtype(tensor.dtype), *limits, row_shape=tensor.row_shape)
+        return _make_rows_copier(np.dtype(tensor.dtype), *limits, row_shape=tensor.row_shape)
     if tensor.layout in {"nchw", "nhwc"}:
-        return functools.partial(_pixels, dtype=np.dtype(tensor.dtype), channels_first=tensor.layout == "nchw")
+        return functools.partial(_copy_pixels, dtype=np.dtype(tensor.dtype), channels_first=tensor.layout == "nchw")
     if tensor.layout == "items":
-        return functools.partial(_items, dtype=np.dtype(tensor.dtype))
+        return functools.partial(_copy_items, dtype=np.dtype(tensor.dtype))
     if tensor.layout == "wide":
-        return functools.partial(_wide, dtype=np.dtype(tensor.dtype))
-    return {"text": _texts, "maps": _maps, "shape": _shape, "whole": _whole}.get(tensor.layout, _nothing)
+        return functools.partial(_copy_wide_rows, dtype=np.dtype(tensor.dtype))
+    return {"text": _copy_texts, "maps": _copy_label_maps, "shape": _copy_shape, "whole": _copy_whole_tensor}.get(
+        tensor.layout, _copy_nothing
+    )
 
 
-def _rows_copier(dtype: np.dtype[Any], limit_bytes: int, sample_bytes: int, *, row_shape: Shape | None) -> Copy:
+def _make_rows_copier(dtype: np.dtype[Any], limit_bytes: int, sample_bytes: int, *, row_shape: Shape | None) -> Copy:
     def copy(value: Any) -> Item:
         # A type that differs is an array of Python objects, whose bytes would be pointers, or of foreign byte order.
         if isinstance(value, ndarray) and value.dtype == dtype and value.ndim:
@@ -167,7 +169,7 @@ def _rows_copier(dtype: np.dtype[Any], limit_bytes: int, sample_bytes: int, *, r
     return copy
 
 
-def _items(value: Any, *, dtype: np.dtype[Any]) -> Item:
+def _copy_items(value: Any, *, dtype: np.dtype[Any]) -> Item:
     """Copies a sample of the boxes, tokens or frames in an output of three axes, at a constant step."""
     if not isinstance(value, ndarray) or value.ndim != 3 or value.dtype != dtype:
         return None
@@ -178,10 +180,10 @@ def _items(value: Any, *, dtype: np.dtype[Any]) -> Item:
     return (value.shape, rows[:: -(-value.nbytes // max(MAX_ITEM_BYTES, row_bytes))].tobytes())
 
 
-def _pixels(value: Any, *, dtype: np.dtype[Any], channels_first: bool) -> Item:
+def _copy_pixels(value: Any, *, dtype: np.dtype[Any], channels_first: bool) -> Item:
     if not isinstance(value, ndarray) or value.ndim != 4 or value.dtype != dtype:
         return None
-    images = value[:: _image_interval(value, channels_first=channels_first)]
+    images = value[:: _compute_image_interval(value, channels_first=channels_first)]
     height, width = value.shape[2:] if channels_first else value.shape[1:3]
     positions = compute_sample_positions(height, width)
     if positions is None:
@@ -197,7 +199,7 @@ def _pixels(value: Any, *, dtype: np.dtype[Any], channels_first: bool) -> Item:
     return (value.shape, sample.tobytes())
 
 
-def _image_interval(value: ndarray[Any, Any], *, channels_first: bool) -> int:
+def _compute_image_interval(value: ndarray[Any, Any], *, channels_first: bool) -> int:
     """Computes how many images of a batch one copied image stands for."""
     height, width = value.shape[2:] if channels_first else value.shape[1:3]
     channels = value.shape[1] if channels_first else value.shape[3]
@@ -206,7 +208,7 @@ def _image_interval(value: ndarray[Any, Any], *, channels_first: bool) -> int:
     )
 
 
-def _wide(value: Any, *, dtype: np.dtype[Any]) -> Item:
+def _copy_wide_rows(value: Any, *, dtype: np.dtype[Any]) -> Item:
     """Copies a sample of the values in a wide input, at a constant step within some of its rows."""
     if not isinstance(value, ndarray) or value.dtype != dtype or not value.ndim:
         return None
@@ -216,7 +218,7 @@ def _wide(value: Any, *, dtype: np.dtype[Any]) -> Item:
     return (value.shape, rows[:: -(-len(rows) // MAX_WIDE_ROWS), :: compute_sample_interval(rows.shape[1])].tobytes())
 
 
-def _texts(value: Any) -> Item:
+def _copy_texts(value: Any) -> Item:
     if not isinstance(value, (ndarray, list)):
         return None
     table = value if isinstance(value, ndarray) else np.asarray(value, dtype=object)
@@ -227,7 +229,7 @@ def _texts(value: Any) -> Item:
     return (table.shape, tuple([str(text)[:MAX_TEXT_CHARACTERS] for text in texts]))
 
 
-def _maps(value: Any) -> Item:
+def _copy_label_maps(value: Any) -> Item:
     if type(value) is not list or not value:
         return None
     rows, columns = len(value), len(value[0])
@@ -237,21 +239,21 @@ def _maps(value: Any) -> Item:
     return ((rows, columns), data if len(data) == 4 * columns * len(sample) else b"")
 
 
-def _whole(value: Any) -> Item:
+def _copy_whole_tensor(value: Any) -> Item:
     if not isinstance(value, ndarray) or value.dtype == object:
         return None
     return (value.shape, value.tobytes() if value.nbytes <= MAX_WHOLE_BYTES else b"")
 
 
-def _shape(value: Any) -> Item:
+def _copy_shape(value: Any) -> Item:
     return (value.shape, b"") if isinstance(value, ndarray) else None
 
 
-def _nothing(value: Any) -> Item:  # noqa: ARG001
+def _copy_nothing(value: Any) -> Item:  # noqa: ARG001
     return None
 
 
-def join_copies(items: Sequence[Item]) -> Side:
+def join_call_copies(items: Sequence[Item]) -> Side:
     """Joins the copied inputs, or outputs, of one call in the form in which they are queued."""
     if len(items) == 1 and type(items[0]) is bytes:
         return items[0]

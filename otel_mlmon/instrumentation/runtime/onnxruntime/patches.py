@@ -127,13 +127,13 @@ def patch_run_methods(module: ModuleType, recorder: CallRecorder) -> dict[str, M
     """Patches the methods that run a model, as far as this release has them; returns the patches by name."""
     session = module.InferenceSession
     return {
-        name: MethodPatch(session, name, functools.partial(_replace, replace, recorder))
+        name: MethodPatch(session, name, functools.partial(_replace_method, replace, recorder))
         for name, replace in METHODS.items()
         if hasattr(session, name)
     }
 
 
-def _replace(
+def _replace_method(
     replace: Callable[[Method, CallRecorder], MethodReplacement], recorder: CallRecorder, original: Method
 ) -> MethodReplacement:
     return replace(original, recorder)
@@ -141,10 +141,10 @@ def _replace(
 
 def _replace_run(original: Method, recorder: CallRecorder) -> MethodReplacement:
     is_exact = read_parameter_names(original) == _RUN_PARAMETERS
-    return _exact_run(original, recorder) if is_exact else _any_run(original, recorder)
+    return _replace_exact_run(original, recorder) if is_exact else _replace_any_run(original, recorder)
 
 
-def _exact_run(original: Method, recorder: CallRecorder) -> MethodReplacement:
+def _replace_exact_run(original: Method, recorder: CallRecorder) -> MethodReplacement:
     # Everything the hot path touches is a cell or a local: a global or an attribute costs 0.02 µs each.
     clock, stage, attach_copier = time.perf_counter_ns, recorder.stage, recorder.attach_run_copier
     record_failure, swallow, drop = recorder.record_failure, recorder.swallow_error, recorder.sink.drop
@@ -182,14 +182,14 @@ def _exact_run(original: Method, recorder: CallRecorder) -> MethodReplacement:
     return MethodReplacement(run, switch_off)
 
 
-def _any_run(original: Method, recorder: CallRecorder) -> MethodReplacement:
+def _replace_any_run(original: Method, recorder: CallRecorder) -> MethodReplacement:
     """Makes a replacement of `run` for any parameters, where another library has replaced it before."""
 
     def call_original(self: Any, _names: Any, _feed: Any, run_options: Any = None) -> Any:
         arguments, keywords = run_options
         return original(self, *arguments, **keywords)
 
-    exact_run, switch_off = _exact_run(call_original, recorder)
+    exact_run, switch_off = _replace_exact_run(call_original, recorder)
 
     @functools.wraps(original)
     def run(self: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -201,7 +201,7 @@ def _any_run(original: Method, recorder: CallRecorder) -> MethodReplacement:
     return MethodReplacement(run, switch_off)
 
 
-def _replace_init(original: Method, recorder: CallRecorder) -> MethodReplacement:
+def _replace_session_init(original: Method, recorder: CallRecorder) -> MethodReplacement:
     clock = time.perf_counter
     is_on = True
 
@@ -237,7 +237,7 @@ METHODS: Final[Mapping[str, Callable[[Method, CallRecorder], MethodReplacement]]
     "run_with_ort_values": run_methods.replace_run_with_ort_values,
     "run_with_ortvaluevector": run_methods.replace_run_with_ortvaluevector,
     "set_providers": run_methods.replace_set_providers,
-    "__init__": _replace_init,
+    "__init__": _replace_session_init,
 }
 """The function that replaces each method that is patched."""
 

@@ -38,14 +38,14 @@ class SessionNode(Protocol):
 
 def plan_input(node: SessionNode, value: Any) -> Tensor:
     """Plans how one input of a model is copied, from its first value: as image, table, strings, or its shape."""
-    return _plan(node, value, is_input=True)
+    return _plan_tensor(node, value, is_input=True)
 
 
 def plan_output(node: SessionNode, value: Any) -> Tensor:
     """Plans how one output of a model is copied, from its first value: as rows, or its shape."""
     if _MAP.fullmatch(node.type) and isinstance(value, list) and value and isinstance(value[0], dict):
         return Tensor(name=node.name, layout="maps", dtype="float32", keys=tuple(map(str, value[0])))
-    return _plan(node, value, is_input=False)
+    return _plan_tensor(node, value, is_input=False)
 
 
 def plan_outputs(values: Mapping[int, tuple[SessionNode, Any]], *, is_whole: bool) -> dict[int, Tensor]:
@@ -57,15 +57,15 @@ def plan_outputs(values: Mapping[int, tuple[SessionNode, Any]], *, is_whole: boo
     """
     planned = {position: plan_output(node, value) for position, (node, value) in values.items()}
     if is_whole:
-        planned = {position: _as_whole(tensor) for position, tensor in planned.items()}
+        planned = {position: _copy_as_whole(tensor) for position, tensor in planned.items()}
     return {position: tensor for position, tensor in planned.items() if tensor.layout in USEFUL}
 
 
-def _as_whole(tensor: Tensor) -> Tensor:
+def _copy_as_whole(tensor: Tensor) -> Tensor:
     return dataclasses.replace(tensor, layout="whole") if tensor.layout in {"rows", "items", "shape"} else tensor
 
 
-def _plan(node: SessionNode, value: object, *, is_input: bool) -> Tensor:
+def _plan_tensor(node: SessionNode, value: object, *, is_input: bool) -> Tensor:
     match = _TENSOR.match(node.type)
     if not match:
         return Tensor(name=node.name, layout="none")
@@ -77,14 +77,14 @@ def _plan(node: SessionNode, value: object, *, is_input: bool) -> Tensor:
     if not dtype or not declared:
         return Tensor(name=node.name, layout="none")
     actual = value.shape if isinstance(value, ndarray) and value.ndim == len(declared) else declared
-    layout = _layout(
+    layout = _choose_layout(
         tuple(size or actual_size for size, actual_size in zip(declared, actual, strict=True)), is_input=is_input
     )
     row_shape = None if None in declared[1:] else tuple(size for size in declared[1:] if size is not None)
     return Tensor(name=node.name, layout=layout, dtype=dtype, row_shape=row_shape, is_optional=is_optional)
 
 
-def _layout(shape: Sequence[int | None], *, is_input: bool) -> Layout:
+def _choose_layout(shape: Sequence[int | None], *, is_input: bool) -> Layout:
     if is_input and len(shape) == 4:
         if shape[1] in {1, 3, 4}:
             return "nchw"
@@ -126,7 +126,7 @@ def is_recurrent_state(node: SessionNode, outputs: Sequence[SessionNode]) -> boo
 
     The output has almost the same name; or the input is named like a state and has three axes or more, as the output.
     """
-    if _feeds_back(node, outputs):
+    if _has_matching_output(node, outputs):
         return True
     return (
         len(node.shape) > 2
@@ -135,7 +135,7 @@ def is_recurrent_state(node: SessionNode, outputs: Sequence[SessionNode]) -> boo
     )
 
 
-def _feeds_back(node: SessionNode, outputs: Sequence[SessionNode]) -> bool:
+def _has_matching_output(node: SessionNode, outputs: Sequence[SessionNode]) -> bool:
     core = _STATE_WORDS.sub("", node.name.lower())
     return bool(core) and any(
         other.type == node.type

@@ -50,7 +50,7 @@ def replace_run_async(original: Method, recorder: CallRecorder) -> MethodReplace
     switch = ReplacementSwitch()
     names = ("self", "output_names", "input_feed", "callback", "user_data", "run_options")
     if read_parameter_names(original) == names:
-        return MethodReplacement(_exact_async(original, recorder, switch), switch.switch_off)
+        return MethodReplacement(_replace_exact_async(original, recorder, switch), switch.switch_off)
 
     def call_original(self: Any, _names: Any, _feed: Any, wrapped: Any, callback: Any, run_options: Any) -> Any:
         arguments, keywords = run_options
@@ -58,7 +58,7 @@ def replace_run_async(original: Method, recorder: CallRecorder) -> MethodReplace
         swapped_keywords = {name: wrapped if value is callback else value for name, value in keywords.items()}
         return original(self, *swapped, **swapped_keywords)
 
-    exact = _exact_async(call_original, recorder, switch)
+    exact = _replace_exact_async(call_original, recorder, switch)
 
     @functools.wraps(original)
     def any_async(self: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -70,8 +70,8 @@ def replace_run_async(original: Method, recorder: CallRecorder) -> MethodReplace
     return MethodReplacement(any_async, switch.switch_off)
 
 
-def _exact_async(original: Method, recorder: CallRecorder, switch: ReplacementSwitch) -> Method:
-    clock, stage, wrap = time.perf_counter_ns, recorder.stage, _callback_wrapper(recorder, switch)
+def _replace_exact_async(original: Method, recorder: CallRecorder, switch: ReplacementSwitch) -> Method:
+    clock, stage, wrap = time.perf_counter_ns, recorder.stage, _make_callback_wrapper(recorder, switch)
 
     @functools.wraps(original)
     def run_async(self, output_names, input_feed, callback, user_data, run_options=None):  # type: ignore[no-untyped-def]
@@ -93,14 +93,14 @@ def _exact_async(original: Method, recorder: CallRecorder, switch: ReplacementSw
     return run_async
 
 
-def _callback_wrapper(recorder: CallRecorder, switch: ReplacementSwitch) -> Callable[[Any, Any, Any, Any], Any]:
+def _make_callback_wrapper(recorder: CallRecorder, switch: ReplacementSwitch) -> Callable[[Any, Any, Any, Any], Any]:
     """Makes a function that wraps the callback of a `run_async` call, so that the call is recorded first."""
     clock, stage, swallow = time.perf_counter_ns, recorder.stage, recorder.swallow_error
     attach, drop = recorder.attach_async_copier, recorder.sink.drop
 
     def wrap(session: Any, output_names: Any, feed: Any, callback: Any) -> Any:
         try:
-            copier, inputs, context = _copy_start(attach, session, output_names, feed)
+            copier, inputs, context = _copy_call_start(attach, session, output_names, feed)
         except Exception as error:  # noqa: BLE001 - counted by the guard when the call ends
             copier, inputs, context = _FailedCopier(error), (), None
 
@@ -123,7 +123,7 @@ def _callback_wrapper(recorder: CallRecorder, switch: ReplacementSwitch) -> Call
     return wrap
 
 
-def _copy_start(attach: Method, session: Any, output_names: Any, feed: Any) -> tuple[Any, Side, object]:
+def _copy_call_start(attach: Method, session: Any, output_names: Any, feed: Any) -> tuple[Any, Side, object]:
     if not hasattr(output_names, "__len__"):  # an iterator is onnxruntime's to read
         output_names = None if output_names is None else iter(())
     try:
@@ -151,7 +151,7 @@ def replace_run_with_ort_values(original: Method, recorder: CallRecorder) -> Met
     """Makes the replacement of `run_with_ort_values`, which records what lies in host memory."""
     operation = "run_with_ort_values"
     if read_parameter_names(original) != ("self", "output_names", "input_dict_ort_values", "run_options"):
-        return _timed_only(original, recorder, operation)
+        return _make_timing_replacement(original, recorder, operation)
     switch, clock, stage, attach = (
         ReplacementSwitch(),
         time.perf_counter_ns,
@@ -192,7 +192,7 @@ def replace_run_with_iobinding(original: Method, recorder: CallRecorder) -> Meth
     """Makes the replacement of `run_with_iobinding`, which records the outputs and no inputs."""
     operation = "run_with_iobinding"
     if read_parameter_names(original) != ("self", "iobinding", "run_options"):
-        return _timed_only(original, recorder, operation)
+        return _make_timing_replacement(original, recorder, operation)
     switch, clock, stage, attach = (
         ReplacementSwitch(),
         time.perf_counter_ns,
@@ -226,7 +226,7 @@ def replace_run_with_iobinding(original: Method, recorder: CallRecorder) -> Meth
             try:
                 copy_call = self._otel_mlmon[operation, tuple(iobinding._bound_outputs)]
             except (AttributeError, KeyError):
-                copy_call = attach(self, operation, _bound_names(self, iobinding, values), nothing, values)
+                copy_call = attach(self, operation, _find_bound_names(self, iobinding, values), nothing, values)
             copy_call(nothing, values, run_options, started_ns, ended_ns)
         except BaseException as error:
             if not swallow(error, self, operation, started_ns, ended_ns):
@@ -241,7 +241,7 @@ def replace_run_with_ortvaluevector(original: Method, recorder: CallRecorder) ->
     operation = "run_with_ortvaluevector"
     expected = ("self", "run_options", "feed_names", "feeds", "fetch_names", "fetches", "fetch_devices")
     if read_parameter_names(original) != expected:
-        return _timed_only(original, recorder, operation)
+        return _make_timing_replacement(original, recorder, operation)
     switch, clock, stage, attach = (
         ReplacementSwitch(),
         time.perf_counter_ns,
@@ -294,7 +294,7 @@ def replace_set_providers(original: Method, recorder: CallRecorder) -> MethodRep
         requested: tuple[str, ...] = ()
         with recorder.stage:
             providers = arguments[0] if arguments else keywords.get("providers")
-            requested = _requested_providers(recorder, self, providers)
+            requested = _find_requested_providers(recorder, self, providers)
         result = original(self, *arguments, **keywords)
         recorder.record_provider_change(self, requested)
         return result
@@ -310,14 +310,14 @@ def read_parameter_names(method: Method) -> tuple[str, ...]:
         return ()
 
 
-def _requested_providers(recorder: CallRecorder, session: Any, providers: Any) -> tuple[str, ...]:
+def _find_requested_providers(recorder: CallRecorder, session: Any, providers: Any) -> tuple[str, ...]:
     """Returns the execution providers that the host asked for, also in onnxruntime's own second attempt."""
     if providers is not None and providers is getattr(session, "_fallback_providers", None):
         return recorder.find_requested_providers(session) or tuple(session.get_providers())
     return read_provider_names(providers)
 
 
-def _timed_only(original: Method, recorder: CallRecorder, operation: str) -> MethodReplacement:
+def _make_timing_replacement(original: Method, recorder: CallRecorder, operation: str) -> MethodReplacement:
     switch, clock, stage, attach = (
         ReplacementSwitch(),
         time.perf_counter_ns,
@@ -353,8 +353,8 @@ def _timed_only(original: Method, recorder: CallRecorder, operation: str) -> Met
     return MethodReplacement(timed, switch.switch_off)
 
 
-def _bound_names(session: Any, iobinding: Any, values: Sequence[Any]) -> tuple[str, ...]:
-    """Returns the names of the outputs that an IOBinding has bound; empty ones if the release does not tell."""
+def _find_bound_names(session: Any, iobinding: Any, values: Sequence[Any]) -> tuple[str, ...]:
+    """Returns the names of the outputs that an IOBinding has bound; empty names if the release does not tell."""
     names = tuple(getattr(iobinding, "_bound_outputs", ()))
     if len(names) == len(values):
         return names

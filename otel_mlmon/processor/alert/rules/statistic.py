@@ -27,7 +27,7 @@ _RATIO_STREAMS: Final = (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS)
 _SMALLEST: Final = 1e-300
 
 
-def _check_statistic(name: str) -> str:
+def _check_statistic_name(name: str) -> str:
     if name not in STATISTICS.list_names():
         raise ValueError(f"must be one of {', '.join(STATISTICS.list_names())}")
     return name
@@ -36,13 +36,13 @@ def _check_statistic(name: str) -> str:
 class ThresholdSection(ConfigSection):
     """A threshold on one drift statistic of the streams that match a pattern."""
 
-    statistic: Annotated[str, AfterValidator(_check_statistic)] = Field(description="Its name, such as psi.")
+    statistic: Annotated[str, AfterValidator(_check_statistic_name)] = Field(description="Its name, such as psi.")
     stream: str = Field(default="*", min_length=1, description="Which streams, a pattern as in `input.*`.")
     above: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="Breached above this value.")
     p_below: float | None = Field(default=None, gt=0, lt=1, description="Breached below this p-value.")
 
     @model_validator(mode="after")
-    def _check(self) -> ThresholdSection:
+    def _check_bounds(self) -> ThresholdSection:
         if (self.above is None) == (self.p_below is None):
             raise ValueError("must have exactly one of above and p_below")
         if self.p_below is not None and not STATISTICS.load_plugin(self.statistic).has_p_value:
@@ -86,20 +86,20 @@ class StatisticRule:
             Threshold(statistic=entry.statistic, stream=entry.stream, above=entry.above, p_below=entry.p_below)
             for entry in self.section.thresholds
         )
-        matching = tuple(threshold for threshold in thresholds if threshold.is_about(stream))
+        matching = tuple(threshold for threshold in thresholds if threshold.is_about_stream(stream))
         return DetectionPolicy(tolerance=0.0, direction="both", thresholds=matching) if matching else None
 
     def judge_stream(self, window: StreamWindow, score: DriftScore, counts: OnsetCounts) -> Judgement:  # noqa: ARG002 (the Protocol's)
         """Judges a stream's drift statistics by their thresholds; `ok` only if there are enough values for all."""
         breaches = [verdict for verdict in score.thresholds if verdict.verdict == "breached"]
         if breaches and window.reference is not None:
-            worst = max(breaches, key=_excess)
+            worst = max(breaches, key=_compute_excess)
             rolling = count_rolling_window(window)
             cause = build_shift_cause(window, window.reference, score, rolling, bound=worst.bound)
             name, side = (f"p of {worst.statistic}", "below") if worst.is_p_value else (worst.statistic, "above")
             sizes = f"n = {format_count(rolling.total)}, reference n = {format_count(window.reference.total)}"
             summary = f"{name} {worst.value:.3g}, {side} {worst.bound:.3g} ({sizes})"
-            return replace(cause, value=worst.value, onset_ns=0, summary=summary, margin=_excess(worst))
+            return replace(cause, value=worst.value, onset_ns=0, summary=summary, margin=_compute_excess(worst))
         is_ok = score.thresholds and all(verdict.verdict == "ok" for verdict in score.thresholds)
         return "ok" if is_ok else None
 
@@ -108,7 +108,7 @@ class StatisticRule:
         return "warning"
 
 
-def _excess(verdict: ThresholdVerdict) -> float:
+def _compute_excess(verdict: ThresholdVerdict) -> float:
     """Computes by how many powers of ten the value of a drift statistic exceeds its threshold."""
     larger, smaller = (verdict.bound, verdict.value) if verdict.is_p_value else (verdict.value, verdict.bound)
     return math.log10(larger / max(smaller, _SMALLEST))

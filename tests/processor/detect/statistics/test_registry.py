@@ -163,7 +163,7 @@ def test_a_statistic_of_a_package_is_reported_and_may_be_named_in_a_rule(tmp_pat
     path = tmp_path / "processor.yaml"
     path.write_text(YAML)
     settings = ProcessorSettings(load_config(path))
-    evaluator = DriftEvaluator(policy_for=settings.find_detection_policy, alarm_line_for=settings.alarm_line)
+    evaluator = DriftEvaluator(policy_for=settings.find_detection_policy, alarm_line_for=settings.find_alarm_line)
     _, (window, _) = judged("prediction.label", "ok", reference=(500, 500), pane=(90, 10))
     ((_, score),) = evaluator.evaluate([window])
     assert score.statistics is not None

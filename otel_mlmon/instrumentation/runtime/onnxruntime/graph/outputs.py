@@ -8,7 +8,7 @@ from typing import Final
 from otel_mlmon.instrumentation.runtime.model_graph import OutputOrigin
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.model import GraphScope, OnnxModelParts, read_value_shape
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.node import GraphNode
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.operators import FINDERS, SUPPRESSIONS
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.operators import OPERATOR_TRACERS, SUPPRESSIONS
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.tensor_origin import TensorAxis, TensorOrigin
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.trace import TensorTracer
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.wire import ModelContent
@@ -34,32 +34,34 @@ def trace_outputs(model: OnnxModelParts, content: ModelContent) -> dict[str, Out
     Raises:
         ModelFileError: The model is damaged, or too large.
     """
-    tracer = TensorTracer(model, FINDERS)
+    tracer = TensorTracer(model, OPERATOR_TRACERS)
     graph = model.graph
     names = list(graph.outputs)
     origins = {name: tracer.trace_tensor(graph, name) for name in names[:MAX_OUTPUTS]}
     if any(content.has_text(operator.encode()) for operator in SUPPRESSIONS):
-        origins = {name: _as_detection(origin) for name, origin in origins.items()}
+        origins = {name: _mark_as_detection(origin) for name, origin in origins.items()}
     origins |= {
         name: origin.with_role("weights")
         for name, origin in origins.items()
-        if len(names) > 1 and origin.role == "probabilities" and _weighs_others(graph, name)
+        if len(names) > 1 and origin.role == "probabilities" and _is_attention_weight(graph, name)
     }
-    companions = {name: _companion_of(name, origins) for name in origins}
+    companions = {name: _find_companion_output(name, origins) for name in origins}
     outputs = {name: OutputOrigin() for name in names}
     for name, origin in origins.items():
         companion = companions[name]
         labels = origin.labels or (origins[companion].labels if companion else ())
-        outputs[name] = _describe(origin, read_value_shape(content, graph.outputs[name]), labels, companion)
+        outputs[name] = _describe_output_origin(
+            origin, read_value_shape(content, graph.outputs[name]), labels, companion
+        )
     return outputs
 
 
-def _as_detection(origin: TensorOrigin) -> TensorOrigin:
+def _mark_as_detection(origin: TensorOrigin) -> TensorOrigin:
     return origin if origin.role == "state" else origin.with_role("detections", origin.operator)
 
 
-def _weighs_others(graph: GraphScope, name: str) -> bool:
-    """Returns whether a model weighs other numbers by a distribution that is one of its outputs, as attention."""
+def _is_attention_weight(graph: GraphScope, name: str) -> bool:
+    """Returns whether an output is a distribution by which the model weighs other numbers, as attention does."""
     names = [name]
     while (
         len(names) <= len(_FORMS) and (node := graph.find_producer(names[-1])) is not None and node.operator in _FORMS
@@ -77,7 +79,7 @@ def _weighs_others(graph: GraphScope, name: str) -> bool:
     return False
 
 
-def _companion_of(name: str, origins: Mapping[str, TensorOrigin]) -> str:
+def _find_companion_output(name: str, origins: Mapping[str, TensorOrigin]) -> str:
     """Returns the output that belongs to another one, such as the scores of a label; empty if there is none."""
     origin = origins[name]
     others = {other: candidate for other, candidate in origins.items() if other != name}
@@ -101,7 +103,7 @@ def _companion_of(name: str, origins: Mapping[str, TensorOrigin]) -> str:
     return ""
 
 
-def _describe(
+def _describe_output_origin(
     origin: TensorOrigin, shape: tuple[int | str, ...] | None, labels: tuple[str, ...], companion: str
 ) -> OutputOrigin:
     rank = None if shape is None else len(shape)

@@ -44,11 +44,11 @@ def read_model_bytes(content: bytes, *, names: Collection[str]) -> ModelGraph:
         content: The model.
         names: Names of the session's outputs; content with others is another model.
     """
-    return _read(lambda start, size: content[start : start + size], len(content), folder=None, names=names)
+    return _read_model_graph(lambda start, size: content[start : start + size], len(content), folder=None, names=names)
 
 
 def read_model_file(path: str, *, stamp: FileStamp | None, names: Collection[str]) -> ModelGraph:
-    """Reads how the outputs of a model are computed from its file, and the digest of that.
+    """Reads from a model's file how its outputs are computed, and computes the file's digest.
 
     Args:
         path: The file.
@@ -60,7 +60,9 @@ def read_model_file(path: str, *, stamp: FileStamp | None, names: Collection[str
             status = os.fstat(file.fileno())
             if stamp is not None and (status.st_size, status.st_mtime_ns) != stamp:
                 return ModelGraph(state="missing")
-            graph = _read(functools.partial(_read_at, file), status.st_size, folder=Path(path).parent, names=names)
+            graph = _read_model_graph(
+                functools.partial(_read_file_range, file), status.st_size, folder=Path(path).parent, names=names
+            )
     except (OSError, ValueError):
         return ModelGraph(state="missing")
     return graph if stamp in {None, read_file_stamp(path)} else ModelGraph(state="missing")
@@ -77,7 +79,7 @@ def describe_model_file(path: str) -> SessionInfo:
         size = os.fstat(file.fileno()).st_size
         try:
             parts = read_model_parts(
-                ModelContent(functools.partial(_read_at, file), size=size, max_bytes=MAX_GRAPH_BYTES)
+                ModelContent(functools.partial(_read_file_range, file), size=size, max_bytes=MAX_GRAPH_BYTES)
             )
             graph_name, version, metadata = parts.graph_name, parts.version, dict(parts.metadata)
         except ModelFileError:
@@ -102,10 +104,10 @@ def compute_model_digest(read_at: ReadAt, size: int) -> str:
     """
     if size <= MAX_WHOLE_BYTES:
         return hashlib.sha256(read_at(0, size)).hexdigest()
-    return _sampled_digest(read_at, size, SAMPLED_BYTES)
+    return _compute_sampled_digest(read_at, size, SAMPLED_BYTES)
 
 
-def _sampled_digest(read_at: ReadAt, size: int, sampled_bytes: int) -> str:
+def _compute_sampled_digest(read_at: ReadAt, size: int, sampled_bytes: int) -> str:
     if size <= sampled_bytes:
         return hashlib.sha256(read_at(0, size)).hexdigest()
     digest = hashlib.sha256(b"%d" % size)
@@ -115,7 +117,7 @@ def _sampled_digest(read_at: ReadAt, size: int, sampled_bytes: int) -> str:
     return digest.hexdigest()
 
 
-def _read(read_at: ReadAt, size: int, *, folder: Path | None, names: Collection[str]) -> ModelGraph:
+def _read_model_graph(read_at: ReadAt, size: int, *, folder: Path | None, names: Collection[str]) -> ModelGraph:
     if size <= MAX_WHOLE_BYTES:
         data = read_at(0, size)
         read_at = lambda start, length: data[start : start + length]  # noqa: E731
@@ -134,25 +136,27 @@ def _read(read_at: ReadAt, size: int, *, folder: Path | None, names: Collection[
         graph = ModelGraph(state=error.state)
     digest = compute_model_digest(read_at, size)
     for name in external:
-        weights = _external_digest(folder, name, SAMPLED_BYTES // len(external))
+        weights = _compute_external_digest(folder, name, SAMPLED_BYTES // len(external))
         digest = hashlib.sha256((digest + weights).encode()).hexdigest()
     is_complete = size <= MAX_WHOLE_BYTES and not external
     return dataclasses.replace(graph, digest=digest, is_digest_complete=is_complete)
 
 
-def _external_digest(folder: Path | None, name: str, sampled_bytes: int) -> str:
+def _compute_external_digest(folder: Path | None, name: str, sampled_bytes: int) -> str:
     """Computes a digest of a file with weights beside the model; empty if it cannot be read."""
     parts = PurePosixPath(name).parts
     if folder is None or ".." in parts or PurePosixPath(name).is_absolute():
         return ""
     try:
         with folder.joinpath(*parts).open("rb", buffering=0) as file:
-            return _sampled_digest(functools.partial(_read_at, file), os.fstat(file.fileno()).st_size, sampled_bytes)
+            return _compute_sampled_digest(
+                functools.partial(_read_file_range, file), os.fstat(file.fileno()).st_size, sampled_bytes
+            )
     except (OSError, ValueError):
         return ""
 
 
-def _read_at(file: Any, start: int, size: int) -> bytes:
+def _read_file_range(file: Any, start: int, size: int) -> bytes:
     file.seek(start)
     parts = []
     while size > 0 and (part := file.read(size)):

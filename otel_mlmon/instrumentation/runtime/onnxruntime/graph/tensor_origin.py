@@ -21,7 +21,7 @@ class TensorAxis(NamedTuple):
         """Returns the axis counted from the front, if the number of axes is known."""
         return self if self.rank is None or self.position >= 0 else TensorAxis(self.position + self.rank, self.rank)
 
-    def is_at(self, position: int) -> bool | None:
+    def is_at_position(self, position: int) -> bool | None:
         """Returns whether this is the axis at a position; None if that cannot be told."""
         if (self.position >= 0) == (position >= 0):
             return self.position == position
@@ -53,15 +53,15 @@ class TensorOrigin:
         return self.role in SCORES
 
     def with_role(self, role: OutputRole, operator: str = "") -> TensorOrigin:
-        """Returns the description with another role of the tensor, such as `probabilities`."""
+        """Returns the description of a tensor's origin with another role, such as `probabilities`."""
         return dataclasses.replace(self, role=role, operator=operator or self.operator)
 
     def with_axis(self, axis: TensorAxis | None) -> TensorOrigin:
-        """Returns the description with the classes along another axis."""
+        """Returns the description of a tensor's origin with the classes along another axis."""
         return dataclasses.replace(self, axis=axis)
 
     def without_axis(self, *, is_partial: bool = False) -> TensorOrigin:
-        """Returns the description for a tensor whose classes no longer lie along one axis."""
+        """Returns the description of the origin of a tensor whose classes no longer lie along one axis."""
         return dataclasses.replace(self, axis=None, is_partial=self.is_partial or is_partial)
 
 
@@ -75,7 +75,7 @@ LIKELIHOODS: Final[frozenset[OutputRole]] = SCORES | {"sigmoid"}
 CHOICES: Final[frozenset[OutputRole]] = frozenset({"label", "top_k_labels"})
 
 
-def transpose(origin: TensorOrigin, order: Sequence[int] | None) -> TensorOrigin:
+def transpose_origin(origin: TensorOrigin, order: Sequence[int] | None) -> TensorOrigin:
     """Returns how a transposed tensor is computed, whose axis i was axis `order[i]`; None reverses all."""
     if origin.axis is None:
         return origin
@@ -88,15 +88,15 @@ def transpose(origin: TensorOrigin, order: Sequence[int] | None) -> TensorOrigin
     return origin.with_axis(TensorAxis(order.index(axis.position), len(order)) if axis.position in order else None)
 
 
-def squeeze(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOrigin:
+def squeeze_origin(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOrigin:
     """Returns how a tensor is computed whose axes of size 1 are removed; None if unknown which."""
     axis = origin.axis
     if axis is None:
         return origin
     if positions is None:
         # All of size 1 go: a last axis of classes is the last one still, unless there is only one class.
-        return origin.with_axis(TensorAxis(-1)) if axis.is_at(-1) else origin.without_axis()
-    if any(axis.is_at(position) for position in positions):
+        return origin.with_axis(TensorAxis(-1)) if axis.is_at_position(-1) else origin.without_axis()
+    if any(axis.is_at_position(position) for position in positions):
         return origin.without_axis()
     if axis.rank is not None:
         axis = axis.count_from_front()
@@ -109,7 +109,7 @@ def squeeze(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOrig
     return origin.with_axis(TensorAxis(axis.position + between if axis.position < 0 else axis.position - between))
 
 
-def unsqueeze(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOrigin:
+def unsqueeze_origin(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOrigin:
     """Returns how a tensor is computed to which axes of size 1 are added at these positions."""
     axis = origin.axis
     if axis is None:
@@ -133,7 +133,7 @@ def unsqueeze(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOr
     return origin.with_axis(TensorAxis(position))
 
 
-def flatten(origin: TensorOrigin, first: int) -> TensorOrigin:
+def flatten_origin(origin: TensorOrigin, first: int) -> TensorOrigin:
     """Returns how a tensor is computed whose axes before `first`, and from there on, are joined."""
     axis = origin.axis
     if axis is None:
@@ -141,10 +141,10 @@ def flatten(origin: TensorOrigin, first: int) -> TensorOrigin:
     if axis.rank == 2 and first in {1, -1}:
         return origin
     # Axis 1 of (N, K, 1, 1) is axis 1 of (N, K); of (N, K, H, W) the classes are mixed up, which the values show.
-    return origin.with_axis(TensorAxis(1, 2)) if first == 1 and axis.is_at(1) else origin.without_axis()
+    return origin.with_axis(TensorAxis(1, 2)) if first == 1 and axis.is_at_position(1) else origin.without_axis()
 
 
-def reshape(origin: TensorOrigin, shape: Sequence[int] | None) -> TensorOrigin:
+def reshape_origin(origin: TensorOrigin, shape: Sequence[int] | None) -> TensorOrigin:
     """Returns how a reshaped tensor is computed; None for an unknown shape."""
     axis = origin.axis
     if axis is None:
@@ -154,19 +154,19 @@ def reshape(origin: TensorOrigin, shape: Sequence[int] | None) -> TensorOrigin:
     rank = len(shape)
     classes = len(origin.labels)
     # The last axis stays the last one, unless it is joined with others, for which its size would have to be known.
-    is_last = axis.is_at(-1) and shape[-1] != 1 and (not classes or shape[-1] in {classes, -1, 0})
+    is_last = axis.is_at_position(-1) and shape[-1] != 1 and (not classes or shape[-1] in {classes, -1, 0})
     return origin.with_axis(TensorAxis(-1, rank).count_from_front()) if is_last else origin.without_axis()
 
 
-def select_along_axis(origin: TensorOrigin, position: int, *, drops_axis: bool) -> TensorOrigin:
+def select_origin_along_axis(origin: TensorOrigin, position: int, *, drops_axis: bool) -> TensorOrigin:
     """Returns how a tensor is computed that has only a part of another one along an axis."""
     axis = origin.axis
     if axis is None:
         return origin
-    is_same = axis.is_at(position)
+    is_same = axis.is_at_position(position)
     if is_same is None:
         return origin.without_axis(is_partial=True)
     if is_same:
         partial = dataclasses.replace(origin, is_partial=True, labels=())
         return partial.without_axis() if drops_axis else partial
-    return squeeze(origin, (position,)) if drops_axis else origin
+    return squeeze_origin(origin, (position,)) if drops_axis else origin

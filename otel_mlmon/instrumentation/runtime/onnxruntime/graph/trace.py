@@ -51,12 +51,12 @@ class TensorTracer:
 
     Args:
         model: The model.
-        finders: The function that finds how the output of a node is computed, by its operator.
+        tracers: The function that finds how the output of a node is computed, by its operator.
     """
 
-    def __init__(self, model: OnnxModelParts, finders: Mapping[str, Finder]) -> None:
+    def __init__(self, model: OnnxModelParts, tracers: Mapping[str, OperatorTracer]) -> None:
         self._model = model
-        self._finders = finders
+        self._tracers = tracers
         self._origins: dict[tuple[int, str], TensorOrigin] = {}
         self._bodies: dict[tuple[int, Span], tuple[GraphScope, list[str]]] = {}
 
@@ -72,7 +72,7 @@ class TensorTracer:
         if depth > MAX_DEPTH or len(self._origins) > MAX_STEPS:
             return UNKNOWN
         self._origins[key] = UNKNOWN  # a graph has no circle, but a damaged file may
-        origin = self._find(scope, name, depth)
+        origin = self._trace_producer(scope, name, depth)
         self._origins[key] = dataclasses.replace(origin, tensors=origin.tensors | {key})
         return self._origins[key]
 
@@ -84,10 +84,10 @@ class TensorTracer:
             self._bodies[key] = inner, list(inner.outputs)
         return self._bodies[key]
 
-    def _find(self, scope: GraphScope, name: str, depth: int) -> TensorOrigin:
+    def _trace_producer(self, scope: GraphScope, name: str, depth: int) -> TensorOrigin:
         node = scope.find_producer(name)
         if node is not None:
-            return self._find_in_node(scope, node, node.outputs.index(name), depth)
+            return self._trace_node_output(scope, node, node.outputs.index(name), depth)
         if name in scope.arguments:
             outer_scope, outer_name = scope.arguments[name]
             return self.trace_tensor(outer_scope, outer_name, depth + 1)
@@ -96,12 +96,12 @@ class TensorTracer:
             return TensorOrigin(role="input") if is_input else UNKNOWN
         return self.trace_tensor(scope.outer, name, depth + 1) if scope.outer is not None else UNKNOWN
 
-    def _find_in_node(self, scope: GraphScope, node: GraphNode, index: int, depth: int) -> TensorOrigin:
+    def _trace_node_output(self, scope: GraphScope, node: GraphNode, index: int, depth: int) -> TensorOrigin:
         function = self._model.functions.get((node.domain, node.operator))
         if function is None:
             step = TraceStep(self, scope, node, index, depth)
-            find = self._finders.get(node.operator)
-            return find(step) if find is not None else step.make_other_origin()
+            trace = self._tracers.get(node.operator)
+            return trace(step) if trace is not None else step.make_other_origin()
         key = (id(scope), node.span)
         if key not in self._bodies:
             self._bodies[key] = read_function_scope(scope.content, function, node, scope, opsets=scope.opsets)
@@ -135,38 +135,42 @@ class TraceStep:
         return TensorOrigin(role="other", operator=self.operator)
 
     def input_name(self, at: int = 0) -> str:
-        """Returns the name of one of the node's inputs; empty if there is none."""
+        """Returns the name of an input of the traced ONNX node; empty if there is none."""
         return self.node.inputs[at] if at < len(self.node.inputs) else ""
 
     def trace_input(self, at: int = 0) -> TensorOrigin:
-        """Returns how one of the node's inputs is computed."""
+        """Returns how an input of the traced ONNX node is computed."""
         name = self.input_name(at)
         return self._tracer.trace_tensor(self.scope, name, self._depth + 1) if name else UNKNOWN
 
     def is_constant_input(self, at: int) -> bool:
-        """Returns whether one of the node's inputs is a constant."""
+        """Returns whether an input of the traced ONNX node is a constant."""
         name = self.input_name(at)
         return bool(name) and self.scope.find_constant(name) is not None
 
     def read_constant_input(self, at: int) -> Scalars:
-        """Returns the values of one of the node's inputs that is a small constant; empty if it is none."""
+        """Returns the values of an input of the traced ONNX node that is a small constant; empty if it is none."""
         name = self.input_name(at)
         constant = self.scope.read_constant(name) if name else None
         return constant.values if constant is not None else ()
 
     def is_scalar_input(self, at: int) -> bool:
-        """Returns whether one of the node's inputs is a constant without axes."""
+        """Returns whether an input of the traced ONNX node is a constant without axes."""
         name = self.input_name(at)
         constant = self.scope.read_constant(name) if name else None
         return constant is not None and constant.rank == 0
 
     def read_integers(self, attribute: str, at: int) -> tuple[int, ...] | None:
-        """Returns integers that the node has as an attribute, or as a constant input; None if unknown."""
-        values = self.node.read_list(attribute) if self.node.has_attribute(attribute) else self.read_constant_input(at)
+        """Returns integers that an ONNX node has as an attribute, or as a constant input; None if unknown."""
+        values = (
+            self.node.read_list_attribute(attribute)
+            if self.node.has_attribute(attribute)
+            else self.read_constant_input(at)
+        )
         return tuple(map(int, values)) if values and not isinstance(values[0], str) else None
 
     def trace_subgraph_output(self, attribute: str) -> TensorOrigin:
-        """Returns how the output of a graph inside the node is computed."""
+        """Returns how the output of a graph inside an ONNX node is computed."""
         span = self.node.find_subgraph(attribute)
         if span is None:
             return UNKNOWN
@@ -176,7 +180,7 @@ class TraceStep:
         )
 
     def find_norm(self, at: int, wanted: str) -> TensorNorm | None:
-        """Returns which norm of a tensor one of the node's inputs is, and along which axis; None if it is none."""
+        """Returns which norm of a tensor an input of the ONNX node is, and along which axis; None if it is none."""
         name, is_root = self.input_name(at), False
         for _ in range(8):
             node = self.scope.find_producer(name)
@@ -184,7 +188,11 @@ class TraceStep:
                 return None
             if node.operator in _SUMS:
                 kind = "euclidean" if is_root and node.operator != "ReduceLogSumExp" else _SUMS[node.operator]
-                axis = self._axis_of(node) if wanted in {*node.inputs[:1], *self._magnitude_of(node)} else None
+                axis = (
+                    self._read_norm_axis(node)
+                    if wanted in {*node.inputs[:1], *self._find_summed_tensor(node)}
+                    else None
+                )
                 return TensorNorm(kind, axis) if axis is not None else None
             is_root = is_root or node.operator == "Sqrt"
             # Of `Where(x == 0, 1, x)` the last input is the sum, of `Add(x, ε)` the one that is no constant.
@@ -192,15 +200,15 @@ class TraceStep:
             name = next((entry for entry in candidates if entry and self.scope.find_constant(entry) is None), "")
         return None
 
-    def _axis_of(self, node: GraphNode) -> TensorAxis | None:
+    def _read_norm_axis(self, node: GraphNode) -> TensorAxis | None:
         step = TraceStep(self._tracer, self.scope, node, 0, self._depth)
         axes = step.read_integers("axes", 1)
         return TensorAxis(axes[0]) if axes is not None and len(axes) == 1 else None
 
-    def _magnitude_of(self, node: GraphNode) -> list[str]:
+    def _find_summed_tensor(self, node: GraphNode) -> list[str]:
         """Returns the tensor whose squares, magnitudes or exponentials a node sums."""
         parent = self.scope.find_producer(node.inputs[0]) if node.inputs else None
         return parent.inputs[:1] if parent is not None and parent.operator in {"Abs", "Cast", "Mul", "Pow"} else []
 
 
-Finder = Callable[[TraceStep], TensorOrigin]
+OperatorTracer = Callable[[TraceStep], TensorOrigin]

@@ -53,14 +53,14 @@ def timed(path: Path) -> tuple[ModelGraph, float]:
 def test_a_large_file_costs_milliseconds_and_few_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, sizes = tmp_path / "large.onnx", list[int]()
     path.write_bytes(deep_model(weights=50_000_000).SerializeToString())
-    read_at = read._read_at
+    read_at = read._read_file_range
 
     def counted(file: Any, start: int, size: int) -> bytes:
         sizes.append(size)
         return read_at(file, start, size)
 
     graph, took_s = timed(path)
-    monkeypatch.setattr(read, "_read_at", counted)
+    monkeypatch.setattr(read, "_read_file_range", counted)
     read_model_file(str(path), stamp=None, names=("out",))
     assert (graph.state, graph.outputs["out"].role, graph.is_digest_complete) == ("read", "probabilities", False)
     assert took_s < BUDGET_S
