@@ -113,6 +113,12 @@ class DailyTraffic:
         scaled: Floats = items * (DAY_NS / age_ns)
         return scaled
 
+    def is_young(self, rows: Indices) -> Bools:
+        """Returns which streams have been counted for less than an hour, shape (S,)."""
+        arrays = self._arrays
+        young: Bools = arrays["last_ns"][rows] - arrays["first_ns"][rows] < HOUR_NS
+        return young
+
     def state(self, row: int) -> TrafficState:
         """Returns the traffic of one stream to be stored; `restore` is its inverse."""
         arrays = self._arrays
