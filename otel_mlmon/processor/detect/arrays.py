@@ -64,7 +64,7 @@ class RowArrays:
 
 
 def convert_to_slice(rows: Indices) -> RowIndex:
-    """Returns row numbers as a slice if they follow each other, so that reading them copies nothing."""
+    """Converts row numbers to a slice if they follow each other, so that reading copies nothing; else returns them."""
     if rows.size and rows[-1] - rows[0] == rows.size - 1 and (rows[1:] > rows[:-1]).all():
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows
