@@ -19,7 +19,7 @@ from typing import Final
 from markdown_it import MarkdownIt
 
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.markup import format_html, format_markdown
+from otel_mlmon.processor.alert.markup import format_alert_html, format_alert_markdown
 from otel_mlmon.processor.alert.message import build_alert_message, format_alert
 from otel_mlmon.testing import SimulatedProcessor
 from tests.support.incidents import (
@@ -92,9 +92,9 @@ def _write_messages(alert: Alert, name: str, folder: Path) -> list[str]:
     addresses = replace(alert.addresses, trace="https://jaeger.example/trace/{trace_id}")
     alert = replace(alert, addresses=addresses, exemplars=alert.exemplars or ("4bf92f3577b34da6a3ce929d0e0e4736",))
     style = '<meta charset="utf-8"><style>pre { white-space: pre-wrap; overflow-wrap: anywhere }</style>'
-    markdown = MarkdownIt("commonmark", {"html": False}).render(format_markdown(alert))
+    markdown = MarkdownIt("commonmark", {"html": False}).render(format_alert_markdown(alert))
     pages = {
-        "html": format_html(alert),
+        "html": format_alert_html(alert),
         "markdown": style + markdown,
         "plain": f"{style}<pre>{html.escape(format_alert(alert))}</pre>",
     }

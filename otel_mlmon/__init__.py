@@ -65,7 +65,7 @@ _HOMES: Final = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name of the package when it is first used."""
+    """Imports a public name of the package `otel_mlmon` when it is first used."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
@@ -74,5 +74,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Lists the public names of the package."""
+    """Lists the public names of the package `otel_mlmon`."""
     return sorted(__all__)

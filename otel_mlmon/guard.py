@@ -45,12 +45,12 @@ class Guard:
         """Whether the stage is switched off, like an open circuit breaker; callers check it, `with` does not."""
 
     def __enter__(self) -> None:
-        """Enters the block of code whose errors are caught."""
+        """Enters a block of code whose errors the guard catches."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        """Catches an `Exception` that the block raised; lets everything else pass."""
+        """Catches an `Exception` that the guarded block of code raised; lets everything else pass."""
         return error is not None and self.swallow(error)
 
     def swallow(self, error: BaseException) -> bool:
@@ -75,7 +75,7 @@ class Guard:
         return True
 
     def reset_stage(self) -> None:
-        """Switches the stage on again and forgets the errors that it had."""
+        """Switches the guarded stage of otel_mlmon on again, and forgets its errors."""
         self._failed_at.clear()
         self.is_open = False
 
@@ -84,7 +84,7 @@ _GUARDS: Final[dict[str, Guard]] = {}
 
 
 def guard(stage: str) -> Guard:
-    """Returns the one guard that this process has for a stage."""
+    """Returns the one guard that this process has for a stage of otel_mlmon."""
     existing = _GUARDS.get(stage)
     return existing if existing is not None else _GUARDS.setdefault(stage, Guard(stage))
 

@@ -119,8 +119,8 @@ def build_backtest_request(
         ConfigurationError: An argument cannot be used.
     """
     return BacktestRequest(
-        reference=_name_source(reference, "reference"),
-        data=_name_source(data, "data"),
+        reference=_name_data_source(reference, "reference"),
+        data=_name_data_source(data, "data"),
         window=None if window is None else parse_window_length(str(window)),
         columns=dict(columns or {}),
         timestamp=timestamp,
@@ -250,7 +250,7 @@ def _is_file_path(value: object) -> bool:
     return isinstance(value, (str, os.PathLike))
 
 
-def _name_source(value: Any, part: str) -> str:
+def _name_data_source(value: Any, part: str) -> str:
     if value is None:
         raise ConfigurationError(f"{part}: None is no table")
     return os.fspath(value) if _is_file_path(value) else f"{part} ({type(value).__module__.split('.')[0]})"

@@ -135,7 +135,7 @@ def _estimate_block_effects(blocks: Counts) -> list[DesignEffect | None]:
 
 
 def assign_design_effects(streams: Sequence[ColumnStream], counts: TableCounts) -> list[ColumnStream]:
-    """Returns the streams with the design effect that the data's first rows show, or else that of the reference.
+    """Assigns each stream of a backtest the design effect of the data's first rows, or else of the reference.
 
     A drift counts in neither: it is one of many differences between neighbours. The rows of a reference may be shuffled
     or sorted, so it is asked only where the data cannot say, and then the larger of the two counts.

@@ -48,7 +48,7 @@ class StreamCountPlan:
 
     @property
     def bin_count(self) -> int:
-        """The number of bins."""
+        """The number of bins that the column's values are counted in."""
         return self.binning.bins.count
 
 
@@ -70,7 +70,7 @@ class WindowCountPlan:
 
     @property
     def column_names(self) -> list[str]:
-        """The names of the columns to read, each once."""
+        """The names of the table's columns to read, each once."""
         names = [stream.column.name for stream in self.streams]
         return list(dict.fromkeys([*names, *([self.time.name] if self.time is not None else [])]))
 
@@ -96,13 +96,13 @@ class RowCounter:
 
     def __init__(self, plan: WindowCountPlan) -> None:
         self.plan = plan
-        self.result = TableCounts.empty(len(plan.streams), has_times=plan.time is not None)
+        self.result = TableCounts.build_empty(len(plan.streams), has_times=plan.time is not None)
         self._counters = [_build_column_counter(stream) for stream in plan.streams]
         self._offsets = np.cumsum([0, *(stream.bin_count for stream in plan.streams)])
         self._last_ns = -NEVER_NS
 
     def count_batch(self, batch: pa.RecordBatch) -> None:
-        """Counts one batch of rows with the columns of the plan.
+        """Counts one batch of a table's rows, whose columns are those of the plan.
 
         Raises:
             CellFaultError: A cell cannot be counted.

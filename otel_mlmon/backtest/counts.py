@@ -34,7 +34,7 @@ class WindowCounts:
     """The time of its last row."""
 
     def merge(self, other: WindowCounts) -> None:
-        """Adds the counts of another part of the same window."""
+        """Adds the counts of another part of the data in the same window."""
         self.counts += other.counts
         self.sums = [a + b for a, b in zip(self.sums, other.sums, strict=True)]
         self.rows += other.rows
@@ -79,13 +79,13 @@ class TableCounts:
     """Whether every row has a time."""
 
     @classmethod
-    def empty(cls, streams: int, *, has_times: bool) -> TableCounts:
+    def build_empty(cls, streams: int, *, has_times: bool) -> TableCounts:
         """Returns the counts of a table without rows, for a number of streams."""
         first = FirstRows(np.zeros((streams, 0), dtype=np.int16), np.zeros(0, dtype=np.int64))
         return cls({}, first, has_times=has_times)
 
     def merge(self, other: TableCounts) -> None:
-        """Adds the counts of another part of the same table."""
+        """Adds the counts of another part of the same table's rows."""
         for number, counts in other.windows.items():
             if number in self.windows:
                 self.windows[number].merge(counts)

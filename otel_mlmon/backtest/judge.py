@@ -129,7 +129,7 @@ class WindowJudge:
             has_cycles=has_times,
             is_offline=True,
         )
-        self._alerts = settings.create_alerts()
+        self._alerts = settings.create_state_machine()
 
     def measure_detectable_shifts(self) -> dict[StreamKey, DetectableShift]:
         """Measures how small a drift of each stream would have been found within a day of data.
@@ -144,7 +144,7 @@ class WindowJudge:
         models: dict[ModelKey, dict[StreamKey, tuple[StreamWindow, DriftScore]]] = {}
         for window, score in self._evaluator.evaluate(windows):
             models.setdefault(window.stream.model, {})[window.stream] = (window, score)
-            self._add_to_trace(index, window, score)
+            self._add_to_accuracy_trace(index, window, score)
         for model, scores in models.items():
             end_ns = max(window.end_ns for window, _ in scores.values())
             self.alerts += [(index, alert) for alert in self._alerts.evaluate_windows(model, scores, end_ns)]
@@ -154,7 +154,7 @@ class WindowJudge:
         alarms = (window for window, alert in self.alerts if alert.rule == RULE and not alert.is_resolved)
         return self.accuracy.build_report(next(alarms, None), clock)
 
-    def _add_to_trace(self, index: int, window: StreamWindow, score: DriftScore) -> None:
+    def _add_to_accuracy_trace(self, index: int, window: StreamWindow, score: DriftScore) -> None:
         trace = self.traces.get(window.stream)
         if trace is None:
             policy = self._evaluator.find_detection_policy(window.stream)

@@ -29,7 +29,7 @@ def render_page(report: BacktestReport) -> str:
         unjudged=[stream for stream in report.streams if stream.state in ("unknown", "weak", "left_out")],
         list_stream_facts=_list_stream_facts,
         draw_timeline=pictures.draw_timeline,
-        draw_bars=pictures.draw_share_bars,
+        draw_bin_bars=pictures.draw_share_bars,
         draw_evidence=pictures.draw_evidence,
         draw_distances=pictures.draw_distances,
         draw_accuracy=pictures.draw_accuracy,

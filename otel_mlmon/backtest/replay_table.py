@@ -189,7 +189,7 @@ def judge_counts(
     notes += describe_daily_cycles(detectable, columns.__getitem__)
     judged = {report.stream for report in reports}
     reports += [
-        _describe_unjudged(name, facts, counts.rows, choices)
+        _describe_unjudged_column(name, facts, counts.rows, choices)
         for name in {**facts.columns, **choices}
         if name not in judged
     ]
@@ -293,7 +293,7 @@ def _judge_windows(
             progress("judging", done + 1, len(windows))
 
 
-def _describe_unjudged(
+def _describe_unjudged_column(
     name: str, facts: TableDescription, rows: int, choices: Mapping[str, ColumnChoice]
 ) -> StreamReport:
     choice = choices.get(name)

@@ -93,7 +93,7 @@ class StreamReport:
 
     @property
     def is_alarm(self) -> bool:
-        """Whether drift of this stream would have raised an alarm."""
+        """Whether drift of the stream would have raised an alarm."""
         return self.first_alarm_window is not None
 
 
@@ -137,7 +137,7 @@ class BacktestReport:
 
     @property
     def alarmed(self) -> tuple[StreamReport, ...]:
-        """The streams in which drift would have raised an alarm."""
+        """The streams of the backtested data in which drift would have raised an alarm."""
         return tuple(stream for stream in self.streams if stream.is_alarm)
 
     @property
@@ -147,7 +147,7 @@ class BacktestReport:
 
     @property
     def judged(self) -> tuple[StreamReport, ...]:
-        """The streams that were judged and not left out."""
+        """The reports on the streams that the backtest judged and did not leave out."""
         return tuple(stream for stream in self.streams if stream.state != "left_out")
 
     @property

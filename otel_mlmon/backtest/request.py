@@ -34,7 +34,7 @@ class WindowLength:
 
     @property
     def display_text(self) -> str:
-        """The length as text for people: `1 000 rows`, `1h`."""
+        """The length of a window as text for people: `1 000 rows`, `1h`."""
         return f"{self.rows:,} rows".replace(",", " ") if self.rows else format_duration(self.time_s)
 
 

@@ -35,7 +35,7 @@ class BacktestResult:
         return self.report.unjudged
 
     def __getitem__(self, column: str) -> StreamReport:
-        """Returns the part of the report about one column.
+        """Returns the part of the backtest's report about one column.
 
         Raises:
             KeyError: Neither table has it.
@@ -46,11 +46,11 @@ class BacktestResult:
         raise KeyError(column)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the report as the JSON object that `otel-mlmon backtest --json` prints."""
+        """Returns the backtest's report as the JSON object that `otel-mlmon backtest --json` prints."""
         return self.report.to_dict()
 
     def write_html(self, path: str | os.PathLike[str]) -> None:
-        """Writes the report to a file as an HTML page, which needs no network.
+        """Writes the backtest's report to a file as an HTML page, which needs no network.
 
         Raises:
             OSError: The file cannot be written.
@@ -64,6 +64,6 @@ class BacktestResult:
         return capture.get().rstrip("\n")
 
     def _repr_html_(self) -> str:
-        """Returns the report as HTML in an `iframe`, by which a notebook shows it with its own styles."""
+        """Returns the backtest's report as HTML in an `iframe`, in which a notebook shows it."""
         page = escape(render_page(self.report), quote=True)
         return f'<iframe srcdoc="{page}" style="width:100%;height:720px;border:0" title="backtest"></iframe>'

@@ -90,7 +90,7 @@ def run_on_spark(request: BacktestRequest, progress: ProgressCallback = ignore_p
         DependencyMissingError: PySpark or Java is missing.
     """
     _check_time_windows(request)
-    session = _start_session()
+    session = _start_spark_session()
     profile, choices = load_backtest_reference(request, progress)
     return _count_requested_data(_read_spark_table(session, request), profile, request, choices).judge(progress).report
 
@@ -156,7 +156,7 @@ def _check_time_windows(request: BacktestRequest) -> None:
         )
 
 
-def _start_session() -> SparkSession:
+def _start_spark_session() -> SparkSession:
     try:
         from pyspark.sql import SparkSession
 
@@ -246,7 +246,7 @@ def _pack_counts(result: TableCounts | Faults) -> pa.RecordBatch:
 
 def _merge_partitions(plan: WindowCountPlan, parts: Iterable[bytes]) -> TableCounts | Faults:
     """Merges the counts of all Spark partitions, or collects the faulty cells of any of them."""
-    total = TableCounts.empty(len(plan.streams), has_times=True)
+    total = TableCounts.build_empty(len(plan.streams), has_times=True)
     faults: Faults = []
     for content in parts:
         part = pickle.loads(content)  # noqa: S301 - made by `_pack_counts`

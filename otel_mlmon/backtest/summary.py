@@ -53,7 +53,7 @@ class ColumnSummary:
 
     @property
     def is_number(self) -> bool:
-        """Whether all values of the column are numbers."""
+        """Whether all values of the table's column are numbers."""
         return self.first_text_row < 0 and not self.is_padded and self.column.kind in ("number", "text")
 
     @property

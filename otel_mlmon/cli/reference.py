@@ -218,14 +218,14 @@ def _show_progress(rows: int) -> Iterator[Callable[[int], None]]:
 
 def _write_embedded_model(model: Path, profile: Profile, target: Path) -> None:
     from otel_mlmon.reference.embedding import embed_profile
-    from otel_mlmon.reference.profile import replace_file
+    from otel_mlmon.reference.profile import replace_file_content
 
     try:
         content = embed_profile(_read_file_bytes(model), profile)
     except ProfileError as error:
         raise ProfileError(f"{model}: {error}") from error
     with _explain_write_errors(target):
-        replace_file(target, content)
+        replace_file_content(target, content)
 
 
 @contextmanager

@@ -57,7 +57,7 @@ class AlertExpectation:
     stream: str
 
     def is_met_by(self, alert: Document) -> bool:
-        """Returns whether an alert is the expected one."""
+        """Returns whether an alert of the demo is the expected one."""
         return alert["rule"] == self.rule and any(c["stream"] == self.stream for c in alert["causes"])
 
 
@@ -208,7 +208,7 @@ class AlertFeed:
         self._known: set[tuple[str, str, int]] = set()
 
     def take_new_alerts(self, moment: ApiSnapshot) -> list[Document]:
-        """Returns the alerts that were not returned before, oldest first."""
+        """Returns the alerts of the demo that were not returned before, oldest first."""
         alerts = []
         for alert in sorted(moment.alerts, key=lambda alert: int(alert["time_ns"])):
             key = (alert["rule"], alert["state"], alert["time_ns"])
@@ -219,7 +219,7 @@ class AlertFeed:
 
 
 def find_latest_alerts(alerts: Iterable[Document]) -> dict[str, Document]:
-    """Returns the latest alert of each rule, by rule."""
+    """Returns the latest alert of each alert rule, by the name of the rule."""
     return {alert["rule"]: alert for alert in sorted(alerts, key=lambda alert: int(alert["time_ns"]))}
 
 
@@ -235,7 +235,7 @@ def check_alerts(moments: Sequence[ApiSnapshot]) -> DemoOutcome:
     after = [moment for moment in moments if moment.act in ("shift", "recovery")]
     expectations = list_expected_alerts(moments)
     problems = [
-        *_check_before_shift(before),
+        *_check_alerts_before_shift(before),
         *(
             f"No {item.rule} alert named {item.stream}."
             for item in expectations
@@ -248,7 +248,7 @@ def check_alerts(moments: Sequence[ApiSnapshot]) -> DemoOutcome:
     return DemoOutcome(problems=tuple(problems), alerts=tuple(alert for alert in alerts if alert))
 
 
-def _check_before_shift(before: Sequence[ApiSnapshot]) -> Iterable[str]:
+def _check_alerts_before_shift(before: Sequence[ApiSnapshot]) -> Iterable[str]:
     if not any(moment.model for moment in before):
         yield "The processor received no telemetry of the model."
     elif not any(has_all_references(moment) for moment in before):

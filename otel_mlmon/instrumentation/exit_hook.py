@@ -44,17 +44,17 @@ class ExitHook:
                 self._register_finalizer(package)
 
     def register_again(self) -> None:
-        """Registers the function again, so that it runs before other functions that were registered since."""
+        """Registers the exit hook's function again, so that it runs before functions that were registered since."""
         atexit.unregister(self._run_at_exit)
         atexit.register(self._run_at_exit)
 
     def register_after_fork(self) -> None:
-        """Registers the function again in a forked child process, where multiprocessing removes it."""
+        """Registers the exit hook's function in a forked child process, where multiprocessing has removed it."""
         self._finalizers.clear()
         self._follow_child_processes()
 
     def unregister(self) -> None:
-        """Unregisters the function, so that it does not run at the end of the process."""
+        """Unregisters the exit hook's function, so that it does not run at the end of the process."""
         atexit.unregister(self._run_at_exit)
         self._work = _do_nothing
         for finalizer in self._finalizers.values():
@@ -88,7 +88,7 @@ class ExitHook:
         self._run_function_once(is_abrupt=True)
 
     def _run_function_once(self, *, is_abrupt: bool) -> None:
-        """Runs the function once at the end of the process, even if signals arrive meanwhile.
+        """Runs the exit hook's function once at the end of the process, even if signals arrive meanwhile.
 
         A handler that exits while the process ends (gunicorn's, at a second signal) interrupts the waiting, not the
         work, and takes effect once that is done; Ctrl-C ends the waiting.

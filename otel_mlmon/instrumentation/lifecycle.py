@@ -60,7 +60,7 @@ class Handle:
         return self._running is None or _stop_instrumentation(self._running, timeout_s)
 
     def uninstrument(self) -> None:
-        """Uninstruments within the time that the option `shutdown_timeout_s` allows."""
+        """Ends the instrumentation of this process within the time that the option `shutdown_timeout_s` allows."""
         if self._running is not None:
             _stop_instrumentation(self._running, self._running.pipeline.settings.shutdown_timeout_s)
 
@@ -261,9 +261,9 @@ class ForkHooks:
             in_child()
 
 
-def _renew_lock() -> None:
+def _renew_process_lock() -> None:
     _ProcessInstrumentation.lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+    os.register_at_fork(after_in_child=_renew_process_lock)

@@ -4,9 +4,9 @@
     session.run
       └▶ runtime: capture
            └▶ CallQueue ─▶ drain_queue ─▶ DecoderCache.decode_batch           ─┬▶ PredictionAggregator.add_predictions
-                                                                                └▶ SpanQueue.push_uncounted
+                                                                                └▶ SpanQueue.push_uncounted_batch
                             drain_queue ─▶ PredictionAggregator.take_snapshots ─▶ SignalWriters.write_metrics
-                            _send_spans ─▶ SpanQueue.pop_ready                 ─▶ SignalWriters.write_spans_and_events
+                            _send_spans ─▶ SpanQueue.pop_ready_batch           ─▶ SignalWriters.write_spans_and_events
 
 One pipeline a process. The first call starts its thread. The thread, every collection of metrics and `flush` drain it.
 A forked child resets it and shares nothing with its parent.
@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from otel_mlmon.guard import guard, list_guards
 from otel_mlmon.instrumentation.aggregate.aggregator import PredictionAggregator
-from otel_mlmon.instrumentation.decode.batch import CHUNK_CALLS, take_batches
+from otel_mlmon.instrumentation.decode.batch import CHUNK_CALLS, take_call_batches
 from otel_mlmon.instrumentation.decode.decoder import DecoderCache, make_model_vocabularies
 from otel_mlmon.instrumentation.decode.findings import ModelFindings
 from otel_mlmon.instrumentation.decode.model_identity import find_model_name, identify_model
@@ -141,7 +141,7 @@ class InstrumentationPipeline:
             with guard("signals"):
                 writers = self._make_writers()
                 writers.adopt_meter_provider()
-                pause = make_interpreter_yield(lambda: self._waiting.is_awaited or self._queue.is_long())
+                pause = make_interpreter_yield(lambda: self._waiting.is_awaited or self._queue.is_nearly_full())
                 self._decode_waiting_calls(ROUND_WAIT_S, pause)
                 self._write_metrics(writers, may_hold=may_hold)
         finally:
@@ -223,7 +223,7 @@ class InstrumentationPipeline:
         )
 
     def list_fork_locks(self) -> dict[threading.Lock, float]:
-        """Returns the locks that a fork holds, and for how many seconds it waits for each at most."""
+        """Returns the locks to hold while the process forks, and how many seconds to wait for each at most."""
         drain_s = FORK_WAIT_S if self._writers is not None else IMPORT_WAIT_S
         return {self.drain_lock: drain_s, self._send_lock: COLLECT_WAIT_S}
 
@@ -294,7 +294,7 @@ class InstrumentationPipeline:
             if not self._waiting.lock.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
                 return
             try:
-                self._decode_chunk(self._queue.take, CHUNK_CALLS, pause)
+                self._decode_chunk(self._queue.take_calls, CHUNK_CALLS, pause)
             finally:
                 self._waiting.lock.release()
 
@@ -303,7 +303,7 @@ class InstrumentationPipeline:
         if self._loads:
             with guard("model_events"):
                 self._load_tracker.take_queued_loads()
-        batches, suppressed = take_batches(take, limit, is_suppressed=is_call_suppressed, pause=pause)
+        batches, suppressed = take_call_batches(take, limit, is_suppressed=is_call_suppressed, pause=pause)
         self._suppressed_calls += suppressed
         for batch in batches:
             calls, is_recorded = len(batch.errors), False
@@ -319,7 +319,7 @@ class InstrumentationPipeline:
                 is_recorded = True
                 if self._error_tracker.is_active:
                     self._error_tracker.store_child_spans(predictions, tracker_contexts)
-                self._span_queue.push_uncounted(predictions, tracker_contexts)
+                self._span_queue.push_uncounted_batch(predictions, tracker_contexts)
             if not is_recorded:
                 self._drop_calls("unreadable", calls)
 
@@ -330,15 +330,15 @@ class InstrumentationPipeline:
 
     def _count_dropped_calls(self) -> dict[str, int]:
         with self._count_lock:
-            return dict(self._queue.dropped())
+            return dict(self._queue.read_drop_counts())
 
     def _write_metrics(self, writers: SignalWriters, *, may_hold: bool) -> None:
         with self._waiting.lock:
             loads = self._load_tracker.take_load_durations() if self._load_tracker.unmeasured else []
             snapshots = self._aggregator.take_snapshots(may_hold=may_hold)
-            batches = self._span_queue.pop_uncounted()
+            batches = self._span_queue.pop_uncounted_batches()
         writers.write_metrics(snapshots, [(load.model.model_key, load.duration_s, load.error_type) for load in loads])
-        self._span_queue.push_ready(batches)
+        self._span_queue.push_ready_batches(batches)
         for reason, total in self._count_dropped_calls().items():
             if count := total - self._reported_drops.get(reason, 0):
                 self._reported_drops[reason] = total
@@ -359,7 +359,7 @@ class InstrumentationPipeline:
                 with guard("model_events"):
                     for load in self._load_tracker.take_load_announcements():
                         writers.write_model_events(load, offset_ns=offset_ns)
-            if batches := list(iter(self._span_queue.pop_ready, None)):
+            if batches := list(iter(self._span_queue.pop_ready_batch, None)):
                 writers.write_spans_and_events(batches, offset_ns=offset_ns)
         finally:
             self._send_lock.release()

@@ -102,7 +102,7 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def limit_connections() -> int:
+def compute_connection_limit() -> int:
     """Returns how many connections one of two receivers may have at a time, by the present limit on open files."""
     if sys.platform == "win32":
         return MAX_CONNECTIONS
@@ -120,7 +120,7 @@ def has_bearer_token(authorization: str, token: str) -> bool:
     return scheme.lower() == "bearer" and hmac.compare_digest(credentials.strip().encode(), token.encode())
 
 
-def measure_wait_s(scope: Scope) -> float:
+def measure_read_wait_s(scope: Scope) -> float:
     """Returns how many seconds ago the last bytes of an HTTP request arrived, with the time that they lay unread."""
     arrived_s: float | None = scope.get("state", {}).get(_ARRIVED_S)
     return 0.0 if arrived_s is None else time.monotonic() - arrived_s
@@ -166,7 +166,7 @@ class AsgiServer:
         self._running = self._start_uvicorn(listener)
 
     def reload(self, tls: TlsFiles | None) -> None:
-        """Reads the TLS certificates anew for new connections; those that are open end as they began.
+        """Reads the TLS certificates of the server anew, for new connections only.
 
         Whether TLS is spoken does not change.
         """

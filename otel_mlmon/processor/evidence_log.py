@@ -150,7 +150,7 @@ class EvidenceLog:
         return self.scores[stream].design_effect if stream in self.scores else 1.0
 
     def save(self, repository: Repository, *, now_ns: int, is_last: bool = False) -> None:
-        """Writes to the state store what has changed since the last save, or was rolled back since.
+        """Writes the evidence that changed since the last save, or whose save was rolled back, to the state store.
 
         Args:
             repository: Where it is stored.

@@ -45,7 +45,7 @@ class TrialOutcome:
 
 
 def create_notifiers(config: Config, emit_event: EmitEvent | None) -> dict[str, Notifier]:
-    """Creates the notifiers of a configuration, by name, without those that have nowhere to send alerts to.
+    """Creates the notifiers of a configuration, by name, without those that have no recipient configured.
 
     Args:
         config: The checked configuration.

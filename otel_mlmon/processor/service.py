@@ -339,7 +339,7 @@ FIXED_KEYS: Final = (
 
 
 def _keep_fixed_keys(present: Config, wanted: Config) -> tuple[tuple[str, ...], Config]:
-    """Returns the changed keys that a reload cannot apply, and the configuration with their old values."""
+    """Returns the changed keys that a reload cannot apply, and the new configuration with their old values."""
     postponed: list[str] = []
     for section, key in FIXED_KEYS:
         before, after = getattr(present, section), getattr(wanted, section)

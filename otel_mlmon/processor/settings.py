@@ -100,8 +100,8 @@ class ProcessorSettings:
         time_zone = self._model(stream.model.name).reference.time_zone
         return replace(policy, time_zone=time_zone) if policy is not None and time_zone else policy
 
-    def create_alerts(self, record: AlertsRecord | None = None, *, now_ns: int = 0) -> AlertStateMachine:
-        """Creates the alert step, which continues from a stored state of all alerts if there is one."""
+    def create_state_machine(self, record: AlertsRecord | None = None, *, now_ns: int = 0) -> AlertStateMachine:
+        """Creates the alert rules' state machine, which continues from a stored state of all alerts if there is one."""
         return AlertStateMachine(
             self._config.alerts,
             rules_of=self.find_model_rules,
@@ -112,7 +112,7 @@ class ProcessorSettings:
         )
 
     def find_alarm_line(self, streams: int) -> float:
-        """Returns log10 of the evidence at which drift is declared while so many streams are monitored.
+        """Returns log10 of the evidence at which drift is declared, by how many streams are monitored.
 
         Of several processors each divides the budget among the streams of all of them.
         """

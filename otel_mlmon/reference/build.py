@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon import semconv, streams
 from otel_mlmon.errors import DataError, DependencyMissingError
-from otel_mlmon.instrumentation.decode.batch import take_batches
+from otel_mlmon.instrumentation.decode.batch import take_call_batches
 from otel_mlmon.instrumentation.decode.decoder import TensorDecoder, make_model_vocabularies
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Tensor
@@ -40,7 +40,7 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
 from otel_mlmon.instrumentation.runtime.onnxruntime.plans import plan_input
 from otel_mlmon.instrumentation.runtime.runtime import Capture
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
-from otel_mlmon.reference.calibration import Calibration, resolve_true_label, split_known_rows
+from otel_mlmon.reference.calibration import Calibration, resolve_true_label, split_labelled_rows
 from otel_mlmon.reference.profile import Profile, format_timestamp, read_utc_time
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -153,7 +153,7 @@ class OnnxModel:
             outputs = self._run_session(batch, done)
             copy_call = copy_call or recorder.attach_run_copier(self._session, None, batch, outputs)
             size = min(map(len, batch.values()))
-            for part in split_known_rows(outputs, size) if truth is not None else (slice(0, size),):
+            for part in split_labelled_rows(outputs, size) if truth is not None else (slice(0, size),):
                 row = done + part.start
                 inputs = {name: values[part] for name, values in batch.items()}
                 copy_call(inputs, [value[part] for value in outputs], row, row + 1)  # its time is its first row
@@ -236,7 +236,7 @@ class _CallList:
     def offer(self, record: CallTuple, size_bytes: int) -> None:  # noqa: ARG002 - the Protocol's
         self.queue.extend(record)
 
-    def take(self, limit: int) -> list[Any]:
+    def take_calls(self, limit: int) -> list[Any]:
         calls = self.queue[: limit * FIELDS]
         del self.queue[: len(calls)]
         return calls
@@ -307,7 +307,9 @@ def _count_rows(calls: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[n
 
 
 def _decode_calls(calls: _CallList, decoders: list[TensorDecoder], options: ModelOptions) -> Predictions:
-    (batch,), _ = take_batches(calls.take, len(calls.queue), is_suppressed=lambda _: False, pause=lambda: None)
+    (batch,), _ = take_call_batches(
+        calls.take_calls, len(calls.queue), is_suppressed=lambda _: False, pause=lambda: None
+    )
     if not decoders:
         max_features = InstrumentationSettings().max_features
         decoders.append(TensorDecoder(batch.plan, options=lambda _: options, max_features=max_features))

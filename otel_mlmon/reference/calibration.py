@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon import streams
-from otel_mlmon.sketch.histogram import parse_counts
+from otel_mlmon.sketch.histogram import parse_bucket_counts
 from otel_mlmon.types import Counts
 from otel_mlmon.vocabulary import TextBuckets
 
@@ -42,7 +42,7 @@ class Calibration:
 
     @property
     def accuracy(self) -> float:
-        """The share of predictions that were right; NaN without predictions."""
+        """The share of labelled predictions that were right; NaN without predictions."""
         labelled = int(self.total.sum())
         return int(self.right.sum()) / labelled if labelled else float("nan")
 
@@ -66,7 +66,7 @@ class Calibration:
         unknown = sorted(set(document) - {"right", "total"})
         if unknown:
             raise ValueError(f"unknown key {unknown[0]!r}")
-        right, total = parse_counts(document["right"]), parse_counts(document["total"])
+        right, total = parse_bucket_counts(document["right"]), parse_bucket_counts(document["total"])
         if right.size != BINS or total.size != BINS:
             raise ValueError(f"there must be {BINS} bins")
         if (right > total).any():
@@ -84,7 +84,7 @@ class Calibration:
     __hash__ = None  # type: ignore[assignment]
 
 
-def split_known_rows(outputs: Sequence[Any], rows: int) -> Iterator[slice]:
+def split_labelled_rows(outputs: Sequence[Any], rows: int) -> Iterator[slice]:
     """Splits a batch into stretches of rows with and without a predicted label, which rows of NaN lack."""
     is_known = np.ones(rows, dtype=bool)
     for value in outputs:

@@ -140,7 +140,7 @@ class Profile:
             OSError: The file cannot be written.
         """
         text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
-        replace_file(Path(path), text.encode())
+        replace_file_content(Path(path), text.encode())
 
     def merge(self, other: Profile) -> Profile:
         """Returns the reference profile of two data sets together; name, version and time stay those of this one."""
@@ -201,13 +201,13 @@ class Profile:
             calibration=_parse_calibration(document["calibration"]) if "calibration" in document else None,
             unstationary=_parse_names(document.get("unstationary", []), "unstationary"),
             design_effects={
-                name: _parse_part(DesignEffect.from_dict, part, f"design_effects[{name!r}]")
+                name: _parse_profile_part(DesignEffect.from_dict, part, f"design_effects[{name!r}]")
                 for name, part in _parse_object(document.get("design_effects", {}), "design_effects").items()
             },
         )
 
 
-def replace_file(target: Path, content: bytes) -> None:
+def replace_file_content(target: Path, content: bytes) -> None:
     """Replaces the content of a file atomically: a reader sees the old content or the new, never a part.
 
     Raises:
@@ -262,14 +262,14 @@ def _parse_names(value: object, place: str) -> tuple[str, ...]:
 
 
 def _parse_sketch(value: object, place: str) -> StreamSketch:
-    return _parse_part(StreamSketch.from_dict, value, place)
+    return _parse_profile_part(StreamSketch.from_dict, value, place)
 
 
 def _parse_calibration(value: object) -> Calibration:
-    return _parse_part(Calibration.from_dict, value, "calibration")
+    return _parse_profile_part(Calibration.from_dict, value, "calibration")
 
 
-def _parse_part(from_dict: Callable[[dict[str, Any]], Part], value: object, place: str) -> Part:
+def _parse_profile_part(from_dict: Callable[[dict[str, Any]], Part], value: object, place: str) -> Part:
     document = _parse_object(value, place)
     try:
         return from_dict(document)

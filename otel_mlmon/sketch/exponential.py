@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.sketch.histogram import parse_counts
+from otel_mlmon.sketch.histogram import parse_bucket_counts
 from otel_mlmon.sketch.moments import ExactSum, Moments, convert_to_exact_units
 from otel_mlmon.types import Counts, Floats
 
@@ -235,7 +235,7 @@ class ExponentialHistogram:
         scale, ordinals = document["scale"], np.array(document["ordinals"], dtype=np.int64)
         if not all(type(number) is int for number in (scale, *document["ordinals"])):
             raise TypeError("the scale or an ordinal is not a whole number")
-        counts = parse_counts(document["counts"])
+        counts = parse_bucket_counts(document["counts"])
         if not MIN_SCALE <= scale <= MAX_SCALE:
             raise ValueError(f"scale {scale} is not within {MIN_SCALE} and {MAX_SCALE}")
         if ordinals.shape != counts.shape or (np.diff(ordinals) <= 0).any() or not counts.all():

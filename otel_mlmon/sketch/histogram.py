@@ -38,7 +38,7 @@ class Histogram:
     """Count, sum and extremes of the same values; `moments.count` equals `counts.sum()`."""
 
     @classmethod
-    def empty(cls, bounds: Sequence[float]) -> Histogram:
+    def build_empty(cls, bounds: Sequence[float]) -> Histogram:
         """Returns a histogram with the given bucket bounds and no values."""
         return cls(bounds=tuple(bounds), counts=np.zeros(len(bounds) + 1, dtype=np.int64))
 
@@ -150,7 +150,7 @@ class Histogram:
             ValueError: The counts do not belong to the bounds, or the bounds are not finite and increasing.
         """
         bounds = tuple(float(bound) for bound in document["bounds"])
-        counts = parse_counts(document["counts"])
+        counts = parse_bucket_counts(document["counts"])
         if counts.size != len(bounds) + 1:
             raise ValueError(f"{counts.size} counts for {len(bounds)} bounds")
         if not all(map(math.isfinite, bounds)) or not all(low < high for low, high in pairwise(bounds)):
@@ -180,7 +180,7 @@ def compute_bucket_middles(bounds: Floats) -> Floats:
     return np.concatenate([bounds[:1], bounds[:-1] / 2 + bounds[1:] / 2, bounds[-1:]])
 
 
-def parse_counts(numbers: Sequence[int]) -> Counts:
+def parse_bucket_counts(numbers: Sequence[int]) -> Counts:
     """Checks and converts the bucket counts of a JSON document to an array, shape (n,).
 
     Raises:

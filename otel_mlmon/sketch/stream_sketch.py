@@ -15,7 +15,7 @@ import numpy as np
 
 from otel_mlmon.semconv import OTHER
 from otel_mlmon.sketch.exponential import ExponentialHistogram, compute_bucket_range
-from otel_mlmon.sketch.histogram import MAX_VALUES, Histogram, parse_counts
+from otel_mlmon.sketch.histogram import MAX_VALUES, Histogram, parse_bucket_counts
 from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.sketch.table import AnyHistogram, Bounds
 
@@ -32,7 +32,7 @@ class CategoryCounts:
 
     @property
     def total(self) -> int:
-        """The number of values, over all labels."""
+        """The number of values counted over all labels."""
         return sum(self.counts.values())
 
     def merge(self, other: CategoryCounts) -> CategoryCounts:
@@ -91,7 +91,7 @@ class StreamSketch:
 
     @property
     def numbers(self) -> int:
-        """The number of values that are numbers, neither categories nor missing."""
+        """The number of the stream's values that are numbers, neither categories nor missing."""
         explicit = sum(histogram.total for histogram in self.explicit.values())
         return explicit + (self.exponential.total if self.exponential is not None else 0)
 
@@ -102,7 +102,7 @@ class StreamSketch:
 
     @property
     def moments(self) -> Moments:
-        """The count, sum and extremes of the values that are numbers."""
+        """The count, sum and extremes of those values of the stream that are numbers."""
         moments = Moments() if self.exponential is None else self.exponential.moments
         for histogram in self.explicit.values():
             moments = moments.merge(histogram.moments)
@@ -186,7 +186,7 @@ class StreamSketch:
         exponential = document.get("exponential")
         explicit = [Histogram.from_dict(part) for part in document.get("explicit", [])]
         categories, missing = document.get("categories", {}), document.get("missing", 0)
-        parse_counts([*categories.values(), missing])
+        parse_bucket_counts([*categories.values(), missing])
         sketch = cls(
             exponential=None if exponential is None else ExponentialHistogram.from_dict(exponential),
             explicit={histogram.bounds: histogram for histogram in explicit},

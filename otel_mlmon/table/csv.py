@@ -60,7 +60,7 @@ class CsvDialect:
 
     @property
     def csv_reader_options(self) -> dict[str, Any]:
-        """The arguments with which Python's `csv.reader` reads the file."""
+        """The arguments with which Python's `csv.reader` reads the CSV file."""
         is_doubled = self.escape == self.quote
         return {
             "delimiter": self.delimiter,

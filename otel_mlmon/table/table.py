@@ -92,7 +92,7 @@ def open_memory_table(data: object, source: str) -> Table:
     elif isinstance(data, Mapping):
         content = _build_arrow_table({str(name): values for name, values in data.items()}, source)
     elif hasattr(data, "iloc") and hasattr(data, "columns"):
-        content = _convert_pandas(data, source)
+        content = _convert_pandas_table(data, source)
     elif hasattr(data, "__arrow_c_stream__"):
         content = pa.table(data)
     else:
@@ -135,7 +135,7 @@ def check_column_names(names: Sequence[str], place: str) -> None:
         raise DataError(f"{place}: column {repeated!r} is there twice")
 
 
-def _convert_pandas(data: Any, source: str) -> pa.Table:
+def _convert_pandas_table(data: Any, source: str) -> pa.Table:
     """Converts a pandas DataFrame to an Arrow table; its index does not become a column."""
     names = [str(name) for name in data.columns]
     check_column_names(names, source)

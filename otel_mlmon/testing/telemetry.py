@@ -29,7 +29,7 @@ class MetricsRequestBuilder:
         self.request = ExportMetricsServiceRequest()
         resource_metrics = self.request.resource_metrics.add()
         resource = {"service.instance.id": sender, "deployment.environment.name": model.environment}
-        _set_attributes(resource_metrics.resource, resource)
+        _set_resource_attributes(resource_metrics.resource, resource)
         self._metrics = resource_metrics.scope_metrics.add()
         self._metrics.scope.name = semconv.SCOPE
         self._model = {semconv.MODEL_NAME: model.name, semconv.MODEL_VERSION: model.version}
@@ -84,7 +84,7 @@ def _list_key_values(attributes: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"key": key, "value": {"string_value": value}} for key, value in attributes.items() if value]
 
 
-def _set_attributes(resource: Any, attributes: Mapping[str, str]) -> None:
+def _set_resource_attributes(resource: Any, attributes: Mapping[str, str]) -> None:
     for key, value in attributes.items():
         if value:
             resource.attributes.add(key=key).value.string_value = value

@@ -188,7 +188,7 @@ def test_neither_order_nor_parts_change_the_counts_of_windows(
     parts: list[list[tuple[int, float | None, str | None]]] = [[], [], []]
     for row in data.draw(st.permutations(rows)):
         parts[data.draw(st.integers(0, 2))].append(row)
-    merged = TableCounts.empty(2, has_times=True)
+    merged = TableCounts.build_empty(2, has_times=True)
     for part in data.draw(st.permutations(parts)):
         merged.merge(count(part))
 

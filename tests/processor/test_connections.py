@@ -40,7 +40,7 @@ async def hello(scope: Scope, receive: Receive, send: Send) -> None:
         is_held.set()
         assert may_go.wait(60)  # holds up the event loop, as work that has the interpreter does
     if scope["path"] == "/wait":
-        waits_s.append(connections.measure_wait_s(scope))
+        waits_s.append(connections.measure_read_wait_s(scope))
     text = "x" * LARGE_BYTES if scope["path"] == "/large" else "hello"
     await PlainTextResponse(text)(scope, receive, send)
 
@@ -93,7 +93,7 @@ def test_the_wait_of_a_request_counts_from_its_arrival_in_the_kernel(start: Star
     may_go.set()
     assert [client.getresponse().read() for client in clients] == [b"hello", b"hello"]
     assert waits_s[0] > 0.4
-    assert connections.measure_wait_s({"type": "http"}) == 0.0
+    assert connections.measure_read_wait_s({"type": "http"}) == 0.0
     for client in clients:
         client.close()
 
@@ -257,7 +257,7 @@ from otel_mlmon.processor import connections
 soft, hard = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 connections.raise_file_limit()
-print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], connections.limit_connections())
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], connections.compute_connection_limit())
 """
 
 

@@ -27,7 +27,7 @@ def test_a_falling_count_was_reset() -> None:
 
 
 def test_other_bounds_do_not_mix() -> None:
-    other = Histogram.empty((1.0, 3.0))
+    other = Histogram.build_empty((1.0, 3.0))
     with pytest.raises(BinMismatchError, match="3 bounds against 2 others"):
         histogram([0, 0, 0, 0]).merge(other)
     with pytest.raises(BinMismatchError):

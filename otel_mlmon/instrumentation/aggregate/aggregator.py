@@ -138,7 +138,7 @@ class PredictionAggregator:
 
 
 def merge_snapshots(snapshots: Sequence[MetricSnapshot]) -> MetricSnapshot:
-    """Adds up several snapshots of one model."""
+    """Adds up several snapshots of one model's totals to one."""
     if len(snapshots) == 1:
         return snapshots[0]
     inputs = [snapshot.inputs for snapshot in snapshots]
@@ -165,7 +165,7 @@ def merge_snapshots(snapshots: Sequence[MetricSnapshot]) -> MetricSnapshot:
 
 
 def count_labels(labels: PredictedLabels) -> dict[str, int]:
-    """Counts how often each label was predicted, by its name."""
+    """Counts how often each label was predicted, by the label's name."""
     counts: dict[str, int] = {}
     counts_by_code = np.bincount(labels.codes, minlength=1)
     for code in np.flatnonzero(counts_by_code).tolist():

@@ -132,7 +132,7 @@ class SampleSizes:
         return self._axes[position]
 
 
-def take_batches(
+def take_call_batches(
     take: Callable[[int], list[Any]],
     limit: int,
     *,
@@ -152,7 +152,7 @@ def take_batches(
     Returns:
         The batches, and the number of suppressed calls, which are in none.
     """
-    builders: dict[Plan, _BatchBuilder] = collections.defaultdict(_BatchBuilder)
+    builders: dict[Plan, _CallBatchBuilder] = collections.defaultdict(_CallBatchBuilder)
     suppressed = 0
     for first in range(0, limit, PIECE_CALLS):
         size = min(PIECE_CALLS, limit - first)
@@ -169,7 +169,7 @@ def take_batches(
     return [builder.build_batch(plan) for plan, builder in builders.items()], suppressed
 
 
-def split_calls(items: Items) -> Sequence[Item]:
+def split_copies_by_call(items: Items) -> Sequence[Item]:
     """Splits the copies of a tensor over a batch into one item for each inference call."""
     if not isinstance(items, PackedTensor):
         return items
@@ -189,7 +189,7 @@ def join_tensor_rows(tensor: Tensor, items: Items, *, width: int = 0) -> TensorR
     rows = (
         _join_packed_rows(tensor, items) if isinstance(items, PackedTensor) else _join_equal_rows(dtype, items, width)
     )
-    return rows or _join_ragged_rows(dtype, tensor, split_calls(items), width)
+    return rows or _join_ragged_rows(dtype, tensor, split_copies_by_call(items), width)
 
 
 def compute_batch_sizes(tensor: Tensor, items: Items) -> Ints:
@@ -225,7 +225,7 @@ def _read_input_axes(tensor: Tensor, items: Items) -> _InputAxisLengths:
     return _InputAxisLengths((first, np.array(seconds, dtype=np.int64)), has_samples=not is_image)
 
 
-class _BatchBuilder:
+class _CallBatchBuilder:
     """Collects the inference calls of one session plan, to build a batch of them."""
 
     def __init__(self) -> None:
@@ -242,8 +242,8 @@ class _BatchBuilder:
         self._ended.fromlist(ended)
         self._contexts.extend(contexts)
         self._errors.extend(errors)
-        self._inputs.add_sides(inputs)
-        self._outputs.add_sides(outputs)
+        self._inputs.add_copies(inputs)
+        self._outputs.add_copies(outputs)
 
     def build_batch(self, plan: Plan) -> CallBatch:
         return CallBatch(
@@ -252,8 +252,8 @@ class _BatchBuilder:
             ended_ns=np.frombuffer(self._ended, dtype=np.int64),
             contexts=self._contexts,
             errors=self._errors,
-            inputs=self._inputs.build_items(len(plan.inputs)),
-            outputs=self._outputs.build_items(len(plan.outputs)),
+            inputs=self._inputs.build_tensor_copies(len(plan.inputs)),
+            outputs=self._outputs.build_tensor_copies(len(plan.outputs)),
         )
 
 
@@ -265,16 +265,16 @@ class _TensorCopyBuilder:
         self._lengths = array("q")
         self._sides: list[Side] = []
 
-    def add_sides(self, sides: Sequence[Side]) -> None:
+    def add_copies(self, sides: Sequence[Side]) -> None:
         if not self._sides and set(map(type, sides)) == {bytes}:
             self._packed.append(b"".join(sides))  # type: ignore[arg-type]
             self._lengths.fromlist(list(map(len, sides)))
             return
         if self._packed:
-            self._sides, self._packed = list(split_calls(self._pack_tensor())), []  # type: ignore[arg-type]
+            self._sides, self._packed = list(split_copies_by_call(self._pack_tensor())), []  # type: ignore[arg-type]
         self._sides.extend(sides)
 
-    def build_items(self, tensors: int) -> list[Items]:
+    def build_tensor_copies(self, tensors: int) -> list[Items]:
         if not self._sides:
             return [self._pack_tensor()]
         return [_list_tensor_copies(self._sides, position) for position in range(tensors)]

@@ -8,7 +8,13 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from otel_mlmon.instrumentation.decode.batch import CallBatch, Items, SampleSizes, compute_batch_sizes, split_calls
+from otel_mlmon.instrumentation.decode.batch import (
+    CallBatch,
+    Items,
+    SampleSizes,
+    compute_batch_sizes,
+    split_copies_by_call,
+)
 from otel_mlmon.instrumentation.decode.custom_outputs import OutputFunction, decode_with_function
 from otel_mlmon.instrumentation.decode.features import FeatureProfiler
 from otel_mlmon.instrumentation.decode.findings import ModelFindings
@@ -169,7 +175,7 @@ class TensorDecoder:
         if not callable(function):
             return self._outputs.decode_outputs(outputs, samples, calls)
         sizes = compute_batch_sizes(tensors[0], outputs[0]) if tensors else np.zeros(calls, dtype=np.int64)
-        copies = list(zip(*map(split_calls, outputs), strict=True))
+        copies = list(zip(*map(split_copies_by_call, outputs), strict=True))
         labels, confidences = decode_with_function(function, tensors, copies, self._outputs.classes.class_names)
         return DecodedOutputs(heads={"": ClassificationHead(labels=labels, confidences=confidences)}, sizes=sizes)
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.instrumentation.decode.batch import Items, TensorRows, join_tensor_rows, split_calls
+from otel_mlmon.instrumentation.decode.batch import Items, TensorRows, join_tensor_rows, split_copies_by_call
 from otel_mlmon.instrumentation.decode.images import compute_image_features, name_color_channels
 from otel_mlmon.instrumentation.decode.predictions import InputSummary
 from otel_mlmon.instrumentation.runtime.call import Item, Tensor
@@ -104,7 +104,7 @@ class FeatureProfiler:
         """Summarizes the copied inputs of a batch of inference calls; the summary is empty while widths are unknown."""
         summary = InputSummary()
         if self._plans is None:
-            if not any(any(split_calls(items)) for items in inputs):
+            if not any(any(split_copies_by_call(items)) for items in inputs):
                 return summary
             widths = [_find_input_width(tensor, items) for tensor, items in zip(self._tensors, inputs, strict=True)]
             if not any(widths):
@@ -172,11 +172,11 @@ class FeatureProfiler:
     def _add_input_features(self, plan: InputFeaturePlan, items: Items, summary: InputSummary) -> int:
         """Adds one model input to the summary of features; returns the number of its rows."""
         if plan.tensor.layout == "text":
-            return _add_text_features(plan, split_calls(items), summary, self._namer)
+            return _add_text_features(plan, split_copies_by_call(items), summary, self._namer)
         if not plan.names:
-            return _add_image_features(plan, split_calls(items), summary)
+            return _add_image_features(plan, split_copies_by_call(items), summary)
         if plan.is_wide:
-            return _add_wide_features(plan, split_calls(items), summary)
+            return _add_wide_features(plan, split_copies_by_call(items), summary)
         joined = join_tensor_rows(plan.tensor, items, width=plan.width)
         if joined.is_ragged and self._plans is not None:
             self._plans.remove(plan)
@@ -215,7 +215,7 @@ def _find_input_width(tensor: Tensor, items: Items) -> int:
     """Returns how many columns a model input has; 0 if no copy shows it yet."""
     if tensor.row_shape is not None:
         return math.prod(tensor.row_shape)
-    shape = next((item[0] for item in split_calls(items) if isinstance(item, tuple)), None)
+    shape = next((item[0] for item in split_copies_by_call(items) if isinstance(item, tuple)), None)
     if shape is None:
         return 0
     return math.prod(shape[1:]) if tensor.layout in {"rows", "text", "wide"} else 1

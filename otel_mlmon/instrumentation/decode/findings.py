@@ -101,7 +101,7 @@ class ModelFindings:
             _LOG.log(logging.WARNING if is_warning else logging.INFO, "Model %s, %s: %s.", model, subject, finding)
 
     def warn_of_assumed_kinds(self, model: str) -> None:
-        """Warns once a model of outputs whose kind was only assumed, with the option that settles it."""
+        """Logs a warning, once for each model, of outputs whose kind was assumed, with the option that settles it."""
         doubts = self._doubts.pop(model, None)
         if doubts:
             self._doubted.add(model)
@@ -144,7 +144,7 @@ class ModelFindings:
         self.note_finding(model.name, FILES, f"{finding}. {SETTLE_NAME}", is_warning=True)
 
     def separate_version(self, model: ModelKey, digest: str) -> str:
-        """Returns the version to report, made distinct by a digest where one version has files of different content.
+        """Returns the version of a model to report, with a digest where one version has files of different content.
 
         Two files may have the same version in them: exporters write 1, and copies are changed by hand.
 

@@ -272,7 +272,7 @@ class ClassificationJoiner:
         parts = [(head.name, by_output.get(head.label), by_output.get(head.scores)) for head in self._heads]
         present = [(name, label, scores) for name, label, scores in parts if label is not None or scores is not None]
         present.sort(key=lambda entry: order.get(entry[0], len(order)))
-        return {name: _join_head(label, scores) for name, label, scores in present}
+        return {name: _join_label_and_scores(label, scores) for name, label, scores in present}
 
     def find_first_head(self, sizes: Mapping[str, int]) -> tuple[str, str, str] | None:
         """Returns which outputs make up a model's first classification: its name, its label output, its score output.
@@ -322,7 +322,7 @@ class ClassificationJoiner:
         return _are_labels_paired(part.labels, partner.labels)
 
 
-def _join_head(label: Classification | None, scores: Classification | None) -> ClassificationHead:
+def _join_label_and_scores(label: Classification | None, scores: Classification | None) -> ClassificationHead:
     parts = [part for part in (label, scores) if part is not None]
     classes = parts[0]
     if label is not None and scores is not None and scores.decoded.sum() > label.decoded.sum():

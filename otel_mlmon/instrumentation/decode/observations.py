@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.batch import CallBatch, split_calls
+from otel_mlmon.instrumentation.decode.batch import CallBatch, split_copies_by_call
 from otel_mlmon.instrumentation.decode.decoder import (
     CallDecoder,
     DeclaredModelOptions,
@@ -109,8 +109,8 @@ class ObservationDecoder:
 
     def decode_batch(self, batch: CallBatch) -> Predictions:
         """Decodes a batch of one or more calls of `observe()` into predictions and features."""
-        labels, confidences, values, scores = map(split_calls, batch.outputs)
-        features, unreadable = map(split_calls, batch.inputs)
+        labels, confidences, values, scores = map(split_copies_by_call, batch.outputs)
+        features, unreadable = map(split_copies_by_call, batch.inputs)
         predictions = self._scores.decode_batch(dataclasses.replace(batch, inputs=(), outputs=(scores,)))
         inputs, input_sizes = self._summarize_features(cast("Sequence[Any]", features))
         rows_of_columns = [_flatten_argument(cast("Sequence[Any]", column)) for column in (labels, confidences, values)]
@@ -272,7 +272,7 @@ def _flatten_argument(items: Sequence[ObservedItem]) -> _ArgumentRows:
 
 
 def _convert_to_numbers(values: Sequence[Scalar]) -> Floats:
-    """Converts values to floats, NaN where one is no number."""
+    """Converts values given to `observe()` to floats, NaN where a value is no number."""
     if _NUMBERS.issuperset(map(type, values)):
         try:
             return np.array(values, dtype=np.float64)

@@ -107,7 +107,7 @@ class OutputFacts:
 
     @property
     def lower_name(self) -> str:
-        """The name of the output in lower case."""
+        """The name of the model's output in lower case."""
         return self.tensor.name.lower()
 
     @property
@@ -223,12 +223,12 @@ def are_probabilities(values: Floats, slack: float = 2 * TOLERANCE) -> bool:
 
 
 def are_within_unit_interval(values: Floats) -> bool:
-    """Returns whether all values lie within [0, 1]."""
+    """Returns whether all values of an output lie within [0, 1]."""
     return not ((values < -TOLERANCE) | (values > 1 + TOLERANCE)).any()
 
 
 def compute_vector_norms(rows: Floats) -> Floats:
-    """Computes the Euclidean length of each row, shape (m, k).
+    """Computes the Euclidean length of each row of an output, shape (m, k).
 
     Numbers whose squares overflow or underflow are scaled by the largest of their row.
     """

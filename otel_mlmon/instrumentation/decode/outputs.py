@@ -18,7 +18,7 @@ from otel_mlmon.instrumentation.decode.batch import (
     TensorRows,
     compute_batch_sizes,
     join_tensor_rows,
-    split_calls,
+    split_copies_by_call,
 )
 from otel_mlmon.instrumentation.decode.heads import (
     MAX_HEADS,
@@ -44,7 +44,7 @@ from otel_mlmon.instrumentation.decode.output_kind import (
 )
 from otel_mlmon.instrumentation.decode.predictions import (
     ClassificationHead,
-    OutputItems,
+    DetectedItems,
 )
 from otel_mlmon.instrumentation.runtime.call import Plan, Tensor
 from otel_mlmon.types import Floats, Ints, OutputKind
@@ -72,7 +72,7 @@ class DecodedOutputs:
 
     heads: dict[str, ClassificationHead] = field(default_factory=dict)
     values: dict[str, Floats] = field(default_factory=dict)
-    items: dict[str, OutputItems] = field(default_factory=dict)
+    items: dict[str, DetectedItems] = field(default_factory=dict)
     sizes: Ints
     """Shape (n,): rows of each call by the first output that has one a sample; 0 if unknown."""
 
@@ -271,7 +271,7 @@ class OutputDecoder:
             self._noted[position] = ""
             self._report(tensor.name, KindDecision("labels", "texts, one a row"))
         if kind in {None, "labels", "top_k"}:
-            parts.append(self.classes.decode_label_texts(tensor, kind or "labels", split_calls(items), sizes))
+            parts.append(self.classes.decode_label_texts(tensor, kind or "labels", split_copies_by_call(items), sizes))
 
     def _infer_output_kind(
         self, position: int, tensor: Tensor, joined: TensorRows, samples: SampleSizes
@@ -299,7 +299,7 @@ class OutputDecoder:
         return kind
 
     def _report_output_kind(self, position: int, word: str, decision: KindDecision, *, assumption: str = "") -> None:
-        """Records of which kind an output was found to be, and logs that if it is a surprise."""
+        """Records of which kind an output was found to be, and logs it if that was not expected."""
         if self._noted.get(position) != word:
             self._noted[position] = word
             is_logged = position in self._overrides or self._is_timed_only()

@@ -67,7 +67,7 @@ class ClassificationHead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class OutputItems:
+class DetectedItems:
     """Holds how many boxes, tokens or frames each inference call gave, and their confidences."""
 
     counts: Floats = field(default_factory=lambda: _NO_FLOATS)
@@ -111,7 +111,7 @@ class Predictions:
     values: Mapping[str, Floats] = field(default_factory=dict)
     """Finite values of regressions by output, of several targets by `<output>.<target>`, of a model's only head by an
     empty name; and lengths of embeddings by `<output>.norm`."""
-    items: Mapping[str, OutputItems] = field(default_factory=dict)
+    items: Mapping[str, DetectedItems] = field(default_factory=dict)
     """Boxes, tokens or frames by output."""
     inputs: InputSummary = field(default_factory=InputSummary)
 
@@ -163,11 +163,11 @@ class CallConfidences(Protocol):
 
     @property
     def mean_confidence(self) -> Floats:
-        """Mean confidence of each call's rows, shape (n,)."""
+        """The mean confidence of the rows of each inference call, shape (n,)."""
 
     @property
     def min_confidence(self) -> Floats:
-        """Lowest confidence of each call's rows, shape (n,)."""
+        """The lowest confidence of the rows of each inference call, shape (n,)."""
 
 
 def compute_call_confidences(confidences: PredictionConfidences, calls: int) -> tuple[Floats, Floats]:
@@ -314,7 +314,7 @@ def read_row_texts(shape: Shape, texts: Any, *, is_ranked: bool) -> tuple[str, .
 
 
 def encode_distinct_texts(texts: Sequence[str]) -> tuple[Ints, list[str]]:
-    """Encodes strings as positions in a table of the distinct ones."""
+    """Encodes strings as positions in a table of the distinct strings."""
     table: dict[str, int] = {}
     codes = [table.setdefault(text, len(table)) for text in texts]
     return np.array(codes, dtype=np.int64), list(table)

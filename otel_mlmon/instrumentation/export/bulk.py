@@ -89,7 +89,7 @@ def record_values_at_once(
     *,
     are_hidden: bool = False,
 ) -> int:
-    """Adds values to all aggregations of a histogram at once, as if each was recorded; returns 0, omitting none.
+    """Adds values to all aggregations of a histogram at once, as if each was recorded; always returns 0.
 
     Args:
         instrument: A histogram of the SDK's.
@@ -102,7 +102,7 @@ def record_values_at_once(
     is_enabled = getattr(instrument, "_is_enabled", None)
     if not values.size or (is_enabled is not None and not is_enabled()):
         return 0
-    extremes, others = _split_extremes(np.sort(values))
+    extremes, others = _split_extreme_values(np.sort(values))
     accept = instrument._measurement_consumer._sdk_config.exemplar_filter.should_sample
     now_ns = time.time_ns()
     measurements = []
@@ -203,7 +203,7 @@ def _find_exemplar_context(exemplar: Exemplar) -> Context:
     return exemplar[1] if exemplar and exemplar[1] and isinstance(exemplar[1], Context) else UNTRACED_CONTEXT
 
 
-def _split_extremes(values: Floats) -> tuple[list[float], Floats]:
+def _split_extreme_values(values: Floats) -> tuple[list[float], Floats]:
     """Splits sorted values into the smallest and largest of each sign with a zero, and all others."""
     if values[0] > 0 or values[-1] < 0:
         return values[[0, -1][: values.size]].tolist(), values[1:-1]
@@ -250,9 +250,9 @@ def _fill_aggregation(aggregation: Any, measurements: list[tuple[Any, bool]], ot
         return
     with aggregation._lock if kind in {EXPLICIT, EXPONENTIAL} else nullcontext():
         if kind == EXPLICIT:
-            _fill_explicit(aggregation, others)
+            _fill_explicit_buckets(aggregation, others)
         elif kind == EXPONENTIAL:
-            _fill_exponential(aggregation, others)
+            _fill_exponential_buckets(aggregation, others)
         else:  # a view of the host's that makes a sum or a last value of it
             for value in others.tolist():
                 measurement = dataclasses.replace(measurements[0][0], value=value)
@@ -316,13 +316,13 @@ def _add_exemplar(aggregation: Any, measurement: Any) -> None:
         )
 
 
-def _fill_explicit(aggregation: Any, values: Floats) -> None:
+def _fill_explicit_buckets(aggregation: Any, values: Floats) -> None:
     for bucket, count in _count_by_bucket(values, _convert_explicit_buckets(aggregation._boundaries)[0]):
         aggregation._value[bucket] += count
     aggregation._sum += float(values.sum())
 
 
-def _fill_exponential(aggregation: Any, values: Floats) -> None:
+def _fill_exponential_buckets(aggregation: Any, values: Floats) -> None:
     scale = aggregation._mapping.scale
     first_zero, first_positive = np.searchsorted(values, 0.0, side="left"), np.searchsorted(values, 0.0, side="right")
     sides = (
@@ -361,7 +361,7 @@ def _align_empty_buckets(aggregation: Any) -> None:
 
 
 def _count_by_exponential_bucket(magnitudes: Floats, scale: int, first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Yields the exponential bucket and the number of sorted magnitudes in it.
+    """Yields each exponential bucket that has values, and how many of the sorted magnitudes are in it.
 
     The bucket i holds base^i < magnitude <= base^(i+1), with base = 2^(2^-scale).
     """

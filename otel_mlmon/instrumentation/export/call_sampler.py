@@ -150,7 +150,7 @@ class SamplingRound:
 def make_sampling_round(
     models: Sequence[ModelKey], priorities: Sequence[CallPriorities], durations_ns: Sequence[Ints]
 ) -> SamplingRound:
-    """Joins the inference calls of several batches, to choose among them.
+    """Joins the inference calls of several batches, to choose among all those that get a span or event.
 
     Args:
         models: The model of each batch.
@@ -258,11 +258,11 @@ class _SampleBudget:
         self.tokens = limit
 
     def refill_tokens(self, elapsed_s: float) -> None:
-        """Adds the samples that the time since the last round allows."""
+        """Adds to the budget the samples that the time since the last round of sampling allows."""
         self.tokens += elapsed_s * self._per_second
 
     def take_excess_tokens(self) -> float:
-        """Removes and returns the number of samples beyond the limit."""
+        """Removes from the budget, and returns, the number of samples beyond its limit."""
         excess = max(0.0, self.tokens - self._limit)
         self.tokens -= excess
         return excess
@@ -282,7 +282,7 @@ class EvenDraws(Iterator[float]):
         self._last = rng.random()
 
     def __next__(self) -> float:
-        """Returns the next number in [0, 1) of the sequence."""
+        """Returns the next number in [0, 1) of the evenly spread sequence."""
         self._last = (self._last + GOLDEN) % 1.0
         return self._last
 
@@ -339,7 +339,7 @@ class _CallSelection:
         return int(np.count_nonzero(flags & self._is_left))
 
     def group_all_calls(self) -> _CallGroup:
-        """Returns all candidates for a span or event as one group."""
+        """Returns all inference calls that may get a span or event as one group."""
         return _CallGroup(None, np.flatnonzero(self.is_candidate), np.flatnonzero(self._is_left))
 
     def group_by_model(self, flags: Bools) -> list[_CallGroup]:

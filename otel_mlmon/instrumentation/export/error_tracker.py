@@ -107,14 +107,14 @@ class NullErrorTracker:
         self._read_context = read_context
 
     def find_context_reader(self) -> ContextReader:
-        """Returns the function that reads OpenTelemetry's context only."""
+        """Returns the function that reads OpenTelemetry's trace context only, without an error tracker's."""
         return self._read_context
 
     def adopt_client(self) -> None:
         """Does nothing, since there is no client of an error tracker."""
 
     def store_child_spans(self, predictions: Predictions, contexts: Sequence[object]) -> None:
-        """Does nothing, since there are no transactions."""
+        """Does nothing, since without an error tracker there are no transactions."""
 
     def find_related_spans(self, *_: object) -> None:
         """Returns None, since no inference call is inside an error tracker's span."""
@@ -133,7 +133,7 @@ class NullErrorTracker:
         """Does nothing, since nothing is queued for an error tracker."""
 
     def close_tracker(self, _timeout_s: float, /, **_: object) -> None:
-        """Sets the mode to `off`, and does nothing else."""
+        """Sets the mode of the error tracker to `off`, and does nothing else."""
         self.mode = "off"
 
     def reset_calls(self) -> None:

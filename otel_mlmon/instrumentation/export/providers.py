@@ -84,7 +84,7 @@ class SignalProviders:
         own = [provider for provider in self.own if provider is not self.meter]
         deadline_s = time.monotonic() + timeout_s
         is_done = not _run_within_time(timeout_s, [sender.force_flush for sender in (*own, *self.push_readers, *host)])
-        return not self._wait_for_ending(deadline_s) and is_done
+        return not self._wait_for_replaced_providers(deadline_s) and is_done
 
     def shut_down_providers(self, timeout_s: float, *, with_host: bool = False) -> bool:
         """Exports what is left and ends our own providers; returns whether that was done in time.
@@ -103,12 +103,12 @@ class SignalProviders:
         for signal, provider in signals.items():
             if provider in self.own and provider.shutdown in late:
                 self.warn(signal)
-        unended = self._wait_for_ending(deadline_s)
+        unended = self._wait_for_replaced_providers(deadline_s)
         for signal in unended:
             self.warn(signal)
         return not late and not unended
 
-    def _wait_for_ending(self, deadline_s: float) -> list[Signal]:
+    def _wait_for_replaced_providers(self, deadline_s: float) -> list[Signal]:
         """Waits until replaced providers have ended; returns the signals of those that still export."""
         for _, thread in self.ending:
             thread.join(max(0.0, deadline_s - time.monotonic()))

@@ -86,8 +86,8 @@ class SpanQueue:
 
     No lock: a signal handler may end a transaction of Sentry's, which pushes here too. Each counter has one writer.
 
-    Runs on: `push_uncounted` and `pop_uncounted` on one thread at a time; `push_ready` and `pop_ready`
-    likewise, beside them.
+    Runs on: `push_uncounted_batch` and `pop_uncounted_batches` on one thread at a time; `push_ready_batches` and
+    `pop_ready_batch` likewise, beside them.
     """
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class SpanQueue:
         self.dropped_batches = 0
         """Number of batches dropped, the oldest first, since too many waited."""
 
-    def push_uncounted(self, predictions: Predictions, tracker_contexts: Sequence[object]) -> None:
+    def push_uncounted_batch(self, predictions: Predictions, tracker_contexts: Sequence[object]) -> None:
         """Queues a batch that the metrics do not count yet; drops the oldest batches if too many calls wait."""
         batch = SpanBatch(
             dataclasses.replace(predictions, values={}, items={}, inputs=InputSummary()), tracker_contexts
@@ -114,16 +114,16 @@ class SpanQueue:
             self.dropped_batches += 1
             JOURNAL.emit_event(RecordsDropped(reason="exporter_blocked", count=len(oldest.predictions.errors)))
 
-    def pop_uncounted(self) -> Iterable[SpanBatch]:
+    def pop_uncounted_batches(self) -> Iterable[SpanBatch]:
         """Removes and returns the batches queued since the last call, which the metrics do not count yet."""
         batches, self._uncounted = self._uncounted, deque()
         return batches
 
-    def push_ready(self, batches: Iterable[SpanBatch]) -> None:
+    def push_ready_batches(self, batches: Iterable[SpanBatch]) -> None:
         """Queues batches of inference calls that the metrics count now, so that their spans can be written."""
         self._ready.extend(batches)
 
-    def pop_ready(self) -> SpanBatch | None:
+    def pop_ready_batch(self) -> SpanBatch | None:
         """Removes and returns the oldest batch whose spans may be written; None if there is none."""
         batch = _pop_first_batch(self._ready)
         if batch is not None:
@@ -160,7 +160,7 @@ class SpanWriter:
     def find_span_candidates(self, predictions: Predictions, priorities: CallPriorities) -> SpanCandidates:
         """Returns which calls may get a span: a share of all, and all that failed, were slow or unsure."""
         sampled_calls: list[int] = []
-        may_be_chosen = priorities.is_priority | self._draw_by_ratio(len(predictions.contexts))
+        may_be_chosen = priorities.is_priority | self._draw_calls_by_ratio(len(predictions.contexts))
         for call, context in enumerate(predictions.contexts if any(predictions.contexts) else ()):
             if not context:
                 continue
@@ -204,7 +204,7 @@ class SpanWriter:
             contexts[call] = self._write_span(predictions, priorities, call, sample, offset_ns, related_span)
         return contexts
 
-    def _draw_by_ratio(self, calls: int) -> Bools:
+    def _draw_calls_by_ratio(self, calls: int) -> Bools:
         if self._ratio in {0.0, 1.0}:
             return np.full(calls, bool(self._ratio))
         draws = np.frombuffer(self._rng.randbytes(8 * calls), dtype=np.uint64)

@@ -45,7 +45,7 @@ class LockFreeCounter:
         next(self._count)
 
     def read_count(self) -> int:
-        """Returns the value of the counter."""
+        """Returns the value of the lock-free counter."""
         value = next(self._count) - self._reads
         self._reads += 1
         return value
@@ -99,7 +99,7 @@ class CallQueue:
     def __len__(self) -> int:
         return len(self.queue) // self._fields
 
-    def is_long(self) -> bool:
+    def is_nearly_full(self) -> bool:
         """Whether the queue is so full that inference calls may soon be dropped."""
         return len(self) >= self.high_water
 
@@ -120,7 +120,7 @@ class CallQueue:
         """Counts an inference call that is not queued, by the reason."""
         self._drops.setdefault(reason, LockFreeCounter()).increment()
 
-    def take(self, limit: int) -> list[Any]:
+    def take_calls(self, limit: int) -> list[Any]:
         """Removes the oldest inference calls, at most `limit`, and returns their fields one call after the other."""
         # Others only add at the end, so the same fields are copied and deleted.
         offered_bytes = self._offered_bytes
@@ -152,7 +152,7 @@ class CallQueue:
             self._taken_bytes = offered_bytes - sum(self._weigh(stay[start : start + self._fields]) for start in starts)
             self._unweighed_fields = 0
 
-    def dropped(self) -> Mapping[str, int]:
+    def read_drop_counts(self) -> Mapping[str, int]:
         """Returns how many inference calls were dropped so far, by reason."""
         return {reason: counter.read_count() for reason, counter in list(self._drops.items())}
 

@@ -37,7 +37,7 @@ def compute_sample_positions(height: int, width: int) -> Positions | None:
     """Returns the positions of the pixels that are sampled of an image, shape (784,); None for all pixels."""
     if height * width <= MAX_WHOLE_PIXELS:
         return None
-    x, y = _compute_unit_points()
+    x, y = _compute_sampling_points()
     return np.sort((y * height).astype(np.intp) * width + (x * width).astype(np.intp))
 
 
@@ -59,7 +59,7 @@ def compute_sample_interval(width: int) -> int:
 
 
 @functools.lru_cache(1)
-def _compute_unit_points() -> tuple[Floats, Floats]:
+def _compute_sampling_points() -> tuple[Floats, Floats]:
     """Computes the sampling points in the unit square, x and y of shape (784,) each."""
     generator = np.random.default_rng(7)  # not the host's, and the same everywhere
     places, cells = np.tile(np.arange(CELLS), (CELLS, 1)), np.arange(CELLS)

@@ -66,7 +66,12 @@ def copy_observed_outcome(outcome: Outcome) -> Outcome:
         ValueError: One has too many dimensions.
     """
     label, confidence, value, scores = outcome
-    return _copy_value(label), _copy_value(confidence), _copy_value(value), _copy_scores(scores)
+    return (
+        _copy_observed_value(label),
+        _copy_observed_value(confidence),
+        _copy_observed_value(value),
+        _copy_scores(scores),
+    )
 
 
 def copy_readable_values(
@@ -122,7 +127,7 @@ def copy_observed_features(features: Features | None) -> tuple[Mapping[str, Scal
 def _copy_readable_entries(value: Any) -> tuple[Scalar | ObservedValues, int]:
     """Copies a value or a sequence, with None in the place of what cannot be read; returns how many could not."""
     try:
-        return _copy_value(value), 0
+        return _copy_observed_value(value), 0
     except UNREADABLE:
         pass
     try:
@@ -145,7 +150,7 @@ def _copy_readable_entry(value: Any) -> Any:
         return _UNREADABLE
 
 
-def _copy_value(value: Any) -> Scalar | ObservedValues:
+def _copy_observed_value(value: Any) -> Scalar | ObservedValues:
     """Copies one feature given to `observe()`: a text, a number, or a sequence of them.
 
     Raises:

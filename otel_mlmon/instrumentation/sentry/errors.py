@@ -33,7 +33,7 @@ def find_failed_model(error: BaseException | None, model_of: Callable[[object], 
         error: The exception.
         model_of: Gives the model of a session, or of an exception that left a block of `observe()`; None of others.
     """
-    for cause in _iterate_causes(error):
+    for cause in _iterate_error_causes(error):
         sources = (source for source in (_find_failed_session(cause), cause) if source is not None)
         model = next((model for source in sources if (model := model_of(source)) is not None), None)
         if model is not None:
@@ -79,7 +79,7 @@ def link_event_to_trace(event: Any, *, is_in_span: bool) -> None:
         contexts.setdefault("otel", {**ids, "type": "otel"})
 
 
-def _iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
+def _iterate_error_causes(error: BaseException | None) -> Iterator[BaseException]:
     for _ in range(MAX_CHAIN):
         if error is None:
             return

@@ -19,7 +19,7 @@ class _EventProcessing:
     is_registered = False
 
 
-def process_events_for(process: ProcessEvent) -> None:
+def start_processing_events(process: ProcessEvent) -> None:
     """Makes Sentry call a method with each event before it is sent, as long as the method's object lives."""
     from sentry_sdk.scope import add_global_event_processor
 

@@ -6,7 +6,7 @@ import logging
 from typing import Any, Final, Literal, TypeAlias
 
 from otel_mlmon.instrumentation.sentry import otlp
-from otel_mlmon.instrumentation.sentry.client import is_made_from_otel
+from otel_mlmon.instrumentation.sentry.client import has_otel_spans
 from otel_mlmon.instrumentation.settings import SentryMode
 
 Mode: TypeAlias = Literal["native", "otlp", "otel"]
@@ -34,7 +34,7 @@ def choose_sentry_mode(choice: SentryMode, client: Any) -> Mode:
         choice: The option `sentry`, other than `off`.
         client: Sentry's client.
     """
-    if is_made_from_otel(client):
+    if has_otel_spans(client):
         if choice != "auto":
             _LOG.warning(CONVERTED, choice)
         return "otel"

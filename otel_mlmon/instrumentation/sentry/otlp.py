@@ -83,5 +83,5 @@ class SentrySpanProcessor(SpanProcessor):
         self._batch.shutdown()  # type: ignore[no-untyped-call]
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Sends the queued spans to Sentry."""
+        """Sends the queued OpenTelemetry spans to Sentry."""
         return bool(self._batch.force_flush(timeout_millis))

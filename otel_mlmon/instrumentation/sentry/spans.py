@@ -233,7 +233,7 @@ def send_streamed_spans(
             if description.error_type:
                 span.status = "error"
             if sample is not None and getattr(span, "_sample_rate", None) is not None:
-                _weigh_segment(span, sample.probability)
+                _weigh_streamed_span(span, sample.probability)
             if hasattr(span, "_start_timestamp"):
                 span._start_timestamp = started_at  # no public way: the span began before it is made
             span.end(ended_at)
@@ -246,7 +246,7 @@ def _make_baggage(rand: float) -> Any:
     return Baggage({"sample_rand": f"{min(rand, MAX_RAND):.6f}"})
 
 
-def _weigh_segment(span: Any, probability: float) -> None:
+def _weigh_streamed_span(span: Any, probability: float) -> None:
     """Multiplies the sample rate in a streamed Sentry span by the probability with which its call was chosen."""
     span._sample_rate *= probability  # no public way, as for its time
     if span._baggage is not None:

@@ -1,4 +1,4 @@
-"""The `Alert` that this step hands on: one change of state of one alert rule of one model, and what to do about it."""
+"""Defines `Alert`: one change of state of one alert rule of one model, and what to do about it."""
 
 from __future__ import annotations
 
@@ -335,7 +335,7 @@ _PROVIDER_NAMES: Final = {
 }
 
 
-def name_provider(provider: str) -> str:
+def name_execution_provider(provider: str) -> str:
     """Names an execution provider of onnxruntime as people call it: `CPU`, `CUDA (NVIDIA GPU)`."""
     return _PROVIDER_NAMES.get(provider) or provider.removesuffix("ExecutionProvider") or provider
 

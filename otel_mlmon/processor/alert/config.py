@@ -65,7 +65,7 @@ class MaintenanceSection(ConfigSection):
 
 
 class AlertSection(ConfigSection):
-    """When an alert fires and when it is resolved."""
+    """The settings of when an alert fires and when it is resolved."""
 
     false_alarms: FalseAlarmRate = Field(
         default=FalseAlarms(count=1, per_s=30 * 86400.0),

@@ -96,12 +96,12 @@ _SHARED: Final = frozenset(AlertDocument.__dataclass_fields__) - {"schema_versio
 
 def build_alert_document(alert: Alert) -> dict[str, Any]:
     """Builds the document of an alert as plain values that JSON can hold."""
-    return cast("dict[str, Any]", msgspec.to_builtins(_build_document(alert)))
+    return cast("dict[str, Any]", msgspec.to_builtins(_describe_alert(alert)))
 
 
 def encode_alert(alert: Alert) -> bytes:
     """Encodes an alert as JSON in UTF-8: the same alert always gives the same bytes."""
-    return msgspec.json.encode(_build_document(alert), order="deterministic")
+    return msgspec.json.encode(_describe_alert(alert), order="deterministic")
 
 
 def build_alert_schema() -> dict[str, Any]:
@@ -109,7 +109,7 @@ def build_alert_schema() -> dict[str, Any]:
     return msgspec.json.schema(AlertDocument)
 
 
-def _build_document(alert: Alert) -> AlertDocument:
+def _describe_alert(alert: Alert) -> AlertDocument:
     fields = {name: getattr(alert, name) for name in _SHARED}
     return AlertDocument(
         schema_version=SCHEMA_VERSION, subject=format_alert_title(alert), text=format_alert(alert), **fields

@@ -16,32 +16,32 @@ from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.message import MessageRow, build_alert_message, format_histogram
 
 
-def format_markdown(alert: Alert) -> str:
+def format_alert_markdown(alert: Alert) -> str:
     """Formats an alert as Markdown that CommonMark, Slack, Discord, Teams and Telegram read alike."""
     message = build_alert_message(alert)
-    lines = [f"**{_format_code(message.title)}**", "", *_format_rows(message.facts)]
+    lines = [f"**{_format_markdown_code(message.title)}**", "", *_format_markdown_rows(message.facts)]
     if message.bins:
         lines += ["", *_format_code_block("\n".join(format_histogram(message))), ""]
-    lines += [*_format_rows(message.notes), *_format_rows(message.links)]
+    lines += [*_format_markdown_rows(message.notes), *_format_markdown_rows(message.links)]
     for row in message.commands:
         lines += ["", f"{row.head}:", *_format_code_block(row.text)]
     return "\n".join(lines) + "\n"
 
 
-def format_html(alert: Alert) -> str:
+def format_alert_html(alert: Alert) -> str:
     """Formats an alert as a whole HTML document for mail: inline styles, no script, nothing to be loaded."""
     return _load_mail_template().render(alert=alert, message=build_alert_message(alert))
 
 
-def _format_rows(rows: Iterable[MessageRow]) -> Iterator[str]:
+def _format_markdown_rows(rows: Iterable[MessageRow]) -> Iterator[str]:
     for row in rows:
         head = f"**{row.head}** " if row.head else ""
         yield f"- {head}" + (
-            f"[{_clean_link_text(row.text)}]({_escape_url(row.url)})" if row.url else _format_code(row.text)
+            f"[{_clean_link_text(row.text)}]({_escape_url(row.url)})" if row.url else _format_markdown_code(row.text)
         )
 
 
-def _format_code(text: str) -> str:
+def _format_markdown_code(text: str) -> str:
     """Formats one line of text as Markdown code, with backticks replaced: chats have no common way to escape them."""
     return f"`{text.replace('`', 'ˋ')}`" if text.strip() else ""
 

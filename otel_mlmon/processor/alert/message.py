@@ -102,13 +102,13 @@ def build_alert_message(alert: Alert, *, is_unicode: bool = True) -> AlertMessag
         rows = list(zip(cause.bins, cause.reference_shares, cause.current_shares, strict=True))
     return AlertMessage(
         title=format_alert_title(alert),
-        facts=_escape_rows(_list_facts(alert)),
+        facts=_escape_rows(_list_message_facts(alert)),
         stream=escape_text(cause.stream) if cause is not None else "",
-        bins=tuple(_draw_bins(rows, is_unicode=is_unicode)),
+        bins=tuple(_draw_histogram_bins(rows, is_unicode=is_unicode)),
         hidden_bins=max(0, len(rows) - MAX_BINS),
-        notes=_escape_rows(_list_notes(alert)),
-        links=tuple(_list_links(alert)),
-        commands=tuple(_list_commands(alert)),
+        notes=_escape_rows(_list_message_notes(alert)),
+        links=tuple(_list_message_links(alert)),
+        commands=tuple(_list_message_commands(alert)),
     )
 
 
@@ -157,12 +157,12 @@ def _format_row(row: MessageRow) -> str:
     return f"  {row.head:<9} {text}"
 
 
-def _list_facts(alert: Alert) -> Iterator[MessageRow]:
-    yield MessageRow("What", _describe_event(alert))
+def _list_message_facts(alert: Alert) -> Iterator[MessageRow]:
+    yield MessageRow("What", _describe_alert_event(alert))
     cause = alert.causes[0] if alert.causes else None
     if cause is not None:
         yield MessageRow("How much", cause.summary)
-        details = [detail for detail in cause.details if not _is_repetition(detail, cause)]
+        details = [detail for detail in cause.details if not _is_repeated_text(detail, cause)]
         if details and not alert.is_resolved:
             yield MessageRow("In words", "; ".join(details))
         if cause.detectable_shift is not None and not alert.is_resolved:
@@ -175,7 +175,7 @@ def _list_facts(alert: Alert) -> Iterator[MessageRow]:
         yield MessageRow("Why", alert.reason)
 
 
-def _list_notes(alert: Alert) -> Iterator[MessageRow]:
+def _list_message_notes(alert: Alert) -> Iterator[MessageRow]:
     yield from _list_other_causes(alert)
     if alert.news:
         yield MessageRow("New", ", ".join(alert.news[:MAX_MISSED]) + _format_remaining_count(alert.news))
@@ -191,7 +191,7 @@ def _list_notes(alert: Alert) -> Iterator[MessageRow]:
         )
 
 
-def _list_links(alert: Alert) -> Iterator[MessageRow]:
+def _list_message_links(alert: Alert) -> Iterator[MessageRow]:
     for number, trace in enumerate(() if alert.is_resolved else alert.traces[:MAX_TRACES]):
         yield MessageRow("" if number else "Traces", escape_text(trace.trace_id), trace.url)
     for link in alert.links[:MAX_LINKS]:
@@ -201,7 +201,7 @@ def _list_links(alert: Alert) -> Iterator[MessageRow]:
         )
 
 
-def _list_commands(alert: Alert) -> Iterator[MessageRow]:
+def _list_message_commands(alert: Alert) -> Iterator[MessageRow]:
     if alert.is_resolved:
         return
     if alert.relearn_command:
@@ -214,7 +214,7 @@ def _format_remaining_count(lines: tuple[str, ...]) -> str:
     return f" and {len(lines) - MAX_MISSED} more" if len(lines) > MAX_MISSED else ""
 
 
-def _describe_event(alert: Alert) -> str:
+def _describe_alert_event(alert: Alert) -> str:
     if alert.state is RuleState.ERROR:
         return "this rule cannot be evaluated"
     if alert.state is RuleState.NO_DATA:
@@ -234,7 +234,7 @@ def _describe_event(alert: Alert) -> str:
     return f"{cause.stream} {verb}: {cause.reference} → {cause.current}"
 
 
-def _is_repetition(detail: str, cause: AlertCause) -> bool:
+def _is_repeated_text(detail: str, cause: AlertCause) -> bool:
     """Returns whether a text about a cause says the same as the first line of the alert's message."""
     return detail in (
         f"{cause.reference} → {cause.current}",
@@ -251,7 +251,7 @@ def _list_other_causes(alert: Alert) -> Iterator[MessageRow]:
         yield MessageRow("", f"and {len(others) - MAX_OTHER_CAUSES} more")
 
 
-def _draw_bins(rows: list[tuple[str, float, float]], *, is_unicode: bool) -> Iterator[MessageBin]:
+def _draw_histogram_bins(rows: list[tuple[str, float, float]], *, is_unicode: bool) -> Iterator[MessageBin]:
     """Yields the bins that moved most, in their own order, with bars of reference and current data."""
     order = sorted(range(len(rows)), key=lambda index: -abs(rows[index][1] - rows[index][2]))
     shown = [rows[index] for index in sorted(order[:MAX_BINS])]

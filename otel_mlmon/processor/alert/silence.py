@@ -40,11 +40,11 @@ class AlertSilence:
         return self.start_ns <= now_ns < self.end_ns
 
     def matches_model(self, model: ModelKey) -> bool:
-        """Returns whether the silence applies to a model."""
+        """Returns whether the silence of alerts applies to a model."""
         return _matches_pattern(model.name, self.model) or _matches_pattern(model.id, self.model)
 
     def matches_rule(self, rule: str) -> bool:
-        """Returns whether the silence applies to an alert rule."""
+        """Returns whether the silence of alerts applies to an alert rule."""
         return _matches_pattern(rule, self.rule)
 
     def describe(self) -> str:

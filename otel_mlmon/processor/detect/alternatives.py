@@ -1,4 +1,4 @@
-"""The alternatives that evidence of drift bets on: a dictionary of simple ones, and some learned from the counts.
+"""Builds the alternatives that evidence of drift bets on: a dictionary of simple drifts, and some learned from counts.
 
 1. A fixed dictionary of simple alternatives to the reference, each a bet of its own against every law in the ball
 
@@ -108,11 +108,11 @@ class DriftAlternatives:
 
         Args:
             pane: Counts, shape (S, K).
-            bounds: A and B by set, as `compute_set_bounds` has them.
+            bounds: A and B by set, as `compute_bin_set_bounds` has them.
             idle_log_factors: 0 or below, shape (S,): the factor of a bet whose D the ball can empty.
             out: Receives them, shape (S, T·M): every pair with the first tilt, with the second, …
         """
-        counts = compute_set_sums(pane)
+        counts = compute_bin_set_sums(pane)
         gain, loss = counts.take(self._gain_index, -1), counts.take(self._loss_index, -1)
         upper, lower = bounds
         share = _compute_gain_share(upper.take(self._gain_index, -1), lower.take(self._loss_index, -1))
@@ -151,7 +151,7 @@ def build_alternatives(bins: int, direction: Direction) -> DriftAlternatives:
     return DriftAlternatives(bins, direction)
 
 
-def compute_set_sums(rows: Floats) -> Floats:
+def compute_bin_set_sums(rows: Floats) -> Floats:
     """Sums each row over every set of bins that a simple drift may move mass from or to, shape (S, 4K).
 
     The sets are each bin, all bins but it, the first bins up to it, and all bins beyond it.
@@ -177,13 +177,13 @@ def _list_set_pairs(bins: int, direction: Direction) -> list[tuple[Bools, Bools]
     return pairs
 
 
-def compute_set_bounds(highest: Floats, lowest: Floats, radius: Floats) -> tuple[Floats, Floats]:
+def compute_bin_set_bounds(highest: Floats, lowest: Floats, radius: Floats) -> tuple[Floats, Floats]:
     """Returns the largest and the smallest mass that each set of bins may have without drift, shape (S, 4K).
 
     They are A and B; B is infinite where the null can empty the set.
 
     Args:
-        highest: The largest `compute_set_sums` of any reference, shape (S, 4K).
+        highest: The largest `compute_bin_set_sums` of any reference, shape (S, 4K).
         lowest: The smallest.
         radius: d, shape (S,); may be infinite.
     """
@@ -198,7 +198,7 @@ def _compute_gain_share(upper: Floats, lower: Floats) -> Floats:
 
 
 def _find_set_position(bins_: Bools) -> int:
-    """Returns the position of a set of bins in `compute_set_sums`."""
+    """Returns the position of a set of bins in `compute_bin_set_sums`."""
     bins, size = bins_.size, int(bins_.sum())
     if size == 1:
         return int(bins_.argmax())
@@ -368,7 +368,7 @@ def add_pane_evidence(history: Floats, panes: Floats, items: Floats) -> Floats:
 
 
 def compute_dirichlet_regret(panes: Floats, shares: Floats, items: Floats) -> Floats:
-    """Computes by how many nats the Dirichlet(½) marginal likelihood is below the largest likelihood.
+    """Computes by how many nats the Dirichlet(½) marginal likelihood of counts is below their largest likelihood.
 
     It is 0 or above.
 

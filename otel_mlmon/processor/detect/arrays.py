@@ -1,4 +1,4 @@
-"""Growing arrays with one row a stream, the daily traffic in one of them, and counts checked and stacked to arrays."""
+"""Grows arrays with one row a stream, counts the daily traffic in one of them, and checks and stacks counts."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class RowArrays:
 
 
 def convert_to_slice(rows: Indices) -> RowIndex:
-    """Returns row numbers as a slice if they follow each other, so that reading them copies nothing."""
+    """Converts row numbers to a slice if they follow each other, so that reading copies nothing; else returns them."""
     if rows.size and rows[-1] - rows[0] == rows.size - 1 and (rows[1:] > rows[:-1]).all():
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows
@@ -113,8 +113,14 @@ class DailyTraffic:
         scaled: Floats = items * (DAY_NS / age_ns)
         return scaled
 
+    def is_young(self, rows: Indices) -> Bools:
+        """Returns which streams have been counted for less than an hour, shape (S,)."""
+        arrays = self._arrays
+        young: Bools = arrays["last_ns"][rows] - arrays["first_ns"][rows] < HOUR_NS
+        return young
+
     def state(self, row: int) -> TrafficState:
-        """Returns the traffic of one stream for storage; `restore` restores it."""
+        """Returns the traffic of one stream to be stored; `restore` is its inverse."""
         arrays = self._arrays
         return TrafficState(
             first_ns=int(arrays["first_ns"][row]),

@@ -16,10 +16,10 @@ from otel_mlmon.processor.detect.alternatives import (
     PLUG_INS,
     Direction,
     build_alternatives,
+    compute_bin_set_bounds,
+    compute_bin_set_sums,
     compute_dirichlet_regret,
     compute_log_likelihood_ratios,
-    compute_set_bounds,
-    compute_set_sums,
 )
 from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, convert_to_slice
 from otel_mlmon.processor.detect.detectable import find_even_share
@@ -138,7 +138,7 @@ class DriftBets:
         weighted[:, UNIVERSAL] -= compute_dirichlet_regret(panes, pane_shares, items)
         is_idle = np.abs(log_ratios[:, :UNIVERSAL]).max(-1) < _MIN_LOG_RATIO
         np.copyto(weighted[:, :UNIVERSAL], idle_log_factors[:, None], where=is_idle)
-        bounds = compute_set_bounds(null.highest, null.lowest, null.radius)
+        bounds = compute_bin_set_bounds(null.highest, null.lowest, null.radius)
         self._alternatives.log_factors(panes, bounds, idle_log_factors, out=weighted[:, FIRST_ALTERNATIVE:])
         weighted += won
         weighted += self.log_weights
@@ -171,7 +171,7 @@ class DriftBets:
         added[learned] = panes[learned] * bets.log_ratios[learned, leader[learned]]
         fixed = np.flatnonzero(has_evidence & (leader >= FIRST_ALTERNATIVE))
         if fixed.size:
-            bounds = compute_set_bounds(null.highest[fixed], null.lowest[fixed], null.radius[fixed])
+            bounds = compute_bin_set_bounds(null.highest[fixed], null.lowest[fixed], null.radius[fixed])
             added[fixed] = panes[fixed] * self._alternatives.log_ratios(leader[fixed] - FIRST_ALTERNATIVE, bounds)
         single = np.flatnonzero(has_evidence & (leader < 0))
         if single.size and self._rare is not None and bets.rare is not None:
@@ -232,7 +232,7 @@ class SlotArrays(NamedTuple):
     has_cycle: Bools
 
     def select_slots(self, rows: Bools | slice) -> SlotArrays:
-        """Returns the distributions that are no drift of some of the streams, by their position."""
+        """Returns the rows of these arrays that belong to some of the streams, by their position."""
         columns: list[Any] = [column[rows] for column in self]
         return SlotArrays(*columns)
 
@@ -267,7 +267,7 @@ class SlotTable:
     def stack(
         self, rows: Indices, nulls: Sequence[SlotHypothesis | None], column_of: Callable[[str], NDArray[Any]]
     ) -> SlotArrays | None:
-        """Stacks the distributions that are no drift for some streams now; None if none of them has a daily cycle.
+        """Collects in arrays which shares streams may have now without drift; None if no stream has a daily cycle.
 
         Args:
             rows: Of a bank of evidence, each once, shape (S,).
@@ -339,7 +339,7 @@ def compute_reference_columns(counts: Floats, direction: Direction) -> dict[str,
     return {
         "total": totals,
         "shares": shares,
-        "set_shares": compute_set_sums(shares),
+        "set_shares": compute_bin_set_sums(shares),
         "variance": np.array([compute_reference_variance(*row) for row in zip(shares, totals.tolist(), strict=True)]),
         "even_share": np.array([find_even_share(row, direction) for row in shares]),
     }

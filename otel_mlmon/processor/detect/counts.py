@@ -1,4 +1,4 @@
-"""Pairs of count vectors, reference and window, with the quantities that several drift statistics share."""
+"""Pairs the counts of references and windows, with the quantities that several drift statistics share."""
 
 from __future__ import annotations
 

@@ -45,14 +45,14 @@ from typing import Final, Literal
 import numpy as np
 
 from otel_mlmon.processor.detect.accepted_days import MAX_QUIET_EVIDENCE, accept_day, settle_pending_day
-from otel_mlmon.processor.detect.alternatives import compute_set_sums
+from otel_mlmon.processor.detect.alternatives import compute_bin_set_sums
 from otel_mlmon.processor.detect.bets import DayHypothesis, SlotHypothesis, compute_reference_variance
 from otel_mlmon.processor.detect.cycle_statistics import HOURS, QUARTERS
 from otel_mlmon.processor.detect.detectable import FORGIVEN_EARLY
 from otel_mlmon.processor.detect.holidays import compute_kind_contrasts, end_holidays, find_holiday
 from otel_mlmon.processor.detect.state import DAY_NS, CycleDay, CycleState
 from otel_mlmon.processor.detect.week import MIN_DAYS, WEEKDAYS, compute_weekday
-from otel_mlmon.processor.detect.week_model import WeekModel, find_residuals, fit_week
+from otel_mlmon.processor.detect.week_model import WeekModel, find_week_residuals, fit_week
 from otel_mlmon.types import Floats, Ints
 
 FORGIVEN_REST: Final = 0.13
@@ -85,7 +85,7 @@ _WORKDAYS: Final = {False: slice(0, 4), True: slice(0, 5)}
 """The weekdays that say what working days are like."""
 
 
-def start_cycle(start_ns: int, bins: tuple[str, ...], time_zone: str = "") -> CycleState:
+def start_daily_cycle(start_ns: int, bins: tuple[str, ...], time_zone: str = "") -> CycleState:
     """Returns the state of a new daily cycle of a stream whose first pane begins at `start_ns` by its own clock."""
     today = np.zeros((QUARTERS, len(bins)), dtype=np.int64)
     return CycleState(bins=bins, first_ns=start_ns, day=start_ns // DAY_NS, today=today, time_zone=time_zone)
@@ -245,7 +245,7 @@ class DailyCycle:
 
     def list_residuals(self) -> list[tuple[Ints, Floats]]:
         """Returns the counts of the accepted days by slot, and the counts expected by the other days of their kind."""
-        return [] if self._model is None else find_residuals(self.state.days, self._model)
+        return [] if self._model is None else find_week_residuals(self.state.days, self._model)
 
     def _fit_models(self) -> None:
         """Fits the models of the accepted days, and of those of the version before."""
@@ -299,7 +299,7 @@ class DailyCycle:
     def _build_pooled_null(self, forgiven: float) -> SlotHypothesis:
         """Builds the shares that are no drift while nothing is known of single hours."""
         shares, total = self._reference, float(self._reference_count)
-        sums, variance = compute_set_sums(shares[None])[0], compute_reference_variance(shares, total)
+        sums, variance = compute_bin_set_sums(shares[None])[0], compute_reference_variance(shares, total)
         return SlotHypothesis(shares, sums, sums, 0.0, variance, total, 1.0, forgiven, is_known=True)
 
     def _find_week_model(self, weekday: int, quarter: int) -> WeekModel:
@@ -323,7 +323,7 @@ class DailyCycle:
             kind = points[0][0]
         kinds, places = np.array(list(dict.fromkeys(points))).T
         hull = model.shares[kinds, places]
-        sums = compute_set_sums(hull)
+        sums = compute_bin_set_sums(hull)
         shares = hull[0]
         size = float(model.sizes[kind, slot])
         is_inherited = model is self._inherited

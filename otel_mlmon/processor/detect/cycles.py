@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.arrays import HOUR_NS
 from otel_mlmon.processor.detect.bets import DayHypothesis, SlotHypothesis
-from otel_mlmon.processor.detect.cycle import DailyCycle, start_cycle
+from otel_mlmon.processor.detect.cycle import DailyCycle, start_daily_cycle
 from otel_mlmon.processor.detect.evidence import EvidenceBank
 from otel_mlmon.processor.detect.state import CycleDay, CycleState
 from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, ReferenceOrigin, StreamKey, StreamWindow
@@ -84,7 +84,7 @@ class StreamCycles:
         return nulls
 
     def add(self, windows: Sequence[StreamWindow], positions: Indices, panes: Floats, evidence: Floats) -> None:
-        """Counts the panes of the windows at `positions`, shape (S, K), into their cycles.
+        """Counts the panes of the windows at `positions`, shape (S, K), into the daily cycles of their streams.
 
         Args:
             windows: Of streams of one bank.
@@ -121,22 +121,22 @@ class StreamCycles:
             self._inherited[stream] = entry[0].bins, entry[1].state
 
     def remove(self, stream: StreamKey) -> None:
-        """Forgets the cycle of a stream, if it has one."""
+        """Forgets the daily cycle of a stream, if it has one."""
         self._inherited.pop(stream, None)
         self._cycles.pop(stream, None)
         self._states.pop(stream, None)
         self._changed.discard(stream)
 
     def restore(self, stream: StreamKey, state: CycleState) -> None:
-        """Puts back the stored cycle of a stream."""
+        """Restores the stored daily cycle of a stream."""
         self._states[stream] = state
 
     def changed(self) -> list[tuple[StreamKey, CycleState]]:
-        """Returns the cycles that are to be stored: those that went on to another hour since `clear_changed`."""
+        """Returns the daily cycles that are to be stored: those that went on to another hour since `clear_changed`."""
         return [(stream, self._cycles[stream][1].state) for stream in sorted(self._changed) if stream in self._cycles]
 
     def clear_changed(self) -> None:
-        """Notes that all cycles are stored."""
+        """Notes that the daily cycles of all streams are stored."""
         self._changed.clear()
 
     def _find_cycle(self, stream: StreamKey, reference: ReferenceCounts | None, start_ns: int) -> DailyCycle | None:
@@ -149,7 +149,9 @@ class StreamCycles:
         state = self._states.pop(stream, None) if entry is None else entry[1].state
         time_zone = self._time_zone_for(stream)
         if state is None or state.bins != reference.bins.names or state.time_zone != time_zone:
-            state = start_cycle(start_ns + compute_utc_offset_ns(time_zone, start_ns), reference.bins.names, time_zone)
+            state = start_daily_cycle(
+                start_ns + compute_utc_offset_ns(time_zone, start_ns), reference.bins.names, time_zone
+            )
             self._changed.add(stream)
             if stream in self._inherited and reference.total:
                 inherit_days(state, *self._inherited.pop(stream), reference)
@@ -232,11 +234,11 @@ class VersionLineage:
         self._versions: dict[tuple[str, str, str], dict[StreamKey, None]] = {}
 
     def add(self, stream: StreamKey) -> None:
-        """Adds a stream of a model version."""
+        """Adds a stream of a model version to those among which the version before is found."""
         self._versions.setdefault(_build_lineage_key(stream), {})[stream] = None
 
     def remove(self, stream: StreamKey) -> None:
-        """Removes a stream of a model version."""
+        """Removes a stream of a model version from those among which the version before is found."""
         versions = self._versions.get(_build_lineage_key(stream), {})
         versions.pop(stream, None)
         if not versions:

@@ -190,7 +190,7 @@ class DriftEvaluator:
                 results |= self._sensitivities.measure(
                     self._banks[key],
                     rows,
-                    lambda stream: self._stream_row(stream, references[stream]),
+                    lambda stream: self._build_stream_row(stream, references[stream]),
                     lambda stream: self._cycles is not None and self._cycles.is_holiday(stream),
                     log10_alarm_line * _LN_10,
                     is_over=is_over,
@@ -201,7 +201,7 @@ class DriftEvaluator:
         """Returns the last computed detectable shift of a stream; None if it was never computed."""
         return self._sensitivities.find(stream)
 
-    def _stream_row(self, stream: StreamKey, reference: ReferenceCounts | None) -> StreamRow:
+    def _build_stream_row(self, stream: StreamKey, reference: ReferenceCounts | None) -> StreamRow:
         entry, policy = self._entries[stream], self.find_detection_policy(stream)
         row, last_ns = entry.row, int(self._banks[entry.bank].column("last_ns")[entry.row])
         return StreamRow(

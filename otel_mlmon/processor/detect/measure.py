@@ -66,7 +66,7 @@ def measure_windows(
 def _measure_statistics(
     references: NDArray[Any], current: NDArray[Any], statistics: Mapping[str, Statistic], *, is_ordered: bool
 ) -> Iterable[Statistics]:
-    """Yields the drift statistics of a stream row by row."""
+    """Yields the drift statistics of many streams, one stream a row."""
     samples = build_samples(references, current)
     measurements: dict[str, Measurement] = {}
     for name, statistic in statistics.items():
@@ -92,13 +92,15 @@ def _check_measurement(name: str, measurement: Measurement, rows: int) -> Measur
 
 
 def _transpose_columns(columns: Sequence[Floats | None], rows: int) -> Iterable[tuple[Any, ...]]:
-    """Turns columns into rows, with None where there is no column."""
+    """Turns columns of numbers into rows, with None for a column that is missing."""
     numbers = [repeat(None, rows) if column is None else column.tolist() for column in columns]
     return zip(*numbers, strict=True) if numbers else repeat((), rows)
 
 
 SLACK: Final = 0.02
 """Traffic and design effect are taken on a grid of ratios as far apart, so that small changes change nothing."""
+YOUNG_SLACK: Final = 0.2
+"""That of the traffic of a stream younger than an hour, of which each pane makes another day."""
 
 
 BankKey = tuple[int, Direction]
@@ -107,7 +109,7 @@ BankKey = tuple[int, Direction]
 
 @dataclass(slots=True, kw_only=True)
 class StreamEntry:
-    """Where the evidence of one stream is, and the reference, tolerance and direction that it is against."""
+    """The place of one stream's evidence, with the reference, tolerance and direction that it is against."""
 
     bank: BankKey
     row: int
@@ -118,7 +120,7 @@ class StreamEntry:
     """The reference object that last compared equal: most panes come with the same one."""
 
     def is_against(self, reference: ReferenceCounts, policy: DetectionPolicy) -> bool:
-        """Returns whether the evidence is against this very reference, tolerance and direction."""
+        """Returns whether a stream's evidence is against this very reference, tolerance and direction."""
         if self.tolerance != policy.tolerance or self.bank[1] != policy.direction:
             return False
         if self.reference is not reference:
@@ -189,7 +191,7 @@ class DetectableShiftCache:
             is_over: As `DailyTraffic.items_per_day` has it.
         """
         places = np.fromiter(rows.values(), dtype=np.intp, count=len(rows))
-        effect, items = _measure_supply(bank, places, is_over=is_over)
+        effect, items = _measure_value_supply(bank, places, is_over=is_over)
         days = bank.column("last_ns")[places] // DAY_NS
         holidays = [is_holiday(stream) for stream in rows]
         columns = (effect.tolist(), items.tolist(), days.tolist(), [log_alarm_line] * len(rows), holidays)
@@ -244,7 +246,7 @@ def _build_detection_setting(
     bank: EvidenceBank, rows: Indices, days: Sequence[DayHypothesis | None], log_alarm_line: float, *, is_over: bool
 ) -> tuple[DetectionSetting, RareLimits | None]:
     log_line = log_alarm_line - bank.least_log_weight
-    effect, items = _measure_supply(bank, rows, is_over=is_over)
+    effect, items = _measure_value_supply(bank, rows, is_over=is_over)
     setting = DetectionSetting(
         share=bank.column("even_share")[rows],
         tolerance=bank.column("tolerance")[rows],
@@ -266,7 +268,8 @@ def _build_detection_setting(
     return cycled, RareLimits(highest, lowest, slots.size, slots.forgiven, slots.has_cycle)
 
 
-def _measure_supply(bank: EvidenceBank, rows: Indices, *, is_over: bool) -> tuple[Floats, Floats]:
+def _measure_value_supply(bank: EvidenceBank, rows: Indices, *, is_over: bool) -> tuple[Floats, Floats]:
     """Returns φ and the values a day of some streams, on the grid of `SLACK`, shape (S,) each."""
     effect, items = bank.effects.divisor[rows], bank.traffic.items_per_day(rows, is_over=is_over)
-    return np.exp(np.rint(np.log(effect) / SLACK) * SLACK), np.expm1(np.rint(np.log1p(items) / SLACK) * SLACK)
+    slack = SLACK if is_over else np.where(bank.traffic.is_young(rows), YOUNG_SLACK, SLACK)
+    return np.exp(np.rint(np.log(effect) / SLACK) * SLACK), np.expm1(np.rint(np.log1p(items) / slack) * slack)

@@ -75,7 +75,7 @@ def judge_thresholds(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectionPolicy:
-    """How drift of one stream is detected: its tolerance, its direction, and thresholds on statistics."""
+    """The policy by which drift of one stream is detected: tolerance, direction, and thresholds on statistics."""
 
     tolerance: float
     """The total variation that is tolerated, [0, 1]."""

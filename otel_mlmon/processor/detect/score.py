@@ -69,7 +69,7 @@ class ThresholdVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftScore:
-    """How sure it is, after a pane, that a stream has drifted: evidence, state and statistics."""
+    """The score of a stream after a pane: its evidence of drift, its state and its statistics."""
 
     state: State
     is_calibrating: bool = False

@@ -102,7 +102,7 @@ def fit_week(days: Sequence[CycleDay], *, effect: float, is_smoothed: bool, has_
     hours = table.reshape(len(days), HOURS, -1, table.shape[-1]).sum(2)
     kinds = find_day_kinds(numbers, hours, min_items=min_items, has_zone=has_zone)
     tables = [table * mask[..., None] for mask in _build_kind_masks(kinds, numbers, table.shape[1])]
-    fitted = [_fit_kind(part, is_smoothed=is_smoothed) for part in tables]
+    fitted = [_fit_day_kind(part, is_smoothed=is_smoothed) for part in tables]
     shares = np.array([part_shares for part_shares, _ in fitted])
     effects = np.array([estimate_cell_effect(part) for part in tables])
     day_counts = np.bincount(compute_weekday(numbers), minlength=WEEKDAYS)
@@ -134,7 +134,7 @@ def _measure_distance(counts: Floats, shares: Floats, effect: float) -> float:
     return float(np.maximum(variations - 2.0 * np.sqrt(counts.shape[-1] * effect / (4.0 * items)), 0.0).max())
 
 
-def find_residuals(days: Sequence[CycleDay], model: WeekModel) -> list[tuple[Ints, Floats]]:
+def find_week_residuals(days: Sequence[CycleDay], model: WeekModel) -> list[tuple[Ints, Floats]]:
     """Returns the counts of days by slot, and the counts expected by the other days of their kind.
 
     The expectation is of independent items of the same number, scaled so that a difference varies as if the cycle
@@ -158,7 +158,7 @@ def find_residuals(days: Sequence[CycleDay], model: WeekModel) -> list[tuple[Int
 
 
 def _build_kind_masks(kinds: Ints, days: Ints, slots: int) -> list[Bools]:
-    """Returns for each kind of day a mask of the slots that belong to it, shape (D, slots)."""
+    """Returns which time slots of the given days are of each kind of day, one mask a kind, shape (D, slots)."""
     by_slot = _find_slot_kinds(kinds, days, slots)
     return [by_slot == kind for kind in range(int(kinds.max()) + 1)]
 
@@ -169,7 +169,7 @@ def _find_slot_kinds(kinds: Ints, days: Ints, slots: int) -> Ints:
     return result
 
 
-def _fit_kind(table: Floats, *, is_smoothed: bool) -> tuple[Floats, Floats]:
+def _fit_day_kind(table: Floats, *, is_smoothed: bool) -> tuple[Floats, Floats]:
     """Fits the shares of one kind of day to the counts of its days, shape (D, slots, K); returns also their sizes."""
     counts = table.sum(0)
     pooled = (counts.sum(0) + 0.5) / (counts.sum() + counts.shape[1] / 2.0)

@@ -34,7 +34,7 @@ _LABEL_NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 class AlertmanagerSection(ConfigSection):
-    """Alerts to Prometheus' Alertmanager, API v2."""
+    """The configuration of alerts to Prometheus' Alertmanager, API v2."""
 
     urls: tuple[Url, ...] = Field(min_length=1, description="Every member of the cluster: `http://127.0.0.1:9093`.")
     labels: dict[str, str] = Field(default_factory=dict, description="Added to every alert, for routes.")

@@ -31,7 +31,7 @@ _LIBRARY: Final = "apprise"
 
 
 class AppriseSection(ConfigSection):
-    """Alerts to chats, pagers and mail."""
+    """The configuration of alerts through Apprise to chats, pagers and mail."""
 
     urls: tuple[SecretStr, ...] = Field(
         min_length=1,

@@ -37,7 +37,7 @@ _LOG: Final = logging.getLogger("otel_mlmon.alerts")
 
 
 class CommandSection(ConfigSection):
-    """A program that is run for each alert."""
+    """The configuration of a program that is run for each alert."""
 
     run: tuple[str, ...] = Field(min_length=1, description="The program and its arguments; there is no shell.")
     timeout_s: Duration = Field(

@@ -52,7 +52,7 @@ class DeliverySettings:
 
 
 class AlertSink(Protocol):
-    """Stores alerts that could not be sent."""
+    """A store of alerts that could not be sent."""
 
     def write(self, alert: Alert, *, notifier: str, reason: str, detail: str) -> None:
         """Stores an alert that could not be sent, with the reason; never raises."""

@@ -15,7 +15,7 @@ _LEVELS: Final[Mapping[Severity, int]] = {"warning": logging.WARNING, "critical"
 
 
 class LogSection(ConfigSection):
-    """Alerts in the processor's log."""
+    """The configuration of alerts in the processor's log."""
 
 
 class LogNotifier:

@@ -16,7 +16,7 @@ _SEVERITIES: Final[Mapping[Severity, LogSeverity]] = {"warning": "WARN", "critic
 
 
 class OtlpSection(ConfigSection):
-    """Alerts as OTLP events to `forward.endpoint`; none while that is null."""
+    """The configuration of alerts as OTLP events to `forward.endpoint`; none are sent while that is null."""
 
 
 class OtlpNotifier:

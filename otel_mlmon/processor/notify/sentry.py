@@ -39,7 +39,7 @@ MONITOR: Final = {"schedule": {"type": "interval", "value": 1, "unit": "year"}, 
 
 
 class SentrySection(ConfigSection):
-    """Alerts as issues of Sentry."""
+    """The configuration of alerts as issues of Sentry."""
 
     dsn: SecretStr = Field(description="Of the project; keep it in the environment: `${env:SENTRY_DSN}`.")
     monitors: bool = Field(

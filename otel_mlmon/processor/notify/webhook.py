@@ -26,7 +26,7 @@ from otel_mlmon.version import __version__
 
 
 class WebhookSection(ConfigSection):
-    """Alerts as JSON to an address."""
+    """The configuration of alerts as JSON to an HTTP address."""
 
     url: Url = Field(repr=False, description="The address. It may hold a token, so it is never printed.")
     headers: Headers = Field(default_factory=dict, description="Sent with every request.")

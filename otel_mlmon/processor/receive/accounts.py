@@ -65,7 +65,7 @@ class ReceiverAccounts:
             self._totals["refused"] += points
 
     def add_dead_letter(self, signal: Signal, points: int) -> None:
-        """Counts a request that is put aside, and rejects its points."""
+        """Counts a request that is put aside as a dead letter, and its points as rejected."""
         with self._lock:
             self._rejected[DEAD_LETTER] += points
             self._totals["dead_letters"] += 1

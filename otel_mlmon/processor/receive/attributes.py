@@ -80,7 +80,7 @@ def read_first_text(key: str, *levels: Attributes) -> str:
 
 
 def read_model_key(*levels: Attributes, default: ModelKey) -> ModelKey:
-    """Reads which model attributes name; each field is of the first level that has it, else of `default`."""
+    """Reads the key of the model that attributes name, each field from the first level with it, else from `default`."""
     return ModelKey(
         name=read_first_text(semconv.MODEL_NAME, *levels) or default.name,
         version=read_first_text(semconv.MODEL_VERSION, *levels) or default.version,

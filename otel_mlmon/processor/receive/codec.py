@@ -26,7 +26,7 @@ from otel_mlmon.processor.receive.decode import count_points, decode_metrics
 from otel_mlmon.processor.receive.decode_logs import count_log_records, decode_logs
 from otel_mlmon.processor.receive.encoded import MetricsRequest, ParsedMetricsRequest
 from otel_mlmon.processor.receive.inflate import BodyTooLargeError
-from otel_mlmon.processor.receive.json import read_json
+from otel_mlmon.processor.receive.json import read_json_message
 from otel_mlmon.types import Ints
 
 Signal: TypeAlias = Literal["metrics", "logs", "traces"]
@@ -99,7 +99,7 @@ def parse_request(signal: Signal, body: bytes, body_format: BodyFormat, *, max_b
             raise BodyTooLargeError(f"The body would take more than {max_bytes} bytes of memory once it is parsed.")
     if body_format == "json":
         try:
-            return read_json(codec.json_request(), body)
+            return read_json_message(codec.json_request(), body)
         except MalformedError as error:
             raise MalformedError(f"The body is not an OTLP {signal} request in JSON: {error}.") from None
     try:
@@ -144,7 +144,7 @@ class _ParsedSize:
 
 @functools.cache
 def _build_size_layout(message: Descriptor) -> _ParsedSize:
-    """Returns the memory layout of a protobuf message type; a type that nests itself has one layout that does, too."""
+    """Returns the memory layout of a protobuf message type; that of a type that nests itself contains itself."""
     return _fill_size_layout(message, {})
 
 

@@ -8,7 +8,7 @@ from otel_mlmon.processor.config.section import ConfigSection, OptionalAddress, 
 
 
 class ReceiverSection(ConfigSection):
-    """Where telemetry is received over OTLP."""
+    """The configuration of the OTLP receivers: ports, limits, tokens and certificates."""
 
     grpc: OptionalAddress = Field(default="127.0.0.1:4317", description='OTLP over gRPC; "" switches it off.')
     http: OptionalAddress = Field(default="127.0.0.1:4318", description='OTLP over HTTP; "" switches it off.')

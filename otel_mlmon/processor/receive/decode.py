@@ -139,7 +139,7 @@ _CACHE: Final = _ContextCache()
 
 
 def decode_metrics(request: Any) -> DecodedRequest:
-    """Decodes and checks every point of `request`, a `MetricsRequest` or a message of OTLP's own class.
+    """Decodes and checks every data point of a metrics request, a `MetricsRequest` or a message of OTLP's own class.
 
     Runs on: any thread; keeps no state but caches of pure functions.
 
@@ -166,7 +166,7 @@ def decode_metrics(request: Any) -> DecodedRequest:
 
 
 def count_points(request: Any) -> int:
-    """Counts the points of `request` without looking at them."""
+    """Counts the data points of a metrics request without looking at them."""
     scopes = (scope for resource in request.resource_metrics for scope in resource.scope_metrics)
     return sum(_count_metric_points(metric) for scope in scopes for metric in scope.metrics)
 

@@ -219,10 +219,10 @@ def _read_histogram(point: bytes) -> EncodedHistogram | None:
         zero_count, position = int.from_bytes(point[position + 1 : position + 9], "little"), position + 9
     above = below = None
     if position < end and point[position] == _POSITIVE:
-        above = _read_buckets(point, position + 1, scale)
+        above = _read_encoded_buckets(point, position + 1, scale)
         position = above[0]
     if position < end and point[position] == _NEGATIVE:
-        below = _read_buckets(point, position + 1, scale)
+        below = _read_encoded_buckets(point, position + 1, scale)
         position = below[0]
     minimum, maximum = (math.inf, -math.inf) if position == end else _read_extremes(point, position)
     row = scale, count, total, minimum, maximum, _list_bucket_runs(below, zero_count, above)
@@ -281,7 +281,7 @@ def _list_bucket_runs(below: _Buckets | None, zero_count: int, above: _Buckets |
     return tuple(runs)
 
 
-def _read_buckets(point: bytes, position: int, scale: int) -> _Buckets:
+def _read_encoded_buckets(point: bytes, position: int, scale: int) -> _Buckets:
     """Reads the negative or the positive buckets of an encoded histogram, beginning with their size.
 
     Raises:

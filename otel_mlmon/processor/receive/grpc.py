@@ -23,7 +23,7 @@ from otel_mlmon.errors import MalformedError, OverloadedError, RetryableError, U
 from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
 from otel_mlmon.processor.address import NetworkAddress
-from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, TlsFiles, has_bearer_token, limit_connections
+from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, TlsFiles, compute_connection_limit, has_bearer_token
 from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.arrivals import ArrivingBodies
 from otel_mlmon.processor.receive.codec import Signal
@@ -379,7 +379,7 @@ def _build_server_options(max_body_bytes: int, max_connection_age_s: float) -> l
         ("grpc.so_reuseport", 0),  # else a second server on the port would silently get half of the requests
         ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
         ("grpc.max_receive_message_length", max_body_bytes),  # enforced after decompression
-        ("grpc.max_allowed_incoming_connections", limit_connections()),
+        ("grpc.max_allowed_incoming_connections", compute_connection_limit()),
         ("grpc.server_handshake_timeout_ms", round(HEAD_TIMEOUT_S * 1000)),  # also of those that send nothing
         ("grpc.max_connection_idle_ms", round(IDLE_TIMEOUT_S * 1000)),
         ("grpc.max_connection_age_ms", round(max_connection_age_s * 1000)),

@@ -26,9 +26,9 @@ from otel_mlmon.processor.connections import (
     HEAD_TIMEOUT_S,
     AsgiServer,
     TlsFiles,
+    compute_connection_limit,
     has_bearer_token,
-    limit_connections,
-    measure_wait_s,
+    measure_read_wait_s,
 )
 from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.codec import BodyFormat, Signal
@@ -149,7 +149,7 @@ class HttpReceiver:
             name="otlp-http",
             tls=tls,
             keep_alive_s=KEEP_ALIVE_S,
-            max_connections=limit_connections(),
+            max_connections=compute_connection_limit(),
             head_timeout_s=head_timeout_s,
         )
 
@@ -214,7 +214,11 @@ class HttpReceiver:
         if size_bytes > self._admission.max_request_bytes:
             raise _build_large_body_error(build_size_error(self._admission.max_request_bytes), 0)
         result = await self._consume_body(
-            signal, await self._read_body(request), body_format, encoding, waited_s=measure_wait_s(request.scope)
+            signal,
+            await self._read_body(request),
+            body_format,
+            encoding,
+            waited_s=measure_read_wait_s(request.scope),
         )
         answer = encode_response(signal, result, body_format)
         return Response(answer, media_type=_read_content_type(request))

@@ -39,11 +39,11 @@ def decode_points_json(line: str | bytes) -> list[DataPoint]:
     Raises:
         MalformedError: It is not OTLP JSON; the message says where.
     """
-    decoded = decode_metrics(read_json(ExportMetricsServiceRequest(), line))
+    decoded = decode_metrics(read_json_message(ExportMetricsServiceRequest(), line))
     return [item for item in decoded.items if isinstance(item, DataPoint)]
 
 
-def read_json(message: AnyMessage, text: str | bytes) -> AnyMessage:
+def read_json_message(message: AnyMessage, text: str | bytes) -> AnyMessage:
     """Fills an OTLP protobuf message from a JSON object and returns it.
 
     Raises:

@@ -82,7 +82,7 @@ class WorkTimeMeter:
                 self._threads -= 1
 
     def complete(self, size_bytes: int) -> None:
-        """Records that a request of this size is processed."""
+        """Records that a request of `size_bytes` bytes is processed."""
         with self._lock:
             self._note_time()
             self._bytes += size_bytes + REQUEST_BYTES
@@ -255,7 +255,7 @@ class PendingRequests:
         self.remove(place)
 
     def remove(self, place: AdmittedRequest) -> None:
-        """Gives back the place of a request. Safe twice."""
+        """Gives back the place of a request in progress. Safe twice."""
         with self._lock:
             if self._places.pop(id(place), None) is not None:
                 self._size_bytes -= place.size_bytes

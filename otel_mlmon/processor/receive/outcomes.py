@@ -51,7 +51,7 @@ class ExportResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointOutcomeCounts:
-    """The points of one stored request by their outcome."""
+    """The numbers of data points of one stored request by their outcome."""
 
     accepted: int
     ignored: int

@@ -10,7 +10,7 @@ from otel_mlmon.processor.config.section import ConfigSection, Duration, Optiona
 
 
 class ForwardSection(ConfigSection):
-    """Where results are sent over OTLP: usually a second receiver of the Collector."""
+    """The configuration of the OTLP endpoint that results are sent to: usually a second receiver of the Collector."""
 
     endpoint: OptionalUrl = Field(default=None, description="Such as http://127.0.0.1:14317; null sends nothing.")
     protocol: Literal["grpc", "http/protobuf"] = Field(default="grpc", description="grpc or http/protobuf.")
@@ -18,7 +18,7 @@ class ForwardSection(ConfigSection):
 
 
 class WebSection(ConfigSection):
-    """The web port: JSON, Prometheus, health; read-only without an administrator's token."""
+    """The configuration of the web port: JSON, Prometheus, health; read-only without an administrator's token."""
 
     listen: OptionalAddress = Field(default="127.0.0.1:8080", description='"" switches it off.')
     hosts: tuple[str, ...] = Field(

@@ -176,7 +176,7 @@ class PublishedState:
         return view.gauges
 
     def _measure_windows(self) -> None:
-        """Computes the statistics of the rolling windows that have none yet, those of many streams at once."""
+        """Computes the drift statistics of all rolling windows that have none yet, many streams at once."""
         unmeasured = [view for view in self._views.values() if not view.is_measured]
         windows = [
             (view, stream.stream, (stream.reference, stream.current))

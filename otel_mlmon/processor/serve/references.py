@@ -93,7 +93,7 @@ def relearn_references(
             f"The {subject} no learned reference: there is none of that name, or it is compared with a file, the "
             f"model's own reference or a fixed bound. {learned}"
         )
-        return _build_refusal(CONFLICT, "not_learned", message.strip())
+        return _build_reference_refusal(CONFLICT, "not_learned", message.strip())
     names = tuple(dict.fromkeys(streams)) or tuple(sorted(reference.relearnable))
     relearn(reference.model, names)
     return FOUND, {"model": model, "version": reference.model.version, "streams": list(names)}
@@ -110,18 +110,18 @@ def _find_version_reference(
             if references
             else "No telemetry has arrived yet."
         )
-        return _build_refusal(NOT_FOUND, "unknown_model", f"There is no model {model!r}. {hint}")
+        return _build_reference_refusal(NOT_FOUND, "unknown_model", f"There is no model {model!r}. {hint}")
     if version is None and len(versions) > 1:
         listed = _join_limited_names(sorted(versions))
         message = f"Model {model!r} has {len(versions)} versions: {listed}. Choose one with the parameter version."
-        status, document = _build_refusal(CONFLICT, "several_versions", message)
+        status, document = _build_reference_refusal(CONFLICT, "several_versions", message)
         return status, {**document, "versions": sorted(versions)}
     reference = versions.get(version) if version is not None else next(iter(versions.values()))
     if reference is None:
         message = (
             f"Model {model!r} has no version {version!r}. Known versions: {_join_limited_names(sorted(versions))}."
         )
-        return _build_refusal(NOT_FOUND, "unknown_version", message)
+        return _build_reference_refusal(NOT_FOUND, "unknown_version", message)
     return reference
 
 
@@ -129,13 +129,15 @@ def _export_profile(model: str, reference: ExportableReference, *, is_partial: b
     if reference.moving:
         streams = _join_limited_names(reference.moving)
         message = f"The reference of model {model!r} moves with time ({streams}) and cannot be exported."
-        return _build_refusal(CONFLICT, "moving", message)
+        return _build_reference_refusal(CONFLICT, "moving", message)
     document = None if reference.learning and not is_partial else reference.document()
     if document is not None:
         return FOUND, document
     progress = [_describe_learning_progress(stream, *counts) for stream, counts in sorted(reference.learning.items())]
     learned = _join_limited_names(progress) if progress else "no predictions yet"
-    return _build_refusal(CONFLICT, "learning", f"Model {model!r} is still learning its reference: {learned}.")
+    return _build_reference_refusal(
+        CONFLICT, "learning", f"Model {model!r} is still learning its reference: {learned}."
+    )
 
 
 def _describe_learning_progress(stream: str, count: int, required: int) -> str:
@@ -144,7 +146,7 @@ def _describe_learning_progress(stream: str, count: int, required: int) -> str:
     return f"{stream} has {required} values, but its burstiness or steadiness is not estimated yet"
 
 
-def _build_refusal(status: int, reason: str, message: str) -> tuple[int, dict[str, Any]]:
+def _build_reference_refusal(status: int, reason: str, message: str) -> tuple[int, dict[str, Any]]:
     return status, {"error": message, "reason": reason}
 
 

@@ -83,7 +83,9 @@ class SilenceControl:
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
-                    status, document = _build_refusal(f"The body is larger than {MAX_BODY_BYTES} bytes.", status=413)
+                    status, document = _build_silence_refusal(
+                        f"The body is larger than {MAX_BODY_BYTES} bytes.", status=413
+                    )
                     return JSONResponse(document, status_code=status)
             return await run_in_threadpool(answer, lambda: self.add_silence(body))
 
@@ -107,7 +109,7 @@ class SilenceControl:
         """Adds the silence of a request; returns the HTTP status and a JSON document with the models it applies to."""
         fields, fault = _parse_silence_body(body)
         if fault:
-            return _build_refusal(fault)
+            return _build_silence_refusal(fault)
         now_ns = self._clock_ns()
         silence = AlertSilence(
             id=secrets.token_hex(4),
@@ -119,9 +121,9 @@ class SilenceControl:
             reason=fields["reason"],
         )
         if not any(silence.matches_rule(rule) for rule in self._rules):
-            return _build_refusal(f"There is no rule {silence.rule!r}. Rules are: {', '.join(self._rules)}.")
+            return _build_silence_refusal(f"There is no rule {silence.rule!r}. Rules are: {', '.join(self._rules)}.")
         if sum(other.is_active(now_ns) for other in self._read()) >= MAX_ACTIVE:
-            return _build_refusal(
+            return _build_silence_refusal(
                 f"There are {MAX_ACTIVE} active silences already; end some, or use a pattern.", status=409
             )
         self._apply(SilenceRequest(silence=silence))
@@ -136,9 +138,9 @@ class SilenceControl:
         now_ns = self._clock_ns()
         silence = next((silence for silence in self._read() if silence.id == silence_id), None)
         if silence is None:
-            return _build_refusal(f"There is no silence {silence_id!r}.", status=404, reason="unknown_silence")
+            return _build_silence_refusal(f"There is no silence {silence_id!r}.", status=404, reason="unknown_silence")
         if silence.end_ns <= now_ns:
-            return _build_refusal(f"The silence {silence_id} is over already.", status=409, reason="over")
+            return _build_silence_refusal(f"The silence {silence_id} is over already.", status=409, reason="over")
         self._apply(SilenceRequest(expired_id=silence_id))
         return 200, {**silence.to_dict(now_ns), "end_ns": now_ns, "is_active": False}
 
@@ -168,5 +170,5 @@ def _parse_silence_body(body: bytes) -> tuple[dict[str, Any], str]:
     return fields, ""
 
 
-def _build_refusal(message: str, *, status: int = 400, reason: str = "invalid") -> Answer:
+def _build_silence_refusal(message: str, *, status: int = 400, reason: str = "invalid") -> Answer:
     return status, {"error": message, "reason": reason}

@@ -10,7 +10,7 @@ from otel_mlmon.processor.config.section import ConfigSection, Duration
 
 
 class StorageSection(ConfigSection):
-    """Where the processor stores the state that survives a restart."""
+    """The configuration of where the processor stores the state that survives a restart."""
 
     path: Path = Field(
         default=Path("mlmon-data"), description="A directory for this processor alone, created if it is missing."

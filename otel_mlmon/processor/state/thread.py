@@ -195,7 +195,7 @@ class StateThread(Generic[T, R]):
                 entry.future.set_exception(StoreError("the processor is stopping"))
 
     def _open_state(self) -> bool:
-        """Loads the state; returns whether that succeeded."""
+        """Loads the state by the handler; returns whether that succeeded."""
         try:
             self._handler.open()
             self._load.set_result(None)
@@ -242,11 +242,11 @@ class StateThread(Generic[T, R]):
         waiting = deque(batch)
         is_work = bool(waiting) or self._is_behind
         with self._measure() if is_work and self._failure is None else nullcontext():
-            self._process_part(waiting)
+            self._process_batch_part(waiting)
             while waiting:
-                self._process_part(waiting)
+                self._process_batch_part(waiting)
 
-    def _process_part(self, waiting: deque[_QueuedItem[T, R]]) -> None:
+    def _process_batch_part(self, waiting: deque[_QueuedItem[T, R]]) -> None:
         """Applies queued items for a while, commits, answers and publishes; refuses all after a failed commit."""
         applied: list[tuple[Future[R], R]] = []
         refusal = self._failure

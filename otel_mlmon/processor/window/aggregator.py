@@ -1,4 +1,4 @@
-"""Collects data points into panes of event time, and turns each closed pane into one window a stream.
+"""Collects data points into panes of event time, and turns each closed pane into one window for each stream.
 
 A pane (start, end] holds the points whose time is in it, since a point counts what came before its time. It closes when
 the model's watermark (`progress.py`) is the allowed lateness past its end, or no point was received for that long. A
@@ -21,7 +21,7 @@ from typing import Final
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, ProviderFallback
 from otel_mlmon.processor.state.repository import Repository
-from otel_mlmon.processor.window.embedded_reference import decode_reference
+from otel_mlmon.processor.window.embedded_reference import decode_embedded_reference
 from otel_mlmon.processor.window.expiry import remove_stale_streams
 from otel_mlmon.processor.window.intake import PointIntake
 from otel_mlmon.processor.window.model_windows import ClosedPane, ModelWindows
@@ -119,7 +119,7 @@ class WindowAggregator:
         return outcomes
 
     def add(self, point: DataPoint) -> PointOutcome:
-        """Adds a point to its pane, or drops it; returns the outcome. Raises what `add_points` raises."""
+        """Adds a data point to its pane, or drops it; returns the outcome. Raises what `add_points` raises."""
         (outcome,) = outcomes = self._intake.add_points([point], self._clock_ns())
         self.counts.update(outcomes)
         return outcome
@@ -135,7 +135,7 @@ class WindowAggregator:
         present = self._state.embedded.get(loaded.model)
         if present is not None and present[0].text == loaded.reference:
             return "unchanged"
-        profile = decode_reference(loaded)
+        profile = decode_embedded_reference(loaded)
         if profile is None:
             return "refused"
         reference = EmbeddedReference(loaded.model, loaded.reference, self._clock_ns())
@@ -150,7 +150,7 @@ class WindowAggregator:
         return "accepted"
 
     def relearn(self, request: RelearnRequest) -> list[StreamKey]:
-        """Starts to learn references of a model again; returns the streams, whose earlier evidence is void."""
+        """Starts to learn references of a model again; returns the streams, whose evidence so far is void."""
         model = self._state.models.get(request.model)
         streams = model.relearn(request.streams) if model is not None else []
         self._state.changes.streams.update(streams)
@@ -169,16 +169,16 @@ class WindowAggregator:
             is_late: Returns whether to stop after a pane; the next call goes on with what is left: `unclosed_models`.
         """
         state, windows, unclosed = self._state, list[StreamWindow](), set[ModelKey]()
-        models = {key: model for key, model in state.models.items() if self._is_full or model.is_due(now_ns)}
+        models = {key: model for key, model in state.models.items() if self._is_closing_early or model.is_due(now_ns)}
         lateness_ns = state.windows.lateness_ns
         until_ns = {key: model.compute_closing_time(now_ns, lateness_ns=lateness_ns) for key, model in models.items()}
         early_ns = until_ns
-        if self._is_full:
+        if self._is_closing_early:
             early_ns = {key: model.compute_closing_time(now_ns, lateness_ns=0) for key, model in models.items()}
         due = sorted((end_ns, key) for key in models for end_ns in models[key].open_panes if end_ns <= early_ns[key])
         is_over = False
         for end_ns, key in due:
-            if end_ns > until_ns[key] and not self._is_full:
+            if end_ns > until_ns[key] and not self._is_closing_early:
                 continue
             if is_over:
                 unclosed.add(key)
@@ -201,8 +201,8 @@ class WindowAggregator:
         return sorted(windows, key=lambda window: (window.end_ns, window.stream))
 
     @property
-    def _is_full(self) -> bool:
-        """Whether panes are to close without their lateness: from the limit on, until there is some room again."""
+    def _is_closing_early(self) -> bool:
+        """Returns whether panes close without their lateness: from the limit on, until there is some room again."""
         share = ROOM_SHARE if self._is_crowded else 1.0
         self._is_crowded = self._state.pending_points >= share * self._state.windows.max_pending_points
         return self._is_crowded
@@ -216,7 +216,7 @@ class WindowAggregator:
             closed = take(end_ns, is_complete=self._intake.is_complete)
             windows.extend(closed.windows)
             (state.changes.amendments if is_amended else state.changes.panes).append(closed.pane)
-            self._note_closed(model, closed)
+            self._note_closed_pane(model, closed)
             is_done = True
         if not is_done:
             state.drop_lost_points(model.key, end_ns)
@@ -248,12 +248,12 @@ class WindowAggregator:
 
     @property
     def models(self) -> list[ModelKey]:
-        """Every model version that has sent data points, sorted."""
+        """The model versions that have sent data points, sorted."""
         return sorted(self._state.models)
 
     @property
-    def clamped(self) -> int:
-        """How many points came from the future, and were counted as of now."""
+    def clamped_points(self) -> int:
+        """The number of data points that came from the future, and were counted as of now."""
         return self._intake.clamped
 
     @property
@@ -263,12 +263,12 @@ class WindowAggregator:
 
     @property
     def pending_points(self) -> int:
-        """How many data points wait until their pane closes."""
+        """The number of data points that wait until their pane closes."""
         return self._state.pending_points
 
     @property
     def stream_count(self) -> int:
-        """How many drift streams are watched."""
+        """The number of drift streams that are watched."""
         return self._state.stream_count
 
     def find_stream(self, key: StreamKey) -> StreamWindows | None:
@@ -298,8 +298,8 @@ class WindowAggregator:
         """
         return self._state.models[model].reference()
 
-    def _note_closed(self, model: ModelWindows, closed: ClosedPane) -> None:
-        """Records what closing or amending a pane changed."""
+    def _note_closed_pane(self, model: ModelWindows, closed: ClosedPane) -> None:
+        """Records what the closing or amending of a pane changed."""
         state = self._state
         state.changes.streams.update(closed.changed)
         state.changes.models.add(model.key)

@@ -11,7 +11,7 @@ from otel_mlmon.processor.config.section import ConfigSection, Count, Duration
 
 
 class WindowsSection(ConfigSection):
-    """How event time is divided into panes and windows."""
+    """The configuration of how event time is divided into panes and rolling windows."""
 
     pane_s: Duration = Field(default=10.0, alias="pane", gt=0, description="Length of a pane, the unit of evidence.")
     lateness_s: Duration = Field(
@@ -34,7 +34,7 @@ class WindowsSection(ConfigSection):
     )
 
     @model_validator(mode="after")
-    def _check(self) -> WindowsSection:
+    def _check_lengths(self) -> WindowsSection:
         if self.rolling_s < self.pane_s:
             raise ValueError("rolling must be at least pane")
         return self
@@ -85,7 +85,7 @@ class LimitsSection(ConfigSection):
 
 
 class ReferenceSection(ConfigSection):
-    """The reference that drift is measured against."""
+    """The configuration of the reference that drift of a model's streams is measured against."""
 
     learn: Count = Field(
         default=5000, ge=1, description="Predictions of a model version from which its reference is learned."
@@ -131,7 +131,7 @@ class ReferenceSection(ConfigSection):
             raise ValueError(f"{value!r} is no time zone that this machine knows, such as Europe/Berlin") from error
 
     @model_validator(mode="after")
-    def _check(self) -> ReferenceSection:
+    def _check_combination(self) -> ReferenceSection:
         if self.file is not None and (self.rolling_s is not None or self.hour_of_week):
             raise ValueError("file is a fixed reference; it cannot be rolling too")
         return self

@@ -1,4 +1,4 @@
-"""Reads the reference profile that a model file carries in itself."""
+"""Decodes the reference profile that a model file carries in itself."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from otel_mlmon.reference.profile import Profile
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 
-def decode_reference(loaded: ModelLoaded) -> Profile | None:
-    """Decodes the reference profile that a model carries; None, and a warning, if it cannot be used."""
+def decode_embedded_reference(loaded: ModelLoaded) -> Profile | None:
+    """Decodes the reference profile that a model carries; None, and a warning, if the profile cannot be used."""
     model = loaded.model
     try:
         profile = decode_profile(loaded.reference)

@@ -47,7 +47,7 @@ def remove_stale_streams(state: WindowState, now_ns: int, *, resumed_ns: int, re
 
 
 def remove_ended_series(state: WindowState, now_ns: int, *, after_ns: int, resumed_ns: int) -> None:
-    """Removes the cumulative series of senders that sent nothing for `after_ns`."""
+    """Removes the cumulative series of senders that have sent nothing for `after_ns` nanoseconds."""
     if resumed_ns > now_ns - after_ns:
         return
     by_sender: dict[str, list[TimeSeries]] = {}

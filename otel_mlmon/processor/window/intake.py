@@ -85,7 +85,7 @@ def _find_explicit_bounds(point: DataPoint) -> Bounds | None:
 
 
 class PointIntake:
-    """Adds points to the panes of their models.
+    """Adds received data points to the panes of their models.
 
     Args:
         state: What they are added to.
@@ -238,7 +238,7 @@ class PointIntake:
         return "late" if group.is_late else outcome
 
     def _add_to_pane(self, series: TimeSeries, point: DataPoint, group: _PointGroup, bounds: Bounds | None) -> None:
-        """Adds a point to its pane; `bounds` as `_find_explicit_bounds` has them."""
+        """Adds a pending point to its pane; `bounds` as `_find_explicit_bounds` has them."""
         state = self._state
         if group.points is None or group.pane is None:
             model = state.models[group.model]
@@ -290,7 +290,7 @@ class PointIntake:
         return refusal
 
     def _has_bounds_room(self, bounds: Bounds, point: DataPoint, group: _PointGroup) -> bool:
-        """Returns whether the bounds of a point, an explicit histogram, are known or find room."""
+        """Returns whether the bounds of an explicit histogram are known, or find room among those of the stream."""
         model = self._state.models.get(group.model)
         if model is None:
             return True
@@ -305,7 +305,7 @@ class PointIntake:
         return self._bounds.has_room(others)
 
     def _free_series(self, now_ns: int) -> bool:
-        """Removes series of senders that are silent for minutes, where there is no room; returns whether there is."""
+        """Removes series of senders silent for minutes, if there is no room; returns whether there is room then."""
         if now_ns >= self._frees_ns:
             self._frees_ns = now_ns + FREE_INTERVAL_NS
             remove_ended_series(self._state, now_ns, after_ns=FREE_AFTER_NS, resumed_ns=self.resumed_ns)

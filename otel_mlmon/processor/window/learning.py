@@ -1,4 +1,4 @@
-"""Decides whether a stream has enough and homogeneous values to learn its reference from.
+"""Decides whether a stream has enough values, and homogeneous ones, to learn its reference from.
 
 The first tenth of the values chooses bins; what comes after is counted over them in blocks of successive panes. The
 blocks answer two questions when the required values are there:
@@ -50,7 +50,7 @@ LEVEL: Final = 1e-4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockStatistics:
-    """Measures of how much successive blocks of a stream's values differ; None where there are too few blocks."""
+    """The measures of how much successive blocks of a stream's values differ; None where there are too few blocks."""
 
     design_effect: float | None = None
     differences: int = 0

@@ -1,4 +1,4 @@
-"""References that move with time: the last days, or the same hour of the week in earlier weeks.
+"""Builds references that move with time: of the last days, or of the same hour of the week in earlier weeks.
 
 A stream's first reference gives the bins, and they stay. What it counts is kept by the hour, and a reference is made of
 the hours of `rolling` that end `lag` before the present epoch. Epochs are as long as `lag` and begin at its multiples
@@ -42,7 +42,7 @@ SHRINKAGE: Final = 200.0
 
 
 class EpochReference(NamedTuple):
-    """A reference that moves with time, as it is for one epoch."""
+    """The reference that a moving reference is for one epoch of time."""
 
     epoch: int
     reference: ReferenceCounts | None

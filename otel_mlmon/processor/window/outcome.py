@@ -83,11 +83,11 @@ class ResourceLimit:
         self._warned_share = 0.0
 
     def has_room(self, count: int, added: int = 1) -> bool:
-        """Returns whether `added` more fit under the limit beside `count`."""
+        """Returns whether `added` more things fit under the limit beside `count` present ones."""
         return count + added <= self.maximum
 
     def report(self, count: int) -> None:
-        """Warns if the limit is nearly or wholly reached and was not before."""
+        """Warns if a limit is nearly or wholly reached and was not before."""
         share = count / self.maximum
         level = 1.0 if share >= 1.0 else WARNING_SHARE if share >= WARNING_SHARE else 0.0
         if level > self._warned_share:

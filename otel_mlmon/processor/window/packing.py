@@ -343,11 +343,11 @@ def pack_sums(sums: Sequence[int]) -> PackedSums:
     bits = reduce(or_, sums, 0)
     shifts: tuple[int, ...] = (max((bits & -bits).bit_length() - 1, 0),)
     numbers = [units >> shifts[0] for units in sums]
-    width = _find_width(numbers)
+    width = _find_byte_width(numbers)
     if width > MAX_SUM_BYTES:
         shifts = tuple(max((units & -units).bit_length() - 1, 0) for units in sums)
         numbers = [units >> shift for units, shift in zip(sums, shifts, strict=True)]
-        width = _find_width(numbers)
+        width = _find_byte_width(numbers)
     if width <= 8:
         return PackedSums(shifts, 8, np.array(numbers, dtype="<i8").tobytes())
     return PackedSums(shifts, width, b"".join([number.to_bytes(width, "little", signed=True) for number in numbers]))
@@ -376,7 +376,7 @@ def unpack_sums(packed: PackedSums, count: int) -> list[int]:
     return [number << shift for number, shift in zip(numbers, shifts, strict=True)]
 
 
-def _find_width(numbers: Sequence[int]) -> int:
+def _find_byte_width(numbers: Sequence[int]) -> int:
     """Returns how many bytes the largest of some numbers takes with its sign."""
     return max(max(numbers, default=0), -min(numbers, default=0)).bit_length() // 8 + 1
 

@@ -38,8 +38,8 @@ _MINUTE_NS: Final = 60_000_000_000
 _DAY_NS: Final = 1440 * _MINUTE_NS
 
 
-class _Tier(NamedTuple):
-    """How panes of one age are stored."""
+class _StorageTier(NamedTuple):
+    """The way in which closed panes of one age are stored: how long they are, and how long they are kept so."""
 
     kind: RecordKind[PaneRecord]
     length_ns: int
@@ -64,7 +64,7 @@ class PaneRecord(NamedTuple):
     """All counts, one stream after the other."""
 
     def unpack(self) -> ModelPane:
-        """Returns the pane that is stored.
+        """Returns the pane that the record holds.
 
         Raises:
             ValueError: The record contradicts itself.
@@ -93,12 +93,12 @@ PANE_HOURS: Final = RecordKind("pane1h", PaneRecord, check=PaneRecord.unpack)
 
 
 def put_panes(repository: Repository, panes: Iterable[ModelPane]) -> None:
-    """Stores panes that have just closed.
+    """Stores panes that have just closed, each as a record of its own.
 
     Raises:
         StoreError: The repository refused it.
     """
-    put_records(repository, PANE, [(_key(pane), _pack(pane)) for pane in panes])
+    put_records(repository, PANE, [(_encode_pane_key(pane), _pack_pane(pane)) for pane in panes])
 
 
 def merge_panes(repository: Repository, panes: Iterable[ModelPane], kind: RecordKind[PaneRecord] = PANE) -> None:
@@ -109,11 +109,11 @@ def merge_panes(repository: Repository, panes: Iterable[ModelPane], kind: Record
     """
     merged: dict[str, ModelPane] = {}
     for pane in panes:
-        key = _key(pane)
+        key = _encode_pane_key(pane)
         if key not in merged:
-            merged |= _load(repository, kind, key, f"{key}\0")
+            merged |= _load_valid_panes(repository, kind, key, f"{key}\0")
         merged[key] = merged[key].merge(pane) if key in merged else pane
-    put_records(repository, kind, [(key, _pack(pane)) for key, pane in merged.items()])
+    put_records(repository, kind, [(key, _pack_pane(pane)) for key, pane in merged.items()])
 
 
 def load_panes(repository: Repository, since_ns: int) -> Iterator[ModelPane]:
@@ -122,7 +122,7 @@ def load_panes(repository: Repository, since_ns: int) -> Iterator[ModelPane]:
     Raises:
         StoreError: The repository cannot be read.
     """
-    yield from _load(repository, PANE, f"{max(since_ns, 0):020d}").values()
+    yield from _load_valid_panes(repository, PANE, f"{max(since_ns, 0):020d}").values()
 
 
 def compact_panes(
@@ -140,9 +140,9 @@ def compact_panes(
         StoreError: The repository refused it.
     """
     tiers = (
-        _Tier(PANE, 0, windows.stored_ns),
-        _Tier(PANE_MINUTES, 5 * _MINUTE_NS, max(2 * _DAY_NS, windows.stored_ns)),
-        _Tier(PANE_HOURS, 60 * _MINUTE_NS, 0),
+        _StorageTier(PANE, 0, windows.stored_ns),
+        _StorageTier(PANE_MINUTES, 5 * _MINUTE_NS, max(2 * _DAY_NS, windows.stored_ns)),
+        _StorageTier(PANE_HOURS, 60 * _MINUTE_NS, 0),
     )
     for tier, following in pairwise(tiers):
         # Whole periods only, so that no record has to be merged a second time.
@@ -150,17 +150,19 @@ def compact_panes(
         until = f"{max(until_ns, 0):020d}~"
         panes = {
             key: pane
-            for key, pane in _load(repository, tier.kind, "", until).items()
+            for key, pane in _load_valid_panes(repository, tier.kind, "", until).items()
             if pane.end_ns <= rolling_since_ns.get(pane.model, pane.end_ns)
         }
         if panes:
-            merge_panes(repository, (_lengthen(pane, following.length_ns) for pane in panes.values()), following.kind)
+            merge_panes(
+                repository, (_lengthen_pane(pane, following.length_ns) for pane in panes.values()), following.kind
+            )
             repository.delete(tier.kind.name, panes)
     for tier in tiers:
         repository.prune(tier.kind.name, f"{max(now_ns - windows.retention_ns, 0):020d}")
 
 
-def _lengthen(pane: ModelPane, length_ns: int) -> ModelPane:
+def _lengthen_pane(pane: ModelPane, length_ns: int) -> ModelPane:
     """Returns a pane as a part of the period of `length_ns` that it ends in."""
     end_ns = -(-pane.end_ns // length_ns) * length_ns
     return ModelPane(
@@ -173,7 +175,7 @@ def _lengthen(pane: ModelPane, length_ns: int) -> ModelPane:
     )
 
 
-def _load(
+def _load_valid_panes(
     repository: Repository, kind: RecordKind[PaneRecord], since: str = "", until: str | None = None
 ) -> dict[str, ModelPane]:
     """Loads stored panes by key, in the order of time; one that contradicts itself is set aside and reported."""
@@ -186,7 +188,7 @@ def _load(
     return panes
 
 
-def _pack(pane: ModelPane) -> PaneRecord:
+def _pack_pane(pane: ModelPane) -> PaneRecord:
     table = pane.streams
     return PaneRecord(
         model=pane.model,
@@ -219,5 +221,5 @@ def _decode_layout(blob: bytes) -> PaneLayout:
         raise ValueError(str(error)) from None
 
 
-def _key(pane: ModelPane) -> str:
+def _encode_pane_key(pane: ModelPane) -> str:
     return f"{pane.end_ns:020d} {json.dumps(pane.model)}"

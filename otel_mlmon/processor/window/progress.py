@@ -147,7 +147,7 @@ class StreamPresence(NamedTuple):
 def update_presences(
     presences: Mapping[str, StreamPresence],
     streams: Iterable[str],
-    sketches: Mapping[str, StreamSketch],
+    totals: Mapping[str, int],
     activity: int,
     end_ns: int,
 ) -> tuple[dict[str, StreamPresence], dict[str, StreamAbsence]]:
@@ -156,14 +156,14 @@ def update_presences(
     Args:
         presences: By stream, what was recorded before.
         streams: Those that the model has.
-        sketches: Of the pane, by stream.
+        totals: The number of values of those in the pane, by stream.
         activity: Predictions of the model in the pane, or calls where it has no predictions.
         end_ns: End of the pane.
     """
     updated = {name: presences.get(name) or StreamPresence(end_ns) for name in streams}
-    updated |= {name: StreamPresence(end_ns) for name in sketches if name not in updated}
+    updated |= {name: StreamPresence(end_ns) for name in totals if name not in updated}
     for name, presence in updated.items():
-        updated[name] = presence.add(sketches[name].total if name in sketches else 0, activity, end_ns)
+        updated[name] = presence.add(totals.get(name, 0), activity, end_ns)
     if not activity:
         return updated, {}
     absences = {name: presence.find_absence(end_ns) for name, presence in updated.items() if presence.silence.panes}
@@ -267,7 +267,7 @@ class SteadyClock:
         """By how much it is ahead of the clock that it reads."""
 
     def __call__(self) -> int:
-        """Returns the time in Unix nanoseconds, never less than the last time."""
+        """Returns the time in Unix nanoseconds, never less than it returned before."""
         now_ns = self._clock_ns() + self._offset_ns
         step_ns = now_ns - self._last_ns
         if step_ns < 0:

@@ -154,17 +154,17 @@ def load_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
         True,
         WindowStateChanges(is_started=not started),
     )
-    restore_records(repository, EMBEDDED, lambda reference: _load_embedded(state, reference))
+    restore_records(repository, EMBEDDED, lambda reference: _load_embedded_reference(state, reference))
     for providers in load_records(repository, PROVIDERS).values():
         state.providers[providers.model] = providers
         state.changes.providers.add(providers.model)  # judged again, by rules that may have changed
     for ended in load_records(repository, ENDED).values():
         state.ended[ended.sender] = ended
     for progress in models.values():
-        _add_model(state, progress)
+        _load_model(state, progress)
     rebuilt = {record.stream.model for record in streams.values()} - state.models.keys()
     for key in rebuilt:  # its own record was damaged
-        _add_model(state, ModelProgress(model=key, received_ns=now_ns))
+        _load_model(state, ModelProgress(model=key, received_ns=now_ns))
     for record in streams.values():
         state.models[record.stream.model].ensure_stream(record.stream.stream, record.state)
     restore_records(repository, PRESENCE, lambda record: _load_presences(state, record))
@@ -178,12 +178,12 @@ def load_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
     restore_records(repository, POINT, lambda record: _load_points(state, record))
 
 
-def _add_model(state: WindowState, progress: ModelProgress) -> None:
+def _load_model(state: WindowState, progress: ModelProgress) -> None:
     settings = state.find_settings(progress.model)
     state.models[progress.model] = ModelWindows(progress=progress, settings=settings, windows=state.windows)
 
 
-def _load_embedded(state: WindowState, reference: EmbeddedReference) -> None:
+def _load_embedded_reference(state: WindowState, reference: EmbeddedReference) -> None:
     state.embedded[reference.model] = (reference, decode_profile(reference.text))
 
 

@@ -96,7 +96,7 @@ class SeriesIdentity(NamedTuple):
 
 
 class CountedTimes(NamedTuple):
-    """Holds by which times a series recognises what it counted already."""
+    """Holds the times by which a series recognises data points that it counted already."""
 
     keys: tuple[PointKey, ...] = ()
     """The `MAX_CONSUMED_KEYS` consumed points of the latest times, in the order of time."""
@@ -104,7 +104,7 @@ class CountedTimes(NamedTuple):
     """For deltas: the intervals of time that are counted, start and end, at most `MAX_COVERED`, in order."""
 
     def add(self, times: Sequence[tuple[PointKey, bool]]) -> CountedTimes:
-        """Returns these times and those of more points: of each its key, and whether it is a delta that counts it."""
+        """Returns the times with those of more points: of each its key, and whether it is a delta that counts it."""
         keys = (*self.keys, *[key for key, _ in times])
         if any(earlier[1] >= later[1] for earlier, later in pairwise(keys)):
             keys = tuple(sorted(keys, key=lambda key: (key[1], key[0])))
@@ -212,7 +212,7 @@ class TimeSeries:
     def count_total(
         self, key: PointKey, point: PendingPoint, difference: PointValue | None, *, is_complete: CompletenessCheck
     ) -> PointValue | None:
-        """Takes the next total; returns its increment, None if it has none.
+        """Takes the next total of a cumulative series; returns its increment, None if the total before is unknown.
 
         Args:
             key: Of the point.
@@ -221,9 +221,9 @@ class TimeSeries:
             is_complete: Whether a first total counts from its start on.
         """
         state = self.state
-        last = _Total(state.total, state.total_ns, state.total_received_ns)
+        last = _CumulativeTotal(state.total, state.total_ns, state.total_received_ns)
         is_first_counted = last.value is None and is_complete(state, *key)
-        last, increment, is_reset = _step(
+        last, increment, is_reset = _advance_total(
             last, point, difference, has_start=state.key.start_ns > 0, is_first_counted=is_first_counted
         )
         state.total, state.total_ns, state.total_received_ns = last
@@ -236,10 +236,10 @@ class TimeSeries:
             values = [point[3] for point in self.pending.values()]
             return sum([(counter or 0) if table is None else table.numbers[row] for counter, table, row in values])
         state, count = self.state, 0
-        last = _Total(state.total, state.total_ns, state.total_received_ns)
+        last = _CumulativeTotal(state.total, state.total_ns, state.total_received_ns)
         for key, point in sorted(self.pending.items(), key=lambda item: (item[1].time_ns, item[0][1])):
             is_first_counted = last.value is None and is_complete(state, *key)
-            last, increment, _ = _step(
+            last, increment, _ = _advance_total(
                 last, point, None, has_start=state.key.start_ns > 0, is_first_counted=is_first_counted
             )
             count += increment.total if increment is not None else 0
@@ -285,7 +285,7 @@ def consume_points(
 
 
 def _subtract_totals(entries: Sequence[ConsumedPoint]) -> dict[int, PointValue]:
-    """Subtracts the last totals of many series from their next ones at once; returns by position what that can tell.
+    """Subtracts the last totals of many series from their next ones at once; returns the differences by position.
 
     It tells nothing of a series with several points, of a first total, and of other buckets than before.
     """
@@ -312,7 +312,7 @@ def _subtract_totals(entries: Sequence[ConsumedPoint]) -> dict[int, PointValue]:
     }
 
 
-class _Total(NamedTuple):
+class _CumulativeTotal(NamedTuple):
     """The last total of a cumulative series."""
 
     value: PointValue | None
@@ -321,9 +321,14 @@ class _Total(NamedTuple):
     received_ns: int
 
 
-def _step(
-    last: _Total, point: PendingPoint, difference: PointValue | None, *, has_start: bool, is_first_counted: bool
-) -> tuple[_Total, PointValue | None, bool]:
+def _advance_total(
+    last: _CumulativeTotal,
+    point: PendingPoint,
+    difference: PointValue | None,
+    *,
+    has_start: bool,
+    is_first_counted: bool,
+) -> tuple[_CumulativeTotal, PointValue | None, bool]:
     """Computes a cumulative series' next total from a data point, the increment, and whether it was reset.
 
     Args:
@@ -334,7 +339,7 @@ def _step(
         is_first_counted: Whether a first total is an increment.
     """
     value = point.value
-    following = _Total(value, max(last.time_ns, point.time_ns), max(last.received_ns, point.received_ns))
+    following = _CumulativeTotal(value, max(last.time_ns, point.time_ns), max(last.received_ns, point.received_ns))
     if last.value is None:
         return following, value if is_first_counted else None, False
     has_form = value.has_same_form(last.value)

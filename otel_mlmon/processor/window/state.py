@@ -1,4 +1,4 @@
-"""The state of the window step: models, series and references, and which of them changed since the last save."""
+"""Holds the state of the window step: models, series and references, and which of them changed since the last save."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class WindowState:
 
     @property
     def stream_count(self) -> int:
-        """How many drift streams are watched."""
+        """The number of drift streams that are watched."""
         return sum(len(model.streams) for model in self.models.values())
 
     def find_settings(self, key: ModelKey) -> ModelWindowSettings:
@@ -143,7 +143,7 @@ class WindowState:
         return streams
 
     def add_series(self, series: TimeSeries) -> bool:
-        """Adds a series; returns whether it is a restart of one that was counted before."""
+        """Adds a series; returns whether it restarts a series that was counted before."""
         name, start_ns = series.state.key
         newest_ns = self.starts.get(name, start_ns)
         self.series[series.state.key] = series
@@ -152,7 +152,7 @@ class WindowState:
         return newest_ns < start_ns
 
     def add_request(self, model: ModelKey, sender: str) -> list[tuple[TimeSeries, PointKey]]:
-        """Returns where the pending points of the present request about a model are noted."""
+        """Returns the list that notes the pending points of the present request about a model."""
         request = self.request, model
         changes = self.changes
         changes.points.add(request)
@@ -162,7 +162,7 @@ class WindowState:
         return self.points.setdefault(request, [])
 
     def mark_consumed(self, model: ModelKey, consumed: Iterable[ConsumedPoint], now_ns: int) -> int:
-        """Notes that points of a model are no longer pending; returns how many totals were reset by them.
+        """Notes that points of a model are no longer pending; returns how many totals they reset.
 
         Args:
             model: Its key.
@@ -195,11 +195,11 @@ class WindowState:
                 self.changes.points.add(request)
             else:
                 del self.points[request]
-                self._note_removed(self.changes.points, request)
+                self._note_removed_key(self.changes.points, request)
         return resets
 
     def drop_lost_points(self, model: ModelKey, end_ns: int) -> None:
-        """Removes what is left of the points of a pane whose closing failed by a fault of ours.
+        """Removes what is left of the points of a pane whose closing failed by a fault of the processor.
 
         Args:
             model: Its key.
@@ -214,7 +214,7 @@ class WindowState:
             self.pending_points -= len(noted) - len(present)
             if not present:
                 del self.points[request]
-                self._note_removed(self.changes.points, request)
+                self._note_removed_key(self.changes.points, request)
             elif len(present) < len(noted):
                 self.points[request] = present
                 self.changes.points.add(request)
@@ -238,30 +238,30 @@ class WindowState:
             self.changes.series.add(owner)
         else:
             del self.owners[owner]
-            self._note_removed(self.changes.identities, owner)
-            self._note_removed(self.changes.series, owner)
+            self._note_removed_key(self.changes.identities, owner)
+            self._note_removed_key(self.changes.series, owner)
 
     def remove_ended(self, before_ns: int) -> None:
         """Forgets the senders whose series were removed before a time, by our clock."""
         for sender in [name for name, ended in self.ended.items() if ended.removed_ns < before_ns]:
             del self.ended[sender]
-            self._note_removed(self.changes.ended, sender)
+            self._note_removed_key(self.changes.ended, sender)
 
     def remove_idle_senders(self, model: ModelWindows, now_ns: int) -> None:
         """Removes the idle senders of a model, for which its panes no longer wait."""
         for sender in model.senders.remove_idle(now_ns, model.resumed_ns):
-            self._note_removed(self.changes.senders, (model.key, sender))
+            self._note_removed_key(self.changes.senders, (model.key, sender))
 
     def remove_stream(self, key: StreamKey) -> None:
         """Removes a stale stream of a model that still sends data."""
         self.models[key.model].remove_stream(key.stream)
         self.touched.add(key.model)
-        self._note_removed(self.changes.streams, key)
+        self._note_removed_key(self.changes.streams, key)
 
     def remove_embedded(self, key: ModelKey) -> None:
         """Removes the reference profile that a model carries."""
         del self.embedded[key]
-        self._note_removed(self.changes.embedded, key)
+        self._note_removed_key(self.changes.embedded, key)
 
     def add_provider(self, event: ModelLoaded | ProviderFallback, now_ns: int) -> None:
         """Adds a report of the execution provider that a process runs a model on; a repeated one changes nothing."""
@@ -288,7 +288,7 @@ class WindowState:
     def remove_providers(self, key: ModelKey) -> None:
         """Removes all reports on a model's execution providers."""
         del self.providers[key]
-        self._note_removed(self.changes.providers, key)
+        self._note_removed_key(self.changes.providers, key)
 
     def remove_model(self, key: ModelKey) -> list[StreamKey]:
         """Removes a silent model, and returns its streams, which are removed with it."""
@@ -296,15 +296,15 @@ class WindowState:
         self.touched.add(key)
         streams = [stream.key for stream in model.streams.values()]
         for sender in model.senders.senders:
-            self._note_removed(self.changes.senders, (key, sender))
+            self._note_removed_key(self.changes.senders, (key, sender))
         if key in self.embedded:
             self.remove_embedded(key)
         if key in self.providers:
             self.remove_providers(key)
-        self._note_removed(self.changes.models, key)
-        self._note_removed(self.changes.presences, key)
+        self._note_removed_key(self.changes.models, key)
+        self._note_removed_key(self.changes.presences, key)
         for stream in streams:
-            self._note_removed(self.changes.streams, stream)
+            self._note_removed_key(self.changes.streams, stream)
         return streams
 
     def prune_panes(self) -> None:
@@ -316,7 +316,7 @@ class WindowState:
         for panes in (self.changes.panes, self.changes.amendments):
             panes[:] = [pane for pane in panes if pane.end_ns > oldest_ns.get(pane.model, pane.end_ns)]
 
-    def _note_removed(self, keys: set[K], key: K) -> None:
+    def _note_removed_key(self, keys: set[K], key: K) -> None:
         if self.is_stored:
             keys.add(key)
         else:
@@ -324,7 +324,7 @@ class WindowState:
 
 
 def _gather_totals(group: Iterable[TimeSeries]) -> None:
-    """Brings the last totals of the series of a sender into one table, so that they hold no request in memory."""
+    """Brings the last totals of a sender's series into one table, so that they hold no request in memory."""
     states = [series.state for series in group]
     rows = [(state, state.total.table, state.total.row) for state in states if state.total and state.total.table]
     table = SketchTable.gather_rows([(table, row) for _, table, row in rows])

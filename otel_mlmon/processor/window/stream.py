@@ -80,24 +80,29 @@ class StreamWindows:
     @property
     def rolling_counts(self) -> Counts:
         """The counts of the rolling window, shape (K,); (0,) before its first pane."""
-        return self.rolling.counts(self.key.stream)
+        return self.rolling.sums().counts(self.key.stream)
 
     @property
     def rolling_mean(self) -> float:
         """The mean of the numbers in the rolling window; NaN without any."""
-        return self.rolling.mean(self.key.stream)
+        return self.rolling.sums().mean(self.key.stream)
 
     def rolling_start_ns(self, default_ns: int) -> int:
         """Returns the start of the oldest pane of the rolling window, or `default_ns` if there is none."""
-        return self.rolling.start_ns(self.key.stream, default_ns)
+        return self.rolling.sums().start_ns(self.key.stream, default_ns)
 
-    def take_pane(self, sketch: StreamSketch | None, *, end_ns: int, is_absent: bool) -> StreamPane | None:
+    def take_pane(self, sketch: StreamSketch | None, total: int, *, end_ns: int, is_absent: bool) -> StreamPane | None:
         """Takes the values of a pane that closes, which learns from them or is to be counted; None if it says nothing.
 
         A pane without values makes a window of zeros while the rolling window still holds any, and for as long as the
         stream is absent; else it makes none.
+
+        Args:
+            sketch: The values; None without any.
+            total: How many they are.
+            end_ns: End of the pane.
+            is_absent: Whether the stream is no longer sent although its model has predictions.
         """
-        total = sketch.total if sketch is not None else 0
         if sketch is not None and total:
             self.fault = find_text_fault(self.learned.state.sketch, sketch, is_learned=self._is_learned)
         if sketch is None or not total or self.fault:
@@ -111,20 +116,20 @@ class StreamWindows:
             return StreamPane(self, sketch, total, self.learned.state.sketch.total, bool(total))
         is_changed = self.learned.fit_bins(sketch)
         if is_changed:
-            self._clear()
+            self._clear_counts()
         return StreamPane(self, sketch, total, None, is_changed)
 
     def adjust_counts(self, pane: StreamPane, counts: Counts, start_ns: int, end_ns: int) -> Counts:
-        """Adds the counts of a pane to a reference that moves with time, and returns them as they are judged by it."""
+        """Adds the counts of a pane to a reference that moves with time; returns them as this reference judges them."""
         if self.moving is None:
             return counts
         self.update_reference(end_ns)
         if pane.total:
-            self.moving.add(self._count_pane(counts, pane.sketch.moments, start_ns, end_ns))
+            self.moving.add(self._build_pane_counts(counts, pane.sketch.moments, start_ns, end_ns))
         return self.moving.adjust_counts(end_ns, counts)
 
     def amend_pane(self, sketch: StreamSketch, *, start_ns: int, end_ns: int) -> PaneCounts | None:
-        """Returns the counts of late values of a closed pane.
+        """Counts the values that came late for a closed pane, and returns the counts.
 
         None where they cannot be counted over the present bins: while there are none, or where texts or buckets do not
         fit. Nothing is learned from them.
@@ -142,15 +147,15 @@ class StreamWindows:
         counts = binning.count(sketch)
         if self.moving is not None:
             counts = self.moving.adjust_counts(end_ns, counts)
-        return self._count_pane(counts, sketch.moments, start_ns, end_ns)
+        return self._build_pane_counts(counts, sketch.moments, start_ns, end_ns)
 
     def apply_settings(self, settings: ModelWindowSettings) -> bool:
-        """Applies other settings to the stream; returns whether it gets another reference by that."""
+        """Applies other settings to the stream; returns whether it gets another reference by them."""
         reference = self.learned.replace(settings)
         if reference is None:
             return False
         self.learned = reference
-        self._clear()
+        self._clear_counts()
         return True
 
     def relearn(self) -> bool:
@@ -158,7 +163,7 @@ class StreamWindows:
         if not self.is_relearnable:
             return False
         self.learned = self.learned.relearn()
-        self._clear()
+        self._clear_counts()
         return True
 
     def count_other_bounds(self, bounds: Bounds, *, stale_ns: int) -> int:
@@ -205,13 +210,13 @@ class StreamWindows:
         reference = self.learned.reference
         return reference is not None and size == reference.bins.count and generation == self.learned.state.generation
 
-    def _clear(self) -> None:
+    def _clear_counts(self) -> None:
         """Removes all counts, as the stream has other bins now."""
         self.rolling.clear(self.key.stream)
         if self.moving is not None:
             self.moving.clear()
 
-    def _count_pane(self, counts: Counts, moments: Moments, start_ns: int, end_ns: int) -> PaneCounts:
+    def _build_pane_counts(self, counts: Counts, moments: Moments, start_ns: int, end_ns: int) -> PaneCounts:
         return PaneCounts(
             start_ns=start_ns,
             end_ns=end_ns,
@@ -275,7 +280,7 @@ def count_pane_values(panes: Sequence[StreamPane], *, start_ns: int, end_ns: int
     return results
 
 
-def build_table(panes: Iterable[StreamPane], counts: Iterable[Counts | None], order: Iterable[str]) -> PaneTable:
+def build_pane_table(panes: Iterable[StreamPane], counts: Iterable[Counts | None], order: Iterable[str]) -> PaneTable:
     """Builds the table of the counts of those streams that have values in a pane and are judged.
 
     Args:
@@ -311,10 +316,10 @@ def find_text_fault(reference: StreamSketch, pane: StreamSketch, *, is_learned: 
         pane: The counts of the pane.
         is_learned: Whether the same senders taught the reference; then a bucket that is new is a text that is new.
     """
-    key_counts = _count_keys(pane)
+    key_counts = _count_hash_keys(pane)
     if not key_counts or not reference.total:
         return ""
-    expected = _count_keys(reference).keys()
+    expected = _count_hash_keys(reference).keys()
     if expected and not key_counts.keys() <= expected:
         return (
             f"texts are hashed with the key {min(key_counts.keys() - expected)}, those of the reference with "
@@ -328,7 +333,7 @@ def find_text_fault(reference: StreamSketch, pane: StreamSketch, *, is_learned: 
     return ""
 
 
-def _count_keys(sketch: StreamSketch) -> dict[str, int]:
+def _count_hash_keys(sketch: StreamSketch) -> dict[str, int]:
     """Counts the values in buckets of hashed texts by the fingerprint of the hash key."""
     counts: dict[str, int] = {}
     for label, count in sketch.categories.counts.items():
@@ -379,7 +384,7 @@ def add_increments(increments: Iterable[tuple[TimeSeries, PointValue]]) -> dict[
         name: StreamSketch.from_parts(histograms.get(name, ()), classes, missing.get(name, 0))
         for name, classes in categories.items()
     }
-    for name in [name for name, sketch in sketches.items() if _count_values(sketch) > MAX_PANE_VALUES]:
+    for name in [name for name, sketch in sketches.items() if _count_sketch_values(sketch) > MAX_PANE_VALUES]:
         del sketches[name]
         model = increments[0][0].state.model
         text = "Model %s %s: more than %d values of %s in one pane are left out: one of its senders counts wrongly."
@@ -387,7 +392,7 @@ def add_increments(increments: Iterable[tuple[TimeSeries, PointValue]]) -> dict[
     return sketches
 
 
-def _count_values(sketch: StreamSketch) -> int:
+def _count_sketch_values(sketch: StreamSketch) -> int:
     """Counts the values of a sketch, which may be more than its buckets have 64 bits for."""
     numbers = sum([histogram.moments.count for histogram in sketch.explicit.values()])
     if sketch.exponential is not None:

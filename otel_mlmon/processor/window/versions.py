@@ -57,7 +57,7 @@ def pair_versions(
     windows = [
         window
         for name, sketch in sorted(present.items())
-        if name in earlier and (window := _pair_stream(earlier[name], model, sketch)) is not None
+        if name in earlier and (window := _pair_stream_versions(earlier[name], model, sketch)) is not None
     ]
     activity = max((_count_rolling_values(stream) for stream in earlier.values()), default=0)
     absent = (
@@ -81,7 +81,7 @@ def _count_rolling_values(stream: StreamWindows) -> int:
     return int(stream.rolling_counts.sum())
 
 
-def _pair_stream(before: StreamWindows, model: ModelWindows, sketch: StreamSketch) -> StreamWindow | None:
+def _pair_stream_versions(before: StreamWindows, model: ModelWindows, sketch: StreamSketch) -> StreamWindow | None:
     """Returns a stream's first values as a window with the version before as reference; None if not comparable."""
     learned = before.learned
     binning, mean, counts = learned.binning, before.rolling_mean, before.rolling_counts
@@ -115,7 +115,7 @@ def _pair_stream(before: StreamWindows, model: ModelWindows, sketch: StreamSketc
 def _split_new_classes(
     binning: ClassBins, counts: Counts, current: Counts, sketch: StreamSketch
 ) -> tuple[HistogramBins, Counts, Counts]:
-    """Gives frequent classes that the version before never had bins of their own."""
+    """Gives bins of their own to frequent classes that the version before never had."""
     position = len(binning.labels) - 1
     unknown = {label: count for label, count in sketch.categories.counts.items() if label not in binning.labels}
     if counts[position] or not unknown:

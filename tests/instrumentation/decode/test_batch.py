@@ -9,8 +9,8 @@ from otel_mlmon.instrumentation.decode.batch import (
     PIECE_CALLS,
     PackedTensor,
     join_tensor_rows,
-    split_calls,
-    take_batches,
+    split_copies_by_call,
+    take_call_batches,
 )
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Item, Plan, Side, Tensor, estimate_call_bytes
@@ -55,8 +55,8 @@ def test_every_call_is_in_the_batch_of_its_plan_as_it_came_or_suppressed(calls: 
     for call in calls:
         ring.offer(call, 1)
     pauses: list[None] = []
-    batches, suppressed = take_batches(
-        ring.take, limit, is_suppressed=lambda context: context is SUPPRESSED, pause=lambda: pauses.append(None)
+    batches, suppressed = take_call_batches(
+        ring.take_calls, limit, is_suppressed=lambda context: context is SUPPRESSED, pause=lambda: pauses.append(None)
     )
     ends = [min(first + PIECE_CALLS, limit) for first in range(0, limit, PIECE_CALLS)]
     assert len(pauses) == sum(end <= len(calls) for end in ends)
@@ -71,7 +71,7 @@ def test_every_call_is_in_the_batch_of_its_plan_as_it_came_or_suppressed(calls: 
         assert list(batch.contexts) == [call[3] for call in mine]
         assert list(batch.errors) == [call[6] for call in mine]
         for columns, sides in ((batch.inputs, [call[4] for call in mine]), (batch.outputs, [call[5] for call in mine])):
-            rows = [tuple(row) for row in zip(*map(split_calls, columns), strict=True)] or [()] * len(mine)
+            rows = [tuple(row) for row in zip(*map(split_copies_by_call, columns), strict=True)] or [()] * len(mine)
             assert rows == list(map(copies, sides))
 
 

@@ -280,7 +280,8 @@ def test_the_label_of_a_row_is_not_taken_from_scores_of_fewer_rows() -> None:
 def test_the_first_positions_of_classes_are_named_and_other_numbers_hashed(operator: str, count: int) -> None:
     """Sixty numbers may be customers, and all are hashed; of positions each process names the first fifty."""
     is_position = operator == "ArgMax"
-    node = helper.make_node(operator, ["x"], ["at"], **({"axis": 1, "keepdims": 0} if is_position else {}))
+    options: dict[str, Any] = {"axis": 1, "keepdims": 0} if is_position else {}
+    node = helper.make_node(operator, ["x"], ["at"], **options)
     value = helper.make_tensor_value_info("x", TensorProto.INT64, ["N", 60] if is_position else ["N"])
     graph = helper.make_graph([node], "heads", [value], [helper.make_tensor_value_info("at", TensorProto.INT64, ["N"])])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -47,8 +47,8 @@ def test_a_release_that_counts_in_another_way_is_told(monkeypatch: pytest.Monkey
         fill(aggregation, values)
         fill(aggregation, values)
 
-    fill = bulk._fill_explicit
-    monkeypatch.setattr(bulk, "_fill_explicit", twice)
+    fill = bulk._fill_explicit_buckets
+    monkeypatch.setattr(bulk, "_fill_explicit_buckets", twice)
     said = f"{SDK} gives other explicit histograms than by `record`"
     assert check_bulk_recording() == BulkUnavailableReasons(said, said)
 
@@ -66,6 +66,6 @@ def test_whatever_the_sdk_raises_is_no_ones_fault_but_its_own(monkeypatch: pytes
     def divide(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(bulk, "_split_extremes", divide)
+    monkeypatch.setattr(bulk, "_split_extreme_values", divide)
     said = f"{SDK} fails in the self-test"
     assert check_bulk_recording() == BulkUnavailableReasons(said, said)

@@ -24,10 +24,10 @@ def test_bounds_hold_and_every_record_is_taken_or_counted(sizes: list[int], limi
     for size in sizes:
         ring.offer((size, "x"), size)
         assert len(ring) <= limit
-    held = ring.take(10_000)[::2]
+    held = ring.take_calls(10_000)[::2]
     assert sum(held) <= max(budget, sizes[0] if sizes else 0)
-    assert len(held) + ring.dropped().get("buffer_full", 0) == len(sizes)
-    assert ring.take(1) == []
+    assert len(held) + ring.read_drop_counts().get("buffer_full", 0) == len(sizes)
+    assert ring.take_calls(1) == []
 
 
 def test_attends_when_it_was_empty_and_when_it_is_long() -> None:
@@ -36,9 +36,9 @@ def test_attends_when_it_was_empty_and_when_it_is_long() -> None:
     for record in range(5):
         ring.offer((record, "x"), 1)
     assert seen == [False, True, True, True]
-    assert ring.take(2) == [0, "x", 1, "x"]
+    assert ring.take_calls(2) == [0, "x", 1, "x"]
     ring.reset()
-    assert (len(ring), ring.dropped()) == (0, {})
+    assert (len(ring), ring.read_drop_counts()) == (0, {})
 
 
 def test_a_counter_loses_nothing_between_threads_and_reads() -> None:
@@ -71,7 +71,7 @@ def test_what_comes_after_the_end_is_dropped_and_counted() -> None:
     ring.offer((1, "x"), 1)
     ring.close()
     ring.offer((2, "x"), 1)
-    assert (ring.take(9), ring.dropped()) == ([1, "x"], {"shut_down": 1})
+    assert (ring.take_calls(9), ring.read_drop_counts()) == ([1, "x"], {"shut_down": 1})
 
 
 @pytest.mark.parametrize(("max_records", "high_water"), [(1, 1), (3, 1), (8190, 4095), (8192, 4096), (20_000, 4096)])
@@ -80,9 +80,9 @@ def test_a_queue_is_long_at_its_high_water_mark(max_records: int, high_water: in
     ring = CallQueue(fields=2, max_records=max_records, max_bytes=10**9, attend=attended.append, weigh=weigh)
     assert ring.high_water == high_water
     for record in range(high_water):
-        assert not ring.is_long()
+        assert not ring.is_nearly_full()
         ring.offer((record, "x"), 1)
-    assert ring.is_long()
+    assert ring.is_nearly_full()
     assert attended == [False]
     ring.offer((high_water, "x"), 1)
     assert attended == [False, True]
@@ -96,7 +96,7 @@ def test_records_are_taken_in_order_by_any_pieces(records: int, limits: list[int
         ring.offer((record, "x", -record), 1)
     taken: list[int] = []
     for limit in itertools.cycle(limits):
-        fields = ring.take(limit)
+        fields = ring.take_calls(limit)
         if not fields:
             break
         assert len(fields) == 3 * min(limit, records - len(taken))
@@ -128,7 +128,7 @@ def test_a_record_is_dropped_only_where_what_waits_weighs_too_much(steps: list[S
     dropped = 0
     for action, amount in steps:
         if action == "take":
-            ring.take(amount)
+            ring.take_calls(amount)
             taken += waiting[:amount]
             del waiting[:amount]
             weight = sum(size for size, is_weighed in taken + waiting if is_weighed)
@@ -145,19 +145,19 @@ def test_a_record_is_dropped_only_where_what_waits_weighs_too_much(steps: list[S
             else:
                 waiting.append((amount, True))
         assert ring.queue[::2] == [size for size, _ in waiting]
-        assert ring.dropped().get("buffer_full", 0) == dropped
+        assert ring.read_drop_counts().get("buffer_full", 0) == dropped
 
 
 def test_a_heavy_record_waits_beside_many_light_ones() -> None:
     ring = CallQueue(fields=2, max_records=10_000, max_bytes=1_000_000, attend=lambda _: None, weigh=weigh)
     for size in [400] * 1500 + [60_000] * 6 + [400] * 100:
         ring.offer((size, "x"), size)
-    assert (len(ring), ring.dropped()) == (1606, {})
+    assert (len(ring), ring.read_drop_counts()) == (1606, {})
     ring.offer((60_000, "x"), 60_000)
-    assert ring.dropped() == {"buffer_full": 1}
-    ring.take(1550)
+    assert ring.read_drop_counts() == {"buffer_full": 1}
+    ring.take_calls(1550)
     ring.offer((60_000, "x"), 60_000)
-    assert (len(ring), ring.dropped()) == (57, {"buffer_full": 1})
+    assert (len(ring), ring.read_drop_counts()) == (57, {"buffer_full": 1})
 
 
 @pytest.mark.parametrize(("size", "weighed"), [(125, []), (126, [(6, "x"), (7, "x")])])
@@ -171,8 +171,8 @@ def test_what_stays_is_weighed_only_where_it_may_be_heavy(size: int, weighed: li
     ring = CallQueue(fields=2, max_records=100, max_bytes=8 * 8 * 125, attend=lambda _: None, weigh=weigh_and_note)
     for record in range(8):
         ring.offer((record, "x"), size)
-    ring.take(3)
-    ring.take(3)
+    ring.take_calls(3)
+    ring.take_calls(3)
     assert records == weighed
 
 
@@ -180,7 +180,7 @@ def test_an_empty_queue_weighs_nothing() -> None:
     ring = CallQueue(fields=2, max_records=100, max_bytes=1000, attend=lambda _: None, weigh=weigh)
     for _ in range(100):  # a round of 100 bytes each: an eighth is never exceeded within one
         ring.offer((100, "x"), 100)
-        ring.take(10)
+        ring.take_calls(10)
     ring.offer((1000, "x"), 1000)
     ring.offer((0, "x"), 0)
-    assert (len(ring), ring.dropped()) == (2, {})
+    assert (len(ring), ring.read_drop_counts()) == (2, {})

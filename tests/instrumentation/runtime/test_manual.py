@@ -46,7 +46,7 @@ class Watched:
         )
 
     def calls(self) -> list[Call]:
-        return list(map(Call._make, records_of(self.queue.take(100_000))))
+        return list(map(Call._make, records_of(self.queue.take_calls(100_000))))
 
 
 def sides(call: Call) -> tuple[Any, Any]:
@@ -212,7 +212,7 @@ def test_what_cannot_be_read_is_left_out_of_the_call_and_counted(watched: Watche
         assert call.plan.session.runtime_name == "manual"
     assert calls[0].ended_ns - calls[0].started_ns == 2_000_000
     assert calls[1].ended_ns > calls[1].started_ns
-    assert (len(calls), watched.queue.dropped()) == (2, {})
+    assert (len(calls), watched.queue.read_drop_counts()) == (2, {})
 
 
 @pytest.mark.parametrize("duration_s", [-0.001, float("nan"), float("inf"), "2 ms", [1.0]])
@@ -240,7 +240,7 @@ def test_of_a_value_that_raises_anything_else_the_times_are_recorded(watched: Wa
     first, second = watched.calls()
     assert (sides(first), first.ended_ns - first.started_ns) == (((None, None), NOTHING), 2_000_000)
     assert (sides(second), second.ended_ns - second.started_ns) == (((None, {"duration_s": 1}), NOTHING), 0)
-    assert watched.queue.dropped() == {}
+    assert watched.queue.read_drop_counts() == {}
     assert JOURNAL.read_totals(semconv.FAILURES.name) == {(("error.type", "AssertionError"), ("stage", "observe")): 2}
 
 
@@ -268,13 +268,13 @@ def test_after_too_many_faults_it_is_switched_off(watched: Watched) -> None:
     otel_mlmon.observe("churn", label="stay")
     with pytest.raises(KeyError), otel_mlmon.observe("churn"):
         raise KeyError
-    assert (len(watched.calls()), watched.queue.dropped()) == (FAILURE_LIMIT, {"switched_off": 2})
+    assert (len(watched.calls()), watched.queue.read_drop_counts()) == (FAILURE_LIMIT, {"switched_off": 2})
 
 
 def test_values_that_cannot_be_read_never_switch_it_off(watched: Watched) -> None:
     for _ in range(FAILURE_LIMIT + 1):
         otel_mlmon.observe("churn", label=NO_LABEL)
-    assert (len(watched.calls()), watched.queue.dropped()) == (FAILURE_LIMIT + 1, {})
+    assert (len(watched.calls()), watched.queue.read_drop_counts()) == (FAILURE_LIMIT + 1, {})
 
 
 @pytest.mark.guarded
@@ -296,7 +296,7 @@ def test_a_context_that_cannot_be_read_is_a_drop_and_an_interrupt_passes(watched
         otel_mlmon.observe("churn", label="stay")
     with pytest.raises(KeyboardInterrupt), otel_mlmon.observe("churn"):
         raise KeyError
-    assert (watched.calls(), watched.queue.dropped()) == ([], {"capture_failed": 4})
+    assert (watched.calls(), watched.queue.read_drop_counts()) == ([], {"capture_failed": 4})
 
 
 def test_small_calls_are_appended_until_their_bytes_may_count() -> None:
@@ -311,7 +311,7 @@ def test_small_calls_are_appended_until_their_bytes_may_count() -> None:
         for _ in range(2 * room * SMALL_BYTES // RECORD_BYTES):
             otel_mlmon.observe("churn", label="stay")
         assert watched.attended[1]
-        assert watched.queue.dropped()["buffer_full"] > 0
+        assert watched.queue.read_drop_counts()["buffer_full"] > 0
     finally:
         watched.recorder.undo()
 

@@ -12,7 +12,13 @@ import pytest
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.runtime.call import SessionInfo
-from otel_mlmon.instrumentation.runtime.runtime import Capture, Instrumentation, Runtime, instrument_all, undo_all
+from otel_mlmon.instrumentation.runtime.runtime import (
+    Capture,
+    Instrumentation,
+    Runtime,
+    instrument_all,
+    undo_all,
+)
 from otel_mlmon.internal_events import JOURNAL
 from otel_mlmon.registry import PluginRegistry
 from tests.support.calls import Sink

@@ -47,7 +47,7 @@ class Run:
 
     def __init__(self, **options: Any) -> None:
         self.configure(**options)
-        self.alerts = self.settings.create_alerts()
+        self.alerts = self.settings.create_state_machine()
 
     def configure(
         self,
@@ -70,7 +70,7 @@ class Run:
 
     def restart(self, at_s: float) -> None:
         record = decode_record(encode_record(self.alerts.build_record()), AlertsRecord)
-        self.alerts = self.settings.create_alerts(record, now_ns=ns(at_s))
+        self.alerts = self.settings.create_state_machine(record, now_ns=ns(at_s))
 
     def state(self, rule: str, model: ModelKey = MODEL) -> RuleState:
         return {(status.model, status.rule): status.state for status in self.alerts.list_current_alerts()}[model, rule]

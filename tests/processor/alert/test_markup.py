@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from otel_mlmon.processor.alert.alert import Alert, AlertAddresses, AlertLink, RelatedRule
-from otel_mlmon.processor.alert.markup import format_html, format_markdown
+from otel_mlmon.processor.alert.markup import format_alert_html, format_alert_markdown
 from otel_mlmon.processor.alert.message import build_alert_message
 from tests.support.alerts import CAUSE, FIRING, RESOLVED
 
@@ -80,7 +80,7 @@ def links_of(alert: Alert) -> set[str]:
 
 def test_markdown_says_what_the_message_says() -> None:
     assert (
-        format_markdown(FULL)
+        format_alert_markdown(FULL)
         == """\
 **`FIRING · critical · digits 1 · prediction drift`**
 
@@ -122,7 +122,7 @@ otel-mlmon alert silence digits --rule prediction_drift --for 2h
 
 def test_html_says_what_the_message_says() -> None:
     message = build_alert_message(FULL)
-    page = Tags(format_html(FULL))
+    page = Tags(format_alert_html(FULL))
     rows = (*message.facts, *message.notes, *message.links, *message.commands)
     assert [row.text for row in rows if row.text not in page.text] == []
     assert [bin_.name for bin_ in message.bins if bin_.current_bar not in page.text] == []
@@ -133,28 +133,28 @@ def test_html_says_what_the_message_says() -> None:
 
 
 def test_what_is_over_has_no_commands_and_no_histogram() -> None:
-    text = format_html(replace(RESOLVED, addresses=ADDRESSES))
+    text = format_alert_html(replace(RESOLVED, addresses=ADDRESSES))
     assert "RESOLVED · digits 1 · prediction drift" in text
     assert "otel-mlmon" not in text
     assert "█" not in text
-    assert "`RESOLVED · digits 1 · prediction drift`" in format_markdown(RESOLVED)
+    assert "`RESOLVED · digits 1 · prediction drift`" in format_alert_markdown(RESOLVED)
 
 
 def check_harmless(alert: Alert) -> None:
     """Holds a message with hostile names against one with harmless names: the same markup, other text."""
     calm = hostile("name")
-    page, expected = Tags(format_html(alert)), Tags(format_html(calm))
+    page, expected = Tags(format_alert_html(alert)), Tags(format_alert_html(calm))
     assert page.tags == expected.tags
     assert [name for name, _ in page.attributes] == [name for name, _ in expected.attributes]
     assert all(value.startswith(("https://jaeger/", "https://wiki/", "http://127.0.0.1:8080/"))
                for name, value in page.attributes if name == "href" and value is not None)  # fmt: skip
-    markdown = format_markdown(alert)
+    markdown = format_alert_markdown(alert)
     rendered = Tags(MarkdownIt("commonmark", {"html": True}).render(markdown))
-    assert rendered.tags == Tags(MarkdownIt("commonmark", {"html": True}).render(format_markdown(calm))).tags
+    assert rendered.tags == Tags(MarkdownIt("commonmark", {"html": True}).render(format_alert_markdown(calm))).tags
     assert {html.unescape(value or "") for name, value in rendered.attributes if name == "href"} == {
         re.sub(r"[()]", lambda match: f"%{ord(match[0]):02X}", url) for url in links_of(alert)
     }
-    for text in (markdown, format_html(alert)):
+    for text in (markdown, format_alert_html(alert)):
         assert all(char.isprintable() or char == "\n" for char in text)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from otel_mlmon.processor.detect.accepted_days import MAX_LOUD_HOURS
-from otel_mlmon.processor.detect.cycle import DailyCycle, start_cycle
+from otel_mlmon.processor.detect.cycle import DailyCycle, start_daily_cycle
 from otel_mlmon.processor.detect.cycle_statistics import HOURS
 from otel_mlmon.processor.detect.state import DAY_NS
 from tests.support.cycles import MONDAY, judge
@@ -16,7 +16,7 @@ HOUR_NS = DAY_NS // HOURS
 
 def learn(*evidence: dict[int, float]) -> list[int]:
     """The accepted days after three quiet ones and these, each with evidence by hour; and the day that is pending."""
-    state = start_cycle(MONDAY * DAY_NS, ("a", "b"))
+    state = start_daily_cycle(MONDAY * DAY_NS, ("a", "b"))
     cycle = DailyCycle(state, reference=np.array([0.6, 0.4]), reference_count=5_000, is_learned=True)
     days: list[dict[int, float]] = [{}, {}, {}, *evidence]
     for day, by_hour in enumerate(days):

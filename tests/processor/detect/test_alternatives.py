@@ -14,8 +14,8 @@ from otel_mlmon.processor.detect.alternatives import (
     Direction,
     DriftAlternatives,
     build_alternatives,
-    compute_set_bounds,
-    compute_set_sums,
+    compute_bin_set_bounds,
+    compute_bin_set_sums,
 )
 from otel_mlmon.types import Floats
 from tests.support.balls import largest_mean_in_ball
@@ -27,7 +27,8 @@ def ratios_of(alternatives: DriftAlternatives, reference: Floats, radius: float)
     rows = np.broadcast_to(reference, (bets.size, reference.size))
     return np.exp(
         alternatives.log_ratios(
-            bets, compute_set_bounds(compute_set_sums(rows), compute_set_sums(rows), np.full(bets.size, radius))
+            bets,
+            compute_bin_set_bounds(compute_bin_set_sums(rows), compute_bin_set_sums(rows), np.full(bets.size, radius)),
         )
     )
 
@@ -37,8 +38,8 @@ def factors_of(
 ) -> Floats:
     """ln Π L^c of every bet of one stream, by tilt and pair."""
     out = np.empty((1, alternatives.alternative_count))
-    set_shares = compute_set_sums(reference[None])
-    bounds = compute_set_bounds(set_shares, set_shares, np.array([radius]))
+    set_shares = compute_bin_set_sums(reference[None])
+    bounds = compute_bin_set_bounds(set_shares, set_shares, np.array([radius]))
     alternatives.log_factors(pane[None].astype(float), bounds, np.array([idle]), out=out)
     return out.reshape(TILTS.size, -1)
 

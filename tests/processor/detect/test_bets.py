@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from otel_mlmon.processor.detect.alternatives import Direction, compute_set_sums
+from otel_mlmon.processor.detect.alternatives import Direction, compute_bin_set_sums
 from otel_mlmon.processor.detect.bets import FIRST_ALTERNATIVE, DriftBets, NullHypothesis, SlotHypothesis, SlotTable
 from otel_mlmon.processor.detect.rare_bins import RareBinEvidence
 
@@ -24,7 +24,7 @@ def test_contributions_add_up_to_the_leaders_factor(pane: list[int], is_rare: bo
     rare.start(0, 10_000 * SHARES[0], 0.02, None)
     bets = DriftBets(4, "both", rare)
     rows, panes = np.array([0]), np.array([pane], dtype=np.float64)
-    null = NullHypothesis(SHARES, compute_set_sums(SHARES), compute_set_sums(SHARES), np.array([0.03]))
+    null = NullHypothesis(SHARES, compute_bin_set_sums(SHARES), compute_bin_set_sums(SHARES), np.array([0.03]))
     won = np.zeros((1, bets.log_weights.size))
     result = bets.weigh_pane(rows, panes, panes.sum(-1), np.ones(1), null, np.zeros((1, 3, 4)), won)
     leader = int(result.leader[0])

@@ -14,7 +14,7 @@ from otel_mlmon.processor.detect.cycle import (
     FORGIVEN_REST,
     FORGIVEN_WEEKDAY,
     DailyCycle,
-    start_cycle,
+    start_daily_cycle,
 )
 from otel_mlmon.processor.detect.cycle_statistics import (
     QUARTERS,
@@ -34,7 +34,7 @@ Table = NDArray[np.int64]
 def fed(days: Table, *, is_learned: bool = True, quiet: tuple[bool, ...] | None = None) -> DailyCycle:
     """A cycle that began at a Monday's first moment and was shown these days, shape (D, 96, K)."""
     shares = days.sum((0, 1)) / days.sum()
-    state = start_cycle(MONDAY * DAY_NS, tuple("abcdefgh"[: days.shape[2]]))
+    state = start_daily_cycle(MONDAY * DAY_NS, tuple("abcdefgh"[: days.shape[2]]))
     cycle = DailyCycle(state, reference=shares, reference_count=5_000, is_learned=is_learned)
     for day, counts in enumerate(days):
         for slot, pane in enumerate(counts):
@@ -99,7 +99,7 @@ def test_a_day_with_evidence_is_not_accepted_and_two_of_each_weekday_are_enough(
 def test_a_first_day_far_from_the_reference_teaches_nothing() -> None:
     days = np.tile(np.array([600, 400]), (2, QUARTERS, 1))
     days[1] = [100, 900]
-    state = start_cycle(MONDAY * DAY_NS, ("a", "b"))
+    state = start_daily_cycle(MONDAY * DAY_NS, ("a", "b"))
     cycle = DailyCycle(state, reference=np.array([0.6, 0.4]), reference_count=5_000, is_learned=True)
     for day in range(2):
         start_ns = (MONDAY + day) * DAY_NS
@@ -111,7 +111,7 @@ def test_a_first_day_far_from_the_reference_teaches_nothing() -> None:
 
 
 def test_before_the_hours_are_known_more_is_forgiven_with_every_hour() -> None:
-    state = start_cycle(MONDAY * DAY_NS, ("a", "b"))
+    state = start_daily_cycle(MONDAY * DAY_NS, ("a", "b"))
     cycle = DailyCycle(state, reference=np.array([0.6, 0.4]), reference_count=5_000, is_learned=True)
     assert cycle.find_slot_hypothesis(MONDAY * DAY_NS) is None
     hour, later = (cycle.find_slot_hypothesis(MONDAY * DAY_NS + hours * DAY_NS // 24) for hours in (1, 20))
@@ -141,7 +141,7 @@ def test_weekdays_that_were_not_there_yet_may_be_days_of_rest() -> None:
 
 
 def test_days_of_rest_say_little_of_the_others() -> None:
-    state = start_cycle((MONDAY + 5) * DAY_NS, ("a", "b"))
+    state = start_daily_cycle((MONDAY + 5) * DAY_NS, ("a", "b"))
     cycle = DailyCycle(state, reference=np.array([0.6, 0.4]), reference_count=5_000, is_learned=True)
     for pane in range(2 * QUARTERS):
         start_ns = (MONDAY + 5) * DAY_NS + pane * DAY_NS // QUARTERS

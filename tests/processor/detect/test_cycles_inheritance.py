@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from otel_mlmon.processor.detect.cycle import start_cycle
+from otel_mlmon.processor.detect.cycle import start_daily_cycle
 from otel_mlmon.processor.detect.cycles import inherit_days
 from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.score import DriftScore
@@ -71,7 +71,7 @@ def test_who_deploys_daily_is_told_of_a_drift_within_hours() -> None:
 
 
 def cycle_of(counts: NDArray[np.int64], names: tuple[str, ...]) -> CycleState:
-    state = start_cycle(MONDAY * DAY_NS, names)
+    state = start_daily_cycle(MONDAY * DAY_NS, names)
     state.slots, state.days = len(counts), [CycleDay(day=MONDAY, counts=counts.astype(np.int32))]
     return state
 
@@ -81,7 +81,7 @@ def test_classes_are_the_same_by_name_and_a_new_one_is_always_as_frequent() -> N
     reference = ReferenceCounts(
         bins=HistogramBins(names=("b", "a", "new"), is_ordered=False), counts=np.array([45, 45, 10])
     )
-    state = start_cycle(MONDAY * DAY_NS, reference.bins.names)
+    state = start_daily_cycle(MONDAY * DAY_NS, reference.bins.names)
     inherit_days(state, HistogramBins(names=("a", "b", "old"), is_ordered=False), before, reference)
     assert [day.counts.tolist() for day in state.inherited] == [[[30, 60, 10], [60, 30, 10]]]
     assert state.slots == 2
@@ -96,14 +96,14 @@ def test_ordered_bins_get_what_lies_between_their_edges(edges: tuple[float, ...]
     old = HistogramBins(names=("< 1", "1 … 2", "> 2", "missing"), is_ordered=True, edges=(1.0, 2.0))
     before = cycle_of(np.array([[10, 20, 70, 5]]), old.names)
     bins = HistogramBins(names=("low", "middle", "high", "missing"), is_ordered=True, edges=edges)
-    state = start_cycle(MONDAY * DAY_NS, bins.names)
+    state = start_daily_cycle(MONDAY * DAY_NS, bins.names)
     inherit_days(state, old, before, ReferenceCounts(bins=bins, counts=np.array([30, 30, 40, 5])))
     assert state.inherited[0].counts.tolist() == [expected]
 
 
 def test_another_kind_of_values_has_nothing_in_common() -> None:
     old = HistogramBins(names=("< 1", "> 1"), is_ordered=True, edges=(1.0,))
-    state = start_cycle(MONDAY * DAY_NS, CLASSES.names)
+    state = start_daily_cycle(MONDAY * DAY_NS, CLASSES.names)
     inherit_days(
         state, old, cycle_of(np.array([[1, 2]]), old.names), ReferenceCounts(bins=CLASSES, counts=np.ones(4, int))
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from otel_mlmon.processor.detect.cycle import DailyCycle, start_cycle
+from otel_mlmon.processor.detect.cycle import DailyCycle, start_daily_cycle
 from otel_mlmon.processor.detect.cycle_statistics import HOURS
 from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.holidays import MIN_NATS, find_likelier_weekday
@@ -165,7 +165,7 @@ def test_a_holiday_teaches_nothing() -> None:
     """A Tuesday that was once missing is known after the third, unless that is a holiday."""
     for holiday, known in ((22, [1, 15]), (15, [1, 22])):
         counts = draw(28, {holiday: REST})
-        state = start_cycle(MONDAY * DAY_NS, ("a", "b"))
+        state = start_daily_cycle(MONDAY * DAY_NS, ("a", "b"))
         cycle = DailyCycle(state, reference=WORK, reference_count=5_000, is_learned=True)
         for hour, pane in enumerate(counts.reshape(-1, 2)):
             start_ns = MONDAY * DAY_NS + hour * DAY_NS // HOURS

@@ -7,7 +7,7 @@ import pytest
 
 from otel_mlmon.processor.detect.cycle_statistics import QUARTERS
 from otel_mlmon.processor.detect.state import CycleDay
-from otel_mlmon.processor.detect.week_model import SHRINKAGE, WeekModel, find_residuals, fit_week
+from otel_mlmon.processor.detect.week_model import SHRINKAGE, WeekModel, find_week_residuals, fit_week
 
 MONDAY = 4
 WORK, REST = np.array([600, 400]), np.array([400, 600])
@@ -67,7 +67,7 @@ def test_laid_around_another_reference_it_keeps_its_shape() -> None:
 
 def test_residuals_vary_as_if_the_cycle_were_known() -> None:
     days = build(14)
-    pairs = find_residuals(days, fit(days))
+    pairs = find_week_residuals(days, fit(days))
     assert len(pairs) == 14 * QUARTERS
     ratios = [(left**2).sum() / (counts.sum() * 2 * 0.24) for counts, left in pairs]
     assert float(np.mean(ratios)) == pytest.approx(1.0, abs=0.1)

@@ -15,7 +15,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import ExponentialHistogramDataP
 from opentelemetry.proto_json.collector.metrics.v1.metrics_service import ExportMetricsServiceRequest as OracleRequest
 
 from otel_mlmon.errors import MalformedError
-from otel_mlmon.processor.receive.json import read_json
+from otel_mlmon.processor.receive.json import read_json_message
 from tests.support.otlp_requests import counter, exponential, histogram, request
 
 TRACE = "5B8EFFF798038103D269B633813FC60C"
@@ -24,36 +24,36 @@ TRACE = "5B8EFFF798038103D269B633813FC60C"
 def test_ids_are_hex_in_either_case_and_other_bytes_base64() -> None:
     ids = {"traceId": TRACE, "spanId": "eee19b7ec3c1b174"}
     text = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [ids]}]}]})
-    span = read_json(ExportTraceServiceRequest(), text).resource_spans[0].scope_spans[0].spans[0]
+    span = read_json_message(ExportTraceServiceRequest(), text).resource_spans[0].scope_spans[0].spans[0]
     assert (span.trace_id.hex(), span.span_id.hex()) == (TRACE.lower(), "eee19b7ec3c1b174")
     for encoded in ("+/8=", "-_8=", "-_8"):
-        assert read_json(AnyValue(), f'{{"bytesValue": "{encoded}"}}').bytes_value == b"\xfb\xff"
+        assert read_json_message(AnyValue(), f'{{"bytesValue": "{encoded}"}}').bytes_value == b"\xfb\xff"
 
 
 @pytest.mark.parametrize(
     "value", ['"9007199254740993"', "9007199254740993", '"9007199254740993.0"', '"9.007199254740993e15"']
 )
 def test_64_bits_are_text_or_a_number(value: str) -> None:
-    assert read_json(NumberDataPoint(), f'{{"asInt": {value}}}').as_int == 9007199254740993
+    assert read_json_message(NumberDataPoint(), f'{{"asInt": {value}}}').as_int == 9007199254740993
 
 
 @pytest.mark.parametrize(
     ("value", "expected"), [("1", 1.0), ('"1.5"', 1.5), ('"Infinity"', math.inf), ('"-Infinity"', -math.inf)]
 )
 def test_doubles_may_be_text(value: str, expected: float) -> None:
-    assert read_json(NumberDataPoint(), f'{{"asDouble": {value}}}').as_double == expected
+    assert read_json_message(NumberDataPoint(), f'{{"asDouble": {value}}}').as_double == expected
 
 
 def test_unknown_keys_snake_case_and_null_are_ignored() -> None:
     text = '{"scale": 2, "zero_count": 7, "new": [1], "sum": null, "positive": {}}'
-    point = read_json(ExponentialHistogramDataPoint(), text)
+    point = read_json_message(ExponentialHistogramDataPoint(), text)
     assert (point.scale, point.zero_count, point.HasField("sum")) == (2, 0, False)
     assert (point.HasField("positive"), point.HasField("negative")) == (True, False)
 
 
 def test_an_empty_value_is_a_value_that_is_empty() -> None:
-    assert read_json(AnyValue(), '{"arrayValue": {}}').WhichOneof("value") == "array_value"
-    assert read_json(AnyValue(), '{"stringValue": ""}').WhichOneof("value") == "string_value"
+    assert read_json_message(AnyValue(), '{"arrayValue": {}}').WhichOneof("value") == "array_value"
+    assert read_json_message(AnyValue(), '{"stringValue": ""}').WhichOneof("value") == "string_value"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_an_empty_value_is_a_value_that_is_empty() -> None:
 )
 def test_a_wrong_document_is_told_with_its_place(text: str, fault: str) -> None:
     with pytest.raises(MalformedError, match=fault):
-        read_json(ExportMetricsServiceRequest(), text)
+        read_json_message(ExportMetricsServiceRequest(), text)
 
 
 @pytest.mark.parametrize(
@@ -105,19 +105,19 @@ def test_a_wrong_document_is_told_with_its_place(text: str, fault: str) -> None:
 )
 def test_a_value_of_another_type_is_refused(text: str) -> None:
     with pytest.raises(MalformedError):
-        read_json(NumberDataPoint(), text)
+        read_json_message(NumberDataPoint(), text)
 
 
 def test_the_name_of_an_enumeration_is_refused() -> None:
     text = '{"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"sum": {"aggregationTemporality": "DELTA"}}]}]}]}'
     with pytest.raises(MalformedError, match="aggregationTemporality: 'DELTA': not the number of an enumeration"):
-        read_json(ExportMetricsServiceRequest(), text)
+        read_json_message(ExportMetricsServiceRequest(), text)
 
 
 @pytest.mark.parametrize("text", ['{"boolValue": 1}', '{"bytesValue": "!"}', '{"stringValue": 1}'])
 def test_attribute_values_are_checked_too(text: str) -> None:
     with pytest.raises(MalformedError):
-        read_json(AnyValue(), text)
+        read_json_message(AnyValue(), text)
 
 
 @settings(deadline=None, max_examples=50)
@@ -134,7 +134,7 @@ def test_what_has_no_ids_reads_as_protobuf_reads_it(kind: str, count: int, model
     }
     message = request("ml.metric", kind, fills[kind], attributes={"ml.model.name": model})
     text = json_format.MessageToJson(message, use_integers_for_enums=True)
-    assert read_json(ExportMetricsServiceRequest(), text) == message
+    assert read_json_message(ExportMetricsServiceRequest(), text) == message
 
 
 def nested(depth: int) -> str:
@@ -142,10 +142,10 @@ def nested(depth: int) -> str:
 
 
 def test_what_is_nested_deeper_than_protobuf_allows_is_refused_and_not_a_fault_of_ours() -> None:
-    assert read_json(AnyValue(), nested(40)).WhichOneof("value") == "array_value"
+    assert read_json_message(AnyValue(), nested(40)).WhichOneof("value") == "array_value"
     for depth in (60, 200, 400):
         with pytest.raises(MalformedError, match=r"more than 100 levels deep|not JSON"):
-            read_json(AnyValue(), nested(depth))
+            read_json_message(AnyValue(), nested(depth))
 
 
 ids = st.binary(min_size=16, max_size=16)
@@ -182,4 +182,4 @@ def test_what_opentelemetry_writes_is_read_as_it_was(fill: tuple[str, Any], trac
         for exemplar in kind["dataPoints"][0]["exemplars"] if isinstance(kind, dict) else ():
             exemplar.update(traceId=trace.hex(), spanId=trace[:8].hex())  # base64 in the JSON of protobuf
     text = OracleRequest.from_dict(document).to_json()
-    assert read_json(ExportMetricsServiceRequest(), text) == message
+    assert read_json_message(ExportMetricsServiceRequest(), text) == message

@@ -310,7 +310,7 @@ def test_clock_slack_is_for_writers_a_little_ahead() -> None:
     bench = Bench()
     bench.clock.now_ns = T0
     bench.panes.add(label(1, at_s=CLOCK_SLACK_NS / SECOND))
-    assert bench.panes.clamped == 0
+    assert bench.panes.clamped_points == 0
 
 
 def profile(created: str = "2026-01-01T00:00:00+00:00", version: str = "", labels: str = "aab") -> Profile:
@@ -395,7 +395,7 @@ def test_a_point_is_clamped_only_beyond_the_slack_of_clocks() -> None:
     for ahead_ns, clamped in ((CLOCK_SLACK_NS, 0), (CLOCK_SLACK_NS + 1, 1)):
         bench = Bench()
         bench.panes.add(label(1, at_s=1)._replace(time_ns=T0 + ahead_ns))
-        assert bench.panes.clamped == clamped
+        assert bench.panes.clamped_points == clamped
 
 
 def test_the_limits_without_a_configuration() -> None:

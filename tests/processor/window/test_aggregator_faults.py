@@ -9,7 +9,7 @@ import pytest
 
 from otel_mlmon.processor.window import model_windows
 from otel_mlmon.processor.window.series import ConsumedPoint, TimeSeries, consume_points
-from otel_mlmon.processor.window.stream import StreamPane, build_table
+from otel_mlmon.processor.window.stream import StreamPane, build_pane_table
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.types import ModelKey
 
@@ -20,7 +20,7 @@ def fail_for_broken(panes: Iterable[StreamPane], *arguments: Any) -> Any:
     panes = list(panes)
     if any(pane.stream.key.model == BROKEN for pane in panes):
         raise ZeroDivisionError
-    return build_table(panes, *arguments)
+    return build_pane_table(panes, *arguments)
 
 
 def fail_halfway(group: Iterable[TimeSeries], end_ns: int, **arguments: Any) -> list[ConsumedPoint]:
@@ -34,7 +34,7 @@ def fail_halfway(group: Iterable[TimeSeries], end_ns: int, **arguments: Any) -> 
 @pytest.mark.guarded
 @pytest.mark.parametrize(
     ("name", "fault", "sound"),
-    [("build_table", fail_for_broken, build_table), ("consume_points", fail_halfway, consume_points)],
+    [("build_pane_table", fail_for_broken, build_pane_table), ("consume_points", fail_halfway, consume_points)],
 )
 def test_a_fault_costs_a_pane_of_one_model_and_the_state_is_stored(
     monkeypatch: pytest.MonkeyPatch, name: str, fault: Any, sound: Any

@@ -147,7 +147,7 @@ def test_a_clock_in_the_future_counts_as_now() -> None:
     bench = Bench()
     bench.clock.now_ns = T0 + 5 * SECOND
     assert bench.panes.add(label(3, at_s=86_400)) == "accepted"
-    assert bench.panes.clamped == 1
+    assert bench.panes.clamped_points == 1
     bench.add(label(4, at_s=8))
     bench.flush()
     assert [(window.end_ns - T0, window.learned) for window in bench.out] == [(10 * SECOND, 7)]

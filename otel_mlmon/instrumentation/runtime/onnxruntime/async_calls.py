@@ -19,7 +19,7 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     compute_row_bytes,
     estimate_copied_bytes,
     is_small_output,
-    join_copies,
+    join_call_copies,
     make_tensor_copier,
 )
 from otel_mlmon.instrumentation.runtime.onnxruntime.plans import SessionNode
@@ -86,10 +86,10 @@ class AsyncCopier:
         )
         plan = dataclasses.replace(self._plan, outputs=tuple(planned.values()))
         # Two threads may both come here first; each records by its own plan, and one of them stays.
-        record = self._make_general_recorder(plan, list(planned))
+        record = self._make_any_call_recorder(plan, list(planned))
         record(started_ns, ended_ns, context, inputs, results, None, "")
         if len(plan.inputs) == len(plan.outputs) == 1 and is_small_output(plan.inputs[0], plan.outputs[0]):
-            record = _make_single_recorder(plan, next(iter(planned)), self._sink, record)
+            record = _make_small_call_recorder(plan, next(iter(planned)), self._sink, record)
         self.record = record
 
     def _record_failure(self, started_ns: int, ended_ns: int, context: object) -> None:
@@ -97,7 +97,7 @@ class AsyncCopier:
             self._failure_plan = dataclasses.replace(self._plan, inputs=())
         self._sink.offer((self._failure_plan, started_ns, ended_ns, context, (), (), ASYNC_ERROR), RECORD_BYTES)
 
-    def _make_general_recorder(self, plan: Plan, positions: Sequence[int]) -> RecordCall:
+    def _make_any_call_recorder(self, plan: Plan, positions: Sequence[int]) -> RecordCall:
         offer, record_failure = self._sink.offer, self._record_failure
         copiers = [
             (position, make_tensor_copier(tensor, is_input=False))
@@ -118,12 +118,12 @@ class AsyncCopier:
                 return
             copies = [copy(results[position]) for position, copy in copiers]
             weight = estimate_copied_bytes((*((inputs,) if isinstance(inputs, bytes) else inputs), *copies))
-            offer((plan, started_ns, ended_ns, context, inputs, join_copies(copies), None), weight)
+            offer((plan, started_ns, ended_ns, context, inputs, join_call_copies(copies), None), weight)
 
         return record
 
 
-def _make_single_recorder(plan: Plan, position: int, sink: Sink, general: RecordCall) -> RecordCall:
+def _make_small_call_recorder(plan: Plan, position: int, sink: Sink, general: RecordCall) -> RecordCall:
     """Makes the function that records calls of `run_async` with one small input and output, quickly."""
     queue, extend, limit, small = sink.queue, sink.queue.extend, compute_queue_limit(sink), SMALL_BYTES
     axes, row = len(plan.outputs[0].row_shape or ()) + 1, compute_row_bytes(plan.outputs[0])
@@ -152,7 +152,7 @@ def _make_inputs_copier(tensors: Sequence[Tensor]) -> Callable[[Mapping[str, Any
     copiers = [(tensor.name, make_tensor_copier(tensor, is_input=True)) for tensor in tensors]
 
     def copy_inputs(feed: Mapping[str, Any]) -> Side:
-        return join_copies([copy(feed.get(name)) for name, copy in copiers])
+        return join_call_copies([copy(feed.get(name)) for name, copy in copiers])
 
     if len(tensors) != 1 or tensors[0].layout != "rows" or tensors[0].row_shape is None:
         return copy_inputs

@@ -301,7 +301,7 @@ class CallRecorder:
         return info
 
     def close(self) -> None:
-        """Releases every session, and removes what was attached to it.
+        """Releases every session of onnxruntime, and removes the copying functions attached to it.
 
         A call that began before and ends later is still put into the sink, and nothing is attached to its session.
         """

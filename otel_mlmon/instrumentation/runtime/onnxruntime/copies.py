@@ -59,9 +59,9 @@ CopyCall = Callable[[Mapping[str, Any], Sequence[Any], int, int], None]
 
 def make_call_copier(plan: Plan, positions: Sequence[int], *, sink: Sink, context: Context) -> CopyCall:
     """Makes the function that copies the inference calls of a session, as its plan says."""
-    general = _make_general_copier(plan, positions, sink, context)
+    general = _make_any_call_copier(plan, positions, sink, context)
     if len(plan.inputs) == len(plan.outputs) == 1 and is_small_output(plan.inputs[0], plan.outputs[0]):
-        return _make_single_copier(plan, positions[0], sink, context, general)
+        return _make_small_call_copier(plan, positions[0], sink, context, general)
     return general
 
 
@@ -95,7 +95,7 @@ def compute_queue_limit(sink: Sink) -> int:
     return FIELDS * min(sink.high_water, sink.max_bytes // (2 * SMALL_BYTES + RECORD_BYTES))
 
 
-def _make_single_copier(plan: Plan, position: int, sink: Sink, context: Context, general: CopyCall) -> CopyCall:
+def _make_small_call_copier(plan: Plan, position: int, sink: Sink, context: Context, general: CopyCall) -> CopyCall:
     """Makes a fast copying function for calls with one small table as input and one vector a row as output.
 
     onnxruntime holds an input against the shape that the model declares, an output not.
@@ -118,7 +118,7 @@ def _make_single_copier(plan: Plan, position: int, sink: Sink, context: Context,
     return copy_call
 
 
-def _make_general_copier(plan: Plan, positions: Sequence[int], sink: Sink, context: Context) -> CopyCall:
+def _make_any_call_copier(plan: Plan, positions: Sequence[int], sink: Sink, context: Context) -> CopyCall:
     offer = sink.offer
     input_copiers = [(tensor.name, make_tensor_copier(tensor, is_input=True)) for tensor in plan.inputs]
     output_copiers = [
@@ -129,14 +129,14 @@ def _make_general_copier(plan: Plan, positions: Sequence[int], sink: Sink, conte
     def copy_call(feed: Mapping[str, Any], outputs: Sequence[Any], started_ns: int, ended_ns: int) -> None:
         inputs = [copy(feed.get(name)) for name, copy in input_copiers]
         copies = [copy(outputs[position]) for position, copy in output_copiers]
-        record = (plan, started_ns, ended_ns, context(None), join_copies(inputs), join_copies(copies), None)
+        record = (plan, started_ns, ended_ns, context(None), join_call_copies(inputs), join_call_copies(copies), None)
         offer(record, estimate_copied_bytes((*inputs, *copies)))
 
     return copy_call
 
 
 def make_tensor_copier(tensor: Tensor, *, is_input: bool) -> Copy:
-    """Makes the function that copies one input or output as the plan says."""
+    """Makes the function that copies one input or output of a session, as its plan says."""
     if tensor.layout == "rows":
         limits = (MAX_INPUT_BYTES, SAMPLE_BYTES) if is_input else (MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES)
         return _make_rows_copier(np.dtype(tensor.dtype), *limits, row_shape=tensor.row_shape)
@@ -253,7 +253,7 @@ def _copy_nothing(value: Any) -> Item:  # noqa: ARG001
     return None
 
 
-def join_copies(items: Sequence[Item]) -> Side:
+def join_call_copies(items: Sequence[Item]) -> Side:
     """Joins the copied inputs, or outputs, of one call in the form in which they are queued."""
     if len(items) == 1 and type(items[0]) is bytes:
         return items[0]

@@ -25,7 +25,7 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     compute_row_bytes,
     estimate_copied_bytes,
     is_small_output,
-    join_copies,
+    join_call_copies,
     make_tensor_copier,
 )
 
@@ -89,7 +89,7 @@ class DeviceSampler:
 
 
 def is_device_synchronized(run_options: Any) -> bool:
-    """Returns whether a call with these run options waits until the GPU has finished."""
+    """Returns whether an inference call with given run options waits until the GPU has finished."""
     read = getattr(run_options, "get_run_config_entry", None)
     if read is None:
         return False
@@ -121,18 +121,18 @@ def make_ort_value_call_copier(
         are_views: Whether the array of an `OrtValue` is a view of its memory, not a copy of all of it.
         sampler: Chooses calls whose outputs are copied from a device; None for none.
     """
-    general = _make_general_copier(
+    general = _make_any_call_copier(
         plan, positions, sink, context, is_host_only=is_host_only, are_views=are_views, sampler=sampler
     )
     if are_views and len(plan.outputs) == 1 and plan.outputs[0].layout == "rows":
         if not plan.inputs and is_small_output(plan.outputs[0], plan.outputs[0]):
-            return _make_single_output_copier(plan, positions[0], sink, context, general, is_host_only=is_host_only)
+            return _make_small_output_copier(plan, positions[0], sink, context, general, is_host_only=is_host_only)
         if len(plan.inputs) == 1 and is_small_output(plan.inputs[0], plan.outputs[0]):
-            return _make_single_copier(plan, positions[0], sink, context, general, is_host_only=is_host_only)
+            return _make_small_call_copier(plan, positions[0], sink, context, general, is_host_only=is_host_only)
     return general
 
 
-def _make_single_copier(
+def _make_small_call_copier(
     plan: Plan, position: int, sink: Sink, context: Context, general: CopyValues, *, is_host_only: bool
 ) -> CopyValues:
     """Makes a fast copying function for calls with one small `OrtValue` as input and one as output."""
@@ -162,7 +162,7 @@ def _make_single_copier(
     return copy_call
 
 
-def _make_single_output_copier(
+def _make_small_output_copier(
     plan: Plan, position: int, sink: Sink, context: Context, general: CopyValues, *, is_host_only: bool
 ) -> CopyValues:
     """Makes a fast copying function for calls of which one small output is read, and no input."""
@@ -188,7 +188,7 @@ def _make_single_output_copier(
     return copy_call
 
 
-def _make_general_copier(
+def _make_any_call_copier(
     plan: Plan,
     positions: Sequence[int],
     sink: Sink,
@@ -225,7 +225,7 @@ def _make_general_copier(
             copies = [copy(values[position]) for position, copy in plain]
         else:  # a run option can leave the device still at work on them
             copies = [None] * len(plain)
-        record = (plan, started_ns, ended_ns, context(None), join_copies(inputs), join_copies(copies), None)
+        record = (plan, started_ns, ended_ns, context(None), join_call_copies(inputs), join_call_copies(copies), None)
         offer(record, estimate_copied_bytes((*inputs, *copies)))
 
     return copy_call

@@ -39,8 +39,8 @@ class OnnxRuntime:
             return None
         if not capture.allows_telemetry:
             with guard("onnxruntime_telemetry"):
-                stop_telemetry(module)
-        recorder = CallRecorder(capture, runtime_version=module.__version__, are_views=has_memory_views(module))
+                stop_onnxruntime_telemetry(module)
+        recorder = CallRecorder(capture, runtime_version=module.__version__, are_views=has_ort_value_views(module))
         return OnnxRuntimeInstrumentation(recorder, patch_run_methods(module, recorder))
 
 
@@ -110,13 +110,13 @@ def import_onnxruntime() -> ModuleType | None:
     return module if hasattr(module, "InferenceSession") else None
 
 
-def has_memory_views(module: ModuleType) -> bool:
+def has_ort_value_views(module: ModuleType) -> bool:
     """Returns whether this release gives the memory of an `OrtValue` as a view, and not as a copy."""
     value = module.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32))
     return bool(np.shares_memory(value.numpy(), value.numpy()))
 
 
-def stop_telemetry(module: ModuleType) -> None:
+def stop_onnxruntime_telemetry(module: ModuleType) -> None:
     """Switches off the telemetry that onnxruntime itself sends."""
     stop = getattr(module, "disable_telemetry_events", None)
     if stop is not None:
@@ -201,7 +201,7 @@ def _replace_any_run(original: Method, recorder: CallRecorder) -> MethodReplacem
     return MethodReplacement(run, switch_off)
 
 
-def _replace_init(original: Method, recorder: CallRecorder) -> MethodReplacement:
+def _replace_session_init(original: Method, recorder: CallRecorder) -> MethodReplacement:
     clock = time.perf_counter
     is_on = True
 
@@ -237,7 +237,7 @@ METHODS: Final[Mapping[str, Callable[[Method, CallRecorder], MethodReplacement]]
     "run_with_ort_values": run_methods.replace_run_with_ort_values,
     "run_with_ortvaluevector": run_methods.replace_run_with_ortvaluevector,
     "set_providers": run_methods.replace_set_providers,
-    "__init__": _replace_init,
+    "__init__": _replace_session_init,
 }
 """The function that replaces each method that is patched."""
 

@@ -31,7 +31,7 @@ _OUTPUT_STREAMS: Final = frozenset({
 
 
 class FeatureToleranceSection(ConfigSection):
-    """How drift of a single input feature is judged."""
+    """The settings by which drift of a single input feature is judged."""
 
     tolerance: Ratio = Field(lt=1, description="The total variation that is tolerated.")
 

@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 
 from pydantic import Field
 
-from otel_mlmon.processor.alert.alert import AlertCause, Severity, name_provider
+from otel_mlmon.processor.alert.alert import AlertCause, Severity, name_execution_provider
 from otel_mlmon.processor.alert.cause import OnsetCounts, format_utc
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
 from otel_mlmon.processor.detect.policy import DetectionPolicy
@@ -89,7 +89,7 @@ class ExecutionProviderRule:
         if not losses:
             return "ok"
         *_, first_ns, better, lesser = min(losses)
-        before, now = name_provider(better), name_provider(lesser)
+        before, now = name_execution_provider(better), name_execution_provider(lesser)
         used = f"{before} was reported from {format_utc(spans[better][0])} to {format_utc(spans[better][1])}"
         return AlertCause(
             stream=STREAM,
@@ -100,10 +100,10 @@ class ExecutionProviderRule:
             current_count=0,
             reference_count=0,
             onset_ns=first_ns,
-            details=(f"{name_provider(requested[lesser])} was asked for",) if requested[lesser] else (),
+            details=(f"{name_execution_provider(requested[lesser])} was asked for",) if requested[lesser] else (),
             summary=f"{used}, {now} since",
         )
 
     def grade_severity(self, causes: Iterable[AlertCause]) -> Severity:
         """Returns `critical` where a model runs on the CPU now, which usually takes many times as long."""
-        return "critical" if any(cause.current == name_provider(CPU) for cause in causes) else "warning"
+        return "critical" if any(cause.current == name_execution_provider(CPU) for cause in causes) else "warning"

@@ -104,7 +104,7 @@ class AlertRule(Protocol):
         """Returns how drift of a stream is detected for this rule; None if the rule does not judge the stream."""
 
     def judge_stream(self, window: StreamWindow, score: DriftScore, counts: OnsetCounts) -> Judgement:
-        """Judges by this rule one stream of a model after one pane.
+        """Judges one stream of a model by this rule, after one pane of its values.
 
         Args:
             window: The pane, the rolling window and the reference.
@@ -124,7 +124,7 @@ class ProviderRule(Protocol):
     """An alert rule that judges the execution providers on which processes run a model version."""
 
     def judge_providers(self, uses: Iterable[ExecutionProviderUse]) -> Judgement:
-        """Judges by this rule everything that processes reported of a model version's execution providers."""
+        """Judges by this rule all that processes reported of the execution providers of a model version."""
 
 
 class ModelRules:
@@ -144,7 +144,7 @@ class ModelRules:
 
     @classmethod
     def from_section(cls, section: object) -> ModelRules:
-        """Makes every registered alert rule from its part of a model's configuration section."""
+        """Makes the alert rules of a model, each from its part of the model's configuration section."""
         return cls({name: rule_type(getattr(section, name)) for name, rule_type in RULES.load_all_plugins().items()})
 
     def find_detection_policy(self, stream: str) -> DetectionPolicy | None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from markupsafe import Markup, escape
 
-from otel_mlmon.processor.alert.alert import find_lost_class, name_provider
+from otel_mlmon.processor.alert.alert import find_lost_class, name_execution_provider
 from otel_mlmon.processor.serve.page import words
 from otel_mlmon.processor.serve.page.words import format_name, format_percent
 
@@ -57,7 +57,7 @@ def _iterate_actions(model: Document, rules: Sequence[str], alerts: Sequence[Doc
     fallbacks = find_provider_fallbacks(model)[:1]
     for use in fallbacks:
         yield Markup("Find out why {} could not be used: look at driver, libraries and device of the machine.").format(
-            format_name(name_provider(use["requested"]), 60)
+            format_name(name_execution_provider(use["requested"]), 60)
         )
     causes = {alert["rule"]: alert["causes"] for alert in alerts}
     has_inputs = any(cause["stream"].startswith("input.") for listed in causes.values() for cause in listed)
@@ -71,7 +71,7 @@ def _iterate_actions(model: Document, rules: Sequence[str], alerts: Sequence[Doc
             yield escape(_RULE_ACTIONS[rule])
     for use in fallbacks:
         yield Markup("When {} can be used again, restart the service: a model stays where it was loaded.").format(
-            format_name(name_provider(use["requested"]), 60)
+            format_name(name_execution_provider(use["requested"]), 60)
         )
 
 
@@ -114,7 +114,7 @@ def _advise_input(cause: Document) -> Markup:
 
 
 def describe_factor(cause: Document) -> str:
-    """Describes by what factor a mean grew or fell: `about 12 times larger`; empty where that is no way to say it."""
+    """Describes by what factor a mean grew or fell: `about 12 times larger`; empty where a factor says nothing."""
     ratio = _find_mean_ratio(cause)
     size = max(ratio, 1 / ratio) if ratio > 0 else 0.0
     if size < _LEAST_FACTOR or not math.isfinite(size):

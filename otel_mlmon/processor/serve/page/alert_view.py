@@ -20,8 +20,8 @@ from otel_mlmon.processor.serve.page.condition import (
     ModelCondition,
     describe_alerts,
     describe_condition,
-    find_alerts,
     find_incident_begin,
+    find_version_alerts,
 )
 from otel_mlmon.processor.serve.page.deploy import find_deploy
 from otel_mlmon.processor.serve.page.facts import (
@@ -183,6 +183,6 @@ def build_alert_view(source: PageSource, alert: Document) -> dict[str, Any]:
 def _find_alert_model(source: PageSource, alert: Document) -> tuple[str | None, Document | None]:
     """Finds the id of the model of an alert and the document of its version; None for what no longer exists."""
     for model_id, versions in source.overview.get("versions", {}).items():
-        if any(find_alerts(document, [alert], is_active=False) for document in versions.values()):
+        if any(find_version_alerts(document, [alert], is_active=False) for document in versions.values()):
             return model_id, versions.get(alert["version"])
     return None, None

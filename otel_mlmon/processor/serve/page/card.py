@@ -99,7 +99,7 @@ def _draw_cause(source: PageSource, alerts: Sequence[Document]) -> tuple[Markup,
     sides = zip(cause["bins"], cause["reference_shares"], cause["current_shares"], strict=False)
     rows = [(name_bin(bin_), before, share) for bin_, before, share in sides if before or share or bin_[:1] != "_"]
     name = words.escape_line(cause["stream"], 60)
-    picture = charts.draw_columns(
+    picture = charts.draw_bin_columns(
         [row[0] for row in rows],
         [row[1] for row in rows],
         [row[2] for row in rows],
@@ -129,7 +129,7 @@ def _draw_last_hour(
     allowed = errors["reference_shares"][1] if errors is not None and len(errors["reference_shares"]) == 2 else None
     format_value: Callable[[Any], str] = words.format_seconds
     is_notifier_failing = (
-        words.is_number(document["error_ratio"]) and allowed is not None and document["error_ratio"] > allowed
+        words.is_finite_number(document["error_ratio"]) and allowed is not None and document["error_ratio"] > allowed
     )
     if any(alert["rule"] == "errors" for alert in alerts) or (is_notifier_failing and not alerts):
         subject, bound, column, limit, format_value = "failed calls", "allowed", _ERRORS, allowed, words.format_percent

@@ -113,7 +113,7 @@ def list_time_ticks(start_s: float, end_s: float, *, limit: int) -> list[tuple[f
     return [(moment, datetime.fromtimestamp(moment, tz=timezone.utc).strftime(spec)) for moment in moments]
 
 
-def draw_lines(
+def draw_line_chart(
     lines: Sequence[tuple[str, Sequence[Point]]],
     *,
     label: str,
@@ -248,7 +248,7 @@ def _draw_centred_text(x: float, y: float, text: str, left: float, css_class: st
     return draw_text(max(min(x, SPARK_WIDTH - 2 - half), left + half), y, text, "middle", css_class)
 
 
-def draw_columns(
+def draw_bin_columns(
     names: Sequence[str],
     references: Sequence[float],
     shares: Sequence[float],
@@ -289,7 +289,7 @@ def draw_columns(
     return draw_svg(SPARK_WIDTH, SPARK_HEIGHT - 14, label, parts)
 
 
-def draw_shares(names: Sequence[str], shares: Sequence[float], *, label: str) -> str:
+def draw_stacked_shares(names: Sequence[str], shares: Sequence[float], *, label: str) -> str:
     """Draws shares as one stacked bar; the first eight have colours of their own, the others share one.
 
     A name is written into its part where the whole of it finds room; a legend beside the bar has all.
@@ -309,7 +309,7 @@ def draw_shares(names: Sequence[str], shares: Sequence[float], *, label: str) ->
     return draw_svg(300, 14, label, parts)
 
 
-def draw_bars(
+def draw_bin_bars(
     names: Sequence[str],
     references: Sequence[float],
     shares: Sequence[float],
@@ -378,7 +378,7 @@ def draw_heat_map(
 
 
 def find_shade_class(ratio: float) -> str:
-    """Returns the style class of evidence by its ratio to the alarm line, both in log10."""
+    """Returns the style class that shades evidence, by its ratio to the alarm line, both in log10."""
     if ratio >= 1.0:
         return "drift"
     return f"quiet{min(int(max(ratio, 0.0) * SHADES + (ratio > 0.02)), SHADES)}"

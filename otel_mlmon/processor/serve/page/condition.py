@@ -73,7 +73,7 @@ class ModelCondition:
     """The documents of the alerts that go on."""
 
 
-def find_alerts(model: Document, alerts: Iterable[Document], *, is_active: bool = True) -> list[Document]:
+def find_version_alerts(model: Document, alerts: Iterable[Document], *, is_active: bool = True) -> list[Document]:
     """Finds the alerts of a model version: those that fire now, or all."""
     return [
         alert
@@ -110,7 +110,7 @@ def describe_condition(source: PageSource, model_id: str, model: Document) -> Mo
     Of a version that was replaced and has no alert nothing is wrong any more, whatever its last values were.
     """
     replacement = find_replacement(source, model_id, model)
-    alerts = find_alerts(model, source.overview["alerts"])
+    alerts = find_version_alerts(model, source.overview["alerts"])
     if replacement is not None and not alerts and find_version_state(model) != "error":
         headline = Markup("version {} has its calls since about {}").format(
             format_name(replacement.version, 40), format_time(replacement.last_ns)
@@ -121,7 +121,7 @@ def describe_condition(source: PageSource, model_id: str, model: Document) -> Mo
 
 def _describe_trouble(source: PageSource, model_id: str, model: Document) -> ModelCondition:
     """Describes the condition of a model version that has calls, or an alert."""
-    alerts = find_alerts(model, source.overview["alerts"])
+    alerts = find_version_alerts(model, source.overview["alerts"])
     state = find_version_state(model)
     excess = find_budget_excess(model) if state not in URGENT else None
     rules = [rule["rule"] for rule in model["rules"] if rule["state"] == state and state in ("firing", "pending")]
@@ -254,7 +254,7 @@ def _describe_weak_streams(model: Document) -> str:
     """Describes in which inputs and outputs a small change would go unnoticed, and whether that changes by itself."""
     weak = [stream for stream in model["streams"] if stream["state"] == "weak"]
     documents = [stream["detectable"] for stream in weak if stream["detectable"]]
-    shifts = [document["shift"] for document in documents if words.is_number(document["shift"])]
+    shifts = [document["shift"] for document in documents if words.is_finite_number(document["shift"])]
     has_size = len(shifts) == len(weak)
     size = f"of {words.format_percent(min(shifts))} of the values or more" if has_size else "of large size"
     is_new = {document["weakness"] for document in documents} <= {"unknown_hours", "unknown_day", "holiday"}
@@ -312,7 +312,7 @@ def _explain_missing_alert(source: PageSource, model_id: str, model: Document, r
 
 
 def _describe_rule_wait(stream: Document, rule: str, age_s: float) -> Markup:
-    """Describes what a rule on an allowed ratio of calls still waits for, of a version of this age (0: unknown)."""
+    """Describes what a rule on an allowed ratio of calls waits for, by the version's age; an age of 0 is unknown."""
     if stream["state"] == "learning":
         ratio = stream["calibrated_ratio"]
         subject = "failures vary" if rule == "errors" else "slow calls vary"

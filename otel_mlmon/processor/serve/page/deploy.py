@@ -160,7 +160,7 @@ def compare_versions(before: Document, now: Document, moved: Sequence[Document])
         moved: What moved between their first predictions, of a version that is new.
     """
     errors = [document["error_ratio"] for document in (before, now)]
-    if all(map(words.is_number, errors)) and errors[1] - errors[0] >= MIN_ERROR_INCREASE:
+    if all(map(words.is_finite_number, errors)) and errors[1] - errors[0] >= MIN_ERROR_INCREASE:
         shares = [words.join_percent_signs(format_percent(ratio)) for ratio in errors]
         return DeployDifference(
             rule="errors",
@@ -170,7 +170,7 @@ def compare_versions(before: Document, now: Document, moved: Sequence[Document])
             now=shares[1],
         )
     tails = [document["latency"]["p95_s"] for document in (before, now)]
-    if all(map(words.is_number, tails)) and tails[1] >= MIN_SLOWDOWN * tails[0] > 0:
+    if all(map(words.is_finite_number, tails)) and tails[1] >= MIN_SLOWDOWN * tails[0] > 0:
         times = [words.format_seconds(tail) for tail in tails]
         return DeployDifference(
             rule="latency",

@@ -58,7 +58,7 @@ def find_budget_excess(model: Document) -> BudgetExcess | None:
             continue
         share, allowed = stream["current_shares"][1], stream["reference_shares"][1]
         recent = model["error_ratio"] if name == "errors" else model["latency"]["over_ratio"]
-        if not words.is_number(recent) or min(share, recent) < compute_critical_ratio(allowed):
+        if not words.is_finite_number(recent) or min(share, recent) < compute_critical_ratio(allowed):
             continue
         if share * stream["current_count"] >= MIN_BAD_CALLS:
             threshold = words.format_seconds(model["latency"]["threshold_s"])

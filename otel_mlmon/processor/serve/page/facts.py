@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from otel_mlmon.processor.alert.alert import name_provider
+from otel_mlmon.processor.alert.alert import name_execution_provider
 from otel_mlmon.processor.serve.page import words
 from otel_mlmon.processor.serve.page.advice import find_missing_class, find_provider_fallbacks
 from otel_mlmon.processor.serve.page.deploy import VERSION_DRIFT, Deploy
@@ -39,8 +39,8 @@ def list_trouble_facts(
                 facts.append(Markup("{}: {}").format(format_name(stream["stream"], 60), change or "moved"))
     facts += [
         Markup("It runs on {}, although {} was asked for, since {}").format(
-            format_name(name_provider(use["provider"]), 60),
-            format_name(name_provider(use["requested"]), 60),
+            format_name(name_execution_provider(use["provider"]), 60),
+            format_name(name_execution_provider(use["requested"]), 60),
             format_time(use["first_ns"]),
         )
         for use in find_provider_fallbacks(model)
@@ -87,9 +87,9 @@ def describe_cause(cause: Document, period: str = "") -> Markup:
 def _describe_traffic_change(source: PageSource, model_id: str, model: Document, since_ns: int) -> Iterable[Markup]:
     """Yields texts on whether a version's traffic and device are as before its trouble, as far as that is known."""
     rows = source.history.model_rows(model_id, model["version"], SPANS[0])
-    rates = [(time_ns, values[0]) for time_ns, values in rows if words.is_number(values[0])]
+    rates = [(time_ns, values[0]) for time_ns, values in rows if words.is_finite_number(values[0])]
     before = [rate for time_ns, rate in rates if time_ns <= since_ns]
-    if len(before) >= 3 and rates[-1][0] > since_ns and words.is_number(model["throughput_per_s"]):
+    if len(before) >= 3 and rates[-1][0] > since_ns and words.is_finite_number(model["throughput_per_s"]):
         usual, now = sum(before) / len(before), model["throughput_per_s"]
         is_steady = usual / STEADY_RATIO <= now <= usual * STEADY_RATIO
         if is_steady:
@@ -98,7 +98,7 @@ def _describe_traffic_change(source: PageSource, model_id: str, model: Document,
             yield Markup("Calls: {} a second now, {} before").format(*map(words.format_rate, (now, usual)))
     uses = model.get("providers", ())
     if len(uses) == 1 and not find_provider_fallbacks(model) and uses[0]["first_ns"] <= since_ns:
-        yield Markup("Device as before: {}").format(format_name(name_provider(uses[0]["provider"]), 60))
+        yield Markup("Device as before: {}").format(format_name(name_execution_provider(uses[0]["provider"]), 60))
 
 
 def _describe_predictions(model: Document) -> Iterable[Markup]:

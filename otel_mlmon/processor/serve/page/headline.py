@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from markupsafe import Markup, escape
 
-from otel_mlmon.processor.alert.alert import CRITICAL_TOTAL_VARIATION, compute_critical_ratio, name_provider
+from otel_mlmon.processor.alert.alert import CRITICAL_TOTAL_VARIATION, compute_critical_ratio, name_execution_provider
 from otel_mlmon.processor.serve.page import words
 from otel_mlmon.processor.serve.page.advice import describe_factor, find_missing_class
 from otel_mlmon.processor.serve.page.words import format_name
@@ -120,7 +120,8 @@ def explain_severity(alert: Document) -> str:
 def describe_fallback(use: Document) -> Markup:
     """Describes a fallback to another execution provider in a few words: `runs on CPU instead of CUDA (NVIDIA GPU)`."""
     return Markup("runs on {} instead of {}").format(
-        format_name(name_provider(use["provider"]), 60), format_name(name_provider(use["requested"]), 60)
+        format_name(name_execution_provider(use["provider"]), 60),
+        format_name(name_execution_provider(use["requested"]), 60),
     )
 
 

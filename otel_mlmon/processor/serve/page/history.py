@@ -1,4 +1,4 @@
-"""Keeps the past of each model version for charts over time, in series of bounded size.
+"""Keeps the history of each model version for charts over time, in series of bounded size.
 
 Three spans: an hour, a day, fourteen days, each in slots of its own length. Of several values in a slot the last is
 kept of rates and medians, and the largest of tails, error ratios and evidence, so that no incident is averaged away.
@@ -109,12 +109,12 @@ class SlotSeries:
                 del column[:32]
 
     def record(self) -> SlotSeriesRecord:
-        """Returns the series for storage."""
+        """Returns the series of slots to be stored."""
         values = np.array(self.values, dtype=np.float64).reshape(len(self.columns), -1)
         return SlotSeriesRecord(slots=np.array(self.slots, dtype=np.int64), values=values)
 
     def restore(self, record: SlotSeriesRecord) -> None:
-        """Restores a stored series.
+        """Restores a stored series of slots.
 
         Raises:
             ValueError: It has other columns, or slots that do not increase.
@@ -157,7 +157,7 @@ class VersionHistory:
                 _obtain_series(entries, span, is_model=False).add(time_ns, (ratio,))
 
     def record(self) -> HistoryRecord:
-        """Returns the history of the version for storage."""
+        """Returns the history of the model version to be stored."""
         return HistoryRecord(
             model=self.model,
             first_ns=self.first_ns,
@@ -235,7 +235,7 @@ class PageHistory:
             self._removed.update(removed)
 
     def restore(self, record: HistoryRecord) -> None:
-        """Restores a stored history, unless there is a later one.
+        """Restores the stored history of a model version, unless there is a later one.
 
         Raises:
             ValueError: It cannot be used.

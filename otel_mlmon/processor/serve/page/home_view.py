@@ -10,7 +10,7 @@ from otel_mlmon.processor.serve.page.alert_view import list_alert_links
 from otel_mlmon.processor.serve.page.card import build_model_card
 from otel_mlmon.processor.serve.page.condition import CALM, ORDER, URGENT, ModelCondition, describe_condition
 from otel_mlmon.processor.serve.page.deploy import name_compared_version
-from otel_mlmon.processor.serve.page.paging import cut_page
+from otel_mlmon.processor.serve.page.paging import cut_table_page
 from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.processor.serve.page.steps import find_next_step, list_monitoring_steps
 
@@ -28,7 +28,7 @@ def build_home_view(source: PageSource, *, query: str, page: int) -> dict[str, A
     ]
     wanted = [row for row in conditions if query.casefold() in f"{row[0]} {row[1]['version']}".casefold()]
     wanted.sort(key=_rank_card)
-    paging = cut_page(wanted, page, MODELS_PER_PAGE)
+    paging = cut_table_page(wanted, page, MODELS_PER_PAGE)
     troubled = sorted((row for row in conditions if row[2].state in URGENT), key=_rank_card)
     return {
         "paging": paging,

@@ -10,11 +10,11 @@ from markupsafe import Markup
 from otel_mlmon.processor.serve.page import charts, words
 from otel_mlmon.processor.serve.page.addresses import build_commands, build_model_url, list_alert_commands
 from otel_mlmon.processor.serve.page.alert_view import build_alert_row
-from otel_mlmon.processor.serve.page.condition import ModelCondition, describe_condition, find_alerts
+from otel_mlmon.processor.serve.page.condition import ModelCondition, describe_condition, find_version_alerts
 from otel_mlmon.processor.serve.page.deploy import name_compared_version
 from otel_mlmon.processor.serve.page.history import SECOND_NS, SPANS, TimeRange
-from otel_mlmon.processor.serve.page.paging import cut_page
-from otel_mlmon.processor.serve.page.shares import build_distribution, draw_share_bars, name_rolling_window
+from otel_mlmon.processor.serve.page.paging import cut_table_page
+from otel_mlmon.processor.serve.page.shares import draw_share_bars, draw_stream_distribution, name_rolling_window
 from otel_mlmon.processor.serve.page.source import PageSource
 from otel_mlmon.processor.serve.page.steps import find_next_step, list_monitoring_steps
 from otel_mlmon.processor.serve.page.stream_view import build_stream_row, rank_stream
@@ -32,10 +32,10 @@ def build_model_view(
     condition = describe_condition(source, model_id, document)
     steps = list_monitoring_steps(document, source.setup, compared_version=name_compared_version(condition.deploy))
     ranked = sorted(document["streams"], key=rank_stream)
-    active = find_alerts(document, source.overview["alerts"])
+    active = find_version_alerts(document, source.overview["alerts"])
     causes = [cause for alert in active for cause in alert["causes"]]
     window = name_rolling_window(source.rolling_s, is_full=source.is_window_full(model_id, document["version"]))
-    paging = cut_page(ranked, page, STREAMS_PER_PAGE)
+    paging = cut_table_page(ranked, page, STREAMS_PER_PAGE)
     versions = source.versions(model_id)
     return {
         "id": model_id,
@@ -49,14 +49,14 @@ def build_model_view(
         "rows": [build_stream_row(source, model_id, document["version"], stream, causes) for stream in paging.rows],
         "window": window,
         "labels": [
-            build_distribution(stream, causes, window, source)
+            draw_stream_distribution(stream, causes, window, source)
             for stream in ranked
             if stream["stream"].startswith("prediction.label")
         ],
         "versions": [_build_version_row(source, model_id, other) for other in versions.values()],
         "alerts": [
             build_alert_row(source, alert)
-            for alert in find_alerts(document, source.overview["alerts"], is_active=False)[:20]
+            for alert in find_version_alerts(document, source.overview["alerts"], is_active=False)[:20]
         ],
         "steps": steps,
         "next": find_next_step(steps),
@@ -85,7 +85,7 @@ def _draw_model_charts(
             (css, [(time_ns - half_slot_ns, values[index]) for time_ns, values in rows])
             for css, index in columns.items()
         ]
-        picture = charts.draw_lines(
+        picture = charts.draw_line_chart(
             lines,
             label=f"{title} over time",
             format_value=format_value,
@@ -137,7 +137,7 @@ def _draw_heat_map(
 def _build_version_row(source: PageSource, model_id: str, document: Document) -> dict[str, Any]:
     condition = describe_condition(source, model_id, document)
     label = next((stream for stream in document["streams"] if stream["stream"].startswith("prediction.label")), None)
-    active = find_alerts(document, source.overview["alerts"])
+    active = find_version_alerts(document, source.overview["alerts"])
     causes = [cause for alert in active for cause in alert["causes"]]
     return {
         "document": document,

@@ -17,7 +17,7 @@ class Paging:
     total: int
 
 
-def cut_page(rows: Sequence[Any], number: int, length: int) -> Paging:
+def cut_table_page(rows: Sequence[Any], number: int, length: int) -> Paging:
     """Returns page `number` (from 1) of a table with `length` rows, or the nearest that exists."""
     count = max(1, -(-len(rows) // length))
     number = min(max(number, 1), count)

@@ -32,7 +32,7 @@ class Replacement:
 
 
 def find_replacement(source: PageSource, model_id: str, model: Document) -> Replacement | None:
-    """Finds the version that has the calls which a version of the same model no longer has; None if it has calls.
+    """Finds the version that has taken over the calls of a version of the same model; None if it still has calls.
 
     None too if no version has any calls: then the model is silent, and nothing replaced it.
 
@@ -55,7 +55,7 @@ def find_replacement(source: PageSource, model_id: str, model: Document) -> Repl
         return None
     silent_s = (newest_ns - last_ns) / 1e9
     rate = model["throughput_per_s"]
-    if silent_s < SILENT_S and not (words.is_number(rate) and rate * silent_s >= MIN_MISSED_CALLS):
+    if silent_s < SILENT_S and not (words.is_finite_number(rate) and rate * silent_s >= MIN_MISSED_CALLS):
         return None
     serving = [other for other in others if newest_ns - other[1] <= late_ns]
     return Replacement(version=max(serving)[-1], last_ns=last_ns)
@@ -63,7 +63,7 @@ def find_replacement(source: PageSource, model_id: str, model: Document) -> Repl
 
 def _find_last_call(source: PageSource, model_id: str, model: Document) -> int:
     """Finds when a version had its last call, reports of no calls left out, Unix nanoseconds; 0 if that is unknown."""
-    if not words.is_number(model["throughput_per_s"]) or model["throughput_per_s"] > 0:
+    if not words.is_finite_number(model["throughput_per_s"]) or model["throughput_per_s"] > 0:
         return int(model["updated_ns"])
     for span in SPANS:
         rows = source.history.model_rows(model_id, model["version"], span)

@@ -22,7 +22,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.alert.alert import name_provider
+from otel_mlmon.processor.alert.alert import name_execution_provider
 from otel_mlmon.processor.serve.page import alert_view, findings, home_view, model_view, stream_view, words
 from otel_mlmon.processor.serve.page.condition import count_urgent_problems
 from otel_mlmon.processor.serve.page.history import SPANS, PageHistory, TimeRange
@@ -113,12 +113,12 @@ class WebPage:
 
     def _show_model(self, request: Request, source: PageSource) -> str:
         segments = _split_model_path(request)
-        model_id = words.find_segment(segments[0], source.overview.get("versions", {}))
+        model_id = words.find_segment_name(segments[0], source.overview.get("versions", {}))
         if model_id is None:
             raise PageMissingError("There is no such model. It may have been silent for long, or never sent anything.")
         versions = source.versions(model_id)
         asked = request.query_params.get("version", "")
-        wanted = words.find_segment(_normalize_segment(asked), versions) if asked else next(iter(versions))
+        wanted = words.find_segment_name(_normalize_segment(asked), versions) if asked else next(iter(versions))
         if wanted is None:
             raise PageMissingError("There is no such version of this model.")
         document, span = versions[wanted], _read_time_range(request)
@@ -127,7 +127,7 @@ class WebPage:
             return self._render_page("model", source, title=words.escape_line(model_id), **values)
         if len(segments) == 3 and segments[1] == "streams":
             names = {stream["stream"]: stream for stream in document["streams"]}
-            name = words.find_segment(segments[2], names)
+            name = words.find_segment_name(segments[2], names)
             if name is not None:
                 values = stream_view.build_stream_view(source, model_id, document, names[name], span=span)
                 return self._render_page("stream", source, title=words.escape_line(f"{name} · {model_id}"), **values)
@@ -204,7 +204,7 @@ def _create_template_environment() -> Environment:
         "state": words.format_state,
         "clean": words.escape_line,
         "lines": words.escape_lines,
-        "provider": name_provider,
+        "provider": name_execution_provider,
     }
     environment.globals |= {
         "sign": words.find_state_sign,

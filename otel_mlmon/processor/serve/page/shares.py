@@ -93,7 +93,12 @@ def _build_share_bars(bins: Sequence[str], moments: Sequence[tuple[str, Sequence
     order = sorted(range(len(bins)), key=lambda index: -moments[0][1][index])
     names = [name_bin(bins[index]) for index in order]
     bars = [
-        (title, charts.draw_shares(names, [shares[index] for index in order], label=f"shares of the classes, {title}"))
+        (
+            title,
+            charts.draw_stacked_shares(
+                names, [shares[index] for index in order], label=f"shares of the classes, {title}"
+            ),
+        )
         for title, shares in moments
     ]
     before, now = (
@@ -118,7 +123,9 @@ def name_bin(name: str) -> str:
     return _CATCH_ALL.get(name) or words.escape_line(name)
 
 
-def build_distribution(stream: Document, causes: Iterable[Document], window: str, source: PageSource) -> dict[str, Any]:
+def draw_stream_distribution(
+    stream: Document, causes: Iterable[Document], window: str, source: PageSource
+) -> dict[str, Any]:
     """Draws a stream's distribution beside its reference: since the onset of an alert, else of the rolling window."""
     cause = find_stream_cause(stream, causes)
     side = cause or stream
@@ -128,7 +135,7 @@ def build_distribution(stream: Document, causes: Iterable[Document], window: str
         for name, before, now in zip(side["bins"], side["reference_shares"], side["current_shares"], strict=False)
         if before or now or name not in _CATCH_ALL
     ]
-    picture = charts.draw_bars(
+    picture = charts.draw_bin_bars(
         [name for name, _, _ in rows],
         [before for _, before, _ in rows],
         [now for _, _, now in rows],

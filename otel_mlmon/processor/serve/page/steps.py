@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
-from otel_mlmon.processor.serve.page.words import escape_line, format_percent, is_number
+from otel_mlmon.processor.serve.page.words import escape_line, format_percent, is_finite_number
 
 Document = Mapping[str, Any]
 StepState = Literal["works", "waits", "missing", "broken"]
@@ -88,7 +88,7 @@ _DECLARE_FEATURES: Final = (
 
 
 def _check_operational_metrics(model: Document) -> MonitoringStep:
-    if is_number(model["latency"]["p50_s"]):
+    if is_finite_number(model["latency"]["p50_s"]):
         return MonitoringStep(number=1, state="works", text="latency, throughput and errors arrive")
     return MonitoringStep(
         number=1, state="waits", text="no call in the last minutes", todo="Send traffic to the model.", brief="no calls"

@@ -10,11 +10,11 @@ from markupsafe import Markup
 
 from otel_mlmon.processor.serve.page import charts, words
 from otel_mlmon.processor.serve.page.addresses import build_model_url, build_stream_url
-from otel_mlmon.processor.serve.page.condition import find_alerts
+from otel_mlmon.processor.serve.page.condition import find_version_alerts
 from otel_mlmon.processor.serve.page.facts import list_traces
 from otel_mlmon.processor.serve.page.history import SECOND_NS, SPANS, TimeRange
 from otel_mlmon.processor.serve.page.shares import (
-    build_distribution,
+    draw_stream_distribution,
     find_stream_cause,
     name_bin,
     name_cause_window,
@@ -40,14 +40,14 @@ def build_stream_view(
     source: PageSource, model_id: str, document: Document, stream: Document, *, span: TimeRange
 ) -> dict[str, Any]:
     """Builds the content of the page of a stream, `/models/{name}/streams/{stream}`."""
-    active = find_alerts(document, source.overview["alerts"])
+    active = find_version_alerts(document, source.overview["alerts"])
     alerts = [alert for alert in active if any(cause["stream"] == stream["stream"] for cause in alert["causes"])]
     causes = [cause for alert in alerts for cause in alert["causes"]]
     window = name_rolling_window(source.rolling_s, is_full=source.is_window_full(model_id, document["version"]))
     cause = find_stream_cause(stream, causes)
     points = source.history.stream_rows(model_id, document["version"], stream["stream"], span)
     end_ns = max(document["updated_ns"], points[-1][0] if points else 0)
-    evidence = charts.draw_lines(
+    evidence = charts.draw_line_chart(
         [("now", [(time_ns, ratio * stream["log10_alarm_line"]) for time_ns, ratio in points])],
         label="evidence over time, log10",
         format_value=words.format_number,
@@ -68,7 +68,7 @@ def build_stream_view(
         "stream": stream,
         "row": build_stream_row(source, model_id, document["version"], stream, causes),
         "window": window,
-        "distribution": build_distribution(stream, causes, window, source),
+        "distribution": draw_stream_distribution(stream, causes, window, source),
         "changes": cause["details"] if cause is not None else stream["changes"],
         "evidence": Markup(evidence),  # noqa: S704
         "contributions": contributions[:12],
@@ -127,7 +127,7 @@ def _format_detectable_shift(detectable: Document | None) -> str:
     """Formats the smallest shift of a stream that would be found within a day."""
     if detectable is None:
         return words.UNKNOWN
-    return words.format_percent(detectable["shift"]) if words.is_number(detectable["shift"]) else "none"
+    return words.format_percent(detectable["shift"]) if words.is_finite_number(detectable["shift"]) else "none"
 
 
 def describe_compared_counts(stream: Document) -> tuple[str, str]:
@@ -137,7 +137,7 @@ def describe_compared_counts(stream: Document) -> tuple[str, str]:
         sides = (stream["reference_shares"][1], stream["current_shares"][1] if stream["current_count"] else None)
         name = "slow" if stream["stream"] == "latency" else "failed"
         return f"{words.format_percent(sides[0])} allowed", f"{words.format_percent(sides[1])} {name}"
-    if words.is_number(mean["reference"]) or words.is_number(mean["current"]):
+    if words.is_finite_number(mean["reference"]) or words.is_finite_number(mean["current"]):
         return words.format_number(mean["reference"]), words.format_number(mean["current"])
     if not stream["bins"]:
         return words.UNKNOWN, words.UNKNOWN

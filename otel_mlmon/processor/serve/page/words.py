@@ -65,7 +65,7 @@ MEANINGS: Final = {
 """The meaning of an alert of each rule, for people who see the first one."""
 
 
-def is_number(value: Any) -> bool:
+def is_finite_number(value: Any) -> bool:
     """Returns whether a value of a document is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -98,14 +98,14 @@ def encode_segment(name: str) -> str:
     return f"~-{hashlib.blake2b(name.encode(errors='surrogatepass'), digest_size=16).hexdigest()}"
 
 
-def find_segment(segment: str, names: Iterable[str]) -> str | None:
+def find_segment_name(segment: str, names: Iterable[str]) -> str | None:
     """Finds the name that a segment of a web address encodes."""
     return next((name for name in names if encode_segment(name) == segment), None)
 
 
 def format_percent(ratio: Any) -> str:
     """Formats a share: `12 %`, `1.4 %`, `0.03 %`."""
-    if not is_number(ratio):
+    if not is_finite_number(ratio):
         return UNKNOWN
     percent = 100.0 * float(ratio)
     if percent == 0.0:
@@ -153,7 +153,7 @@ def join_percent_signs(text: str) -> str:
 
 def format_number(value: Any) -> str:
     """Formats a number with at most four digits: `1 234`, `12.3`, `0.00123`."""
-    if not is_number(value):
+    if not is_finite_number(value):
         return UNKNOWN
     number = float(value)
     if abs(number) >= 1e15 or (number and abs(number) < 1e-4):
@@ -165,12 +165,12 @@ def format_number(value: Any) -> str:
 
 def format_rate(rate: Any) -> str:
     """Formats a rate per second with three digits: `25.1`."""
-    return format_number(float(f"{rate:.3g}")) if is_number(rate) else UNKNOWN
+    return format_number(float(f"{rate:.3g}")) if is_finite_number(rate) else UNKNOWN
 
 
 def format_seconds(seconds: Any) -> str:
     """Formats a length of time with a unit: `21 µs`, `1.2 ms`, `3.4 s`."""
-    if not is_number(seconds):
+    if not is_finite_number(seconds):
         return UNKNOWN
     if seconds == 0:
         return "0 s"

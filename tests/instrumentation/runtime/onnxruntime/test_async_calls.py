@@ -41,7 +41,7 @@ class Recording:
         self.copier.record(1, 2, self.copier.context(None), inputs, results, "user", error)
 
     def records(self) -> list[CallTuple]:
-        return records_of(self.queue.take(1000))
+        return records_of(self.queue.take_calls(1000))
 
 
 @pytest.mark.parametrize("rows", [1, SMALL_BYTES // 8, SMALL_BYTES])

@@ -19,7 +19,7 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     SMALL_BYTES,
     TEXT_BYTES,
     estimate_copied_bytes,
-    join_copies,
+    join_call_copies,
     make_call_copier,
     make_tensor_copier,
 )
@@ -41,7 +41,7 @@ from tests.support.calls import Node, Sink, copies, planned, records_of
 def test_a_side_is_bare_if_it_is_one_array_copied_whole_and_weighs_what_it_holds(
     items: list[Item], side: Side, weight: int
 ) -> None:
-    assert (join_copies(items), estimate_copied_bytes(items)) == (side, RECORD_BYTES + weight)
+    assert (join_call_copies(items), estimate_copied_bytes(items)) == (side, RECORD_BYTES + weight)
 
 
 @pytest.mark.parametrize(

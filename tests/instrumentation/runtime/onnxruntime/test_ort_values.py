@@ -98,7 +98,7 @@ class Recording:
     def outputs(self, value: Any, *, at_ns: int = 0, run_options: Any = None, feed: Any = None) -> Any:
         """The copies of the outputs of one call."""
         self.copy_call(feed or {}, [value], run_options, at_ns - 1, at_ns)
-        (record,) = records_of(self.queue.take(10))
+        (record,) = records_of(self.queue.take_calls(10))
         return record[5]
 
 
@@ -164,7 +164,7 @@ def test_the_short_way_and_the_long_way_copy_the_same() -> None:
     sides = []
     for _ in range(3):  # the first finds the queue empty, and goes the long way
         recording.copy_call({"x": on_host(rows)}, [on_host(rows)], None, 0, 1)
-    for record in records_of(recording.queue.take(10)):
+    for record in records_of(recording.queue.take_calls(10)):
         sides.append((record[4], record[5]))
     assert sides == [(rows.tobytes(), rows.tobytes())] * 3
 
@@ -173,7 +173,7 @@ def test_large_rows_are_not_copied_the_short_way() -> None:
     recording, large = Recording(), np.zeros((SMALL_BYTES, 2), np.float32)
     for _ in range(2):
         recording.copy_call({}, [on_host(large)], None, 0, 1)
-    first, second = records_of(recording.queue.take(10))
+    first, second = records_of(recording.queue.take_calls(10))
     assert first[5] == second[5] == large.tobytes()
 
 

@@ -45,7 +45,7 @@ class Watched:
         self.patches = onnxruntime.patch_run_methods(ort, self.recorder)
 
     def calls(self) -> list[Call]:
-        return list(map(Call._make, records_of(self.ring.take(100_000))))
+        return list(map(Call._make, records_of(self.ring.take_calls(100_000))))
 
     def undo(self) -> dict[str, bool]:
         return {name: patch.restore_method() for name, patch in self.patches.items()}
@@ -110,7 +110,7 @@ def test_an_interrupt_passes(watched: Watched) -> None:
     watched.read = interrupt
     with pytest.raises(KeyboardInterrupt):
         session.run(None, FEED)
-    assert watched.ring.dropped() == {"capture_failed": 1}
+    assert watched.ring.read_drop_counts() == {"capture_failed": 1}
 
 
 def test_reused_buffers_and_work_in_place_do_not_reach_the_copies(watched: Watched) -> None:

@@ -54,7 +54,7 @@ class Watched:
         self.patches = onnxruntime.patch_run_methods(ort, self.recorder)
 
     def calls(self) -> list[Call]:
-        return list(map(Call._make, records_of(self.ring.take(100_000))))
+        return list(map(Call._make, records_of(self.ring.take_calls(100_000))))
 
     def close(self) -> None:
         for patch in self.patches.values():
@@ -106,7 +106,7 @@ def test_every_path_records_a_failure_by_its_class(watched: Watched, path: str) 
     (call,) = watched.calls()
     assert (call.plan.operation, call.inputs, call.outputs) == (path, (), ())
     assert call.error_type == ("RuntimeError" if path == "run_async" else type(caught.value).__qualname__)
-    assert watched.ring.dropped() == {}
+    assert watched.ring.read_drop_counts() == {}
 
 
 @pytest.mark.parametrize("path", RUNS)
@@ -178,7 +178,7 @@ def test_a_call_without_a_callback_is_a_counted_drop(later: list[Any]) -> None:
     session = ort.InferenceSession(models.classifier())
     session.run_async(None, {"input": np.ones((1, 10), np.float32)}, None, None)
     assert later == [None]
-    assert found.ring.dropped() == {"no_callback": 1}
+    assert found.ring.read_drop_counts() == {"no_callback": 1}
     found.close()
 
 
@@ -217,7 +217,7 @@ def test_what_the_runtime_refuses_is_the_hosts_error(watched: Watched) -> None:
     with pytest.raises(ValueError, match="Required inputs"):
         session.run_async(None, {}, lambda *_: None, None)
     assert [call.error_type for call in watched.calls()] == ["TypeError", "AttributeError", "ValueError"]
-    assert watched.ring.dropped() == {}
+    assert watched.ring.read_drop_counts() == {}
     has_ended = threading.Event()
     session.run_async(None, {"input": np.ones((1, 10), np.float32)}, lambda *_: has_ended.set(), None)
     assert has_ended.wait(10)

@@ -52,7 +52,7 @@ class Watched:
         self.patches = onnxruntime.patch_run_methods(ort, self.recorder)
 
     def calls(self) -> list[Call]:
-        return list(map(Call._make, records_of(self.queue.take(100_000))))
+        return list(map(Call._make, records_of(self.queue.take_calls(100_000))))
 
     def outputs(self) -> list[dict[str, Item]]:
         """The copies of the outputs of each call, by name."""
@@ -145,7 +145,7 @@ def test_an_optional_input_may_be_left_out(watched: Watched, kind: Callable[[Any
     assert [(call.plan.operation, copies(call.inputs), len(copies(call.outputs))) for call in watched.calls()] == [
         (operation, (feed["x"].tobytes() if feed else None,), 1) for feed in feeds for operation in ("run", "run_async")
     ]
-    assert watched.queue.dropped() == {}
+    assert watched.queue.read_drop_counts() == {}
 
 
 NAMES: list[Callable[[list[str]], Any]] = [
@@ -203,7 +203,7 @@ def test_outputs_have_the_names_they_were_asked_for_by(watched: Watched, choices
             ]
     recorded = watched.calls()
     assert len([call for call in recorded if call.error_type is None]) == accepted
-    assert watched.queue.dropped() == {}
+    assert watched.queue.read_drop_counts() == {}
     for call in recorded:
         for tensor, item in zip(
             call.plan.outputs, copies(call.outputs) if call.error_type is None else (), strict=False
@@ -251,7 +251,7 @@ def test_what_cannot_be_copied_has_its_times_only(watched: Watched) -> None:
         ("run", (), 0, None), ("run_async", (), 0, None), ("run", ROWS.tobytes(), 3, None),
     ]  # fmt: skip
     assert all(call.ended_ns > call.started_ns for call in calls)
-    assert watched.queue.dropped() == {}
+    assert watched.queue.read_drop_counts() == {}
     watched.recorder.stage.reset_stage()
 
 
@@ -314,7 +314,7 @@ def test_every_call_is_recorded_by_what_the_model_was_given_and_made(watched: Wa
             assert item[0] == result.shape
             assert isinstance(item[1], bytes)
             assert set(np.frombuffer(item[1], "V40").tolist()) <= set(result.view("V40").ravel().tolist())
-    assert watched.queue.dropped() == {}
+    assert watched.queue.read_drop_counts() == {}
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -350,7 +350,7 @@ def test_a_binding_that_is_bound_anew_between_calls(watched: Watched, steps: lis
         dict(zip([tensor.name for tensor in call.plan.outputs], copies(call.outputs), strict=True))
         for call in by_binding
     ] == expected
-    assert watched.queue.dropped() == {}
+    assert watched.queue.read_drop_counts() == {}
 
 
 @pytest.mark.parametrize("method", RUNS)
@@ -399,7 +399,7 @@ def test_what_ends_after_the_instrumentation_was_removed_changes_nothing() -> No
         thread.join(10)
     assert errors == []
     assert len(watched.calls()) >= 200
-    assert watched.queue.dropped() == {}
+    assert watched.queue.read_drop_counts() == {}
     assert not hasattr(session, "_otel_mlmon")
 
 

@@ -20,7 +20,7 @@ def parse(picture: str) -> ET.Element:
 @given(st.lists(st.floats(0, 1e12) | st.just(math.nan), min_size=1, max_size=30))
 def test_lines_are_well_formed_whatever_the_values(values: list[float]) -> None:
     points = [(index * 60 * NS, value) for index, value in enumerate(values)]
-    picture = charts.draw_lines(
+    picture = charts.draw_line_chart(
         [("p95", points)], label=HOSTILE, format_value=str, start_ns=0, end_ns=3600 * NS, limit=0.2, moment_ns=60 * NS
     )
     if any(math.isfinite(value) for value in values):
@@ -32,7 +32,7 @@ def test_lines_are_well_formed_whatever_the_values(values: list[float]) -> None:
 
 def test_a_gap_is_not_joined() -> None:
     points = [(0, 1.0), (60 * NS, 1.0), (1800 * NS, 1.0), (1860 * NS, 1.0)]
-    picture = charts.draw_lines(
+    picture = charts.draw_line_chart(
         [("p95", points)], label="x", format_value=str, start_ns=0, end_ns=3600 * NS, gap_ns=120 * NS
     )
     assert picture.count('class="line p95"') == 2
@@ -54,8 +54,8 @@ def test_steps_are_few_and_reach_the_top(high: float) -> None:
 
 def test_hostile_names_in_every_picture() -> None:
     for picture in (
-        charts.draw_bars([HOSTILE], [0.5], [0.4], label=HOSTILE, format_share=str),
-        charts.draw_shares([HOSTILE, "b"], [0.5, 0.5], label=HOSTILE),
+        charts.draw_bin_bars([HOSTILE], [0.5], [0.4], label=HOSTILE, format_share=str),
+        charts.draw_stacked_shares([HOSTILE, "b"], [0.5, 0.5], label=HOSTILE),
         charts.draw_heat_map([(HOSTILE, [(60 * NS, 2.0)])], start_ns=0, end_ns=60 * NS, slot_ns=60 * NS, label=HOSTILE),
         charts.draw_sparkline(
             [(0, 1.0), (NS, 2.0)], label=HOSTILE, format_value=str, ends=(HOSTILE, HOSTILE), limit=1.5
@@ -63,7 +63,7 @@ def test_hostile_names_in_every_picture() -> None:
         charts.draw_sparkline(
             [(0, 1.0), (NS, 2.0)], label="x", format_value=str, ends=("", ""), moment_ns=NS // 2, moment=HOSTILE
         ),
-        charts.draw_columns([HOSTILE, "b"], [0.5, 0.5], [0.9, 0.1], label=HOSTILE, format_share=str),
+        charts.draw_bin_columns([HOSTILE, "b"], [0.5, 0.5], [0.9, 0.1], label=HOSTILE, format_share=str),
     ):
         assert parse(picture).tag.endswith("svg")
         assert "style=" not in picture
@@ -74,7 +74,7 @@ def test_hostile_names_in_every_picture() -> None:
 def test_columns_stand_inside_whatever_the_bins(rows: list[tuple[str, float, float]]) -> None:
     names = [name.encode("ascii", "ignore").decode() if name.isprintable() else "x" for name, _, _ in rows]
     before, now = [share for _, share, _ in rows], [share for _, _, share in rows]
-    picture = charts.draw_columns(names, before, now, label="x", format_share=str)
+    picture = charts.draw_bin_columns(names, before, now, label="x", format_share=str)
     if max([*before, *now], default=0.0) < charts.MIN_SHARE:
         assert picture == ""
         return

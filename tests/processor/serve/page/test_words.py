@@ -14,7 +14,7 @@ from otel_mlmon.processor.serve.page import words
 @given(st.text())
 def test_a_segment_finds_its_name_and_is_one_segment(name: str) -> None:
     segment = words.encode_segment(name)
-    assert words.find_segment(segment, ["other", name]) == name
+    assert words.find_segment_name(segment, ["other", name]) == name
     assert segment not in ("", ".", "..")
     assert segment.isascii()
     assert not set(segment) & set("/?#% \n") - {"%"}

@@ -30,17 +30,19 @@ def _trace_classifier(step: TraceStep) -> TensorOrigin:
         return TensorOrigin(
             role="label", operator=step.operator, source_role="class_scores", labels=labels, choices=scores
         )
-    role: OutputRole = "probabilities" if node.read_string("post_transform") in _SOFTMAX else "class_scores"
+    role: OutputRole = "probabilities" if node.read_string_attribute("post_transform") in _SOFTMAX else "class_scores"
     return TensorOrigin(role=role, operator=step.operator, axis=TensorAxis(1, 2), labels=labels)
 
 
 def _read_class_labels(node: GraphNode) -> tuple[str, ...]:
     names = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
-    return next((tuple(map(str, values)) for name in names if (values := node.read_list(name))), ())
+    return next((tuple(map(str, values)) for name in names if (values := node.read_list_attribute(name))), ())
 
 
 def _trace_regressor(step: TraceStep) -> TensorOrigin:
-    transform = step.node.read_string("post_transform") or step.node.read_integer("post_transform", 0)
+    transform = step.node.read_string_attribute("post_transform") or step.node.read_integer_attribute(
+        "post_transform", 0
+    )
     if transform in _LOGISTIC:
         return TensorOrigin(role="sigmoid", operator=step.operator)
     if transform in _SOFTMAX:
@@ -53,7 +55,7 @@ def _trace_zip_map(step: TraceStep) -> TensorOrigin:
 
 
 def _trace_normalizer(step: TraceStep) -> TensorOrigin:
-    source, norm = step.trace_input(), step.node.read_string("norm", "MAX")
+    source, norm = step.trace_input(), step.node.read_string_attribute("norm", "MAX")
     if norm == "L2":
         return TensorOrigin(role="unit_vector", operator=step.operator)
     if norm == "L1" and source.role in LIKELIHOODS:
@@ -66,8 +68,8 @@ def _trace_label_encoder(step: TraceStep) -> TensorOrigin:
     if source.role not in CHOICES:
         return step.make_other_origin()
     names = ("values_strings", "values_int64s", "values_floats", "classes_strings")
-    values = next((values for name in names if (values := node.read_list(name))), ())
-    keys = node.read_list("keys_int64s") or ()
+    values = next((values for name in names if (values := node.read_list_attribute(name))), ())
+    keys = node.read_list_attribute("keys_int64s") or ()
     for name in ("values", "keys"):
         tensor = node.read_tensor_attribute(f"{name}_tensor")
         if tensor is not None:

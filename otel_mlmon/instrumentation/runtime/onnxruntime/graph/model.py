@@ -24,9 +24,9 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.graph.wire import (
     VARINT,
     ModelContent,
     ModelFileError,
-    convert_to_signed,
-    iterate_fields,
-    read_text,
+    convert_to_signed_integer,
+    iterate_protobuf_fields,
+    read_protobuf_text,
 )
 
 ORT_FORMAT: Final = b"ORTM"
@@ -120,7 +120,7 @@ def read_model_parts(content: ModelContent) -> OnnxModelParts:  # noqa: C901 - o
     functions: dict[tuple[str, str], Span] = {}
     producer, version = "", 0
     metadata: dict[str, str] = {}
-    for count, (number, wire, start, end) in enumerate(iterate_fields(content, 0, content.size)):
+    for count, (number, wire, start, end) in enumerate(iterate_protobuf_fields(content, 0, content.size)):
         if count > MAX_FIELDS:
             raise ModelFileError("too_large")
         if number == 7 and wire == MESSAGE:
@@ -131,9 +131,9 @@ def read_model_parts(content: ModelContent) -> OnnxModelParts:  # noqa: C901 - o
         elif number == 25 and wire == MESSAGE:
             functions[_read_function_name(content, (start, end))] = (start, end)
         elif number == 2 and wire == MESSAGE:
-            producer = read_text(content, start, end, max_bytes=64)
+            producer = read_protobuf_text(content, start, end, max_bytes=64)
         elif number == 5 and wire == VARINT:
-            version = convert_to_signed(start)
+            version = convert_to_signed_integer(start)
         elif number == 14 and wire == MESSAGE:
             key, value = _read_metadata_entry(content, (start, end))
             metadata[key] = value
@@ -155,7 +155,7 @@ def read_graph_scope(
     """Reads where the parts of an ONNX graph, or of a subgraph inside a node, stand in the model's file."""
     scope = GraphScope(content, opsets=opsets, outer=outer)
     nodes, tensors = scope.nodes, scope.tensors
-    for number, wire, start, end in iterate_fields(content, *span):
+    for number, wire, start, end in iterate_protobuf_fields(content, *span):
         if wire != MESSAGE:
             continue
         if number == 1:
@@ -178,13 +178,13 @@ def read_function_scope(
     formal: list[str] = []
     outputs: list[str] = []
     body = GraphScope(content, opsets=opsets)
-    for number, wire, start, end in iterate_fields(content, *span):
+    for number, wire, start, end in iterate_protobuf_fields(content, *span):
         if wire != MESSAGE:
             continue
         if number == 4:
-            formal.append(read_text(content, start, end))
+            formal.append(read_protobuf_text(content, start, end))
         elif number == 5:
-            outputs.append(read_text(content, start, end))
+            outputs.append(read_protobuf_text(content, start, end))
         elif number == 7:
             body.nodes.append((start, end))
     body.inputs = dict.fromkeys(formal, (0, 0))
@@ -198,7 +198,7 @@ def list_external_files(scope: GraphScope) -> list[str]:
     for span in scope.tensors:
         if span[1] - span[0] > MAX_EXTERNAL_BYTES or b"location" not in scope.content.read_range(*span):
             continue
-        for number, wire, start, end in iterate_fields(scope.content, *span):
+        for number, wire, start, end in iterate_protobuf_fields(scope.content, *span):
             if number == 13 and wire == MESSAGE:
                 key, value = _read_metadata_entry(scope.content, (start, end))
                 if key == "location":
@@ -208,9 +208,9 @@ def list_external_files(scope: GraphScope) -> list[str]:
 
 def read_value_name(content: ModelContent, span: Span) -> str:
     """Reads the name of a model's input or output."""
-    for number, wire, start, end in iterate_fields(content, *span):
+    for number, wire, start, end in iterate_protobuf_fields(content, *span):
         if number == 1 and wire == MESSAGE:
-            return read_text(content, start, end)
+            return read_protobuf_text(content, start, end)
     return ""
 
 
@@ -222,29 +222,29 @@ def read_value_shape(content: ModelContent, span: Span) -> tuple[int | str, ...]
     if not shape:
         return None
     sizes: list[int | str] = []
-    for number, wire, start, end in iterate_fields(content, *shape):
+    for number, wire, start, end in iterate_protobuf_fields(content, *shape):
         if number == 1 and wire == MESSAGE:
             size: int | str = ""
-            for part, part_wire, value, value_end in iterate_fields(content, start, end):
+            for part, part_wire, value, value_end in iterate_protobuf_fields(content, start, end):
                 if part == 1 and part_wire == VARINT:
-                    size = convert_to_signed(value)
+                    size = convert_to_signed_integer(value)
                 elif part == 2:
-                    size = read_text(content, value, value_end)
+                    size = read_protobuf_text(content, value, value_end)
             sizes.append(size)
     return tuple(sizes)
 
 
 def _find_submessage(content: ModelContent, span: Span, wanted: int) -> Span | None:
-    for number, wire, start, end in iterate_fields(content, *span):
+    for number, wire, start, end in iterate_protobuf_fields(content, *span):
         if number == wanted and wire == MESSAGE:
             return start, end
     return None
 
 
 def _read_graph_name(content: ModelContent, span: Span) -> str:
-    for number, wire, start, end in iterate_fields(content, *span):
+    for number, wire, start, end in iterate_protobuf_fields(content, *span):
         if number == 2 and wire == MESSAGE:
-            return read_text(content, start, end)
+            return read_protobuf_text(content, start, end)
         if number > 2:
             break
     return ""
@@ -252,8 +252,8 @@ def _read_graph_name(content: ModelContent, span: Span) -> str:
 
 def _read_metadata_entry(content: ModelContent, span: Span) -> tuple[str, str]:
     texts = {
-        number: read_text(content, start, end, max_bytes=MAX_ENTRY_BYTES)
-        for number, wire, start, end in iterate_fields(content, *span)
+        number: read_protobuf_text(content, start, end, max_bytes=MAX_ENTRY_BYTES)
+        for number, wire, start, end in iterate_protobuf_fields(content, *span)
         if wire == MESSAGE
     }
     return texts.get(1, ""), texts.get(2, "")
@@ -261,9 +261,9 @@ def _read_metadata_entry(content: ModelContent, span: Span) -> tuple[str, str]:
 
 def _read_opset_version(content: ModelContent, span: Span) -> tuple[str, int]:
     domain, version = "", 0
-    for number, wire, start, end in iterate_fields(content, *span):
+    for number, wire, start, end in iterate_protobuf_fields(content, *span):
         if number == 1 and wire == MESSAGE:
-            domain = read_text(content, start, end)
+            domain = read_protobuf_text(content, start, end)
         elif number == 2 and wire == VARINT:
             version = start
     return domain, version
@@ -271,7 +271,7 @@ def _read_opset_version(content: ModelContent, span: Span) -> tuple[str, int]:
 
 def _read_function_name(content: ModelContent, span: Span) -> tuple[str, str]:
     texts = {1: "", 10: ""}
-    for number, wire, start, end in iterate_fields(content, *span):
+    for number, wire, start, end in iterate_protobuf_fields(content, *span):
         if number in texts and wire == MESSAGE:
-            texts[number] = read_text(content, start, end)
+            texts[number] = read_protobuf_text(content, start, end)
     return texts[10], texts[1]

@@ -16,11 +16,11 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.graph.wire import (
     Field,
     ModelContent,
     ModelFileError,
-    convert_to_signed,
-    iterate_fields,
-    read_float,
+    convert_to_signed_integer,
+    iterate_protobuf_fields,
     read_packed_varints,
-    read_text,
+    read_protobuf_float,
+    read_protobuf_text,
 )
 
 Span: TypeAlias = tuple[int, int]
@@ -67,70 +67,70 @@ class GraphNode:
         self.outputs: list[str] = []
         self.operator: str = ""
         self.domain: str = ""
-        for count, (number, wire, start, end) in enumerate(iterate_fields(content, *span)):
+        for count, (number, wire, start, end) in enumerate(iterate_protobuf_fields(content, *span)):
             if count > MAX_FIELDS:
                 raise ModelFileError("too_large")
             if wire != MESSAGE:
                 continue
             if number == 1:
-                self.inputs.append(read_text(content, start, end))
+                self.inputs.append(read_protobuf_text(content, start, end))
             elif number == 2:
-                self.outputs.append(read_text(content, start, end))
+                self.outputs.append(read_protobuf_text(content, start, end))
             elif number == 4:
-                self.operator = read_text(content, start, end)
+                self.operator = read_protobuf_text(content, start, end)
             elif number == 5:
                 self._attributes[_read_attribute_name(content, (start, end))] = (start, end)
             elif number == 7:
-                self.domain = read_text(content, start, end)
+                self.domain = read_protobuf_text(content, start, end)
 
-    def read_integer(self, name: str, default: int = 0) -> int:
-        """Reads an attribute of the node that is an integer."""
+    def read_integer_attribute(self, name: str, default: int = 0) -> int:
+        """Reads an integer attribute of an ONNX node."""
         for number, wire, value, _ in self._list_attribute_fields(name):
             if (number, wire) == (3, VARINT):
-                return convert_to_signed(value)
+                return convert_to_signed_integer(value)
         return default
 
-    def read_string(self, name: str, default: str = "") -> str:
-        """Reads an attribute of the node that is a string."""
+    def read_string_attribute(self, name: str, default: str = "") -> str:
+        """Reads a string attribute of an ONNX node."""
         for number, wire, start, end in self._list_attribute_fields(name):
             if (number, wire) == (4, MESSAGE):
-                return read_text(self._content, start, end)
+                return read_protobuf_text(self._content, start, end)
         return default
 
-    def read_list(self, name: str) -> Scalars | None:
-        """Reads an attribute of the node that is a short list; None if there is none, or it is long."""
+    def read_list_attribute(self, name: str) -> Scalars | None:
+        """Reads a short list that is an attribute of an ONNX node; None if there is none, or it is long."""
         values: list[int | float | str] = []
         for number, wire, start, end in self._list_attribute_fields(name):
             if len(values) > MAX_VALUES or (wire == MESSAGE and end - start > MAX_CONSTANT_BYTES):
                 return None
             if number == 8 and wire == VARINT:
-                values.append(convert_to_signed(start))
+                values.append(convert_to_signed_integer(start))
             elif number == 8 and wire == MESSAGE:
                 values.extend(read_packed_varints(self._content.read_range(start, end)))
             elif number == 9 and wire == MESSAGE:
-                values.append(read_text(self._content, start, end)[:MAX_NAME_CHARACTERS])
+                values.append(read_protobuf_text(self._content, start, end)[:MAX_NAME_CHARACTERS])
             elif number == 7 and wire == MESSAGE:
                 values.extend(_unpack_numbers("f", self._content.read_range(start, end)))
             elif number == 7:
-                values.append(read_float(self._content, start))
+                values.append(read_protobuf_float(self._content, start))
         return tuple(values) or None  # type: ignore[return-value]
 
     def read_tensor_attribute(self, name: str) -> SmallTensor | None:
-        """Reads an attribute of the node that is a small tensor."""
+        """Reads a small tensor that is an attribute of an ONNX node."""
         for number, wire, start, end in self._list_attribute_fields(name):
             if (number, wire) == (5, MESSAGE):
                 return read_tensor(self._content, (start, end))
         return None
 
     def find_subgraph(self, name: str) -> Span | None:
-        """Returns where an attribute of the node that is a graph stands in the file."""
+        """Returns where a graph that is an attribute of an ONNX node stands in the model's file."""
         for number, wire, start, end in self._list_attribute_fields(name):
             if (number, wire) == (6, MESSAGE):
                 return start, end
         return None
 
     def has_attribute(self, name: str) -> bool:
-        """Returns whether the node has an attribute of a name."""
+        """Returns whether an ONNX node has an attribute of the given name."""
         return name in self._attributes
 
     def _list_attribute_fields(self, name: str) -> Sequence[Field]:
@@ -138,7 +138,7 @@ class GraphNode:
         if span is None:
             return ()
         found = []
-        for count, entry in enumerate(iterate_fields(self._content, *span)):
+        for count, entry in enumerate(iterate_protobuf_fields(self._content, *span)):
             if count > MAX_VALUES + 8:
                 break
             found.append(entry)
@@ -150,16 +150,16 @@ def read_constant_node(node: GraphNode) -> SmallTensor | None:
     if node.has_attribute("value"):
         return node.read_tensor_attribute("value")
     if node.has_attribute("value_int"):
-        return SmallTensor((node.read_integer("value_int"),), 0)
-    values = node.read_list("value_ints") or node.read_list("value_strings")
+        return SmallTensor((node.read_integer_attribute("value_int"),), 0)
+    values = node.read_list_attribute("value_ints") or node.read_list_attribute("value_strings")
     return SmallTensor(values, 1) if values else None
 
 
 def read_tensor_name(content: ModelContent, span: Span) -> str:
     """Reads the name of an ONNX tensor."""
-    for number, wire, start, end in iterate_fields(content, *span):
+    for number, wire, start, end in iterate_protobuf_fields(content, *span):
         if number == 8 and wire == MESSAGE:
-            return read_text(content, start, end)
+            return read_protobuf_text(content, start, end)
     return ""
 
 
@@ -169,16 +169,18 @@ def read_tensor(content: ModelContent, span: Span) -> SmallTensor | None:
         return None
     kind, rank = 0, 0
     values: list[int | float | str] = []
-    for number, wire, start, end in iterate_fields(content, *span):
+    for number, wire, start, end in iterate_protobuf_fields(content, *span):
         if number == 1:
             rank += 1 if wire == VARINT else len(read_packed_varints(content.read_range(start, end)))
         elif number == 2:
             kind = start
         elif number == 6 and wire == MESSAGE:
-            values.append(read_text(content, start, end)[:MAX_NAME_CHARACTERS])
+            values.append(read_protobuf_text(content, start, end)[:MAX_NAME_CHARACTERS])
         elif number in {5, 7}:
             values.extend(
-                [convert_to_signed(start)] if wire == VARINT else read_packed_varints(content.read_range(start, end))
+                [convert_to_signed_integer(start)]
+                if wire == VARINT
+                else read_packed_varints(content.read_range(start, end))
             )
         elif number == 4 and wire == MESSAGE:
             values.extend(_unpack_numbers("f", content.read_range(start, end)))
@@ -195,7 +197,7 @@ def _unpack_numbers(kind: str, data: bytes) -> tuple[Any, ...]:
 
 
 def _read_attribute_name(content: ModelContent, span: Span) -> str:
-    for number, wire, start, end in iterate_fields(content, *span):
+    for number, wire, start, end in iterate_protobuf_fields(content, *span):
         if number == 1 and wire == MESSAGE:
-            return read_text(content, start, end)
+            return read_protobuf_text(content, start, end)
     return ""

@@ -65,8 +65,8 @@ def _trace_softmax(step: TraceStep) -> TensorOrigin:
     source = step.trace_input()
     if source.role == "top_k_scores":  # normalised among those that were chosen, in their order
         return _add_quantisation_grid(step, dataclasses.replace(source, operator=step.operator, source_role="other"))
-    version = step.node.read_integer("opset", step.opset) if step.operator == "QLinearSoftmax" else step.opset
-    axis = step.node.read_integer("axis", -1 if version >= 13 else 1)
+    version = step.node.read_integer_attribute("opset", step.opset) if step.operator == "QLinearSoftmax" else step.opset
+    axis = step.node.read_integer_attribute("axis", -1 if version >= 13 else 1)
     role: OutputRole = "log_probabilities" if step.operator == "LogSoftmax" else "probabilities"
     return _add_quantisation_grid(
         step, TensorOrigin(role=role, operator=step.operator, axis=TensorAxis(axis), tensors=source.tensors)
@@ -83,7 +83,7 @@ def _trace_sigmoid(step: TraceStep) -> TensorOrigin:
 
 
 def _trace_linear_layer(step: TraceStep) -> TensorOrigin:
-    activation = step.node.read_string("activation") if step.operator.startswith("Fused") else ""
+    activation = step.node.read_string_attribute("activation") if step.operator.startswith("Fused") else ""
     if activation:
         return TensorOrigin(role="sigmoid" if activation == "Sigmoid" else "other", operator=activation)
     return _add_quantisation_grid(step, TensorOrigin(role="linear", operator=step.operator))
@@ -102,7 +102,7 @@ def _trace_arg_max(step: TraceStep) -> TensorOrigin:
 
 def _trace_top_k(step: TraceStep) -> TensorOrigin:
     source = step.trace_input()
-    is_least = not step.node.read_integer("largest", 1)
+    is_least = not step.node.read_integer_attribute("largest", 1)
     if step.index:
         source = dataclasses.replace(source, is_quantised=False, scale=1.0, zero_point=0)
     if is_least and source.role in LIKELIHOODS:
@@ -110,7 +110,7 @@ def _trace_top_k(step: TraceStep) -> TensorOrigin:
     return TensorOrigin(
         role="top_k_labels" if step.index else "top_k_scores",
         operator=step.operator,
-        axis=TensorAxis(step.node.read_integer("axis", -1)),
+        axis=TensorAxis(step.node.read_integer_attribute("axis", -1)),
         source_role=source.role,
         is_quantised=source.is_quantised,
         scale=source.scale,
@@ -121,7 +121,9 @@ def _trace_top_k(step: TraceStep) -> TensorOrigin:
 
 
 def _trace_lp_normalization(step: TraceStep) -> TensorOrigin:
-    return TensorOrigin(role="unit_vector" if step.node.read_integer("p", 2) == 2 else "other", operator=step.operator)
+    return TensorOrigin(
+        role="unit_vector" if step.node.read_integer_attribute("p", 2) == 2 else "other", operator=step.operator
+    )
 
 
 def _trace_gather(step: TraceStep) -> TensorOrigin:
@@ -133,7 +135,7 @@ def _trace_gather(step: TraceStep) -> TensorOrigin:
         return dataclasses.replace(index, labels=tuple(map(format_label_text, step.read_constant_input(0))))
     if step.operator == "ArrayFeatureExtractor":
         return tensor_origin.select_origin_along_axis(step.trace_input(), -1, drops_axis=False)
-    axis, is_one = step.node.read_integer("axis", 0), step.is_scalar_input(1)
+    axis, is_one = step.node.read_integer_attribute("axis", 0), step.is_scalar_input(1)
     if not step.is_constant_input(1):
         return step.trace_input().without_axis(is_partial=True)
     return tensor_origin.select_origin_along_axis(step.trace_input(), axis, drops_axis=is_one)
@@ -142,7 +144,9 @@ def _trace_gather(step: TraceStep) -> TensorOrigin:
 def _trace_slice(step: TraceStep) -> TensorOrigin:
     origin = step.trace_input()
     if step.operator == "Split":
-        return tensor_origin.select_origin_along_axis(origin, step.node.read_integer("axis", 0), drops_axis=False)
+        return tensor_origin.select_origin_along_axis(
+            origin, step.node.read_integer_attribute("axis", 0), drops_axis=False
+        )
     starts, ends = step.read_integers("starts", 1), step.read_integers("ends", 2)
     axes = step.read_integers("axes", 3) or tuple(range(len(starts or ())))
     if starts is None or ends is None or len(starts) != len(axes) or len(ends) != len(axes):
@@ -154,7 +158,7 @@ def _trace_slice(step: TraceStep) -> TensorOrigin:
 
 
 def _trace_transpose(step: TraceStep) -> TensorOrigin:
-    order = step.node.read_list("perm")
+    order = step.node.read_list_attribute("perm")
     return tensor_origin.transpose_origin(step.trace_input(), tuple(map(int, order)) if order else None)
 
 
@@ -167,7 +171,7 @@ def _trace_unsqueeze(step: TraceStep) -> TensorOrigin:
 
 
 def _trace_flatten(step: TraceStep) -> TensorOrigin:
-    return tensor_origin.flatten_origin(step.trace_input(), step.node.read_integer("axis", 1))
+    return tensor_origin.flatten_origin(step.trace_input(), step.node.read_integer_attribute("axis", 1))
 
 
 def _trace_reshape(step: TraceStep) -> TensorOrigin:
@@ -176,8 +180,8 @@ def _trace_reshape(step: TraceStep) -> TensorOrigin:
 
 def _trace_reduction(step: TraceStep) -> TensorOrigin:
     source, axes = step.trace_input(), step.read_integers("axes", 1)
-    is_dropped = bool(step.node.read_integer("keepdims", 1))
-    if source.axis is not None and axes is not None and any(source.axis.is_at(axis) for axis in axes):
+    is_dropped = bool(step.node.read_integer_attribute("keepdims", 1))
+    if source.axis is not None and axes is not None and any(source.axis.is_at_position(axis) for axis in axes):
         # The greatest probability of a row, which is its confidence.
         is_greatest = step.operator == "ReduceMax" and source.role in LIKELIHOODS
         return TensorOrigin(
@@ -196,14 +200,14 @@ def _trace_pooling(step: TraceStep) -> TensorOrigin:
 
 def _trace_concatenation(step: TraceStep) -> TensorOrigin:
     origins = [step.trace_input(at) for at in range(min(len(step.node.inputs), MAX_BRANCHES))]
-    axis = TensorAxis(step.node.read_integer("axis", 0))
+    axis = TensorAxis(step.node.read_integer_attribute("axis", 0))
     if len(origins) == 2 and all(origin.role == "sigmoid" for origin in origins) and _are_inputs_complementary(step):
         tensors = frozenset[object]().union(*(origin.tensors for origin in origins))
         return TensorOrigin(role="probabilities", operator=step.operator, axis=axis, tensors=tensors)
     origin = _find_common_origin(origins)
     if origin is None:
         return step.make_other_origin()
-    if origin.axis is not None and origin.axis.is_at(axis.position) is not False:
+    if origin.axis is not None and origin.axis.is_at_position(axis.position) is not False:
         # Distributions side by side are none together.
         return step.make_other_origin() if origin.role in SCORES else origin
     return origin
@@ -240,7 +244,7 @@ def _find_common_origin(origins: list[TensorOrigin]) -> TensorOrigin | None:
     )
 
 
-def _trace_if(step: TraceStep) -> TensorOrigin:
+def _trace_if_branches(step: TraceStep) -> TensorOrigin:
     """Finds how the output of an If operator is computed, whose branches mostly compute the same."""
     origin = _find_common_origin([step.trace_subgraph_output("then_branch"), step.trace_subgraph_output("else_branch")])
     return origin or UNKNOWN
@@ -354,7 +358,7 @@ OPERATOR_TRACERS: Final = _index_by_operator(
     (_trace_reduction, "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd"),
     (_trace_pooling, "GlobalAveragePool GlobalMaxPool AveragePool MaxPool QLinearGlobalAveragePool"),
     (_trace_concatenation, "Concat"),
-    (_trace_if, "If"),
+    (_trace_if_branches, "If"),
     (_trace_division, "Div"),
     (_trace_subtraction, "Sub"),
     (_trace_exponential, "Exp"),

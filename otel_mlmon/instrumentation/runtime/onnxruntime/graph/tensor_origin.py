@@ -21,7 +21,7 @@ class TensorAxis(NamedTuple):
         """Returns the axis counted from the front, if the number of axes is known."""
         return self if self.rank is None or self.position >= 0 else TensorAxis(self.position + self.rank, self.rank)
 
-    def is_at(self, position: int) -> bool | None:
+    def is_at_position(self, position: int) -> bool | None:
         """Returns whether this is the axis at a position; None if that cannot be told."""
         if (self.position >= 0) == (position >= 0):
             return self.position == position
@@ -53,15 +53,15 @@ class TensorOrigin:
         return self.role in SCORES
 
     def with_role(self, role: OutputRole, operator: str = "") -> TensorOrigin:
-        """Returns the description with another role of the tensor, such as `probabilities`."""
+        """Returns the description of a tensor's origin with another role, such as `probabilities`."""
         return dataclasses.replace(self, role=role, operator=operator or self.operator)
 
     def with_axis(self, axis: TensorAxis | None) -> TensorOrigin:
-        """Returns the description with the classes along another axis."""
+        """Returns the description of a tensor's origin with the classes along another axis."""
         return dataclasses.replace(self, axis=axis)
 
     def without_axis(self, *, is_partial: bool = False) -> TensorOrigin:
-        """Returns the description for a tensor whose classes no longer lie along one axis."""
+        """Returns the description of the origin of a tensor whose classes no longer lie along one axis."""
         return dataclasses.replace(self, axis=None, is_partial=self.is_partial or is_partial)
 
 
@@ -95,8 +95,8 @@ def squeeze_origin(origin: TensorOrigin, positions: Sequence[int] | None) -> Ten
         return origin
     if positions is None:
         # All of size 1 go: a last axis of classes is the last one still, unless there is only one class.
-        return origin.with_axis(TensorAxis(-1)) if axis.is_at(-1) else origin.without_axis()
-    if any(axis.is_at(position) for position in positions):
+        return origin.with_axis(TensorAxis(-1)) if axis.is_at_position(-1) else origin.without_axis()
+    if any(axis.is_at_position(position) for position in positions):
         return origin.without_axis()
     if axis.rank is not None:
         axis = axis.count_from_front()
@@ -141,7 +141,7 @@ def flatten_origin(origin: TensorOrigin, first: int) -> TensorOrigin:
     if axis.rank == 2 and first in {1, -1}:
         return origin
     # Axis 1 of (N, K, 1, 1) is axis 1 of (N, K); of (N, K, H, W) the classes are mixed up, which the values show.
-    return origin.with_axis(TensorAxis(1, 2)) if first == 1 and axis.is_at(1) else origin.without_axis()
+    return origin.with_axis(TensorAxis(1, 2)) if first == 1 and axis.is_at_position(1) else origin.without_axis()
 
 
 def reshape_origin(origin: TensorOrigin, shape: Sequence[int] | None) -> TensorOrigin:
@@ -154,7 +154,7 @@ def reshape_origin(origin: TensorOrigin, shape: Sequence[int] | None) -> TensorO
     rank = len(shape)
     classes = len(origin.labels)
     # The last axis stays the last one, unless it is joined with others, for which its size would have to be known.
-    is_last = axis.is_at(-1) and shape[-1] != 1 and (not classes or shape[-1] in {classes, -1, 0})
+    is_last = axis.is_at_position(-1) and shape[-1] != 1 and (not classes or shape[-1] in {classes, -1, 0})
     return origin.with_axis(TensorAxis(-1, rank).count_from_front()) if is_last else origin.without_axis()
 
 
@@ -163,7 +163,7 @@ def select_origin_along_axis(origin: TensorOrigin, position: int, *, drops_axis:
     axis = origin.axis
     if axis is None:
         return origin
-    is_same = axis.is_at(position)
+    is_same = axis.is_at_position(position)
     if is_same is None:
         return origin.without_axis(is_partial=True)
     if is_same:

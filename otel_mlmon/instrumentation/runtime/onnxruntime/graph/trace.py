@@ -135,38 +135,42 @@ class TraceStep:
         return TensorOrigin(role="other", operator=self.operator)
 
     def input_name(self, at: int = 0) -> str:
-        """Returns the name of one of the node's inputs; empty if there is none."""
+        """Returns the name of an input of the traced ONNX node; empty if there is none."""
         return self.node.inputs[at] if at < len(self.node.inputs) else ""
 
     def trace_input(self, at: int = 0) -> TensorOrigin:
-        """Returns how one of the node's inputs is computed."""
+        """Returns how an input of the traced ONNX node is computed."""
         name = self.input_name(at)
         return self._tracer.trace_tensor(self.scope, name, self._depth + 1) if name else UNKNOWN
 
     def is_constant_input(self, at: int) -> bool:
-        """Returns whether one of the node's inputs is a constant."""
+        """Returns whether an input of the traced ONNX node is a constant."""
         name = self.input_name(at)
         return bool(name) and self.scope.find_constant(name) is not None
 
     def read_constant_input(self, at: int) -> Scalars:
-        """Returns the values of one of the node's inputs that is a small constant; empty if it is none."""
+        """Returns the values of an input of the traced ONNX node that is a small constant; empty if it is none."""
         name = self.input_name(at)
         constant = self.scope.read_constant(name) if name else None
         return constant.values if constant is not None else ()
 
     def is_scalar_input(self, at: int) -> bool:
-        """Returns whether one of the node's inputs is a constant without axes."""
+        """Returns whether an input of the traced ONNX node is a constant without axes."""
         name = self.input_name(at)
         constant = self.scope.read_constant(name) if name else None
         return constant is not None and constant.rank == 0
 
     def read_integers(self, attribute: str, at: int) -> tuple[int, ...] | None:
-        """Returns integers that the node has as an attribute, or as a constant input; None if unknown."""
-        values = self.node.read_list(attribute) if self.node.has_attribute(attribute) else self.read_constant_input(at)
+        """Returns integers that an ONNX node has as an attribute, or as a constant input; None if unknown."""
+        values = (
+            self.node.read_list_attribute(attribute)
+            if self.node.has_attribute(attribute)
+            else self.read_constant_input(at)
+        )
         return tuple(map(int, values)) if values and not isinstance(values[0], str) else None
 
     def trace_subgraph_output(self, attribute: str) -> TensorOrigin:
-        """Returns how the output of a graph inside the node is computed."""
+        """Returns how the output of a graph inside an ONNX node is computed."""
         span = self.node.find_subgraph(attribute)
         if span is None:
             return UNKNOWN
@@ -176,7 +180,7 @@ class TraceStep:
         )
 
     def find_norm(self, at: int, wanted: str) -> TensorNorm | None:
-        """Returns which norm of a tensor one of the node's inputs is, and along which axis; None if it is none."""
+        """Returns which norm of a tensor an input of the ONNX node is, and along which axis; None if it is none."""
         name, is_root = self.input_name(at), False
         for _ in range(8):
             node = self.scope.find_producer(name)

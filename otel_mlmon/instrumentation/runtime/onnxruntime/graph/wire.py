@@ -54,7 +54,7 @@ class ModelContent:
         self.size: int = size
 
     def read_range(self, start: int, end: int) -> bytes:
-        """Returns the bytes of the model from `start` to before `end`.
+        """Returns the bytes of a model's content from `start` to before `end`.
 
         Raises:
             ModelFileError: They are not all there, or too many were read.
@@ -80,7 +80,7 @@ class ModelContent:
         return self.read_range(position, min(position + _HEAD_BYTES, self.size)) + bytes(_HEAD_BYTES), 0
 
     def has_text(self, text: bytes) -> bool:
-        """Returns whether the pages read so far contain a text."""
+        """Returns whether the pages of the model that were read so far contain a text."""
         return any(text in page for page in self._pages.values())
 
     def read_page(self, number: int) -> bytes:
@@ -97,7 +97,7 @@ class ModelContent:
         return page
 
 
-def iterate_fields(content: ModelContent, start: int, end: int) -> Iterator[Field]:
+def iterate_protobuf_fields(content: ModelContent, start: int, end: int) -> Iterator[Field]:
     """Yields the number, type and position of each field of a protobuf message, without reading their values.
 
     Raises:
@@ -128,17 +128,17 @@ def iterate_fields(content: ModelContent, start: int, end: int) -> Iterator[Fiel
         raise ModelFileError("unreadable")
 
 
-def read_text(content: ModelContent, start: int, end: int, *, max_bytes: int = 4096) -> str:
+def read_protobuf_text(content: ModelContent, start: int, end: int, *, max_bytes: int = 4096) -> str:
     """Reads a protobuf string, of which the beginning if it is long."""
     return content.read_range(start, min(end, start + max_bytes)).decode("utf-8", "replace")
 
 
-def read_float(content: ModelContent, start: int) -> float:
+def read_protobuf_float(content: ModelContent, start: int) -> float:
     """Reads a little-endian floating-point number of 32 bits from a protobuf message."""
     return float(struct.unpack("<f", content.read_range(start, start + 4))[0])
 
 
-def convert_to_signed(value: int) -> int:
+def convert_to_signed_integer(value: int) -> int:
     """Converts an unsigned integer of 64 bits to the signed one that it stands for."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
@@ -149,7 +149,7 @@ def read_packed_varints(data: bytes) -> list[int]:
     data += bytes(_HEAD_BYTES)
     while at < len(data) - _HEAD_BYTES:
         value, at = _read_varint(data, at)
-        values.append(convert_to_signed(value))
+        values.append(convert_to_signed_integer(value))
     return values
 
 
