@@ -238,7 +238,7 @@ class DesignEffects:
         former = [row for row in rows if not self._arrays["is_calibrated"][row]]
         self.restore(former, shares[former], [states[row] for row in former])
 
-    def continue_from(self, row: int, previous: DesignEffects, previous_row: int) -> None:
+    def copy_estimate(self, row: int, previous: DesignEffects, previous_row: int) -> None:
         """Copies into a row the estimate of the same stream over other bins, as φ belongs to the items."""
         names = ("items", "is_calibrated", "prior_estimate", "prior_divisor")
         for name in (*names, "differences", "difference_counts", "pending_counts"):
