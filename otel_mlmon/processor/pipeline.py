@@ -300,7 +300,7 @@ class ProcessorPipeline:
         self.publish(is_busy=False)
 
     def _write_changes(self, repository: Repository, *, is_last: bool) -> None:
-        """Writes all changes since the last commit to the state store, and still counts them as changed."""
+        """Writes all changes since the last commit to the state store; `commit` marks them as stored afterwards."""
         self._windows.save(repository)
         changes = self._version_changes
         present = sorted(model for model in self._unstored_changes if model in changes)
@@ -377,16 +377,16 @@ class ProcessorPipeline:
         views: dict[ModelKey, ModelView | None] = dict.fromkeys(changed - present)
         summaries = {model: self._windows.summary(model) for model in sorted(changed & present)}
         judged = {
-            key: stream.reference
+            model: {
+                key: stream.reference for stream in summary.streams if (key := StreamKey(model, stream.stream)) in known
+            }
             for model, summary in summaries.items()
-            for stream in summary.streams
-            if (key := StreamKey(model, stream.stream)) in known
         }
-        detectable = self._evidence.evaluator.measure_detectable(judged)
+        references = {key: reference for streams in judged.values() for key, reference in streams.items()}
+        detectable = self._evidence.evaluator.measure_detectable(references)
         for model, summary in summaries.items():
-            keys = {stream.stream: StreamKey(model, stream.stream) for stream in summary.streams}
-            scores = {name: known[key] for name, key in keys.items() if key in known}
-            shifts = {name: detectable[key] for name, key in keys.items() if key in detectable}
+            scores = {key.stream: known[key] for key in judged[model]}
+            shifts = {key.stream: detectable[key] for key in judged[model] if key in detectable}
             reference = self._windows.reference(model)
             views[model] = ModelView(summary=summary, scores=scores, detectable=shifts, reference=reference)
             self.history.add(model, summary.updated_ns, *documents.build_history_values(summary, scores))

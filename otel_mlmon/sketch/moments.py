@@ -172,12 +172,7 @@ class Moments:
     @property
     def mean(self) -> float:
         """The mean of the numbers as a float, rounded once; NaN without numbers."""
-        if not self.count:
-            return math.nan
-        try:
-            return self.exact_sum / (self.count << _UNIT_BITS)
-        except OverflowError:
-            return math.inf if self.exact_sum > 0 else -math.inf
+        return compute_mean(self.exact_sum, self.count)
 
     def merge(self, other: Moments) -> Moments:
         """Returns the moments of two sets of numbers together."""
@@ -234,3 +229,18 @@ class Moments:
             minimum=math.inf if minimum is None else float(minimum),
             maximum=-math.inf if maximum is None else float(maximum),
         )
+
+
+def compute_mean(units: int, count: int) -> float:
+    """Computes the mean of numbers as a float, rounded once; NaN without numbers, ±inf beyond the range of a float.
+
+    Args:
+        units: Their exact sum, in units of 2^-1074.
+        count: How many they are.
+    """
+    if not count:
+        return math.nan
+    try:
+        return units / (count << _UNIT_BITS)
+    except OverflowError:
+        return math.inf if units > 0 else -math.inf

@@ -127,7 +127,7 @@ class SketchTable:
         return held
 
     def build_sketch(self, row: int) -> AnyHistogram:
-        """Builds the histogram object of one row of the sketch table."""
+        """Builds the histogram object of one row of the sketch table, which holds nothing else of the table."""
         start, end = self.starts[row], self.starts[row + 1]
         moments = Moments(
             count=self.numbers[row],
@@ -137,9 +137,12 @@ class SketchTable:
         )
         bounds = self.bounds[row]
         if bounds is not None:
-            return Histogram(bounds=bounds, counts=self.counts[start:end], moments=moments)
+            return Histogram(bounds=bounds, counts=self.counts[start:end].copy(), moments=moments)
         return ExponentialHistogram(
-            scale=self.scales[row], ordinals=self.ordinals[start:end], counts=self.counts[start:end], moments=moments
+            scale=self.scales[row],
+            ordinals=self.ordinals[start:end].copy(),
+            counts=self.counts[start:end].copy(),
+            moments=moments,
         )
 
     def has_same_buckets(self, row: int, other: SketchTable, other_row: int) -> bool:
@@ -207,6 +210,8 @@ class SketchTable:
 
     def _merge_groups(self, groups: Sequence[Sequence[int]]) -> list[AnyHistogram]:
         """Merges the histograms of each group of rows, which have the same scale or bounds."""
+        if len(groups) == len(self.numbers):
+            return [self.build_sketch(row) for (row,) in groups]
         group_of_row = np.zeros(len(self.numbers), dtype=np.intp)
         for group, rows in enumerate(groups):
             group_of_row[rows] = group

@@ -51,7 +51,7 @@ class PlainModel:
         """Returns the windows of a pane that closes, from copies of the series that have points in it."""
         sketches, exemplars = take_points(series, end_ns, is_complete, model.settings.latency_threshold_s)
         self.add_streams(model)
-        predictions = count_predictions(sketches)
+        predictions = count_predictions({name: sketch.total for name, sketch in sketches.items()})
         activity = predictions or sketches.get(semconv.STREAM_LATENCY, StreamSketch()).total
         for name in {*self.streams, *sketches}:
             presence = self.presences.get(name, StreamPresence(end_ns))

@@ -64,7 +64,7 @@ class RowArrays:
 
 
 def convert_to_slice(rows: Indices) -> RowIndex:
-    """Returns row numbers as a slice if they follow each other, so that reading them copies nothing."""
+    """Converts row numbers to a slice if they follow each other, so that reading copies nothing; else returns them."""
     if rows.size and rows[-1] - rows[0] == rows.size - 1 and (rows[1:] > rows[:-1]).all():
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows
@@ -112,6 +112,12 @@ class DailyTraffic:
         age_ns = np.clip(arrays["last_ns"][rows] - arrays["first_ns"][rows], HOUR_NS, DAY_NS)
         scaled: Floats = items * (DAY_NS / age_ns)
         return scaled
+
+    def is_young(self, rows: Indices) -> Bools:
+        """Returns which streams have been counted for less than an hour, shape (S,)."""
+        arrays = self._arrays
+        young: Bools = arrays["last_ns"][rows] - arrays["first_ns"][rows] < HOUR_NS
+        return young
 
     def state(self, row: int) -> TrafficState:
         """Returns the traffic of one stream to be stored; `restore` is its inverse."""

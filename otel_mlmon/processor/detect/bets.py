@@ -267,7 +267,7 @@ class SlotTable:
     def stack(
         self, rows: Indices, nulls: Sequence[SlotHypothesis | None], column_of: Callable[[str], NDArray[Any]]
     ) -> SlotArrays | None:
-        """Stacks the distributions that are no drift for some streams now; None if none of them has a daily cycle.
+        """Collects in arrays which shares streams may have now without drift; None if no stream has a daily cycle.
 
         Args:
             rows: Of a bank of evidence, each once, shape (S,).

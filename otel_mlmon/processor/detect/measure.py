@@ -99,6 +99,8 @@ def _transpose_columns(columns: Sequence[Floats | None], rows: int) -> Iterable[
 
 SLACK: Final = 0.02
 """Traffic and design effect are taken on a grid of ratios as far apart, so that small changes change nothing."""
+YOUNG_SLACK: Final = 0.2
+"""That of the traffic of a stream younger than an hour, of which each pane makes another day."""
 
 
 BankKey = tuple[int, Direction]
@@ -269,4 +271,5 @@ def _build_detection_setting(
 def _measure_value_supply(bank: EvidenceBank, rows: Indices, *, is_over: bool) -> tuple[Floats, Floats]:
     """Returns φ and the values a day of some streams, on the grid of `SLACK`, shape (S,) each."""
     effect, items = bank.effects.divisor[rows], bank.traffic.items_per_day(rows, is_over=is_over)
-    return np.exp(np.rint(np.log(effect) / SLACK) * SLACK), np.expm1(np.rint(np.log1p(items) / SLACK) * SLACK)
+    slack = SLACK if is_over else np.where(bank.traffic.is_young(rows), YOUNG_SLACK, SLACK)
+    return np.exp(np.rint(np.log(effect) / SLACK) * SLACK), np.expm1(np.rint(np.log1p(items) / slack) * slack)

@@ -199,9 +199,10 @@ class ModelWindows:
         self.progress.last_ns = end_ns
         windows: list[StreamWindow] = []
         changed: list[StreamKey] = []
-        predictions = count_predictions(sketches)
-        activity = predictions or sketches.get(semconv.STREAM_LATENCY, StreamSketch()).total
-        self.presences, absences = update_presences(self.presences, self.streams, sketches, activity, end_ns)
+        totals = {name: sketch.total for name, sketch in sketches.items()}
+        predictions = count_predictions(totals)
+        activity = predictions or totals.get(semconv.STREAM_LATENCY, 0)
+        self.presences, absences = update_presences(self.presences, self.streams, totals, activity, end_ns)
         if self.progress.introduction is not None:
             self.progress.introduction.add(sketches, activity)
         self.rolling.evict(end_ns)
@@ -209,7 +210,9 @@ class ModelWindows:
         for name in sorted({*self.streams, *sketches}):
             with guard("window"):
                 stream = self.ensure_stream(name)
-                taken = stream.take_pane(sketches.get(name), end_ns=end_ns, is_absent=name in absences)
+                taken = stream.take_pane(
+                    sketches.get(name), totals.get(name, 0), end_ns=end_ns, is_absent=name in absences
+                )
                 panes += [taken] if taken is not None else []
         changed = [pane.stream.key for pane in panes if pane.is_changed]
         counts = count_pane_values(panes, start_ns=start_ns, end_ns=end_ns)
@@ -246,7 +249,7 @@ class ModelWindows:
         start_ns, progress = end_ns - self.windows.pane_ns, self.progress
         progress.first_ns = min(progress.first_ns or start_ns, start_ns)
         progress.last_ns = progress.last_ns or end_ns
-        predictions = count_predictions(sketches)
+        predictions = count_predictions({name: sketch.total for name, sketch in sketches.items()})
         progress.predictions += predictions
         progress.late_predictions += predictions
         counts: dict[str, PaneCounts] = {}
@@ -381,10 +384,14 @@ class ModelWindows:
         return add_increments(increments), exemplars, consumed
 
 
-def count_predictions(sketches: Mapping[str, StreamSketch]) -> int:
-    """Counts the predictions of a pane: labels, or else values; of several outputs the most."""
+def count_predictions(totals: Mapping[str, int]) -> int:
+    """Counts the predictions of a pane: labels, or else values; of several outputs the most.
+
+    Args:
+        totals: The number of values by stream.
+    """
     for family in (semconv.STREAM_LABEL, semconv.STREAM_VALUE):
-        totals = [sketch.total for name, sketch in sketches.items() if streams.find_stream_family(name) == family]
-        if totals:
-            return max(totals)
+        counts = [total for name, total in totals.items() if streams.find_stream_family(name) == family]
+        if counts:
+            return max(counts)
     return 0

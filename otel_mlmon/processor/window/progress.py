@@ -147,7 +147,7 @@ class StreamPresence(NamedTuple):
 def update_presences(
     presences: Mapping[str, StreamPresence],
     streams: Iterable[str],
-    sketches: Mapping[str, StreamSketch],
+    totals: Mapping[str, int],
     activity: int,
     end_ns: int,
 ) -> tuple[dict[str, StreamPresence], dict[str, StreamAbsence]]:
@@ -156,14 +156,14 @@ def update_presences(
     Args:
         presences: By stream, what was recorded before.
         streams: Those that the model has.
-        sketches: Of the pane, by stream.
+        totals: The number of values of those in the pane, by stream.
         activity: Predictions of the model in the pane, or calls where it has no predictions.
         end_ns: End of the pane.
     """
     updated = {name: presences.get(name) or StreamPresence(end_ns) for name in streams}
-    updated |= {name: StreamPresence(end_ns) for name in sketches if name not in updated}
+    updated |= {name: StreamPresence(end_ns) for name in totals if name not in updated}
     for name, presence in updated.items():
-        updated[name] = presence.add(sketches[name].total if name in sketches else 0, activity, end_ns)
+        updated[name] = presence.add(totals.get(name, 0), activity, end_ns)
     if not activity:
         return updated, {}
     absences = {name: presence.find_absence(end_ns) for name, presence in updated.items() if presence.silence.panes}

@@ -7,6 +7,7 @@ has a column for each of its bins. Where its bins change it gets other columns, 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import pairwise
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.processor.window.window import PaneLayout, PaneTable
-from otel_mlmon.sketch.moments import ExactSum, Moments
+from otel_mlmon.sketch.moments import compute_mean
 from otel_mlmon.types import Counts, Indices, Ints
 
 _NO_COUNTS: Final = np.zeros(0, dtype=np.int64)
@@ -46,6 +47,44 @@ class _Row(NamedTuple):
     shift: int
 
 
+@dataclass(frozen=True, slots=True)
+class RollingSums:
+    """The counts and means of all streams of a model version in the rolling window, as they were at one moment."""
+
+    _streams: Mapping[str, int]
+    _columns: Sequence[tuple[int, int]]
+    _counts: Counts
+    _sums: Sequence[int]
+    _number_counts: Sequence[int]
+    _row_counts: Sequence[int]
+    _starts_ns: Sequence[int]
+    _means: dict[int, float] = field(default_factory=dict)
+    """By stream, once they were asked for."""
+
+    def counts(self, name: str) -> Counts:
+        """Returns the counts of a stream, shape (K,), or (0,) before its first pane; they never change."""
+        stream = self._streams.get(name)
+        if stream is None:
+            return _NO_COUNTS
+        first, end = self._columns[stream]
+        return self._counts[first:end]
+
+    def mean(self, name: str) -> float:
+        """Returns the mean of the numbers of a stream; NaN without any."""
+        stream = self._streams.get(name)
+        if stream is None:
+            return float("nan")
+        mean = self._means.get(stream)
+        if mean is None:
+            mean = self._means[stream] = compute_mean(self._sums[stream], self._number_counts[stream])
+        return mean
+
+    def start_ns(self, name: str, default_ns: int) -> int:
+        """Returns the start of the oldest pane with values of a stream, or `default_ns` if there is none."""
+        stream = self._streams.get(name)
+        return self._starts_ns[stream] if stream is not None and self._row_counts[stream] else default_ns
+
+
 @dataclass(slots=True)
 class RollingWindows:
     """The counts of all streams of a model version in the panes of the rolling window.
@@ -70,11 +109,14 @@ class RollingWindows:
     """By stream, how many rows have it."""
     _starts_ns: Ints = field(default_factory=lambda: _NO_COUNTS.copy())
     """By stream, the start of the oldest row that has it."""
+    _present: RollingSums | None = None
+    """The sums as they are; None since any changed."""
 
     def add(self, table: PaneTable, start_ns: int, end_ns: int) -> None:
         """Adds a pane, or late counts of one; a stream has the same bins in all panes until it is cleared."""
         if not table.layout.names:
             return
+        self._present = None
         places = self._places.get(table.layout) or self._place(table.layout)
         columns, streams, run = places
         row = _narrow(table, start_ns, end_ns, places)
@@ -107,6 +149,7 @@ class RollingWindows:
         limit_ns = now_ns - self.length_ns
         if not self._rows or self._rows[0].end_ns > limit_ns:
             return
+        self._present = None
         counts = self._counts.copy()
         is_moved = np.zeros(len(self._sums), dtype=np.bool_)
         while self._rows and self._rows[0].end_ns <= limit_ns:
@@ -130,27 +173,22 @@ class RollingWindows:
     def clear(self, name: str) -> None:
         """Removes a stream, as its bins are no longer those of the reference."""
         if self._streams.pop(name, None) is not None:
+            self._present = None
             self._places.clear()
 
-    def counts(self, name: str) -> Counts:
-        """Returns the counts of a stream, shape (K,), or (0,) before its first pane; they never change."""
-        stream = self._streams.get(name)
-        if stream is None:
-            return _NO_COUNTS
-        first, end = self._columns[stream]
-        return self._counts[first:end]
-
-    def mean(self, name: str) -> float:
-        """Returns the mean of the numbers of a stream; NaN without any."""
-        stream = self._streams.get(name)
-        if stream is None:
-            return float("nan")
-        return Moments(count=int(self._number_counts[stream]), exact_sum=ExactSum(self._sums[stream])).mean
-
-    def start_ns(self, name: str, default_ns: int) -> int:
-        """Returns the start of the oldest pane with values of a stream, or `default_ns` if there is none."""
-        stream = self._streams.get(name)
-        return int(self._starts_ns[stream]) if stream is not None and self._row_counts[stream] else default_ns
+    def sums(self) -> RollingSums:
+        """Returns the counts and means of all streams as they are now."""
+        if self._present is None:
+            self._present = RollingSums(
+                self._streams.copy(),
+                self._columns,  # of which none changes
+                self._counts,
+                self._sums.copy(),
+                self._number_counts.tolist(),
+                self._row_counts.tolist(),
+                self._starts_ns.tolist(),
+            )
+        return self._present
 
     def _place(self, layout: PaneLayout) -> _Places:
         """Returns where the streams of a layout are, after adding those that are new."""

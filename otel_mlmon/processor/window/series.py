@@ -212,7 +212,7 @@ class TimeSeries:
     def count_total(
         self, key: PointKey, point: PendingPoint, difference: PointValue | None, *, is_complete: CompletenessCheck
     ) -> PointValue | None:
-        """Takes the next total of a cumulative series; returns its increment, None if it has none.
+        """Takes the next total of a cumulative series; returns its increment, None if the total before is unknown.
 
         Args:
             key: Of the point.

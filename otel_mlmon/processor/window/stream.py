@@ -80,24 +80,29 @@ class StreamWindows:
     @property
     def rolling_counts(self) -> Counts:
         """The counts of the rolling window, shape (K,); (0,) before its first pane."""
-        return self.rolling.counts(self.key.stream)
+        return self.rolling.sums().counts(self.key.stream)
 
     @property
     def rolling_mean(self) -> float:
         """The mean of the numbers in the rolling window; NaN without any."""
-        return self.rolling.mean(self.key.stream)
+        return self.rolling.sums().mean(self.key.stream)
 
     def rolling_start_ns(self, default_ns: int) -> int:
         """Returns the start of the oldest pane of the rolling window, or `default_ns` if there is none."""
-        return self.rolling.start_ns(self.key.stream, default_ns)
+        return self.rolling.sums().start_ns(self.key.stream, default_ns)
 
-    def take_pane(self, sketch: StreamSketch | None, *, end_ns: int, is_absent: bool) -> StreamPane | None:
+    def take_pane(self, sketch: StreamSketch | None, total: int, *, end_ns: int, is_absent: bool) -> StreamPane | None:
         """Takes the values of a pane that closes, which learns from them or is to be counted; None if it says nothing.
 
         A pane without values makes a window of zeros while the rolling window still holds any, and for as long as the
         stream is absent; else it makes none.
+
+        Args:
+            sketch: The values; None without any.
+            total: How many they are.
+            end_ns: End of the pane.
+            is_absent: Whether the stream is no longer sent although its model has predictions.
         """
-        total = sketch.total if sketch is not None else 0
         if sketch is not None and total:
             self.fault = find_text_fault(self.learned.state.sketch, sketch, is_learned=self._is_learned)
         if sketch is None or not total or self.fault:

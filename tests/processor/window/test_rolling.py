@@ -65,29 +65,36 @@ def check_sums(rolling: RollingWindows, name: str, panes: list[PaneCounts]) -> N
         count=sum(pane.number_count for pane in panes),
         exact_sum=sum((pane.exact_sum for pane in panes), ExactSum()),
     )
-    counts = rolling.counts(name)
+    counts = rolling.sums().counts(name)
     expected = np.sum([pane.counts for pane in panes], axis=0) if panes else np.zeros(counts.size)
     assert counts.tolist() == expected.tolist()
-    assert repr(rolling.mean(name)) == repr(moments.mean)
-    assert rolling.start_ns(name, -1) == min((pane.start_ns for pane in panes), default=-1)
+    assert repr(rolling.sums().mean(name)) == repr(moments.mean)
+    assert rolling.sums().start_ns(name, -1) == min((pane.start_ns for pane in panes), default=-1)
 
 
 def test_an_empty_rolling_window_has_no_counts() -> None:
     rolling = RollingWindows(LENGTH_NS)
-    assert (rolling.counts("age").shape, math.isnan(rolling.mean("age")), rolling.start_ns("age", 7)) == ((0,), True, 7)
+    sums = rolling.sums()
+    assert (sums.counts("age").shape, math.isnan(sums.mean("age")), sums.start_ns("age", 7)) == ((0,), True, 7)
     rolling.add(PaneTable.build({"age": count_pane([1.0], 0)}), 0, 10)
     rolling.evict(39)
-    assert (rolling.counts("age").tolist(), rolling.start_ns("age", 7)) == ([0, 1], 0)
+    assert (rolling.sums().counts("age").tolist(), rolling.sums().start_ns("age", 7)) == ([0, 1], 0)
     rolling.evict(40)
-    assert (rolling.counts("age").tolist(), rolling.start_ns("age", 7)) == ([0, 0], 7)
+    assert (rolling.sums().counts("age").tolist(), rolling.sums().start_ns("age", 7)) == ([0, 0], 7)
     rolling.clear("age")
-    assert rolling.counts("age").shape == (0,)
+    assert rolling.sums().counts("age").shape == (0,)
 
 
-def test_counts_that_were_handed_on_never_change() -> None:
+def test_sums_that_were_handed_on_never_change() -> None:
     rolling = RollingWindows(LENGTH_NS)
     rolling.add(PaneTable.build({"age": count_pane([1.0], 0)}), 0, 10)
-    before = rolling.counts("age")
-    rolling.add(PaneTable.build({"age": count_pane([1.0, -1.0], 10), "price": count_pane([2.0], 10)}), 10, 20)
-    rolling.evict(100)
-    assert (before.tolist(), rolling.counts("age").tolist()) == ([0, 1], [0, 0])
+    before = rolling.sums()
+    rolling.add(PaneTable.build({"age": count_pane([3.0, -1.0], 10), "price": count_pane([2.0], 10)}), 10, 20)
+    after = rolling.sums()
+    rolling.evict(40)
+    rolling.clear("price")
+    states = [
+        (sums.counts("age").tolist(), sums.mean("age"), sums.start_ns("age", 7), sums.counts("price").tolist())
+        for sums in (before, after, rolling.sums())
+    ]
+    assert states == [([0, 1], 1.0, 0, []), ([1, 2], 1.0, 0, [0, 1]), ([1, 1], 1.0, 10, [])]
