@@ -326,7 +326,7 @@ class DesignEffects:
         return has_grown
 
     def _add_differences(self, rows: Indices, index: RowIndex, level: int, block: Floats, mean: Floats) -> bool:
-        """Records how far new blocks are from the mean of the earlier ones; returns whether any stream has more blocks."""
+        """Records how far blocks are from the mean of earlier ones; returns whether any stream has more differences."""
         arrays = self._arrays
         items, mean_items = block[:, -2:-1], mean[:, -2:-1]
         difference = block[:, :-2] / items
