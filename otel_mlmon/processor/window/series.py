@@ -231,7 +231,7 @@ class TimeSeries:
         self.resets += is_reset
         return increment
 
-    def count_pending(self, *, is_complete: CompletenessCheck) -> int:
+    def count_pending_values(self, *, is_complete: CompletenessCheck) -> int:
         """Counts the values that the pending data points will add to their panes, as far as is known now."""
         if self.state.key.start_ns == DELTA:
             values = [point[3] for point in self.pending.values()]

@@ -259,7 +259,7 @@ def test_totals_of_a_known_start_add_up_to_the_largest_whatever_the_clock_and_th
         if number in closes:
             increments += consume(series)
     expected = sum(increment.total for increment in increments if increment is not None)
-    expected += series.count_pending(is_complete=lambda *_: True)
+    expected += series.count_pending_values(is_complete=lambda *_: True)
     increments += consume(series)
     counted = sum(increment.total for increment in increments if increment is not None)
     assert counted == expected == max(totals)
