@@ -48,14 +48,14 @@ class RowArrays:
     def clear(self, row: int) -> None:
         """Sets one row of every array to zero, after growing them where the row is beyond their end."""
         if row >= self._capacity:
-            self._grow(max(row + 1, 2 * self._capacity))
+            self._grow_arrays(max(row + 1, 2 * self._capacity))
         if row >= self._used:
             self._used = row + 1
             return
         for array in self._arrays.values():
             array[row] = 0
 
-    def _grow(self, capacity: int) -> None:
+    def _grow_arrays(self, capacity: int) -> None:
         for name, array in self._arrays.items():
             larger = np.zeros((capacity, *array.shape[1:]), array.dtype)
             larger[: self._capacity] = array

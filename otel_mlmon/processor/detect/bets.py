@@ -157,11 +157,11 @@ class DriftBets:
         if self._rare is None:
             return None
         if null.cycle is None:
-            return self._rare.weigh(index, panes, items, effect)
+            return self._rare.weigh_pane(index, panes, items, effect)
         bins, cycle = panes.shape[-1], null.cycle
         highest, lowest = null.highest[:, :bins], null.lowest[:, :bins]
         limits = RareLimits(highest, lowest, cycle.size, cycle.forgiven, cycle.has_cycle)
-        return self._rare.weigh(index, panes, items, effect, limits)
+        return self._rare.weigh_pane(index, panes, items, effect, limits)
 
     def compute_contributions(self, rows: Indices, panes: Floats, null: NullHypothesis, bets: PaneBets) -> Floats:
         """Computes how much each bin of a pane adds to the leading bet where there is evidence, shape (S, K)."""

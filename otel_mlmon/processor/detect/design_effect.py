@@ -238,7 +238,7 @@ class DesignEffects:
         former = [row for row in rows if not self._arrays["is_calibrated"][row]]
         self.restore(former, shares[former], [states[row] for row in former])
 
-    def continue_from(self, row: int, previous: DesignEffects, previous_row: int) -> None:
+    def copy_estimate(self, row: int, previous: DesignEffects, previous_row: int) -> None:
         """Copies into a row the estimate of the same stream over other bins, as φ belongs to the items."""
         names = ("items", "is_calibrated", "prior_estimate", "prior_divisor")
         for name in (*names, "differences", "difference_counts", "pending_counts"):
@@ -326,7 +326,7 @@ class DesignEffects:
         return has_grown
 
     def _add_differences(self, rows: Indices, index: RowIndex, level: int, block: Floats, mean: Floats) -> bool:
-        """Records how far new blocks are from the mean of the earlier ones; returns whether any stream has more blocks."""
+        """Records how far blocks are from the mean of earlier ones; returns whether any stream has more differences."""
         arrays = self._arrays
         items, mean_items = block[:, -2:-1], mean[:, -2:-1]
         difference = block[:, :-2] / items

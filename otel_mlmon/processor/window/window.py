@@ -236,7 +236,7 @@ class ModelPane:
         )
 
 
-def add_pane(panes: deque[ModelPane], pane: ModelPane) -> None:
+def add_model_pane(panes: deque[ModelPane], pane: ModelPane) -> None:
     """Adds a model's pane to others in the order of time, or merges it with the one of the same time."""
     index = len(panes)
     while index and panes[index - 1].end_ns > pane.end_ns:

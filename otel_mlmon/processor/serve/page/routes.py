@@ -211,7 +211,7 @@ def _create_template_environment() -> Environment:
     environment.globals |= {
         "sign": words.find_state_sign,
         "format_age": words.format_age,
-        "format_clock": words.format_clock,
+        "format_clock_time": words.format_clock_time,
     }
     return environment
 
