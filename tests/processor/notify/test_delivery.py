@@ -88,6 +88,28 @@ def test_a_full_queue_buries_the_oldest_and_never_waits() -> None:
     assert queue.outcomes()["dead_letter.overflow"] == 2
 
 
+@pytest.mark.parametrize(
+    ("capacity", "told", "outcomes"),
+    [
+        (2, [OTHER.key, FIRING.key, RESOLVED.key], {"delivered": 3}),
+        (1, [OTHER.key, RESOLVED.key], {"superseded": 1, "delivered": 2}),
+    ],
+)
+def test_a_queue_is_merged_beyond_its_capacity_and_not_before(
+    capacity: int, told: list[str], outcomes: dict[str, int]
+) -> None:
+    gate = threading.Event()
+    notifier, letters = ScriptedNotifier([gate]), DeadLetterList()
+    with delivery(notifier, letters, replace(QUICK, capacity=capacity)) as queue:
+        queue.submit(OTHER)
+        notifier.wait_calls(1)
+        queue.submit(FIRING)
+        queue.submit(RESOLVED)
+        gate.set()
+        assert [alert.key for alert in notifier.wait_for(len(told))] == told
+    assert (queue.outcomes(), letters.letters) == (outcomes, [])
+
+
 def test_a_notifier_that_hangs_is_left_behind_and_few_threads_with_it() -> None:
     gate = threading.Event()
     notifier, letters = ScriptedNotifier([gate] * 100), DeadLetterList()
