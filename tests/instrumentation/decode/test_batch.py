@@ -112,6 +112,8 @@ def test_rows_and_the_calls_they_belong_to(
 def test_a_width_that_is_wanted_is_kept_instead_of_the_first() -> None:
     joined = join_tensor_rows(FREE, [((1, 3), b"\0" * 12), THINNED], width=2)
     assert (joined.rows.tolist(), joined.calls.tolist(), joined.is_ragged) == (ROWS.tolist(), [1, 1, 1], True)
+    narrow = join_tensor_rows(FREE, [THINNED, THINNED], width=1)
+    assert (narrow.rows.shape, narrow.calls.tolist(), narrow.is_ragged) == ((0, 1), [], True)
 
 
 @pytest.mark.parametrize("items", [[None], [b""], [((3, 0), b"")], [((0,), b"")]])
