@@ -68,6 +68,11 @@ def test_the_models_file_decides_first(origin: OutputOrigin, rows: list[list[flo
     assert kind_of(rows, origin=origin) == kind
 
 
+def test_one_row_that_is_sure_among_many_hides_no_probabilities() -> None:
+    assert kind_of([[1.0, 0.0]] + [[0.6, 0.4]] * 200) == "probabilities"
+    assert kind_of([[1.0, 0.0]] * 200) == "none"
+
+
 @pytest.mark.parametrize(
     ("facts", "kind"),
     [({}, "none"), ({"has_labels": True}, "probabilities"), ({"class_names": ["ant", "bee"]}, "probabilities")],

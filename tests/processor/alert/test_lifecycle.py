@@ -239,6 +239,21 @@ def test_a_rule_that_is_switched_off_is_not_judged_and_ends_what_it_fired() -> N
     assert "data_drift" not in {status.rule for status in run.alerts.list_current_alerts()}
 
 
+@pytest.mark.parametrize(("off", "on"), [("data_drift", "latency"), ("latency", "data_drift")])
+def test_a_rule_that_is_switched_off_hides_none_of_the_others(off: str, on: str) -> None:
+    run = Run()
+    slow = judged("latency", "drift", pane=(50, 50), reference=(99, 1))
+    assert sorted(rule for rule, _, state in run.pane(0, DRIFT, slow) if state is RuleState.FIRING) == [
+        "data_drift", "latency",
+    ]  # fmt: skip
+    run.configure(rules={off: {"enabled": False}, "no_data": {"enabled": False}})
+    run.restart(1)
+    assert run.tick(2) == [(off, RuleState.FIRING, RuleState.OK)]
+    # Its stream has vanished: nothing but the clock ends it.
+    assert run.pane(90_000, judged("confidence", "ok")) == []
+    assert run.tick(90_000) == [(on, RuleState.FIRING, RuleState.OK)]
+
+
 class BrokenAge:
     """Makes the rule `data_drift` fail on `input.age` while it is switched on."""
 
