@@ -27,7 +27,7 @@ RowIndex = slice | Indices
 
 
 class RowArrays:
-    """Several named arrays that grow together, with one row a stream; a row never written is zero.
+    """Holds several named arrays that grow together, with one row a stream; a row never written is zero.
 
     Args:
         columns: Shape of a row and its type, by name.
@@ -81,7 +81,7 @@ class DailyTraffic:
         self._arrays.clear(row)
 
     def add(self, rows: Indices, items: Floats, end_ns: Ints) -> None:
-        """Adds the number of values in one pane of some streams, in the order of time.
+        """Adds the number of values of some streams in one pane each, in the order of time.
 
         Args:
             rows: Shape (S,).

@@ -232,7 +232,7 @@ class SlotArrays(NamedTuple):
     has_cycle: Bools
 
     def select_slots(self, rows: Bools | slice) -> SlotArrays:
-        """Returns the rows of these arrays that belong to some of the streams, by their position."""
+        """Selects the distributions that are no drift of some of the streams, by their position."""
         columns: list[Any] = [column[rows] for column in self]
         return SlotArrays(*columns)
 
