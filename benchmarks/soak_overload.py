@@ -36,7 +36,8 @@ PROCESSES: Final = 200
 CHANNELS: Final = 50
 """Connections over gRPC, each of several processes."""
 SAMPLE_S: Final = 0.1
-"""Interval at which memory, and how late the senders are themselves, are looked at."""
+"""Interval at which is looked at the processor's memory, how late the senders are themselves, and for how long the
+processor's threads waited for a core."""
 METHOD: Final = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 
 Protocol: TypeAlias = Literal["http", "grpc"]
@@ -48,6 +49,17 @@ class Answer(NamedTuple):
     status: str
     """`accepted`, `partial`, `refused`, `timeout` or another status."""
     retry_after_s: float = 0.0
+
+
+class Sample(NamedTuple):
+    """The state of the processor and of the senders at a moment."""
+
+    time_s: float
+    memory_bytes: int
+    lag_s: float
+    """How late the senders were since the moment before: they share the cores with the processor and other programs."""
+    waits_s: dict[str, float]
+    """For how long each thread of the processor was ready and had no core, since it began."""
 
 
 @dataclass(kw_only=True)
@@ -62,9 +74,19 @@ class Load:
     sent_points: int = 0
     slowest_s: dict[str, float] = field(default_factory=dict)
     """The longest time until an answer, by answer."""
-    memory_bytes: list[int] = field(default_factory=list)
-    lag_s: float = 0.0
-    """How late the senders were themselves, at most: above a second, time-outs say nothing about the processor."""
+    samples: list[Sample] = field(default_factory=list)
+    timeouts_s: list[tuple[float, float]] = field(default_factory=list)
+    """From when to when each request lasted that timed out."""
+
+    def describe_timeout(self, begins_s: float, ends_s: float) -> str:
+        """Says how far the machine was to blame for a time-out, as nobody can send or answer without a core."""
+        samples = [sample for sample in self.samples if begins_s - SAMPLE_S <= sample.time_s <= ends_s + 1.0]
+        if not samples:
+            return "nothing is known of the machine meanwhile"
+        first, last = samples[0].waits_s, samples[-1].waits_s
+        wait_s = max((waited_s - first.get(thread, 0.0) for thread, waited_s in last.items()), default=0.0)
+        lag_s = max(sample.lag_s for sample in samples)
+        return f"the senders were late by {lag_s:.2f} s, a thread of the processor waited {wait_s:.2f} s for a core"
 
 
 Send: TypeAlias = Callable[[bytes], Awaitable[Answer]]
@@ -169,6 +191,8 @@ async def attempt(send: Send, body: bytes, load: Load) -> Answer:
     begins_s = time.monotonic()
     answer = await send(body)
     load.answers[answer.status] += 1
+    if answer.status == "timeout":
+        load.timeouts_s.append((begins_s, time.monotonic()))
     load.acknowledged_points += load.points if answer.status == "accepted" else 0
     load.slowest_s[answer.status] = max(load.slowest_s.get(answer.status, 0.0), time.monotonic() - begins_s)
     return answer
@@ -210,12 +234,23 @@ async def offer(send: Send, load: Load, *, rate: float, seconds: float) -> None:
 
 
 async def watch(running: Processor, load: Load) -> None:
-    """Notes the processor's memory, and how late this loop is, until it is cancelled."""
+    """Takes samples of the processor and of this loop, until it is cancelled."""
     while True:
-        load.memory_bytes.append(resident_bytes(running))
         begins_s = time.monotonic()
         await asyncio.sleep(SAMPLE_S)
-        load.lag_s = max(load.lag_s, time.monotonic() - begins_s - SAMPLE_S)
+        now_s = time.monotonic()
+        lag_s = now_s - begins_s - SAMPLE_S
+        load.samples.append(Sample(now_s, resident_bytes(running), lag_s, read_waits(running)))
+
+
+def read_waits(running: Processor) -> dict[str, float]:
+    """Returns for how long each thread of the processor was ready to run and had no core, in seconds."""
+    assert running.child is not None
+    waits_s: dict[str, float] = {}
+    for path in Path(f"/proc/{running.child.pid}/task").glob("*/schedstat"):
+        with suppress(OSError):  # the thread has ended
+            waits_s[path.parent.name] = int(path.read_text(encoding="utf-8").split()[1]) / 1e9
+    return waits_s
 
 
 def resident_bytes(running: Processor) -> int:
@@ -257,8 +292,11 @@ def overload(
         total = sum(load.answers.values())
         print(f"overload over {protocol}: {2 * capacity:.1f} requests/s of {points} points for {seconds:g} s")
         print(f"  answers {dict(load.answers)}, the slowest in s {load.slowest_s}")
-        print(f"  memory {load.memory_bytes[0] >> 20} to {max(load.memory_bytes) >> 20} MiB")
-        print(f"  the senders themselves were late by {load.lag_s:.2f} s at most")
+        memory = [sample.memory_bytes for sample in load.samples]
+        print(f"  memory {memory[0] >> 20} to {max(memory) >> 20} MiB")
+        print(f"  the senders themselves were late by {max(sample.lag_s for sample in load.samples):.2f} s at most")
+        for begins_s, ends_s in load.timeouts_s:
+            print(f"  a time-out after {ends_s - begins_s:.2f} s: {load.describe_timeout(begins_s, ends_s)}")
 
         def counted() -> int:
             document = running.model("fraud") or {}
@@ -272,9 +310,9 @@ def overload(
             flush=True,
         )
         timeouts = load.answers["timeout"]
-        growth_bytes = max(load.memory_bytes) - load.memory_bytes[0]
+        growth_bytes = max(memory) - memory[0]
         checks = {
-            f"{timeouts} of {total} requests timed out (senders late by {load.lag_s:.1f} s)": timeouts > 0,
+            f"{timeouts} of {total} requests timed out": timeouts > 0,
             f"of {load.sent_points} points {counted()} were counted": counted() != load.sent_points,
             "points were answered with a partial success": load.answers["partial"] > 0,
             f"memory grew by {growth_bytes} bytes": growth_bytes > 512 * 2**20,

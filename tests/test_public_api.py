@@ -99,6 +99,17 @@ assert heavy == [], heavy
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_the_processor_loads_only_the_light_parts_of_scipy() -> None:
+    """`scipy.stats` and what it brings take half a second and 50 MB."""
+    program = """
+import sys
+import otel_mlmon.processor.service
+print([name for name in ("scipy.special", "scipy.stats", "scipy.optimize", "scipy.spatial") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "['scipy.special']\n", "")
+
+
 def public_api() -> str:
     """Returns every public name with its signature, as `tests/public_api.txt` has it."""
     lines = []

@@ -137,7 +137,7 @@ class BacktestReport:
 
     @property
     def alarmed(self) -> tuple[StreamReport, ...]:
-        """The streams in which drift would have raised an alarm."""
+        """The streams of the backtested data in which drift would have raised an alarm."""
         return tuple(stream for stream in self.streams if stream.is_alarm)
 
     @property

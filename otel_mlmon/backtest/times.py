@@ -91,12 +91,12 @@ def parse_times(array: pa.Array, column: TableColumn, unit_ns: int | None) -> Pa
         numbers = parse_cell_numbers(array, column.decimal)
         if numbers.first_text >= 0:
             return _parse_arrow_texts(array)
-        return _scale_numbers(numbers.values, unit_ns)
+        return _convert_numbers_to_times(numbers.values, unit_ns)
     if pa.types.is_integer(array.type) and not array.null_count and unit_ns is not None:
         whole = array.to_numpy(zero_copy_only=False).astype(np.int64)
         if not whole.size or int(np.abs(whole).max()) <= _MAX_NS // unit_ns:
             return ParsedTimes(whole * np.int64(unit_ns))
-    return _scale_numbers(parse_cell_numbers(array).values, unit_ns)
+    return _convert_numbers_to_times(parse_cell_numbers(array).values, unit_ns)
 
 
 def format_time(time_ns: int) -> str:
@@ -130,7 +130,7 @@ def _parse_time_texts(cells: Sequence[str | None]) -> ParsedTimes:
     return ParsedTimes(values_ns)
 
 
-def _scale_numbers(numbers: Floats, unit_ns: int | None) -> ParsedTimes:
+def _convert_numbers_to_times(numbers: Floats, unit_ns: int | None) -> ParsedTimes:
     values_ns = np.zeros(numbers.size, dtype=np.int64)
     missing = ~np.isfinite(numbers)
     if missing.any():

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from otel_mlmon.guard import guard, list_guards
 from otel_mlmon.instrumentation.aggregate.aggregator import PredictionAggregator
-from otel_mlmon.instrumentation.decode.batch import CHUNK_CALLS, take_batches
+from otel_mlmon.instrumentation.decode.batch import CHUNK_CALLS, take_call_batches
 from otel_mlmon.instrumentation.decode.decoder import DecoderCache, make_model_vocabularies
 from otel_mlmon.instrumentation.decode.findings import ModelFindings
 from otel_mlmon.instrumentation.decode.model_identity import find_model_name, identify_model
@@ -303,7 +303,7 @@ class InstrumentationPipeline:
         if self._loads:
             with guard("model_events"):
                 self._load_tracker.take_queued_loads()
-        batches, suppressed = take_batches(take, limit, is_suppressed=is_call_suppressed, pause=pause)
+        batches, suppressed = take_call_batches(take, limit, is_suppressed=is_call_suppressed, pause=pause)
         self._suppressed_calls += suppressed
         for batch in batches:
             calls, is_recorded = len(batch.errors), False

@@ -216,7 +216,7 @@ class EvidenceLog:
         for stream in self.evaluator.streams():
             windows = find_stream(stream)
             reference = windows.reference if windows is not None else None
-            if reference is not None and self.evaluator.is_against(stream, reference):
+            if reference is not None and self.evaluator.has_evidence_against(stream, reference):
                 self._references[stream] = reference
 
     def _replay_entry(
@@ -239,7 +239,7 @@ class EvidenceLog:
 
     def _is_replayable(self, window: StreamWindow) -> bool:
         """Returns whether stored evidence is against the present reference; else the next pane starts it anew."""
-        return window.reference is not None and self.evaluator.is_against(window.stream, window.reference)
+        return window.reference is not None and self.evaluator.has_evidence_against(window.stream, window.reference)
 
     def _append_entry(self, now_ns: int) -> None:
         """Adds an entry to the evidence log: the panes scored, and the streams dropped, since the last entry."""

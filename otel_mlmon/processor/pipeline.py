@@ -300,7 +300,7 @@ class ProcessorPipeline:
         self.publish(is_busy=False)
 
     def _write_changes(self, repository: Repository, *, is_last: bool) -> None:
-        """Writes all changes since the last commit to the state store, and still counts them as changed."""
+        """Writes all changes since the last commit to the state store; `commit` marks them as stored afterwards."""
         self._windows.save(repository)
         changes = self._version_changes
         present = sorted(model for model in self._unstored_changes if model in changes)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon import semconv, streams
 from otel_mlmon.errors import DataError, DependencyMissingError
-from otel_mlmon.instrumentation.decode.batch import take_batches
+from otel_mlmon.instrumentation.decode.batch import take_call_batches
 from otel_mlmon.instrumentation.decode.decoder import TensorDecoder, make_model_vocabularies
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Tensor
@@ -307,7 +307,9 @@ def _count_rows(calls: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[n
 
 
 def _decode_calls(calls: _CallList, decoders: list[TensorDecoder], options: ModelOptions) -> Predictions:
-    (batch,), _ = take_batches(calls.take_calls, len(calls.queue), is_suppressed=lambda _: False, pause=lambda: None)
+    (batch,), _ = take_call_batches(
+        calls.take_calls, len(calls.queue), is_suppressed=lambda _: False, pause=lambda: None
+    )
     if not decoders:
         max_features = InstrumentationSettings().max_features
         decoders.append(TensorDecoder(batch.plan, options=lambda _: options, max_features=max_features))

@@ -12,4 +12,4 @@ def test_the_garbage_collector_of_a_processor_looks_seldom() -> None:
         "print(gc.isenabled(), gc.get_threshold(), gc.get_freeze_count() > 10_000)"
     )
     done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, timeout=60, check=True)
-    assert done.stdout == "True (100000, 20, 20) True\n"
+    assert done.stdout == "True (50000, 4, 200) True\n"

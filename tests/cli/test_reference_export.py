@@ -23,7 +23,7 @@ from otel_mlmon.reference.profile import Profile
 from tests.support import models
 from tests.support.otlp_requests import DELTA, counter, exponential, request
 from tests.support.ports import free_port
-from tests.support.processes import until
+from tests.support.processes import CLIENT, until
 
 PANE_NS = 10_000_000_000
 CALM = {"a": 40, "b": 30, "c": 20, "d": 10}
@@ -83,7 +83,7 @@ def pane(start_ns: int, labels: Mapping[str, int], *, version: str = "1", ages: 
 
 
 def send(addresses: ServiceAddresses, *panes: bytes) -> None:
-    with httpx.Client(base_url=f"http://{addresses.http}", timeout=10) as client:
+    with httpx.Client(base_url=f"http://{addresses.http}", timeout=10, verify=False) as client:
         for body in panes:
             answer = client.post("/v1/metrics", content=body, headers={"content-type": "application/x-protobuf"})
             assert (answer.status_code, answer.content) == (200, b"")
@@ -93,7 +93,7 @@ def streams(addresses: ServiceAddresses, predictions: int) -> dict[str, dict[str
     """What is said of each stream once there were so many predictions."""
 
     def report() -> dict[str, Any] | None:
-        answer = httpx.get(f"http://{addresses.web}/api/v1/models/digits%2Fsmall", timeout=10)
+        answer = CLIENT.get(f"http://{addresses.web}/api/v1/models/digits%2Fsmall", timeout=10)
         document: dict[str, Any] = answer.json()
         return document if document.get("predictions") == predictions else None
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-import httpx
 import pytest
 
 from otel_mlmon import cli
 from tests.cli.test_reference_export import CALM, DRIFTED, LEARNED, PANE_NS, first_ns, pane, send, service, streams
-from tests.support.processes import until
+from tests.support.processes import CLIENT, until
 
 __all__ = ["first_ns"]
 
@@ -25,7 +24,7 @@ def test_the_command_of_an_alert_ends_it_and_learns_again(
         shares = [CALM] * LEARNED + [DRIFTED] * 20
         send(running, *(pane(first_ns + number * PANE_NS, labels, ages=0) for number, labels in enumerate(shares)))
         assert streams(running, 3000)["prediction.label"]["state"] == "drift"
-        (alert,) = httpx.get(f"http://{running.web}/api/v1/alerts").json()["alerts"]
+        (alert,) = CLIENT.get(f"http://{running.web}/api/v1/alerts").json()["alerts"]
         assert (alert["rule"], alert["state"]) == ("prediction_drift", "firing")
         command = alert["relearn_command"]
         assert f"  If normal {command}\n" in alert["text"]
@@ -47,7 +46,7 @@ def test_the_command_of_an_alert_ends_it_and_learns_again(
             "The reference is learned again, as an administrator asked.",
         )
         outcome = [("ok", reason)]
-        until(lambda: [(alert["state"], alert["reason"]) for alert in httpx.get(url).json()["alerts"]] == outcome)
+        until(lambda: [(alert["state"], alert["reason"]) for alert in CLIENT.get(url).json()["alerts"]] == outcome)
         later = [pane(first_ns + number * PANE_NS, DRIFTED, ages=0) for number in range(30, 70)]
         send(running, *later)
         stream = streams(running, 7000)["prediction.label"]

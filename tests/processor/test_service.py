@@ -22,7 +22,7 @@ from otel_mlmon.processor.service import Service, ServiceAddresses
 from otel_mlmon.semconv import PROCESSOR_METRICS, PROCESSOR_SELF_METRICS
 from tests.support.otlp_requests import DELTA, counter, request
 from tests.support.otlp_server import OtlpServer
-from tests.support.processes import until
+from tests.support.processes import CLIENT, until
 
 PANE_NS = 1_000_000_000
 
@@ -50,11 +50,11 @@ def running(tmp_path: Path) -> Iterator[ServiceAddresses]:
 
 def post(addresses: ServiceAddresses, body: bytes, *, timeout_s: float = 10.0) -> int:
     url, headers = f"http://{addresses.http}/v1/metrics", {"content-type": PROTOBUF}
-    return httpx.post(url, content=body, headers=headers, timeout=timeout_s).status_code
+    return CLIENT.post(url, content=body, headers=headers, timeout=timeout_s).status_code
 
 
 def get(addresses: ServiceAddresses, path: str) -> httpx.Response:
-    return httpx.get(f"http://{addresses.web}{path}", timeout=10)
+    return CLIENT.get(f"http://{addresses.web}{path}", timeout=10)
 
 
 def predictions(environment: str, count: int, label: str = "spam", *, kind: str = "sum") -> bytes:
@@ -150,7 +150,7 @@ def test_points_without_room_are_refused_with_a_delay_and_counted_and_what_is_st
         assert [post(addresses, body) for body in bodies] == [200, 200, 429]
         assert [post(addresses, body) for body in bodies] == [200, 200, 429]
         url, headers = f"http://{addresses.http}/v1/metrics", {"content-type": PROTOBUF}
-        assert int(httpx.post(url, content=bodies[2], headers=headers, timeout=10).headers["retry-after"]) >= 1
+        assert int(CLIENT.post(url, content=bodies[2], headers=headers, timeout=10).headers["retry-after"]) >= 1
         page = samples(addresses)
         used = {
             limit["key"]: (limit["used"], limit["most"]) for limit in get(addresses, "/api/v1/setup").json()["limits"]

@@ -18,20 +18,20 @@ from otel_mlmon.processor.service import ServiceAddresses
 from otel_mlmon.processor.state.sqlite import FILE_NAME
 from tests.processor.test_service import create, get, post, predictions
 from tests.support.certificates import make_certificate
-from tests.support.processes import until
+from tests.support.processes import CLIENT, until
 
 OLD, NEW = "o" * 20, "n" * 20
 
 
 def predictions_of(addresses: ServiceAddresses, token: str = "") -> int:
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    answer = httpx.get(f"http://{addresses.web}/api/v1/models/fraud@staging", headers=headers, timeout=10)
+    answer = CLIENT.get(f"http://{addresses.web}/api/v1/models/fraud@staging", headers=headers, timeout=10)
     return int(answer.json()["predictions"]) if answer.status_code == 200 else -answer.status_code
 
 
 def send(addresses: ServiceAddresses, body: bytes, token: str) -> int:
     headers = {"content-type": PROTOBUF, "authorization": f"Bearer {token}"}
-    return httpx.post(f"http://{addresses.http}/v1/metrics", content=body, headers=headers, timeout=10).status_code
+    return CLIENT.post(f"http://{addresses.http}/v1/metrics", content=body, headers=headers, timeout=10).status_code
 
 
 def test_models_and_tokens_are_replaced_and_what_was_counted_stays(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_models_and_tokens_are_replaced_and_what_was_counted_stays(tmp_path: Pat
     assert predictions_of(addresses) == -401
     until(lambda: predictions_of(addresses, NEW) == 42)
     headers = {"authorization": f"Bearer {NEW}"}
-    document = httpx.get(f"http://{addresses.web}/api/v1/models/fraud@staging", headers=headers, timeout=10).json()
+    document = CLIENT.get(f"http://{addresses.web}/api/v1/models/fraud@staging", headers=headers, timeout=10).json()
     assert {stream["required_count"] for stream in document["streams"] if stream["stream"] == "prediction.label"} == {
         77
     }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from otel_mlmon.instrumentation.aggregate.aggregator import MetricSnapshot, PredictionAggregator
-from otel_mlmon.instrumentation.decode.batch import CallBatch, take_batches
+from otel_mlmon.instrumentation.decode.batch import CallBatch, take_call_batches
 from otel_mlmon.instrumentation.decode.decoder import TensorDecoder
 from otel_mlmon.instrumentation.decode.findings import ModelFindings
 from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
@@ -153,7 +153,7 @@ def batch_of(records: Sequence[CallTuple]) -> CallBatch:
     )
     for record in records:
         ring.offer(record, 1)
-    (batch,), _ = take_batches(ring.take_calls, len(records), is_suppressed=lambda _: False, pause=lambda: None)
+    (batch,), _ = take_call_batches(ring.take_calls, len(records), is_suppressed=lambda _: False, pause=lambda: None)
     return batch
 
 

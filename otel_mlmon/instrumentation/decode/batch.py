@@ -132,7 +132,7 @@ class SampleSizes:
         return self._axes[position]
 
 
-def take_batches(
+def take_call_batches(
     take: Callable[[int], list[Any]],
     limit: int,
     *,

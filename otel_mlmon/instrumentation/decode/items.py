@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon.instrumentation.decode.batch import Items, split_copies_by_call
 from otel_mlmon.instrumentation.decode.output_kind import are_probabilities
-from otel_mlmon.instrumentation.decode.predictions import OutputItems
+from otel_mlmon.instrumentation.decode.predictions import DetectedItems
 from otel_mlmon.instrumentation.runtime.call import Item, Tensor
 from otel_mlmon.types import Floats, OutputKind
 
@@ -57,7 +57,7 @@ class DetectedItemDecoder:
         self._rows = 0
         self._has_no_scores = tensor.dtype[:5] != "float"
 
-    def decode_items(self, items: Items) -> OutputItems:
+    def decode_items(self, items: Items) -> DetectedItems:
         """Counts the boxes, tokens or frames of each inference call of a batch, and reads their confidences."""
         counts: list[float] = []
         parts: list[NDArray[Any]] = []
@@ -70,7 +70,7 @@ class DetectedItemDecoder:
             data = item if isinstance(item, bytes) else item[1] if item is not None else b""
             if isinstance(data, bytes) and data and len(data) % (width * self._element_bytes) == 0:
                 parts.append(np.frombuffer(data, dtype=self._tensor.dtype).reshape(-1, width))
-        return OutputItems(counts=np.array(counts), confidences=self._read_item_scores(parts))
+        return DetectedItems(counts=np.array(counts), confidences=self._read_item_scores(parts))
 
     @property
     def _element_bytes(self) -> int:

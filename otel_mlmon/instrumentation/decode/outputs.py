@@ -44,7 +44,7 @@ from otel_mlmon.instrumentation.decode.output_kind import (
 )
 from otel_mlmon.instrumentation.decode.predictions import (
     ClassificationHead,
-    OutputItems,
+    DetectedItems,
 )
 from otel_mlmon.instrumentation.runtime.call import Plan, Tensor
 from otel_mlmon.types import Floats, Ints, OutputKind
@@ -72,7 +72,7 @@ class DecodedOutputs:
 
     heads: dict[str, ClassificationHead] = field(default_factory=dict)
     values: dict[str, Floats] = field(default_factory=dict)
-    items: dict[str, OutputItems] = field(default_factory=dict)
+    items: dict[str, DetectedItems] = field(default_factory=dict)
     sizes: Ints
     """Shape (n,): rows of each call by the first output that has one a sample; 0 if unknown."""
 

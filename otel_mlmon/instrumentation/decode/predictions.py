@@ -67,7 +67,7 @@ class ClassificationHead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class OutputItems:
+class DetectedItems:
     """Holds how many boxes, tokens or frames each inference call gave, and their confidences."""
 
     counts: Floats = field(default_factory=lambda: _NO_FLOATS)
@@ -111,7 +111,7 @@ class Predictions:
     values: Mapping[str, Floats] = field(default_factory=dict)
     """Finite values of regressions by output, of several targets by `<output>.<target>`, of a model's only head by an
     empty name; and lengths of embeddings by `<output>.norm`."""
-    items: Mapping[str, OutputItems] = field(default_factory=dict)
+    items: Mapping[str, DetectedItems] = field(default_factory=dict)
     """Boxes, tokens or frames by output."""
     inputs: InputSummary = field(default_factory=InputSummary)
 

@@ -35,14 +35,14 @@ def find_active_client() -> Any:
     return client if client.transport is not None or getattr(client, "spotlight", None) is not None else None
 
 
-def has_tracing(client: Any) -> bool:
+def has_sentry_tracing(client: Any) -> bool:
     """Returns whether tracing is enabled in a Sentry client."""
     from sentry_sdk.tracing_utils import has_tracing_enabled
 
     return bool(has_tracing_enabled(client.options))
 
 
-def is_span_streaming(client: Any) -> bool:
+def has_span_streaming(client: Any) -> bool:
     """Returns whether a Sentry client sends each span by itself (`trace_lifecycle="stream"`)."""
     options = client.options
     lifecycle = options.get("trace_lifecycle") or (options.get("_experiments") or {}).get("trace_lifecycle")
@@ -59,7 +59,7 @@ def has_sample_rate_choice(client: Any) -> bool:
 
 def has_otel_spans(client: Any) -> bool:
     """Returns whether the Sentry client makes its spans from OpenTelemetry's, and not by its own API."""
-    return client.options.get("instrumenter") == "otel" and not is_span_streaming(client)
+    return client.options.get("instrumenter") == "otel" and not has_span_streaming(client)
 
 
 def has_exit_flush(client: Any) -> bool:

@@ -211,7 +211,7 @@ def read_parent_spans(contexts: Sequence[object]) -> dict[int, ParentSpan]:
     return parents
 
 
-def read_sent_parents(contexts: Sequence[object]) -> dict[int, ParentSpan]:
+def read_sent_parent_spans(contexts: Sequence[object]) -> dict[int, ParentSpan]:
     """Returns the Sentry span that each inference call ran in, if Sentry sends that span.
 
     It never sends a span without a transaction: such a call gets a transaction in its trace.

@@ -40,8 +40,8 @@ from otel_mlmon.instrumentation.sentry.client import (
     SentryClientAdjuster,
     find_active_client,
     has_exit_flush,
-    has_tracing,
-    is_span_streaming,
+    has_sentry_tracing,
+    has_span_streaming,
     shorten_exit_timeout,
 )
 from otel_mlmon.instrumentation.sentry.errors import link_event_to_trace, tag_event_with_model
@@ -52,7 +52,7 @@ from otel_mlmon.instrumentation.sentry.scope import (
     ParentSpan,
     make_context_reader,
     read_parent_spans,
-    read_sent_parents,
+    read_sent_parent_spans,
     read_span_ids,
 )
 from otel_mlmon.instrumentation.sentry.spans import (
@@ -214,9 +214,9 @@ class SentryTracker:
         """Returns which inference calls of a batch may become Sentry transactions, being outside any."""
         client = self._client
         is_candidate = np.zeros(len(predictions.errors), dtype=bool)
-        if self.mode == "native" and client is not None and has_tracing(client):
+        if self.mode == "native" and client is not None and has_sentry_tracing(client):
             is_candidate[:] = True
-            is_candidate[list(read_sent_parents(contexts))] = False
+            is_candidate[list(read_sent_parent_spans(contexts))] = False
         return is_candidate
 
     def send_calls(
@@ -232,15 +232,15 @@ class SentryTracker:
     ) -> None:
         """Sends the sampled calls that were made outside any Sentry transaction, as transactions or streamed spans."""
         client = self._client
-        if self.mode != "native" or client is None or not has_tracing(client):
+        if self.mode != "native" or client is None or not has_sentry_tracing(client):
             return
         ids = {
             call: _read_otel_span_ids(span_contexts.get(call)) or (related_spans(call) if related_spans else None)
             for call in samples
         }
         rands = self._sample_rands
-        if is_span_streaming(client):
-            parents = {call: parent for call, parent in read_sent_parents(contexts).items() if parent.is_sampled}
+        if has_span_streaming(client):
+            parents = {call: parent for call, parent in read_sent_parent_spans(contexts).items() if parent.is_sampled}
             if parents or ids:
                 places: dict[int, ParentSpan | SpanIds | None] = {**parents, **ids}
                 send_streamed_spans(predictions, priorities, samples, places, rands, offset_ns=offset_ns)
@@ -364,7 +364,7 @@ class SentryTracker:
     def _has_span_children(self) -> bool:
         """Returns whether calls become children of the Sentry span that they run in, in the present mode."""
         if self.mode == "otlp":
-            return self._client is not None and has_tracing(self._client)
+            return self._client is not None and has_sentry_tracing(self._client)
         return self.mode == "native"
 
     def _is_span_open(self, span: Any) -> bool:
@@ -385,7 +385,7 @@ class SentryTracker:
 
         scope = sentry_sdk.get_current_scope()
         span = scope.span or getattr(scope, "streamed_span", None)
-        return span is not None and self._client is not None and has_tracing(self._client)
+        return span is not None and self._client is not None and has_sentry_tracing(self._client)
 
 
 def _undo_nothing() -> None:

@@ -102,11 +102,11 @@ def build_alert_message(alert: Alert, *, is_unicode: bool = True) -> AlertMessag
         rows = list(zip(cause.bins, cause.reference_shares, cause.current_shares, strict=True))
     return AlertMessage(
         title=format_alert_title(alert),
-        facts=_escape_rows(_list_message_facts(alert)),
+        facts=_escape_message_rows(_list_message_facts(alert)),
         stream=escape_text(cause.stream) if cause is not None else "",
         bins=tuple(_draw_histogram_bins(rows, is_unicode=is_unicode)),
         hidden_bins=max(0, len(rows) - MAX_BINS),
-        notes=_escape_rows(_list_message_notes(alert)),
+        notes=_escape_message_rows(_list_message_notes(alert)),
         links=tuple(_list_message_links(alert)),
         commands=tuple(_list_message_commands(alert)),
     )
@@ -134,7 +134,7 @@ def escape_text(text: str, limit: int = MAX_TEXT) -> str:
     )
 
 
-def _escape_rows(rows: Iterator[MessageRow]) -> tuple[MessageRow, ...]:
+def _escape_message_rows(rows: Iterator[MessageRow]) -> tuple[MessageRow, ...]:
     return tuple(row._replace(text=escape_text(row.text)) for row in rows)
 
 
@@ -142,16 +142,16 @@ def _list_text_lines(message: AlertMessage) -> Iterator[str]:
     yield message.title
     yield ""
     for row in message.facts:
-        yield _format_row(row)
+        yield _format_message_row(row)
     if message.bins:
         yield ""
         yield from (f"  {line}" for line in format_histogram(message))
         yield ""
     for row in (*message.notes, *message.links, *message.commands):
-        yield _format_row(row)
+        yield _format_message_row(row)
 
 
-def _format_row(row: MessageRow) -> str:
+def _format_message_row(row: MessageRow) -> str:
     address = f"{row.text}: {row.url}" if row.head == "Link" else row.url
     text = address or row.text
     return f"  {row.head:<9} {text}"

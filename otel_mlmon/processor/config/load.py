@@ -68,7 +68,7 @@ def load_config(path: Path | str | None = None, environ: Mapping[str, str] = os.
             config = Config.model_validate(document.value)
         except ValidationError as error:
             faulty_paths = {fault.path for fault in faults}
-            faults += [fault for fault in _list_faults(error, document) if fault.path not in faulty_paths]
+            faults += [fault for fault in _list_validation_faults(error, document) if fault.path not in faulty_paths]
     if config is not None:
         faults += [
             ConfigFault(line=document.find_line(path), path=path, text=text)
@@ -77,11 +77,11 @@ def load_config(path: Path | str | None = None, environ: Mapping[str, str] = os.
     if config is None or faults:
         faults.sort(key=lambda fault: (fault.line, _format_key_path(fault.path)))
         # From None: the chain would print values that may be secret.
-        raise ConfigurationError(*(_format_fault(str(path), fault) for fault in faults)) from None
+        raise ConfigurationError(*(_format_config_fault(str(path), fault) for fault in faults)) from None
     return config
 
 
-def _format_fault(name: str, fault: ConfigFault) -> str:
+def _format_config_fault(name: str, fault: ConfigFault) -> str:
     path = f"{_format_key_path(fault.path)}: " if fault.path else ""
     return f"{name}:{fault.line}: {path}{fault.text}"
 
@@ -97,7 +97,7 @@ def _format_key_path(path: KeyPath) -> str:
     return text
 
 
-def _list_faults(error: ValidationError, document: YamlDocument) -> Iterator[ConfigFault]:
+def _list_validation_faults(error: ValidationError, document: YamlDocument) -> Iterator[ConfigFault]:
     for detail in error.errors(include_url=False, include_input=False):
         path = detail["loc"]
         yield ConfigFault(line=document.find_line(path), path=path, text=_describe_mistake(detail, document))

@@ -20,10 +20,10 @@ HEAD: Final = """\
 
 def render_default_yaml() -> str:
     """Returns the default configuration as YAML with comments, which loads back to the defaults."""
-    return HEAD + "\n".join(_render_lines(Config(), indent="")) + "\n"
+    return HEAD + "\n".join(_render_section_lines(Config(), indent="")) + "\n"
 
 
-def _render_lines(section: BaseModel, *, indent: str) -> Iterator[str]:
+def _render_section_lines(section: BaseModel, *, indent: str) -> Iterator[str]:
     values = section.model_dump(mode="json", by_alias=True)
     for name, field in type(section).model_fields.items():
         key = field.alias or name
@@ -35,16 +35,16 @@ def _render_lines(section: BaseModel, *, indent: str) -> Iterator[str]:
         )
         if isinstance(value, BaseModel):
             yield f"{indent}{key}:"
-            yield from _render_lines(value, indent=indent + "  ")
+            yield from _render_section_lines(value, indent=indent + "  ")
         elif isinstance(value, dict) and value:
             yield f"{indent}{key}:"
             for pattern, entry in value.items():
-                yield f"{indent}  {_render_value(pattern)}:"
-                yield from _render_lines(entry, indent=indent + "    ")
+                yield f"{indent}  {_render_yaml_value(pattern)}:"
+                yield from _render_section_lines(entry, indent=indent + "    ")
         else:
-            yield f"{indent}{key}: {_render_value(values[key])}"
+            yield f"{indent}{key}: {_render_yaml_value(values[key])}"
 
 
-def _render_value(value: Any) -> str:
+def _render_yaml_value(value: Any) -> str:
     text: str = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
     return text.removesuffix("...\n").strip()

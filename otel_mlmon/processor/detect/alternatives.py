@@ -368,7 +368,7 @@ def add_pane_evidence(history: Floats, panes: Floats, items: Floats) -> Floats:
 
 
 def compute_dirichlet_regret(panes: Floats, shares: Floats, items: Floats) -> Floats:
-    """Computes by how many nats the Dirichlet(½) marginal likelihood is below the largest likelihood.
+    """Computes by how many nats the Dirichlet(½) marginal likelihood of counts is below their largest likelihood.
 
     It is 0 or above.
 

@@ -27,7 +27,7 @@ RowIndex = slice | Indices
 
 
 class RowArrays:
-    """Several named arrays that grow together, with one row a stream; a row never written is zero.
+    """Holds several named arrays that grow together, with one row a stream; a row never written is zero.
 
     Args:
         columns: Shape of a row and its type, by name.
@@ -48,14 +48,14 @@ class RowArrays:
     def clear(self, row: int) -> None:
         """Sets one row of every array to zero, after growing them where the row is beyond their end."""
         if row >= self._capacity:
-            self._grow(max(row + 1, 2 * self._capacity))
+            self._grow_arrays(max(row + 1, 2 * self._capacity))
         if row >= self._used:
             self._used = row + 1
             return
         for array in self._arrays.values():
             array[row] = 0
 
-    def _grow(self, capacity: int) -> None:
+    def _grow_arrays(self, capacity: int) -> None:
         for name, array in self._arrays.items():
             larger = np.zeros((capacity, *array.shape[1:]), array.dtype)
             larger[: self._capacity] = array
@@ -64,7 +64,7 @@ class RowArrays:
 
 
 def convert_to_slice(rows: Indices) -> RowIndex:
-    """Returns row numbers as a slice if they follow each other, so that reading them copies nothing."""
+    """Converts row numbers to a slice if they follow each other, so that reading copies nothing; else returns them."""
     if rows.size and rows[-1] - rows[0] == rows.size - 1 and (rows[1:] > rows[:-1]).all():
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows
@@ -81,7 +81,7 @@ class DailyTraffic:
         self._arrays.clear(row)
 
     def add(self, rows: Indices, items: Floats, end_ns: Ints) -> None:
-        """Adds the number of values in one pane of some streams, in the order of time.
+        """Adds the number of values of some streams in one pane each, in the order of time.
 
         Args:
             rows: Shape (S,).

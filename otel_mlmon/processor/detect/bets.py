@@ -157,11 +157,11 @@ class DriftBets:
         if self._rare is None:
             return None
         if null.cycle is None:
-            return self._rare.weigh(index, panes, items, effect)
+            return self._rare.weigh_pane(index, panes, items, effect)
         bins, cycle = panes.shape[-1], null.cycle
         highest, lowest = null.highest[:, :bins], null.lowest[:, :bins]
         limits = RareLimits(highest, lowest, cycle.size, cycle.forgiven, cycle.has_cycle)
-        return self._rare.weigh(index, panes, items, effect, limits)
+        return self._rare.weigh_pane(index, panes, items, effect, limits)
 
     def compute_contributions(self, rows: Indices, panes: Floats, null: NullHypothesis, bets: PaneBets) -> Floats:
         """Computes how much each bin of a pane adds to the leading bet where there is evidence, shape (S, K)."""
@@ -232,7 +232,7 @@ class SlotArrays(NamedTuple):
     has_cycle: Bools
 
     def select_slots(self, rows: Bools | slice) -> SlotArrays:
-        """Returns the rows of these arrays that belong to some of the streams, by their position."""
+        """Selects the distributions that are no drift of some of the streams, by their position."""
         columns: list[Any] = [column[rows] for column in self]
         return SlotArrays(*columns)
 
@@ -267,7 +267,7 @@ class SlotTable:
     def stack(
         self, rows: Indices, nulls: Sequence[SlotHypothesis | None], column_of: Callable[[str], NDArray[Any]]
     ) -> SlotArrays | None:
-        """Stacks the distributions that are no drift for some streams now; None if none of them has a daily cycle.
+        """Collects in arrays which shares streams may have now without drift; None if no stream has a daily cycle.
 
         Args:
             rows: Of a bank of evidence, each once, shape (S,).

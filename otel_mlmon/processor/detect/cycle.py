@@ -252,15 +252,15 @@ class DailyCycle:
         self._null = self._contrasts = None
         self._days.clear()
         state = self.state
-        self._model = self._fit_days(state.days)
+        self._model = self._fit_days_model(state.days)
         if self._model is not None and not self._is_learned:
             self._model = self._model.shift_to_reference(self._model.compute_mean_shares(), self._reference)
         if state.inherited and self._inherited is None:
-            inherited = self._fit_days(state.inherited, effect=1.0)
+            inherited = self._fit_days_model(state.inherited, effect=1.0)
             if inherited is not None:
                 self._inherited = inherited.shift_to_reference(self._find_base_shares(inherited), self._reference)
 
-    def _fit_days(self, days: list[CycleDay], effect: float | None = None) -> WeekModel | None:
+    def _fit_days_model(self, days: list[CycleDay], effect: float | None = None) -> WeekModel | None:
         state = self.state
         return fit_week(
             days,

@@ -127,7 +127,7 @@ class DesignEffects:
 
     @property
     def level_estimates(self) -> Floats:
-        """The design effect of each stream by block size, shape (rows, 6); NaN with too few differences."""
+        """The design effect of each stream at each of six block sizes, shape (rows, 6); NaN with too few blocks."""
         has_estimate = self._arrays["difference_counts"] >= MIN_DIFFERENCES
         return np.where(has_estimate, self._arrays["level_estimates"], np.nan)
 
@@ -239,7 +239,7 @@ class DesignEffects:
         if former:
             self.restore(former, shares[former], [states[row] for row in former])
 
-    def continue_from(self, row: int, previous: DesignEffects, previous_row: int) -> None:
+    def copy_estimate(self, row: int, previous: DesignEffects, previous_row: int) -> None:
         """Copies into a row the estimate of the same stream over other bins, as φ belongs to the items."""
         names = ("items", "is_calibrated", "prior_estimate", "prior_divisor")
         for name in (*names, "differences", "difference_counts", "pending_counts"):
@@ -326,7 +326,7 @@ class DesignEffects:
         return has_grown
 
     def _add_differences(self, rows: Indices, index: RowIndex, level: int, block: Floats, mean: Floats) -> bool:
-        """Records differences of blocks from the mean before; returns whether any row has more of them."""
+        """Records how far blocks are from the mean of earlier ones; returns whether any stream has more differences."""
         arrays = self._arrays
         items, mean_items = block[:, -2:-1], mean[:, -2:-1]
         difference = block[:, :-2] / items

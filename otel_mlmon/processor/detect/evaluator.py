@@ -128,10 +128,10 @@ class DriftEvaluator:
         policy = self.find_detection_policy(stream)
         return "" if policy is None else policy.time_zone
 
-    def is_against(self, stream: StreamKey, reference: ReferenceCounts) -> bool:
+    def has_evidence_against(self, stream: StreamKey, reference: ReferenceCounts) -> bool:
         """Returns whether a stream's evidence was gathered against this reference, under the present policy."""
         entry, policy = self._entries.get(stream), self.find_detection_policy(stream)
-        return entry is not None and policy is not None and entry.is_against(reference, policy)
+        return entry is not None and policy is not None and entry.is_about_reference(reference, policy)
 
     def streams(self) -> KeysView[StreamKey]:
         """Returns the streams that have evidence of drift, be it small, and so a `state`."""
@@ -276,7 +276,7 @@ class DriftEvaluator:
         """Returns where a stream's evidence is, which begins anew if its reference or policy has changed."""
         stream = window.stream
         previous = self._entries.get(stream)
-        if previous is not None and previous.is_against(reference, policy):
+        if previous is not None and previous.is_about_reference(reference, policy):
             return previous
         is_rebinned = previous is not None and previous.is_rebinned(reference, policy)
         if not is_rebinned:
@@ -294,7 +294,7 @@ class DriftEvaluator:
         )
         bank.column("last_ns")[row] = window.start_ns  # the onset of a drift that is there from the beginning
         if previous is not None and is_rebinned:
-            bank.continue_from(row, self._banks[previous.bank], previous.row)
+            bank.copy_evidence(row, self._banks[previous.bank], previous.row)
             self._drop_evidence(stream)
         elif reference.origin != "budget":
             self._inherit_version(stream, bank, row)

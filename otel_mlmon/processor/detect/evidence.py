@@ -188,7 +188,7 @@ class EvidenceBank:
             arrays[name][rows] = column
         return rows
 
-    def continue_from(self, row: int, previous: EvidenceBank, previous_row: int) -> None:
+    def copy_evidence(self, row: int, previous: EvidenceBank, previous_row: int) -> None:
         """Copies into a row the evidence that a stream had over other bins of the same reference.
 
         The evidence stays, each factor being an e-value of its own pane; the bets begin anew from it, since what the
@@ -199,7 +199,7 @@ class EvidenceBank:
             arrays[name][row] = source[name][previous_row]
         arrays["log_cusums"][row] = source["log_e"][previous_row]
         arrays["onsets_ns"][row] = source["since_ns"][previous_row]
-        self.effects.continue_from(row, previous.effects, previous_row)
+        self.effects.copy_estimate(row, previous.effects, previous_row)
         self.traffic.restore(row, previous.traffic.state(previous_row))
 
     def remove(self, row: int) -> None:
@@ -367,7 +367,7 @@ class EvidenceBank:
         first = np.flatnonzero((maximum > 0.0) & (arrays["log_e"][index] == 0.0))
         onsets_ns = arrays["onsets_ns"][rows[first], leader[first]]
         if self.rare is not None and bets.rare is not None:
-            self.rare.store(index, bets.rare, is_capped & (leader < 0), is_capped, cap, arrays["last_ns"][index])
+            self.rare.store_bets(index, bets.rare, is_capped & (leader < 0), is_capped, cap, arrays["last_ns"][index])
             is_rare = leader[first] < 0
             onsets_ns[is_rare] = self.rare.onsets_ns(rows[first[is_rare]], -1 - leader[first[is_rare]])
         arrays["since_ns"][rows[first]] = onsets_ns

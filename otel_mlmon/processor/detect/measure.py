@@ -119,7 +119,7 @@ class StreamEntry:
     reference: ReferenceCounts | None = None
     """The reference object that last compared equal: most panes come with the same one."""
 
-    def is_against(self, reference: ReferenceCounts, policy: DetectionPolicy) -> bool:
+    def is_about_reference(self, reference: ReferenceCounts, policy: DetectionPolicy) -> bool:
         """Returns whether a stream's evidence is against this very reference, tolerance and direction."""
         if self.tolerance != policy.tolerance or self.bank[1] != policy.direction:
             return False
@@ -224,7 +224,7 @@ def measure_detectable(
     )
     shifts = compute_detectable_shifts(setting)
     ratios = new_shares = np.full(rows.size, np.nan)
-    rare = None if bank.rare is None else bank.rare.shares(rows, setting.effect, limits, log_alarm_line)
+    rare = None if bank.rare is None else bank.rare.find_share_limits(rows, setting.effect, limits, log_alarm_line)
     if rare is not None:
         ratios, new_shares = compute_detectable_shares(rare, setting)
     is_budget = np.array([stream.is_budget for stream in streams])

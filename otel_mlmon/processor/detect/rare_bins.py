@@ -148,7 +148,7 @@ class RareBinEvidence:
         arrays["forgiven"][row] = max(tolerance - MAX_STRICT_TOLERANCE, 0.0)
         arrays["log_weights"][row, used] = math.log(WEIGHT / (_BETS * bins.size))
 
-    def weigh(
+    def weigh_pane(
         self, index: RowIndex, panes: Floats, items: Floats, effect: Floats, limits: RareLimits | None = None
     ) -> RareBets | None:
         """Multiplies the bets on rare bins by their factors for a pane; None if no stream has a rare bin.
@@ -177,7 +177,7 @@ class RareBinEvidence:
         leader = flat.argmax(-1)
         return RareBets(log_cusums, flat[np.arange(len(flat)), leader], leader, costs)
 
-    def shares(
+    def find_share_limits(
         self, rows: Indices, effect: Floats, limits: RareLimits | None, log_alarm_line: float
     ) -> RareShareLimits | None:
         """Returns the limits on which the detectable shares of rare bins depend; None if no stream has rare bins.
@@ -215,7 +215,7 @@ class RareBinEvidence:
             forgiven = np.where(has_cycle, np.maximum(limits.forgiven[:, None], forgiven), forgiven)
         return np.minimum(high + forgiven, 1.0), np.maximum(low - forgiven, 0.0)
 
-    def store(
+    def store_bets(
         self, index: RowIndex, bets: RareBets, is_capped: Bools, is_reset: Bools, cap: float, last_ns: Ints
     ) -> None:
         """Stores the bets on rare bins after a pane, and raises the alarm line of bins whose evidence healed.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.window.window import StreamKey, StreamWindow
@@ -71,4 +71,4 @@ def has_stream_moved(first: Counts, second: Counts, *, design_effect: float, tol
     # The mean of |N(0, v)| is √(2v/π).
     chance = float(np.sqrt(2.0 / math.pi * pooled * (1.0 - pooled) * inverse_size * design_effect).sum()) / 2.0
     variation = float(np.abs(shares - others).sum()) / 2.0
-    return statistic > float(chi2.isf(level, pooled.size - 1)) and variation > tolerance + chance
+    return statistic > float(chdtri(pooled.size - 1, level)) and variation > tolerance + chance

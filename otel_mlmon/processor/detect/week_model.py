@@ -158,7 +158,7 @@ def find_week_residuals(days: Sequence[CycleDay], model: WeekModel) -> list[tupl
 
 
 def _build_kind_masks(kinds: Ints, days: Ints, slots: int) -> list[Bools]:
-    """Returns for each kind of day a mask of the slots that belong to it, shape (D, slots)."""
+    """Returns which time slots of the given days are of each kind of day, one mask a kind, shape (D, slots)."""
     by_slot = _find_slot_kinds(kinds, days, slots)
     return [by_slot == kind for kind in range(int(kinds.max()) + 1)]
 

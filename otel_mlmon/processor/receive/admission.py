@@ -379,7 +379,7 @@ def _run_delivery_step(step: Callable[[], T]) -> T | Exception:
         try:
             outcome = step()
         except (RetryableError, StoreError) as error:
-            outcome = error
+            outcome = error.with_traceback(None)  # whose frames hold this one, and this one the error
     return outcome
 
 

@@ -100,7 +100,7 @@ def read_attribute_name(attributes: Attributes, name: str) -> str:
     return text if key_id is None else join_bucket_label(text, read_text(key_id))
 
 
-def check_names(*names: str) -> None:
+def check_name_lengths(*names: str) -> None:
     """Checks that the names of a data point, which will be stored, are not too long.
 
     Raises:

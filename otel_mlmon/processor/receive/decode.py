@@ -27,7 +27,7 @@ from otel_mlmon.processor.receive.attributes import (
     MAX_CACHED_ATTRIBUTES_BYTES,
     Attributes,
     PointError,
-    check_names,
+    check_name_lengths,
     encode_canonical_text,
     hash_text,
     read_attribute_name,
@@ -155,7 +155,7 @@ def decode_metrics(request: Any) -> DecodedRequest:
             if scope_metrics.scope.name == semconv.PROCESSOR_SCOPE:
                 collector.loop_dropped += sum(map(_count_metric_points, scope_metrics.metrics))
             else:
-                _decode_scope(collector, scope_metrics, resource_metrics.resource, resource)
+                _decode_scope_metrics(collector, scope_metrics, resource_metrics.resource, resource)
     collector.build_values()
     return DecodedRequest(
         items=tuple(collector.points),
@@ -171,7 +171,9 @@ def count_points(request: Any) -> int:
     return sum(_count_metric_points(metric) for scope in scopes for metric in scope.metrics)
 
 
-def _decode_scope(collector: _PointCollector, scope_metrics: ScopeMetrics, resource: Any, raw_resource: bytes) -> None:
+def _decode_scope_metrics(
+    collector: _PointCollector, scope_metrics: ScopeMetrics, resource: Any, raw_resource: bytes
+) -> None:
     context: _ScopeContext | None = None
     for metric in scope_metrics.metrics:
         definition = _METRICS.get(metric.name)
@@ -229,7 +231,7 @@ def _decode_metric(
             collector.ignored += 1
             continue
         try:
-            identity = _find_identity(point, definition, context, identities)
+            identity = _find_point_identity(point, definition, context, identities)
             if kind == "sum":
                 value = _read_counter(point)
             else:
@@ -269,7 +271,7 @@ def _decode_encoded_points(
         identity = identities.get(raw)
         if identity is None:
             try:
-                identity = _obtain_identity(
+                identity = _obtain_point_identity(
                     tuple(parse_exponential_point(point).attributes), definition, context, identities, key=raw
                 )
             except PointError as error:
@@ -293,7 +295,7 @@ def _find_metric_fault(kind: str, data: Any, definition: semconv.Metric) -> str 
     return None
 
 
-def _find_identity(
+def _find_point_identity(
     point: Any, definition: semconv.Metric, context: _ScopeContext, identities: dict[RawAttributes, PointIdentity]
 ) -> PointIdentity:
     """Checks the times of a data point, and returns the identity that its attributes give it."""
@@ -308,11 +310,11 @@ def _find_identity(
     raw = tuple(attributes)
     identity = identities.get(raw)
     if identity is None:
-        identity = _obtain_identity(raw, definition, context, identities)
+        identity = _obtain_point_identity(raw, definition, context, identities)
     return identity
 
 
-def _obtain_identity(
+def _obtain_point_identity(
     raw: tuple[bytes, ...],
     definition: semconv.Metric,
     context: _ScopeContext,
@@ -335,7 +337,7 @@ def _obtain_identity(
         pairs = [KeyValue.FromString(attribute) for attribute in raw]
     except DecodeError:
         raise MalformedError("The attributes of a point are no attributes.") from None
-    identity = _build_identity(read_attributes(pairs), definition, context)
+    identity = _build_point_identity(read_attributes(pairs), definition, context)
     if size_bytes <= MAX_CACHED_ATTRIBUTES_BYTES:
         _CACHE.add(size_bytes)
         if key is None:
@@ -344,7 +346,7 @@ def _obtain_identity(
     return identity
 
 
-def _build_identity(attributes: Attributes, definition: semconv.Metric, context: _ScopeContext) -> PointIdentity:
+def _build_point_identity(attributes: Attributes, definition: semconv.Metric, context: _ScopeContext) -> PointIdentity:
     model = read_model_key(attributes, default=context.model)
     if not model.name:
         raise PointError("no_model_name")
@@ -353,7 +355,7 @@ def _build_identity(attributes: Attributes, definition: semconv.Metric, context:
         raise PointError(_NAMED[definition.name])
     key = read_attribute_name(attributes, split[0]) if split else ""
     category = read_attribute_name(attributes, split[1]) if len(split) > 1 else ""
-    check_names(*model, key, category)
+    check_name_lengths(*model, key, category)
     identity = ascii((context.identity, definition.name, encode_canonical_text(attributes)))
     return PointIdentity(
         model=model,

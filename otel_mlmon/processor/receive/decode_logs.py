@@ -16,7 +16,7 @@ from otel_mlmon import semconv
 from otel_mlmon.processor.receive.attributes import (
     Attributes,
     PointError,
-    check_names,
+    check_name_lengths,
     read_attributes,
     read_first_text,
     read_model_key,
@@ -75,13 +75,13 @@ def _decode_log_record(record: LogRecord, resource: Attributes) -> ModelLoaded |
     if not model.name:
         return "no_model_name"
     try:
-        check_names(*model)
+        check_name_lengths(*model)
     except PointError as error:
         return str(error)
-    provider = _read_provider(semconv.EXECUTION_PROVIDER, attributes)
+    provider = _read_execution_provider(semconv.EXECUTION_PROVIDER, attributes)
     time_ns = record.time_unix_nano or record.observed_time_unix_nano
     if name == semconv.EVENT_PROVIDER_FALLBACK:
-        requested = _read_provider(semconv.EXECUTION_PROVIDERS_REQUESTED, attributes)
+        requested = _read_execution_provider(semconv.EXECUTION_PROVIDERS_REQUESTED, attributes)
         if not (provider and requested):
             return "no_provider"
         return ProviderFallback(model=model, requested=requested, provider=provider, time_ns=time_ns)
@@ -91,6 +91,6 @@ def _decode_log_record(record: LogRecord, resource: Attributes) -> ModelLoaded |
     return ModelLoaded(model=model, reference=reference, provider=provider, time_ns=time_ns)
 
 
-def _read_provider(key: str, attributes: Attributes) -> str:
+def _read_execution_provider(key: str, attributes: Attributes) -> str:
     """Reads the first of a comma-separated list of execution providers, cut to a bounded length."""
     return read_first_text(key, attributes).partition(",")[0].strip()[:MAX_PROVIDER_CHARACTERS]

@@ -19,7 +19,7 @@ from typing import Any, Final, NoReturn
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
+from otel_mlmon.errors import MalformedError, OverloadedError, RetryableError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
 from otel_mlmon.processor.address import NetworkAddress
@@ -286,11 +286,10 @@ class GrpcReceiver:
             return _Refusal(code=grpc.StatusCode.DEADLINE_EXCEEDED, message=explanation)
         except MalformedError as error:
             return _Refusal(code=grpc.StatusCode.INVALID_ARGUMENT, message=str(error))
-        except OverloadedError as error:
-            code = grpc.StatusCode.RESOURCE_EXHAUSTED
-            return _Refusal(code=code, message=str(error), retry_after_s=error.retry_after_s)
-        except UnavailableError as error:
-            code = grpc.StatusCode.UNAVAILABLE
+        except RetryableError as error:
+            error.with_traceback(None)  # whose frames hold the body, and the future that holds the error
+            is_overload = isinstance(error, OverloadedError)
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED if is_overload else grpc.StatusCode.UNAVAILABLE
             return _Refusal(code=code, message=str(error), retry_after_s=error.retry_after_s)
 
     def _await_storing(self, storing: Future[ExportResult], place: AdmittedRequest, context: Any) -> ExportResult:

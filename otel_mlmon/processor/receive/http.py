@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
+from otel_mlmon.errors import MalformedError, OverloadedError, RetryableError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
 from otel_mlmon.processor.connections import (
@@ -193,7 +193,7 @@ class HttpReceiver:
             try:
                 return await self._receive_request(request)
             except RequestRefusedError as error:
-                refusal = error
+                refusal = error.with_traceback(None)  # whose frames hold this one, and this one the refusal
                 if error.reason is not None:
                     self._admission.count_unread(error.reason, str(error), error.read_bytes)
             except ClientDisconnect:
@@ -276,14 +276,9 @@ class HttpReceiver:
             decoding = self._workers.submit(self._inflate_and_consume, signal, body, body_format, encoding, place)
             del body  # one that waits for the answer of another has no place any more, and must take no memory
             return await self._await_work(await self._await_work(decoding, place), place)
-        except BodyTooLargeError as error:
-            raise _build_large_body_error(error, sent_bytes) from None
-        except MalformedError as error:
-            raise RequestRefusedError(400, str(error)) from None
-        except OverloadedError as error:
-            raise RequestRefusedError(429, str(error), retry_after_s=error.retry_after_s) from None
-        except UnavailableError as error:
-            raise RequestRefusedError(503, str(error), retry_after_s=error.retry_after_s) from None
+        except (BodyTooLargeError, MalformedError, RetryableError) as error:
+            error.with_traceback(None)  # whose frames hold the body, and futures that hold the error
+            raise _build_refusal(error, sent_bytes) from None
 
     async def _await_work(self, work: Future[T], place: AdmittedRequest) -> T:
         """Waits for work on an admitted request as long as its sender does, or longer where it is the only one.
@@ -337,6 +332,16 @@ class _Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._handler(Request(scope, receive))
         await response(scope, receive, send)
+
+
+def _build_refusal(error: BodyTooLargeError | MalformedError | RetryableError, read_bytes: int) -> RequestRefusedError:
+    """Returns the answer to a request that could not be taken."""
+    if isinstance(error, BodyTooLargeError):
+        return _build_large_body_error(error, read_bytes)
+    if isinstance(error, MalformedError):
+        return RequestRefusedError(400, str(error))
+    status_code = 429 if isinstance(error, OverloadedError) else 503
+    return RequestRefusedError(status_code, str(error), retry_after_s=error.retry_after_s)
 
 
 def _build_large_body_error(error: BodyTooLargeError, read_bytes: int) -> RequestRefusedError:

@@ -91,7 +91,7 @@ class PointValues:
         if max(size, len(below)) > MAX_RANGE:
             above = counts[start:]
             del counts[start:]
-            return _reduce_scale(point, above, below)
+            return _build_reduced_value(point, above, below)
         if below or zero_count:
             # From the most negative value to the most positive one, so that the ordinals are in order already.
             above = counts[start:]
@@ -155,7 +155,7 @@ def _check_bucket_range(buckets: Any, scale: int) -> int:
     return size
 
 
-def _reduce_scale(point: Any, above: list[int], below: list[int]) -> PointValue:
+def _build_reduced_value(point: Any, above: list[int], below: list[int]) -> PointValue:
     """Returns the value of a point with too many buckets, at a reduced scale, in a table of its own."""
     fault = find_count_fault(point.count, sum(above) + sum(below) + point.zero_count)
     if fault:

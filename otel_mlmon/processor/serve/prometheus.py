@@ -40,11 +40,11 @@ def build_prometheus_name(metric: Metric) -> str:
     """Returns the Prometheus name of a metric: `ml_inference_duration_seconds` for `ml.inference.duration` in s."""
     name = _sanitize_label_name(metric.name)
     suffix = _UNIT_SUFFIXES.get(metric.unit)
-    if suffix == "ratio" and _is_counter(metric):
+    if suffix == "ratio" and _is_counter_metric(metric):
         suffix = None
     if suffix and not name.endswith(f"_{suffix}"):
         name += f"_{suffix}"
-    return f"{name}_total" if _is_counter(metric) and not name.endswith("_total") else name
+    return f"{name}_total" if _is_counter_metric(metric) and not name.endswith("_total") else name
 
 
 class _ValueCollector(Collector):
@@ -56,13 +56,13 @@ class _ValueCollector(Collector):
         for entry in self._read():
             name = build_prometheus_name(entry.metric)
             if name not in families:
-                kind = CounterMetricFamily if _is_counter(entry.metric) else GaugeMetricFamily
+                kind = CounterMetricFamily if _is_counter_metric(entry.metric) else GaugeMetricFamily
                 families[name] = kind(name, entry.metric.description)
-            families[name].samples.append(Sample(name, _build_labels(entry.attributes), entry.value))
+            families[name].samples.append(Sample(name, _build_prometheus_labels(entry.attributes), entry.value))
         return families.values()
 
 
-def _build_labels(attributes: Mapping[str, str]) -> dict[str, str]:
+def _build_prometheus_labels(attributes: Mapping[str, str]) -> dict[str, str]:
     labels: dict[str, str] = {}
     for key, value in sorted(attributes.items()):
         label = _sanitize_label_name(key)
@@ -75,5 +75,5 @@ def _sanitize_label_name(name: str) -> str:
     return f"_{sanitized}" if sanitized[:1].isdigit() else sanitized
 
 
-def _is_counter(metric: Metric) -> bool:
+def _is_counter_metric(metric: Metric) -> bool:
     return metric.instrument in ("counter", "observable_counter")

@@ -40,12 +40,12 @@ def add_dates_to_cycle_days(repository: Repository) -> None:
         state = record["state"]
         state.pop("whole_days", None)
         for name in ("days", "inherited"):
-            state[name] = _add_dates(state.get(name, []), before=state["day"])
+            state[name] = _add_day_dates(state.get(name, []), before=state["day"])
 
     _rewrite_records(repository, "cycle", dict, rewrite, is_compressed=True)
 
 
-def _add_dates(days: list[dict[str, Any]], *, before: int) -> list[dict[str, Any]]:
+def _add_day_dates(days: list[dict[str, Any]], *, before: int) -> list[dict[str, Any]]:
     """Gives dates to the stored days of a daily cycle, oldest first, the last before day `before` since 1970."""
     dated = []
     for day in reversed(days):

@@ -310,7 +310,7 @@ class StateThread(Generic[T, R]):
             try:
                 return [self._handler.apply(entry.item)]
             except RetryableError as error:
-                entry.future.set_exception(error)
+                entry.future.set_exception(error.with_traceback(None))  # whose frames hold the item and the future
                 return []
         entry.future.set_exception(ApplyError("the request could not be applied"))
         return []

@@ -40,7 +40,7 @@ from otel_mlmon.processor.window.window import (
     StreamKey,
     StreamWindow,
     WindowSettings,
-    add_pane,
+    add_model_pane,
 )
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.sketch.table import PointValue
@@ -342,7 +342,7 @@ class ModelWindows:
 
     def _add_recent_pane(self, pane: ModelPane) -> None:
         """Adds a pane, or late points of one, to the panes from which latency and throughput are computed."""
-        add_pane(self.last_panes, pane)
+        add_model_pane(self.last_panes, pane)
         oldest_ns = self.progress.last_ns - self.windows.short_panes * self.windows.pane_ns
         while self.last_panes and self.last_panes[0].end_ns <= oldest_ns:
             self.last_panes.popleft()
@@ -354,7 +354,7 @@ class ModelWindows:
             state = series.state
             if state.metric in _PREDICTION_METRICS:
                 head = state.category if state.metric == semconv.PREDICTIONS.name else state.name
-                count = series.count_pending(is_complete=is_complete)
+                count = series.count_pending_values(is_complete=is_complete)
                 totals[state.metric, head] = totals.get((state.metric, head), 0) + count
         labels = [total for (metric, _), total in totals.items() if metric == semconv.PREDICTIONS.name]
         return max(labels or totals.values(), default=0)

@@ -69,7 +69,7 @@ class MovingReference:
 
     def add(self, pane: PaneCounts) -> None:
         """Adds the counts of a pane to the hour that it is in."""
-        hour = compute_hour(pane.end_ns)
+        hour = compute_epoch_hour(pane.end_ns)
         if hour in self.hours:
             self.hours[hour] = self.hours[hour].merge(pane)
             return
@@ -93,7 +93,7 @@ class MovingReference:
         """Adjusts a pane's counts, shape (K,), to those of an average hour of the week, with the same sum."""
         if self.epoch_reference is None or self.epoch_reference.reference is None:
             return counts
-        shares = self.epoch_reference.hours.get(compute_hour_of_week(compute_hour(end_ns)))
+        shares = self.epoch_reference.hours.get(compute_hour_of_week(compute_epoch_hour(end_ns)))
         if shares is None:
             return counts
         reference = self.epoch_reference.reference.counts / self.epoch_reference.reference.total
@@ -121,7 +121,7 @@ class MovingReference:
         return EpochReference(epoch, reference if reference.total else None, hours)
 
 
-def compute_hour(end_ns: int) -> int:
+def compute_epoch_hour(end_ns: int) -> int:
     """Returns the hour, counted from the Unix epoch, of a pane that ends at `end_ns`."""
     return (end_ns - 1) // HOUR_NS
 

@@ -74,7 +74,7 @@ class StreamSilence(NamedTuple):
     predictions: int = 0
 
     def reaches(self, other: StreamSilence, factor: int) -> bool:
-        """Returns whether a stream's silence is at least `factor` times as long as another one."""
+        """Returns whether a stream's silence is at least `factor` times as long as another silence."""
         return self.panes >= factor * other.panes and self.predictions >= factor * other.predictions
 
 
@@ -151,7 +151,7 @@ def update_presences(
     activity: int,
     end_ns: int,
 ) -> tuple[dict[str, StreamPresence], dict[str, StreamAbsence]]:
-    """Records of every stream of a model whether a pane has values of it; returns the streams no longer sent beside it.
+    """Updates by a pane when each stream of a model was sent; returns the presences, and the streams no longer sent.
 
     Args:
         presences: By stream, what was recorded before.

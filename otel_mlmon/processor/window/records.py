@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records, restore_records
 from otel_mlmon.processor.window.model_windows import ModelWindows
-from otel_mlmon.processor.window.moving_reference import HOUR_NS, compute_hour
+from otel_mlmon.processor.window.moving_reference import HOUR_NS, compute_epoch_hour
 from otel_mlmon.processor.window.packing import (
     IdentitiesRecord,
     PointsRecord,
@@ -243,7 +243,7 @@ def _build_hour_records(state: WindowState, panes: list[ModelPane]) -> Iterator[
             stream = model.streams.get(name) if model is not None else None
             if stream is None or stream.moving is None:
                 continue
-            hour = compute_hour(pane.end_ns)
+            hour = compute_epoch_hour(pane.end_ns)
             if hour in stream.moving.hours:
                 record = _HourRecord(stream.key, hour, stream.moving.hours[hour])
                 yield f"{hour:010d} {json.dumps(stream.key)}", record

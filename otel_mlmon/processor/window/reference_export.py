@@ -84,7 +84,7 @@ class ModelReference:
 
     @property
     def _profiles(self) -> tuple[Profile | None, Profile | None]:
-        """The operator's profile and the model's own, whose counts come second."""
+        """The operator's profile and the model's own; the first that has a stream counts for it."""
         return self.settings.profile, self.settings.embedded_profile
 
 

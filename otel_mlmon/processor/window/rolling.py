@@ -25,8 +25,8 @@ _NO_COUNTS: Final = np.zeros(0, dtype=np.int64)
 _NARROW: Final = ((1 << 8, np.uint8), (1 << 16, np.uint16), (1 << 32, np.uint32))
 
 
-class _Places(NamedTuple):
-    """Where the streams of a layout are."""
+class _StreamPlaces(NamedTuple):
+    """The places of the streams of a pane's layout in the arrays of the rolling windows."""
 
     columns: slice | Indices
     streams: Indices
@@ -34,12 +34,12 @@ class _Places(NamedTuple):
     """The streams, as a slice where they follow each other."""
 
 
-class _Row(NamedTuple):
-    """A pane in the rolling windows, as small as it can be."""
+class _PaneRow(NamedTuple):
+    """A pane in the rolling windows, packed as small as it can be."""
 
     start_ns: int
     end_ns: int
-    places: _Places
+    places: _StreamPlaces
     counts: NDArray[Any]
     number_counts: Ints
     sums: list[int]
@@ -94,12 +94,12 @@ class RollingWindows:
 
     length_ns: int
     """Length of the window: panes that end this long before the newest, or earlier, are removed."""
-    _rows: deque[_Row] = field(default_factory=deque)
+    _rows: deque[_PaneRow] = field(default_factory=deque)
     _streams: dict[str, int] = field(default_factory=dict)
     """The number of each stream by name."""
     _columns: list[tuple[int, int]] = field(default_factory=list)
     """By stream, its first column and the one after its last."""
-    _places: dict[PaneLayout, _Places] = field(default_factory=dict)
+    _places: dict[PaneLayout, _StreamPlaces] = field(default_factory=dict)
     _counts: Counts = field(default_factory=lambda: _NO_COUNTS)
     """The sums of all rows by column. It is replaced and never changed, since parts of it are handed on."""
     _sums: list[int] = field(default_factory=list)
@@ -117,9 +117,9 @@ class RollingWindows:
         if not table.layout.names:
             return
         self._present = None
-        places = self._places.get(table.layout) or self._place(table.layout)
+        places = self._places.get(table.layout) or self._place_streams(table.layout)
         columns, streams, run = places
-        row = _narrow(table, start_ns, end_ns, places)
+        row = _narrow_pane(table, start_ns, end_ns, places)
         index = len(self._rows)
         while index and self._rows[index - 1].end_ns > end_ns:
             index -= 1
@@ -190,8 +190,8 @@ class RollingWindows:
             )
         return self._present
 
-    def _place(self, layout: PaneLayout) -> _Places:
-        """Returns where the streams of a layout are, after adding those that are new."""
+    def _place_streams(self, layout: PaneLayout) -> _StreamPlaces:
+        """Returns the places of the streams of a layout, after adding those that are new."""
         streams = []
         for name, size in zip(layout.names, layout.sizes, strict=True):
             stream = self._streams.get(name)
@@ -203,27 +203,27 @@ class RollingWindows:
         added = len(self._columns) - len(self._sums)
         if added:
             self._sums += [0] * added
-            self._counts = _lengthen(self._counts, self._columns[-1][1])
-            self._number_counts = _lengthen(self._number_counts, len(self._sums))
-            self._row_counts = _lengthen(self._row_counts, len(self._sums))
-            self._starts_ns = _lengthen(self._starts_ns, len(self._sums))
+            self._counts = _lengthen_array(self._counts, self._columns[-1][1])
+            self._number_counts = _lengthen_array(self._number_counts, len(self._sums))
+            self._row_counts = _lengthen_array(self._row_counts, len(self._sums))
+            self._starts_ns = _lengthen_array(self._starts_ns, len(self._sums))
         ranges = [self._columns[stream] for stream in streams]
         columns: slice | Indices = slice(ranges[0][0], ranges[-1][1])
         if any(end != first for (_, end), (first, _) in pairwise(ranges)):
             columns = np.concatenate([np.arange(first, end) for first, end in ranges])
         indices, run = np.array(streams, dtype=np.intp), slice(streams[0], streams[-1] + 1)
         is_run = streams == list(range(run.start, run.stop))
-        places = self._places[layout] = _Places(columns, indices, run if is_run else indices)
+        places = self._places[layout] = _StreamPlaces(columns, indices, run if is_run else indices)
         return places
 
 
-def _narrow(table: PaneTable, start_ns: int, end_ns: int, places: _Places) -> _Row:
+def _narrow_pane(table: PaneTable, start_ns: int, end_ns: int, places: _StreamPlaces) -> _PaneRow:
     """Returns a pane as a row that takes little room: the numbers in narrow types, and the sums without their zeros."""
     largest = int(table.counts.max(initial=0))
     dtype = next((dtype for limit, dtype in _NARROW if largest < limit), np.int64)
     bits = reduce(or_, table.sums, 0)
     shift = max((bits & -bits).bit_length() - 1, 0)
-    return _Row(
+    return _PaneRow(
         start_ns,
         end_ns,
         places,
@@ -234,5 +234,5 @@ def _narrow(table: PaneTable, start_ns: int, end_ns: int, places: _Places) -> _R
     )
 
 
-def _lengthen(array: NDArray[Any], size: int) -> NDArray[Any]:
+def _lengthen_array(array: NDArray[Any], size: int) -> NDArray[Any]:
     return np.concatenate((array, np.zeros(size - array.size, dtype=array.dtype)))

@@ -23,7 +23,7 @@ Source: opentelemetry-specification, metrics/data-model.md, Resets and Gaps, Ove
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -184,7 +184,8 @@ class TimeSeries:
         if self.state.key.start_ns != DELTA or len(consumed) < MAX_CONSUMED_KEYS or key[1] > consumed[0][1]:
             return None
         start_ns, time_ns = key
-        is_covered = any(first <= start_ns and time_ns <= last for first, last in covered)
+        place = bisect_right(covered, start_ns, key=itemgetter(0))  # no two of them touch
+        is_covered = place > 0 and time_ns <= covered[place - 1][1]
         return "overlap" if is_covered or start_ns <= 0 else None
 
     def can_subtract(self, total: PointValue) -> bool:
@@ -212,7 +213,7 @@ class TimeSeries:
     def count_total(
         self, key: PointKey, point: PendingPoint, difference: PointValue | None, *, is_complete: CompletenessCheck
     ) -> PointValue | None:
-        """Takes the next total of a cumulative series; returns its increment, None if it has none.
+        """Takes the next total of a cumulative series; returns its increment, None if the total before is unknown.
 
         Args:
             key: Of the point.
@@ -230,7 +231,7 @@ class TimeSeries:
         self.resets += is_reset
         return increment
 
-    def count_pending(self, *, is_complete: CompletenessCheck) -> int:
+    def count_pending_values(self, *, is_complete: CompletenessCheck) -> int:
         """Counts the values that the pending data points will add to their panes, as far as is known now."""
         if self.state.key.start_ns == DELTA:
             values = [point[3] for point in self.pending.values()]

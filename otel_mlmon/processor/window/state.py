@@ -74,7 +74,7 @@ class WindowStateChanges:
     """Whether the time when counting began is not saved yet."""
 
     def merge_earlier(self, earlier: WindowStateChanges) -> None:
-        """Adds the changes of a save that was rolled back, so that they are saved again."""
+        """Merges in the changes of an earlier save that was rolled back, so that they are saved again."""
         self.embedded |= earlier.embedded
         self.providers |= earlier.providers
         self.models |= earlier.models

@@ -92,7 +92,7 @@ class StreamWindows:
         return self.rolling.sums().start_ns(self.key.stream, default_ns)
 
     def take_pane(self, sketch: StreamSketch | None, total: int, *, end_ns: int, is_absent: bool) -> StreamPane | None:
-        """Takes the values of a pane that closes, which learns from them or is to be counted; None if it says nothing.
+        """Takes the values of a closing pane, to learn from or to count; None if they make no window.
 
         A pane without values makes a window of zeros while the rolling window still holds any, and for as long as the
         stream is absent; else it makes none.

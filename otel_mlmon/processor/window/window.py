@@ -182,7 +182,7 @@ class PaneTable:
         )
 
     def split(self, start_ns: int, end_ns: int) -> dict[str, PaneCounts]:
-        """Returns the counts of each stream, for an interval of time."""
+        """Splits the table into the counts of each stream, for an interval of time."""
         names, generations, sizes = self.layout
         ends = accumulate(sizes)
         columns = zip(names, generations, sizes, ends, self.number_counts, self.sums, strict=True)
@@ -192,7 +192,7 @@ class PaneTable:
         }
 
     def merge(self, other: PaneTable) -> PaneTable:
-        """Adds the counts of another interval; of streams with different bins the later ones stay."""
+        """Merges the table with the counts of another interval; of streams with different bins the later ones stay."""
         if self.layout == other.layout:
             return PaneTable(
                 layout=self.layout,
@@ -225,7 +225,7 @@ class ModelPane:
     """Counts of the streams that have a reference and values."""
 
     def merge(self, other: ModelPane) -> ModelPane:
-        """Adds the counts of another pane, or late ones of this pane; of different bins the later ones stay."""
+        """Merges the pane with another one, or with late counts of its own; of different bins the later ones stay."""
         return ModelPane(
             model=self.model,
             start_ns=min(self.start_ns, other.start_ns),
@@ -236,7 +236,7 @@ class ModelPane:
         )
 
 
-def add_pane(panes: deque[ModelPane], pane: ModelPane) -> None:
+def add_model_pane(panes: deque[ModelPane], pane: ModelPane) -> None:
     """Adds a model's pane to others in the order of time, or merges it with the one of the same time."""
     index = len(panes)
     while index and panes[index - 1].end_ns > pane.end_ns:

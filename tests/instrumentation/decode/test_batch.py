@@ -10,7 +10,7 @@ from otel_mlmon.instrumentation.decode.batch import (
     PackedTensor,
     join_tensor_rows,
     split_copies_by_call,
-    take_batches,
+    take_call_batches,
 )
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Item, Plan, Side, Tensor, estimate_call_bytes
@@ -55,7 +55,7 @@ def test_every_call_is_in_the_batch_of_its_plan_as_it_came_or_suppressed(calls: 
     for call in calls:
         ring.offer(call, 1)
     pauses: list[None] = []
-    batches, suppressed = take_batches(
+    batches, suppressed = take_call_batches(
         ring.take_calls, limit, is_suppressed=lambda context: context is SUPPRESSED, pause=lambda: pauses.append(None)
     )
     ends = [min(first + PIECE_CALLS, limit) for first in range(0, limit, PIECE_CALLS)]
@@ -112,6 +112,8 @@ def test_rows_and_the_calls_they_belong_to(
 def test_a_width_that_is_wanted_is_kept_instead_of_the_first() -> None:
     joined = join_tensor_rows(FREE, [((1, 3), b"\0" * 12), THINNED], width=2)
     assert (joined.rows.tolist(), joined.calls.tolist(), joined.is_ragged) == (ROWS.tolist(), [1, 1, 1], True)
+    narrow = join_tensor_rows(FREE, [THINNED, THINNED], width=1)
+    assert (narrow.rows.shape, narrow.calls.tolist(), narrow.is_ragged) == ((0, 1), [], True)
 
 
 @pytest.mark.parametrize("items", [[None], [b""], [((3, 0), b"")], [((0,), b"")]])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import otel_mlmon
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.batch import PIECE_CALLS, take_batches
+from otel_mlmon.instrumentation.decode.batch import PIECE_CALLS, take_call_batches
 from otel_mlmon.instrumentation.decode.findings import ModelFindings
 from otel_mlmon.instrumentation.decode.observations import EXPECTED, MAX_LABELS, make_call_decoder
 from otel_mlmon.instrumentation.decode.predictions import Predictions
@@ -51,7 +51,7 @@ def decoded(
         features, copies, unreadable = copy_readable_values(call.get("features"), outcome)
         sides = (features, unreadable), copies
         queue.offer((plan, 1, 4, None, *sides, None), 1)
-    (batch,), _ = take_batches(queue.take_calls, len(calls), is_suppressed=lambda _: False, pause=lambda: None)
+    (batch,), _ = take_call_batches(queue.take_calls, len(calls), is_suppressed=lambda _: False, pause=lambda: None)
     decoder = make_call_decoder(
         plan, options=lambda _: options or ModelOptions(), max_features=max_features, findings=findings
     )

@@ -184,6 +184,14 @@ def test_every_kind_is_read_by_itself(kind: str, width: int, dtype: str, rows: i
         assert (third.label is not None) == (rows == 1)
 
 
+@pytest.mark.parametrize(("kind", "value"), [("sigmoid", 0.5), ("logits", 0.0)])
+def test_a_score_on_the_border_is_of_the_same_class(kind: str, value: float) -> None:
+    calls = [({"x": np.zeros((1, 2), np.float32)}, {"y": np.array([[value]], np.float32)})] * 2
+    summary = compare(calls, {"output_kind": kind}, {})[-1]
+    assert summary is not None
+    assert (summary.label, summary.mean_confidence) == ("1", 0.5)
+
+
 @pytest.mark.parametrize("label", ["int64", "object"])
 @pytest.mark.parametrize("as_maps", [False, True])
 def test_a_label_beside_its_probabilities_is_read_by_itself(label: str, *, as_maps: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from otel_mlmon.instrumentation.decode.batch import take_batches
+from otel_mlmon.instrumentation.decode.batch import take_call_batches
 from otel_mlmon.instrumentation.decode.decoder import DecoderCache, TensorDecoder
 from otel_mlmon.instrumentation.decode.predictions import CallDescription, CallSummary, Predictions
 from otel_mlmon.instrumentation.decode.waiting_calls import WaitingCallReader
@@ -53,7 +53,7 @@ class Waiting:
         )
 
     def decode(self, take: Callable[[int], list[Any]], limit: int, pause: Callable[[], object]) -> None:
-        batches, _ = take_batches(take, limit, is_suppressed=lambda context: context == "suppressed", pause=pause)
+        batches, _ = take_call_batches(take, limit, is_suppressed=lambda context: context == "suppressed", pause=pause)
         self.decoded += map(self.decoders.decode_batch, batches)
 
     def put(self, plan: Plan, record: CallTuple, context: object) -> None:

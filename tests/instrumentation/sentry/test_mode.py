@@ -11,7 +11,8 @@ import sentry_sdk
 
 from otel_mlmon.instrumentation.sentry import otlp as sentry_otlp
 from otel_mlmon.testing import capture
-from tests.support.processes import run_python
+from tests.support.forked import run_forked
+from tests.support.processes import environment
 from tests.support.sentry_endpoint import Endpoint, endpoint, initialise, no_sentry
 
 pytestmark = pytest.mark.skipif(
@@ -133,7 +134,8 @@ def inferences(sentry: Endpoint) -> list[tuple[str, str]]:
 def test_the_table_of_set_ups(row: Row, order: str, sentry: Endpoint, pytestconfig: Any) -> None:
     environ: Any = {f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "METRICS", "LOGS")}
     arguments = [str(pytestconfig.rootpath), sentry.dsn, row.integration, row.rate, order, "auto"]
-    done = run_python(["-c", PROGRAM, *arguments], cwd=pytestconfig.rootpath, **environ)
+    done = run_forked(PROGRAM, arguments, environ=environment(**environ))
+    assert done.returncode == 0, done.stderr
     mode, rate, request, restored = json.loads(done.stdout)
     assert (mode, rate) == (row.mode, row.new_rate)
     assert restored == (None if row.rate == "left out" else float(row.rate))

@@ -15,7 +15,8 @@ from opentelemetry import propagate
 from otel_mlmon.instrumentation.sentry import otlp as sentry_otlp
 from otel_mlmon.testing import capture
 from tests.support import models
-from tests.support.processes import run_python
+from tests.support.forked import run_forked
+from tests.support.processes import environment
 from tests.support.sentry_endpoint import Endpoint, endpoint, initialise, no_sentry
 
 needs_integration = pytest.mark.skipif(
@@ -130,7 +131,7 @@ def test_alone_with_a_dsn(rate: str, spans: int, sentry: Endpoint, pytestconfig:
     """Our own provider stays private, and its spans are thinned by the rate."""
     environ: Any = {"SENTRY_DSN": sentry.dsn, "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
     environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://127.0.0.1:9"
-    done = run_python(["-c", ALONE, str(pytestconfig.rootpath), rate], cwd=pytestconfig.rootpath, **environ)
-    assert done.stdout.splitlines() == ["otlp ProxyTracerProvider"]
+    done = run_forked(ALONE, [str(pytestconfig.rootpath), rate], environ=environment(**environ))
+    assert (done.returncode, done.stdout.splitlines()) == (0, ["otlp ProxyTracerProvider"])
     assert len(sentry.of("otlp")) == spans
     assert sentry.of("transaction") == []

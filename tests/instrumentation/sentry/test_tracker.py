@@ -30,7 +30,8 @@ from otel_mlmon import ModelOptions
 from otel_mlmon.instrumentation.sentry.tracker import MAX_JOINED_CALLS
 from otel_mlmon.testing import capture
 from tests.support import models
-from tests.support.processes import run_python
+from tests.support.forked import run_forked
+from tests.support.processes import environment, run_python
 from tests.support.sentry_endpoint import Endpoint, endpoint, initialise, no_sentry
 
 FEED = {"input": np.array([[9, 0, 0, 0]], np.float32)}
@@ -242,7 +243,7 @@ sentry_sdk.flush()
 
 def test_sentry_may_be_imported_after_the_first_inference(sentry: Endpoint, pytestconfig: Any) -> None:
     environ: Any = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
-    done = run_python(["-c", LATE, str(pytestconfig.rootpath), sentry.dsn], cwd=pytestconfig.rootpath, **environ)
+    done = run_forked(LATE, [str(pytestconfig.rootpath), sentry.dsn], environ=environment(**environ))
     assert (done.stdout.splitlines(), done.stderr) == (["False waiting", "native 0.1"], "")
     (request,) = [event for event in sentry.of("transaction") if event["transaction"] == "request"]
     assert [span["op"] for span in request["spans"]] == [OP]
@@ -267,7 +268,7 @@ def test_an_application_that_never_initialises(
         environ["SENTRY_DSN"] = sentry.dsn
     elif how == "argument":
         arguments = {**arguments, "sentry_dsn": sentry.dsn}
-    done = run_python(["-c", NEVER, str(pytestconfig.rootpath), repr(arguments)], cwd=pytestconfig.rootpath, **environ)
+    done = run_forked(NEVER, [str(pytestconfig.rootpath), repr(arguments)], environ=environment(**environ))
     assert (done.stdout.splitlines(), done.stderr) == (lines, "")
     if own is not None:
         assert len(sentry.of("transaction")) == own
@@ -713,8 +714,8 @@ sentry_sdk.flush(10)
 def test_a_forked_child_sends_its_own_calls_and_no_others(sentry: Endpoint, pytestconfig: Any) -> None:
     environ: Any = {f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "METRICS", "LOGS")}
     environ["SENTRY_DSN"] = sentry.dsn
-    done = run_python(["-c", FORKS, str(pytestconfig.rootpath)], cwd=pytestconfig.rootpath, **environ)
-    assert done.returncode == 0
+    done = run_forked(FORKS, [str(pytestconfig.rootpath)], environ=environment(**environ))
+    assert (done.returncode, done.stderr) == (0, "")
     found = {event["transaction"]: len(predicted(event)) for event in sentry.wait("transaction", 2)}
     assert found == {"child": 3, "parent": 1}
 

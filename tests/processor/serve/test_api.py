@@ -64,7 +64,7 @@ def serving(source: Source) -> Iterator[httpx.Client]:
     app = app_of(source)
     server = WebServer(app, "127.0.0.1:0")
     try:
-        with httpx.Client(base_url=f"http://{server.start()}", timeout=10) as client:
+        with httpx.Client(base_url=f"http://{server.start()}", timeout=10, verify=False) as client:
             yield client
     finally:
         assert server.stop()

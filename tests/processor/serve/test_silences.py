@@ -64,7 +64,7 @@ def board() -> Board:
 def serving(board: Board) -> Iterator[httpx.Client]:
     server = WebServer(app_of(board), "127.0.0.1:0")
     try:
-        with httpx.Client(base_url=f"http://{server.start()}", timeout=30, headers=AS_ADMIN) as client:
+        with httpx.Client(base_url=f"http://{server.start()}", timeout=30, headers=AS_ADMIN, verify=False) as client:
             yield client
     finally:
         assert server.stop()

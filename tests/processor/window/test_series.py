@@ -259,22 +259,35 @@ def test_totals_of_a_known_start_add_up_to_the_largest_whatever_the_clock_and_th
         if number in closes:
             increments += consume(series)
     expected = sum(increment.total for increment in increments if increment is not None)
-    expected += series.count_pending(is_complete=lambda *_: True)
+    expected += series.count_pending_values(is_complete=lambda *_: True)
     increments += consume(series)
     counted = sum(increment.total for increment in increments if increment is not None)
     assert counted == expected == max(totals)
     assert (series.state.total, series.resets) == (PointValue(counter=max(totals)), 0)
 
 
-@pytest.mark.parametrize("is_repeated", [True, False])
-def test_an_old_delta_is_a_repeated_one_only_where_its_time_is_counted(is_repeated: bool) -> None:
+@pytest.mark.parametrize(
+    ("key", "outcome"),
+    [
+        ((10, 20), "overlap"),
+        ((12, 18), "overlap"),
+        ((30, 40), "overlap"),
+        ((31, 60), "overlap"),
+        ((5, 9), None),
+        ((9, 12), None),
+        ((20, 30), None),
+        ((12, 35), None),
+    ],
+)
+def test_an_old_delta_is_a_repeated_one_only_where_its_time_is_counted(
+    key: tuple[int, int], outcome: str | None
+) -> None:
     series = series_of(DELTA)
     for end_ns in (10, 20, 40, *range(50, 200, 10)):
         series.pending[end_ns - 10, end_ns] = PendingPoint(end_ns, end_ns, 0, PointValue(counter=1))
     consume(series)
     assert series.state.counted.covered == ((10, 20), (30, 190))
-    key = (30, 40) if is_repeated else (20, 30)
-    assert series.find_repetition(key, PointValue(1)) == ("overlap" if is_repeated else None)
+    assert series.find_repetition(key, PointValue(1)) == outcome
 
 
 @given(batches=st.lists(st.lists(st.tuples(st.integers(1, 300), st.integers(1, 9)), min_size=1), max_size=9))

@@ -39,8 +39,8 @@ class OnnxRuntime:
             return None
         if not capture.allows_telemetry:
             with guard("onnxruntime_telemetry"):
-                stop_telemetry(module)
-        recorder = CallRecorder(capture, runtime_version=module.__version__, are_views=has_memory_views(module))
+                stop_onnxruntime_telemetry(module)
+        recorder = CallRecorder(capture, runtime_version=module.__version__, are_views=has_ort_value_views(module))
         return OnnxRuntimeInstrumentation(recorder, patch_run_methods(module, recorder))
 
 
@@ -110,13 +110,13 @@ def import_onnxruntime() -> ModuleType | None:
     return module if hasattr(module, "InferenceSession") else None
 
 
-def has_memory_views(module: ModuleType) -> bool:
+def has_ort_value_views(module: ModuleType) -> bool:
     """Returns whether this release gives the memory of an `OrtValue` as a view, and not as a copy."""
     value = module.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32))
     return bool(np.shares_memory(value.numpy(), value.numpy()))
 
 
-def stop_telemetry(module: ModuleType) -> None:
+def stop_onnxruntime_telemetry(module: ModuleType) -> None:
     """Switches off the telemetry that onnxruntime itself sends."""
     stop = getattr(module, "disable_telemetry_events", None)
     if stop is not None:

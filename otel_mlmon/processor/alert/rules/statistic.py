@@ -93,13 +93,15 @@ class StatisticRule:
         """Judges a stream's drift statistics by their thresholds; `ok` only if there are enough values for all."""
         breaches = [verdict for verdict in score.thresholds if verdict.verdict == "breached"]
         if breaches and window.reference is not None:
-            worst = max(breaches, key=_compute_excess)
+            worst = max(breaches, key=_compute_threshold_excess)
             rolling = count_rolling_window(window)
             cause = build_shift_cause(window, window.reference, score, rolling, bound=worst.bound)
             name, side = (f"p of {worst.statistic}", "below") if worst.is_p_value else (worst.statistic, "above")
             sizes = f"n = {format_count(rolling.total)}, reference n = {format_count(window.reference.total)}"
             summary = f"{name} {worst.value:.3g}, {side} {worst.bound:.3g} ({sizes})"
-            return replace(cause, value=worst.value, onset_ns=0, summary=summary, margin=_compute_excess(worst))
+            return replace(
+                cause, value=worst.value, onset_ns=0, summary=summary, margin=_compute_threshold_excess(worst)
+            )
         is_ok = score.thresholds and all(verdict.verdict == "ok" for verdict in score.thresholds)
         return "ok" if is_ok else None
 
@@ -108,7 +110,7 @@ class StatisticRule:
         return "warning"
 
 
-def _compute_excess(verdict: ThresholdVerdict) -> float:
+def _compute_threshold_excess(verdict: ThresholdVerdict) -> float:
     """Computes by how many powers of ten the value of a drift statistic exceeds its threshold."""
     larger, smaller = (verdict.bound, verdict.value) if verdict.is_p_value else (verdict.value, verdict.bound)
     return math.log10(larger / max(smaller, _SMALLEST))

@@ -23,7 +23,7 @@ from otel_mlmon.processor.serve.page.condition import (
     find_incident_begin,
     find_version_alerts,
 )
-from otel_mlmon.processor.serve.page.deploy import find_deploy
+from otel_mlmon.processor.serve.page.deploy import find_trouble_deploy
 from otel_mlmon.processor.serve.page.facts import (
     describe_cause,
     is_web_address,
@@ -93,7 +93,7 @@ def build_alert_row(source: PageSource, alert: Document) -> dict[str, Any]:
         "alert": alert,
         "alert_url": f"/alerts/{build_alert_id(alert)}",
         "title": words.escape_line(alert["title"]),
-        "meaning": words.explain_rule(alert["rule"]),
+        "meaning": words.explain_alert_rule(alert["rule"]),
         "headline": describe_alert_finding(alert),
         "severity_reasons": list(filter(None, [explain_severity(alert)])),
         "model_url": build_model_url(model_id, alert["version"]) if model_id is not None else None,
@@ -110,7 +110,7 @@ def build_alert_row(source: PageSource, alert: Document) -> dict[str, Any]:
     }
     if document is None or model_id is None or alert["state"] == "ok":
         return row
-    deploy = find_deploy(source, model_id, document, since_ns)
+    deploy = find_trouble_deploy(source, model_id, document, since_ns)
     actions = list_actions(document, [alert["rule"]], [alert])
     begin_ns = find_incident_begin(document, since_ns)
     return row | {

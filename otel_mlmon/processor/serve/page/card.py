@@ -62,16 +62,16 @@ def build_model_card(
         "url": build_model_url(model_id, document["version"]),
         "picture": picture,
         "picture_title": title,
-        "recent": _name_recent_traffic(source, replacement),
+        "recent": _name_recent_period(source, replacement),
         "shares": _draw_classes(source, model_id, document, causes, deploy),
     }
 
 
-def _name_recent_traffic(source: PageSource, replacement: Replacement | None) -> str:
+def _name_recent_period(source: PageSource, replacement: Replacement | None) -> str:
     recent = name_recent_window(source.recent_s)
     if replacement is None:
         return recent
-    return f"its {recent}, until about {words.format_clock(replacement.last_ns, source.now_ns)}"
+    return f"its {recent}, until about {words.format_clock_time(replacement.last_ns, source.now_ns)}"
 
 
 def _draw_classes(
@@ -151,7 +151,7 @@ def _draw_last_hour(
     end_ns = max(begin_ns, min(end_ns, document["updated_ns"]))  # a slot may end after the last call
     length = words.format_duration((end_ns - begin_ns) / SECOND_NS)
     is_past = source.now_ns - end_ns > (LATE_PANES + 1) * source.pane_s * SECOND_NS + 2 * half_slot_ns
-    end = words.format_clock(end_ns, source.now_ns) if is_past else "now"
+    end = words.format_clock_time(end_ns, source.now_ns) if is_past else "now"
     span = f"{length} until {end}" if is_past else f"last {'hour' if length == '60 min' else length}"
     title = Markup("{}, {}").format(subject, span)
     title += f"; dashed: {bound}" if limit is not None else ""
@@ -161,10 +161,10 @@ def _draw_last_hour(
         start_ns=begin_ns,
         label=str(title),
         format_value=format_value,
-        ends=(words.format_clock(begin_ns, source.now_ns) if is_past else f"{length} ago", end),
+        ends=(words.format_clock_time(begin_ns, source.now_ns) if is_past else f"{length} ago", end),
         limit=limit,
         moment_ns=since_ns,
-        moment=f"since {words.format_clock(since_ns, source.now_ns)}" if since_ns else "",
+        moment=f"since {words.format_clock_time(since_ns, source.now_ns)}" if since_ns else "",
     )
     if earlier and deploy is not None:
         title += Markup(' <span class="key p50">version {}</span><span class="key p95">version {}</span>').format(

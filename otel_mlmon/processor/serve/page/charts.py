@@ -87,7 +87,7 @@ def list_axis_values(high: float, *, limit: int) -> list[float]:
     return [float(f"{index * step:.12g}") for index in range(int(high / step + 1e-9) + 1)]
 
 
-def draw_grid(vertical: PixelScale, high: float, format_value: Callable[[float], str]) -> str:
+def draw_grid_lines(vertical: PixelScale, high: float, format_value: Callable[[float], str]) -> str:
     """Draws the horizontal grid lines of a chart at round values, with their numbers."""
     parts = []
     for value in list_axis_values(high, limit=4):
@@ -146,7 +146,7 @@ def draw_line_chart(
     high = high if high > 1e-300 else 1.0
     horizontal = PixelScale(low=start_ns / _NS, high=end_ns / _NS, start=LEFT, end=WIDTH - RIGHT)
     vertical = PixelScale(low=0.0, high=high, start=HEIGHT - BOTTOM, end=TOP)
-    parts = [draw_grid(vertical, high, format_value)]
+    parts = [draw_grid_lines(vertical, high, format_value)]
     for css_class, points in lines:
         parts += _draw_line_path(css_class, points, horizontal, vertical, gap_ns)
     if shown_limit is not None:

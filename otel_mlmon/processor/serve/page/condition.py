@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from otel_mlmon.processor.serve.page import words
 from otel_mlmon.processor.serve.page.advice import find_provider_fallbacks, list_actions
-from otel_mlmon.processor.serve.page.deploy import VERSION_DRIFT, Deploy, DeployDifference, find_deploy
+from otel_mlmon.processor.serve.page.deploy import VERSION_DRIFT, Deploy, DeployDifference, find_trouble_deploy
 from otel_mlmon.processor.serve.page.excess import find_budget_excess
 from otel_mlmon.processor.serve.page.facts import list_traces, list_trouble_facts, name_traced_calls
 from otel_mlmon.processor.serve.page.headline import (
@@ -126,7 +126,7 @@ def _describe_trouble(source: PageSource, model_id: str, model: Document) -> Mod
     excess = find_budget_excess(model) if state not in URGENT else None
     rules = [rule["rule"] for rule in model["rules"] if rule["state"] == state and state in ("firing", "pending")]
     since_ns = _find_trouble_onset(model, alerts, state)
-    deploy = find_deploy(source, model_id, model, since_ns)
+    deploy = find_trouble_deploy(source, model_id, model, since_ns)
     headline = describe_alerts(model, alerts, since_ns, deploy) or _explain_rules(rules) or _describe_state(state)
     actions = list_actions(model, rules or (["no_data"] if state == "no_data" else []), alerts)
     if deploy is not None:
@@ -209,7 +209,7 @@ def describe_alerts(model: Document, alerts: Sequence[Document], since_ns: int, 
 
 
 def _explain_rules(rules: Sequence[str]) -> Markup:
-    return Markup("; ").join(words.explain_rule(rule) or words.name_rule(rule) for rule in rules)
+    return Markup("; ").join(words.explain_alert_rule(rule) or words.name_alert_rule(rule) for rule in rules)
 
 
 def _add_deploy_advice(headline: Markup, deploy: Deploy) -> Markup:

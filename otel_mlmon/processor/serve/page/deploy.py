@@ -57,7 +57,7 @@ class Deploy:
     """The streams that moved between the first predictions of both versions, the most first."""
 
 
-def find_deploy(source: PageSource, model_id: str, model: Document, since_ns: int) -> Deploy | None:
+def find_trouble_deploy(source: PageSource, model_id: str, model: Document, since_ns: int) -> Deploy | None:
     """Finds the deploy of a version with which trouble began, or that differs from the version before.
 
     Args:

@@ -28,11 +28,11 @@ def describe_alert_finding(alert: Document) -> Markup:
     """
     rule, causes = alert["rule"], alert["causes"]
     if alert["state"] == "error":
-        return Markup("the rule {} cannot be evaluated").format(words.name_rule(rule))
+        return Markup("the rule {} cannot be evaluated").format(words.name_alert_rule(rule))
     if rule == "no_data" or alert["state"] == "no_data":
         return Markup("no predictions come in")
     if not causes:
-        return escape(words.explain_rule(rule) or words.escape_line(alert["title"]))
+        return escape(words.explain_alert_rule(rule) or words.escape_line(alert["title"]))
     cause = causes[0]
     if rule in ("latency", "errors") and cause["origin"] == "budget":
         return describe_budget_excess(rule, cause["current"])

@@ -150,11 +150,11 @@ class VersionHistory:
         """Records the present `MODEL_COLUMNS` of a version, and each stream's evidence over the alarm line in log10."""
         self.last_ns = time_ns
         for span in SPANS:
-            _obtain_series(self.spans, span, is_model=True).add(time_ns, values)
+            _obtain_slot_series(self.spans, span, is_model=True).add(time_ns, values)
         for name, ratio in evidence.items():
             entries = self.streams.setdefault(name, {})
             for span in SPANS:
-                _obtain_series(entries, span, is_model=False).add(time_ns, (ratio,))
+                _obtain_slot_series(entries, span, is_model=False).add(time_ns, (ratio,))
 
     def record(self) -> HistoryRecord:
         """Returns the history of the model version to be stored."""
@@ -247,9 +247,9 @@ class PageHistory:
             last_ns=record.last_ns,
             saved_ns=record.last_ns,
         )
-        _restore_series(history.spans, record.spans, is_model=True)
+        _restore_slot_series(history.spans, record.spans, is_model=True)
         for stream, spans in record.streams.items():
-            _restore_series(history.streams.setdefault(stream, {}), spans, is_model=False)
+            _restore_slot_series(history.streams.setdefault(stream, {}), spans, is_model=False)
         key = (record.model.id, record.model.version)
         with self._lock:
             if key not in self._versions or self._versions[key].last_ns < history.last_ns:
@@ -321,7 +321,7 @@ def load_history(history: PageHistory, repository: Repository) -> None:
     restore_records(repository, HISTORY, history.restore)
 
 
-def _obtain_series(spans: dict[str, SlotSeries], span: TimeRange, *, is_model: bool) -> SlotSeries:
+def _obtain_slot_series(spans: dict[str, SlotSeries], span: TimeRange, *, is_model: bool) -> SlotSeries:
     """Returns the slot series of a time range, and adds one if there was none."""
     series = spans.get(span.name)
     if series is None:
@@ -333,7 +333,7 @@ def _obtain_series(spans: dict[str, SlotSeries], span: TimeRange, *, is_model: b
     return series
 
 
-def _restore_series(spans: dict[str, SlotSeries], records: SpanRecords, *, is_model: bool) -> None:
+def _restore_slot_series(spans: dict[str, SlotSeries], records: SpanRecords, *, is_model: bool) -> None:
     for span in SPANS:
         if span.name in records:
-            _obtain_series(spans, span, is_model=is_model).restore(records[span.name])
+            _obtain_slot_series(spans, span, is_model=is_model).restore(records[span.name])

@@ -41,12 +41,12 @@ def find_replacement(source: PageSource, model_id: str, model: Document) -> Repl
         model_id: The model.
         model: The document of the version.
     """
-    last_ns = _find_last_call(source, model_id, model)
+    last_ns = _find_last_call_ns(source, model_id, model)
     late_ns = LATE_PANES * source.pane_s * SECOND_NS
     if not last_ns:
         return None
     others = [
-        (source.history.first_ns(model_id, version), _find_last_call(source, model_id, document), version)
+        (source.history.first_ns(model_id, version), _find_last_call_ns(source, model_id, document), version)
         for version, document in source.overview.get("versions", {}).get(model_id, {}).items()
         if version != model["version"] and document["updated_ns"] - last_ns > late_ns
     ]
@@ -61,7 +61,7 @@ def find_replacement(source: PageSource, model_id: str, model: Document) -> Repl
     return Replacement(version=max(serving)[-1], last_ns=last_ns)
 
 
-def _find_last_call(source: PageSource, model_id: str, model: Document) -> int:
+def _find_last_call_ns(source: PageSource, model_id: str, model: Document) -> int:
     """Finds when a version had its last call, reports of no calls left out, Unix nanoseconds; 0 if that is unknown."""
     if not words.is_finite_number(model["throughput_per_s"]) or model["throughput_per_s"] > 0:
         return int(model["updated_ns"])

@@ -7,6 +7,7 @@ sent with each page, which asks no other host for anything and sets no cookie.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.resources import files
@@ -186,6 +187,7 @@ class WebPage:
         return Response(self._static[name], headers={"Cache-Control": "no-cache"}, media_type=STATIC[name])
 
 
+@functools.cache
 def _create_template_environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("otel_mlmon.processor.serve.page"),
@@ -209,12 +211,13 @@ def _create_template_environment() -> Environment:
     environment.globals |= {
         "sign": words.find_state_sign,
         "format_age": words.format_age,
-        "format_clock": words.format_clock,
+        "format_clock_time": words.format_clock_time,
     }
     return environment
 
 
-def _load_runbooks() -> dict[str, str]:
+@functools.cache
+def _load_runbooks() -> Mapping[str, str]:
     """Renders the runbooks as HTML, by file name: those of the wheel, or docs/runbooks of a checkout."""
     packaged = Path(__file__).with_name("runbooks")
     folder = packaged if packaged.is_dir() else Path(__file__).parents[4] / "docs" / "runbooks"

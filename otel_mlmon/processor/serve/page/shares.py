@@ -48,7 +48,7 @@ def name_cause_window(cause: Document, source: PageSource) -> str:
         return NOW
     if source.now_ns - cause["onset_ns"] > source.rolling_s * 1e9:
         return name_rolling_window(source.rolling_s, is_full=True)
-    return f"since {words.format_clock(cause['onset_ns'], source.now_ns)}"
+    return f"since {words.format_clock_time(cause['onset_ns'], source.now_ns)}"
 
 
 def draw_share_bars(stream: Document, causes: Iterable[Document], window: str, source: PageSource) -> ShareBars | None:

@@ -206,7 +206,7 @@ def format_time(time_ns: Any) -> Markup:
     )
 
 
-def format_clock(time_ns: Any, now_ns: int) -> str:
+def format_clock_time(time_ns: Any, now_ns: int) -> str:
     """Formats a time in UTC as short as it is clear: `15:13:10`, or `28 Nov 15:13` of another day."""
     moment = convert_to_datetime(time_ns)
     if moment is None:
@@ -239,11 +239,11 @@ def format_state(state: str, severity: str = "") -> Markup:
     return Markup('<span class="state {}"><span aria-hidden="true">{}</span> {}</span>').format(css_class, sign, word)
 
 
-def name_rule(rule: str) -> str:
+def name_alert_rule(rule: str) -> str:
     """Names an alert rule as the title of its alerts does."""
     return RULES.get(rule) or escape_line(rule.replace("_", " "))
 
 
-def explain_rule(rule: str) -> str:
+def explain_alert_rule(rule: str) -> str:
     """Explains what an alert of a rule means; empty for a rule that another package added."""
     return MEANINGS.get(rule, "")

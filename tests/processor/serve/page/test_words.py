@@ -102,16 +102,16 @@ def test_times() -> None:
     assert (words.format_time(0), words.format_time(2**80), words.format_time("x")) == ("–", "–", "–")
     assert words.format_age(now_ns - 720 * 10**9, now_ns) == "12 min ago"
     assert words.format_age(now_ns - 85 * 10**9, now_ns + 999_999_999) == "85 s ago"
-    assert words.format_clock(now_ns, now_ns + 60 * 10**9) == "00:00:00"
-    assert words.format_clock(now_ns, now_ns + 86_400 * 10**9) == "01 Jan 00:00"
+    assert words.format_clock_time(now_ns, now_ns + 60 * 10**9) == "00:00:00"
+    assert words.format_clock_time(now_ns, now_ns + 86_400 * 10**9) == "01 Jan 00:00"
     assert (words.format_age(now_ns, now_ns), words.format_age(0, now_ns)) == ("just now", "–")
 
 
 def test_a_rule_has_one_name_and_a_meaning() -> None:
     for name, rule in RULES.load_all_plugins().items():
-        assert words.name_rule(name) == rule.title
-        assert bool(words.explain_rule(name)) == (name not in ("no_data", "statistic"))
-    assert (words.name_rule("slow_start"), words.explain_rule("slow_start")) == ("slow start", "")
+        assert words.name_alert_rule(name) == rule.title
+        assert bool(words.explain_alert_rule(name)) == (name not in ("no_data", "statistic"))
+    assert (words.name_alert_rule("slow_start"), words.explain_alert_rule("slow_start")) == ("slow start", "")
 
 
 def test_a_state_has_a_sign_and_a_word() -> None:

@@ -24,7 +24,7 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.graph.wire import (
     VARINT,
     ModelContent,
     ModelFileError,
-    convert_to_signed,
+    convert_to_signed_integer,
     iterate_protobuf_fields,
     read_protobuf_text,
 )
@@ -133,7 +133,7 @@ def read_model_parts(content: ModelContent) -> OnnxModelParts:  # noqa: C901 - o
         elif number == 2 and wire == MESSAGE:
             producer = read_protobuf_text(content, start, end, max_bytes=64)
         elif number == 5 and wire == VARINT:
-            version = convert_to_signed(start)
+            version = convert_to_signed_integer(start)
         elif number == 14 and wire == MESSAGE:
             key, value = _read_metadata_entry(content, (start, end))
             metadata[key] = value
@@ -227,7 +227,7 @@ def read_value_shape(content: ModelContent, span: Span) -> tuple[int | str, ...]
             size: int | str = ""
             for part, part_wire, value, value_end in iterate_protobuf_fields(content, start, end):
                 if part == 1 and part_wire == VARINT:
-                    size = convert_to_signed(value)
+                    size = convert_to_signed_integer(value)
                 elif part == 2:
                     size = read_protobuf_text(content, value, value_end)
             sizes.append(size)

@@ -16,7 +16,7 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.graph.wire import (
     Field,
     ModelContent,
     ModelFileError,
-    convert_to_signed,
+    convert_to_signed_integer,
     iterate_protobuf_fields,
     read_packed_varints,
     read_protobuf_float,
@@ -87,7 +87,7 @@ class GraphNode:
         """Reads an integer attribute of an ONNX node."""
         for number, wire, value, _ in self._list_attribute_fields(name):
             if (number, wire) == (3, VARINT):
-                return convert_to_signed(value)
+                return convert_to_signed_integer(value)
         return default
 
     def read_string_attribute(self, name: str, default: str = "") -> str:
@@ -104,7 +104,7 @@ class GraphNode:
             if len(values) > MAX_VALUES or (wire == MESSAGE and end - start > MAX_CONSTANT_BYTES):
                 return None
             if number == 8 and wire == VARINT:
-                values.append(convert_to_signed(start))
+                values.append(convert_to_signed_integer(start))
             elif number == 8 and wire == MESSAGE:
                 values.extend(read_packed_varints(self._content.read_range(start, end)))
             elif number == 9 and wire == MESSAGE:
@@ -178,7 +178,9 @@ def read_tensor(content: ModelContent, span: Span) -> SmallTensor | None:
             values.append(read_protobuf_text(content, start, end)[:MAX_NAME_CHARACTERS])
         elif number in {5, 7}:
             values.extend(
-                [convert_to_signed(start)] if wire == VARINT else read_packed_varints(content.read_range(start, end))
+                [convert_to_signed_integer(start)]
+                if wire == VARINT
+                else read_packed_varints(content.read_range(start, end))
             )
         elif number == 4 and wire == MESSAGE:
             values.extend(_unpack_numbers("f", content.read_range(start, end)))

@@ -138,7 +138,7 @@ def read_protobuf_float(content: ModelContent, start: int) -> float:
     return float(struct.unpack("<f", content.read_range(start, start + 4))[0])
 
 
-def convert_to_signed(value: int) -> int:
+def convert_to_signed_integer(value: int) -> int:
     """Converts an unsigned integer of 64 bits to the signed one that it stands for."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
@@ -149,7 +149,7 @@ def read_packed_varints(data: bytes) -> list[int]:
     data += bytes(_HEAD_BYTES)
     while at < len(data) - _HEAD_BYTES:
         value, at = _read_varint(data, at)
-        values.append(convert_to_signed(value))
+        values.append(convert_to_signed_integer(value))
     return values
 
 
