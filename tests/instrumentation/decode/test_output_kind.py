@@ -112,13 +112,21 @@ def test_one_row_that_is_sure_among_many_hides_no_probabilities() -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "kind"),
-    [({}, "none"), ({"has_labels": True}, "probabilities"), ({"class_names": ["ant", "bee"]}, "probabilities")],
+    ("known", "kind", "is_certain"),
+    [
+        ({}, "none", False),
+        ({"has_labels": True}, "probabilities", True),
+        ({"class_names": ["ant", "bee"]}, "probabilities", True),
+    ],
 )
 def test_shares_of_anything_are_probabilities_beside_labels_or_with_class_names(
-    facts: dict[str, Any], kind: OutputKind
+    known: dict[str, Any], kind: OutputKind, *, is_certain: bool
 ) -> None:
-    assert kind_of([[0.2, 0.8], [0.6, 0.4]], origin=OutputOrigin(role="other", operator="Div"), **facts) == kind
+    tensor, origin = Tensor(name="output", layout="rows", dtype="float32"), OutputOrigin(role="other", operator="Div")
+    decision = decide_output_kind(
+        OutputFacts(tensor=tensor, origin=origin, **known), np.array([[0.2, 0.8], [0.6, 0.4]])
+    )
+    assert (decision.kind, decision.is_certain) == (kind, is_certain)
 
 
 @pytest.mark.parametrize(
