@@ -136,6 +136,17 @@ def test_a_wide_input_has_mean_and_spread_of_each_sample() -> None:
     np.testing.assert_allclose(summary.features["sound.spread"], [0, 1], atol=0.01)
 
 
+@pytest.mark.parametrize("data", [None, b"", b"12345", ("text",)])
+def test_a_ruined_copy_of_a_wide_input_is_no_sample(data: Any) -> None:
+    (record,) = copy_calls([({"x": floats(5_000)}, OUTPUT)])
+    notes: list[str] = []
+    profiler = FeatureProfiler(record[0].inputs, names=(), categorical=None, limit=100, note=notes.append, namer=KEEP)
+    assert profiler.summarize_inputs(batch_of([record]).inputs).samples == 1
+    for item in (((1, 5_000), data), ((1, 0), b"1234"), None):
+        summary = profiler.summarize_inputs([[item]])
+        assert (summary.samples, dict(summary.features)) == (0, {})
+
+
 def test_raw_bytes_are_a_wide_input_and_a_few_small_integers_are_columns() -> None:
     (summary,), _ = profile([{"x": np.arange(21, dtype=np.uint8)[None]}])
     assert {name: values.tolist() for name, values in summary.features.items()} == {
