@@ -188,3 +188,15 @@ def test_of_no_values_none_is_left_out() -> None:
         write: Any = lambda histogram, values, attributes: counts.append(record(histogram, values, attributes))  # noqa: B023, E731
         assert _collected([[]], None, write) == [[], []]
     assert counts == [0, 0]
+
+
+def test_values_that_were_recorded_finely_are_as_wide_as_hidden_ones_after_a_zero() -> None:
+    def write(histogram: Any, values: Any, attributes: Any) -> None:
+        histogram.record(3.1, attributes)
+        bulk.record_values_at_once(histogram, values, attributes, are_hidden=True)
+
+    (point,) = _collected([[0.0]], EXPONENTIAL, write)[0]
+    assert (point.scale, point.zero_count, point.count) == (bulk.MAX_HIDDEN_SCALE, 1, 2)
+    base = 2.0**2.0**-point.scale
+    (index,) = np.flatnonzero(point.positive.bucket_counts) + point.positive.offset
+    assert base**index < 3.1 <= base ** (index + 1)
