@@ -27,7 +27,7 @@ from otel_mlmon.instrumentation.export.bulk_self_test import (
     consume_values_one_by_one,
     make_comparable_point,
 )
-from otel_mlmon.sketch.exponential import ExponentialHistogram
+from otel_mlmon.sketch.exponential import MAX_HIDDEN_SCALE, ExponentialHistogram
 from otel_mlmon.sketch.moments import Moments
 
 VALUES = st.lists(st.floats(-1e6, 1e6, width=32), min_size=0, max_size=60)
@@ -196,7 +196,7 @@ def test_values_that_were_recorded_finely_are_as_wide_as_hidden_ones_after_a_zer
         bulk.record_values_at_once(histogram, values, attributes, are_hidden=True)
 
     (point,) = _collected([[0.0]], EXPONENTIAL, write)[0]
-    assert (point.scale, point.zero_count, point.count) == (bulk.MAX_HIDDEN_SCALE, 1, 2)
+    assert (point.scale, point.zero_count, point.count) == (MAX_HIDDEN_SCALE, 1, 2)
     base = 2.0**2.0**-point.scale
     (index,) = np.flatnonzero(point.positive.bucket_counts) + point.positive.offset
     assert base**index < 3.1 <= base ** (index + 1)
