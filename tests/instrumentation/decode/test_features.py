@@ -237,6 +237,22 @@ def test_nothing_is_planned_before_an_input_shows_its_width() -> None:
     assert [(list(summary.features), summary.samples) for summary in summaries] == [([], 0), (["f0", "f1"], 1)]
 
 
+def test_each_image_is_one_sample() -> None:
+    image = np.zeros((2, 3, 16, 16), np.float32)
+    nodes = {"image": Node(name="image", type="tensor(float)", shape=["N", 3, 16, 16])}
+    (summary,), _ = profile([{"image": image}], nodes=nodes)
+    assert (summary.samples, summary.features["image.brightness"].size) == (2, 2)
+    (nothing,), _ = profile([{"image": image[:0]}], nodes=nodes)
+    assert (nothing.samples, {name: values.size for name, values in nothing.features.items()}) == (0, {})
+
+
+def test_rows_of_texts_without_columns_are_no_samples() -> None:
+    nodes = {"x": Node(name="x", type="tensor(string)", shape=["N", "width"])}
+    feeds: list[dict[str, Any]] = [{"x": np.full((3, width), "a", dtype=object)} for width in (2, 0)]
+    summaries, _ = profile(feeds, nodes=nodes)
+    assert [summary.samples for summary in summaries] == [3, 0]
+
+
 def test_samples_are_those_of_the_input_with_the_most() -> None:
     (summary,), _ = profile([{"a": np.ones((2, 1)), "b": np.ones((5, 1))}])
     assert summary.samples == 5
