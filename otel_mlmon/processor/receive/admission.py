@@ -261,7 +261,6 @@ class RequestAdmission:
             return parse_request(request.signal, request.body, request.body_format, max_bytes=self._max_parsed_bytes)
         except MalformedError as error:
             self.count_malformed(str(error))
-            self.release_request(request.place)
             raise
 
     def _decode_request(self, codec: SignalCodec, message: Any) -> DecodedRequest | None:

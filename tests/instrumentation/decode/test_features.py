@@ -12,7 +12,7 @@ import pytest
 from otel_mlmon.instrumentation.decode.features import MAX_WIDE_VALUES, FeatureProfiler
 from otel_mlmon.instrumentation.decode.predictions import InputSummary
 from otel_mlmon.instrumentation.runtime.call import CallTuple, Plan
-from otel_mlmon.vocabulary import TextPseudonymizer
+from otel_mlmon.vocabulary import TextBuckets, TextPseudonymizer
 from tests.support.calls import Node, batch_of, copy_calls
 
 OUTPUT = {"y": np.zeros((1, 1), np.float32)}
@@ -194,6 +194,23 @@ def test_several_images_keep_their_features_apart() -> None:
     assert summary.features["left.image.channel_0"].tolist() == [0.25]
     assert summary.features["rgb_right.image.red"].tolist() == [0.5]
     assert len(summary.features) == 16
+
+
+def test_a_category_that_turns_out_a_number_stays_one_and_is_noted_once() -> None:
+    summaries, notes = profile([{"x": integers(value, 3)} for value in (5, 100, 100, 5)])
+    assert [dict(summary.categories) for summary in summaries] == [
+        {"f0": {"5": 1}, "f1": {"3": 1}}, *[{"f1": {"3": 1}}] * 3,
+    ]  # fmt: skip
+    assert [summary.features["f0"].tolist() for summary in summaries[1:]] == [[100.0], [100.0], [5.0]]
+    assert notes == ["f0 is a number"]
+
+
+def test_small_numbers_are_categories_by_themselves_where_texts_are_buckets() -> None:
+    namer = TextPseudonymizer(buckets=TextBuckets(key="", model="shop"))
+    (numbers,), _ = profile([{"x": integers(5, 3)}], namer=namer)
+    assert dict(numbers.categories) == {"f0": {"5": 1}, "f1": {"3": 1}}
+    (texts,), _ = profile([{"x": np.array([["5"]], dtype=object)}], namer=namer)
+    assert list(texts.categories["f0"]) != ["5"]
 
 
 def test_a_table_whose_width_changes_is_noted_and_left_out() -> None:

@@ -80,9 +80,9 @@ def test_reasons_are_ranked_by_number_then_by_name() -> None:
     body = b"".join(
         message.SerializeToString()
         for message in (
-            request("ml.predictions", "sum", counter(-1), points=2),
-            request("ml.input.missing", "sum", counter(1), points=3),
             request("ml.predictions", "gauge", counter(1), points=2),
+            request("ml.input.missing", "sum", counter(1), points=3),
+            request("ml.predictions", "sum", counter(-1), points=2),
         )
     )
     result = RequestAdmission(Store().deliver).consume_request("metrics", body).result(0)
