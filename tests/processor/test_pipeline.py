@@ -339,6 +339,25 @@ def test_a_model_whose_panes_are_closed_in_a_later_part_is_not_silent_and_others
     bench.kill()
 
 
+def test_under_load_publishing_takes_a_tenth_of_the_time_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(settings(tmp_path))
+    publish_models, began_s = bench.pipeline.publication.publish_models, list[float]()
+
+    def publish_slowly(*arguments: Any, **options: Any) -> None:
+        began_s.append((bench.clock.now_ns - T0) / SECOND)
+        publish_models(*arguments, **options)
+        bench.clock.now_ns += 300_000_000 if len(began_s) <= 3 else 0
+
+    monkeypatch.setattr(bench.pipeline.publication, "publish_models", publish_slowly)
+    while len(began_s) < 6:
+        bench.clock.now_ns += 100_000_000
+        bench.pipeline.publish(is_busy=True)
+    assert began_s == pytest.approx([1.0, 4.0, 7.0, 10.0, 11.0, 12.0])
+    bench.kill()
+
+
 def test_a_model_that_was_silent_for_the_retention_is_forgotten_by_every_step(tmp_path: Path) -> None:
     bench = Bench(settings(tmp_path))
     for _ in range(15):

@@ -199,7 +199,7 @@ def expect_output_kind(
     facts = OutputFacts(
         tensor=Tensor(name=name, layout="rows", dtype=dtype),
         class_names=class_names,
-        has_labels=has_labels and not (origin.role == "probabilities" and not origin.companion),
+        has_labels=has_labels,
         origin=origin,
         producer=producer,
         is_only=False,

@@ -320,12 +320,11 @@ class OutputDecoder:
             for output in outputs
             if output is not tensor
         )
-        origin = self.classes.find_output_origin(tensor)
         facts = OutputFacts(
             tensor=tensor,
             class_names=self.classes.class_names,
-            has_labels=has_labels and not (origin.role == "probabilities" and not origin.companion),
-            origin=origin,
+            has_labels=has_labels,
+            origin=self.classes.find_output_origin(tensor),
             producer=self._plan.session.graph().producer,
             is_only=len(self._plan.output_names or outputs) == 1,
         )

@@ -236,7 +236,8 @@ class DesignEffects:
             items = np.array([counts.sum() for _, counts, _ in blocks], dtype=np.float64)
             self.add(places, np.array([left for _, _, left in blocks]) + items[:, None] * shares[places], items)
         former = [row for row in rows if not self._arrays["is_calibrated"][row]]
-        self.restore(former, shares[former], [states[row] for row in former])
+        if former:
+            self.restore(former, shares[former], [states[row] for row in former])
 
     def copy_estimate(self, row: int, previous: DesignEffects, previous_row: int) -> None:
         """Copies into a row the estimate of the same stream over other bins, as φ belongs to the items."""
@@ -263,21 +264,20 @@ class DesignEffects:
         )
 
     def restore(self, rows: Sequence[int], references: Floats, states: Sequence[DesignEffectState]) -> None:
-        """Restores the stored estimates of streams in rows, with the same reference shares, shape (S, K)."""
-        arrays = self._arrays
-        for row, reference, state in zip(rows, references, states, strict=True):
+        """Restores the stored estimates of streams in rows, with the same reference shares, shape (S, K); S ≥ 1."""
+        for row, reference in zip(rows, references, strict=True):
             self.start(row, reference)
-            arrays["items"][row] = state.items
-            arrays["is_calibrated"][row] = state.is_calibrated
-            arrays["prior_estimate"][row], arrays["prior_divisor"][row] = state.prior_estimate, state.prior_divisor
-            arrays["long_run"][row] = state.long_run
-            arrays["blocks"][row, :, :-1] = state.blocks
-            arrays["blocks"][row, :, -1] = state.blocks[:, -1]
-            arrays["means"][row] = state.means
-            arrays["difference_counts"][row] = state.difference_counts
-            arrays["pending_counts"][row] = state.pending_counts
-            arrays["differences"][row][state.difference_counts[:, None] >= _AGES] = state.differences
-        self._estimate_effects(np.array(rows, dtype=np.intp))
+        arrays, places = self._arrays, np.array(rows, dtype=np.intp)
+        names = ("items", "is_calibrated", "prior_estimate", "prior_divisor", "long_run", "means")
+        for name in (*names, "difference_counts", "pending_counts"):
+            arrays[name][places] = np.array([getattr(state, name) for state in states])
+        blocks = np.array([state.blocks for state in states])
+        arrays["blocks"][places] = np.concatenate((blocks, blocks[..., -1:]), axis=-1)
+        differences = np.full_like(arrays["differences"][places], np.inf)
+        is_known = arrays["difference_counts"][places][..., None] >= _AGES
+        differences[is_known] = np.concatenate([state.differences for state in states])
+        arrays["differences"][places] = differences
+        self._estimate_effects(places)
 
     def _fill_blocks(self, rows: Indices, index: RowIndex, block: Floats) -> None:
         """Adds panes to the blocks of the lowest level, and each full block to the level above it."""

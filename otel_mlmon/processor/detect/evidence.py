@@ -266,9 +266,9 @@ class EvidenceBank:
         references = check_counts(np.concatenate([state.reference[None] for state in states]), self.bins)
         rows = self._add_rows(references, np.array([state.tolerance for state in states]))
         arrays = self._arrays
+        for name in ("log_e", "since_ns", "last_ns", "history", "contributions"):
+            arrays[name][rows] = np.array([getattr(state, name) for state in states])
         for row, state in zip(rows, states, strict=True):
-            for name in ("log_e", "since_ns", "last_ns", "history", "contributions"):
-                arrays[name][row] = getattr(state, name)
             arrays["has_cycle"][row] = state.expected is not None
             arrays["expected"][row] = 0.0 if state.expected is None else state.expected
             arrays["log_cusums"][row, state.components] = state.log_cusums

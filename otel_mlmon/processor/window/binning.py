@@ -8,6 +8,7 @@ same in any processor.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -214,8 +215,9 @@ def choose_quantile_bins(sketch: StreamSketch, *, grid: Grid, has_missing: bool)
         exponential = exponential.at_scale(min(grid, exponential.scale))
     if not exponential.counts.size:
         return NumberBins(edges=(), has_missing=has_missing)
-    positions = _choose_quantile_positions(np.cumsum(exponential.counts))
-    cuts = [int(exponential.ordinals[0]) - 1, *(int(exponential.ordinals[position]) for position in positions)]
+    positions = _choose_quantile_positions(np.cumsum(exponential.counts).tolist())
+    ordinals = exponential.ordinals.tolist()
+    cuts = [ordinals[0] - 1, *(ordinals[position] for position in positions)]
     edges = tuple(compute_bucket_range(cut, exponential.scale)[1] + 0.0 for cut in cuts)
     return NumberBins(edges=edges, cuts=tuple(cuts), scale=exponential.scale, has_missing=has_missing)
 
@@ -249,24 +251,22 @@ def _build_explicit_bins(sketch: StreamSketch, *, grid: Bounds | None, has_missi
         allowed = set(bounds) if allowed is None else allowed & set(bounds)
     edges = np.array(sorted(allowed or ()), dtype=np.float64)
     counts = NumberBins(edges=tuple(edges.tolist())).count(sketch)
-    cumulative = np.cumsum(counts)
-    empty = np.flatnonzero(cumulative[:-1] == 0)
-    positions = [
-        *empty[-1:].tolist(),
-        *(place for place in _choose_quantile_positions(cumulative) if place < edges.size),
-    ]
+    cumulative: list[int] = np.cumsum(counts).tolist()
+    empty = range(min(bisect_left(cumulative, 1), edges.size))
+    positions = [*empty[-1:], *(place for place in _choose_quantile_positions(cumulative) if place < edges.size)]
     return NumberBins(edges=tuple(edges[positions].tolist()), has_missing=has_missing)
 
 
-def _choose_quantile_positions(cumulative: Counts) -> list[int]:
+def _choose_quantile_positions(cumulative: Sequence[int]) -> list[int]:
     """Chooses the positions whose cumulative counts are nearest to the quantiles, and the first with all values."""
-    total = int(cumulative[-1])
-    last = int(np.searchsorted(cumulative, total, side="left"))
-    targets = total * np.arange(1, QUANTILES) / QUANTILES
-    above = np.minimum(np.searchsorted(cumulative, targets, side="left"), last)
-    below = np.maximum(above - 1, 0)
-    nearest = np.where(targets - cumulative[below] < cumulative[above] - targets, below, above)
-    inner = {int(position) for position in nearest if 0 < cumulative[position] < total}
-    # Empty buckets repeat a cumulative count: the first of them is the edge.
-    first = {int(np.searchsorted(cumulative, cumulative[position], side="left")) for position in inner}
-    return [*sorted(first), last]
+    total = cumulative[-1]
+    last = bisect_left(cumulative, total)
+    positions = set[int]()
+    for number in range(1, QUANTILES):
+        target = total * number / QUANTILES
+        above = min(bisect_left(cumulative, target), last)
+        below = max(above - 1, 0)
+        nearest = cumulative[below if target - cumulative[below] < cumulative[above] - target else above]
+        if 0 < nearest < total:
+            positions.add(bisect_left(cumulative, nearest))  # empty buckets repeat a cumulative count
+    return [*sorted(positions), last]

@@ -255,9 +255,11 @@ class ModelWindows:
         counts: dict[str, PaneCounts] = {}
         for name, sketch in sketches.items():
             with guard("window"):
-                stream = self.ensure_stream(name)
-                amended = stream.amend_pane(sketch, start_ns=start_ns, end_ns=end_ns)
-                counts |= {name: amended} if amended is not None else {}
+                amended = self.ensure_stream(name).amend_pane(sketch, start_ns=start_ns, end_ns=end_ns)
+                if amended is not None:
+                    counts[name] = amended
+        if len(counts) > 1:  # in the order of the streams, as those that came in time
+            counts = {name: counts[name] for name in self.streams if name in counts}
         table = PaneTable.build(counts)
         if end_ns > progress.last_ns - self.rolling.length_ns:
             self.rolling.add(table, start_ns, end_ns)

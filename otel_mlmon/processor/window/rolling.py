@@ -46,6 +46,15 @@ class _PaneRow(NamedTuple):
     """The exact sums, over 2^`shift`."""
     shift: int
 
+    def add_to(self, late: PaneTable) -> PaneTable:
+        """Returns late counts of the pane with those that it has: a backlog makes no more rows than it has panes."""
+        return PaneTable(
+            layout=late.layout,
+            counts=self.counts + late.counts,
+            number_counts=list(map(add, self.number_counts.tolist(), late.number_counts)),
+            sums=[(units << self.shift) + more for units, more in zip(self.sums, late.sums, strict=True)],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class RollingSums:
@@ -119,19 +128,23 @@ class RollingWindows:
         self._present = None
         places = self._places.get(table.layout) or self._place_streams(table.layout)
         columns, streams, run = places
-        row = _narrow_pane(table, start_ns, end_ns, places)
+        number_counts = np.asarray(table.number_counts, dtype=np.int64)
         index = len(self._rows)
         while index and self._rows[index - 1].end_ns > end_ns:
             index -= 1
         is_first = self._row_counts[run] == 0
         if index < len(self._rows):
             is_first |= self._starts_ns[run] > start_ns
-        self._rows.insert(index, row)
+        present = self._rows[index - 1] if index else None
+        if present is not None and present.end_ns == end_ns and present.places is places:
+            self._rows[index - 1] = _narrow_pane(present.add_to(table), start_ns, end_ns, places)
+        else:
+            self._rows.insert(index, _narrow_pane(table, start_ns, end_ns, places))
+            self._row_counts[run] += 1
         counts = self._counts.copy()
         counts[columns] += table.counts
         self._counts = counts
-        self._number_counts[run] += row.number_counts
-        self._row_counts[run] += 1
+        self._number_counts[run] += number_counts
         if is_first.any():
             self._starts_ns[streams[is_first]] = start_ns
         if isinstance(run, slice):

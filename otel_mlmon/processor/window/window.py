@@ -268,7 +268,8 @@ class WindowSettings:
     max_bounds: int = 16
     """How many different bounds the explicit histograms of one stream may have; 1 or above."""
     max_pending_points: int = 1_000_000
-    """How many points may wait until their pane closes; 1 or above. At this number panes wait for no late ones."""
+    """How many points may wait until their pane closes; 1 or above. At this number the oldest panes
+    wait for no late ones."""
     stored_s: float = 7_200.0
     """How long closed panes stay stored one by one; never less than the rolling window."""
     retention_s: float = 14 * 86_400.0

@@ -69,6 +69,16 @@ def test_the_models_file_decides_first(origin: OutputOrigin, rows: list[list[flo
 
 
 @pytest.mark.parametrize(
+    ("facts", "kind"),
+    [({}, "none"), ({"has_labels": True}, "probabilities"), ({"class_names": ["ant", "bee"]}, "probabilities")],
+)
+def test_shares_of_anything_are_probabilities_beside_labels_or_with_class_names(
+    facts: dict[str, Any], kind: OutputKind
+) -> None:
+    assert kind_of([[0.2, 0.8], [0.6, 0.4]], origin=OutputOrigin(role="other", operator="Div"), **facts) == kind
+
+
+@pytest.mark.parametrize(
     ("origin", "rows", "kind"),
     [
         (OutputOrigin(role="label", operator="ArgMax"), [[3]], "labels"),

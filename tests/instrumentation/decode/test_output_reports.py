@@ -8,6 +8,7 @@ import pytest
 from otel_mlmon.instrumentation.decode.output_reports import (
     MAX_MODELS,
     MAX_OUTPUTS,
+    UNDECIDED,
     OutputReport,
     OutputReports,
     format_output_kinds,
@@ -19,6 +20,7 @@ from otel_mlmon.types import ModelKey
 
 LABEL = OutputOrigin(role="label", operator="ArgMax")
 SCORES = OutputOrigin(role="probabilities", operator="Softmax", axis=1, rank=2)
+NUMBER = OutputOrigin(role="linear", operator="Gemm", rank=2)
 CLASSIFIER = {"label": LABEL, "p": SCORES}
 
 
@@ -47,6 +49,8 @@ DETECTOR = report("none", "an output of a detector, by the names of the outputs"
         (CLASSIFIER, {"label": "none"}, {"label": report("none", "declared"), "p": PROBABILITIES}),
         (CLASSIFIER, lambda outputs: outputs, {"label": BY_FUNCTION, "p": BY_FUNCTION}),
         ({"boxes": OutputOrigin(), "p": SCORES}, None, {"boxes": DETECTOR, "p": DETECTOR}),
+        ({"label": LABEL, "y": NUMBER}, None, {"label": LABELS, "y": report("none", "one number beside labels")}),
+        ({"y": NUMBER}, None, {"y": report(UNDECIDED, "no row shows its kind yet")}),
         ({}, None, {}),
     ],
 )

@@ -91,6 +91,28 @@ def test_one_head_has_no_name() -> None:
         assert points(captured, "ml.prediction.confidence", OUTPUT) == {None: 2}
 
 
+@pytest.mark.parametrize(
+    ("other", "value", "counted"),
+    [
+        ("float32", [[3.0], [4.0]], {"y": 2, "other": 2}),
+        ("int64", [[3], [4]], {}),
+        ("str", [["ant"], ["bee"]], {}),
+    ],
+)
+def test_a_number_is_a_value_but_beside_a_label(other: str, value: list[Any], counted: dict[str, int]) -> None:
+    session = session_of({"y": ("float32", ["N", 1]), "other": (other, ["N", 1])})
+    with capture() as captured:
+        run(
+            session,
+            2,
+            y=np.array([[1.5], [2.5]], np.float32),
+            other=np.array(value, object if other == "str" else other),
+        )
+        captured.flush()
+        assert points(captured, "ml.prediction.value", OUTPUT) == counted
+        assert sum(points(captured, "ml.predictions", LABEL).values()) == (0 if counted else 2)
+
+
 def test_the_best_scores_and_their_classes_are_one_prediction() -> None:
     session = session_of({"values": ("float32", ["N", 2]), "indices": ("int64", ["N", 2])})
     best = np.array([[0.7, 0.2], [0.5, 0.4]], np.float32)

@@ -88,6 +88,28 @@ def test_a_full_queue_buries_the_oldest_and_never_waits() -> None:
     assert queue.outcomes()["dead_letter.overflow"] == 2
 
 
+@pytest.mark.parametrize(
+    ("capacity", "told", "outcomes"),
+    [
+        (2, [OTHER.key, FIRING.key, RESOLVED.key], {"delivered": 3}),
+        (1, [OTHER.key, RESOLVED.key], {"superseded": 1, "delivered": 2}),
+    ],
+)
+def test_a_queue_is_merged_beyond_its_capacity_and_not_before(
+    capacity: int, told: list[str], outcomes: dict[str, int]
+) -> None:
+    gate = threading.Event()
+    notifier, letters = ScriptedNotifier([gate]), DeadLetterList()
+    with delivery(notifier, letters, replace(QUICK, capacity=capacity)) as queue:
+        queue.submit(OTHER)
+        notifier.wait_calls(1)
+        queue.submit(FIRING)
+        queue.submit(RESOLVED)
+        gate.set()
+        assert [alert.key for alert in notifier.wait_for(len(told))] == told
+    assert (queue.outcomes(), letters.letters) == (outcomes, [])
+
+
 def test_a_notifier_that_hangs_is_left_behind_and_few_threads_with_it() -> None:
     gate = threading.Event()
     notifier, letters = ScriptedNotifier([gate] * 100), DeadLetterList()
@@ -332,6 +354,22 @@ def test_what_an_attempt_may_have_told_is_ended() -> None:
     assert settled == [alert.key for alert in alerts]
 
 
+def test_what_an_attempt_without_an_answer_may_have_told_is_ended() -> None:
+    timeline, gate = Timeline(), threading.Event()
+    notifier, letters = ScriptedNotifier([gate]), DeadLetterList()
+    queue = AlertDelivery(
+        notifier, name="n", dead_letters=letters, clock=timeline.clock, wait=timeline.wait,
+        settings=DeliverySettings(timeout_s=0.05, merge_after_s=0.5),
+    )  # fmt: skip
+    for alert in numbered(FIRING, RESOLVED):
+        queue.submit(alert)
+    queue.start()
+    alert = notifier.wait_for(1)[0]
+    gate.set()
+    assert queue.shutdown(10)
+    assert (alert.state, alert.missed, letters.letters) == (RuleState.OK, (), [])
+
+
 def test_the_age_from_before_a_restart_counts() -> None:
     timeline, letters = Timeline(), DeadLetterList()
     notifier = ScriptedNotifier([TransientError("x")] * 1000)
@@ -382,3 +420,23 @@ def test_what_is_not_over_is_renewed_and_no_longer_than_that() -> None:
     assert (timeline.waits_s, queue.outcomes()) == (
         [60.0, 60.0, 60.0], {"renewed": 3, "renewal_failed": 1, "delivered": 3}
     )  # fmt: skip
+
+
+def test_the_first_alert_of_an_idle_recipient_is_renewed_a_minute_later() -> None:
+    timeline, notifier, stop = Timeline(), Forgetful(), threading.Event()
+
+    def wait(delay_s: float) -> None:
+        if len(notifier.renewals) < 2:
+            timeline.wait(delay_s)
+        else:
+            stop.wait(0.01)
+
+    queue = AlertDelivery(notifier, name="n", dead_letters=DeadLetterList(), clock=timeline.clock, wait=wait)
+    queue.start()
+    timeline.now_s += 1000.0
+    queue.submit(FIRING)
+    until(lambda: len(notifier.renewals) == 2)
+    queue.submit(RESOLVED)
+    notifier.wait_for(2)
+    assert queue.shutdown(10)
+    assert (notifier.renewals, timeline.waits_s) == ([[FIRING.model]] * 2, [60.0, 60.0])
