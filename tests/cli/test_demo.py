@@ -170,8 +170,11 @@ def test_lines_show_each_act_and_alert_once_and_a_line_a_second(capsys: pytest.C
 
 
 PROGRAM = """
-import sys
+import signal, sys
 from otel_mlmon.cli import demo, main
+
+# A shell starts what runs in the background with SIGINT ignored, and so are its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def perform(folder, seconds_per_act, *, is_shown, stay):
     print(folder, flush=True)

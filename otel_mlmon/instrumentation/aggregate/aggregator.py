@@ -167,7 +167,7 @@ def merge_snapshots(snapshots: Sequence[MetricSnapshot]) -> MetricSnapshot:
 def count_labels(labels: PredictedLabels) -> dict[str, int]:
     """Counts how often each label was predicted, by the label's name."""
     counts: dict[str, int] = {}
-    counts_by_code = np.bincount(labels.codes, minlength=1)
+    counts_by_code = np.bincount(labels.codes)
     for code in np.flatnonzero(counts_by_code).tolist():
         label = labels.table[code]
         counts[label] = counts.get(label, 0) + int(counts_by_code[code])

@@ -119,9 +119,8 @@ class WindowAggregator:
         return outcomes
 
     def add(self, point: DataPoint) -> PointOutcome:
-        """Adds a data point to its pane, or drops it; returns the outcome. Raises what `add_points` raises."""
-        (outcome,) = outcomes = self._intake.add_points([point], self._clock_ns())
-        self.counts.update(outcomes)
+        """Adds a request of one data point to its pane, or drops it; returns the outcome. Raises as `add_points`."""
+        (outcome,) = self.add_points([point])
         return outcome
 
     def add_reference(self, loaded: ModelLoaded) -> ReferenceOutcome:

@@ -136,6 +136,17 @@ def test_a_wide_input_has_mean_and_spread_of_each_sample() -> None:
     np.testing.assert_allclose(summary.features["sound.spread"], [0, 1], atol=0.01)
 
 
+@pytest.mark.parametrize("data", [None, b"", b"12345", ("text",)])
+def test_a_ruined_copy_of_a_wide_input_is_no_sample(data: Any) -> None:
+    (record,) = copy_calls([({"x": floats(5_000)}, OUTPUT)])
+    notes: list[str] = []
+    profiler = FeatureProfiler(record[0].inputs, names=(), categorical=None, limit=100, note=notes.append, namer=KEEP)
+    assert profiler.summarize_inputs(batch_of([record]).inputs).samples == 1
+    for item in (((1, 5_000), data), ((1, 0), b"1234"), None):
+        summary = profiler.summarize_inputs([[item]])
+        assert (summary.samples, dict(summary.features)) == (0, {})
+
+
 def test_raw_bytes_are_a_wide_input_and_a_few_small_integers_are_columns() -> None:
     (summary,), _ = profile([{"x": np.arange(21, dtype=np.uint8)[None]}])
     assert {name: values.tolist() for name, values in summary.features.items()} == {
@@ -235,6 +246,22 @@ def test_nothing_is_planned_before_an_input_shows_its_width() -> None:
     empty = np.zeros((0, 2), np.float32)
     summaries, _ = profile([{"x": empty}, {"x": floats(2)}], nodes=free("x"))
     assert [(list(summary.features), summary.samples) for summary in summaries] == [([], 0), (["f0", "f1"], 1)]
+
+
+def test_each_image_is_one_sample() -> None:
+    image = np.zeros((2, 3, 16, 16), np.float32)
+    nodes = {"image": Node(name="image", type="tensor(float)", shape=["N", 3, 16, 16])}
+    (summary,), _ = profile([{"image": image}], nodes=nodes)
+    assert (summary.samples, summary.features["image.brightness"].size) == (2, 2)
+    (nothing,), _ = profile([{"image": image[:0]}], nodes=nodes)
+    assert (nothing.samples, {name: values.size for name, values in nothing.features.items()}) == (0, {})
+
+
+def test_rows_of_texts_without_columns_are_no_samples() -> None:
+    nodes = {"x": Node(name="x", type="tensor(string)", shape=["N", "width"])}
+    feeds: list[dict[str, Any]] = [{"x": np.full((3, width), "a", dtype=object)} for width in (2, 0)]
+    summaries, _ = profile(feeds, nodes=nodes)
+    assert [summary.samples for summary in summaries] == [3, 0]
 
 
 def test_samples_are_those_of_the_input_with_the_most() -> None:

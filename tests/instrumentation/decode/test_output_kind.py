@@ -8,8 +8,10 @@ import pytest
 
 from otel_mlmon.instrumentation.decode.output_kind import (
     MAX_VALUES,
+    TOLERANCE,
     KindDecision,
     OutputFacts,
+    are_within_unit_interval,
     compute_vector_norms,
     decide_output_kind,
     is_label_output,
@@ -69,13 +71,62 @@ def test_the_models_file_decides_first(origin: OutputOrigin, rows: list[list[flo
 
 
 @pytest.mark.parametrize(
-    ("facts", "kind"),
-    [({}, "none"), ({"has_labels": True}, "probabilities"), ({"class_names": ["ant", "bee"]}, "probabilities")],
+    ("rows", "name", "kind"),
+    [
+        (np.array([[100], [-100]], np.int8), "output", "none"),  # numbers of a grid
+        (np.array([[100], [-100]], np.int8), "label", "labels"),
+        (np.array([[100], [-100]], np.int16), "output", "labels"),
+        (np.array([[3], [-1]], np.int8), "output", "labels"),
+        (np.zeros((0, 1), np.int8), "output", "labels"),
+        (np.zeros((0, 1), np.int64), "value", "regression"),
+    ],
+)
+def test_small_integers_may_be_of_a_grid(rows: Any, name: str, kind: OutputKind) -> None:
+    tensor = Tensor(name=name, layout="rows", dtype=rows.dtype.name)
+    assert decide_output_kind(OutputFacts(tensor=tensor), rows).kind == kind
+
+
+@pytest.mark.parametrize(("width", "kind"), [(1, "regression"), (2, "none"), (3, "none")])
+def test_a_sigmoid_that_is_called_a_value_is_one_where_it_is_one_number(width: int, kind: OutputKind) -> None:
+    origin = OutputOrigin(role="sigmoid", operator="Sigmoid")
+    assert kind_of([[0.25] * width], "value", origin=origin) == kind
+
+
+def test_numbers_by_class_in_a_dictionary_are_of_no_certain_scale() -> None:
+    tensor = Tensor(name="output", layout="maps", dtype="float32")
+    facts = OutputFacts(tensor=tensor, class_names=["ant", "bee"], origin=LINEAR)
+    assert decide_output_kind(facts, np.array([[2.0, -1.0]])) == KindDecision(
+        "none", "a dictionary of numbers of no certain scale", is_certain=False
+    )
+
+
+def test_the_unit_interval_has_its_ends_and_a_rounding() -> None:
+    assert are_within_unit_interval(np.array([-TOLERANCE, 0.0, 1.0, 1.0 + TOLERANCE]))
+    assert not are_within_unit_interval(np.array([math.nextafter(-TOLERANCE, -1.0)]))
+    assert not are_within_unit_interval(np.array([math.nextafter(1.0 + TOLERANCE, 2.0)]))
+
+
+def test_one_row_that_is_sure_among_many_hides_no_probabilities() -> None:
+    assert kind_of([[1.0, 0.0]] + [[0.6, 0.4]] * 200) == "probabilities"
+    assert kind_of([[1.0, 0.0]] * 200) == "none"
+
+
+@pytest.mark.parametrize(
+    ("known", "kind", "is_certain"),
+    [
+        ({}, "none", False),
+        ({"has_labels": True}, "probabilities", True),
+        ({"class_names": ["ant", "bee"]}, "probabilities", True),
+    ],
 )
 def test_shares_of_anything_are_probabilities_beside_labels_or_with_class_names(
-    facts: dict[str, Any], kind: OutputKind
+    known: dict[str, Any], kind: OutputKind, *, is_certain: bool
 ) -> None:
-    assert kind_of([[0.2, 0.8], [0.6, 0.4]], origin=OutputOrigin(role="other", operator="Div"), **facts) == kind
+    tensor, origin = Tensor(name="output", layout="rows", dtype="float32"), OutputOrigin(role="other", operator="Div")
+    decision = decide_output_kind(
+        OutputFacts(tensor=tensor, origin=origin, **known), np.array([[0.2, 0.8], [0.6, 0.4]])
+    )
+    assert (decision.kind, decision.is_certain) == (kind, is_certain)
 
 
 @pytest.mark.parametrize(

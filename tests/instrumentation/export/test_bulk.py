@@ -27,7 +27,7 @@ from otel_mlmon.instrumentation.export.bulk_self_test import (
     consume_values_one_by_one,
     make_comparable_point,
 )
-from otel_mlmon.sketch.exponential import ExponentialHistogram
+from otel_mlmon.sketch.exponential import MAX_HIDDEN_SCALE, ExponentialHistogram
 from otel_mlmon.sketch.moments import Moments
 
 VALUES = st.lists(st.floats(-1e6, 1e6, width=32), min_size=0, max_size=60)
@@ -168,3 +168,35 @@ def test_other_implementations_are_told_apart() -> None:
     bulk.record_values_one_by_one(foreign, np.array([1.0, -2.0, 3.0]), {})
     assert foreign.seen == [1.0, 3.0]
     provider.shutdown()
+
+
+@pytest.mark.parametrize("record", [bulk.record_values_at_once, bulk.record_values_one_by_one])
+@pytest.mark.parametrize("view", [None, EXPONENTIAL, View(instrument_name="h", aggregation=SumAggregation())])
+def test_the_one_exemplar_is_that_of_the_call_and_no_other_value_has_one(record: Any, view: View | None) -> None:
+    flags = TraceFlags(TraceFlags.SAMPLED)
+    span = NonRecordingSpan(SpanContext(trace_id=7, span_id=9, is_remote=False, trace_flags=flags))
+    exemplar = (4.5, trace.set_span_in_context(span))
+    write: Any = lambda histogram, values, attributes: record(histogram, values, attributes, exemplar)  # noqa: E731
+    (point,) = _collected([[1.0, 2.0, 3.0, 4.0, 4.5]], view, write)[0]
+    found = [(exemplar.value, exemplar.trace_id, exemplar.span_id) for exemplar in point.exemplars]
+    assert found == [(4.5, 7, 9)]
+
+
+def test_of_no_values_none_is_left_out() -> None:
+    counts: list[int] = []
+    for record in (bulk.record_values_at_once, bulk.record_values_one_by_one):
+        write: Any = lambda histogram, values, attributes: counts.append(record(histogram, values, attributes))  # noqa: B023, E731
+        assert _collected([[]], None, write) == [[], []]
+    assert counts == [0, 0]
+
+
+def test_values_that_were_recorded_finely_are_as_wide_as_hidden_ones_after_a_zero() -> None:
+    def write(histogram: Any, values: Any, attributes: Any) -> None:
+        histogram.record(3.1, attributes)
+        bulk.record_values_at_once(histogram, values, attributes, are_hidden=True)
+
+    (point,) = _collected([[0.0]], EXPONENTIAL, write)[0]
+    assert (point.scale, point.zero_count, point.count) == (MAX_HIDDEN_SCALE, 1, 2)
+    base = 2.0**2.0**-point.scale
+    (index,) = np.flatnonzero(point.positive.bucket_counts) + point.positive.offset
+    assert base**index < 3.1 <= base ** (index + 1)

@@ -99,6 +99,14 @@ def test_failures_have_half_slow_and_unsure_calls_a_quarter_and_models_even_shar
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("per_second", "count"), [(0.4, 1), (2.0, 1), (6.0, 3)])
+def test_failures_begin_with_a_second_of_their_half_or_one_call(per_second: float, count: int) -> None:
+    sampler = CallSampler(per_second, seed=1, clock=Clock())
+    batch = priorities(50, failed=range(50))
+    counts = [Counter(call.reason for call in choose(sampler, [(A, batch)])[0].values())["failed"] for _ in range(2)]
+    assert counts == [count, 0]
+
+
 def test_a_failure_of_a_model_seldom_called_comes_before_the_hundredth_of_another() -> None:
     clock = Clock()
     sampler = CallSampler(10.0, seed=1, clock=clock)

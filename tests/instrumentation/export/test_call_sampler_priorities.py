@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from otel_mlmon.instrumentation.export import call_sampler
 from otel_mlmon.instrumentation.export.call_sampler import (
     LATENCY_WINDOW,
     MAX_MODELS,
     MIN_LATENCIES,
     SlowCallDetector,
+    _EvenSampler,
     prioritize_calls,
 )
+from otel_mlmon.types import ModelKey
 from tests.support.calls import make_predictions
 
 NAN = float("nan")
@@ -54,6 +59,30 @@ def test_a_call_has_priority_that_failed_is_unsure_or_slow() -> None:
     plain = prioritize_calls(make_predictions([[0.0], [1.0]]))
     assert plain.is_priority.tolist() == [False, False]
     assert {plain.failed.dtype.name, plain.slow.dtype.name} == {"bool"}
+
+
+def test_a_call_of_several_heads_is_unsure_below_the_floor_of_any_and_not_at_it() -> None:
+    one, other = (make_predictions(rows) for rows in ([[0.9], [0.4], [0.9], [0.5]], [[0.9], [0.9], [0.4], [0.5]]))
+    both = replace(one, heads={"a": one.heads[""], "b": other.heads[""]})
+    actual = prioritize_calls(both, confidence_floor=0.5)
+    assert actual.unsure.tolist() == [False, True, True, False]
+    assert actual.min_confidence.tolist() == [0.9, 0.4, 0.9, 0.5]
+
+
+def test_models_drawn_from_last_go_on_evenly_and_the_others_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_sampler, "MAX_POOLS", 3)
+    kept = ModelKey("kept", "1")
+    alone, crowded = _EvenSampler(1), _EvenSampler(1)
+    expected = [alone.choose_ranks(("share", kept), 0.3, 10) for _ in range(20)]
+    found = []
+    for turn in range(20):
+        found.append(crowded.choose_ranks(("share", kept), 0.3, 10))
+        for other in range(2):
+            crowded.choose_ranks(("share", ModelKey(f"{turn} {other}", "")), 0.5, 10)
+    assert found == expected
+    assert sum(map(len, found)) == 6
+    pools = {("share", kept), *(("share", ModelKey(f"19 {other}", "")) for other in range(2))}
+    assert (set(crowded._fractions), set(crowded._starts)) == (pools, pools)
 
 
 def test_a_call_is_slow_above_the_threshold_and_not_at_it() -> None:

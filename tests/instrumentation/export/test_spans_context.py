@@ -59,6 +59,7 @@ def test_of_a_runtime_of_another_kind_the_api_is_asked(monkeypatch: pytest.Monke
 def test_what_is_carried_beside_a_context_is_told_apart() -> None:
     assert split_contexts([None, None]) == ([EMPTY_CONTEXT, EMPTY_CONTEXT], ())
     assert split_contexts([None, SPAN]) == ([EMPTY_CONTEXT, SPAN], ())
+    assert split_contexts([SPAN, (SPAN, "around")]) == ([SPAN, SPAN], [None, "around"])
     assert split_contexts([None, SPAN, (SPAN, "around"), (None, "alone")]) == (
         [EMPTY_CONTEXT, SPAN, SPAN, EMPTY_CONTEXT],
         [None, None, "around", "alone"],

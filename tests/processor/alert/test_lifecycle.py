@@ -239,6 +239,43 @@ def test_a_rule_that_is_switched_off_is_not_judged_and_ends_what_it_fired() -> N
     assert "data_drift" not in {status.rule for status in run.alerts.list_current_alerts()}
 
 
+@pytest.mark.parametrize(("off", "on"), [("data_drift", "latency"), ("latency", "data_drift")])
+def test_a_rule_that_is_switched_off_hides_none_of_the_others(off: str, on: str) -> None:
+    run = Run()
+    slow = judged("latency", "drift", pane=(50, 50), reference=(99, 1))
+    assert sorted(rule for rule, _, state in run.pane(0, DRIFT, slow) if state is RuleState.FIRING) == [
+        "data_drift", "latency",
+    ]  # fmt: skip
+    run.configure(rules={off: {"enabled": False}, "no_data": {"enabled": False}})
+    run.restart(1)
+    assert run.tick(2) == [(off, RuleState.FIRING, RuleState.OK)]
+    # Its stream has vanished: nothing but the clock ends it.
+    assert run.pane(90_000, judged("confidence", "ok")) == []
+    assert run.tick(90_000) == [(on, RuleState.FIRING, RuleState.OK)]
+
+
+def test_the_rules_of_some_models_are_theirs_alone() -> None:
+    run = Run()
+    other = ModelKey("other", "1")
+    run.pane(0, QUIET)
+    run.pane(0, judged("input.a", "drift", model=other), model=other)
+    every = run.alerts.list_current_alerts()
+    assert {status.model for status in every} == {MODEL, other}
+    wanted = [other, ModelKey("nobody", "1")]
+    assert run.alerts.list_current_alerts(wanted) == [status for status in every if status.model == other]
+    assert run.alerts.list_current_alerts([]) == []
+
+
+def test_streams_that_are_gone_end_what_only_they_fired() -> None:
+    run = Run()
+    other = judged("input.b", "drift")
+    assert run.pane(0, DRIFT, other) == [FIRES]
+    assert run.alerts.remove_streams([DRIFT[0]], ns(1), "It was learned again.") == []
+    (alert,) = run.alerts.remove_streams([other[0]], ns(2), "It was learned again.")
+    assert (changes([alert]), alert.reason, alert.time_ns) == ([RESOLVES], "It was learned again.", ns(2))
+    assert run.alerts.remove_streams([other[0]], ns(3), "It was learned again.") == []
+
+
 class BrokenAge:
     """Makes the rule `data_drift` fail on `input.age` while it is switched on."""
 

@@ -13,6 +13,7 @@ from scipy.stats import dirichlet_multinomial, multinomial
 
 from otel_mlmon.errors import BinMismatchError
 from otel_mlmon.processor.detect.alternatives import HALF_LIVES_ITEMS, TILTS, Direction, build_alternatives
+from otel_mlmon.processor.detect.bets import SlotHypothesis
 from otel_mlmon.processor.detect.evidence import CAP, EvidenceBank
 from otel_mlmon.types import Counts
 from tests.support.evidence import Evidence, plain
@@ -362,3 +363,29 @@ def test_the_end_of_a_large_drift_shows_soon_after_it_lasted_long() -> None:
         evidence.update(rng.multinomial(100, SHARES), 3, FLEET_LINE)
         panes += 1
     assert panes <= 10
+
+
+def evidence_at_a_time_of_day(*, forgiven: float = 0.0, variance: float = 1e-6, effect: float = 1.0) -> float:
+    """Evidence of twenty drifted panes against a time of the day whose shares are those of the reference."""
+    bank = EvidenceBank(3)
+    row = bank.add(np.array([4_000, 3_000, 3_000]), 0.02)
+    shares, sums = bank.column("shares")[row], bank.column("set_shares")[row]
+    null = SlotHypothesis(shares, sums, sums, 0.0, variance, 10_000.0, effect, forgiven, is_known=True)
+    for end in range(60):
+        pane = np.array([[40, 30, 30]]) if end < 40 else np.array([[22, 48, 30]])
+        bank.update(np.array([row]), pane, np.array([end]), 1e6, [null])
+    return float(bank.log_e[row])
+
+
+def test_what_is_forgiven_or_not_known_at_a_time_of_day_lessens_the_evidence() -> None:
+    alone = evidence_at_a_time_of_day()
+    assert alone > 20.0
+    assert alone > evidence_at_a_time_of_day(forgiven=0.02) > evidence_at_a_time_of_day(forgiven=0.05) > 0.0
+    assert alone > evidence_at_a_time_of_day(variance=4e-4) > evidence_at_a_time_of_day(variance=2.5e-3) > 0.0
+    # Of the pane's own φ and that of the time of day the larger counts.
+    unsure = evidence_at_a_time_of_day(variance=4e-4)
+    assert (
+        evidence_at_a_time_of_day(variance=4e-4, effect=0.5)
+        == unsure
+        > evidence_at_a_time_of_day(variance=4e-4, effect=4.0)
+    )

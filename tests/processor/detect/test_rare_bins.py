@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import gamma
 
-from otel_mlmon.processor.detect.evidence import DRIFT, EvidenceBank
+from otel_mlmon.processor.detect.evidence import CAP, DRIFT, EvidenceBank
 from otel_mlmon.processor.detect.rare_bins import TILTS, compute_share_bounds
 from otel_mlmon.types import Counts, Floats
 from tests.support.evidence import Evidence, plain
@@ -130,6 +130,29 @@ def test_an_empty_reference_has_no_rare_bins_and_one_sided_evidence_none() -> No
     assert empty is not None
     assert empty.bins.tolist() == []
     assert Evidence(np.array([5, 0, 5]), tolerance=0.02, direction="down").state().rare_bins is None
+
+
+def test_whichever_bet_on_all_bins_leads_beside_rare_ones_it_has_its_onset_and_at_the_cap_they_are_at_one() -> None:
+    begun, capped = set[int](), set[int]()
+    for shares in ([0.3, 0.2, 0.3, 0.195, 0.005], [0.34, 0.33, 0.23, 0.095, 0.005], [0.37, 0.27, 0.17, 0.185, 0.005]):
+        rng = np.random.default_rng(2)
+        evidence, before = Evidence(rng.multinomial(10_000, shares_of(0.005)), tolerance=0.02), 0.0
+        log_weights = evidence.bank._bets.log_weights
+        for end in range(200):
+            evidence.update(rng.multinomial(100, shares_of(0.005) if end < 60 else shares), end + 1, LINE)
+            state = evidence.state()
+            rare, weighted = state.rare_bins, state.log_cusums + log_weights[state.components]
+            assert rare is not None
+            if weighted.size and weighted.max() == state.log_e:
+                leader = int(state.components[weighted.argmax()])
+                if before == 0.0:
+                    begun.add(leader)
+                    assert state.since_ns == state.onsets_ns[weighted.argmax()]
+                if state.log_e == LINE + math.log(CAP):
+                    capped.add(leader)
+                    assert (state.components.tolist(), rare.bets.tolist()) == ([leader], [])
+            before = state.log_e
+    assert (0 in begun, 0 in capped) == (True, True)
 
 
 def test_a_state_goes_on_bit_for_bit_while_a_rare_bin_leads() -> None:

@@ -231,6 +231,13 @@ def test_by_default_attempts_back_off_with_jitter_for_a_day_and_are_never_far_ap
     assert letters == [(FIRING, "n", "given_up", "HTTP 503")]
 
 
+def test_the_defaults() -> None:
+    assert DeliverySettings() == DeliverySettings(
+        timeout_s=10.0, capacity=1000, backoff_s=1.0, max_backoff_s=20.0, give_up_after_s=86_400.0,
+        merge_after_s=300.0, breaker_failures=5, breaker_open_s=15.0,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(("give_up_after_s", "attempts"), [(2.49, 1), (2.5, 2), (7.49, 2), (7.5, 3)])
 def test_it_gives_up_before_an_attempt_that_would_be_too_late(give_up_after_s: float, attempts: int) -> None:
     # The waits are as asked for: 2.5 s, then 5 s, whatever the jitter.

@@ -15,9 +15,11 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_mlmon.errors import MalformedError, OverloadedError, StoreError, UnavailableError
+from otel_mlmon.processor.receive import admission as admission_module
 from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.codec import CODECS
 from otel_mlmon.processor.receive.data_point import ModelLoaded, Rejections, TelemetryItem
+from otel_mlmon.processor.receive.inflate import BodyTooLargeError
 from otel_mlmon.processor.receive.load import MAX_PENDING_REQUESTS, REQUEST_BYTES, WorkTimeMeter
 from otel_mlmon.processor.receive.outcomes import ExportResult, ReceivedCounts
 from otel_mlmon.processor.receive.recent_requests import REMEMBERED_S
@@ -252,6 +254,42 @@ def test_a_request_whose_turn_to_be_parsed_did_not_come_in_time_is_refused() -> 
     assert refusal.value.retry_after_s == 1.0
     counts = admission.read_counts
     assert (counts.accepted, dict(counts.unread_requests), admission.pending_bytes) == (3, {"queue": 1}, 0)
+
+
+def test_a_request_that_is_refused_late_before_it_is_parsed_gives_its_place_back() -> None:
+    now_s = 0.0
+    admission = RequestAdmission(Store().deliver, clock=lambda: now_s)
+    place = admission.admit_request(len(GOOD), sent_bytes=7)
+    admission.refuse_late(place)
+    assert (admission.pending_bytes, admission.is_crowded) == (len(GOOD), False)
+    other = admission.admit_request(1)
+    assert (admission.pending_bytes, admission.is_crowded) == (len(GOOD) + 1, True)
+    now_s = 2.1
+    with pytest.raises(OverloadedError, match="could not begin with it within 2 s"):
+        admission.refuse_late(place)
+    counts = admission.read_counts
+    assert (admission.pending_bytes, admission.is_crowded, dict(counts.unread_bytes)) == (1, False, {"queue": 7})
+    admission.release_request(other)
+    assert admission.pending_bytes == 0
+
+
+def test_without_room_for_points_only_requests_with_points_are_refused() -> None:
+    store = Store()
+    admission = RequestAdmission(store.deliver, has_room=lambda: False)
+    with pytest.raises(OverloadedError):
+        admission.consume_request("metrics", new_predictions(points=3))
+    assert admission.consume_request("logs", loaded()).result(0) == ExportResult()
+    assert ([type(item) for item in store.items], admission.pending_bytes) == ([ModelLoaded], 0)
+
+
+def test_a_request_may_take_eight_times_the_largest_once_it_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = b"\x0a\x00" * 400  # as many empty messages
+    assert RequestAdmission(Store().deliver, max_request_bytes=1_000).consume_request("metrics", body).done()
+    assert admission_module.MIN_PARSED_BYTES == 64 * 2**20
+    monkeypatch.setattr(admission_module, "MIN_PARSED_BYTES", 1_500)
+    for largest, most in ((1_000, 8_000), (100, 1_500)):
+        with pytest.raises(BodyTooLargeError, match=f"more than {most} bytes of memory"):
+            RequestAdmission(Store().deliver, max_request_bytes=largest).consume_request("metrics", body)
 
 
 def test_what_comes_next_has_the_time_that_a_request_has_left_however_long_decoding_takes() -> None:

@@ -376,6 +376,28 @@ def test_a_reference_that_a_model_carries_is_stored_until_the_model_is_removed(t
     store.close()
 
 
+def test_the_points_of_each_request_are_stored_by_themselves_and_once(tmp_path: Path) -> None:
+    bench = Bench(settings=SETTINGS, windows=WindowSettings(lateness_s=20.0))
+    store = SqliteRepository(tmp_path, synchronous="OFF")
+    bench.panes.add_points([label(1, at_s=1, since_s=0), label(2, at_s=1, since_s=0, label="b")])
+    bench.panes.add_points([label(3, at_s=2, since_s=1)])
+    bench.panes.save(store)
+    earlier = dict(store.load("point"))
+    assert len(earlier) == 2
+    bench.panes.add_points([label(4, at_s=3, since_s=2)])
+    bench.panes.save(store)
+    later = dict(store.load("point"))
+    assert (len(later), later.items() >= earlier.items()) == (3, True)
+    bench.reload(store)
+    bench.panes.add_points([label(5, at_s=4, since_s=3)])
+    bench.panes.save(store)
+    assert (len(store.load("point")), store.load("point").items() >= later.items()) == (4, True)
+    bench.flush()
+    bench.panes.save(store)
+    assert store.load("point") == {}
+    store.close()
+
+
 def test_what_was_sent_while_no_process_ran_is_not_late_after_a_restart(tmp_path: Path) -> None:
     bench = Bench(settings=SETTINGS, windows=WindowSettings(pane_s=10.0, lateness_s=5.0))
     store = SqliteRepository(tmp_path, synchronous="OFF")
