@@ -168,16 +168,17 @@ class WindowAggregator:
             is_late: Returns whether to stop after a pane; the next call goes on with what is left: `unclosed_models`.
         """
         state, windows, unclosed = self._state, list[StreamWindow](), set[ModelKey]()
-        models = {key: model for key, model in state.models.items() if self._is_closing_early or model.is_due(now_ns)}
+        is_early = self._closes_early()
+        models = {key: model for key, model in state.models.items() if is_early or model.is_due(now_ns)}
         lateness_ns = state.windows.lateness_ns
         until_ns = {key: model.compute_closing_time(now_ns, lateness_ns=lateness_ns) for key, model in models.items()}
         early_ns = until_ns
-        if self._is_closing_early:
+        if is_early:
             early_ns = {key: model.compute_closing_time(now_ns, lateness_ns=0) for key, model in models.items()}
         due = sorted((end_ns, key) for key in models for end_ns in models[key].open_panes if end_ns <= early_ns[key])
         is_over = False
         for end_ns, key in due:
-            if end_ns > until_ns[key] and not self._is_closing_early:
+            if end_ns > until_ns[key] and not self._closes_early():
                 continue
             if is_over:
                 unclosed.add(key)
@@ -199,9 +200,8 @@ class WindowAggregator:
             self._intake.report_limits()
         return sorted(windows, key=lambda window: (window.end_ns, window.stream))
 
-    @property
-    def _is_closing_early(self) -> bool:
-        """Returns whether panes close without their lateness: from the limit on, until there is some room again."""
+    def _closes_early(self) -> bool:
+        """Decides whether panes close without their lateness: from the limit on, until there is some room again."""
         share = ROOM_SHARE if self._is_crowded else 1.0
         self._is_crowded = self._state.pending_points >= share * self._state.windows.max_pending_points
         return self._is_crowded

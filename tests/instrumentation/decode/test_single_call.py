@@ -192,6 +192,14 @@ def test_a_score_on_the_border_is_of_the_same_class(kind: str, value: float) -> 
     assert (summary.label, summary.mean_confidence) == ("1", 0.5)
 
 
+def test_a_row_that_contradicts_the_kind_is_left_to_its_batch() -> None:
+    rows = [[0.25, 0.75], [0.25, 0.75], [0.25, 0.5]]
+    calls = [({"x": np.zeros((1, 2), np.float32)}, {"y": np.array([row], np.float32)}) for row in rows]
+    _, second, third = compare(calls, {}, {})
+    assert second is not None
+    assert (second.label, second.mean_confidence, third) == ("1", 0.75, None)
+
+
 @pytest.mark.parametrize("label", ["int64", "object"])
 @pytest.mark.parametrize("as_maps", [False, True])
 def test_a_label_beside_its_probabilities_is_read_by_itself(label: str, *, as_maps: bool) -> None:
