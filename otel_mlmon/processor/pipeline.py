@@ -371,7 +371,7 @@ class ProcessorPipeline:
 
     def _publish_models(self, now_ns: int) -> None:
         """Publishes the models that changed, and now and then all alert rules, which time alone changes too."""
-        changed, self._unpublished = self._unpublished, set()
+        changed, self._unpublished, began_ns = self._unpublished, set(), time.monotonic_ns()
         is_due = now_ns >= self._refresh_ns
         present, known = set(self._windows.models), self._evidence.scores
         views: dict[ModelKey, ModelView | None] = dict.fromkeys(changed - present)
@@ -397,4 +397,4 @@ class ProcessorPipeline:
             views, rules=rules, alerts=self._alerts.list_alerts(), changes=self._version_changes
         )
         if is_due:
-            self._refresh_ns = now_ns + max(REFRESH_NS, REFRESH_RATIO * (self._clock_ns() - now_ns))
+            self._refresh_ns = now_ns + max(REFRESH_NS, REFRESH_RATIO * (time.monotonic_ns() - began_ns))

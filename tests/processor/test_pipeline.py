@@ -343,6 +343,7 @@ def test_under_load_publishing_takes_a_tenth_of_the_time_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(settings(tmp_path))
+    monkeypatch.setattr("otel_mlmon.processor.pipeline.time.monotonic_ns", bench.clock)
     publish_models, began_s = bench.pipeline.publication.publish_models, list[float]()
 
     def publish_slowly(*arguments: Any, **options: Any) -> None:
@@ -355,6 +356,25 @@ def test_under_load_publishing_takes_a_tenth_of_the_time_at_most(
         bench.clock.now_ns += 100_000_000
         bench.pipeline.publish(is_busy=True)
     assert began_s == pytest.approx([1.0, 4.0, 7.0, 10.0, 11.0, 12.0])
+    bench.kill()
+
+
+def test_a_clock_that_jumps_while_pages_are_published_makes_them_no_older(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(settings(tmp_path))
+    publish_models, hours = bench.pipeline.publication.publish_models, list[float]()
+
+    def jump(*arguments: Any, **options: Any) -> None:
+        publish_models(*arguments, **options)
+        hours.append((bench.clock.now_ns - T0) // (3600 * SECOND))
+        bench.clock.now_ns += 3600 * SECOND
+
+    monkeypatch.setattr(bench.pipeline.publication, "publish_models", jump)
+    for _ in range(3):
+        bench.clock.now_ns += 60 * SECOND
+        bench.pipeline.publish(is_busy=True)
+    assert hours == [0, 1, 2]
     bench.kill()
 
 

@@ -238,12 +238,30 @@ def _open_migrated(directory: Path) -> Iterator[sqlite3.Connection]:
         if version == FORMAT_VERSION:
             yield database
             return
-    with tempfile.TemporaryDirectory(prefix="copy-of-state-") as folder:
-        copy = Path(folder)
+    with _create_folder() as copy:
         backup_database(directory / FILE_NAME, copy / FILE_NAME)
-        SqliteRepository(copy).close()
+        try:
+            SqliteRepository(copy).close()
+        except StoreError as error:
+            raise StoreError(
+                f"a copy of {directory / FILE_NAME} cannot be migrated from format {version}: {error}; if the disk has "
+                "room, run `otel-mlmon state repair`"
+            ) from error
         with _open_readonly(copy) as database:
             yield database
+
+
+@contextmanager
+def _create_folder() -> Iterator[Path]:
+    """Makes a folder for a copy of a state store, which is removed afterwards."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="copy-of-state-")
+    except OSError as error:
+        raise StoreError(
+            f"a state of an earlier format is read from a copy, for which there is no place: {error}; set TMPDIR"
+        ) from error
+    with folder as path:
+        yield Path(path)
 
 
 def _rebuild_database(directory: Path) -> None:

@@ -14,9 +14,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, ProviderFallback
@@ -44,6 +44,19 @@ EXPIRY_INTERVAL_NS: Final = 60_000_000_000
 
 ROOM_SHARE: Final = 0.9
 """Share of the limit on waiting points at which panes wait for late points again, after the limit was reached."""
+
+
+class _DuePane(NamedTuple):
+    """A pane that may be closed, in the order in which those of all models are: none waits for another's backlog."""
+
+    is_early: bool
+    """Whether only a lack of room closes it: then the oldest one goes first."""
+    position: int
+    """How many panes of its model go before it, where it is not early."""
+    is_amended: bool
+    """Whether it was closed before, and late points came for it."""
+    end_ns: int
+    model: ModelKey
 
 
 class WindowAggregator:
@@ -175,10 +188,13 @@ class WindowAggregator:
         early_ns = until_ns
         if is_early:
             early_ns = {key: model.compute_closing_time(now_ns, lateness_ns=0) for key, model in models.items()}
-        due = sorted((end_ns, key) for key in models for end_ns in models[key].open_panes if end_ns <= early_ns[key])
+        due = sorted(
+            pane for key, model in models.items() for pane in _list_due_panes(model, until_ns[key], early_ns[key])
+        )
         is_over = False
-        for end_ns, key in due:
-            if end_ns > until_ns[key] and not self._closes_early():
+        for pane in due:
+            end_ns, key = pane.end_ns, pane.model
+            if pane.is_early and not self._closes_early():
                 continue
             if is_over:
                 unclosed.add(key)
@@ -305,3 +321,10 @@ class WindowAggregator:
         state.changes.presences.add(model.key)
         state.touched.add(model.key)
         self.resets += state.mark_consumed(model.key, closed.consumed, self._clock_ns())
+
+
+def _list_due_panes(model: ModelWindows, until_ns: int, early_ns: int) -> Iterator[_DuePane]:
+    """Yields the open panes of a model that end by `until_ns`, or by `early_ns` where there is no room, in order."""
+    for position, end_ns in enumerate(sorted(end_ns for end_ns in model.open_panes if end_ns <= early_ns)):
+        is_early = end_ns > until_ns
+        yield _DuePane(is_early, 0 if is_early else position, end_ns <= model.progress.closed_ns, end_ns, model.key)

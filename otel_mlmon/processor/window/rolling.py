@@ -135,9 +135,9 @@ class RollingWindows:
         is_first = self._row_counts[run] == 0
         if index < len(self._rows):
             is_first |= self._starts_ns[run] > start_ns
-        present = self._rows[index - 1] if index else None
-        if present is not None and present.end_ns == end_ns and present.places is places:
-            self._rows[index - 1] = _narrow_pane(present.add_to(table), start_ns, end_ns, places)
+        position = self._find_row(index, end_ns, places)
+        if position is not None:
+            self._rows[position] = _narrow_pane(self._rows[position].add_to(table), start_ns, end_ns, places)
         else:
             self._rows.insert(index, _narrow_pane(table, start_ns, end_ns, places))
             self._row_counts[run] += 1
@@ -202,6 +202,16 @@ class RollingWindows:
                 self._starts_ns.tolist(),
             )
         return self._present
+
+    def _find_row(self, index: int, end_ns: int, places: _StreamPlaces) -> int | None:
+        """Returns the position before `index` of the row of a pane with the same streams and bins; None without one."""
+        for position in range(index - 1, -1, -1):
+            row = self._rows[position]
+            if row.end_ns != end_ns:
+                break
+            if row.places is places:
+                return position
+        return None
 
     def _place_streams(self, layout: PaneLayout) -> _StreamPlaces:
         """Returns the places of the streams of a layout, after adding those that are new."""

@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,28 @@ def test_a_damaged_database_of_an_earlier_format_is_repaired_and_migrated(tmp_pa
     assert after.counts["damaged"] < 5  # of the page itself
     assert after.counts["pane"] > 0
     assert after.counts["identities"] == after.counts["series"] > 0
+
+
+@pytest.mark.parametrize("action", [check_state, lambda *arguments: list(export_state(*arguments))])
+def test_a_damaged_database_of_an_earlier_format_is_named_and_what_to_do(tmp_path: Path, action: Any) -> None:
+    path = tmp_path / FILE_NAME
+    shutil.copy(FIXTURES / "format-8.sqlite3", path)
+    damage_pages(path)
+    before = path.read_bytes()
+    with pytest.raises(StoreError) as error:
+        action(tmp_path, RECORD_KINDS)
+    assert str(error.value).startswith(f"a copy of {path} cannot be migrated from format 8: ")
+    assert str(error.value).endswith(
+        " cannot be read: database disk image is malformed; if the disk has room, run `otel-mlmon state repair`"
+    )
+    assert path.read_bytes() == before
+
+
+def test_a_copy_without_a_place_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(FIXTURES / "format-8.sqlite3", tmp_path / FILE_NAME)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(StoreError, match=r"for which there is no place: .*; set TMPDIR$"):
+        check_state(tmp_path, RECORD_KINDS)
 
 
 def test_a_damaged_database_of_a_later_format_keeps_its_format(directory: Path) -> None:

@@ -15,6 +15,7 @@ from otel_mlmon.processor.state.sqlite import SqliteRepository
 from otel_mlmon.processor.window.outcome import REJECTED_OUTCOMES
 from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.window import WindowSettings
+from otel_mlmon.types import ModelKey
 from tests.support.observations import MODEL, SECOND, T0, Bench, label
 
 WINDOWS = WindowSettings(pane_s=10.0, lateness_s=15.0, rolling_s=3600.0)
@@ -266,3 +267,25 @@ def test_a_slow_sender_holds_up_panes_for_as_long_as_it_may_be_idle_and_no_longe
 
     waited: dict[str, Any] = {str(behind): last_closed(behind) for behind in (0, 20, 40, 3000)}
     assert waited == {"0": 20.0, "20": 40.0, "40": 50.0, "3000": 50.0}
+
+
+def test_a_backlog_of_one_model_holds_up_the_panes_of_no_other() -> None:
+    bench = Bench(windows=WINDOWS)
+    live, backlog = ModelKey("live", "1"), ModelKey("backlog", "1")
+    left: set[ModelKey] = set()
+    for pane in range(20):
+        at_s = 100_000.0 + 10 * pane
+        for model in (live, backlog):
+            bench.add(label(5, at_s=at_s, since_s=at_s - 10, model=model, sender=model.name, series=model.name))
+        for late in range(10 * pane, 10 * pane + 10):  # more panes than are closed meanwhile
+            bench.panes.add(
+                label(1, at_s=10.0 * late, since_s=10.0 * late - 10, model=backlog, sender="away", series="away")
+            )
+        answers = iter([False, False, False, True])
+        bench.out += bench.panes.close_panes(bench.clock.now_ns, is_late=answers.__next__)
+        left |= bench.panes.unclosed_models
+    ends_s = [(window.end_ns - T0) / SECOND for window in bench.out if window.stream.model == live]
+    assert ends_s == [100_000.0 + 10 * pane for pane in range(18)]
+    assert left == {backlog}
+    bench.flush()
+    assert (bench.panes.summary(live).predictions, bench.panes.summary(backlog).predictions) == (100, 300)

@@ -76,13 +76,15 @@ def test_late_counts_of_a_pane_make_no_more_rows() -> None:
     rolling, panes = RollingWindows(LENGTH_NS), list[PaneCounts]()
     for start_ns in (0, 10, *[0, 10] * 50):
         pane = count_pane([1.5, -2.0, 2.0**-1074], start_ns, scale=100)
+        # Senders that are late by turns have other streams: each of their sets has one row.
         rolling.add(PaneTable.build({"age": pane, "label": pane}), start_ns, start_ns + PANE_NS)
+        rolling.add(PaneTable.build({"price": pane}), start_ns, start_ns + PANE_NS)
         panes.append(pane)
-    assert len(rolling._rows) == 2
+    assert len(rolling._rows) == 4
     for now_ns in (39, 40, 50):
         rolling.evict(now_ns)
         panes = [pane for pane in panes if pane.end_ns > now_ns - LENGTH_NS]
-        for name in ("age", "label"):
+        for name in ("age", "label", "price"):
             check_sums(rolling, name, panes)
     assert len(rolling._rows) == 0
 
