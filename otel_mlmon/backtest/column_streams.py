@@ -43,7 +43,7 @@ class ColumnStream:
 
     @property
     def column(self) -> str:
-        """The name of the column in the data."""
+        """The name of the column of the backtested data that the stream is made of."""
         return self.plan.column.name
 
 

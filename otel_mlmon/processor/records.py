@@ -1,4 +1,4 @@
-"""Lists the kinds of record in the state store: of streams, alerts, model versions and charts, beside windows."""
+"""Lists all kinds of records in the state store: of windows, evidence, alerts, model versions and charts."""
 
 from __future__ import annotations
 

@@ -259,7 +259,7 @@ def _merge_bin_counts(first: BinCounts, second: BinCounts, bins: HistogramBins) 
 
 
 def _count_present_values(counts: BinCounts, bins: HistogramBins) -> int:
-    """Counts the values of all bins without the missing ones, which have no part in the mean."""
+    """Counts the values that are not missing, over all bins: those that a mean is made of."""
     named = zip(bins.names, counts.counts, strict=False)
     return sum(count for name, count in named if name != semconv.MISSING)
 

@@ -388,7 +388,7 @@ class AlertStateMachine:
                 yield from self._enter_state(record, name, None, RuleState.OK, reason=reason)
 
     def _list_judged(self) -> list[tuple[ModelKey, ModelAlerts]]:
-        """Returns the models that no data waits for to be judged, nor for other versions."""
+        """Returns those model versions of which all data is judged, as is all data of their other versions."""
         return [entry for entry in self._models.items() if (entry[0].name, entry[0].environment) not in self._unjudged]
 
     def _is_silent(self, record: ModelAlerts) -> bool:

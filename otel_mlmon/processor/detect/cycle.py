@@ -244,11 +244,11 @@ class DailyCycle:
         )
 
     def list_residuals(self) -> list[tuple[Ints, Floats]]:
-        """Returns the counts of the accepted days by slot, and the counts expected by the other days of their kind."""
+        """Returns the counts of each learned day by time of day, and those expected from the other days like it."""
         return [] if self._model is None else find_week_residuals(self.state.days, self._model)
 
     def _fit_models(self) -> None:
-        """Fits the models of the accepted days, and of those of the version before."""
+        """Fits the weekly pattern to the days learned so far, and another to those of the model version before."""
         self._null = self._contrasts = None
         self._days.clear()
         state = self.state

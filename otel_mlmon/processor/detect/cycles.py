@@ -55,7 +55,7 @@ class StreamCycles:
     def advance(
         self, windows: Sequence[StreamWindow], bank: EvidenceBank, rows: Sequence[int], positions: Indices
     ) -> list[SlotHypothesis | None]:
-        """Returns the shares that are no drift in the windows at `positions`; None where the reference alone says so.
+        """Returns the shares by bin expected at the time of some windows; None for those judged by the reference alone.
 
         Where a cycle is known for the first time, or other kinds of day, φ is estimated anew from what it leaves.
 

@@ -310,7 +310,7 @@ class DesignEffects:
         return 0 if is_in_use else level
 
     def _compare_blocks(self, rows: Indices, index: RowIndex, level: int, block: Floats) -> bool:
-        """Compares a full block of each row with the mean before it; returns whether a row has more differences."""
+        """Compares newly filled blocks with the mean of earlier ones; returns whether any was compared."""
         mean = self._arrays["means"][index, level]
         is_own = block[:, -1] < _NEXT_SIZES[level]
         is_pair = is_own & (mean[:, -1] > 0.0)

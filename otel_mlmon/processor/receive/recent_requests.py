@@ -99,7 +99,7 @@ class RecentRequests:
                 request.result = None
 
     def forget_request(self, digest: bytes, result: Future[ExportResult]) -> None:
-        """Forgets a request that was not stored."""
+        """Forgets a request that was not stored, so that it is worked off when it comes again."""
         with self._lock:
             request = self._requests.get(digest)
             if request is not None and request.result is result:

@@ -137,7 +137,7 @@ def save_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
 
 
 def load_state(state: WindowState, repository: Repository, *, now_ns: int) -> None:
-    """Fills the empty state of the window step with the stored records, if there are any.
+    """Restores the state of all windows from the records in the state store, if there are any.
 
     A record that is damaged, or belongs to nothing that is there, is set aside and reported.
 

@@ -150,7 +150,7 @@ class StreamWindows:
         return self._build_pane_counts(counts, sketch.moments, start_ns, end_ns)
 
     def apply_settings(self, settings: ModelWindowSettings) -> bool:
-        """Applies other settings to the stream; returns whether it gets another reference by them."""
+        """Applies changed settings to the stream; returns whether they replace the reference it is compared with."""
         reference = self.learned.replace(settings)
         if reference is None:
             return False

@@ -170,7 +170,7 @@ class TraceStep:
         return tuple(map(int, values)) if values and not isinstance(values[0], str) else None
 
     def trace_subgraph_output(self, attribute: str) -> TensorOrigin:
-        """Returns how the output of a graph inside an ONNX node is computed."""
+        """Traces back by which operators the output of a subgraph, as of an ONNX `If` or `Loop`, is computed."""
         span = self.node.find_subgraph(attribute)
         if span is None:
             return UNKNOWN
