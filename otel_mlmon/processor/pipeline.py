@@ -215,13 +215,13 @@ class ProcessorPipeline:
             alerts += self._compare_versions(pair, now_ns)
         for model, uses in self._windows.provider_reports().items():
             alerts += self._alerts.judge_providers(model, uses, now_ns)
-        unclosed = self._windows.unclosed_models  # their panes may say that they are not silent
+        unjudged = self._windows.unjudged_models  # their panes may say that they are not silent
         if present or alerts or now_ns >= self._clock_due_ns:
             self._clock_due_ns = now_ns + CLOCK_INTERVAL_NS
-            alerts += self._alerts.advance_clock(now_ns, unjudged=unclosed)
+            alerts += self._alerts.advance_clock(now_ns, unjudged=unjudged)
         self._add_alerts(alerts)
         self._settle_alerts()
-        return bool(unclosed)
+        return bool(self._windows.unclosed_models)
 
     def commit(self, *, is_last: bool = False) -> None:
         """Stores everything that changed, in one transaction; `is_last` also what may stay unstored for minutes.

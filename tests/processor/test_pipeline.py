@@ -339,6 +339,22 @@ def test_a_model_whose_panes_are_closed_in_a_later_part_is_not_silent_and_others
     bench.kill()
 
 
+def test_a_model_of_which_only_a_backlog_comes_is_silent_before_the_backlog_is_over(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path, no_data={"after": "1m"}))
+    for _ in range(15):
+        bench.pane(CALM)
+    bench.clock.now_ns += 120 * SECOND
+    ends_s = [-10.0 * pane for pane in range(1, 5)]
+    bench.pipeline.apply(tuple(label(1, at_s=end_s, since_s=end_s - 10, sender="away") for end_s in ends_s))
+    is_behind = [bench.pipeline.advance(0.0)]
+    bench.pipeline.commit()
+    bench.pipeline.publish(is_busy=True)
+    assert changes(bench.notified) == [("no_data", RuleState.NO_DATA)]
+    is_behind += [bench.pipeline.advance(0.0) for _ in range(3)]
+    assert is_behind == [True, True, True, False]
+    bench.kill()
+
+
 def test_under_load_publishing_takes_a_tenth_of_the_time_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ Runs on: the state thread.
 
 from __future__ import annotations
 
+import heapq
 import logging
 import time
 from collections import Counter
@@ -24,7 +25,7 @@ from otel_mlmon.processor.state.repository import Repository
 from otel_mlmon.processor.window.embedded_reference import decode_embedded_reference
 from otel_mlmon.processor.window.expiry import remove_stale_streams
 from otel_mlmon.processor.window.intake import PointIntake
-from otel_mlmon.processor.window.model_windows import ClosedPane, ModelWindows
+from otel_mlmon.processor.window.model_windows import NEVER_NS, ClosedPane, ModelWindows
 from otel_mlmon.processor.window.outcome import PointOutcome, ReferenceOutcome, ResourceLimit
 from otel_mlmon.processor.window.providers import ExecutionProviderUse
 from otel_mlmon.processor.window.records import load_state, save_state
@@ -96,6 +97,8 @@ class WindowAggregator:
         """Whether panes close without their lateness, as too many points wait."""
         self.unclosed_models: Set[ModelKey] = frozenset()
         """The models of which the last call of `close_panes` left panes for the next one."""
+        self.unjudged_models: Set[ModelKey] = frozenset()
+        """Those of them whose panes were not all closed before, so that more than late points is left."""
         self.counts: Counter[PointOutcome] = Counter()
         """Points by outcome, since this process started."""
         self.resets = 0
@@ -180,7 +183,7 @@ class WindowAggregator:
             now_ns: The time by our clock, Unix nanoseconds.
             is_late: Returns whether to stop after a pane; the next call goes on with what is left: `unclosed_models`.
         """
-        state, windows, unclosed = self._state, list[StreamWindow](), set[ModelKey]()
+        state, windows = self._state, list[StreamWindow]()
         is_early = self._closes_early()
         models = {key: model for key, model in state.models.items() if is_early or model.is_due(now_ns)}
         lateness_ns = state.windows.lateness_ns
@@ -188,25 +191,21 @@ class WindowAggregator:
         early_ns = until_ns
         if is_early:
             early_ns = {key: model.compute_closing_time(now_ns, lateness_ns=0) for key, model in models.items()}
-        due = sorted(
-            pane for key, model in models.items() for pane in _list_due_panes(model, until_ns[key], early_ns[key])
-        )
         is_over = False
-        for pane in due:
-            end_ns, key = pane.end_ns, pane.model
-            if pane.is_early and not self._closes_early():
-                continue
-            if is_over:
-                unclosed.add(key)
-                continue
-            self._close_pane(models[key], end_ns, windows)
+        for pane in heapq.merge(*[_list_due_panes(models[key], until_ns[key], early_ns[key]) for key in models]):
+            if is_over or (pane.is_early and not self._closes_early()):
+                break
+            self._close_pane(models[pane.model], pane.end_ns, windows)
             is_over = is_late()
+        ends_ns = early_ns if is_early and self._closes_early() else until_ns
+        unclosed = {key for key, model in models.items() if min(model.open_panes, default=NEVER_NS) <= ends_ns[key]}
         for key in models.keys() - unclosed:
             model = models[key]
             model.progress.closed_ns = max(model.progress.closed_ns, until_ns[key])
             state.remove_idle_senders(model, now_ns)
             model.mark_pane_closed()
         self.unclosed_models = unclosed
+        self.unjudged_models = {key for key in unclosed if _is_any_unjudged(models[key], ends_ns[key])}
         # A model is removed after all its panes.
         if now_ns >= self._expires_ns and not unclosed:
             self._expires_ns = now_ns + EXPIRY_INTERVAL_NS
@@ -328,3 +327,8 @@ def _list_due_panes(model: ModelWindows, until_ns: int, early_ns: int) -> Iterat
     for position, end_ns in enumerate(sorted(end_ns for end_ns in model.open_panes if end_ns <= early_ns)):
         is_early = end_ns > until_ns
         yield _DuePane(is_early, 0 if is_early else position, end_ns <= model.progress.closed_ns, end_ns, model.key)
+
+
+def _is_any_unjudged(model: ModelWindows, until_ns: int) -> bool:
+    """Returns whether an open pane of a model that ends by `until_ns` was not closed before."""
+    return any(model.progress.closed_ns < end_ns <= until_ns for end_ns in model.open_panes)

@@ -211,13 +211,14 @@ class WindowState:
                 if key in series.pending and series.pending[key].pane_end_ns == end_ns:
                     del series.pending[key]
             present = [(series, key) for series, key in noted if key in series.pending]
-            self.pending_points -= len(noted) - len(present)
             if not present:
                 del self.points[request]
                 self._note_removed_key(self.changes.points, request)
             elif len(present) < len(noted):
                 self.points[request] = present
                 self.changes.points.add(request)
+        # Counted anew, since the fault may have come before or after some of them were subtracted.
+        self.pending_points = sum(map(len, self.points.values()))
         self.changes.series.update(owner for owner in self.owners if owner[0] == model)
         self.changes.models.add(model)
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from otel_mlmon.processor.window import model_windows
+from otel_mlmon.processor.window import model_windows, state
 from otel_mlmon.processor.window.series import ConsumedPoint, TimeSeries, consume_points
 from otel_mlmon.processor.window.stream import StreamPane, build_pane_table
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.types import ModelKey
+from tests.support.observations import SECOND, T0, Bench, label
 
 BROKEN, SOUND = ModelKey("broken", "1"), ModelKey("sound", "1")
 
@@ -70,3 +71,23 @@ def test_a_fault_costs_a_pane_of_one_model_and_the_state_is_stored(
         assert count() == before
         send(1)
         assert count() == (pending, before[1] + 100, 1_400)
+
+
+@pytest.mark.guarded
+def test_a_fault_after_points_are_no_longer_pending_counts_none_of_them_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = list[float]()
+
+    def fail(group: Iterable[TimeSeries]) -> None:
+        faults.append(bench.clock.now_ns)
+        raise ZeroDivisionError
+
+    bench, pending = Bench(), list[int]()
+    for panes, gather in ((6, state._gather_totals), (3, fail), (4, state._gather_totals)):
+        monkeypatch.setattr(state, "_gather_totals", gather)
+        for _ in range(panes):
+            at_s = (bench.clock.now_ns - T0) / SECOND + 10
+            bench.add(label(round(at_s), at_s=at_s, since_s=1.0, is_cumulative=True))
+            bench.panes.close_panes(bench.clock.now_ns)
+        pending += [bench.panes.pending_points, *[len(series.pending) for series in bench.panes._state.series.values()]]
+    assert pending == [2] * 6
+    assert len(faults) == 3
