@@ -22,9 +22,10 @@ import numpy as np
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.detect.evaluator import DriftEvaluator
+from otel_mlmon.processor.detect.evidence import EvidenceBank
 from otel_mlmon.processor.detect.score import DriftScore
 from otel_mlmon.processor.detect.state import CycleState, StreamState
-from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records
+from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records, restore_records
 from otel_mlmon.processor.window.packing import PackedInts, pack_ints, unpack_ints
 from otel_mlmon.processor.window.progress import StreamAbsence
 from otel_mlmon.processor.window.stream import StreamWindows
@@ -80,7 +81,13 @@ class CycleRecord:
     state: CycleState
 
 
-EVIDENCE: Final = RecordKind("evidence", StreamRecord)
+def _check_evidence(record: StreamRecord) -> None:
+    state = record.state
+    if state is not None:
+        EvidenceBank(state.evidence.reference.size, state.direction).restore([state.evidence])
+
+
+EVIDENCE: Final = RecordKind("evidence", StreamRecord, check=_check_evidence)
 CYCLE: Final = RecordKind("cycle", CycleRecord, is_compressed=True)
 LOG: Final = RecordKind("evidence_log", LogEntry)
 
@@ -199,16 +206,11 @@ class EvidenceLog:
             StoreError: The repository cannot be read.
         """
         numbers: dict[StreamKey, int] = {}
-        states: dict[StreamKey, StreamState] = {}
-        for record in load_records(repository, EVIDENCE).values():
+        for record in self._restore_evidence(repository):
             self.scores[record.stream] = record.score
             numbers[record.stream] = record.entry
             self._number = max(self._number, record.entry)
-            if record.state is not None:
-                states[record.stream] = record.state
-        self.evaluator.restore(states)
-        for cycle in load_records(repository, CYCLE).values():
-            self.evaluator.restore_cycle(cycle.stream, cycle.state)
+        restore_records(repository, CYCLE, lambda cycle: self.evaluator.restore_cycle(cycle.stream, cycle.state))
         for entry in load_records(repository, LOG).values():
             self._number = max(self._number, entry.number)
             with guard("drift"):
@@ -218,6 +220,21 @@ class EvidenceLog:
             reference = windows.reference if windows is not None else None
             if reference is not None and self.evaluator.has_evidence_against(stream, reference):
                 self._references[stream] = reference
+
+    def _restore_evidence(self, repository: Repository) -> Iterable[StreamRecord]:
+        """Restores the stored evidence of all streams, and sets records aside that contradict themselves."""
+        records = load_records(repository, EVIDENCE)
+        states = {record.stream: record.state for record in records.values() if record.state is not None}
+        try:
+            self.evaluator.restore(states)  # at once, which is many times faster than one by one
+        except (LookupError, ValueError):
+            restore_records(repository, EVIDENCE, self._restore_stream)
+            records = load_records(repository, EVIDENCE)
+        return records.values()
+
+    def _restore_stream(self, record: StreamRecord) -> None:
+        if record.state is not None:
+            self.evaluator.restore({record.stream: record.state})
 
     def _replay_entry(
         self, entry: LogEntry, numbers: Mapping[StreamKey, int], find_stream: FindStream, now_ns: int

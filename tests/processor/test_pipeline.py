@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from sqlite3 import SQLITE_DENY, SQLITE_OK
@@ -19,8 +19,12 @@ from otel_mlmon.processor.evidence_log import EVIDENCE
 from otel_mlmon.processor.notify.dispatcher import OutboxEntry
 from otel_mlmon.processor.pipeline import ProcessorPipeline
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, ProviderFallback, TelemetryItem
+from otel_mlmon.processor.records import RECORD_KINDS
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.settings import ProcessorSettings
+from otel_mlmon.processor.state.maintenance import check_state
+from otel_mlmon.processor.state.repository import encode_record
+from otel_mlmon.processor.state.sqlite import SqliteRepository
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.embedding import encode_profile
 from otel_mlmon.reference.profile import Profile
@@ -477,6 +481,36 @@ def test_evidence_of_a_removed_stream_is_removed_though_the_commit_fails_at_firs
     assert len(repository.load(EVIDENCE.name)) == 1
     bench.turn()
     assert repository.load(EVIDENCE.name) == {}
+    bench.kill()
+
+
+def test_evidence_that_contradicts_itself_is_set_aside_and_that_of_other_streams_goes_on(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path))
+    for _ in range(15):
+        bench.pane(CALM, confidences(bench))
+    bench.pipeline.close()
+    evaluator = bench.pipeline._evidence.evaluator
+    states = {stream: encode_record(evaluator.state(stream)) for stream in evaluator.streams()}
+    repository = SqliteRepository(tmp_path / "data")
+    (damaged, blob), *others = repository.load(EVIDENCE.name).items()
+    record = EVIDENCE.decode(blob)
+    assert record.state is not None
+    effect = record.state.evidence.design_effect
+    effect = replace(effect, difference_counts=effect.difference_counts + 1)
+    state = replace(record.state, evidence=replace(record.state.evidence, design_effect=effect))
+    repository.put(EVIDENCE.name, [(damaged, encode_record(replace(record, state=state)))])
+    repository.commit()
+    repository.close()
+    (fault,) = check_state(tmp_path / "data", RECORD_KINDS).faults
+    assert fault.startswith(f"evidence {damaged}: the record contradicts itself: ")
+    bench.open()
+    evaluator = bench.pipeline._evidence.evaluator
+    assert {stream: encode_record(evaluator.state(stream)) for stream in evaluator.streams()} == {
+        stream: state for stream, state in states.items() if stream != record.stream
+    }
+    assert others
+    bench.pane(CALM, confidences(bench))
+    assert evaluator.streams() == states.keys()
     bench.kill()
 
 

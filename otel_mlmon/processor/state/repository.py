@@ -158,7 +158,7 @@ def restore_records(repository: Repository, kind: RecordKind[T], restore: Callab
     Args:
         repository: Where they are stored.
         kind: Their kind.
-        restore: Raises `KeyError` or `ValueError` for a value that cannot be used.
+        restore: Raises `LookupError` or `ValueError` for a value that cannot be used.
 
     Raises:
         StoreError: They cannot be read.
@@ -166,7 +166,7 @@ def restore_records(repository: Repository, kind: RecordKind[T], restore: Callab
     for key, value in load_records(repository, kind).items():
         try:
             restore(value)
-        except (KeyError, ValueError) as error:  # noqa: PERF203 - one by one is the point
+        except (LookupError, ValueError) as error:  # noqa: PERF203 - one by one is the point
             blob = encode_record(value, is_compressed=kind.is_compressed)
             quarantine_record(repository, kind.name, key, blob, f"{type(error).__name__}: {error}")
 
@@ -200,7 +200,7 @@ class RecordKind(Generic[T]):
     is_compressed: bool = False
     """Whether the bytes of a value are compressed: for values that are large and written seldom."""
     check: Callable[[T], object] | None = None
-    """Raises `KeyError` or `ValueError` for a value that contradicts itself, which its type alone does not show."""
+    """Raises `LookupError` or `ValueError` for a value that contradicts itself, which its type alone does not show."""
 
     def decode(self, blob: bytes) -> T:
         """Decodes a value from its bytes in the state store, and checks it.
@@ -212,7 +212,7 @@ class RecordKind(Generic[T]):
         if self.check is not None:
             try:
                 self.check(value)
-            except (KeyError, ValueError) as error:
+            except (LookupError, ValueError) as error:
                 raise StoreError(f"the record contradicts itself: {error}") from error
         return value
 
