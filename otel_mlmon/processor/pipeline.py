@@ -25,7 +25,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import replace
 from typing import Final, TypeAlias
 
@@ -239,12 +239,16 @@ class ProcessorPipeline:
         self._has_changed_alerts = False
 
     def publish(self, *, is_busy: bool) -> None:
-        """Hands committed alerts to the notifiers, and publishes the models that changed."""
-        self._unpublished.update(stream.model for stream in self._evidence.changed)
-        self._unpublished |= self._windows.pop_touched_models()
-        is_changed = bool(self._unpublished or self._new_alerts)
+        """Publishes the models that changed, while busy only those with new alerts, and hands on committed alerts."""
+        self._unpublished |= {stream.model for stream in self._evidence.changed} | self._windows.pop_touched_models()
         self._evidence.changed.clear()
         new_alerts, self._new_alerts = self._new_alerts, []
+        now_ns, alerted = self._clock_ns(), {alert.model_key for alert in new_alerts}
+        is_due = now_ns >= self._refresh_ns
+        models = alerted if is_busy and not is_due else alerted | self._unpublished
+        with guard("publish"):  # first, so that whoever is alerted finds a page that says the same
+            if is_due or models:
+                self._publish_models(now_ns, models, is_due=is_due)
         for alert in new_alerts:
             if alert.key in self._outbox:
                 with guard("notify"):
@@ -258,9 +262,6 @@ class ProcessorPipeline:
         for outcome, count in self._points.items():
             self._telemetry.add(semconv.WINDOW_POINTS, count, outcome=outcome)
         self._points.clear()
-        now_ns = self._clock_ns()
-        if now_ns >= self._refresh_ns or (is_changed and not is_busy):
-            self._publish_models(now_ns)
 
     def close(self) -> None:
         """Commits the last changes and closes the state store; settled alerts are not repeated at the next start."""
@@ -369,10 +370,9 @@ class ProcessorPipeline:
             panes.setdefault((window.end_ns, window.stream.model), {})[window.stream] = (window, outcome)
         return panes
 
-    def _publish_models(self, now_ns: int) -> None:
-        """Publishes the models that changed, and now and then all alert rules, which time alone changes too."""
-        changed, self._unpublished, began_ns = self._unpublished, set(), time.monotonic_ns()
-        is_due = now_ns >= self._refresh_ns
+    def _publish_models(self, now_ns: int, changed: Set[ModelKey], *, is_due: bool) -> None:
+        """Publishes models that changed, and where it is due all alert rules, which time alone changes too."""
+        self._unpublished, began_ns = self._unpublished - changed, time.monotonic_ns()
         present, known = set(self._windows.models), self._evidence.scores
         views: dict[ModelKey, ModelView | None] = dict.fromkeys(changed - present)
         summaries = {model: self._windows.summary(model) for model in sorted(changed & present)}

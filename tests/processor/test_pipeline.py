@@ -359,6 +359,29 @@ def test_a_model_of_which_only_a_backlog_comes_is_silent_before_the_backlog_is_o
     bench.kill()
 
 
+def test_whoever_is_alerted_finds_the_page_to_say_the_same_however_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(settings(tmp_path, no_data={"after": "1m"}))
+    for _ in range(15):
+        bench.pane(CALM)
+    bench.clock.now_ns += 120 * SECOND
+    bench.pipeline.publish(is_busy=True)  # all pages are published, and not due again for a second
+    published, submit = list[str](), bench.dispatcher.submit
+
+    def look(entry: OutboxEntry) -> None:
+        (model,) = bench.pipeline.read()["models"].values()
+        published.append(next(rule["state"] for rule in model["rules"] if rule["rule"] == "no_data"))
+        submit(entry)
+
+    monkeypatch.setattr(bench.dispatcher, "submit", look)
+    bench.pipeline.advance()
+    bench.pipeline.commit()
+    bench.pipeline.publish(is_busy=True)
+    assert (published, changes(bench.notified)) == (["no_data"], [("no_data", RuleState.NO_DATA)])
+    bench.kill()
+
+
 def test_under_load_publishing_takes_a_tenth_of_the_time_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
