@@ -3,7 +3,8 @@
 The two ways are run for real, with a profiler that notes every function of the package that is entered:
 
 - a call: `session.run` of a classifier until its span, event and metrics are flushed;
-- a point: the request that brings an alert, from its decoding until the alert is in the hands of a notifier.
+- a point: the request that brings an alert, from its decoding until the alert is in the hands of a notifier; without
+  the pages, which are published beside it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class Trace:
 
     def __init__(self) -> None:
         self.functions: set[tuple[str, str]] = set()
+        self._publishing: FrameType | None = None
+        """The frame in which pages are published, while it runs."""
 
     def __enter__(self) -> Trace:
         sys.setprofile(self._note)
@@ -38,6 +41,12 @@ class Trace:
 
     def _note(self, frame: FrameType, event: str, _: Any) -> None:
         code, caller = frame.f_code, frame.f_back
+        if event == "call" and code.co_name == "_publish_models":
+            self._publishing = frame
+        if self._publishing is not None:
+            if event == "return" and frame is self._publishing:
+                self._publishing = None
+            return
         is_test = caller is not None and caller.f_code.co_filename == str(
             PACKAGE / "testing" / "simulated_processor.py"
         )
