@@ -146,6 +146,14 @@ class ExponentialHistogram:
         while any(part.scale != scale for part in filled):  # a coarser scale may be needed on the way to another
             filled = [part.at_scale(scale) for part in filled]
             scale = min([part.scale for part in filled])
+        ordinals = filled[0].ordinals
+        if (
+            all(part.ordinals.size == ordinals.size and (part.ordinals == ordinals).all() for part in filled[1:])
+            and int(ordinals[-1]) - int(ordinals[0]) < MAX_BUCKETS
+        ):
+            counts = np.add.reduce([part.counts for part in filled])
+            if counts.all():  # the same buckets, as most often: none is added, so none has to be merged
+                return cls(scale=scale, ordinals=ordinals, counts=counts, moments=moments)
         return cls._limit_buckets(
             scale=scale,
             ordinals=np.concatenate([part.ordinals for part in filled]),

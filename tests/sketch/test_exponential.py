@@ -215,6 +215,21 @@ def test_a_merge_reduces_the_scale_from_the_first_bucket_too_many(start: int, sc
     assert buckets(1).merge(far).scale == scale
 
 
+@settings(deadline=None, max_examples=100)
+@given(st.lists(NUMBERS, min_size=1, max_size=20), st.integers(2, 4))
+def test_histograms_of_the_same_buckets_merge_to_that_of_all_values(values: list[float], parts: int) -> None:
+    assert ExponentialHistogram.merge_all([sketch(*values)] * parts) == sketch(*values * parts)
+
+
+@pytest.mark.parametrize("counts", [[1, 1], [2, 0]])
+def test_same_buckets_that_are_too_wide_or_empty_are_merged_all_the_same(counts: list[int]) -> None:
+    wide = ExponentialHistogram(
+        scale=3, ordinals=np.array([BIAS, BIAS + MAX_BUCKETS]), counts=np.array(counts, dtype=np.int64)
+    )
+    merged = wide.merge(wide)
+    assert (merged.scale, merged.counts.tolist()) == ((2, [2, 2]) if all(counts) else (3, [4]))
+
+
 @pytest.mark.parametrize("scale", [MIN_SCALE, MAX_SCALE])
 def test_the_extreme_scales_are_documents(scale: int) -> None:
     counted = ExponentialHistogram(scale=scale, ordinals=np.array([BIAS]), counts=np.array([1]))

@@ -58,7 +58,7 @@ def main() -> None:
     checks = support.Checks()
     few, many = Fleet(1), Fleet(50)
     few.microseconds_a_point(14)
-    many.microseconds_a_point(3)  # warm: series known, some panes closed
+    many.microseconds_a_point(14)  # as old as the few: series known, references learned
     few_cost, many_cost = [], []
     for _ in range(2):
         few_cost.append(few.microseconds_a_point(25))
