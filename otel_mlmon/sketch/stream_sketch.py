@@ -102,7 +102,7 @@ class StreamSketch:
 
     @property
     def moments(self) -> Moments:
-        """The count, sum and extremes of those values of the stream that are numbers."""
+        """The count, sum and extremes of the stream's numeric values."""
         moments = Moments() if self.exponential is None else self.exponential.moments
         for histogram in self.explicit.values():
             moments = moments.merge(histogram.moments)
