@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from otel_mlmon import semconv, streams
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.window.binning import count_over_threshold
 from otel_mlmon.processor.window.moving_reference import MovingReference
 from otel_mlmon.processor.window.progress import ModelProgress, SenderWatermarks, StreamPresence, update_presences
 from otel_mlmon.processor.window.reference import ModelWindowSettings, ReferenceState, StreamReference
@@ -31,7 +30,12 @@ from otel_mlmon.processor.window.stream import (
     build_pane_table,
     count_pane_values,
 )
-from otel_mlmon.processor.window.summary import ModelSummary, StreamSummary, summarize_overflow
+from otel_mlmon.processor.window.summary import (
+    ModelSummary,
+    StreamSummaries,
+    StreamSummary,
+    summarize_closed_panes,
+)
 from otel_mlmon.processor.window.window import (
     ModelPane,
     PaneCounts,
@@ -93,6 +97,10 @@ class ModelWindows:
     """The summary of the closed panes; None since anything in it changed."""
     exported_reference: ModelReference | None = None
     """The references of all streams; None since any changed."""
+    known_streams: tuple[StreamSummary, ...] = ()
+    """Their summaries by name, without rolling windows; empty since any changed."""
+    stream_faults: dict[str, str] = field(default_factory=dict)
+    """Why the latest pane of a stream was not judged, as `known_streams` have it."""
     has_points: bool = True
     """Whether points came since panes were last closed."""
     due_ns: int = 0
@@ -154,7 +162,7 @@ class ModelWindows:
         """
         if name in self.streams:
             return self.streams[name]
-        self.closed_summary = self.exported_reference = None
+        self._mark_streams_changed()
         moving, is_allowance = self.settings.moving, name in (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS)
         stream = self.streams[name] = StreamWindows(
             key=StreamKey(self.key, name),
@@ -168,12 +176,13 @@ class ModelWindows:
 
     def apply_settings(self, settings: ModelWindowSettings) -> list[StreamKey]:
         """Applies other settings to the model, and returns the streams that get another reference by them."""
-        self.settings, self.closed_summary, self.exported_reference = settings, None, None
+        self.settings = settings
+        self._mark_streams_changed()
         return [stream.key for stream in self.streams.values() if stream.apply_settings(settings)]
 
     def relearn(self, names: Iterable[str]) -> list[StreamKey]:
         """Starts to learn the references of streams again, and returns those that can learn."""
-        self.closed_summary = self.exported_reference = None
+        self._mark_streams_changed()
         present = [self.streams[name] for name in names if name in self.streams]
         return [stream.key for stream in present if stream.relearn()]
 
@@ -181,7 +190,7 @@ class ModelWindows:
         """Removes a stream of the model."""
         del self.streams[name]
         self.rolling.clear(name)
-        self.closed_summary = self.exported_reference = None
+        self._mark_streams_changed()
 
     def close_pane(self, end_ns: int, *, is_complete: CompletenessCheck) -> ClosedPane:
         """Closes one pane of the model; panes close in the order of time.
@@ -229,7 +238,7 @@ class ModelWindows:
             if counted is not None or pane.learned is not None
         ]
         if changed or self.settings.moving is not None:
-            self.exported_reference = None
+            self._mark_streams_changed()
         self.progress.predictions += predictions
         pane = self._build_pane(sketches, table, start_ns, end_ns)
         self._add_recent_pane(pane)
@@ -281,7 +290,7 @@ class ModelWindows:
 
     def finish_restore(self) -> None:
         """Advances rolling windows and moving references to the time of the last closed pane."""
-        self.closed_summary = self.exported_reference = None
+        self._mark_streams_changed()
         self.rolling.evict(self.progress.last_ns)
         for stream in self.streams.values():
             stream.update_reference(self.progress.last_ns)
@@ -289,7 +298,9 @@ class ModelWindows:
     def summary(self, *, is_complete: CompletenessCheck) -> ModelSummary:
         """Returns a summary of the model version for people; `is_complete` as `consume_points` has it."""
         if self.closed_summary is None:
-            self.closed_summary = self._summarize_closed_panes()
+            self.closed_summary = summarize_closed_panes(
+                self.last_panes, self.progress, self.settings, self.windows, streams=self._summarize_streams()
+            )
         open_predictions, progress = self._count_open_predictions(is_complete), self.progress
         return replace(
             self.closed_summary,
@@ -303,30 +314,6 @@ class ModelWindows:
         if self.exported_reference is None:
             self.exported_reference = build_model_reference(self.key, self.settings, self.streams)
         return self.exported_reference
-
-    def _summarize_closed_panes(self) -> ModelSummary:
-        duration = StreamSketch.merge_all([StreamSketch(), *(pane.duration for pane in self.last_panes)])
-        calls, progress = duration.numbers, self.progress
-        covered_ns = min(self.windows.short_panes * self.windows.pane_ns, progress.last_ns - progress.first_ns)
-        over = int(count_over_threshold(duration, self.settings.latency_threshold_s)[1])
-        return ModelSummary(
-            model=self.key,
-            updated_ns=progress.last_ns,
-            duration=duration,
-            p50_s=duration.quantile(0.5),
-            p95_s=duration.quantile(0.95),
-            p99_s=duration.quantile(0.99),
-            latency_threshold_s=self.settings.latency_threshold_s,
-            over_ratio=over / calls if calls else float("nan"),
-            error_ratio=sum(pane.failed for pane in self.last_panes) / calls if calls else float("nan"),
-            calls=calls,
-            calls_per_s=calls / (covered_ns / 1e9) if covered_ns else 0.0,
-            predictions=0,
-            open_predictions=0,
-            late_predictions=0,
-            streams=tuple(self._summarize_streams()),
-            calibration=self.settings.calibration,
-        )
 
     def _build_pane(
         self, sketches: Mapping[str, StreamSketch], table: PaneTable, start_ns: int, end_ns: int
@@ -359,11 +346,18 @@ class ModelWindows:
         labels = [total for (metric, _), total in totals.items() if metric == semconv.PREDICTIONS.name]
         return max(labels or totals.values(), default=0)
 
-    def _summarize_streams(self) -> Iterator[StreamSummary]:
-        for name in sorted(self.streams):
-            yield self.streams[name].summary()
-        if self.overflow_points and self.progress.received_ns - self.overflow_ns < OVERFLOW_SHOWN_NS:
-            yield summarize_overflow(self.overflow_points)
+    def _summarize_streams(self) -> StreamSummaries:
+        faults = {name: stream.fault for name, stream in self.streams.items() if stream.fault}
+        if not self.known_streams or faults != self.stream_faults:
+            self.known_streams = tuple(self.streams[name].summary() for name in sorted(self.streams))
+            self.stream_faults = faults
+        is_overflow_shown = self.progress.received_ns - self.overflow_ns < OVERFLOW_SHOWN_NS
+        points = self.overflow_points if is_overflow_shown else 0
+        return StreamSummaries(self.known_streams, self.rolling.sums(), overflow_points=points)
+
+    def _mark_streams_changed(self) -> None:
+        self.closed_summary = self.exported_reference = None
+        self.known_streams = ()
 
     def _consume_points(
         self, end_ns: int, is_complete: CompletenessCheck
