@@ -19,8 +19,7 @@ from otel_mlmon.processor.window.rolling import RollingWindows
 from otel_mlmon.processor.window.series import (
     FAILED,
     CompletenessCheck,
-    ConsumedPoint,
-    SeriesKey,
+    PendingEntry,
     TimeSeries,
     consume_points,
 )
@@ -66,7 +65,7 @@ class ClosedPane(NamedTuple):
     windows: list[StreamWindow]
     """The windows by stream: one for each stream with values in the pane or in its rolling window."""
     pane: ModelPane
-    consumed: list[ConsumedPoint]
+    entries: list[PendingEntry]
     """The points of the pane."""
     changed: list[StreamKey]
     """Streams whose reference grew or changed."""
@@ -79,8 +78,8 @@ class ModelWindows:
     progress: ModelProgress
     settings: ModelWindowSettings
     windows: WindowSettings
-    open_panes: dict[int, dict[SeriesKey, TimeSeries]] = field(default_factory=dict)
-    """The series with points in each open pane, by end of the pane."""
+    open_panes: dict[int, dict[int, list[PendingEntry]]] = field(default_factory=dict)
+    """The points of each open pane, by its end, and by the number of the request that brought them."""
     streams: dict[str, StreamWindows] = field(default_factory=dict)
     presences: dict[str, StreamPresence] = field(default_factory=dict)
     """By stream that ever had values."""
@@ -116,13 +115,12 @@ class ModelWindows:
         """The key of the model version: name, version and environment."""
         return self.progress.model
 
-    def add_points(self, end_ns: int, time_ns: int, now_ns: int, *, sender: str) -> dict[SeriesKey, TimeSeries]:
-        """Returns the open pane that ends at `end_ns`, for points that are pending for it."""
+    def note_points(self, time_ns: int, now_ns: int, *, sender: str) -> None:
+        """Records that a sender's points of an event time were received now."""
         self.has_points = True
         self.senders.add_point(sender, time_ns, now_ns)
         self.progress.watermark_ns = max(self.progress.watermark_ns, time_ns)
         self.progress.received_ns = now_ns
-        return self.open_panes.setdefault(end_ns, {})
 
     def count_overflow(self, now_ns: int) -> None:
         """Records a data point for whose stream or series there was no room."""
@@ -202,7 +200,7 @@ class ModelWindows:
             is_complete: As `TimeSeries.consume` has it.
         """
         self.closed_summary = None
-        sketches, exemplars, consumed = self._consume_points(end_ns, is_complete)
+        sketches, exemplars, entries = self._consume_points(end_ns, is_complete)
         start_ns = end_ns - self.windows.pane_ns
         self.progress.first_ns = self.progress.first_ns or start_ns
         self.progress.last_ns = end_ns
@@ -244,7 +242,7 @@ class ModelWindows:
         self.progress.predictions += predictions
         pane = self._build_pane(sketches, table, start_ns, end_ns)
         self._add_recent_pane(pane)
-        return ClosedPane(windows, pane, consumed, changed)
+        return ClosedPane(windows, pane, entries, changed)
 
     def amend_pane(self, end_ns: int, *, is_complete: CompletenessCheck) -> ClosedPane:
         """Adds late data points to the counts of a closed pane, but to no evidence and no reference.
@@ -254,7 +252,7 @@ class ModelWindows:
             is_complete: As `TimeSeries.consume` has it.
         """
         self.closed_summary = None
-        sketches, _, consumed = self._consume_points(end_ns, is_complete)
+        sketches, _, entries = self._consume_points(end_ns, is_complete)
         start_ns, progress = end_ns - self.windows.pane_ns, self.progress
         progress.first_ns = min(progress.first_ns or start_ns, start_ns)
         progress.last_ns = progress.last_ns or end_ns
@@ -274,7 +272,7 @@ class ModelWindows:
             self.rolling.add(table, start_ns, end_ns)
         pane = self._build_pane(sketches, table, start_ns, end_ns)
         self._add_recent_pane(pane)
-        return ClosedPane([], pane, consumed, [])
+        return ClosedPane([], pane, entries, [])
 
     def restore_pane(self, pane: ModelPane) -> None:
         """Adds a stored pane to the rolling windows and the summary; panes come in the order of time."""
@@ -339,12 +337,12 @@ class ModelWindows:
     def _count_open_predictions(self, is_complete: CompletenessCheck) -> int:
         """Counts the predictions in open panes: labels, or else values; of several outputs the most."""
         totals: dict[tuple[str, str], int] = {}
-        for series in {id(series): series for pane in self.open_panes.values() for series in pane.values()}.values():
+        groups = [group for pane in self.open_panes.values() for group in pane.values()]
+        for series in {entry[0] for group in groups for entry in group if entry[0].state.metric in _PREDICTION_METRICS}:
             state = series.state
-            if state.metric in _PREDICTION_METRICS:
-                head = state.category if state.metric == semconv.PREDICTIONS.name else state.name
-                count = series.count_pending_values(is_complete=is_complete)
-                totals[state.metric, head] = totals.get((state.metric, head), 0) + count
+            head = state.category if state.metric == semconv.PREDICTIONS.name else state.name
+            count = series.count_pending_values(is_complete=is_complete)
+            totals[state.metric, head] = totals.get((state.metric, head), 0) + count
         labels = [total for (metric, _), total in totals.items() if metric == semconv.PREDICTIONS.name]
         return max(labels or totals.values(), default=0)
 
@@ -363,21 +361,21 @@ class ModelWindows:
 
     def _consume_points(
         self, end_ns: int, is_complete: CompletenessCheck
-    ) -> tuple[dict[str, StreamSketch], dict[str, set[str]], list[ConsumedPoint]]:
+    ) -> tuple[dict[str, StreamSketch], dict[str, set[str]], list[PendingEntry]]:
         """Takes the points of a pane; returns each stream's sketch and trace ids, and the points."""
         increments: list[tuple[TimeSeries, PointValue]] = []
         exemplars: dict[str, set[str]] = {}
-        consumed = consume_points(self.open_panes.pop(end_ns).values(), end_ns, is_complete=is_complete)
-        for series, _, point, increment in consumed:
+        consumed = consume_points(self.open_panes.pop(end_ns).values(), is_complete=is_complete)
+        for (series, _, point), increment in zip(*consumed, strict=True):
             if increment is None or not (increment[0] if increment[1] is None else increment[1].numbers[increment[2]]):
                 continue
             increments.append((series, increment))
-            for stream in series.streams if point.exemplars else ():
+            for stream in series.streams if point[4] else ():
                 if stream != semconv.STREAM_ERRORS or series.state.name:  # of failed calls alone
                     least = self.settings.latency_threshold_s if stream == semconv.STREAM_LATENCY else -1.0  # slow ones
                     traces = (trace_id for trace_id, value in point.exemplars if value > least)
                     exemplars.setdefault(stream, set()).update(traces)
-        return add_increments(increments), exemplars, consumed
+        return add_increments(increments), exemplars, consumed.entries
 
 
 def count_predictions(totals: Mapping[str, int]) -> int:
