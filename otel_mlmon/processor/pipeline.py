@@ -12,11 +12,11 @@ A data point goes through them in this order:
     alert      `advance`   the rules of each model judge the scores of a pane: `evaluate_windows` → `Alert`
                `commit`    everything that changed is stored in one transaction
        ↓
-    notify     `publish`   committed alerts are handed to the notifiers, and events about new versions are sent; then
-                           what changed is handed to the web port, which makes documents of it when it is asked
+    notify     `publish`   what changed is shown by the web port, and committed alerts and events go to their recipients
 
-The state thread (`state/thread.py`) calls these in turn for one batch of requests after another. An alert is stored in
-the transaction of the pane that raised it, and stays stored until every recipient has it, or the dead letters.
+The state thread (`state/thread.py`) calls these for one batch of requests after another; panes close after a batch is
+answered, and are stored with the next commit. An alert is stored in the transaction of the pane that raised it, and
+stays stored until every recipient has it, or the dead letters.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ from otel_mlmon.processor.state.repository import (
     open_repository,
     put_records,
 )
+from otel_mlmon.processor.state.thread import ClockWork
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.outcome import REJECTED_OUTCOMES
 from otel_mlmon.processor.window.progress import SteadyClock
@@ -194,8 +195,8 @@ class ProcessorPipeline:
         self._points.update(outcomes)
         return {outcome: count for outcome, count in outcomes.items() if outcome in REJECTED_OUTCOMES}
 
-    def advance(self, max_s: float = float("inf"), /) -> bool:
-        """Closes, scores and judges the panes that the watermark has passed; returns whether `max_s` was too short."""
+    def advance(self, max_s: float = float("inf"), /) -> ClockWork:
+        """Closes, scores and judges the panes that the watermark has passed, for `max_s` seconds or somewhat longer."""
         now_ns, ends_s = self._clock_ns(), time.monotonic() + max_s
         replaced = self._windows.pop_replaced_streams()
         windows = self._windows.close_panes(now_ns, is_late=lambda: time.monotonic() >= ends_s)
@@ -221,7 +222,7 @@ class ProcessorPipeline:
             alerts += self._alerts.advance_clock(now_ns, unjudged=unjudged)
         self._add_alerts(alerts)
         self._settle_alerts()
-        return bool(self._windows.unclosed_models)
+        return ClockWork(is_incomplete=bool(self._windows.unclosed_models), is_unsaved=bool(present or alerts))
 
     def commit(self, *, is_last: bool = False) -> None:
         """Stores everything that changed, in one transaction; `is_last` also what may stay unstored for minutes.
@@ -314,8 +315,7 @@ class ProcessorPipeline:
         changed = {key: self._outbox[key] for key in self._changed_alerts if key in self._outbox}
         put_records(repository, OUTBOX, changed.items())
         repository.delete(OUTBOX.name, sorted(key for key in self._changed_alerts if key not in changed))
-        gone = self._unstored_changes.difference(present)
-        repository.delete(VERSION_CHANGES.name, sorted(json.dumps(model) for model in gone))
+        repository.delete(VERSION_CHANGES.name, sorted(map(json.dumps, self._unstored_changes.difference(present))))
 
     def _settle_alerts(self) -> None:
         """Removes from the outbox the alerts that all their recipients have."""

@@ -25,6 +25,7 @@ from otel_mlmon.processor.settings import ProcessorSettings
 from otel_mlmon.processor.state.maintenance import check_state
 from otel_mlmon.processor.state.repository import encode_record
 from otel_mlmon.processor.state.sqlite import SqliteRepository
+from otel_mlmon.processor.state.thread import ClockWork
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.embedding import encode_profile
 from otel_mlmon.reference.profile import Profile
@@ -326,7 +327,7 @@ def test_a_model_whose_panes_are_closed_in_a_later_part_is_not_silent_and_others
         senders = models[:2] if number == 16 else models
         bench.pipeline.apply(tuple(label(100, at_s=at_s, since_s=at_s - 10, model=model) for model in senders))
         bench.clock.now_ns += 20 * SECOND if number == 16 else 0
-        while bench.pipeline.advance(0.0):
+        while bench.pipeline.advance(0.0).is_incomplete:
             bench.pipeline.commit()
             bench.pipeline.publish(is_busy=False)
             statuses = bench.pipeline._alerts.list_current_alerts()
@@ -350,12 +351,31 @@ def test_a_model_of_which_only_a_backlog_comes_is_silent_before_the_backlog_is_o
     bench.clock.now_ns += 120 * SECOND
     ends_s = [-10.0 * pane for pane in range(1, 5)]
     bench.pipeline.apply(tuple(label(1, at_s=end_s, since_s=end_s - 10, sender="away") for end_s in ends_s))
-    is_behind = [bench.pipeline.advance(0.0)]
+    is_behind = [bench.pipeline.advance(0.0).is_incomplete]
     bench.pipeline.commit()
     bench.pipeline.publish(is_busy=True)
     assert changes(bench.notified) == [("no_data", RuleState.NO_DATA)]
-    is_behind += [bench.pipeline.advance(0.0) for _ in range(3)]
+    is_behind += [bench.pipeline.advance(0.0).is_incomplete for _ in range(3)]
     assert is_behind == [True, True, True, False]
+    bench.kill()
+
+
+def test_what_panes_and_alerts_change_is_to_be_stored_at_once_and_what_a_tick_does_is_not(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path, no_data={"after": "1m"}))
+    for _ in range(3):
+        bench.pane(CALM)
+    bench.clock.now_ns += 10 * SECOND
+    bench.pipeline.apply((label(100, at_s=40, since_s=30),))
+    works = [bench.pipeline.advance(), bench.pipeline.advance()]
+    assert works == [ClockWork(is_unsaved=True), ClockWork()]
+    bench.clock.now_ns += 120 * SECOND
+    works = [bench.pipeline.advance(), bench.pipeline.advance()]
+    bench.pipeline.commit()
+    bench.pipeline.publish(is_busy=False)
+    assert (works, changes(bench.notified)) == (
+        [ClockWork(is_unsaved=True), ClockWork()],
+        [("no_data", RuleState.NO_DATA)],
+    )
     bench.kill()
 
 

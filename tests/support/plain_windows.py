@@ -6,7 +6,7 @@ It is told which panes close, and is given what is pending for them. References,
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from otel_mlmon.processor.window.model_windows import MAX_EXEMPLARS, ModelWindow
 from otel_mlmon.processor.window.moving_reference import MovingReference
 from otel_mlmon.processor.window.progress import StreamAbsence, StreamPresence
 from otel_mlmon.processor.window.reference import StreamReference
-from otel_mlmon.processor.window.series import DELTA, CompletenessCheck, SeriesKey, TimeSeries
+from otel_mlmon.processor.window.series import DELTA, CompletenessCheck, PendingEntry, TimeSeries
 from otel_mlmon.processor.window.stream import find_text_fault
 from otel_mlmon.processor.window.window import PaneCounts, StreamKey, StreamWindow
 from otel_mlmon.sketch.moments import ExactSum, Moments
@@ -181,7 +181,9 @@ def take_points(
     exemplars: dict[str, set[str]] = {}
     for series in group:
         state = series.state
-        for key, point in series.take_points(end_ns):
+        due = [entry for entry in series.pending.items() if entry[1].pane_end_ns == end_ns]
+        for key, point in sorted(due, key=lambda entry: (entry[1].time_ns, entry[0][1], entry[0][0])):
+            del series.pending[key]
             is_delta = state.key.start_ns == DELTA
             increment = point.value if is_delta else series.count_total(key, point, None, is_complete=is_complete)
             if increment is None or not increment.total:
@@ -198,11 +200,15 @@ def take_points(
     return merge_streams(parts), exemplars
 
 
-def copy_series(panes: Mapping[int, Mapping[SeriesKey, TimeSeries]]) -> dict[int, list[TimeSeries]]:
+def copy_series(panes: Mapping[int, Mapping[int, Sequence[PendingEntry]]]) -> dict[int, list[TimeSeries]]:
     """Copies the series of open panes by the panes' ends, in order; taking their points leaves the real ones alone."""
-    copies = {
-        key: TimeSeries(copy.copy(series.state), dict(series.pending))
-        for pane in panes.values()
-        for key, series in pane.items()
+    present = {
+        end_ns: dict.fromkeys(series for group in panes[end_ns].values() for series, _, _ in group)
+        for end_ns in sorted(panes)
     }
-    return {end_ns: [copies[key] for key in panes[end_ns]] for end_ns in sorted(panes)}
+    copies = {
+        series: TimeSeries(copy.copy(series.state), dict(series.pending))
+        for group in present.values()
+        for series in group
+    }
+    return {end_ns: [copies[series] for series in group] for end_ns, group in present.items()}

@@ -128,8 +128,10 @@ def build_history_values(
 def build_accuracy_document(summary: ModelSummary, scores: Mapping[str, DriftScore]) -> Document | None:
     """Builds the JSON document of a model's estimated accuracy; None without labelled data or confidences."""
     calibration = summary.calibration
-    stream = next((stream for stream in summary.streams if stream.stream == semconv.STREAM_CONFIDENCE), None)
-    if calibration is None or stream is None or len(stream.current_counts) != calibration.total.size:
+    if calibration is None:
+        return None
+    stream = summary.streams.find(semconv.STREAM_CONFIDENCE)
+    if stream is None or len(stream.current_counts) != calibration.total.size:
         return None
     score = scores.get(stream.stream, _UNSCORED)
     counts = np.array(stream.current_counts, dtype=np.int64)

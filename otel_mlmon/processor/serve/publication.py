@@ -115,7 +115,7 @@ class PublishedState:
                     continue
                 previous = self._views.get(model)
                 view.rules = previous.rules if previous is not None else ()
-                if previous is None or previous.summary.streams is not view.summary.streams:
+                if previous is None or not previous.summary.streams.has_streams_of(view.summary.streams):
                     self._admitted.update(model, (stream.stream for stream in view.summary.streams))
                 self._views[model] = view
             for model, statuses in rules.items():

@@ -4,7 +4,8 @@ Group commit: the caller of `submit` gets a future that is done when its item is
 one item that raised it; a commit that fails fails the items of its batch and those that come until one succeeds, whose
 senders try again. Where more waits than can be applied at once, a commit comes in between, so that the first are not
 answered as late as the last; what would be durable later than its sender waits is refused instead of applied. Likewise
-panes are closed for a short time only before the next items are applied.
+panes are closed for a short time only before the next items are applied; items do not wait for those that close after
+they were applied: the next commit stores these.
 """
 
 from __future__ import annotations
@@ -48,6 +49,15 @@ RETRY_AFTER_S: Final = 1.0
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 
+class ClockWork(NamedTuple):
+    """The outcome of the work on the state that depends on the clock."""
+
+    is_incomplete: bool = False
+    """Whether some of it is left for the next call."""
+    is_unsaved: bool = False
+    """Whether it changed what is to be committed at once, such as alerts."""
+
+
 class StateHandler(Protocol[T_contra, R_co]):
     """Loads, changes and commits the processor's state. Runs on: the state thread, all of it."""
 
@@ -65,10 +75,10 @@ class StateHandler(Protocol[T_contra, R_co]):
             RetryableError: There is no room for it now; nothing of it was applied.
         """
 
-    def advance(self, max_s: float = math.inf, /) -> bool:
+    def advance(self, max_s: float = math.inf, /) -> ClockWork:
         """Does the work on the state that depends on the clock, such as closing time windows.
 
-        Stops after `max_s` seconds, or somewhat later; returns whether some of it is left for the next call.
+        Stops after `max_s` seconds, or somewhat later, and leaves the rest for the next call.
         """
 
     def commit(self) -> None:
@@ -120,8 +130,8 @@ class StateThread(Generic[T, R]):
         self._measure = measure
         self._min_apply_s = min_apply_s
         self._clock = clock
-        self._is_behind = False
-        """Whether some of the work that depends on the clock is left."""
+        self._clock_work = ClockWork()
+        """The outcome of the last work that depended on the clock, which the next commit stores."""
         self._overhead_s = 0.0
         """How long batches of late took besides applying their items, by the longest."""
         self._handler = handler
@@ -209,8 +219,10 @@ class StateThread(Generic[T, R]):
     def _run_batches(self) -> None:
         try:
             while not self._stop.is_set():
-                self._process_batch(self._drain_queue() if self._is_behind else self._wait_for_batch())
+                self._process_batch(self._drain_queue() if any(self._clock_work) else self._wait_for_batch())
             self._process_batch(self._drain_queue())
+            if self._clock_work.is_unsaved:
+                self._process_batch([])
         finally:
             self._handler.close()
 
@@ -240,14 +252,17 @@ class StateThread(Generic[T, R]):
     def _process_batch(self, batch: list[_QueuedItem[T, R]]) -> None:
         """Applies a batch of items, which may be empty, with as many commits as it takes to answer in time."""
         waiting = deque(batch)
-        is_work = bool(waiting) or self._is_behind
+        is_work = bool(waiting) or any(self._clock_work)
         with self._measure() if is_work and self._failure is None else nullcontext():
             self._process_batch_part(waiting)
             while waiting:
                 self._process_batch_part(waiting)
 
     def _process_batch_part(self, waiting: deque[_QueuedItem[T, R]]) -> None:
-        """Applies queued items for a while, commits, answers and publishes; refuses all after a failed commit."""
+        """Applies queued items for a while, commits, answers, publishes, and then does some work of the clock.
+
+        After a failed commit it refuses all items.
+        """
         applied: list[tuple[Future[R], R]] = []
         refusal = self._failure
         starts_s = self._clock()
@@ -259,9 +274,6 @@ class StateThread(Generic[T, R]):
             else:
                 entry.future.set_exception(refusal)
         began_s = self._clock()
-        self._is_behind = False
-        with guard("advance"):
-            self._is_behind = self._handler.advance(max(MAX_ADVANCE_S, min(began_s - starts_s, self._min_apply_s)))
         failure: StoreError | None = StoreError("the state could not be committed")
         with guard("commit"):
             failure = self._commit_state()
@@ -275,7 +287,10 @@ class StateThread(Generic[T, R]):
                 future.set_exception(failure)
         if failure is None:
             with guard("publish"):
-                self._handler.publish(is_busy=bool(applied) or self._is_behind)
+                self._handler.publish(is_busy=bool(applied) or self._clock_work.is_incomplete)
+        self._clock_work = ClockWork()
+        with guard("advance"):
+            self._clock_work = self._handler.advance(max(MAX_ADVANCE_S, min(began_s - starts_s, self._min_apply_s)))
         self._overhead_s = max(self._clock() - began_s, _OVERHEAD_SHARE * self._overhead_s)
 
     def _commit_state(self) -> StoreError | None:

@@ -22,6 +22,7 @@ from otel_mlmon.processor.window.progress import ModelProgress
 from otel_mlmon.processor.window.series import (
     COUNTERS,
     DELTA,
+    PendingEntry,
     PendingPoint,
     PointKey,
     SeriesKey,
@@ -62,10 +63,8 @@ class _PointGroup:
     is_clamped: bool
     is_late: bool
     is_too_late: bool
-    points: list[tuple[TimeSeries, PointKey]] | None = None
-    """Where the pending points of their request and model are noted; None before the first."""
-    pane: dict[SeriesKey, TimeSeries] | None = None
-    """Their open pane, likewise."""
+    entries: list[PendingEntry] | None = None
+    """Where the pending points of their request and pane are noted; None before the first."""
 
     def is_in_group(self, point: DataPoint) -> bool:
         """Returns whether a point belongs to the group."""
@@ -191,10 +190,12 @@ class PointIntake:
     def _add_point(self, series: TimeSeries, point: DataPoint, group: _PointGroup) -> PointOutcome:
         """Adds a further point of a series; returns the outcome, which may be a reason not to add it."""
         value = point.value
-        self.clamped += group.is_clamped
-        repetition = series.find_repetition(group.key, value)
-        if repetition is not None:
-            return repetition
+        if group.is_clamped:
+            self.clamped += 1
+        if group.key[1] <= series.state.newest_ns:
+            repetition = series.find_repetition(group.key, value)
+            if repetition is not None:
+                return repetition
         if series.is_counter is not (value.table is None):
             return "mismatch"
         if group.is_too_late:
@@ -239,23 +240,21 @@ class PointIntake:
 
     def _add_to_pane(self, series: TimeSeries, point: DataPoint, group: _PointGroup, bounds: Bounds | None) -> None:
         """Adds a pending point to its pane; `bounds` as `_find_explicit_bounds` has them."""
-        state = self._state
-        if group.points is None or group.pane is None:
+        state, key = self._state, group.key
+        if group.entries is None:
             model = state.models[group.model]
-            group.points = state.add_request(group.model, group.sender)
-            group.pane = model.add_points(group.end_ns, group.time_ns, group.received_ns, sender=group.sender)
+            model.note_points(group.time_ns, group.received_ns, sender=group.sender)
+            group.entries = state.add_pane_points(model, group.sender, group.end_ns)
         state.pending_points += 1
-        key, series_state = group.key, series.state
         # A third of the time that `PendingPoint(…)` takes.
-        series.pending[key] = tuple.__new__(
-            PendingPoint, (group.end_ns, group.time_ns, group.received_ns, point.value, point.exemplars, state.request)
+        series.pending[key] = pending = tuple.__new__(
+            PendingPoint, (group.end_ns, group.time_ns, group.received_ns, point[4], point[5], state.request)
         )
-        if key[1] > series_state.newest_ns:
-            series_state.newest_ns = key[1]
+        group.entries.append((series, key, pending))
+        if key[1] > series.state.newest_ns:
+            series.state.newest_ns = key[1]
         if bounds is not None:
             state.models[group.model].streams[series.streams[0]].bounds[bounds] = group.received_ns
-        group.points.append((series, key))
-        group.pane[series_state.key] = series
 
     def _find_refusal(self, point: DataPoint, now_ns: int) -> PointOutcome | None:
         """Returns the reason why a new series cannot be added; None if it can."""

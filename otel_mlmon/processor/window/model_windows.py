@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from otel_mlmon import semconv, streams
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.window.binning import count_over_threshold
 from otel_mlmon.processor.window.moving_reference import MovingReference
 from otel_mlmon.processor.window.progress import ModelProgress, SenderWatermarks, StreamPresence, update_presences
 from otel_mlmon.processor.window.reference import ModelWindowSettings, ReferenceState, StreamReference
@@ -20,8 +19,7 @@ from otel_mlmon.processor.window.rolling import RollingWindows
 from otel_mlmon.processor.window.series import (
     FAILED,
     CompletenessCheck,
-    ConsumedPoint,
-    SeriesKey,
+    PendingEntry,
     TimeSeries,
     consume_points,
 )
@@ -32,7 +30,12 @@ from otel_mlmon.processor.window.stream import (
     build_pane_table,
     count_pane_values,
 )
-from otel_mlmon.processor.window.summary import ModelSummary, StreamSummary, summarize_overflow
+from otel_mlmon.processor.window.summary import (
+    ModelSummary,
+    StreamSummaries,
+    StreamSummary,
+    summarize_closed_panes,
+)
 from otel_mlmon.processor.window.window import (
     ModelPane,
     PaneCounts,
@@ -62,7 +65,7 @@ class ClosedPane(NamedTuple):
     windows: list[StreamWindow]
     """The windows by stream: one for each stream with values in the pane or in its rolling window."""
     pane: ModelPane
-    consumed: list[ConsumedPoint]
+    entries: list[PendingEntry]
     """The points of the pane."""
     changed: list[StreamKey]
     """Streams whose reference grew or changed."""
@@ -75,8 +78,8 @@ class ModelWindows:
     progress: ModelProgress
     settings: ModelWindowSettings
     windows: WindowSettings
-    open_panes: dict[int, dict[SeriesKey, TimeSeries]] = field(default_factory=dict)
-    """The series with points in each open pane, by end of the pane."""
+    open_panes: dict[int, dict[int, list[PendingEntry]]] = field(default_factory=dict)
+    """The points of each open pane, by its end, and by the number of the request that brought them."""
     streams: dict[str, StreamWindows] = field(default_factory=dict)
     presences: dict[str, StreamPresence] = field(default_factory=dict)
     """By stream that ever had values."""
@@ -94,6 +97,10 @@ class ModelWindows:
     """The summary of the closed panes; None since anything in it changed."""
     exported_reference: ModelReference | None = None
     """The references of all streams; None since any changed."""
+    known_streams: tuple[StreamSummary, ...] = ()
+    """Their summaries by name, without rolling windows; empty since any changed."""
+    stream_faults: dict[str, str] = field(default_factory=dict)
+    """Why the latest pane of a stream was not judged, as `known_streams` have it."""
     has_points: bool = True
     """Whether points came since panes were last closed."""
     due_ns: int = 0
@@ -108,13 +115,12 @@ class ModelWindows:
         """The key of the model version: name, version and environment."""
         return self.progress.model
 
-    def add_points(self, end_ns: int, time_ns: int, now_ns: int, *, sender: str) -> dict[SeriesKey, TimeSeries]:
-        """Returns the open pane that ends at `end_ns`, for points that are pending for it."""
+    def note_points(self, time_ns: int, now_ns: int, *, sender: str) -> None:
+        """Records that a sender's points of an event time were received now."""
         self.has_points = True
         self.senders.add_point(sender, time_ns, now_ns)
         self.progress.watermark_ns = max(self.progress.watermark_ns, time_ns)
         self.progress.received_ns = now_ns
-        return self.open_panes.setdefault(end_ns, {})
 
     def count_overflow(self, now_ns: int) -> None:
         """Records a data point for whose stream or series there was no room."""
@@ -156,7 +162,7 @@ class ModelWindows:
         """
         if name in self.streams:
             return self.streams[name]
-        self.closed_summary = self.exported_reference = None
+        self._mark_streams_changed()
         moving, is_allowance = self.settings.moving, name in (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS)
         stream = self.streams[name] = StreamWindows(
             key=StreamKey(self.key, name),
@@ -170,12 +176,13 @@ class ModelWindows:
 
     def apply_settings(self, settings: ModelWindowSettings) -> list[StreamKey]:
         """Applies other settings to the model, and returns the streams that get another reference by them."""
-        self.settings, self.closed_summary, self.exported_reference = settings, None, None
+        self.settings = settings
+        self._mark_streams_changed()
         return [stream.key for stream in self.streams.values() if stream.apply_settings(settings)]
 
     def relearn(self, names: Iterable[str]) -> list[StreamKey]:
         """Starts to learn the references of streams again, and returns those that can learn."""
-        self.closed_summary = self.exported_reference = None
+        self._mark_streams_changed()
         present = [self.streams[name] for name in names if name in self.streams]
         return [stream.key for stream in present if stream.relearn()]
 
@@ -183,7 +190,7 @@ class ModelWindows:
         """Removes a stream of the model."""
         del self.streams[name]
         self.rolling.clear(name)
-        self.closed_summary = self.exported_reference = None
+        self._mark_streams_changed()
 
     def close_pane(self, end_ns: int, *, is_complete: CompletenessCheck) -> ClosedPane:
         """Closes one pane of the model; panes close in the order of time.
@@ -193,7 +200,7 @@ class ModelWindows:
             is_complete: As `TimeSeries.consume` has it.
         """
         self.closed_summary = None
-        sketches, exemplars, consumed = self._consume_points(end_ns, is_complete)
+        sketches, exemplars, entries = self._consume_points(end_ns, is_complete)
         start_ns = end_ns - self.windows.pane_ns
         self.progress.first_ns = self.progress.first_ns or start_ns
         self.progress.last_ns = end_ns
@@ -231,11 +238,11 @@ class ModelWindows:
             if counted is not None or pane.learned is not None
         ]
         if changed or self.settings.moving is not None:
-            self.exported_reference = None
+            self._mark_streams_changed()
         self.progress.predictions += predictions
         pane = self._build_pane(sketches, table, start_ns, end_ns)
         self._add_recent_pane(pane)
-        return ClosedPane(windows, pane, consumed, changed)
+        return ClosedPane(windows, pane, entries, changed)
 
     def amend_pane(self, end_ns: int, *, is_complete: CompletenessCheck) -> ClosedPane:
         """Adds late data points to the counts of a closed pane, but to no evidence and no reference.
@@ -245,7 +252,7 @@ class ModelWindows:
             is_complete: As `TimeSeries.consume` has it.
         """
         self.closed_summary = None
-        sketches, _, consumed = self._consume_points(end_ns, is_complete)
+        sketches, _, entries = self._consume_points(end_ns, is_complete)
         start_ns, progress = end_ns - self.windows.pane_ns, self.progress
         progress.first_ns = min(progress.first_ns or start_ns, start_ns)
         progress.last_ns = progress.last_ns or end_ns
@@ -265,7 +272,7 @@ class ModelWindows:
             self.rolling.add(table, start_ns, end_ns)
         pane = self._build_pane(sketches, table, start_ns, end_ns)
         self._add_recent_pane(pane)
-        return ClosedPane([], pane, consumed, [])
+        return ClosedPane([], pane, entries, [])
 
     def restore_pane(self, pane: ModelPane) -> None:
         """Adds a stored pane to the rolling windows and the summary; panes come in the order of time."""
@@ -283,7 +290,7 @@ class ModelWindows:
 
     def finish_restore(self) -> None:
         """Advances rolling windows and moving references to the time of the last closed pane."""
-        self.closed_summary = self.exported_reference = None
+        self._mark_streams_changed()
         self.rolling.evict(self.progress.last_ns)
         for stream in self.streams.values():
             stream.update_reference(self.progress.last_ns)
@@ -291,7 +298,9 @@ class ModelWindows:
     def summary(self, *, is_complete: CompletenessCheck) -> ModelSummary:
         """Returns a summary of the model version for people; `is_complete` as `consume_points` has it."""
         if self.closed_summary is None:
-            self.closed_summary = self._summarize_closed_panes()
+            self.closed_summary = summarize_closed_panes(
+                self.last_panes, self.progress, self.settings, self.windows, streams=self._summarize_streams()
+            )
         open_predictions, progress = self._count_open_predictions(is_complete), self.progress
         return replace(
             self.closed_summary,
@@ -305,30 +314,6 @@ class ModelWindows:
         if self.exported_reference is None:
             self.exported_reference = build_model_reference(self.key, self.settings, self.streams)
         return self.exported_reference
-
-    def _summarize_closed_panes(self) -> ModelSummary:
-        duration = StreamSketch.merge_all([StreamSketch(), *(pane.duration for pane in self.last_panes)])
-        calls, progress = duration.numbers, self.progress
-        covered_ns = min(self.windows.short_panes * self.windows.pane_ns, progress.last_ns - progress.first_ns)
-        over = int(count_over_threshold(duration, self.settings.latency_threshold_s)[1])
-        return ModelSummary(
-            model=self.key,
-            updated_ns=progress.last_ns,
-            duration=duration,
-            p50_s=duration.quantile(0.5),
-            p95_s=duration.quantile(0.95),
-            p99_s=duration.quantile(0.99),
-            latency_threshold_s=self.settings.latency_threshold_s,
-            over_ratio=over / calls if calls else float("nan"),
-            error_ratio=sum(pane.failed for pane in self.last_panes) / calls if calls else float("nan"),
-            calls=calls,
-            calls_per_s=calls / (covered_ns / 1e9) if covered_ns else 0.0,
-            predictions=0,
-            open_predictions=0,
-            late_predictions=0,
-            streams=tuple(self._summarize_streams()),
-            calibration=self.settings.calibration,
-        )
 
     def _build_pane(
         self, sketches: Mapping[str, StreamSketch], table: PaneTable, start_ns: int, end_ns: int
@@ -352,38 +337,45 @@ class ModelWindows:
     def _count_open_predictions(self, is_complete: CompletenessCheck) -> int:
         """Counts the predictions in open panes: labels, or else values; of several outputs the most."""
         totals: dict[tuple[str, str], int] = {}
-        for series in {id(series): series for pane in self.open_panes.values() for series in pane.values()}.values():
+        groups = [group for pane in self.open_panes.values() for group in pane.values()]
+        for series in {entry[0] for group in groups for entry in group if entry[0].state.metric in _PREDICTION_METRICS}:
             state = series.state
-            if state.metric in _PREDICTION_METRICS:
-                head = state.category if state.metric == semconv.PREDICTIONS.name else state.name
-                count = series.count_pending_values(is_complete=is_complete)
-                totals[state.metric, head] = totals.get((state.metric, head), 0) + count
+            head = state.category if state.metric == semconv.PREDICTIONS.name else state.name
+            count = series.count_pending_values(is_complete=is_complete)
+            totals[state.metric, head] = totals.get((state.metric, head), 0) + count
         labels = [total for (metric, _), total in totals.items() if metric == semconv.PREDICTIONS.name]
         return max(labels or totals.values(), default=0)
 
-    def _summarize_streams(self) -> Iterator[StreamSummary]:
-        for name in sorted(self.streams):
-            yield self.streams[name].summary()
-        if self.overflow_points and self.progress.received_ns - self.overflow_ns < OVERFLOW_SHOWN_NS:
-            yield summarize_overflow(self.overflow_points)
+    def _summarize_streams(self) -> StreamSummaries:
+        faults = {name: stream.fault for name, stream in self.streams.items() if stream.fault}
+        if not self.known_streams or faults != self.stream_faults:
+            self.known_streams = tuple(self.streams[name].summary() for name in sorted(self.streams))
+            self.stream_faults = faults
+        is_overflow_shown = self.progress.received_ns - self.overflow_ns < OVERFLOW_SHOWN_NS
+        points = self.overflow_points if is_overflow_shown else 0
+        return StreamSummaries(self.known_streams, self.rolling.sums(), overflow_points=points)
+
+    def _mark_streams_changed(self) -> None:
+        self.closed_summary = self.exported_reference = None
+        self.known_streams = ()
 
     def _consume_points(
         self, end_ns: int, is_complete: CompletenessCheck
-    ) -> tuple[dict[str, StreamSketch], dict[str, set[str]], list[ConsumedPoint]]:
+    ) -> tuple[dict[str, StreamSketch], dict[str, set[str]], list[PendingEntry]]:
         """Takes the points of a pane; returns each stream's sketch and trace ids, and the points."""
         increments: list[tuple[TimeSeries, PointValue]] = []
         exemplars: dict[str, set[str]] = {}
-        consumed = consume_points(self.open_panes.pop(end_ns).values(), end_ns, is_complete=is_complete)
-        for series, _, point, increment in consumed:
+        consumed = consume_points(self.open_panes.pop(end_ns).values(), is_complete=is_complete)
+        for (series, _, point), increment in zip(*consumed, strict=True):
             if increment is None or not (increment[0] if increment[1] is None else increment[1].numbers[increment[2]]):
                 continue
             increments.append((series, increment))
-            for stream in series.streams if point.exemplars else ():
+            for stream in series.streams if point[4] else ():
                 if stream != semconv.STREAM_ERRORS or series.state.name:  # of failed calls alone
                     least = self.settings.latency_threshold_s if stream == semconv.STREAM_LATENCY else -1.0  # slow ones
                     traces = (trace_id for trace_id, value in point.exemplars if value > least)
                     exemplars.setdefault(stream, set()).update(traces)
-        return add_increments(increments), exemplars, consumed
+        return add_increments(increments), exemplars, consumed.entries
 
 
 def count_predictions(totals: Mapping[str, int]) -> int:

@@ -279,21 +279,20 @@ def _load_panes(state: WindowState, repository: Repository, rebuilt: set[ModelKe
 
 def _load_points(state: WindowState, record: PointsRecord) -> None:
     """Restores the data points of a stored request; fails if a point is of no series, after all others are restored."""
-    model, request = state.models[record.model], (record.request, record.model)
+    model = state.models[record.model]
     state.request = max(state.request, record.request)
     missing = 0
     for series_key, key, point in unpack_points(record):
         series = state.series.get(series_key)
-        if series is None:
-            missing += 1
+        if series is None or key in series.pending:
+            missing += series is None
             continue
-        state.pending_points += key not in series.pending
+        state.pending_points += 1
         series.pending[key] = point
         series.state.newest_ns = max(series.state.newest_ns, key[1])
-        model.open_panes.setdefault(point.pane_end_ns, {})[series_key] = series
-        state.points.setdefault(request, []).append((series, key))
+        state.link_points(model, record.request, point.pane_end_ns).append((series, key, point))
     if missing:
-        state.changes.points.add(request)
+        state.changes.points.add((record.request, record.model))
         raise KeyError(f"{missing} points are of no series that is stored")
 
 
@@ -328,10 +327,10 @@ def _build_identities_record(state: WindowState, owner: SeriesOwner) -> Identiti
 
 
 def _build_points_record(state: WindowState, request: RequestKey) -> PointsRecord | None:
-    pending = state.points.get(request)
-    if pending is None:
+    panes = state.points.get(request)
+    if panes is None:
         return None
-    entries = [(series.state.key, key, series.pending[key]) for series, key in pending]
+    entries = [(series.state.key, key, point) for group in panes.values() for series, key, point in group]
     return pack_points(*request, entries)
 
 

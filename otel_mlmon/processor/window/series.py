@@ -195,21 +195,6 @@ class TimeSeries:
             last = max(self.pending.values(), key=lambda point: point.time_ns).value
         return last is None or total.has_same_form(last)
 
-    def take_points(self, pane_end_ns: int) -> list[tuple[PointKey, PendingPoint]]:
-        """Removes the points of panes up to `pane_end_ns`, and returns them in the order of their time."""
-        pending = self.pending
-        if len(pending) == 1:
-            ((key, point),) = pending.items()
-            if point.pane_end_ns > pane_end_ns:
-                return []
-            pending.clear()
-            return [(key, point)]
-        entries = [(key, point) for key, point in pending.items() if point.pane_end_ns <= pane_end_ns]
-        entries.sort(key=lambda entry: (entry[1].time_ns, entry[0][1], entry[0][0]))
-        for key, _ in entries:
-            del pending[key]
-        return entries
-
     def count_total(
         self, key: PointKey, point: PendingPoint, difference: PointValue | None, *, is_complete: CompletenessCheck
     ) -> PointValue | None:
@@ -247,58 +232,65 @@ class TimeSeries:
         return count
 
 
-ConsumedPoint: TypeAlias = tuple[TimeSeries, PointKey, PendingPoint, PointValue | None]
-"""A point of a series that was taken out of its pane, and its increment; None if it has none."""
+PendingEntry: TypeAlias = tuple[TimeSeries, PointKey, PendingPoint]
+"""A pending point with its series and its key."""
 
 
-def consume_points(
-    group: Iterable[TimeSeries], pane_end_ns: int, *, is_complete: CompletenessCheck
-) -> list[ConsumedPoint]:
-    """Takes the pending points of panes up to `pane_end_ns`; returns each with its increment."""
-    entries: list[ConsumedPoint] = []
+class ConsumedPoints(NamedTuple):
+    """The points that were taken out of a pane, and what each of them adds."""
+
+    entries: list[PendingEntry]
+    """Those of a series in the order of their time."""
+    increments: list[PointValue | None]
+    """For each entry; None if it has none."""
+
+
+def consume_points(groups: Iterable[Iterable[PendingEntry]], *, is_complete: CompletenessCheck) -> ConsumedPoints:
+    """Takes points out of what is pending, those that each of some requests brought; returns each with its increment.
+
+    Args:
+        groups: The points of a pane by request.
+        is_complete: Whether a first total counts from its start on.
+    """
+    entries = [entry for group in groups for entry in group]
+    if len(set(map(itemgetter(0), entries))) < len(entries):
+        entries.sort(key=lambda entry: (entry[2].time_ns, entry[1][1], entry[1][0]))
     has_totals = False
-    counted: dict[tuple[int, tuple[tuple[PointKey, bool], ...]], tuple[CountedTimes, CountedTimes]] = {}
-    for series in group:
-        state, pending = series.state, series.pending
-        is_delta = state.key[1] == DELTA
+    # Of series that go on alike the counted times are one object, and those after a point too.
+    following: dict[tuple[int, PointKey, bool], tuple[CountedTimes, CountedTimes]] = {}
+    for series, key, point in entries:
+        del series.pending[key]
+        state = series.state
+        before, is_delta = state.counted, state.key[1] == DELTA
         has_totals |= not is_delta
-        due = [entry for entry in pending.items() if entry[1][0] <= pane_end_ns]
-        if len(due) == 1:
-            del pending[due[0][0]]
-        else:
-            due = series.take_points(pane_end_ns)
-        # Of series that go on alike the counted times are one object.
-        before = state.counted
-        times = tuple([(key, is_delta and key[0] > 0 and key[1] == point[1]) for key, point in due])
-        step = id(before), times
-        if step not in counted:
-            counted[step] = before, before.add(times)
-        state.counted = counted[step][1]
-        entries += [(series, key, point, point[3]) for key, point in due]
-    if not has_totals:
-        return entries
-    differences = _subtract_totals(entries)
-    for position, (series, key, point, _) in enumerate(entries):
-        if series.state.key[1] != DELTA:
-            increment = series.count_total(key, point, differences.get(position), is_complete=is_complete)
-            entries[position] = series, key, point, increment
-    return entries
+        step = id(before), key, is_delta and key[0] > 0 and key[1] == point[1]
+        if step not in following:
+            following[step] = before, before.add([step[1:]])
+        state.counted = following[step][1]
+    increments: list[PointValue | None] = [point[3] for _, _, point in entries]
+    if has_totals:
+        differences = _subtract_totals(entries)
+        for position, (series, key, point) in enumerate(entries):
+            if series.state.key[1] != DELTA:
+                difference = differences.get(position)
+                increments[position] = series.count_total(key, point, difference, is_complete=is_complete)
+    return ConsumedPoints(entries, increments)
 
 
-def _subtract_totals(entries: Sequence[ConsumedPoint]) -> dict[int, PointValue]:
+def _subtract_totals(entries: Sequence[PendingEntry]) -> dict[int, PointValue]:
     """Subtracts the last totals of many series from their next ones at once; returns the differences by position.
 
-    It tells nothing of a series with several points, of a first total, and of other buckets than before.
+    It tells nothing of a series' further points, of a first total, and of other buckets than before.
     """
     positions: list[int] = []
     later: list[TableRow] = []
     earlier: list[TableRow] = []
-    previous: TimeSeries | None = None
-    for position, (series, _, point, _) in enumerate(entries):
+    present = set[TimeSeries]()
+    for position, (series, _, point) in enumerate(entries):
         total, value = series.state.total, point.value
-        is_next, previous = series is not previous, series
-        if total is None or total.table is None or value.table is None or not is_next:
+        if total is None or total.table is None or value.table is None or series in present:
             continue
+        present.add(series)
         if value.table.has_same_buckets(value.row, total.table, total.row):
             positions.append(position)
             later.append((value.table, value.row))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
@@ -11,7 +10,7 @@ from otel_mlmon.processor.receive.data_point import ModelLoaded, ProviderFallbac
 from otel_mlmon.processor.window.model_windows import ModelWindows
 from otel_mlmon.processor.window.providers import ExecutionProviderUse, ModelProviders
 from otel_mlmon.processor.window.reference import ModelWindowSettings
-from otel_mlmon.processor.window.series import ConsumedPoint, PointKey, SeriesKey, TimeSeries
+from otel_mlmon.processor.window.series import PendingEntry, SeriesKey, TimeSeries
 from otel_mlmon.processor.window.window import ModelPane, StreamKey, WindowSettings
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.table import PointValue, SketchTable
@@ -106,8 +105,11 @@ class WindowState:
     series: dict[SeriesKey, TimeSeries] = field(default_factory=dict)
     owners: dict[SeriesOwner, dict[SeriesKey, TimeSeries]] = field(default_factory=dict)
     """The series of each sender, by model version."""
-    points: dict[RequestKey, list[tuple[TimeSeries, PointKey]]] = field(default_factory=dict)
-    """The points that are pending, by what brought them."""
+    points: dict[RequestKey, dict[int, list[PendingEntry]]] = field(default_factory=dict)
+    """The points that are pending, by what brought them, and by the end of their pane.
+
+    These lists are the same as those of `ModelWindows.open_panes`.
+    """
     pending_points: int = 0
     """How many there are."""
     request: int = 0
@@ -151,52 +153,63 @@ class WindowState:
         self.starts[name] = max(newest_ns, start_ns)
         return newest_ns < start_ns
 
-    def add_request(self, model: ModelKey, sender: str) -> list[tuple[TimeSeries, PointKey]]:
-        """Returns the list that notes the pending points of the present request about a model."""
-        request = self.request, model
+    def add_pane_points(self, model: ModelWindows, sender: str, end_ns: int) -> list[PendingEntry]:
+        """Returns the list of the pending points that the present request brought for a pane of a model.
+
+        Args:
+            model: Its windows.
+            sender: Of the points that are to be added.
+            end_ns: End of the pane.
+        """
+        request = self.request, model.key
         changes = self.changes
         changes.points.add(request)
-        changes.senders.add((model, sender))
-        changes.models.add(model)
-        self.touched.add(model)
-        return self.points.setdefault(request, [])
+        changes.senders.add((model.key, sender))
+        changes.models.add(model.key)
+        self.touched.add(model.key)
+        return self.link_points(model, self.request, end_ns)
 
-    def mark_consumed(self, model: ModelKey, consumed: Iterable[ConsumedPoint], now_ns: int) -> int:
-        """Notes that points of a model are no longer pending; returns how many totals they reset.
+    def link_points(self, model: ModelWindows, number: int, end_ns: int) -> list[PendingEntry]:
+        """Returns the list of the pending points of a request for a pane, which the pane and the request share."""
+        entries = model.open_panes.setdefault(end_ns, {}).setdefault(number, [])
+        return self.points.setdefault((number, model.key), {}).setdefault(end_ns, entries)
+
+    def mark_consumed(self, model: ModelKey, end_ns: int, entries: Sequence[PendingEntry], now_ns: int) -> int:
+        """Notes that the points of a pane are no longer pending; returns how many totals they reset.
 
         Args:
             model: Its key.
-            consumed: The points.
+            end_ns: End of the pane.
+            entries: Its points.
             now_ns: The time by our clock, Unix nanoseconds.
         """
-        senders, total_senders, requests, resets = set[str](), set[str](), list[int](), 0
-        for series, _, point, _ in consumed:
+        senders, total_senders, resets = set[str](), set[str](), 0
+        for series, _, _ in entries:
             state = series.state
             state.updated_ns = now_ns
             senders.add(state.sender)
             if state.total is not None:
                 total_senders.add(state.sender)
-            requests.append(point.request)
-            resets += series.resets
-            series.resets = 0
-        self.pending_points -= len(requests)
+            if series.resets:
+                resets += series.resets
+                series.resets = 0
+        self.pending_points -= len(entries)
         self.changes.series.update((model, sender) for sender in senders)
         for sender in total_senders:
             _gather_totals(self.owners[model, sender].values())
-        for number, count in Counter(requests).items():
+        self._remove_pane_points(model, end_ns, {point.request for _, _, point in entries})
+        return resets
+
+    def _remove_pane_points(self, model: ModelKey, end_ns: int, numbers: Iterable[int]) -> None:
+        """Removes the points of a pane from those of the requests that brought them, by number."""
+        for number in numbers:
             request = number, model
-            pending = self.points[request]
-            if count < len(pending):
-                self.points[request] = [
-                    (series, key)
-                    for series, key in pending
-                    if key in series.pending and series.pending[key].request == number
-                ]
+            del self.points[request][end_ns]
+            if self.points[request]:
                 self.changes.points.add(request)
             else:
                 del self.points[request]
                 self._note_removed_key(self.changes.points, request)
-        return resets
 
     def drop_lost_points(self, model: ModelKey, end_ns: int) -> None:
         """Removes what is left of the points of a pane whose closing failed by a fault of the processor.
@@ -206,19 +219,13 @@ class WindowState:
             end_ns: End of the pane.
         """
         self.models[model].open_panes.pop(end_ns, None)
-        for request, noted in [entry for entry in self.points.items() if entry[0][1] == model]:
-            for series, key in noted:
-                if key in series.pending and series.pending[key].pane_end_ns == end_ns:
-                    del series.pending[key]
-            present = [(series, key) for series, key in noted if key in series.pending]
-            if not present:
-                del self.points[request]
-                self._note_removed_key(self.changes.points, request)
-            elif len(present) < len(noted):
-                self.points[request] = present
-                self.changes.points.add(request)
+        numbers = [number for (number, key), panes in self.points.items() if key == model and end_ns in panes]
+        for number in numbers:
+            for series, key, _ in self.points[number, model][end_ns]:
+                series.pending.pop(key, None)
+        self._remove_pane_points(model, end_ns, numbers)
         # Counted anew, since the fault may have come before or after some of them were subtracted.
-        self.pending_points = sum(map(len, self.points.values()))
+        self.pending_points = sum(len(entries) for panes in self.points.values() for entries in panes.values())
         self.changes.series.update(owner for owner in self.owners if owner[0] == model)
         self.changes.models.add(model)
 

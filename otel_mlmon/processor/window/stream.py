@@ -188,14 +188,12 @@ class StreamWindows:
             self.moving.hours[hour] = counts
 
     def summary(self) -> StreamSummary:
-        """Returns a summary of the stream for people."""
+        """Returns a summary of the stream for people, without its rolling window."""
         return StreamSummary(
             stream=self.key.stream,
             learn=self.learned.settings.learn,
             sketch=self.learned.state.sketch,
             reference=self.reference,
-            current=self.rolling_counts,
-            current_mean=self.rolling_mean,
             fault=self.fault,
         )
 

@@ -1,14 +1,29 @@
-"""Immutable summaries of model versions and streams for people, which any thread may read."""
+"""Immutable summaries of model versions and streams for people, which any thread may read.
+
+The thread that owns the state hands over what never changes: the streams as they are known, and the sums of their
+rolling windows. The summaries of the single streams are made of it when someone asks for them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import numpy as np
 
+from otel_mlmon.processor.window.binning import count_over_threshold
+from otel_mlmon.processor.window.progress import ModelProgress
 from otel_mlmon.processor.window.providers import ExecutionProviderUse
-from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, ReferenceOrigin
+from otel_mlmon.processor.window.reference import ModelWindowSettings
+from otel_mlmon.processor.window.rolling import RollingSums
+from otel_mlmon.processor.window.window import (
+    HistogramBins,
+    ModelPane,
+    ReferenceCounts,
+    ReferenceOrigin,
+    WindowSettings,
+)
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts, ModelKey
@@ -34,9 +49,9 @@ class StreamSummary:
     """The counts that the reference is learned from so far, or was learned from."""
     reference: ReferenceCounts | None
     """None while it is learned."""
-    current: Counts
+    current: Counts = field(default_factory=lambda: _NO_COUNTS)
     """The counts of the rolling window, by bin; empty while there are no bins."""
-    current_mean: float
+    current_mean: float = float("nan")
     """In the stream's own unit, NaN if unknown."""
     fault: str = ""
     """Why the latest pane was not judged; empty if it was."""
@@ -98,6 +113,55 @@ class StreamSummary:
         return self.current if self.current.size else np.zeros(self.reference.bins.count, dtype=np.int64)
 
 
+class StreamSummaries:
+    """The summaries of the streams of a model version at one moment, by name, each made when it is asked for.
+
+    Runs on: any thread.
+
+    Args:
+        known: The streams, without their rolling windows where `sums` has these.
+        sums: The rolling windows; None where the summaries are complete.
+        overflow_points: Points for which there was no room, shown as one stream more; 0 for none.
+    """
+
+    __slots__ = ("_known", "_overflow_points", "_sums")
+
+    def __init__(
+        self, known: tuple[StreamSummary, ...], sums: RollingSums | None = None, *, overflow_points: int = 0
+    ) -> None:
+        self._known, self._sums, self._overflow_points = known, sums, overflow_points
+
+    def __len__(self) -> int:
+        return len(self._known) + bool(self._overflow_points)
+
+    def __iter__(self) -> Iterator[StreamSummary]:
+        """Yields the summary of every stream, as it was at that moment."""
+        yield from map(self._add_window, self._known)
+        if self._overflow_points:
+            yield summarize_overflow(self._overflow_points)
+
+    def __repr__(self) -> str:
+        return f"StreamSummaries({tuple(self)!r})"
+
+    def find(self, name: str) -> StreamSummary | None:
+        """Returns the summary of one stream; None if there is no stream of this name."""
+        return next((self._add_window(stream) for stream in self._known if stream.stream == name), None)
+
+    def has_streams_of(self, other: StreamSummaries) -> bool:
+        """Returns whether the summaries are of the same streams as others, whatever they say."""
+        if self._known is not other._known:
+            names, others = ([stream.stream for stream in summaries._known] for summaries in (self, other))
+            if names != others:
+                return False
+        return len(self) == len(other)
+
+    def _add_window(self, stream: StreamSummary) -> StreamSummary:
+        if self._sums is None:
+            return stream
+        name = stream.stream
+        return replace(stream, current=self._sums.counts(name), current_mean=self._sums.mean(name))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSummary:
     """A summary of one model version for people: its streams, latency, throughput and lost data points."""
@@ -124,12 +188,52 @@ class ModelSummary:
     """Those in panes that are still open."""
     late_predictions: int
     """Those that came after their pane had closed: counted, and no evidence."""
-    streams: tuple[StreamSummary, ...]
-    """By name."""
+    streams: StreamSummaries
     calibration: Calibration | None = None
     """How often this version was right on labelled data; None if that is not known."""
     providers: tuple[ExecutionProviderUse, ...] = ()
     """The execution providers that processes run it on, the one reported last first."""
+
+
+def summarize_closed_panes(
+    panes: Collection[ModelPane],
+    progress: ModelProgress,
+    settings: ModelWindowSettings,
+    windows: WindowSettings,
+    *,
+    streams: StreamSummaries,
+) -> ModelSummary:
+    """Returns a summary of a model version by its closed panes; predictions are not counted yet.
+
+    Args:
+        panes: The last ones, of which latency, throughput and error ratio are.
+        progress: How far the model version is.
+        settings: Of the model.
+        windows: How long panes are.
+        streams: The summaries of its streams.
+    """
+    duration = StreamSketch.merge_all([StreamSketch(), *(pane.duration for pane in panes)])
+    calls = duration.numbers
+    covered_ns = min(windows.short_panes * windows.pane_ns, progress.last_ns - progress.first_ns)
+    over = int(count_over_threshold(duration, settings.latency_threshold_s)[1])
+    return ModelSummary(
+        model=progress.model,
+        updated_ns=progress.last_ns,
+        duration=duration,
+        p50_s=duration.quantile(0.5),
+        p95_s=duration.quantile(0.95),
+        p99_s=duration.quantile(0.99),
+        latency_threshold_s=settings.latency_threshold_s,
+        over_ratio=over / calls if calls else float("nan"),
+        error_ratio=sum(pane.failed for pane in panes) / calls if calls else float("nan"),
+        calls=calls,
+        calls_per_s=calls / (covered_ns / 1e9) if covered_ns else 0.0,
+        predictions=0,
+        open_predictions=0,
+        late_predictions=0,
+        streams=streams,
+        calibration=settings.calibration,
+    )
 
 
 def summarize_overflow(points: int) -> StreamSummary:

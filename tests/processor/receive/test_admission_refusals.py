@@ -17,7 +17,7 @@ from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.data_point import DataPoint, Rejections, TelemetryItem
 from otel_mlmon.processor.receive.grpc import GrpcReceiver
 from otel_mlmon.processor.receive.http import HttpReceiver, RequestRefusedError
-from otel_mlmon.processor.state.thread import StateThread
+from otel_mlmon.processor.state.thread import ClockWork, StateThread
 from tests.support.otlp_requests import predictions
 from tests.support.processes import until
 
@@ -36,9 +36,9 @@ class FullState:
         """Refuses a request."""
         raise OverloadedError("There is no room.", retry_after_s=1.0)
 
-    def advance(self, _: float = math.inf, /) -> bool:
+    def advance(self, _: float = math.inf, /) -> ClockWork:
         """There is nothing to do."""
-        return False
+        return ClockWork()
 
     def commit(self) -> None:
         """There is nothing to store."""

@@ -17,7 +17,7 @@ from otel_mlmon.processor.alert.version_change import VersionChange
 from otel_mlmon.processor.detect.score import DriftScore, Statistics
 from otel_mlmon.processor.serve.documents import Document, build_overview
 from otel_mlmon.processor.serve.publication import ModelView, PublishedState
-from otel_mlmon.processor.window.summary import ModelSummary
+from otel_mlmon.processor.window.summary import ModelSummary, StreamSummaries
 from otel_mlmon.types import ModelKey
 from tests.support.alerts import FIRING
 from tests.support.observations import MODEL, T0, Bench, durations, label, point
@@ -70,7 +70,7 @@ def test_a_model_is_described_by_what_it_did_and_what_was_said_of_it() -> None:
     counts = [stream.reference.counts if stream.reference is not None else [100] for stream in summary.streams]
     streams = tuple(replace(stream, current=np.array(row)) for stream, row in zip(summary.streams, counts, strict=True))
     scores = {MODEL: {"prediction.label": score}}
-    document = publish(bench, [replace(summary, streams=streams)], scores).overview()
+    document = publish(bench, [replace(summary, streams=StreamSummaries(streams))], scores).overview()
     model = document["models"]["digits"]
     keys = ("name", "environment", "version", "versions", "state", "predictions", "error_ratio")
     assert {key: model[key] for key in keys} == {

@@ -10,6 +10,7 @@ import numpy as np
 from otel_mlmon import semconv
 from otel_mlmon.processor.detect.score import DriftScore, Statistics
 from otel_mlmon.processor.serve.publication import ModelView, PublishedState
+from otel_mlmon.processor.window.summary import StreamSummaries
 from otel_mlmon.processor.window.window import ReferenceCounts
 from otel_mlmon.types import Counts, ModelKey
 from tests.support.observations import MODEL, Bench, point
@@ -24,7 +25,7 @@ def view(bench: Bench, model: ModelKey, *streams: str) -> ModelView:
     listed = tuple(replace(template, stream=f"input.{name}") for name in sorted(streams))
     score = DriftScore(state="ok", log10_evidence=0.0, log10_alarm_line=7.0, statistics=None)
     return ModelView(
-        summary=replace(summary, streams=listed),
+        summary=replace(summary, streams=StreamSummaries(listed)),
         scores={stream.stream: score for stream in listed},
         reference=bench.panes.reference(model),
     )
@@ -77,10 +78,12 @@ def test_windows_are_measured_and_documents_made_when_they_are_asked_for_and_onc
     entry = view(bench, MODEL, "b", "c")
     entry.summary = replace(
         entry.summary,
-        streams=tuple(
-            replace(stream, current=np.zeros_like(stream.reference.counts) + 7)
-            for stream in entry.summary.streams
-            if stream.reference is not None
+        streams=StreamSummaries(
+            tuple(
+                replace(stream, current=np.zeros_like(stream.reference.counts) + 7)
+                for stream in entry.summary.streams
+                if stream.reference is not None
+            )
         ),
     )
     publication.publish_models({MODEL: entry}, rules={}, alerts=[], changes={})

@@ -12,7 +12,7 @@ import pytest
 
 from otel_mlmon.errors import ApplyError, OverloadedError, StoreError
 from otel_mlmon.processor.state.config import StorageSection
-from otel_mlmon.processor.state.thread import StateThread
+from otel_mlmon.processor.state.thread import ClockWork, StateThread
 from tests.support.processes import until
 
 DEADLINE_S = 30.0
@@ -57,9 +57,9 @@ class Ledger:
         self._pending.append(item)
         return -item
 
-    def advance(self, max_s: float = math.inf, /) -> bool:
+    def advance(self, max_s: float = math.inf, /) -> ClockWork:
         self.threads.add(threading.get_ident())
-        return False
+        return ClockWork()
 
     def commit(self) -> None:
         if self._commit_faults and self._pending:
@@ -252,12 +252,12 @@ def test_an_item_comes_between_the_parts_of_long_work_and_no_tick_does() -> None
     class LateLedger(Ledger):
         parts = 0
 
-        def advance(self, max_s: float = math.inf, /) -> bool:
+        def advance(self, max_s: float = math.inf, /) -> ClockWork:
             self.did.append(f"part {self.parts} for {max_s:g} s")
             if self.parts == 3:
                 self.future = owner.submit(7)
             self.parts -= self.parts > 0
-            return self.parts > 0
+            return ClockWork(is_incomplete=self.parts > 0)
 
     work = LateLedger()
     owner: StateThread[int, int] = StateThread(work, commit_interval_s=0.0, tick_s=DEADLINE_S * 2)
@@ -277,6 +277,58 @@ def test_an_item_comes_between_the_parts_of_long_work_and_no_tick_does() -> None
         assert owner.shutdown(DEADLINE_S)
 
 
+def test_an_answer_does_not_wait_for_the_panes_that_close_after_its_item() -> None:
+    class WaitingLedger(Ledger):
+        future: Future[int] | None = None
+
+        def apply(self, item: int, /) -> int:
+            may_apply.wait(DEADLINE_S)
+            return super().apply(item)
+
+        def advance(self, max_s: float = math.inf, /) -> ClockWork:
+            answers.extend([] if self.future is None else [self.future.done()])
+            return super().advance(max_s)
+
+    answers, may_apply = list[bool](), threading.Event()
+    work = WaitingLedger()
+    with running(work) as owner:
+        work.future = owner.submit(7)
+        may_apply.set()
+        assert work.future.result(DEADLINE_S) == -7
+        until(lambda: bool(answers), what="panes are closed")
+    assert set(answers) == {True}
+
+
+@pytest.mark.parametrize("is_ending", [False, True])
+def test_what_the_clock_changes_is_stored_and_published_without_another_tick(is_ending: bool) -> None:
+    """An alert waits for no other item, and what is raised in the last moment is handed on before the thread ends."""
+
+    class AlertLedger(Ledger):
+        def advance(self, max_s: float = math.inf, /) -> ClockWork:
+            if 7 not in self.durable_items or 8 in self.durable_items + self._pending:
+                return ClockWork()
+            if is_ending:
+                ending.start()
+                until(owner._stop.is_set, what="the thread is asked to end")
+            self._pending.append(8)
+            return ClockWork(is_unsaved=True)
+
+        def publish(self, *, is_busy: bool) -> None:
+            self.did.append(f"publish {self.durable_items}")
+
+    work = AlertLedger()
+    owner: StateThread[int, int] = StateThread(work, commit_interval_s=0.0, tick_s=DEADLINE_S * 2)
+    ending = threading.Thread(target=owner.shutdown, args=(DEADLINE_S,))
+    owner.start()
+    assert owner.submit(7).result(DEADLINE_S) == -7
+    until(lambda: "publish [7, 8]" in work.did, what="it is published")
+    assert owner.shutdown(DEADLINE_S)
+    assert work.did[:3] == ["open", "publish [7]", "publish [7, 8]"]
+    assert work.did[-1] == "close"
+    if is_ending:
+        ending.join(DEADLINE_S)
+
+
 def test_panes_are_closed_for_as_long_as_items_were_applied_between_two_bounds() -> None:
     now_s, parts = 0.0, list[float]()
 
@@ -285,9 +337,9 @@ def test_panes_are_closed_for_as_long_as_items_were_applied_between_two_bounds()
         now_s += item / 1000
 
     class SlowLedger(Ledger):
-        def advance(self, max_s: float = math.inf, /) -> bool:
+        def advance(self, max_s: float = math.inf, /) -> ClockWork:
             parts.append(max_s)
-            return False
+            return ClockWork()
 
     owner: StateThread[int, int] = StateThread(
         SlowLedger(before_apply=apply), commit_interval_s=0.0, tick_s=DEADLINE_S * 2, clock=lambda: now_s

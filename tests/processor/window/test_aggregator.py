@@ -303,7 +303,7 @@ def test_a_summary_before_the_first_pane() -> None:
     assert (summary.calls, summary.calls_per_s, summary.updated_ns) == (0, 0.0, 0)
     assert math.isnan(summary.p99_s)
     assert math.isnan(summary.error_ratio)
-    assert summary.streams[0].origin == ""
+    assert next(iter(summary.streams)).origin == ""
 
 
 def test_clock_slack_is_for_writers_a_little_ahead() -> None:

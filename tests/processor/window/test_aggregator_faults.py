@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from otel_mlmon.processor.window import model_windows, state
-from otel_mlmon.processor.window.series import ConsumedPoint, TimeSeries, consume_points
+from otel_mlmon.processor.window.series import ConsumedPoints, PendingEntry, TimeSeries, consume_points
 from otel_mlmon.processor.window.stream import StreamPane, build_pane_table
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.types import ModelKey
@@ -24,12 +24,12 @@ def fail_for_broken(panes: Iterable[StreamPane], *arguments: Any) -> Any:
     return build_pane_table(panes, *arguments)
 
 
-def fail_halfway(group: Iterable[TimeSeries], end_ns: int, **arguments: Any) -> list[ConsumedPoint]:
-    group = list(group)
-    if group[0].state.model == BROKEN:
-        consume_points(group[:1], end_ns, **arguments)
+def fail_halfway(groups: Iterable[list[PendingEntry]], **arguments: Any) -> ConsumedPoints:
+    groups = list(groups)
+    if groups[0][0][0].state.model == BROKEN:
+        consume_points([groups[0][:1]], **arguments)
         raise ZeroDivisionError
-    return consume_points(group, end_ns, **arguments)
+    return consume_points(groups, **arguments)
 
 
 @pytest.mark.guarded

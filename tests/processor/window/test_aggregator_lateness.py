@@ -223,7 +223,7 @@ def test_a_late_point_is_in_the_rolling_window_and_in_the_stored_pane_but_no_evi
         bench.clock.now_ns = T0 + step * 10 * SECOND
         bench.panes.add(label(10, at_s=step * 10, since_s=step * 10 - 10, sender="a", series="a"))
         bench.out += bench.panes.close_panes(bench.clock.now_ns)
-    before = bench.panes.summary(MODEL).streams[0].current_count
+    before = next(iter(bench.panes.summary(MODEL).streams)).current_count
     windows = len(bench.out)
     assert bench.panes.add(label(7, at_s=55, sender="b", series="b")) == "late"
     assert bench.panes.close_panes(bench.clock.now_ns) == []

@@ -210,7 +210,8 @@ def test_points_of_one_time_are_consumed_in_the_order_of_their_start() -> None:
     series = series_of(DELTA)
     for key in ((3, 20), (1, 20), (2, 10), (0, 30)):
         series.pending[key] = PendingPoint(key[1], key[1], 0, PointValue(counter=1))
-    consumed = tuple(key for _, key, _, _ in consume_points([series], 20, is_complete=lambda *_: True))
+    due = [(series, key, point) for key, point in series.pending.items() if point.pane_end_ns <= 20]
+    consumed = tuple(key for _, key, _ in consume_points([due], is_complete=lambda *_: True).entries)
     assert consumed == series.state.counted.keys == ((2, 10), (1, 20), (3, 20))
     assert list(series.pending) == [(0, 30)]
     repetitions = [series.find_repetition(key, PointValue(1)) for key in ((1, 20), (5, 20), (0, 30))]
@@ -318,7 +319,8 @@ def test_of_too_many_intervals_of_covered_time_the_oldest_gaps_count_as_covered(
 
 def consume(series: TimeSeries) -> list[PointValue | None]:
     """The increments of all points that are pending."""
-    return [increment for *_, increment in consume_points([series], 1000, is_complete=lambda *_: True)]
+    entries = [(series, key, point) for key, point in series.pending.items()]
+    return consume_points([entries], is_complete=lambda *_: True).increments
 
 
 def series_of(start_ns: int) -> TimeSeries:
