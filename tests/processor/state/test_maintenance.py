@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.records import RECORD_KINDS
 from otel_mlmon.processor.state.maintenance import (
     DAMAGED_FILE_NAME,
+    RecordKinds,
     check_state,
     export_state,
     forget_model,
@@ -217,6 +219,22 @@ def test_a_state_that_a_processor_uses_is_not_repaired(directory: Path) -> None:
     with pytest.raises(StoreError, match="in use"):
         repair_state(directory, RECORD_KINDS)
     owner.close()
+
+
+@pytest.mark.parametrize("read", [check_state, repair_state, lambda *state: list(export_state(*state))])
+def test_a_state_that_another_program_holds_for_itself_is_not_taken_for_damaged(
+    directory: Path, read: Callable[[Path, RecordKinds], object]
+) -> None:
+    holder = sqlite3.connect(directory / FILE_NAME, isolation_level=None)
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    before = (directory / FILE_NAME).read_bytes()
+    with pytest.raises(StoreError, match=f"{FILE_NAME} is locked by another program: end that first"):
+        read(directory, RECORD_KINDS)
+    assert (directory / FILE_NAME).read_bytes() == before
+    assert not (directory / DAMAGED_FILE_NAME).exists()
+    holder.close()
+    assert check_state(directory, RECORD_KINDS).faults == ()
 
 
 def test_a_damaged_database_that_a_processor_uses_stays_where_it_is(directory: Path) -> None:
