@@ -134,9 +134,8 @@ class Replay:
     def measure_detectable(self) -> list[DetectableShift | None]:
         """Measures how small a drift of each stream would be found within a day now; None of one that learns."""
         keys = self._list_keys()
-        references = {key: stream.learned.reference for key, stream in zip(keys, self.streams, strict=True)}
-        detectable = self.evaluator.measure_detectable(references)
-        return [detectable.get(key) for key in keys]
+        detectable = self.evaluator.measure_detectable({key.model for key in keys})
+        return [detectable.get(key.model, {}).get(key.stream) for key in keys]
 
     def find_weak(self) -> Bools:
         """Finds which streams are weak now, or learn; shape (S,)."""

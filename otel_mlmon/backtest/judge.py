@@ -136,8 +136,8 @@ class WindowJudge:
 
         Data without times, or with windows longer than an hour, is one day.
         """
-        references = {key: trace.reference for key, trace in self.traces.items() if trace.reference is not None}
-        return self._evaluator.measure_detectable(references, is_over=True)
+        detectable = self._evaluator.measure_detectable({key.model for key in self.traces}, is_over=True)
+        return {StreamKey(model, name): shift for model, shifts in detectable.items() for name, shift in shifts.items()}
 
     def judge_window(self, index: int, windows: Iterable[StreamWindow]) -> None:
         """Runs drift detection and alert rules on one window of all streams."""

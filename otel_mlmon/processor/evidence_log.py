@@ -104,9 +104,10 @@ class EvidenceLog:
 
     def __init__(self, evaluator: DriftEvaluator) -> None:
         self.evaluator = evaluator
-        self.scores: dict[StreamKey, DriftScore] = {}
-        self.changed: set[StreamKey] = set()
-        """Streams that were scored or dropped since the last commit."""
+        self.scores: dict[ModelKey, dict[str, DriftScore]] = {}
+        """The last score of each stream, by model version and stream."""
+        self.changed: set[ModelKey] = set()
+        """Model versions of which streams were scored or dropped since the last commit."""
         self._number = 0
         self._dropped: dict[StreamKey, None] = {}
         """Streams that were dropped since the last entry."""
@@ -135,8 +136,8 @@ class EvidenceLog:
         scored = self.evaluator.evaluate(windows)
         for window, score in scored:
             stream = window.stream
-            self.scores[stream] = score
-            self.changed.add(stream)
+            self._set_score(stream, score)
+            self.changed.add(stream.model)
             if window.reference is None or self._references.get(stream) is not window.reference:
                 self._unstored[stream] = None
             self._references[stream] = window.reference
@@ -147,14 +148,20 @@ class EvidenceLog:
         """Drops the evidence of streams that are judged anew, or that no longer exist."""
         for stream in streams:
             self.evaluator.remove_stream(stream)
-            for known in (self.scores, self._lagging, self._references, self._unstored, self._cycles):
+            self._remove_score(stream)
+            for known in (self._lagging, self._references, self._unstored, self._cycles):
                 known.pop(stream, None)
             self._dropped[stream] = self._gone[stream] = None
-            self.changed.add(stream)
+            self.changed.add(stream.model)
 
     def find_design_effect(self, stream: StreamKey) -> float:
         """Returns the design effect φ of a stream, 1 where it is unknown."""
-        return self.scores[stream].design_effect if stream in self.scores else 1.0
+        score = self.find_score(stream)
+        return 1.0 if score is None else score.design_effect
+
+    def find_score(self, stream: StreamKey) -> DriftScore | None:
+        """Returns the last score of a stream; None if it has none."""
+        return self.scores.get(stream.model, {}).get(stream.stream)
 
     def save(self, repository: Repository, *, now_ns: int, is_last: bool = False) -> None:
         """Writes the evidence that changed since the last save, or whose save was rolled back, to the state store.
@@ -207,7 +214,7 @@ class EvidenceLog:
         """
         numbers: dict[StreamKey, int] = {}
         for record in self._restore_evidence(repository):
-            self.scores[record.stream] = record.score
+            self._set_score(record.stream, record.score)
             numbers[record.stream] = record.entry
             self._number = max(self._number, record.entry)
         restore_records(repository, CYCLE, lambda cycle: self.evaluator.restore_cycle(cycle.stream, cycle.state))
@@ -243,7 +250,7 @@ class EvidenceLog:
         for stream in entry.dropped:
             if numbers.get(stream, 0) < entry.number:
                 self.evaluator.remove_stream(stream)
-                self.scores.pop(stream, None)
+                self._remove_score(stream)
         windows = [
             window
             for panes in entry.models
@@ -251,7 +258,7 @@ class EvidenceLog:
             if numbers.get(window.stream, 0) < entry.number and self._is_replayable(window)
         ]
         for window, score in self.evaluator.evaluate(windows, log10_alarm_line=entry.log10_alarm_line):
-            self.scores[window.stream] = score
+            self._set_score(window.stream, score)
             self._lagging.setdefault(window.stream, (entry.number, now_ns))
 
     def _is_replayable(self, window: StreamWindow) -> bool:
@@ -299,7 +306,16 @@ class EvidenceLog:
 
     def _build_stream_record(self, stream: StreamKey) -> StreamRecord:
         state = self.evaluator.state(stream) if stream in self.evaluator.streams() else None
-        return StreamRecord(stream=stream, score=self.scores[stream], state=state, entry=self._number)
+        score = self.scores[stream.model][stream.stream]
+        return StreamRecord(stream=stream, score=score, state=state, entry=self._number)
+
+    def _set_score(self, stream: StreamKey, score: DriftScore) -> None:
+        self.scores.setdefault(stream.model, {})[stream.stream] = score
+
+    def _remove_score(self, stream: StreamKey) -> None:
+        scores = self.scores.get(stream.model, {})
+        if scores.pop(stream.stream, None) is not None and not scores:
+            del self.scores[stream.model]
 
 
 def _pack_panes(model: ModelKey, windows: Sequence[StreamWindow]) -> ModelPanes:

@@ -241,7 +241,7 @@ class ProcessorPipeline:
 
     def publish(self, *, is_busy: bool) -> None:
         """Publishes the models that changed, while busy only those with new alerts, and hands on committed alerts."""
-        self._unpublished |= {stream.model for stream in self._evidence.changed} | self._windows.pop_touched_models()
+        self._unpublished |= self._evidence.changed | self._windows.pop_touched_models()
         self._evidence.changed.clear()
         new_alerts, self._new_alerts = self._new_alerts, []
         now_ns, alerted = self._clock_ns(), {alert.model_key for alert in new_alerts}
@@ -307,7 +307,7 @@ class ProcessorPipeline:
         changes = self._version_changes
         present = sorted(model for model in self._unstored_changes if model in changes)
         put_records(repository, VERSION_CHANGES, [(json.dumps(model), changes[model]) for model in present])
-        judged = {stream.model for stream in self._evidence.changed}
+        judged = self._evidence.changed
         if judged or self._new_alerts or self._has_changed_alerts or is_last:
             has_news = bool(self._new_alerts) or self._has_changed_alerts or is_last
             self._alert_store.save_record(self._alerts.build_record(), judged, self._clock_ns(), has_news=has_news)
@@ -373,22 +373,17 @@ class ProcessorPipeline:
     def _publish_models(self, now_ns: int, changed: Set[ModelKey], *, is_due: bool) -> None:
         """Publishes models that changed, and where it is due all alert rules, which time alone changes too."""
         self._unpublished, began_ns = self._unpublished - changed, time.monotonic_ns()
-        present, known = set(self._windows.models), self._evidence.scores
+        present = changed & set(self._windows.models)
         views: dict[ModelKey, ModelView | None] = dict.fromkeys(changed - present)
-        summaries = {model: self._windows.summary(model) for model in sorted(changed & present)}
-        judged = {
-            model: {
-                key: stream.reference for stream in summary.streams if (key := StreamKey(model, stream.stream)) in known
-            }
-            for model, summary in summaries.items()
-        }
-        references = {key: reference for streams in judged.values() for key, reference in streams.items()}
-        detectable = self._evidence.evaluator.measure_detectable(references)
-        for model, summary in summaries.items():
-            scores = {key.stream: known[key] for key in judged[model]}
-            shifts = {key.stream: detectable[key] for key in judged[model] if key in detectable}
-            reference = self._windows.reference(model)
-            views[model] = ModelView(summary=summary, scores=scores, detectable=shifts, reference=reference)
+        detectable = self._evidence.evaluator.measure_detectable(present)
+        for model in sorted(present):
+            summary, scores = self._windows.summary(model), self._evidence.scores.get(model, {}).copy()
+            views[model] = ModelView(
+                summary=summary,
+                scores=scores,
+                detectable=detectable.get(model, {}),
+                reference=self._windows.reference(model),
+            )
             self.history.add(model, summary.updated_ns, *documents.build_history_values(summary, scores))
         rules: dict[ModelKey, list[RuleStatus]] = {}
         for status in self._alerts.list_current_alerts(None if is_due else changed):

@@ -168,7 +168,7 @@ def describe_state(processor: SimulatedProcessor) -> dict[str, Any]:
     evidence = processor._pipeline._evidence
     return {
         "documents": json.dumps(processor.document(), default=repr),
-        "scores": {stream: repr(score) for stream, score in evidence.scores.items()},
+        "scores": {model: repr(sorted(scores.items())) for model, scores in evidence.scores.items()},
         "evidence": {
             stream: encode_record(evidence.evaluator.state(stream)) for stream in sorted(evidence.evaluator.streams())
         },

@@ -10,7 +10,7 @@ values being taken as spread evenly within a bin.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -51,6 +51,8 @@ class StreamCycles:
         self._inherited: dict[StreamKey, tuple[HistogramBins, CycleState]] = {}
         """The bins and the cycle of the version before, for new versions until their first pane."""
         self._changed: set[StreamKey] = set()
+        self._holidays: dict[StreamKey, None] = {}
+        """Streams whose present day was found to be like another day of the week, and may still be."""
 
     def advance(
         self, windows: Sequence[StreamWindow], bank: EvidenceBank, rows: Sequence[int], positions: Indices
@@ -78,6 +80,8 @@ class StreamCycles:
             if cycle.advance(local_ns, effect):
                 new.append((rows[position], cycle))
             cycle.compare_with_week(local_ns, window.pane, effect)
+            if cycle.state.other_weekday >= 0:
+                self._holidays[window.stream] = None
             nulls.append(cycle.find_slot_hypothesis(local_ns))
         if new:
             bank.relearn_design_effects([row for row, _ in new], [cycle.list_residuals() for _, cycle in new])
@@ -109,8 +113,13 @@ class StreamCycles:
         cycle = self._find_cycle(stream, reference, time_ns)
         return None if cycle is None else cycle.build_day_hypothesis(_localize_time(time_ns, cycle))
 
-    def is_holiday(self, stream: StreamKey) -> bool:
-        """Returns whether the present day of a stream is like another day of the week."""
+    def list_holidays(self) -> Collection[StreamKey]:
+        """Returns the streams whose present day is like another day of the week."""
+        for stream in [stream for stream in self._holidays if not self._is_holiday(stream)]:
+            del self._holidays[stream]
+        return self._holidays
+
+    def _is_holiday(self, stream: StreamKey) -> bool:
         entry = self._cycles.get(stream)
         return entry is not None and entry[1].state.other_weekday >= 0
 

@@ -23,9 +23,10 @@ Source: Hoeffding, 1965 (relative entropy decides); Siegmund, Sequential Analysi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.alternatives import Direction
 from otel_mlmon.types import Bools, Floats
@@ -176,23 +177,30 @@ def find_weakness_reasons(
         is_one_value: Whether the reference holds a single value.
         days: Why a day as the present one is weak, whatever the shifts are; None for nothing.
     """
-    is_large = ~(shifts <= maximum)
-    weaknesses = np.where(is_large, "little_traffic", "").astype(object)
-    ones = np.ones_like(shifts)
+    weaknesses = np.array(days, dtype=object)
+    is_large = ~(shifts <= maximum) & ~is_one_value & np.array([day is None for day in days])
     if is_large.any():
-        plenty = setting._replace(items=1e12 * ones)
-        causes: tuple[tuple[Weakness, DetectionSetting], ...] = (
-            # The later of two that would both do is the more plain one to mend.
-            ("small_reference", setting._replace(variance=0.0 * ones, size=1e18 * ones)),
-            ("bursts", setting._replace(effect=np.minimum(setting.effect, 1.5))),
+        weaknesses[is_large] = _find_main_reasons(
+            DetectionSetting(*(column[is_large] for column in setting)), maximum[is_large]
         )
-        for name, better in causes:
-            weaknesses[is_large & (compute_detectable_shifts(better) <= maximum)] = name
-        certain = plenty._replace(variance=0.0 * ones, size=1e18 * ones)
-        weaknesses[is_large & ~(compute_detectable_shifts(certain) <= maximum)] = "tolerance"
-    weaknesses = np.array([day or weakness for day, weakness in zip(days, weaknesses, strict=True)], dtype=object)
     weaknesses[is_one_value] = "one_value"
-    return [weakness or None for weakness in weaknesses.tolist()]
+    return list(weaknesses.tolist())
+
+
+def _find_main_reasons(setting: DetectionSetting, maximum: Floats) -> NDArray[Any]:
+    """Finds what makes the detectable shift of each stream larger than is allowed."""
+    ones, reasons = np.ones_like(maximum), np.full(maximum.size, "little_traffic", dtype=object)
+    plenty = setting._replace(items=1e12 * ones)
+    causes: tuple[tuple[Weakness, DetectionSetting], ...] = (
+        # The later of two that would both do is the more plain one to mend.
+        ("small_reference", setting._replace(variance=0.0 * ones, size=1e18 * ones)),
+        ("bursts", setting._replace(effect=np.minimum(setting.effect, 1.5))),
+    )
+    for name, better in causes:
+        reasons[compute_detectable_shifts(better) <= maximum] = name
+    certain = plenty._replace(variance=0.0 * ones, size=1e18 * ones)
+    reasons[~(compute_detectable_shifts(certain) <= maximum)] = "tolerance"
+    return reasons
 
 
 def describe_detectable(detectable: DetectableShift, *, span: str = "within a day") -> str:

@@ -11,7 +11,7 @@ to the guard of stage `drift`, keeps its last evidence, and stops no other.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,7 +22,7 @@ from otel_mlmon.processor.detect.arrays import STAGE, split_into_rounds, stack_c
 from otel_mlmon.processor.detect.cycles import ORIGINS, StreamCycles, VersionLineage
 from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE, DetectableShift
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
-from otel_mlmon.processor.detect.measure import BankKey, DetectableShiftCache, StreamEntry, StreamRow, measure_windows
+from otel_mlmon.processor.detect.measure import BankKey, DetectableShifts, StreamEntry, StreamRow, measure_windows
 from otel_mlmon.processor.detect.policy import DetectionPolicy, judge_thresholds
 from otel_mlmon.processor.detect.rare_bins import find_rare_names
 from otel_mlmon.processor.detect.score import DriftScore, Statistics, build_learning_score
@@ -30,7 +30,7 @@ from otel_mlmon.processor.detect.state import CycleState, StreamState
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
 from otel_mlmon.processor.window.window import ReferenceCounts, StreamKey, StreamWindow
-from otel_mlmon.types import Counts, Indices
+from otel_mlmon.types import Counts, Indices, ModelKey
 
 _GUARD: Final = guard(STAGE)
 _LN_10: Final = math.log(10.0)
@@ -83,7 +83,7 @@ class DriftEvaluator:
         self._policies: dict[StreamKey, DetectionPolicy | None] = {}
         self._entries: dict[StreamKey, StreamEntry] = {}
         self._lineage = VersionLineage()
-        self._sensitivities = DetectableShiftCache()
+        self._detectable = DetectableShifts()
         self._banks: dict[BankKey, EvidenceBank] = {}
         self._log10_alarm_line = 0.0
 
@@ -170,45 +170,36 @@ class DriftEvaluator:
         return measure_windows(windows, self._statistics)
 
     def measure_detectable(
-        self, references: Mapping[StreamKey, ReferenceCounts | None], *, is_over: bool = False
-    ) -> dict[StreamKey, DetectableShift]:
-        """Computes how small a drift of each stream with evidence would be found within a day.
+        self, models: Collection[ModelKey], *, is_over: bool = False
+    ) -> dict[ModelKey, dict[str, DetectableShift]]:
+        """Computes how small a drift of each stream with evidence would be found within a day, by model and stream.
 
         Args:
-            references: The present reference by stream; None of one that learns it.
+            models: The model versions whose streams are asked for.
             is_over: Whether no more comes, so that a part of a day stays one.
         """
-        banks: dict[BankKey, dict[StreamKey, int]] = {}
-        for stream, reference in references.items():
-            entry = self._entries.get(stream)
-            if entry is not None and reference is not None:
-                banks.setdefault(entry.bank, {})[stream] = entry.row
         log10_alarm_line = self._log10_alarm_line or self._alarm_line_for(len(self._entries))
-        results: dict[StreamKey, DetectableShift] = {}
-        for key, rows in banks.items():
-            with _GUARD:
-                results |= self._sensitivities.measure(
-                    self._banks[key],
-                    rows,
-                    lambda stream: self._build_stream_row(stream, references[stream]),
-                    lambda stream: self._cycles is not None and self._cycles.is_holiday(stream),
-                    log10_alarm_line * _LN_10,
-                    is_over=is_over,
-                )
-        return results
+        holidays: dict[BankKey, list[int]] = {}
+        for stream in self._cycles.list_holidays() if self._cycles is not None else ():
+            if (entry := self._entries.get(stream)) is not None:
+                holidays.setdefault(entry.bank, []).append(entry.row)
+        line = log10_alarm_line * _LN_10
+        return self._detectable.measure(models, self._banks, self._build_stream_row, holidays, line, is_over=is_over)
 
     def find_detectable(self, stream: StreamKey) -> DetectableShift | None:
         """Returns the last computed detectable shift of a stream; None if it was never computed."""
-        return self._sensitivities.find(stream)
+        return self._detectable.find(stream)
 
-    def _build_stream_row(self, stream: StreamKey, reference: ReferenceCounts | None) -> StreamRow:
+    def _build_stream_row(self, stream: StreamKey) -> StreamRow | None:
         entry, policy = self._entries[stream], self.find_detection_policy(stream)
-        row, last_ns = entry.row, int(self._banks[entry.bank].column("last_ns")[entry.row])
+        reference, last_ns = entry.reference, int(self._banks[entry.bank].column("last_ns")[entry.row])
+        if reference is None:
+            return None
         return StreamRow(
-            row=row,
+            row=entry.row,
             maximum=MAX_DETECTABLE if policy is None else policy.max_detectable,
             day=None if self._cycles is None else self._cycles.build_day_hypothesis(stream, reference, last_ns - 1),
-            is_budget=reference is not None and reference.origin == "budget",
+            is_budget=reference.origin == "budget",
         )
 
     def restore(self, states: Mapping[StreamKey, StreamState]) -> None:
@@ -229,6 +220,7 @@ class DriftEvaluator:
                     tolerance=state.evidence.tolerance,
                     reference_counts=counts,
                 )
+                self._detectable.add(stream, bank, row)
 
     def remove_stream(self, stream: StreamKey) -> None:
         """Drops the evidence and the policy of a stream, if there are any."""
@@ -242,7 +234,7 @@ class DriftEvaluator:
         if entry is not None:
             self._banks[entry.bank].remove(entry.row)
             self._lineage.remove(stream)
-            self._sensitivities.remove(stream)
+            self._detectable.remove(stream, entry.bank, entry.row)
 
     def _count_watched(self, windows: Iterable[StreamWindow]) -> int:
         """Counts the streams that share the false-alarm budget: those with a reference and a policy."""
@@ -309,6 +301,7 @@ class DriftEvaluator:
             reference_counts=tuple(reference.counts.tolist()),
             reference=reference,
         )
+        self._detectable.add(stream, key, row)
         return entry
 
     def _inherit_version(self, stream: StreamKey, bank: EvidenceBank, row: int) -> None:

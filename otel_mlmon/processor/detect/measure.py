@@ -6,8 +6,9 @@ others only the window that is published is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.detect.alternatives import MAX_BINS_OF_PAIRS, Direction
-from otel_mlmon.processor.detect.arrays import STAGE, stack_counts
+from otel_mlmon.processor.detect.arrays import STAGE, RowArrays, stack_counts
 from otel_mlmon.processor.detect.bets import DayHypothesis, SlotTable
 from otel_mlmon.processor.detect.counts import build_samples
 from otel_mlmon.processor.detect.detectable import (
@@ -34,7 +35,7 @@ from otel_mlmon.processor.detect.score import Statistics
 from otel_mlmon.processor.detect.state import DAY_NS
 from otel_mlmon.processor.detect.statistics.statistic import Measurement, Statistic
 from otel_mlmon.processor.window.window import ReferenceCounts, StreamKey
-from otel_mlmon.types import Counts, Floats, Indices
+from otel_mlmon.types import Counts, Floats, Indices, ModelKey
 
 _GUARD: Final = guard(STAGE)
 
@@ -98,10 +99,14 @@ def _transpose_columns(columns: Sequence[Floats | None], rows: int) -> Iterable[
 
 
 SLACK: Final = 0.02
-"""Traffic and design effect are taken on a grid of ratios as far apart, so that small changes change nothing."""
+"""Traffic, design effect and alarm line are taken on a grid of ratios as far apart, so that small changes change
+nothing."""
 YOUNG_SLACK: Final = 0.2
 """That of the traffic of a stream younger than an hour, of which each pane makes another day."""
 
+
+INPUTS: Final = 5
+"""How many numbers a detectable shift is computed from: design effect, traffic, day, holiday or not, alarm line."""
 
 BankKey = tuple[int, Direction]
 """The number of bins and the direction, which all streams of one bank share."""
@@ -152,59 +157,113 @@ class StreamRow(NamedTuple):
     """Whether its reference is an allowance, which is known exactly."""
 
 
-class DetectableShiftCache:
-    """The last computed detectable shift of each stream.
+@dataclass(slots=True)
+class BankPlaces:
+    """The streams in one bank of evidence, with what the last detectable shift of each was computed from."""
 
-    It is measured anew on another day, where that is found to be a holiday, at another alarm line, and where traffic or
-    design effect changed by more than `SLACK`; so it follows from the present alone, and is the same after a restart.
+    streams: dict[int, StreamKey] = field(default_factory=dict)
+    """By row of the bank."""
+    rows: dict[ModelKey, dict[int, None]] = field(default_factory=dict)
+    """The rows of each model version."""
+    inputs: RowArrays = field(default_factory=lambda: RowArrays(numbers=((INPUTS,), np.float64)))
+    """By row; NaN where no shift was computed yet."""
+    indices: dict[ModelKey, Indices] = field(default_factory=dict)
+    """`rows` as arrays, once they were asked for."""
+
+    def add(self, stream: StreamKey, row: int) -> None:
+        """Adds a stream in a row of the bank."""
+        self.streams[row] = stream
+        self.rows.setdefault(stream.model, {})[row] = None
+        self.indices.pop(stream.model, None)
+        self.inputs.clear(row)
+        self.inputs["numbers"][row] = np.nan
+
+    def remove(self, row: int) -> None:
+        """Removes the stream in a row of the bank."""
+        model = self.streams.pop(row).model
+        rows = self.rows[model]
+        del rows[row]
+        if not rows:
+            del self.rows[model]
+        self.indices.pop(model, None)
+
+    def find_rows(self, models: Iterable[ModelKey]) -> Indices:
+        """Returns the rows of the bank that streams of some model versions are in, shape (S,)."""
+        parts = [np.zeros(0, dtype=np.intp)]
+        for model in models:
+            if model in self.rows:
+                if model not in self.indices:
+                    self.indices[model] = np.array(list(self.rows[model]), dtype=np.intp)
+                parts.append(self.indices[model])
+        return np.concatenate(parts)
+
+
+class DetectableShifts:
+    """The last computed detectable shift of each stream with evidence.
+
+    It is measured anew on another day, where that is found to be a holiday, and where traffic, design effect or alarm
+    line changed by more than `SLACK`; so it follows from the present alone, and is the same after a restart.
     """
 
     def __init__(self) -> None:
-        self._measured: dict[StreamKey, tuple[tuple[float, float, int, float, bool], DetectableShift]] = {}
+        self._places: dict[BankKey, BankPlaces] = {}
+        self._measured: dict[ModelKey, dict[str, DetectableShift]] = {}
 
     def find(self, stream: StreamKey) -> DetectableShift | None:
         """Returns the last computed detectable shift of a stream; None if it was never computed."""
-        return self._measured[stream][1] if stream in self._measured else None
+        return self._measured.get(stream.model, {}).get(stream.stream)
 
-    def remove(self, stream: StreamKey) -> None:
-        """Forgets the detectable shift of a stream."""
-        self._measured.pop(stream, None)
+    def add(self, stream: StreamKey, bank: BankKey, row: int) -> None:
+        """Adds a stream whose evidence is in a row of a bank."""
+        self._places.setdefault(bank, BankPlaces()).add(stream, row)
+
+    def remove(self, stream: StreamKey, bank: BankKey, row: int) -> None:
+        """Forgets a stream, whose evidence was in a row of a bank."""
+        self._places[bank].remove(row)
+        shifts = self._measured.get(stream.model, {})
+        if shifts.pop(stream.stream, None) is not None and not shifts:
+            del self._measured[stream.model]
 
     def measure(
         self,
-        bank: EvidenceBank,
-        rows: Mapping[StreamKey, int],
-        build_row: Callable[[StreamKey], StreamRow],
-        is_holiday: Callable[[StreamKey], bool],
+        models: Collection[ModelKey],
+        banks: Mapping[BankKey, EvidenceBank],
+        build_row: Callable[[StreamKey], StreamRow | None],
+        holidays: Mapping[BankKey, Sequence[int]],
         log_alarm_line: float,
         *,
         is_over: bool,
-    ) -> Iterator[tuple[StreamKey, DetectableShift]]:
-        """Yields how small a drift of each stream would be found within a day, computed anew where needed.
+    ) -> dict[ModelKey, dict[str, DetectableShift]]:
+        """Returns how small a drift of each stream would be found within a day, computed anew where needed.
 
         Args:
-            bank: The bank.
-            rows: Its rows by stream.
-            build_row: Returns what else the result of a stream depends on.
-            is_holiday: Whether the present day of a stream is as another day of the week.
+            models: The model versions whose streams are asked for.
+            banks: All banks.
+            build_row: Returns what else the result of a stream depends on; None of one whose reference is not known.
+            holidays: The rows of each bank whose present day is as another day of the week.
             log_alarm_line: ln of the evidence that is an alarm.
             is_over: As `DailyTraffic.items_per_day` has it.
         """
-        places = np.fromiter(rows.values(), dtype=np.intp, count=len(rows))
-        effect, items = _measure_value_supply(bank, places, is_over=is_over)
-        days = bank.column("last_ns")[places] // DAY_NS
-        holidays = [is_holiday(stream) for stream in rows]
-        columns = (effect.tolist(), items.tolist(), days.tolist(), [log_alarm_line] * len(rows), holidays)
-        inputs = dict(zip(rows, zip(*columns, strict=True), strict=True))
-        measured = self._measured
-        changed = [key for key, values in inputs.items() if key not in measured or measured[key][0] != values]
-        if changed:
-            built = [build_row(stream) for stream in changed]
-            results = measure_detectable(bank, built, log_alarm_line, is_over=is_over)
-            for stream, result in zip(changed, results, strict=True):
-                self._measured[stream] = inputs[stream], result
-        for stream in rows:
-            yield stream, self._measured[stream][1]
+        log_alarm_line = math.exp(round(math.log(log_alarm_line) / SLACK) * SLACK)
+        for key, places in self._places.items():
+            rows, bank = places.find_rows(models), banks[key]
+            if not rows.size:
+                continue
+            with _GUARD:
+                effect, items = _measure_value_supply(bank, rows, is_over=is_over)
+                days, is_holiday = bank.column("last_ns")[rows] // DAY_NS, np.isin(rows, holidays.get(key, ()))
+                lines = np.full(rows.size, log_alarm_line)
+                numbers = np.stack([effect, items, days, is_holiday, lines], axis=-1)
+                is_changed = (numbers != places.inputs["numbers"][rows]).any(-1)
+                built = [build_row(places.streams[row]) for row in rows[is_changed].tolist()]
+                changed = [row for row in built if row is not None]
+                results = measure_detectable(bank, changed, log_alarm_line, is_over=is_over)
+                for row, result in zip(changed, results, strict=True):
+                    stream = places.streams[row.row]
+                    self._measured.setdefault(stream.model, {})[stream.stream] = result
+                is_changed[is_changed] = [row is not None for row in built]
+                places.inputs["numbers"][rows[is_changed]] = numbers[is_changed]
+        return {model: dict(self._measured[model]) for model in models if model in self._measured}
 
 
 def measure_detectable(
@@ -214,10 +273,12 @@ def measure_detectable(
 
     Args:
         bank: The bank.
-        streams: Its streams, at least one.
+        streams: Its streams.
         log_alarm_line: ln of the evidence that is an alarm.
         is_over: As `DailyTraffic.items_per_day` has it.
     """
+    if not streams:
+        return []
     rows = np.array([stream.row for stream in streams], dtype=np.intp)
     setting, limits = _build_detection_setting(
         bank, rows, [stream.day for stream in streams], log_alarm_line, is_over=is_over

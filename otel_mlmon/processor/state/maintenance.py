@@ -33,6 +33,7 @@ from otel_mlmon.processor.state.sqlite import (
     LOCK_NAME,
     SqliteRepository,
     backup_database,
+    is_lock_error,
     open_private_database,
     require_known_format,
 )
@@ -67,6 +68,7 @@ def check_state(directory: Path, kinds: RecordKinds) -> CheckResult:
                 counts[kind] += 1
                 faults += [f"{kind} {key}: {fault}" for fault in _find_record_fault(kinds, kind, blob)]
         except sqlite3.DatabaseError as error:
+            _check_unlocked(directory, error)
             faults.append(f"The database is damaged: {error}.")
     return CheckResult(dict(counts), tuple(faults))
 
@@ -101,7 +103,8 @@ def repair_state(directory: Path, kinds: RecordKinds) -> CheckResult:
     try:
         with _open_readonly(directory) as database:
             is_damaged = [text for (text,) in database.execute("PRAGMA quick_check")] != ["ok"]
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        _check_unlocked(directory, error)
         is_damaged = True
     if is_damaged:
         _rebuild_database(directory)
@@ -221,12 +224,23 @@ def _open_readonly(directory: Path) -> Iterator[sqlite3.Connection]:
         try:
             application_id = database.execute("PRAGMA application_id").fetchone()[0]
         except sqlite3.DatabaseError as error:
+            _check_unlocked(directory, error)
             raise StoreError(f"{path} cannot be read: {error}; run `otel-mlmon state repair`") from error
         if application_id != APPLICATION_ID:
             raise StoreError(f"{path} is a database of another program")
         yield database
     finally:
         database.close()
+
+
+def _check_unlocked(directory: Path, error: sqlite3.DatabaseError) -> None:
+    """Checks that a database could not be read for another reason than that some program holds it for itself.
+
+    Raises:
+        StoreError: One does; the database may be whole.
+    """
+    if is_lock_error(error):
+        raise StoreError(f"{directory / FILE_NAME} is locked by another program: end that first") from error
 
 
 @contextmanager

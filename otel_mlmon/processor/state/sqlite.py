@@ -208,10 +208,14 @@ class SqliteRepository:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            code = getattr(error, "sqlite_errorname", "")
-            if code.startswith("SQLITE_BUSY") or "locked" in str(error):
+            if is_lock_error(error):
                 raise StoreError(f"{self._directory} is in use by another processor") from error
             raise StoreError(f"{self._directory} {problem}: {error}") from error
+
+
+def is_lock_error(error: Exception) -> bool:
+    """Returns whether SQLite failed only because another connection holds the database."""
+    return getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY") or "locked" in str(error)
 
 
 def require_known_format(

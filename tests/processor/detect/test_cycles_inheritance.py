@@ -49,8 +49,8 @@ def deploy_daily(*, days: int, shift: float = 0.0, shifted_from: int = 0) -> dic
         )  # fmt: skip
         ((_, score),) = evaluator.evaluate([window])
         if pane >= 8 * PANES:
-            detectable = evaluator.measure_detectable({window.stream: reference})
-            score = score.with_detectable(detectable.get(window.stream))
+            detectable = evaluator.measure_detectable([window.stream.model]).get(window.stream.model, {})
+            score = score.with_detectable(detectable.get(window.stream.stream))
         scores[pane // PANES].append(score)
     return scores
 

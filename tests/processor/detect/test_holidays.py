@@ -82,13 +82,14 @@ def judgements() -> dict[str, Judgement]:
             for name in names
         )  # fmt: skip
         is_end = hour % HOURS == HOURS - 1
-        detectable = evaluator.measure_detectable({streams[name]: references[name] for name in names}) if is_end else {}
+        detectable = evaluator.measure_detectable([streams[name].model for name in names]) if is_end else {}
         for name, (_, score) in zip(names, scores, strict=True):
             if score.state == "drift":
                 judgements[name].drift.append(hour - DAYS * HOURS)
             if is_end:
-                judgements[name].scores.append(score.with_detectable(detectable[streams[name]]))
-                judgements[name].weaknesses.append(detectable[streams[name]].weakness)
+                shift = detectable[streams[name].model][streams[name].stream]
+                judgements[name].scores.append(score.with_detectable(shift))
+                judgements[name].weaknesses.append(shift.weakness)
     return judgements
 
 

@@ -50,7 +50,7 @@ def run(
             rolling=counts, rolling_start_ns=begin_ns,
         )  # fmt: skip
         ((_, score),) = evaluator.evaluate([window])
-    detectable = evaluator.measure_detectable({STREAM: known}, is_over=not has_cycles)[STREAM]
+    detectable = evaluator.measure_detectable([STREAM.model], is_over=not has_cycles)[STREAM.model][STREAM.stream]
     return score.with_detectable(detectable), detectable
 
 
@@ -154,7 +154,7 @@ def test_no_stream_is_ok_for_more_than_a_day_while_twice_what_it_states_goes_uns
             assert pane >= (days - 1) * panes_a_day
             return
         if pane % 12 == 11:
-            detectable = evaluator.measure_detectable({STREAM: known})[STREAM]
+            detectable = evaluator.measure_detectable([STREAM.model])[STREAM.model][STREAM.stream]
             state, stated = score.with_detectable(detectable).state, detectable.shift
     assert state != "ok"
 
