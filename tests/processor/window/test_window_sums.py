@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.state.repository import encode_record
+from otel_mlmon.processor.window.pane_values import add_increments
 from otel_mlmon.processor.window.series import SeriesKey, SeriesState, TimeSeries
-from otel_mlmon.processor.window.stream import add_increments
 from otel_mlmon.processor.window.window import PaneCounts
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -91,7 +91,9 @@ def test_a_pane_is_the_same_in_whatever_order_its_parts_are_merged(
     assert merged == merge_streams(parts)
     series = [series_of(metric, name, category) for metric, name, category, _ in sketches]
     values = [PointValue.from_sketch(sketch) for _, _, _, sketch in sketches]
-    assert bits(add_increments(zip(series, values, strict=True))) == bits(merged)
+    added = add_increments(zip(series, values, strict=True))
+    assert bits(added.build_all_sketches()) == bits(merged)
+    assert added.totals == {name: sketch.total for name, sketch in merged.items()}
 
 
 def series_of(metric: str, name: str, category: str) -> TimeSeries:
