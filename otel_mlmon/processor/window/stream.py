@@ -341,50 +341,50 @@ def _count_hash_keys(sketch: StreamSketch) -> dict[str, int]:
     return counts
 
 
-def add_increments(increments: Iterable[tuple[TimeSeries, PointValue]]) -> dict[str, StreamSketch]:
-    """Adds the increments of many series up by the streams that they feed, in one pass.
+def add_increments(members: Sequence[TimeSeries], increments: Sequence[PointValue | None]) -> dict[str, StreamSketch]:
+    """Adds the increments of many series up by the streams that they feed, in one pass; None adds nothing.
 
     A stream of more than `MAX_PANE_VALUES` values is left out, and that is logged.
     """
-    increments = list(increments)
     categories: dict[str, dict[str, int]] = {}
     missing: dict[str, int] = {}
     rows: list[TableRow] = []
     names: list[str] = []
-    for series, (counter, table, row) in increments:
-        if series.is_of_numbers and table is not None:
-            name = series.streams[0]
-            if name not in categories:
-                categories[name] = {}
+    for series, increment in zip(members, increments, strict=True):
+        if increment is None:
+            continue
+        counter, table, row = increment
+        count = (counter or 0) if table is None else table.numbers[row]
+        if not count:
+            continue
+        if table is not None and series.number_stream:
             rows.append((table, row))
-            names.append(name)
+            names.append(series.number_stream)
             continue
         state = series.state
         for name in series.streams:
             classes = categories.setdefault(name, {})
             if table is None:
-                count = counter or 0
                 if state.metric == semconv.MISSING_VALUES.name:
                     missing[name] = missing.get(name, 0) + count
                     continue
                 label = state.category if state.metric == semconv.CATEGORY.name else state.name
             elif name == semconv.STREAM_ERRORS:
                 # The metric of a failed call carries its error type, and nothing else splits it.
-                label, count = FAILED if state.name else OK, table.numbers[row]
+                label = FAILED if state.name else OK
             else:
                 rows.append((table, row))
                 names.append(name)
                 continue
-            if count:
-                classes[label] = classes.get(label, 0) + count
+            classes[label] = classes.get(label, 0) + count
     histograms = SketchTable.gather_rows(rows).merge_rows(names)
     sketches = {
-        name: StreamSketch.from_parts(histograms.get(name, ()), classes, missing.get(name, 0))
-        for name, classes in categories.items()
+        name: StreamSketch.from_parts(histograms.get(name, ()), categories.get(name, {}), missing.get(name, 0))
+        for name in {**categories, **histograms}
     }
     for name in [name for name, sketch in sketches.items() if _count_sketch_values(sketch) > MAX_PANE_VALUES]:
         del sketches[name]
-        model = increments[0][0].state.model
+        model = members[0].state.model
         text = "Model %s %s: more than %d values of %s in one pane are left out: one of its senders counts wrongly."
         _LOG.error(text, model.name, model.version, MAX_PANE_VALUES, name)
     return sketches
