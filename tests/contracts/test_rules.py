@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import AlertCause
 from otel_mlmon.processor.alert.cause import OnsetCounts
-from otel_mlmon.processor.alert.rules.rule import RULES, AlertRule
+from otel_mlmon.processor.alert.rules.rule import RULES, AlertRule, EvidenceRule
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.config.render import render_default_yaml
-from otel_mlmon.processor.detect.score import ThresholdVerdict
+from otel_mlmon.processor.detect.score import State, ThresholdVerdict
 from otel_mlmon.reference.calibration import Calibration
 from tests.support.packages import install, run_beside
 from tests.support.scores import Judged, judged
@@ -104,6 +104,13 @@ def test_it_decides_nothing_while_a_stream_learns(rule: AlertRule) -> None:
 def test_it_is_ok_or_undecided_without_evidence(rule: AlertRule) -> None:
     for stream in filter(rule.find_detection_policy, STREAMS):
         assert outcome(rule, judged(stream, "ok")) in ("ok", None)
+
+
+@pytest.mark.parametrize("state", ["ok", "weak"])
+def test_by_evidence_a_stream_that_does_not_drift_is_ok(rule: AlertRule, state: State) -> None:
+    for stream in filter(rule.find_detection_policy, STREAMS if isinstance(rule, EvidenceRule) else ()):
+        for pane in ((90, 10), (0, 0), (0, 90)):
+            assert outcome(rule, judged(stream, state, pane=pane, since_ns=7)) == "ok"
 
 
 EVEN = Calibration(right=np.array([9_000, 9_000]), total=np.array([10_000, 10_000]))

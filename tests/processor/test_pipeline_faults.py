@@ -106,7 +106,7 @@ def test_a_fault_at_any_operation_changes_nothing_of_what_is_stored_in_the_end(
 ) -> None:
     operations, expected, notified = store_a_pane(learned, tmp_path / "steady")
     assert {"load", "put", "delete", "prune", "commit"} <= set(operations)
-    assert {"cycle", "pane", "pane5m", "evidence", "series"} <= {kind for kind, _, _ in expected}
+    assert {"cycle", "pane", "panes5m", "evidence", "series"} <= {kind for kind, _, _ in expected}
     for fails_at in range(1, len(operations) + 1):
         folder = tmp_path / str(fails_at)
         done, stored, alerts = store_a_pane(learned, folder, fails_at=fails_at, fault=fault, is_done=is_done)

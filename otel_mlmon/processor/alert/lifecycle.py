@@ -20,7 +20,7 @@ from typing import Final
 from otel_mlmon.processor.alert import records
 from otel_mlmon.processor.alert.alert import NO_ADDRESSES, Alert, AlertAddresses, RelatedRule, RuleState
 from otel_mlmon.processor.alert.announcer import AlertAnnouncer
-from otel_mlmon.processor.alert.cause import OnsetCounts, rank_causes
+from otel_mlmon.processor.alert.cause import rank_causes
 from otel_mlmon.processor.alert.config import AlertSection
 from otel_mlmon.processor.alert.records import RETIRED, AlertsRecord, ModelAlerts, RuleRecord, RuleStatus
 from otel_mlmon.processor.alert.rules.rule import (
@@ -122,13 +122,7 @@ class AlertStateMachine:
         if any(has_pane_values(window) for window, _ in scores.values()):
             record.data_ns = self._now_ns
             changes += self._end_no_data(model)
-        counts = OnsetCounts(record.onset_counts)
-        judged: set[str] = set()
-        for window, score in scores.values():
-            counts.add(window, score)
-            for name, rule in rules.find_rules(window.stream.stream):
-                if record.find_rule_record(name).judge_stream(rule, window, score, counts, self._now_ns):
-                    judged.add(name)
+        judged = record.judge_streams(rules, scores.values(), self._now_ns)
         for name in rules.active:
             if name in judged:
                 changes += self._advance_state(record, name, rules.active[name])

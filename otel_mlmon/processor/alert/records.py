@@ -13,7 +13,14 @@ from typing import Final
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert, AlertCause, RuleState, Severity
 from otel_mlmon.processor.alert.cause import BinCounts, OnsetCounts
-from otel_mlmon.processor.alert.rules.rule import AlertRule, Judgement, ProviderRule, is_stream_back
+from otel_mlmon.processor.alert.rules.rule import (
+    AlertRule,
+    Judgement,
+    ModelRules,
+    ProviderRule,
+    is_calm,
+    is_stream_back,
+)
 from otel_mlmon.processor.alert.silence import AlertSilence
 from otel_mlmon.processor.detect.score import DriftScore
 from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records
@@ -109,6 +116,10 @@ class RuleRecord:
         hold_s = min(HOLD_RATIO * breach_s, MAX_HOLD_S) if keep_firing_for_s is None else keep_firing_for_s
         return max(hold_s, find_repeat_hold_s(self.repeats))
 
+    def has_outcome(self, stream: str) -> bool:
+        """Returns whether a stream breached the rule when it was last judged, or could not be judged."""
+        return stream in self.causes or stream in self.failed
+
     def add_failure(self, stream: str, now_ns: int) -> None:
         """Records that the rule failed with an error when it judged a stream."""
         if stream not in self.failed:
@@ -194,7 +205,34 @@ class ModelAlerts:
 
     def find_rule_record(self, name: str) -> RuleRecord:
         """Returns the stored state of an alert rule of the model, a new one if there is none."""
-        return self.rules.setdefault(name, RuleRecord())
+        entry = self.rules.get(name)
+        if entry is None:
+            entry = self.rules[name] = RuleRecord()
+        return entry
+
+    def judge_streams(
+        self, rules: ModelRules, scores: Iterable[tuple[StreamWindow, DriftScore]], now_ns: int
+    ) -> set[str]:
+        """Judges one pane of each stream by the model's rules and stores the outcomes; returns the rules that gave any.
+
+        Nearly all streams are calm, and were before: by their evidence they are `ok`, and there is nothing to store.
+
+        Args:
+            rules: Of the model.
+            scores: Windows and scores of its streams.
+            now_ns: The time by our clock, Unix nanoseconds.
+        """
+        counts, judged, evidence_rules = OnsetCounts(self.onset_counts), set[str](), rules.evidence_rules
+        for window, score in scores:
+            stream, is_ok = window.stream.stream, is_calm(window, score)
+            if score.since_ns or stream in counts.by_stream:
+                counts.add(window, score)
+            for name, rule in rules.find_rules(stream):
+                entry = self.find_rule_record(name)
+                is_known = is_ok and name in evidence_rules and not entry.has_outcome(stream)
+                if is_known or entry.judge_stream(rule, window, score, counts, now_ns):
+                    judged.add(name)
+        return judged
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from operator import index
 from typing import Any, Final, TypeAlias, TypeVar
 
 from otel_mlmon.errors import StoreError
@@ -86,6 +87,30 @@ def pack_sums_and_split_series(repository: Repository) -> None:
     repository.put("identities", identities)
 
 
+def make_panes_blocks_of_one(repository: Repository) -> None:
+    """Writes each stored pane as a block of one pane; the next compaction puts them into larger blocks.
+
+    Format 9 has a record for each pane, with its values and no lists of them.
+    """
+
+    def rewrite(_: str, pane: list[Any]) -> None:
+        model, start_ns, end_ns, duration, failed, layout, number_counts, sums, counts = pane
+        pane[:] = [
+            model,
+            [(index(start_ns), index(end_ns))],
+            [duration],
+            [failed],
+            [layout],
+            [0],
+            number_counts,
+            sums,
+            counts,
+        ]
+
+    for kind in ("pane", "pane5m", "pane1h"):
+        _rewrite_records(repository, kind, list, rewrite)
+
+
 def _rewrite_records(
     repository: Repository, kind: str, form: type[T], rewrite: Callable[[str, T], None], *, is_compressed: bool = False
 ) -> None:
@@ -129,5 +154,9 @@ def _pack_sums(sums: list[tuple[int, bytes]]) -> tuple[list[int], int, bytes]:
     return [shift for shift, _ in sums] or [0], width, b"".join(numbers)
 
 
-MIGRATIONS: Final[Mapping[int, Migration]] = {7: add_dates_to_cycle_days, 8: pack_sums_and_split_series}
+MIGRATIONS: Final[Mapping[int, Migration]] = {
+    7: add_dates_to_cycle_days,
+    8: pack_sums_and_split_series,
+    9: make_panes_blocks_of_one,
+}
 """By the format that is migrated from."""

@@ -1,15 +1,19 @@
-"""Stores closed panes: one by one at first, later merged to panes of 5 minutes, then of an hour.
+"""Stores closed panes: one by one at first, then in blocks; later merged to panes of 5 minutes, then of an hour.
 
 Panes merge exactly, so nothing is lost but the time of day within 5 minutes or an hour. What comes late for a pane is
-merged into its record, in whatever form that is by then.
+merged into its record where that is one of its own, and else stored beside its block, until the next compaction merges
+the two.
+
+A block holds the panes of one model version in one period in one compressed record: panes one by one would take pages
+of the database each, and the bytes that are the same in all of them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, chain, groupby, pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -30,66 +34,93 @@ from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
 
 COMPACTION_INTERVAL_NS: Final = 300_000_000_000
-"""How often panes are merged to longer ones, at most."""
+"""How often panes are put into blocks, and merged to longer ones, at most."""
 
 _CACHED_LAYOUTS: Final = 1024
 
 _MINUTE_NS: Final = 60_000_000_000
 _DAY_NS: Final = 1440 * _MINUTE_NS
+_SETTLE_NS: Final = _MINUTE_NS
+"""How long after a period its panes are put into a block: by then most of them are closed."""
+
+
+class PaneBlock(NamedTuple):
+    """The stored panes of one model version in one period, or a single one, with all counts packed side by side."""
+
+    model: ModelKey
+    times_ns: list[tuple[int, int]]
+    """Start and end of each pane, in the order of their ends."""
+    durations: list[StreamSketch]
+    failed: list[int]
+    layouts: list[bytes]
+    """The different streams and bins that the counts are of, as bytes: mostly those of the block before, which are read
+    once."""
+    layout_numbers: list[int]
+    """For each pane, which of them."""
+    number_counts: PackedInts
+    sums: PackedSums
+    counts: PackedInts
+    """All counts, one pane after the other, and in it one stream after the other."""
+
+    def unpack(self) -> list[ModelPane]:
+        """Returns the panes that the record holds.
+
+        Raises:
+            ValueError: The record contradicts itself.
+        """
+        known = [_decode_layout(layout) for layout in self.layouts]
+        if not all(0 <= number < len(known) for number in self.layout_numbers):
+            raise ValueError("a pane has streams that are not there")
+        layouts = [known[number] for number in self.layout_numbers]
+        columns = (self.times_ns, self.durations, self.failed, layouts)
+        if not layouts or {len(column) for column in columns} != {len(layouts)}:
+            raise ValueError("there are not as many of each part as panes")
+        counts, number_counts = unpack_ints(self.counts), unpack_ints(self.number_counts).tolist()
+        count_ends = [*accumulate((sum(layout.sizes) for layout in layouts), initial=0)]
+        stream_ends = [*accumulate((len(layout.names) for layout in layouts), initial=0)]
+        if count_ends[-1] != counts.size or stream_ends[-1] != len(number_counts):
+            raise ValueError(f"{counts.size} counts of {len(number_counts)} streams, where the streams tell of others")
+        sums = unpack_sums(self.sums, stream_ends[-1])
+        return [
+            ModelPane(
+                model=self.model,
+                start_ns=start_ns,
+                end_ns=end_ns,
+                duration=duration,
+                failed=failed,
+                streams=PaneTable(
+                    layout=layout,
+                    counts=counts[slice(*count_range)],
+                    number_counts=number_counts[slice(*stream_range)],
+                    sums=sums[slice(*stream_range)],
+                ),
+            )
+            for (start_ns, end_ns), duration, failed, layout, count_range, stream_range in zip(
+                *columns, pairwise(count_ends), pairwise(stream_ends), strict=True
+            )
+        ]
+
+
+PANE: Final = RecordKind("pane", PaneBlock, check=PaneBlock.unpack)
+PANE_MINUTES: Final = RecordKind("pane5m", PaneBlock, check=PaneBlock.unpack)
+PANE_HOURS: Final = RecordKind("pane1h", PaneBlock, check=PaneBlock.unpack)
+BLOCK: Final = RecordKind("panes", PaneBlock, is_compressed=True, check=PaneBlock.unpack)
+BLOCK_MINUTES: Final = RecordKind("panes5m", PaneBlock, is_compressed=True, check=PaneBlock.unpack)
+BLOCK_HOURS: Final = RecordKind("panes1h", PaneBlock, is_compressed=True, check=PaneBlock.unpack)
 
 
 class _StorageTier(NamedTuple):
     """The way in which closed panes of one age are stored: how long they are, and how long they are kept so."""
 
-    kind: RecordKind[PaneRecord]
+    kind: RecordKind[PaneBlock]
+    """What they are until their period is over."""
+    block_kind: RecordKind[PaneBlock]
     length_ns: int
     """Length that panes are merged to; 0 for panes as they closed."""
+    period_ns: int
+    """Length of the period of a block, by the end of its panes."""
     kept_ns: int
     """Age at which they go on to the next tier; 0 for the retention."""
-
-
-class PaneRecord(NamedTuple):
-    """A stored pane of a model version, with the counts of all streams packed side by side."""
-
-    model: ModelKey
-    start_ns: int
-    end_ns: int
-    duration: StreamSketch
-    failed: int
-    layout: bytes
-    """The streams and bins that the counts are of, as bytes: mostly those of the pane before, which are read once."""
-    number_counts: PackedInts
-    sums: PackedSums
-    counts: PackedInts
-    """All counts, one stream after the other."""
-
-    def unpack(self) -> ModelPane:
-        """Returns the pane that the record holds.
-
-        Raises:
-            ValueError: The record contradicts itself.
-        """
-        layout = _decode_layout(self.layout)
-        names, _, sizes = layout
-        counts, number_counts = unpack_ints(self.counts), unpack_ints(self.number_counts)
-        if sum(sizes) != counts.size or min(sizes, default=0) < 0:
-            raise ValueError(f"{counts.size} counts for streams of {sum(sizes)}")
-        if len({*map(len, layout), number_counts.size, len(set(names))}) > 1:
-            raise ValueError("there are not as many counts as streams")
-        sums = unpack_sums(self.sums, len(names))
-        return ModelPane(
-            model=self.model,
-            start_ns=self.start_ns,
-            end_ns=self.end_ns,
-            duration=self.duration,
-            failed=self.failed,
-            streams=PaneTable(layout=layout, counts=counts, number_counts=number_counts.tolist(), sums=sums),
-        )
-
-
-PANE: Final = RecordKind("pane", PaneRecord, check=PaneRecord.unpack)
-PANE_MINUTES: Final = RecordKind("pane5m", PaneRecord, check=PaneRecord.unpack)
-PANE_HOURS: Final = RecordKind("pane1h", PaneRecord, check=PaneRecord.unpack)
 
 
 def put_panes(repository: Repository, panes: Iterable[ModelPane]) -> None:
@@ -98,11 +129,11 @@ def put_panes(repository: Repository, panes: Iterable[ModelPane]) -> None:
     Raises:
         StoreError: The repository refused it.
     """
-    put_records(repository, PANE, [(_encode_pane_key(pane), _pack_pane(pane)) for pane in panes])
+    put_records(repository, PANE, [(_encode_pane_key(pane), _pack_panes([pane])) for pane in panes])
 
 
-def merge_panes(repository: Repository, panes: Iterable[ModelPane], kind: RecordKind[PaneRecord] = PANE) -> None:
-    """Merges panes into the stored panes of the same time and model, or stores them if there are none.
+def merge_panes(repository: Repository, panes: Iterable[ModelPane], kind: RecordKind[PaneBlock] = PANE) -> None:
+    """Merges panes into the records of the same time and model, or stores them as records if there are none.
 
     Raises:
         StoreError: The repository refused it.
@@ -111,9 +142,9 @@ def merge_panes(repository: Repository, panes: Iterable[ModelPane], kind: Record
     for pane in panes:
         key = _encode_pane_key(pane)
         if key not in merged:
-            merged |= _load_valid_panes(repository, kind, key, f"{key}\0")
-        merged[key] = merged[key].merge(pane) if key in merged else pane
-    put_records(repository, kind, [(key, _pack_pane(pane)) for key, pane in merged.items()])
+            _merge_into(merged, _load_panes(repository, kind, key, f"{key}\0"))
+        _merge_into(merged, [pane])
+    put_records(repository, kind, [(key, _pack_panes([pane])) for key, pane in merged.items()])
 
 
 def load_panes(repository: Repository, since_ns: int) -> Iterator[ModelPane]:
@@ -122,49 +153,108 @@ def load_panes(repository: Repository, since_ns: int) -> Iterator[ModelPane]:
     Raises:
         StoreError: The repository cannot be read.
     """
-    yield from _load_valid_panes(repository, PANE, f"{max(since_ns, 0):020d}").values()
+    panes: dict[str, ModelPane] = {}
+    for kind in (BLOCK, PANE):
+        stored = _load_panes(repository, kind, _encode_time(since_ns))
+        _merge_into(panes, (pane for pane in stored if pane.end_ns >= since_ns))
+    yield from (panes[key] for key in sorted(panes))
 
 
 def compact_panes(
     repository: Repository, windows: WindowSettings, now_ns: int, *, rolling_since_ns: Mapping[ModelKey, int]
 ) -> None:
-    """Merges old stored panes to longer ones, and deletes those older than the retention.
+    """Merges old stored panes to longer ones, puts those of whole periods into blocks, and deletes the oldest.
 
     Args:
         repository: Where they are stored.
         windows: How long they are kept in which form.
         now_ns: The time by our clock, Unix nanoseconds.
-        rolling_since_ns: By model, the start of its rolling window, whose panes stay as they are.
+        rolling_since_ns: By model, the start of its rolling window, whose panes stay as long as they are.
 
     Raises:
         StoreError: The repository refused it.
     """
     tiers = (
-        _StorageTier(PANE, 0, windows.stored_ns),
-        _StorageTier(PANE_MINUTES, 5 * _MINUTE_NS, max(2 * _DAY_NS, windows.stored_ns)),
-        _StorageTier(PANE_HOURS, 60 * _MINUTE_NS, 0),
+        _StorageTier(PANE, BLOCK, 0, 5 * _MINUTE_NS, windows.stored_ns),
+        _StorageTier(PANE_MINUTES, BLOCK_MINUTES, 5 * _MINUTE_NS, 60 * _MINUTE_NS, max(2 * _DAY_NS, windows.stored_ns)),
+        _StorageTier(PANE_HOURS, BLOCK_HOURS, 60 * _MINUTE_NS, _DAY_NS, 0),
     )
+    oldest_ns = max(now_ns - windows.retention_ns, 0)
+
+    def is_rolled_out(pane: ModelPane) -> bool:
+        return pane.end_ns <= rolling_since_ns.get(pane.model, pane.end_ns)
+
     for tier, following in pairwise(tiers):
         # Whole periods only, so that no record has to be merged a second time.
         until_ns = (now_ns - tier.kept_ns) // following.length_ns * following.length_ns
-        until = f"{max(until_ns, 0):020d}~"
-        panes = {
-            key: pane
-            for key, pane in _load_valid_panes(repository, tier.kind, "", until).items()
-            if pane.end_ns <= rolling_since_ns.get(pane.model, pane.end_ns)
-        }
-        if panes:
-            merge_panes(
-                repository, (_lengthen_pane(pane, following.length_ns) for pane in panes.values()), following.kind
-            )
-            repository.delete(tier.kind.name, panes)
+        panes = chain.from_iterable(
+            _take_panes(repository, kind, until_ns, is_rolled_out) for kind in (tier.block_kind, tier.kind)
+        )
+        merge_panes(repository, (_lengthen_pane(pane, following.length_ns) for pane in panes), following.kind)
     for tier in tiers:
-        repository.prune(tier.kind.name, f"{max(now_ns - windows.retention_ns, 0):020d}")
+        for kind in (tier.block_kind, tier.kind):
+            repository.prune(kind.name, _encode_time(oldest_ns))
+        for _ in _take_panes(
+            repository, tier.block_kind, oldest_ns + tier.period_ns, lambda pane: pane.end_ns < oldest_ns
+        ):
+            pass
+        _build_blocks(repository, tier, (now_ns - _SETTLE_NS) // tier.period_ns * tier.period_ns)
+
+
+def _build_blocks(repository: Repository, tier: _StorageTier, until_ns: int) -> None:
+    """Puts the panes of single records that end at `until_ns` or before into the blocks of their periods."""
+
+    def find_period_end(item: tuple[str, list[ModelPane]]) -> int:
+        return _round_up(item[1][-1].end_ns, tier.period_ns)
+
+    records = _load_blocks(repository, tier.kind, until=_encode_limit(until_ns))
+    for end_ns, group in groupby(records, find_period_end):  # a period at a time, since panes take memory
+        by_model: dict[ModelKey, dict[str, ModelPane]] = {}
+        keys = []
+        for key, panes in group:
+            keys.append(key)
+            model = panes[0].model
+            if model not in by_model:
+                block_key = _encode_key(end_ns, model)
+                by_model[model] = {}
+                _merge_into(by_model[model], _load_panes(repository, tier.block_kind, block_key, f"{block_key}\0"))
+            _merge_into(by_model[model], panes)
+        put_records(
+            repository,
+            tier.block_kind,
+            [
+                (_encode_key(end_ns, model), _pack_panes([panes[key] for key in sorted(panes)]))
+                for model, panes in by_model.items()
+            ],
+        )
+        repository.delete(tier.kind.name, keys)
+
+
+def _take_panes(
+    repository: Repository, kind: RecordKind[PaneBlock], until_ns: int, is_taken: Callable[[ModelPane], bool]
+) -> Iterator[ModelPane]:
+    """Removes the panes that `is_taken` chooses from the records of up to `until_ns`, and yields them."""
+    for key, panes in _load_blocks(repository, kind, until=_encode_limit(until_ns)):
+        rest = [pane for pane in panes if not is_taken(pane)]
+        if len(rest) == len(panes):
+            continue
+        if rest:
+            put_records(repository, kind, [(key, _pack_panes(rest))])
+        else:
+            repository.delete(kind.name, [key])
+        yield from filter(is_taken, panes)
+
+
+def _merge_into(panes: dict[str, ModelPane], added: Iterable[ModelPane]) -> None:
+    """Adds panes to others by key, and merges those of the same time and model."""
+    for pane in added:
+        key = _encode_pane_key(pane)
+        panes[key] = panes[key].merge(pane) if key in panes else pane
 
 
 def _lengthen_pane(pane: ModelPane, length_ns: int) -> ModelPane:
     """Returns a pane as a part of the period of `length_ns` that it ends in."""
-    end_ns = -(-pane.end_ns // length_ns) * length_ns
+    end_ns = _round_up(pane.end_ns, length_ns)
     return ModelPane(
         model=pane.model,
         start_ns=min(pane.start_ns, end_ns - length_ns),
@@ -175,31 +265,42 @@ def _lengthen_pane(pane: ModelPane, length_ns: int) -> ModelPane:
     )
 
 
-def _load_valid_panes(
-    repository: Repository, kind: RecordKind[PaneRecord], since: str = "", until: str | None = None
-) -> dict[str, ModelPane]:
-    """Loads stored panes by key, in the order of time; one that contradicts itself is set aside and reported."""
-    panes: dict[str, ModelPane] = {}
-    for key, record in load_records(repository, kind, since, until).items():
+def _load_panes(
+    repository: Repository, kind: RecordKind[PaneBlock], since: str = "", until: str | None = None
+) -> Iterator[ModelPane]:
+    return chain.from_iterable(panes for _, panes in _load_blocks(repository, kind, since, until))
+
+
+def _load_blocks(
+    repository: Repository, kind: RecordKind[PaneBlock], since: str = "", until: str | None = None
+) -> Iterator[tuple[str, list[ModelPane]]]:
+    """Yields the panes of stored records with their key, in the order of keys, and sets damaged records aside."""
+    for key, block in load_records(repository, kind, since, until).items():
+        panes: list[ModelPane] = []
         try:
-            panes[key] = record.unpack()
-        except ValueError as error:  # noqa: PERF203 - one by one is the point
-            quarantine_record(repository, kind.name, key, encode_record(record), f"ValueError: {error}")
-    return panes
+            panes = block.unpack()
+        except ValueError as error:
+            blob = encode_record(block, is_compressed=kind.is_compressed)
+            quarantine_record(repository, kind.name, key, blob, f"ValueError: {error}")
+        if panes:
+            yield key, panes
 
 
-def _pack_pane(pane: ModelPane) -> PaneRecord:
-    table = pane.streams
-    return PaneRecord(
-        model=pane.model,
-        start_ns=pane.start_ns,
-        end_ns=pane.end_ns,
-        duration=pane.duration,
-        failed=pane.failed,
-        layout=_encode_layout(table.layout),
-        number_counts=pack_ints(np.array(table.number_counts, dtype=np.int64)),
-        sums=pack_sums(table.sums),
-        counts=pack_ints(table.counts),
+def _pack_panes(panes: list[ModelPane]) -> PaneBlock:
+    """Packs panes of one model, one or more, in the order of their time."""
+    tables = [pane.streams for pane in panes]
+    layouts: dict[PaneLayout, int] = {}
+    numbers = [layouts.setdefault(table.layout, len(layouts)) for table in tables]
+    return PaneBlock(
+        model=panes[0].model,
+        times_ns=[(pane.start_ns, pane.end_ns) for pane in panes],
+        durations=[pane.duration for pane in panes],
+        failed=[pane.failed for pane in panes],
+        layouts=[_encode_layout(layout) for layout in layouts],
+        layout_numbers=numbers,
+        number_counts=pack_ints(np.concatenate([np.array(table.number_counts, dtype=np.int64) for table in tables])),
+        sums=pack_sums([units for table in tables for units in table.sums]),
+        counts=pack_ints(np.concatenate([table.counts for table in tables])),
     )
 
 
@@ -216,10 +317,32 @@ def _decode_layout(blob: bytes) -> PaneLayout:
         ValueError: It is damaged.
     """
     try:
-        return decode_record(blob, PaneLayout)
+        layout = decode_record(blob, PaneLayout)
     except StoreError as error:
         raise ValueError(str(error)) from None
+    if len({*map(len, layout)}) > 1 or len(set(layout.names)) < len(layout.names):
+        raise ValueError("the streams of a pane contradict each other")
+    if min(layout.sizes, default=0) < 0:
+        raise ValueError("a stream has less than no bins")
+    return layout
 
 
 def _encode_pane_key(pane: ModelPane) -> str:
-    return f"{pane.end_ns:020d} {json.dumps(pane.model)}"
+    return _encode_key(pane.end_ns, pane.model)
+
+
+def _encode_key(end_ns: int, model: ModelKey) -> str:
+    return f"{_encode_time(end_ns)} {json.dumps(model)}"
+
+
+def _round_up(time_ns: int, step_ns: int) -> int:
+    return -(-time_ns // step_ns) * step_ns
+
+
+def _encode_limit(time_ns: int) -> str:
+    """Returns what is after the keys of all records of up to a time."""
+    return f"{_encode_time(time_ns)}~"
+
+
+def _encode_time(time_ns: int) -> str:
+    return f"{max(time_ns, 0):020d}"

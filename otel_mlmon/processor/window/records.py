@@ -27,6 +27,9 @@ from otel_mlmon.processor.window.packing import (
     unpack_series,
 )
 from otel_mlmon.processor.window.pane_store import (
+    BLOCK,
+    BLOCK_HOURS,
+    BLOCK_MINUTES,
     COMPACTION_INTERVAL_NS,
     PANE,
     PANE_HOURS,
@@ -104,7 +107,7 @@ ENDED: Final = RecordKind("ended", EndedSender)
 HOUR: Final = RecordKind("hour", _HourRecord)
 RECORD_KINDS: Final[tuple[RecordKind[Any], ...]] = (
     STARTED, EMBEDDED, PROVIDERS, MODEL, PRESENCE, SENDER, ENDED, STREAM, HOUR, IDENTITIES, SERIES, POINT, PANE,
-    PANE_MINUTES, PANE_HOURS,
+    PANE_MINUTES, PANE_HOURS, BLOCK, BLOCK_MINUTES, BLOCK_HOURS,
 )  # fmt: skip
 """Every kind of the window step, series before their points."""
 

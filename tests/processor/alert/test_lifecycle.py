@@ -16,10 +16,11 @@ from otel_mlmon.processor.alert.rules.data_drift import DataDriftRule
 from otel_mlmon.processor.alert.rules.rule import Judgement
 from otel_mlmon.processor.alert.silence import AlertSilence, SilenceRequest
 from otel_mlmon.processor.config.model import Config
-from otel_mlmon.processor.detect.score import DriftScore
+from otel_mlmon.processor.detect.score import DriftScore, State
 from otel_mlmon.processor.settings import ProcessorSettings
 from otel_mlmon.processor.state.repository import decode_record, encode_record
-from otel_mlmon.processor.window.window import StreamWindow
+from otel_mlmon.processor.window.progress import StreamAbsence
+from otel_mlmon.processor.window.window import StreamKey, StreamWindow
 from otel_mlmon.types import ModelKey
 from tests.support.alerts import CAUSE
 from tests.support.scores import MODEL, SECOND_NS, Judged, judged
@@ -294,7 +295,7 @@ class BrokenAge:
 @pytest.mark.guarded
 def test_a_rule_that_fails_on_a_stream_is_in_error_until_it_can_judge_it(monkeypatch: pytest.MonkeyPatch) -> None:
     run, broken = Run(), BrokenAge(monkeypatch)
-    age = judged("input.age", "ok")
+    age = judged("input.age", "drift")
     (alert,) = run.alerts.evaluate_windows(MODEL, dict([age, QUIET]), ns(1))
     assert (alert.state, alert.severity, alert.causes) == (RuleState.ERROR, "warning", ())
     assert alert.reason == "It failed to judge input.age; see the processor's log."
@@ -304,6 +305,7 @@ def test_a_rule_that_fails_on_a_stream_is_in_error_until_it_can_judge_it(monkeyp
     broken.is_on = False
     assert run.pane(3, judged("input.age", "learning"), QUIET) == []
     assert run.state("data_drift") is RuleState.ERROR
+    age = judged("input.age", "ok")
     assert run.pane(4, age) == [("data_drift", RuleState.ERROR, RuleState.OK)]
     assert run.pane(5, age) == []
 
@@ -325,7 +327,7 @@ def test_a_failure_hides_no_breach_of_another_stream(monkeypatch: pytest.MonkeyP
 def test_an_error_lasts_no_longer_than_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     run, _ = Run(), BrokenAge(monkeypatch)
     latency = judged("latency", "ok")
-    assert run.pane(0, judged("input.age", "ok")) == [("data_drift", RuleState.OK, RuleState.ERROR)]
+    assert run.pane(0, judged("input.age", "drift")) == [("data_drift", RuleState.OK, RuleState.ERROR)]
     run.pane(86399, latency)
     assert run.tick(86399) == []
     run.pane(86400, latency)
@@ -610,7 +612,9 @@ def test_whatever_happens_in_silences_nobody_is_told_the_same_twice(
                 )
                 run.alerts.announcer.apply_silence(request, ns(now_s))
             second = judged("input.b", "drift" if fault == "both" else "ok")
-            panes = {} if fault == "nothing" else dict([DRIFT if fault in ("drift", "both") else QUIET, second])
+            panes = (
+                {} if fault == "nothing" else dict([DRIFT if fault in ("drift", "both", "failed") else QUIET, second])
+            )
             told = run.alerts.evaluate_windows(MODEL, panes, ns(now_s)) if panes else []
             told += run.alerts.advance_clock(ns(now_s))
             is_silent = any(entry.is_active(ns(now_s)) for entry in run.alerts.announcer.silences)
@@ -851,3 +855,33 @@ def test_a_cause_counts_what_came_since_its_onset_across_a_restart() -> None:
         run.restart(second)
     (alert,) = run.alerts.list_alerts()
     assert (alert.causes[0].current_count, alert.causes[0].current) == (30, "90 %")
+
+
+outcome = st.tuples(
+    st.sampled_from(["input.a", "input.b", "prediction.label", "prediction.confidence", "errors", "latency"]),
+    st.sampled_from(["ok", "weak", "drift", "learning", "no_data"]),
+    st.sampled_from([0, 7 * SECOND_NS]),
+    st.booleans(),
+)
+
+
+@given(st.lists(st.tuples(st.lists(outcome, max_size=5), st.sampled_from([1, 5, 700])), max_size=25))
+@settings(deadline=None, max_examples=150)
+def test_a_stream_that_is_calm_is_judged_as_if_its_rules_were_asked(
+    steps: list[tuple[list[tuple[str, State, int, bool]], int]],
+) -> None:
+    run, asking = Run(), Run()
+    asking.settings.find_model_rules(MODEL).evidence_rules = frozenset()
+    now_s = 0
+    for outcomes, elapsed_s in steps:
+        now_s += elapsed_s
+        entries: dict[StreamKey, tuple[StreamWindow, DriftScore]] = {}
+        for stream, state, since_ns, is_absent in outcomes:
+            key, (window, score) = judged(stream, state, since_ns=since_ns, pane=(0, 0) if is_absent else (90, 10))
+            absence = StreamAbsence(ns(0), 3, 9) if is_absent else None
+            entries[key] = replace(window, absence=absence), score
+        now_ns = ns(now_s)
+        alerts, expected = (each.alerts.evaluate_windows(MODEL, entries, now_ns) for each in (run, asking))
+        assert alerts == expected
+        assert run.alerts.list_current_alerts() == asking.alerts.list_current_alerts()
+    assert repr(run.alerts.build_record()) == repr(asking.alerts.build_record())

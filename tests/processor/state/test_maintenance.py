@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import stat
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,9 @@ from otel_mlmon.processor.state.maintenance import (
     list_copies,
     repair_state,
 )
-from otel_mlmon.processor.state.repository import FORMAT_VERSION, decode_record, encode_record
+from otel_mlmon.processor.state.repository import FORMAT_VERSION, RecordKind, decode_record, encode_record
 from otel_mlmon.processor.state.sqlite import FILE_NAME, LOCK_NAME, SqliteRepository, backup_database
-from otel_mlmon.processor.window.pane_store import PANE
+from otel_mlmon.processor.window.pane_store import BLOCK, PANE, PaneBlock, load_panes, merge_panes
 from otel_mlmon.testing import SimulatedProcessor
 from tests.tools.freeze_state import FIXTURES, freeze
 
@@ -69,27 +70,34 @@ def test_damaged_records_are_named_and_set_aside_by_a_repair(directory: Path) ->
     assert all("set aside" in fault for fault in after.faults)
 
 
-@pytest.mark.parametrize("field", ["layout", "counts", "sums"])
-def test_a_pane_that_contradicts_itself_is_named_and_set_aside_by_a_repair(directory: Path, field: str) -> None:
+@pytest.mark.parametrize("field", ["layouts", "counts", "sums"])
+@pytest.mark.parametrize("kind", [PANE, BLOCK], ids=["pane", "panes"])
+def test_panes_that_contradict_themselves_are_named_and_set_aside_by_a_repair(
+    directory: Path, kind: RecordKind[PaneBlock], field: str
+) -> None:
     repository = SqliteRepository(directory)
-    *_, (key, blob) = repository.load("pane").items()
-    record = PANE.decode(blob)
+    *_, late = load_panes(repository, 0)
+    merge_panes(repository, [late])  # a record of its own, beside the block
+    *_, (key, blob) = repository.load(kind.name).items()
+    record = kind.decode(blob)
     damage: dict[str, dict[str, Any]] = {
-        "layout": {"layout": record.layout[:-3] + b"xyz"},
+        "layouts": {"layouts": [record.layouts[0][:-3] + b"xyz"]},
         "counts": {"counts": ("|u1", record.counts[1][:1])},
         "sums": {"sums": record.sums._replace(numbers=b"")},
     }
-    repository.put("pane", [(key, encode_record(record._replace(**damage[field])))])
+    repository.put(kind.name, [(key, encode_record(record._replace(**damage[field])))])
     repository.commit()
     repository.close()
     before = check_state(directory, RECORD_KINDS)
     (fault,) = before.faults
-    assert fault.startswith(f"pane {key}: the record contradicts itself: ")
+    assert fault.startswith(f"{kind.name} {key}: the record contradicts itself: ")
     lines = [json.loads(line) for line in export_state(directory, RECORD_KINDS)]
     assert len(lines) == sum(before.counts.values()) - 1
     after = repair_state(directory, RECORD_KINDS)
-    assert after.faults == (f"damaged pane {key}: it was set aside",)
-    assert after.counts == {**before.counts, "pane": before.counts["pane"] - 1, "damaged": 1}
+    assert after.faults == (f"damaged {kind.name} {key}: it was set aside",)
+    remaining = Counter({**before.counts, "damaged": 1})
+    remaining[kind.name] -= 1
+    assert after.counts == +remaining
 
 
 @pytest.mark.parametrize("kind", ["point", "series"])

@@ -45,7 +45,9 @@ def test_a_frozen_store_is_read_whole(frozen: Path, tmp_path: Path) -> None:
     repository.close()
     report = check_state(tmp_path, RECORD_KINDS)
     assert report.faults == ()
-    assert {"model", "stream", "series", "pane", "evidence", "alerts"} <= report.counts.keys()
+    panes = {"pane", "panes"} & report.counts.keys()
+    assert panes
+    assert {"model", "stream", "series", "evidence", "alerts"} <= report.counts.keys()
 
 
 def test_the_script_writes_what_can_be_read(tmp_path: Path) -> None:
@@ -76,9 +78,9 @@ def test_days_of_format_7_get_dates_of_their_kind(tmp_path: Path) -> None:
     assert (record.state.day, record.state.effect, record.state.time_zone) == (20_003, 2.0, "")
 
 
-def test_panes_of_format_8_are_those_that_the_present_one_stores(tmp_path: Path) -> None:
+def test_panes_of_earlier_formats_are_those_that_the_present_one_stores(tmp_path: Path) -> None:
     panes = {}
-    for version in (8, FORMAT_VERSION):
+    for version in (8, 9, FORMAT_VERSION):
         (tmp_path / str(version)).mkdir()
         shutil.copy(FIXTURES / f"format-{version}.sqlite3", tmp_path / str(version) / FILE_NAME)
         repository = SqliteRepository(tmp_path / str(version))
@@ -87,7 +89,7 @@ def test_panes_of_format_8_are_those_that_the_present_one_stores(tmp_path: Path)
             for pane in load_panes(repository, 0)
         ]
         repository.close()
-    assert repr(panes[8]) == repr(panes[FORMAT_VERSION])
+    assert repr(panes[8]) == repr(panes[9]) == repr(panes[FORMAT_VERSION])
     assert len(panes[8]) > PANES
 
 
@@ -102,11 +104,12 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize("blob", DAMAGES)
-@pytest.mark.parametrize("version", [7, 8])
+@pytest.mark.parametrize("version", [7, 8, 9])
 def test_damaged_records_are_set_aside_by_a_migration_and_all_others_are_read(
     version: int, blob: bytes, tmp_path: Path
 ) -> None:
-    kinds = {7: ["cycle"], 8: ["pane", "pane5m", "pane1h", "point", "series"]}[version]
+    panes = ["pane", "pane5m", "pane1h"]
+    kinds = {7: ["cycle"], 8: [*panes, "point", "series"], 9: panes}[version]
     shutil.copy(FIXTURES / f"format-{version}.sqlite3", tmp_path / FILE_NAME)
     repository = SqliteRepository(tmp_path, format_version=version)
     before = {kind: repository.load(kind).keys() for kind in kinds}

@@ -38,6 +38,7 @@ class ConfidenceRule:
     section: ConfidenceSection
     section_type: ClassVar = ConfidenceSection
     title: ClassVar = "confidence"
+    is_by_evidence: ClassVar = True
 
     def find_detection_policy(self, stream: str) -> DetectionPolicy | None:
         """Returns how a fall of confidences is detected; None for every other stream."""

@@ -67,6 +67,7 @@ class DataDriftRule:
     section: DataDriftSection
     section_type: ClassVar = DataDriftSection
     title: ClassVar = "data drift"
+    is_by_evidence: ClassVar = True
 
     def find_detection_policy(self, stream: str) -> DetectionPolicy | None:
         """Returns how drift of an input feature is detected; None for other streams and ignored features."""

@@ -37,6 +37,7 @@ class ErrorsRule:
     section: ErrorsSection
     section_type: ClassVar = ErrorsSection
     title: ClassVar = "errors"
+    is_by_evidence: ClassVar = True
 
     def find_detection_policy(self, stream: str) -> DetectionPolicy | None:
         """Returns how growth of the ratio of failed calls is detected; None for every stream but `errors`."""

@@ -35,6 +35,7 @@ class LatencyRule:
     section: LatencySection
     section_type: ClassVar = LatencySection
     title: ClassVar = "latency"
+    is_by_evidence: ClassVar = True
 
     def find_detection_policy(self, stream: str) -> DetectionPolicy | None:
         """Returns how growth of the ratio of slow calls is detected; None for every stream but `latency`."""

@@ -38,6 +38,7 @@ class PredictionDriftRule:
     section: PredictionDriftSection
     section_type: ClassVar = PredictionDriftSection
     title: ClassVar = "prediction drift"
+    is_by_evidence: ClassVar = True
 
     def find_detection_policy(self, stream: str) -> DetectionPolicy | None:
         """Returns how drift of predicted labels and values is detected; None for every other stream."""

@@ -61,7 +61,8 @@ NO_DATA: Final = "no_data"
 VERSION_DRIFT: Final = "version_drift"
 """The rule that the comparison of two versions breaches, and no pane."""
 
-_CACHED_STREAMS: Final = 4096
+_CACHED_STREAMS: Final = 65_536
+"""Streams whose rules are remembered: more than a model has, as one that is asked for in turn would find none."""
 
 ABSENCE_MARGIN: Final = 2.0
 """A stream that is no longer sent ranks as evidence at its cap, which is 100 times the alarm line."""
@@ -127,6 +128,13 @@ class ProviderRule(Protocol):
         """Judges by this rule all that processes reported of the execution providers of a model version."""
 
 
+@runtime_checkable
+class EvidenceRule(Protocol):
+    """An alert rule by which a stream is `ok` wherever it is sent and does not drift: it is asked about no such one."""
+
+    is_by_evidence: ClassVar[Literal[True]]
+
+
 class ModelRules:
     """The alert rules of one model.
 
@@ -138,6 +146,8 @@ class ModelRules:
         self._rules = dict(rules)
         self.active: dict[str, AlertRule] = {name: rule for name, rule in rules.items() if rule.section.is_active}
         """The rules that are evaluated, by name."""
+        self.evidence_rules = frozenset(name for name, rule in self.active.items() if isinstance(rule, EvidenceRule))
+        """The names of those by which a stream that does not drift is `ok`."""
         self.no_data_after_s: float = rules[NO_DATA].section.after_s
         """How long a model is silent before it has no data."""
         self.find_rules = lru_cache(maxsize=_CACHED_STREAMS)(self._find_rules)
@@ -233,6 +243,11 @@ def build_absence_cause(window: StreamWindow, absence: StreamAbsence, score: Dri
         is_absent=True,
         margin=ABSENCE_MARGIN,
     )
+
+
+def is_calm(window: StreamWindow, score: DriftScore) -> bool:
+    """Returns whether a stream is sent and does not drift, so that every `EvidenceRule` finds it `ok`."""
+    return score.state in ("ok", "weak") and window.absence is None
 
 
 def has_pane_values(window: StreamWindow) -> bool:
