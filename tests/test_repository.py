@@ -94,6 +94,8 @@ COVERED_BY = {
     "processor/notify/merge": "processor/notify/test_delivery.py",
     "errors": "cli/test_cli.py",
     "processor/window/state": "processor/window/test_records.py",
+    "processor/window/pane_values": "processor/window/test_window_sums.py",
+    "processor/window/pane_windows": "processor/test_pipeline_recorded.py",
     "processor/window/summary": "processor/serve/test_documents.py",
     "event_kinds": "test_semconv.py",
     "reference/relearn": "cli/test_reference_relearn.py",

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.window.model_windows import MAX_EXEMPLARS, ModelWindows, count_predictions
+from otel_mlmon.processor.window.model_windows import ModelWindows, count_predictions
 from otel_mlmon.processor.window.moving_reference import MovingReference
+from otel_mlmon.processor.window.pane_windows import MAX_EXEMPLARS
 from otel_mlmon.processor.window.progress import StreamAbsence, StreamPresence
 from otel_mlmon.processor.window.reference import StreamReference
 from otel_mlmon.processor.window.series import DELTA, CompletenessCheck, PendingPoints, TimeSeries
@@ -109,7 +110,7 @@ class PlainModel:
         if learned.reference is None:
             if sketch.total:
                 learned.learn_reference(sketch, end_ns=end_ns)
-            return [replace(window, learned=learned.state.sketch.total)]
+            return [window.replace(learned=learned.state.sketch.total)]
         return [self.count_pane(stream, window, sketch)]
 
     def count_pane(self, stream: PlainStream, window: StreamWindow, sketch: StreamSketch) -> StreamWindow:
@@ -129,7 +130,7 @@ class PlainModel:
             pane = pane._replace(counts=moving.adjust_counts(window.end_ns, pane.counts))
         if sketch.total:
             stream.panes.append(pane)
-        return replace(window, reference=reference, pane=pane.counts, **add_up(stream, window.start_ns))
+        return window.replace(reference=reference, pane=pane.counts, **add_up(stream, window.start_ns))
 
     def amend_pane(
         self, model: ModelWindows, series: Iterable[TimeSeries], end_ns: int, is_complete: CompletenessCheck

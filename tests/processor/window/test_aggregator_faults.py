@@ -10,8 +10,9 @@ import pytest
 
 from otel_mlmon.processor.window import model_windows, state
 from otel_mlmon.processor.window.consumption import ConsumedPoints, consume_points
+from otel_mlmon.processor.window.pane_windows import build_pane_table
 from otel_mlmon.processor.window.series import PendingPoints, TimeSeries
-from otel_mlmon.processor.window.stream import StreamPane, build_pane_table
+from otel_mlmon.processor.window.stream import StreamPane
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.types import ModelKey
 from tests.support.observations import SECOND, T0, Bench, label

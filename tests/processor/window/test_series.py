@@ -13,6 +13,7 @@ from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import DataPoint
 from otel_mlmon.processor.window.consumption import consume_points
 from otel_mlmon.processor.window.intake import CLOCK_SLACK_NS
+from otel_mlmon.processor.window.pane_values import add_increments
 from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.series import (
     DELTA,
@@ -25,7 +26,6 @@ from otel_mlmon.processor.window.series import (
     join_intervals,
     list_streams,
 )
-from otel_mlmon.processor.window.stream import add_increments
 from otel_mlmon.processor.window.window import WindowSettings
 from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 from otel_mlmon.sketch.table import PointValue
@@ -406,7 +406,7 @@ def sketch(metric: str, name: str, category: str, value: PointValue) -> dict[str
     state = SeriesState(
         key=SeriesKey("s", 0), sender="", model=MODEL, metric=metric, name=name, category=category, updated_ns=0
     )
-    return add_increments([TimeSeries(state)], [value])
+    return add_increments([TimeSeries(state)], [value]).build_all_sketches()
 
 
 def test_an_increment_is_a_sketch_for_each_stream_of_its_metric() -> None:
