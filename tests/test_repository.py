@@ -146,6 +146,7 @@ COVERED_BY = {
     "processor/serve/server": "processor/serve/test_api.py",
     "processor/state/config": "processor/config/test_load.py",
     "processor/window/config": "processor/config/test_load.py",
+    "processor/window/consumption": "processor/window/test_series.py",
     "processor/window/intake": "processor/window/test_series.py",
     "processor/window/model_windows": "processor/window/test_aggregator.py",
     "table/csv": "table/test_read.py",

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from otel_mlmon import semconv, streams
 from otel_mlmon.guard import guard
+from otel_mlmon.processor.window.consumption import ConsumedPoints, consume_points
 from otel_mlmon.processor.window.moving_reference import MovingReference
 from otel_mlmon.processor.window.pane_values import PaneValues, add_increments
 from otel_mlmon.processor.window.pane_windows import PaneCounter, build_pane_table, build_windows
@@ -19,9 +20,7 @@ from otel_mlmon.processor.window.rolling import RollingWindows
 from otel_mlmon.processor.window.series import (
     FAILED,
     CompletenessCheck,
-    PendingEntry,
-    TimeSeries,
-    consume_points,
+    PendingPoints,
 )
 from otel_mlmon.processor.window.stream import StreamWindows
 from otel_mlmon.processor.window.summary import (
@@ -40,7 +39,6 @@ from otel_mlmon.processor.window.window import (
     add_model_pane,
 )
 from otel_mlmon.sketch.stream_sketch import StreamSketch
-from otel_mlmon.sketch.table import PointValue
 from otel_mlmon.types import ModelKey
 
 OVERFLOW_SHOWN_NS: Final = 600_000_000_000
@@ -55,7 +53,7 @@ class ClosedPane(NamedTuple):
     windows: list[StreamWindow]
     """The windows by stream: one for each stream with values in the pane or in its rolling window."""
     pane: ModelPane
-    entries: list[PendingEntry]
+    groups: list[PendingPoints]
     """The points of the pane."""
     changed: list[StreamKey]
     """Streams whose reference grew or changed."""
@@ -68,7 +66,7 @@ class ModelWindows:
     progress: ModelProgress
     settings: ModelWindowSettings
     windows: WindowSettings
-    open_panes: dict[int, dict[int, list[PendingEntry]]] = field(default_factory=dict)
+    open_panes: dict[int, dict[int, list[PendingPoints]]] = field(default_factory=dict)
     """The points of each open pane, by its end, and by the number of the request that brought them."""
     streams: dict[str, StreamWindows] = field(default_factory=dict)
     presences: dict[str, StreamPresence] = field(default_factory=dict)
@@ -191,7 +189,7 @@ class ModelWindows:
             is_complete: As `TimeSeries.consume` has it.
         """
         self.closed_summary = None
-        values, exemplars, entries = self._consume_points(end_ns, is_complete)
+        values, exemplars, groups = self._consume_points(end_ns, is_complete)
         start_ns = end_ns - self.windows.pane_ns
         self.progress.first_ns = self.progress.first_ns or start_ns
         self.progress.last_ns = end_ns
@@ -214,7 +212,7 @@ class ModelWindows:
         self.progress.predictions += predictions
         pane = self._build_pane(values, table, start_ns, end_ns)
         self._add_recent_pane(pane)
-        return ClosedPane(windows, pane, entries, changed)
+        return ClosedPane(windows, pane, groups, changed)
 
     def amend_pane(self, end_ns: int, *, is_complete: CompletenessCheck) -> ClosedPane:
         """Adds late data points to the counts of a closed pane, but to no evidence and no reference.
@@ -224,7 +222,7 @@ class ModelWindows:
             is_complete: As `TimeSeries.consume` has it.
         """
         self.closed_summary = None
-        values, _, entries = self._consume_points(end_ns, is_complete)
+        values, _, groups = self._consume_points(end_ns, is_complete)
         start_ns, progress = end_ns - self.windows.pane_ns, self.progress
         progress.first_ns = min(progress.first_ns or start_ns, start_ns)
         progress.last_ns = progress.last_ns or end_ns
@@ -244,7 +242,7 @@ class ModelWindows:
             self.rolling.add(table, start_ns, end_ns)
         pane = self._build_pane(values, table, start_ns, end_ns)
         self._add_recent_pane(pane)
-        return ClosedPane([], pane, entries, [])
+        return ClosedPane([], pane, groups, [])
 
     def restore_pane(self, pane: ModelPane) -> None:
         """Adds a stored pane to the rolling windows and the summary; panes come in the order of time."""
@@ -307,8 +305,9 @@ class ModelWindows:
     def _count_open_predictions(self, is_complete: CompletenessCheck) -> int:
         """Counts the predictions in open panes: labels, or else values; of several outputs the most."""
         totals: dict[tuple[str, str], int] = {}
-        groups = [group for pane in self.open_panes.values() for group in pane.values()]
-        for series in {entry[0] for group in groups for entry in group if entry[0].state.metric in _PREDICTION_METRICS}:
+        groups = [points for pane in self.open_panes.values() for groups in pane.values() for points in groups]
+        members = {series for points in groups for series in points.series}
+        for series in [series for series in members if series.state.metric in _PREDICTION_METRICS]:
             state = series.state
             head = state.category if state.metric == semconv.PREDICTIONS.name else state.name
             count = series.count_pending_values(is_complete=is_complete)
@@ -331,21 +330,27 @@ class ModelWindows:
 
     def _consume_points(
         self, end_ns: int, is_complete: CompletenessCheck
-    ) -> tuple[PaneValues, dict[str, set[str]], list[PendingEntry]]:
+    ) -> tuple[PaneValues, dict[str, set[str]], list[PendingPoints]]:
         """Takes the points of a pane; returns the values, the trace ids by stream, and the points."""
-        increments: list[tuple[TimeSeries, PointValue]] = []
-        exemplars: dict[str, set[str]] = {}
-        consumed = consume_points(self.open_panes.pop(end_ns).values(), is_complete=is_complete)
-        for (series, _, point), increment in zip(*consumed, strict=True):
-            if increment is None or not (increment[0] if increment[1] is None else increment[1].numbers[increment[2]]):
-                continue
-            increments.append((series, increment))
-            for stream in series.streams if point[4] else ():
-                if stream != semconv.STREAM_ERRORS or series.state.name:  # of failed calls alone
-                    least = self.settings.latency_threshold_s if stream == semconv.STREAM_LATENCY else -1.0  # slow ones
-                    traces = (trace_id for trace_id, value in point.exemplars if value > least)
-                    exemplars.setdefault(stream, set()).update(traces)
-        return add_increments(increments), exemplars, consumed.entries
+        groups = [points for groups in self.open_panes.pop(end_ns).values() for points in groups]
+        consumed = consume_points(groups, is_complete=is_complete)
+        values = add_increments(consumed.series, consumed.increments)
+        return values, self._list_traces(consumed), consumed.groups
+
+    def _list_traces(self, consumed: ConsumedPoints) -> dict[str, set[str]]:
+        """Lists the trace ids of the points of a pane by stream: of slow calls, of failed calls, and of values."""
+        traces: dict[str, set[str]] = {}
+        first = 0
+        for points in consumed.groups:
+            for position, exemplars in points.exemplars.items():
+                series, increment = points.series[position], consumed.increments[first + position]
+                for stream in series.streams if increment is not None and increment.total else ():
+                    if stream != semconv.STREAM_ERRORS or series.state.name:  # of failed calls alone
+                        least = self.settings.latency_threshold_s if stream == semconv.STREAM_LATENCY else -1.0
+                        found = (trace_id for trace_id, value in exemplars if value > least)
+                        traces.setdefault(stream, set()).update(found)
+            first += len(points.series)
+        return traces
 
 
 def count_predictions(totals: Mapping[str, int]) -> int:

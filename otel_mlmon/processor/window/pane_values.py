@@ -6,7 +6,7 @@ Numbers stay rows of one table. A sketch of a stream, which costs an object for 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +19,7 @@ _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 MAX_PANE_VALUES: Final = 2**43
 """The most values of a stream in a pane, nearly 10^13: those of 2^20 panes together fit into 64 bits."""
+_NOTHING: Final = PointValue(0)
 
 
 @dataclass(slots=True)
@@ -69,46 +70,50 @@ class PaneValues:
         return {name: sketch for name, sketch in sketches.items() if sketch is not None}
 
 
-def add_increments(increments: Iterable[tuple[TimeSeries, PointValue]]) -> PaneValues:
+def add_increments(members: Sequence[TimeSeries], increments: Sequence[PointValue | None]) -> PaneValues:
     """Adds the increments of many series up by the streams that they feed, in one pass.
 
     A stream of more than `MAX_PANE_VALUES` values is left out, and that is logged.
+
+    Args:
+        members: The series.
+        increments: Of each; one without values, or None, adds nothing.
     """
-    increments = list(increments)
     categories: dict[str, dict[str, int]] = {}
     missing: dict[str, int] = {}
     rows: list[TableRow] = []
     names: list[str] = []
-    for series, (counter, table, row) in increments:
-        if series.is_of_numbers and table is not None:
-            name = series.streams[0]
-            if name not in categories:
-                categories[name] = {}
+    for series, increment in zip(members, increments, strict=True):
+        counter, table, row = increment or _NOTHING
+        count = (counter or 0) if table is None else table.numbers[row]
+        if not count:
+            continue
+        if table is not None and series.number_stream:
             rows.append((table, row))
-            names.append(name)
+            names.append(series.number_stream)
             continue
         state = series.state
         for name in series.streams:
             classes = categories.setdefault(name, {})
             if table is None:
-                count = counter or 0
                 if state.metric == semconv.MISSING_VALUES.name:
                     missing[name] = missing.get(name, 0) + count
                     continue
                 label = state.category if state.metric == semconv.CATEGORY.name else state.name
             elif name == semconv.STREAM_ERRORS:
                 # The metric of a failed call carries its error type, and nothing else splits it.
-                label, count = FAILED if state.name else OK, table.numbers[row]
+                label = FAILED if state.name else OK
             else:
                 rows.append((table, row))
                 names.append(name)
                 continue
-            if count:
-                classes[label] = classes.get(label, 0) + count
+            classes[label] = classes.get(label, 0) + count
+    for name in dict.fromkeys(names):
+        categories.setdefault(name, {})
     values = PaneValues(*SketchTable.gather_rows(rows).merge_rows(names), categories, missing)
     for name in [name for name, total in values.totals.items() if total > MAX_PANE_VALUES]:
         del values.totals[name]
-        model = increments[0][0].state.model
+        model = members[0].state.model
         text = "Model %s %s: more than %d values of %s in one pane are left out: one of its senders counts wrongly."
         _LOG.error(text, model.name, model.version, MAX_PANE_VALUES, name)
     return values
