@@ -251,9 +251,10 @@ class DetectableShifts:
                 continue
             with _GUARD:
                 effect, items = _measure_value_supply(bank, rows, is_over=is_over)
-                days, is_holiday = bank.column("last_ns")[rows] // DAY_NS, np.isin(rows, holidays.get(key, ()))
-                lines = np.full(rows.size, log_alarm_line)
-                numbers = np.stack([effect, items, days, is_holiday, lines], axis=-1)
+                numbers = np.zeros((rows.size, INPUTS))
+                numbers[:, 0], numbers[:, 1], numbers[:, 2] = effect, items, bank.column("last_ns")[rows] // DAY_NS
+                numbers[:, 3] = np.isin(rows, holidays[key]) if key in holidays else False
+                numbers[:, 4] = log_alarm_line
                 is_changed = (numbers != places.inputs["numbers"][rows]).any(-1)
                 built = [build_row(places.streams[row]) for row in rows[is_changed].tolist()]
                 changed = [row for row in built if row is not None]
