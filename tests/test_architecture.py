@@ -236,6 +236,8 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "msgspec": (
         "processor.state.repository",
         "processor.state.maintenance",
+        "processor.window.window",
+        "processor.detect.score",
         "processor.alert.document",
         "processor.serve.openapi",
         "processor.serve.schema",

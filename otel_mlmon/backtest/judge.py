@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from otel_mlmon.backtest.accuracy import NO_BOUNDS, RULE, AccuracyBounds, AccuracyReport, AccuracyTrace
@@ -60,7 +60,7 @@ class StreamBacktest:
         """Describes the window of the first alarm, or the last one, as an alert would name it as its cause."""
         if self.window is None or self.score is None or self.window.reference is None:
             return None
-        score = replace(self.score, state="drift")
+        score = self.score.replace(state="drift")
         rules = settings.find_model_rules(self.key.model).find_rules(self.key.stream)
         outcomes = (rule.judge_stream(self.window, score, OnsetCounts()) for _, rule in rules)
         return next((outcome for outcome in outcomes if isinstance(outcome, AlertCause)), None)

@@ -366,7 +366,7 @@ class ProcessorPipeline:
         panes: dict[tuple[int, ModelKey], dict[StreamKey, tuple[StreamWindow, DriftScore]]] = {}
         for window, score in self._evidence.score_panes(windows):
             detectable = self._evidence.evaluator.find_detectable(window.stream)
-            outcome = replace(score, detectable=detectable) if score.state == "drift" else score
+            outcome = score.replace(detectable=detectable) if score.state == "drift" else score
             panes.setdefault((window.end_ns, window.stream.model), {})[window.stream] = (window, outcome)
         return panes
 

@@ -185,33 +185,42 @@ class SketchTable:
         )
         return table, (~is_wrong).tolist()
 
-    def merge_rows(self, keys: Sequence[K]) -> dict[K, list[AnyHistogram]]:
-        """Merges rows with equal keys; returns by key a histogram for each set of bounds, and an exponential one.
+    def merge_rows(self, keys: Sequence[K]) -> tuple[SketchTable, dict[K, list[int]]]:
+        """Merges rows with equal keys; returns a sketch table, and by key its rows there.
 
-        It is what `merge_all` of the sketches returns.
+        A key has a row for each set of bounds, and an exponential one: what `merge_all` of the sketches returns.
 
         Args:
             keys: Of each row.
         """
+        if len(set(keys)) == len(keys):
+            return self, {key: [row] for row, key in enumerate(keys)}
         groups: dict[tuple[K, Bounds | int], list[int]] = {}
         for row, (key, bounds, scale) in enumerate(zip(keys, self.bounds, self.scales, strict=True)):
             groups.setdefault((key, scale if bounds is None else bounds), []).append(row)
-        merged = self._merge_groups(list(groups.values()))
-        explicit: dict[K, list[AnyHistogram]] = {}
-        exponential: dict[K, list[ExponentialHistogram]] = {}
-        for (key, _), sketch in zip(groups, merged, strict=True):
-            if isinstance(sketch, Histogram):
-                explicit.setdefault(key, []).append(sketch)
-            else:
-                exponential.setdefault(key, []).append(sketch)
-        for key, parts in exponential.items():
-            explicit.setdefault(key, []).append(ExponentialHistogram.merge_all(parts))
-        return explicit
+        table, rows = SketchTable.from_sketches(self._merge_groups(list(groups.values()))), dict[K, list[int]]()
+        for row, (key, _) in enumerate(groups):
+            rows.setdefault(key, []).append(row)
+        return table._merge_scales(rows)
+
+    def _merge_scales(self, rows: dict[K, list[int]]) -> tuple[SketchTable, dict[K, list[int]]]:
+        """Merges those exponential rows of each key that have different scales."""
+        exponential = {key: [row for row in group if self.bounds[row] is None] for key, group in rows.items()}
+        mixed = {key: group for key, group in exponential.items() if len(group) > 1}
+        if not mixed:
+            return self, rows
+        parts = [[self.build_sketch(row) for row in group] for group in mixed.values()]
+        merged = SketchTable.from_sketches(
+            [ExponentialHistogram.merge_all([p for p in part if isinstance(p, ExponentialHistogram)]) for part in parts]
+        )
+        first = len(self.numbers)
+        for row, (key, group) in enumerate(mixed.items(), start=first):
+            rows[key] = [*(other for other in rows[key] if other not in group), row]
+        present = [(self, row) for row in range(first)]
+        return SketchTable.gather_rows([*present, *((merged, row) for row in range(len(mixed)))]), rows
 
     def _merge_groups(self, groups: Sequence[Sequence[int]]) -> list[AnyHistogram]:
         """Merges the histograms of each group of rows, which have the same scale or bounds."""
-        if len(groups) == len(self.numbers):
-            return [self.build_sketch(row) for (row,) in groups]
         group_of_row = np.zeros(len(self.numbers), dtype=np.intp)
         for group, rows in enumerate(groups):
             group_of_row[rows] = group

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def rule(name: str) -> AlertRule:
 
 def outcome(rule: AlertRule, entry: Judged) -> object:
     _, (window, score) = entry
-    return rule.judge_stream(replace(window, calibration=EVEN), score, OnsetCounts())
+    return rule.judge_stream(window.replace(calibration=EVEN), score, OnsetCounts())
 
 
 def test_its_section_has_a_default_and_a_sentence_for_every_key(name: str, rule: AlertRule) -> None:
@@ -124,7 +124,7 @@ def breach(rule: AlertRule, stream: str, *, margin: float = 0.5) -> AlertCause |
     # So many slow or failed calls spend more than five minutes of their budget at once.
     pane = (10, 90) if stream in (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS) else (90, 10)
     _, (window, score) = judged(stream, "drift", margin=margin, pane=pane)
-    cause = rule.judge_stream(replace(window, calibration=STEEP), replace(score, thresholds=(BREACHED,)), OnsetCounts())
+    cause = rule.judge_stream(window.replace(calibration=STEEP), score.replace(thresholds=(BREACHED,)), OnsetCounts())
     return cause if isinstance(cause, AlertCause) else None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +261,7 @@ def test_a_cycle_is_stored_with_the_evidence_of_its_stream(bench: Bench) -> None
 
 def test_learning_streams_are_stored_without_evidence(bench: Bench) -> None:
     bench.now_ns += PANE_NS
-    window = replace(bench.window(STREAMS[0], np.zeros(0, dtype=np.int64)), reference=None, learned=40)
+    window = bench.window(STREAMS[0], np.zeros(0, dtype=np.int64)).replace(reference=None, learned=40)
     bench.log.score_panes([window])
     bench.save()
     assert bench.repository.puts == Counter({EVIDENCE.name: 1})

@@ -65,7 +65,7 @@ class PlainAggregator:
 
 def describe_window(window: StreamWindow) -> dict[str, Any]:
     """All of a window; empty counts are as good as zeros."""
-    described = {name: getattr(window, name) for name in StreamWindow.__dataclass_fields__}
+    described = {name: getattr(window, name) for name in StreamWindow.__struct_fields__}
     rolling = described.pop("rolling")
     reference = described.pop("reference")
     return {

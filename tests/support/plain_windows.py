@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.window.model_windows import MAX_EXEMPLARS, ModelWindows, count_predictions
+from otel_mlmon.processor.window.model_windows import ModelWindows, count_predictions
 from otel_mlmon.processor.window.moving_reference import MovingReference
+from otel_mlmon.processor.window.pane_windows import MAX_EXEMPLARS
 from otel_mlmon.processor.window.progress import StreamAbsence, StreamPresence
 from otel_mlmon.processor.window.reference import StreamReference
-from otel_mlmon.processor.window.series import DELTA, CompletenessCheck, PendingEntry, TimeSeries
+from otel_mlmon.processor.window.series import DELTA, CompletenessCheck, PendingPoints, TimeSeries
 from otel_mlmon.processor.window.stream import find_text_fault
 from otel_mlmon.processor.window.window import PaneCounts, StreamKey, StreamWindow
 from otel_mlmon.sketch.moments import ExactSum, Moments
@@ -109,7 +110,7 @@ class PlainModel:
         if learned.reference is None:
             if sketch.total:
                 learned.learn_reference(sketch, end_ns=end_ns)
-            return [replace(window, learned=learned.state.sketch.total)]
+            return [window.replace(learned=learned.state.sketch.total)]
         return [self.count_pane(stream, window, sketch)]
 
     def count_pane(self, stream: PlainStream, window: StreamWindow, sketch: StreamSketch) -> StreamWindow:
@@ -129,7 +130,7 @@ class PlainModel:
             pane = pane._replace(counts=moving.adjust_counts(window.end_ns, pane.counts))
         if sketch.total:
             stream.panes.append(pane)
-        return replace(window, reference=reference, pane=pane.counts, **add_up(stream, window.start_ns))
+        return window.replace(reference=reference, pane=pane.counts, **add_up(stream, window.start_ns))
 
     def amend_pane(
         self, model: ModelWindows, series: Iterable[TimeSeries], end_ns: int, is_complete: CompletenessCheck
@@ -181,16 +182,18 @@ def take_points(
     exemplars: dict[str, set[str]] = {}
     for series in group:
         state = series.state
-        due = [entry for entry in series.pending.items() if entry[1].pane_end_ns == end_ns]
-        for key, point in sorted(due, key=lambda entry: (entry[1].time_ns, entry[0][1], entry[0][0])):
-            del series.pending[key]
+        due = [points for points in series.pending.values() if points.pane_end_ns == end_ns]
+        for points in sorted(due, key=lambda points: (points.time_ns, points.key[1], points.key[0])):
+            del series.pending[points.key]
+            (position,) = [number for number, one in enumerate(points.series) if one.state.key == state.key]
+            value, traces = points.values[position], points.exemplars.get(position, ())
             is_delta = state.key.start_ns == DELTA
-            increment = point.value if is_delta else series.count_total(key, point, None, is_complete=is_complete)
+            increment = value if is_delta else series.count_total(points, value, None, is_complete=is_complete)
             if increment is None or not increment.total:
                 continue
             parts.append(sketch_streams(state.metric, state.name, state.category, increment))
             for name in series.streams:
-                for exemplar in point.exemplars:
+                for exemplar in traces:
                     is_example = {
                         semconv.STREAM_ERRORS: bool(state.name),
                         semconv.STREAM_LATENCY: exemplar.value > threshold_s,
@@ -200,10 +203,12 @@ def take_points(
     return merge_streams(parts), exemplars
 
 
-def copy_series(panes: Mapping[int, Mapping[int, Sequence[PendingEntry]]]) -> dict[int, list[TimeSeries]]:
+def copy_series(panes: Mapping[int, Mapping[int, Sequence[PendingPoints]]]) -> dict[int, list[TimeSeries]]:
     """Copies the series of open panes by the panes' ends, in order; taking their points leaves the real ones alone."""
     present = {
-        end_ns: dict.fromkeys(series for group in panes[end_ns].values() for series, _, _ in group)
+        end_ns: dict.fromkeys(
+            series for groups in panes[end_ns].values() for points in groups for series in points.series
+        )
         for end_ns in sorted(panes)
     }
     copies = {

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -396,4 +396,4 @@ class DriftEvaluator:
 
 def _mark_absence(window: StreamWindow, score: DriftScore) -> DriftScore:
     """Returns the score of a stream, as `no_data` with its evidence unchanged where the stream is no longer sent."""
-    return score if window.absence is None else replace(score, state="no_data", since_ns=0)
+    return score if window.absence is None else score.replace(state="no_data", since_ns=0)

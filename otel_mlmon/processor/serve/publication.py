@@ -190,7 +190,7 @@ class PublishedState:
         results = {(id(view), stream): result for (view, stream, _), result in zip(windows, measured, strict=True)}
         for view in unmeasured:
             view.scores = {
-                stream: replace(score, statistics=results.get((id(view), stream), score.statistics)).with_detectable(
+                stream: score.replace(statistics=results.get((id(view), stream), score.statistics)).with_detectable(
                     view.detectable.get(stream)
                 )
                 for stream, score in view.scores.items()

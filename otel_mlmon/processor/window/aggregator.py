@@ -319,7 +319,7 @@ class WindowAggregator:
         state.changes.models.add(model.key)
         state.changes.presences.add(model.key)
         state.touched.add(model.key)
-        self.resets += state.mark_consumed(model.key, closed.pane.end_ns, closed.entries, self._clock_ns())
+        self.resets += state.mark_consumed(model.key, closed.pane.end_ns, closed.groups, self._clock_ns())
 
 
 def _list_due_panes(model: ModelWindows, until_ns: int, early_ns: int) -> Iterator[_DuePane]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Final, Protocol, TypeAlias
 
 import numpy as np
@@ -25,7 +25,7 @@ from otel_mlmon.sketch.exponential import (
     compute_bucket_range,
 )
 from otel_mlmon.sketch.stream_sketch import StreamSketch
-from otel_mlmon.sketch.table import Bounds
+from otel_mlmon.sketch.table import Bounds, SketchTable
 from otel_mlmon.types import Counts
 
 QUANTILES: Final = 10
@@ -121,15 +121,12 @@ class NumberBins:
             return None
         return exponential.scale if exponential.scale < self.scale else None
 
-    def is_exponential(self, sketch: StreamSketch) -> bool:
-        """Returns whether `count_exponential` can count a sketch: all its numbers are in buckets that the edges fit."""
-        histogram = sketch.exponential
-        return (
-            self.scale is not None and histogram is not None and histogram.scale >= self.scale and not sketch.explicit
-        )
+    def has_cuts_at(self, scale: int) -> bool:
+        """Returns whether the edges stand on bounds of exponential buckets of a scale: `CutTable` counts them."""
+        return self.scale is not None and scale >= self.scale
 
     def _count_exponential(self, sketch: ExponentialHistogram) -> Counts:
-        if self.scale is not None and sketch.scale >= self.scale:
+        if self.scale is not None and self.has_cuts_at(sketch.scale):
             return sketch.at_scale(self.scale).rebin(np.array(self.cuts, dtype=np.int64))
         return sketch.rebin(compute_bin_edges(self.edges, sketch.scale))
 
@@ -138,34 +135,46 @@ _SPACING: Final = 1 << 42
 """More than twice any ordinal, so that the ordinals of several streams lie in stretches of their own."""
 
 
-def count_exponential(pairs: Sequence[tuple[NumberBins, StreamSketch]]) -> list[Counts]:
-    """Counts sketches by range, each `is_exponential` for its bins, in a few array operations.
+class CutTable:
+    """The cuts of many streams' bins in one array, so that a pane of all is counted in a few array operations.
 
-    It is what `NumberBins.count` returns for each.
+    Args:
+        binnings: Of each stream; each has a scale.
     """
-    histograms = [sketch.exponential or ExponentialHistogram() for _, sketch in pairs]
-    sizes = [histogram.counts.size for histogram in histograms]
-    if not pairs:
-        return []
-    ordinals = np.concatenate([histogram.ordinals for histogram in histograms])
-    steps = [histogram.scale - (binning.scale or 0) for histogram, (binning, _) in zip(histograms, pairs, strict=True)]
-    if any(steps):
-        indices = (np.abs(ordinals) - BIAS) >> np.repeat(steps, sizes)
-        ordinals = np.sign(ordinals) * (indices + BIAS)
-    cut_counts = [len(binning.cuts) for binning, _ in pairs]
-    cuts = np.array([cut for binning, _ in pairs for cut in binning.cuts], dtype=np.int64)
-    streams = np.arange(len(pairs)) * _SPACING
-    places = np.searchsorted(cuts + np.repeat(streams, cut_counts), ordinals + np.repeat(streams, sizes))
-    # There is a bin more than there are cuts, and one for missing values.
-    bin_counts = [count + 1 + binning.has_missing for count, (binning, _) in zip(cut_counts, pairs, strict=True)]
-    ends = list(accumulate(bin_counts))
-    shifts = np.array(ends) - bin_counts - (np.cumsum(cut_counts) - cut_counts)
-    counts = np.zeros(ends[-1], dtype=np.int64)
-    np.add.at(counts, places + np.repeat(shifts, sizes), np.concatenate([histogram.counts for histogram in histograms]))
-    for end, (binning, sketch) in zip(ends, pairs, strict=True):
-        if binning.has_missing and (sketch.missing or sketch.categories.counts):
-            counts[end - 1] = sketch.missing + sketch.categories.total
-    return [counts[end - size : end] for end, size in zip(ends, bin_counts, strict=True)]
+
+    def __init__(self, binnings: Sequence[NumberBins]) -> None:
+        self.binnings = list(binnings)
+        cut_counts = np.array([len(binning.cuts) for binning in binnings], dtype=np.int64)
+        # There is a bin more than there are cuts, and one for missing values.
+        sizes = cut_counts + 1 + np.array([binning.has_missing for binning in binnings], dtype=np.int64)
+        ends = np.cumsum(sizes)
+        self._scales = np.array([binning.scale or 0 for binning in binnings], dtype=np.int64)
+        self._stretches = np.arange(len(binnings)) * _SPACING
+        cuts = np.array([cut for binning in binnings for cut in binning.cuts], dtype=np.int64)
+        self._cuts = cuts + np.repeat(self._stretches, cut_counts)
+        self._shifts = ends - sizes - (np.cumsum(cut_counts) - cut_counts)
+        self._ranges = list(zip((ends - sizes).tolist(), ends.tolist(), strict=True))
+
+    def count(self, table: SketchTable, missing: Sequence[int]) -> list[Counts]:
+        """Counts one exponential histogram of each stream over its bins; it is what `NumberBins.count` returns.
+
+        Args:
+            table: A row a stream, whose scale is not below that of its bins.
+            missing: How many values of each stream are missing.
+        """
+        sizes, ordinals = np.diff(table.starts), table.ordinals
+        steps = np.array(table.scales, dtype=np.int64) - self._scales
+        if steps.any():
+            indices = (np.abs(ordinals) - BIAS) >> np.repeat(steps, sizes)
+            ordinals = (np.sign(ordinals) * (indices + BIAS)).astype(np.int64)
+        places = np.searchsorted(self._cuts, ordinals + np.repeat(self._stretches, sizes))
+        counts = np.zeros(self._ranges[-1][1] if self._ranges else 0, dtype=np.int64)
+        np.add.at(counts, places + np.repeat(self._shifts, sizes), table.counts)
+        if any(missing):
+            for (_, end), binning, count in zip(self._ranges, self.binnings, missing, strict=True):
+                if binning.has_missing:
+                    counts[end - 1] = count
+        return [counts[start:end] for start, end in self._ranges]
 
 
 def count_over_threshold(sketch: StreamSketch, threshold_s: float) -> Counts:

@@ -22,8 +22,7 @@ from otel_mlmon.processor.window.progress import ModelProgress
 from otel_mlmon.processor.window.series import (
     COUNTERS,
     DELTA,
-    PendingEntry,
-    PendingPoint,
+    PendingPoints,
     PointKey,
     SeriesKey,
     SeriesState,
@@ -63,8 +62,8 @@ class _PointGroup:
     is_clamped: bool
     is_late: bool
     is_too_late: bool
-    entries: list[PendingEntry] | None = None
-    """Where the pending points of their request and pane are noted; None before the first."""
+    pending: PendingPoints | None = None
+    """Those of them that were added to their pane; None before the first."""
 
     def is_in_group(self, point: DataPoint) -> bool:
         """Returns whether a point belongs to the group."""
@@ -240,17 +239,22 @@ class PointIntake:
 
     def _add_to_pane(self, series: TimeSeries, point: DataPoint, group: _PointGroup, bounds: Bounds | None) -> None:
         """Adds a pending point to its pane; `bounds` as `_find_explicit_bounds` has them."""
-        state, key = self._state, group.key
-        if group.entries is None:
+        state, key, pending = self._state, group.key, group.pending
+        if pending is None:
             model = state.models[group.model]
             model.note_points(group.time_ns, group.received_ns, sender=group.sender)
-            group.entries = state.add_pane_points(model, group.sender, group.end_ns)
+            group.pending = pending = PendingPoints(
+                request=state.request,
+                sender=group.sender,
+                key=key,
+                is_cumulative=group.is_cumulative,
+                pane_end_ns=group.end_ns,
+                time_ns=group.time_ns,
+                received_ns=group.received_ns,
+            )
+            state.add_points(model, pending)
         state.pending_points += 1
-        # A third of the time that `PendingPoint(…)` takes.
-        series.pending[key] = pending = tuple.__new__(
-            PendingPoint, (group.end_ns, group.time_ns, group.received_ns, point[4], point[5], state.request)
-        )
-        group.entries.append((series, key, pending))
+        pending.add(series, point[4], point[5])
         if key[1] > series.state.newest_ns:
             series.state.newest_ns = key[1]
         if bounds is not None:

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from otel_mlmon import semconv, streams
 from otel_mlmon.guard import guard
+from otel_mlmon.processor.window.consumption import ConsumedPoints, consume_points
 from otel_mlmon.processor.window.moving_reference import MovingReference
+from otel_mlmon.processor.window.pane_values import PaneValues, add_increments
+from otel_mlmon.processor.window.pane_windows import PaneCounter, build_pane_table, build_windows
 from otel_mlmon.processor.window.progress import ModelProgress, SenderWatermarks, StreamPresence, update_presences
 from otel_mlmon.processor.window.reference import ModelWindowSettings, ReferenceState, StreamReference
 from otel_mlmon.processor.window.reference_export import ModelReference, build_model_reference
@@ -19,17 +20,9 @@ from otel_mlmon.processor.window.rolling import RollingWindows
 from otel_mlmon.processor.window.series import (
     FAILED,
     CompletenessCheck,
-    PendingEntry,
-    TimeSeries,
-    consume_points,
+    PendingPoints,
 )
-from otel_mlmon.processor.window.stream import (
-    StreamPane,
-    StreamWindows,
-    add_increments,
-    build_pane_table,
-    count_pane_values,
-)
+from otel_mlmon.processor.window.stream import StreamWindows
 from otel_mlmon.processor.window.summary import (
     ModelSummary,
     StreamSummaries,
@@ -46,17 +39,12 @@ from otel_mlmon.processor.window.window import (
     add_model_pane,
 )
 from otel_mlmon.sketch.stream_sketch import StreamSketch
-from otel_mlmon.sketch.table import PointValue
 from otel_mlmon.types import ModelKey
 
 OVERFLOW_SHOWN_NS: Final = 600_000_000_000
 """How long after its last point the stream of what found no room is shown."""
-_NO_COUNTS: Final = np.zeros(0, dtype=np.int64)
 NEVER_NS: Final = 2**63
 _PREDICTION_METRICS: Final = frozenset({semconv.PREDICTIONS.name, semconv.VALUE.name})
-
-MAX_EXEMPLARS: Final = 4
-"""Trace ids of a window: the smallest, which is a random choice, and the same whatever the order."""
 
 
 class ClosedPane(NamedTuple):
@@ -65,7 +53,7 @@ class ClosedPane(NamedTuple):
     windows: list[StreamWindow]
     """The windows by stream: one for each stream with values in the pane or in its rolling window."""
     pane: ModelPane
-    entries: list[PendingEntry]
+    groups: list[PendingPoints]
     """The points of the pane."""
     changed: list[StreamKey]
     """Streams whose reference grew or changed."""
@@ -78,7 +66,7 @@ class ModelWindows:
     progress: ModelProgress
     settings: ModelWindowSettings
     windows: WindowSettings
-    open_panes: dict[int, dict[int, list[PendingEntry]]] = field(default_factory=dict)
+    open_panes: dict[int, dict[int, list[PendingPoints]]] = field(default_factory=dict)
     """The points of each open pane, by its end, and by the number of the request that brought them."""
     streams: dict[str, StreamWindows] = field(default_factory=dict)
     presences: dict[str, StreamPresence] = field(default_factory=dict)
@@ -89,6 +77,7 @@ class ModelWindows:
     senders: SenderWatermarks = field(init=False)
     rolling: RollingWindows = field(init=False)
     """The rolling windows of all streams."""
+    counter: PaneCounter = field(default_factory=PaneCounter)
     overflow_points: int = 0
     """Points that found no room for a new stream or series, since this process started."""
     overflow_ns: int = 0
@@ -200,49 +189,30 @@ class ModelWindows:
             is_complete: As `TimeSeries.consume` has it.
         """
         self.closed_summary = None
-        sketches, exemplars, entries = self._consume_points(end_ns, is_complete)
+        values, exemplars, groups = self._consume_points(end_ns, is_complete)
         start_ns = end_ns - self.windows.pane_ns
         self.progress.first_ns = self.progress.first_ns or start_ns
         self.progress.last_ns = end_ns
-        windows: list[StreamWindow] = []
-        changed: list[StreamKey] = []
-        totals = {name: sketch.total for name, sketch in sketches.items()}
-        predictions = count_predictions(totals)
-        activity = predictions or totals.get(semconv.STREAM_LATENCY, 0)
-        self.presences, absences = update_presences(self.presences, self.streams, totals, activity, end_ns)
+        predictions = count_predictions(values.totals)
+        activity = predictions or values.totals.get(semconv.STREAM_LATENCY, 0)
+        self.presences, absences = update_presences(self.presences, self.streams, values.totals, activity, end_ns)
         if self.progress.introduction is not None:
-            self.progress.introduction.add(sketches, activity)
+            self.progress.introduction.add(values.build_all_sketches(), activity)
         self.rolling.evict(end_ns)
-        panes: list[StreamPane] = []
-        for name in sorted({*self.streams, *sketches}):
+        for name in sorted(values.totals.keys() - self.streams.keys()):
             with guard("window"):
-                stream = self.ensure_stream(name)
-                taken = stream.take_pane(
-                    sketches.get(name), totals.get(name, 0), end_ns=end_ns, is_absent=name in absences
-                )
-                panes += [taken] if taken is not None else []
+                self.ensure_stream(name)
+        panes, counts = self.counter.count_panes(self.streams.values(), values, absences, start_ns, end_ns)
         changed = [pane.stream.key for pane in panes if pane.is_changed]
-        counts = count_pane_values(panes, start_ns=start_ns, end_ns=end_ns)
-        table = build_pane_table(panes, counts, self.streams)
+        table = build_pane_table(panes, counts)
         self.rolling.add(table, start_ns, end_ns)
-        windows = [
-            pane.stream.build_window(
-                pane,
-                _NO_COUNTS if counted is None else counted,
-                start_ns,
-                end_ns,
-                tuple(sorted(exemplars[name])[:MAX_EXEMPLARS]) if (name := pane.stream.key.stream) in exemplars else (),
-                absences.get(name),
-            )
-            for pane, counted in zip(panes, counts, strict=True)
-            if counted is not None or pane.learned is not None
-        ]
+        windows = build_windows(panes, counts, self.rolling.sums(), (start_ns, end_ns), exemplars, absences)
         if changed or self.settings.moving is not None:
             self._mark_streams_changed()
         self.progress.predictions += predictions
-        pane = self._build_pane(sketches, table, start_ns, end_ns)
+        pane = self._build_pane(values, table, start_ns, end_ns)
         self._add_recent_pane(pane)
-        return ClosedPane(windows, pane, entries, changed)
+        return ClosedPane(windows, pane, groups, changed)
 
     def amend_pane(self, end_ns: int, *, is_complete: CompletenessCheck) -> ClosedPane:
         """Adds late data points to the counts of a closed pane, but to no evidence and no reference.
@@ -252,15 +222,15 @@ class ModelWindows:
             is_complete: As `TimeSeries.consume` has it.
         """
         self.closed_summary = None
-        sketches, _, entries = self._consume_points(end_ns, is_complete)
+        values, _, groups = self._consume_points(end_ns, is_complete)
         start_ns, progress = end_ns - self.windows.pane_ns, self.progress
         progress.first_ns = min(progress.first_ns or start_ns, start_ns)
         progress.last_ns = progress.last_ns or end_ns
-        predictions = count_predictions({name: sketch.total for name, sketch in sketches.items()})
+        predictions = count_predictions(values.totals)
         progress.predictions += predictions
         progress.late_predictions += predictions
         counts: dict[str, PaneCounts] = {}
-        for name, sketch in sketches.items():
+        for name, sketch in values.build_all_sketches().items():
             with guard("window"):
                 amended = self.ensure_stream(name).amend_pane(sketch, start_ns=start_ns, end_ns=end_ns)
                 if amended is not None:
@@ -270,9 +240,9 @@ class ModelWindows:
         table = PaneTable.build(counts)
         if end_ns > progress.last_ns - self.rolling.length_ns:
             self.rolling.add(table, start_ns, end_ns)
-        pane = self._build_pane(sketches, table, start_ns, end_ns)
+        pane = self._build_pane(values, table, start_ns, end_ns)
         self._add_recent_pane(pane)
-        return ClosedPane([], pane, entries, [])
+        return ClosedPane([], pane, groups, [])
 
     def restore_pane(self, pane: ModelPane) -> None:
         """Adds a stored pane to the rolling windows and the summary; panes come in the order of time."""
@@ -315,15 +285,13 @@ class ModelWindows:
             self.exported_reference = build_model_reference(self.key, self.settings, self.streams)
         return self.exported_reference
 
-    def _build_pane(
-        self, sketches: Mapping[str, StreamSketch], table: PaneTable, start_ns: int, end_ns: int
-    ) -> ModelPane:
+    def _build_pane(self, values: PaneValues, table: PaneTable, start_ns: int, end_ns: int) -> ModelPane:
         return ModelPane(
             model=self.key,
             start_ns=start_ns,
             end_ns=end_ns,
-            duration=sketches.get(semconv.STREAM_LATENCY, StreamSketch()),
-            failed=sketches.get(semconv.STREAM_ERRORS, StreamSketch()).categories.counts.get(FAILED, 0),
+            duration=values.build_sketch(semconv.STREAM_LATENCY) or StreamSketch(),
+            failed=values.count_class(semconv.STREAM_ERRORS, FAILED),
             streams=table,
         )
 
@@ -337,8 +305,9 @@ class ModelWindows:
     def _count_open_predictions(self, is_complete: CompletenessCheck) -> int:
         """Counts the predictions in open panes: labels, or else values; of several outputs the most."""
         totals: dict[tuple[str, str], int] = {}
-        groups = [group for pane in self.open_panes.values() for group in pane.values()]
-        for series in {entry[0] for group in groups for entry in group if entry[0].state.metric in _PREDICTION_METRICS}:
+        groups = [points for pane in self.open_panes.values() for groups in pane.values() for points in groups]
+        members = {series for points in groups for series in points.series}
+        for series in [series for series in members if series.state.metric in _PREDICTION_METRICS]:
             state = series.state
             head = state.category if state.metric == semconv.PREDICTIONS.name else state.name
             count = series.count_pending_values(is_complete=is_complete)
@@ -361,21 +330,27 @@ class ModelWindows:
 
     def _consume_points(
         self, end_ns: int, is_complete: CompletenessCheck
-    ) -> tuple[dict[str, StreamSketch], dict[str, set[str]], list[PendingEntry]]:
-        """Takes the points of a pane; returns each stream's sketch and trace ids, and the points."""
-        increments: list[tuple[TimeSeries, PointValue]] = []
-        exemplars: dict[str, set[str]] = {}
-        consumed = consume_points(self.open_panes.pop(end_ns).values(), is_complete=is_complete)
-        for (series, _, point), increment in zip(*consumed, strict=True):
-            if increment is None or not (increment[0] if increment[1] is None else increment[1].numbers[increment[2]]):
-                continue
-            increments.append((series, increment))
-            for stream in series.streams if point[4] else ():
-                if stream != semconv.STREAM_ERRORS or series.state.name:  # of failed calls alone
-                    least = self.settings.latency_threshold_s if stream == semconv.STREAM_LATENCY else -1.0  # slow ones
-                    traces = (trace_id for trace_id, value in point.exemplars if value > least)
-                    exemplars.setdefault(stream, set()).update(traces)
-        return add_increments(increments), exemplars, consumed.entries
+    ) -> tuple[PaneValues, dict[str, set[str]], list[PendingPoints]]:
+        """Takes the points of a pane; returns the values, the trace ids by stream, and the points."""
+        groups = [points for groups in self.open_panes.pop(end_ns).values() for points in groups]
+        consumed = consume_points(groups, is_complete=is_complete)
+        values = add_increments(consumed.series, consumed.increments)
+        return values, self._list_traces(consumed), consumed.groups
+
+    def _list_traces(self, consumed: ConsumedPoints) -> dict[str, set[str]]:
+        """Lists the trace ids of the points of a pane by stream: of slow calls, of failed calls, and of values."""
+        traces: dict[str, set[str]] = {}
+        first = 0
+        for points in consumed.groups:
+            for position, exemplars in points.exemplars.items():
+                series, increment = points.series[position], consumed.increments[first + position]
+                for stream in series.streams if increment is not None and increment.total else ():
+                    if stream != semconv.STREAM_ERRORS or series.state.name:  # of failed calls alone
+                        least = self.settings.latency_threshold_s if stream == semconv.STREAM_LATENCY else -1.0
+                        found = (trace_id for trace_id, value in exemplars if value > least)
+                        traces.setdefault(stream, set()).update(found)
+            first += len(points.series)
+        return traces
 
 
 def count_predictions(totals: Mapping[str, int]) -> int:

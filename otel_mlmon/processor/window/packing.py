@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
+from itertools import accumulate
 from operator import or_
 from typing import Final, NamedTuple, TypeVar
 
@@ -16,7 +17,7 @@ import numpy as np
 from otel_mlmon.processor.receive.data_point import TraceExemplar
 from otel_mlmon.processor.window.series import (
     CountedTimes,
-    PendingPoint,
+    PendingPoints,
     PointKey,
     SeriesIdentity,
     SeriesKey,
@@ -121,46 +122,49 @@ class SeriesRecord(NamedTuple):
     totals: PackedValues
 
 
-def pack_points(
-    request: int, model: ModelKey, entries: Sequence[tuple[SeriesKey, PointKey, PendingPoint]]
-) -> PointsRecord:
+class StoredPoint(NamedTuple):
+    """A data point as it was stored while it waited until its pane closes."""
+
+    series: SeriesKey
+    key: PointKey
+    pane_end_ns: int
+    time_ns: int
+    received_ns: int
+    value: PointValue
+    exemplars: tuple[TraceExemplar, ...]
+
+
+def pack_points(request: int, model: ModelKey, groups: Sequence[PendingPoints]) -> PointsRecord:
     """Packs the pending data points of one request about one model version for storage."""
-    points = [point for _, _, point in entries]
+    firsts = accumulate([len(points.series) for points in groups], initial=0)
     return PointsRecord(
         model=model,
         request=request,
-        series=[series for series, _, _ in entries],
-        keys=[key for _, key, _ in entries],
-        pane_ends_ns=[point.pane_end_ns for point in points],
-        times_ns=[point.time_ns for point in points],
-        received_ns=[point.received_ns for point in points],
+        series=[series.state.key for points in groups for series in points.series],
+        keys=[points.key for points in groups for _ in points.series],
+        pane_ends_ns=[points.pane_end_ns for points in groups for _ in points.series],
+        times_ns=[points.time_ns for points in groups for _ in points.series],
+        received_ns=[points.received_ns for points in groups for _ in points.series],
         exemplars={
-            position: tuple(f"{trace_id}:{value!r}" for trace_id, value in point.exemplars)
-            for position, point in enumerate(points)
-            if point.exemplars
+            first + position: tuple(f"{trace_id}:{value!r}" for trace_id, value in exemplars)
+            for first, points in zip(firsts, groups, strict=False)
+            for position, exemplars in points.exemplars.items()
         },
-        values=pack_values([point.value for point in points]),
+        values=pack_values([value for points in groups for value in points.values]),
     )
 
 
-def unpack_points(record: PointsRecord) -> Iterator[tuple[SeriesKey, PointKey, PendingPoint]]:
-    """Yields the data points of a stored record, each with its series and its key.
+def unpack_points(record: PointsRecord) -> Iterator[StoredPoint]:
+    """Yields the data points of a stored record.
 
     Raises:
         ValueError: The record contradicts itself.
     """
-    columns = zip(
-        record.series,
-        record.keys,
-        record.pane_ends_ns,
-        record.times_ns,
-        record.received_ns,
-        unpack_values(record.values),
-        strict=True,
-    )
+    shared = record.series, record.keys, record.pane_ends_ns, record.times_ns, record.received_ns
+    columns = zip(*shared, unpack_values(record.values), strict=True)
     for position, (series, key, pane_end_ns, time_ns, received_ns, value) in enumerate(columns):
         exemplars = tuple(map(_unpack_exemplar, record.exemplars.get(position, ())))
-        yield series, key, PendingPoint(pane_end_ns, time_ns, received_ns, value, exemplars, record.request)
+        yield StoredPoint(series, key, pane_end_ns, time_ns, received_ns, value, exemplars)
 
 
 def _unpack_exemplar(text: str) -> TraceExemplar:

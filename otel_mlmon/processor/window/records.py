@@ -42,7 +42,14 @@ from otel_mlmon.processor.window.pane_store import (
 from otel_mlmon.processor.window.progress import ModelProgress, SenderProgress, StreamPresence
 from otel_mlmon.processor.window.providers import ModelProviders
 from otel_mlmon.processor.window.reference import ReferenceState
-from otel_mlmon.processor.window.series import SeriesIdentity, TimeSeries, list_streams
+from otel_mlmon.processor.window.series import (
+    DELTA,
+    PendingPoints,
+    PointKey,
+    SeriesIdentity,
+    TimeSeries,
+    list_streams,
+)
 from otel_mlmon.processor.window.state import (
     EmbeddedReference,
     EndedSender,
@@ -281,16 +288,24 @@ def _load_points(state: WindowState, record: PointsRecord) -> None:
     """Restores the data points of a stored request; fails if a point is of no series, after all others are restored."""
     model = state.models[record.model]
     state.request = max(state.request, record.request)
+    groups: dict[tuple[str, bool, PointKey, int, int, int], PendingPoints] = {}
     missing = 0
-    for series_key, key, point in unpack_points(record):
+    for series_key, key, pane_end_ns, time_ns, received_ns, value, exemplars in unpack_points(record):
         series = state.series.get(series_key)
         if series is None or key in series.pending:
             missing += series is None
             continue
+        sender, is_cumulative = series.state.sender, series_key.start_ns != DELTA
+        common = sender, is_cumulative, key, pane_end_ns, time_ns, received_ns
+        if common not in groups:
+            groups[common] = points = PendingPoints(
+                request=record.request, sender=sender, key=key, is_cumulative=is_cumulative,
+                pane_end_ns=pane_end_ns, time_ns=time_ns, received_ns=received_ns,
+            )  # fmt: skip
+            state.link_points(model, points)
+        groups[common].add(series, value, exemplars)
         state.pending_points += 1
-        series.pending[key] = point
         series.state.newest_ns = max(series.state.newest_ns, key[1])
-        state.link_points(model, record.request, point.pane_end_ns).append((series, key, point))
     if missing:
         state.changes.points.add((record.request, record.model))
         raise KeyError(f"{missing} points are of no series that is stored")
@@ -330,8 +345,7 @@ def _build_points_record(state: WindowState, request: RequestKey) -> PointsRecor
     panes = state.points.get(request)
     if panes is None:
         return None
-    entries = [(series.state.key, key, point) for group in panes.values() for series, key, point in group]
-    return pack_points(*request, entries)
+    return pack_points(*request, [points for groups in panes.values() for points in groups])
 
 
 def _encode_request_key(request: RequestKey) -> str:

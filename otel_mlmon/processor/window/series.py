@@ -24,15 +24,15 @@ Source: opentelemetry-specification, metrics/data-model.md, Resets and Gaps, Ove
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from otel_mlmon import semconv, streams
 from otel_mlmon.processor.receive.data_point import TraceExemplar
-from otel_mlmon.sketch.table import PointValue, SketchTable, TableRow
+from otel_mlmon.sketch.table import PointValue
 from otel_mlmon.types import ModelKey
 
 MAX_CONSUMED_KEYS: Final = 8
@@ -71,18 +71,50 @@ PointKey = tuple[int, int]
 """Start and time of a point, Unix nanoseconds."""
 
 
-class PendingPoint(NamedTuple):
-    """A data point that waits until its pane closes."""
+@dataclass(slots=True, kw_only=True, eq=False)
+class PendingPoints:
+    """Data points of one request that wait until their pane closes: of one model, sender and interval of time."""
 
+    request: int
+    """The number of the request that brought them."""
+    sender: str
+    key: PointKey
+    """Their start and time, by which each of their series knows them."""
+    is_cumulative: bool
     pane_end_ns: int
     time_ns: int
-    """Its event time, by which totals are ordered: that of its arrival where its sender's clock was ahead."""
+    """Their event time, by which totals are ordered: that of their arrival where the sender's clock was ahead."""
     received_ns: int
-    """When it was received, by our clock."""
-    value: PointValue
-    exemplars: tuple[TraceExemplar, ...] = ()
-    request: int = 0
-    """The number of the request that brought it."""
+    """When they were received, by our clock."""
+    series: list[TimeSeries] = field(default_factory=list)
+    """Of each point: no two are of the same series."""
+    values: list[PointValue] = field(default_factory=list)
+    """Of each point."""
+    exemplars: dict[int, tuple[TraceExemplar, ...]] = field(default_factory=dict)
+    """By position, of the points that have any."""
+    _positions: dict[TimeSeries, int] = field(default_factory=dict)
+    """Of the first points by series, as far as any was looked for."""
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """That by which points are in the order of their time, and those of one time in that of their start."""
+        return self.time_ns, self.key[1], self.key[0]
+
+    def add(self, series: TimeSeries, value: PointValue, exemplars: tuple[TraceExemplar, ...] = ()) -> None:
+        """Adds a data point of a series that has no other one of this time."""
+        series.pending[self.key] = self
+        if exemplars:
+            self.exemplars[len(self.series)] = exemplars
+        self.series.append(series)
+        self.values.append(value)
+
+    def find_value(self, series: TimeSeries) -> PointValue:
+        """Returns the value of the pending data point of a series."""
+        positions = self._positions
+        if series not in positions:
+            known = len(positions)
+            positions.update(zip(self.series[known:], range(known, len(self.series)), strict=True))
+        return self.values[positions[series]]
 
 
 class SeriesIdentity(NamedTuple):
@@ -152,20 +184,22 @@ class TimeSeries:
     """One time series of a sender: its last total, and its pending data points."""
 
     state: SeriesState
-    pending: dict[PointKey, PendingPoint] = field(default_factory=dict)
+    pending: dict[PointKey, PendingPoints] = field(default_factory=dict)
+    """What each of its pending points came with."""
     resets: int = 0
     """Resets since the caller last set it to 0."""
     streams: tuple[str, ...] = field(init=False)
     """The streams that it feeds."""
     is_counter: bool = field(init=False)
     """Whether its points are whole numbers."""
-    is_of_numbers: bool = field(init=False)
-    """Whether its histograms are the numbers of one stream, and nothing else."""
+    number_stream: str = field(init=False)
+    """The stream of which its histograms are the numbers, and nothing else; empty if there is none."""
 
     def __post_init__(self) -> None:
         self.streams = list_streams(self.state.metric, self.state.name, self.state.category)
         self.is_counter = self.state.metric in COUNTERS
-        self.is_of_numbers = len(self.streams) == 1 and self.streams[0] != semconv.STREAM_ERRORS
+        is_of_numbers = len(self.streams) == 1 and self.streams[0] != semconv.STREAM_ERRORS
+        self.number_stream = self.streams[0] if is_of_numbers else ""
 
     def find_repetition(self, key: PointKey, value: PointValue) -> Literal["duplicate", "overlap"] | None:
         """Returns the outcome of a data point that was counted before; None if it is new.
@@ -178,7 +212,7 @@ class TimeSeries:
         if pending is None and (not consumed or key[1] > consumed[-1][1]):
             return None
         if pending is not None:
-            return "duplicate" if pending.value.sketch == value.sketch else "overlap"
+            return "duplicate" if pending.find_value(self).sketch == value.sketch else "overlap"
         if key in consumed:
             return "duplicate"
         if self.state.key.start_ns != DELTA or len(consumed) < MAX_CONSUMED_KEYS or key[1] > consumed[0][1]:
@@ -192,25 +226,26 @@ class TimeSeries:
         """Returns whether a cumulative total has the form of the last one, or is the first."""
         last = self.state.total
         if self.pending:
-            last = max(self.pending.values(), key=lambda point: point.time_ns).value
+            last = max(self.pending.values(), key=lambda points: points.time_ns).find_value(self)
         return last is None or total.has_same_form(last)
 
     def count_total(
-        self, key: PointKey, point: PendingPoint, difference: PointValue | None, *, is_complete: CompletenessCheck
+        self, points: PendingPoints, value: PointValue, difference: PointValue | None, *, is_complete: CompletenessCheck
     ) -> PointValue | None:
         """Takes the next total of a cumulative series; returns its increment, None if the total before is unknown.
 
         Args:
-            key: Of the point.
-            point: The point.
+            points: What it came with.
+            value: The total.
             difference: What the total exceeds the last one by; None where that is not computed yet.
             is_complete: Whether a first total counts from its start on.
         """
         state = self.state
         last = _CumulativeTotal(state.total, state.total_ns, state.total_received_ns)
-        is_first_counted = last.value is None and is_complete(state, *key)
+        following = _CumulativeTotal(value, points.time_ns, points.received_ns)
+        is_first_counted = last.value is None and is_complete(state, *points.key)
         last, increment, is_reset = _advance_total(
-            last, point, difference, has_start=state.key.start_ns > 0, is_first_counted=is_first_counted
+            last, following, difference, has_start=state.key.start_ns > 0, is_first_counted=is_first_counted
         )
         state.total, state.total_ns, state.total_received_ns = last
         self.resets += is_reset
@@ -219,94 +254,22 @@ class TimeSeries:
     def count_pending_values(self, *, is_complete: CompletenessCheck) -> int:
         """Counts the values that the pending data points will add to their panes, as far as is known now."""
         if self.state.key.start_ns == DELTA:
-            values = [point[3] for point in self.pending.values()]
+            values = [points.find_value(self) for points in self.pending.values()]
             return sum([(counter or 0) if table is None else table.numbers[row] for counter, table, row in values])
         state, count = self.state, 0
         last = _CumulativeTotal(state.total, state.total_ns, state.total_received_ns)
-        for key, point in sorted(self.pending.items(), key=lambda item: (item[1].time_ns, item[0][1])):
-            is_first_counted = last.value is None and is_complete(state, *key)
+        for points in sorted(self.pending.values(), key=attrgetter("order")):
+            following = _CumulativeTotal(points.find_value(self), points.time_ns, points.received_ns)
+            is_first_counted = last.value is None and is_complete(state, *points.key)
             last, increment, _ = _advance_total(
-                last, point, None, has_start=state.key.start_ns > 0, is_first_counted=is_first_counted
+                last, following, None, has_start=state.key.start_ns > 0, is_first_counted=is_first_counted
             )
             count += increment.total if increment is not None else 0
         return count
 
 
-PendingEntry: TypeAlias = tuple[TimeSeries, PointKey, PendingPoint]
-"""A pending point with its series and its key."""
-
-
-class ConsumedPoints(NamedTuple):
-    """The points that were taken out of a pane, and what each of them adds."""
-
-    entries: list[PendingEntry]
-    """Those of a series in the order of their time."""
-    increments: list[PointValue | None]
-    """For each entry; None if it has none."""
-
-
-def consume_points(groups: Iterable[Iterable[PendingEntry]], *, is_complete: CompletenessCheck) -> ConsumedPoints:
-    """Takes points out of what is pending, those that each of some requests brought; returns each with its increment.
-
-    Args:
-        groups: The points of a pane by request.
-        is_complete: Whether a first total counts from its start on.
-    """
-    entries = [entry for group in groups for entry in group]
-    if len(set(map(itemgetter(0), entries))) < len(entries):
-        entries.sort(key=lambda entry: (entry[2].time_ns, entry[1][1], entry[1][0]))
-    has_totals = False
-    # Of series that go on alike the counted times are one object, and those after a point too.
-    following: dict[tuple[int, PointKey, bool], tuple[CountedTimes, CountedTimes]] = {}
-    for series, key, point in entries:
-        del series.pending[key]
-        state = series.state
-        before, is_delta = state.counted, state.key[1] == DELTA
-        has_totals |= not is_delta
-        step = id(before), key, is_delta and key[0] > 0 and key[1] == point[1]
-        if step not in following:
-            following[step] = before, before.add([step[1:]])
-        state.counted = following[step][1]
-    increments: list[PointValue | None] = [point[3] for _, _, point in entries]
-    if has_totals:
-        differences = _subtract_totals(entries)
-        for position, (series, key, point) in enumerate(entries):
-            if series.state.key[1] != DELTA:
-                difference = differences.get(position)
-                increments[position] = series.count_total(key, point, difference, is_complete=is_complete)
-    return ConsumedPoints(entries, increments)
-
-
-def _subtract_totals(entries: Sequence[PendingEntry]) -> dict[int, PointValue]:
-    """Subtracts the last totals of many series from their next ones at once; returns the differences by position.
-
-    It tells nothing of a series' further points, of a first total, and of other buckets than before.
-    """
-    positions: list[int] = []
-    later: list[TableRow] = []
-    earlier: list[TableRow] = []
-    present = set[TimeSeries]()
-    for position, (series, _, point) in enumerate(entries):
-        total, value = series.state.total, point.value
-        if total is None or total.table is None or value.table is None or series in present:
-            continue
-        present.add(series)
-        if value.table.has_same_buckets(value.row, total.table, total.row):
-            positions.append(position)
-            later.append((value.table, value.row))
-            earlier.append((total.table, total.row))
-    if not positions:
-        return {}
-    table, is_known = SketchTable.gather_rows(later).subtract(SketchTable.gather_rows(earlier))
-    return {
-        position: PointValue(None, table, row)
-        for row, (position, is_good) in enumerate(zip(positions, is_known, strict=True))
-        if is_good
-    }
-
-
 class _CumulativeTotal(NamedTuple):
-    """The last total of a cumulative series."""
+    """A total of a cumulative series."""
 
     value: PointValue | None
     """None before the first."""
@@ -316,31 +279,31 @@ class _CumulativeTotal(NamedTuple):
 
 def _advance_total(
     last: _CumulativeTotal,
-    point: PendingPoint,
+    total: _CumulativeTotal,
     difference: PointValue | None,
     *,
     has_start: bool,
     is_first_counted: bool,
 ) -> tuple[_CumulativeTotal, PointValue | None, bool]:
-    """Computes a cumulative series' next total from a data point, the increment, and whether it was reset.
+    """Computes where a cumulative series stands after its next total, the increment, and whether it was reset.
 
     Args:
         last: Where the series stands.
-        point: The next point.
+        total: The next total.
         difference: What it exceeds the last total by; None where that is not computed yet.
         has_start: Whether the start of the series is known, so that a reset would have begun another series.
         is_first_counted: Whether a first total is an increment.
     """
-    value = point.value
-    following = _CumulativeTotal(value, max(last.time_ns, point.time_ns), max(last.received_ns, point.received_ns))
-    if last.value is None:
+    value = total.value
+    following = _CumulativeTotal(value, max(last.time_ns, total.time_ns), max(last.received_ns, total.received_ns))
+    if last.value is None or value is None:
         return following, value if is_first_counted else None, False
     has_form = value.has_same_form(last.value)
     increment = difference
     if increment is None and has_form:
         increment = value.subtract(last.value)
     # One that was received before the last total is an old one too, where a clock was set back between the two.
-    is_old = point.time_ns <= last.time_ns or point.received_ns < last.received_ns or (has_start and has_form)
+    is_old = total.time_ns <= last.time_ns or total.received_ns < last.received_ns or (has_start and has_form)
     if is_old and (increment is None or not increment.total):
         return last, None, False
     if increment is None:

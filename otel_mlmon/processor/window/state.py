@@ -10,7 +10,7 @@ from otel_mlmon.processor.receive.data_point import ModelLoaded, ProviderFallbac
 from otel_mlmon.processor.window.model_windows import ModelWindows
 from otel_mlmon.processor.window.providers import ExecutionProviderUse, ModelProviders
 from otel_mlmon.processor.window.reference import ModelWindowSettings
-from otel_mlmon.processor.window.series import PendingEntry, SeriesKey, TimeSeries
+from otel_mlmon.processor.window.series import PendingPoints, SeriesKey, TimeSeries
 from otel_mlmon.processor.window.window import ModelPane, StreamKey, WindowSettings
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.table import PointValue, SketchTable
@@ -105,7 +105,7 @@ class WindowState:
     series: dict[SeriesKey, TimeSeries] = field(default_factory=dict)
     owners: dict[SeriesOwner, dict[SeriesKey, TimeSeries]] = field(default_factory=dict)
     """The series of each sender, by model version."""
-    points: dict[RequestKey, dict[int, list[PendingEntry]]] = field(default_factory=dict)
+    points: dict[RequestKey, dict[int, list[PendingPoints]]] = field(default_factory=dict)
     """The points that are pending, by what brought them, and by the end of their pane.
 
     These lists are the same as those of `ModelWindows.open_panes`.
@@ -153,51 +153,45 @@ class WindowState:
         self.starts[name] = max(newest_ns, start_ns)
         return newest_ns < start_ns
 
-    def add_pane_points(self, model: ModelWindows, sender: str, end_ns: int) -> list[PendingEntry]:
-        """Returns the list of the pending points that the present request brought for a pane of a model.
-
-        Args:
-            model: Its windows.
-            sender: Of the points that are to be added.
-            end_ns: End of the pane.
-        """
-        request = self.request, model.key
+    def add_points(self, model: ModelWindows, points: PendingPoints) -> None:
+        """Adds pending points of the present request about a model, none yet or some."""
         changes = self.changes
-        changes.points.add(request)
-        changes.senders.add((model.key, sender))
+        changes.points.add((points.request, model.key))
+        changes.senders.add((model.key, points.sender))
         changes.models.add(model.key)
         self.touched.add(model.key)
-        return self.link_points(model, self.request, end_ns)
+        self.link_points(model, points)
 
-    def link_points(self, model: ModelWindows, number: int, end_ns: int) -> list[PendingEntry]:
-        """Returns the list of the pending points of a request for a pane, which the pane and the request share."""
-        entries = model.open_panes.setdefault(end_ns, {}).setdefault(number, [])
-        return self.points.setdefault((number, model.key), {}).setdefault(end_ns, entries)
+    def link_points(self, model: ModelWindows, points: PendingPoints) -> None:
+        """Adds pending points to those of their pane and of their request, which share a list."""
+        end_ns = points.pane_end_ns
+        groups = model.open_panes.setdefault(end_ns, {}).setdefault(points.request, [])
+        self.points.setdefault((points.request, model.key), {})[end_ns] = groups
+        groups.append(points)
 
-    def mark_consumed(self, model: ModelKey, end_ns: int, entries: Sequence[PendingEntry], now_ns: int) -> int:
+    def mark_consumed(self, model: ModelKey, end_ns: int, groups: Sequence[PendingPoints], now_ns: int) -> int:
         """Notes that the points of a pane are no longer pending; returns how many totals they reset.
 
         Args:
             model: Its key.
             end_ns: End of the pane.
-            entries: Its points.
+            groups: Its points.
             now_ns: The time by our clock, Unix nanoseconds.
         """
-        senders, total_senders, resets = set[str](), set[str](), 0
-        for series, _, _ in entries:
-            state = series.state
-            state.updated_ns = now_ns
-            senders.add(state.sender)
-            if state.total is not None:
-                total_senders.add(state.sender)
-            if series.resets:
-                resets += series.resets
-                series.resets = 0
-        self.pending_points -= len(entries)
-        self.changes.series.update((model, sender) for sender in senders)
+        total_senders, resets = set[str](), 0
+        for points in groups:
+            for series in points.series:
+                series.state.updated_ns = now_ns
+            self.pending_points -= len(points.series)
+            self.changes.series.add((model, points.sender))
+            if points.is_cumulative:
+                total_senders.add(points.sender)
+                for series in points.series:
+                    resets += series.resets
+                    series.resets = 0
         for sender in total_senders:
             _gather_totals(self.owners[model, sender].values())
-        self._remove_pane_points(model, end_ns, {point.request for _, _, point in entries})
+        self._remove_pane_points(model, end_ns, {points.request for points in groups})
         return resets
 
     def _remove_pane_points(self, model: ModelKey, end_ns: int, numbers: Iterable[int]) -> None:
@@ -221,11 +215,13 @@ class WindowState:
         self.models[model].open_panes.pop(end_ns, None)
         numbers = [number for (number, key), panes in self.points.items() if key == model and end_ns in panes]
         for number in numbers:
-            for series, key, _ in self.points[number, model][end_ns]:
-                series.pending.pop(key, None)
+            for points in self.points[number, model][end_ns]:
+                for series in points.series:
+                    series.pending.pop(points.key, None)
         self._remove_pane_points(model, end_ns, numbers)
         # Counted anew, since the fault may have come before or after some of them were subtracted.
-        self.pending_points = sum(len(entries) for panes in self.points.values() for entries in panes.values())
+        panes = [groups for panes in self.points.values() for groups in panes.values()]
+        self.pending_points = sum(len(points.series) for groups in panes for points in groups)
         self.changes.series.update(owner for owner in self.owners if owner[0] == model)
         self.changes.models.add(model)
 

@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-import numpy as np
-
-from otel_mlmon import semconv
-from otel_mlmon.guard import guard
-from otel_mlmon.processor.window.binning import NumberBins, count_exponential
+from otel_mlmon.processor.window.binning import NumberBins
 from otel_mlmon.processor.window.moving_reference import MovingReference
-from otel_mlmon.processor.window.progress import StreamAbsence
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
 from otel_mlmon.processor.window.rolling import RollingWindows
-from otel_mlmon.processor.window.series import FAILED, OK, TimeSeries
 from otel_mlmon.processor.window.summary import StreamSummary
 from otel_mlmon.processor.window.window import (
     PaneCounts,
-    PaneLayout,
-    PaneTable,
     ReferenceCounts,
     StreamKey,
-    StreamWindow,
 )
-from otel_mlmon.sketch.moments import Moments
+from otel_mlmon.sketch.moments import ExactSum
 from otel_mlmon.sketch.stream_sketch import StreamSketch
-from otel_mlmon.sketch.table import Bounds, PointValue, SketchTable, TableRow
+from otel_mlmon.sketch.table import Bounds
 from otel_mlmon.types import Counts
 from otel_mlmon.vocabulary import split_bucket_label
 
-_LOG: Final = logging.getLogger("otel_mlmon.processor")
-
-MAX_PANE_VALUES: Final = 2**43
-"""The most values of a stream in a pane, nearly 10^13: those of 2^20 panes together fit into 64 bits."""
-
-_NO_COUNTS: Final = np.zeros(0, dtype=np.int64)
 _EMPTY: Final = StreamSketch()
 
 
@@ -45,12 +28,17 @@ class StreamPane(NamedTuple):
     """The values of one stream in a pane that closes, before they are counted over the stream's bins."""
 
     stream: StreamWindows
-    sketch: StreamSketch
     total: int
     """How many values they are."""
-    learned: int | None
+    number_count: int
+    """How many of them are numbers."""
+    units: int
+    """The exact sum of the numbers, in units of 2^-1074."""
+    sketch: StreamSketch | None
+    """The values; None where they are a row of the pane's table, counted together with those of other streams."""
+    learned: int | None = None
     """Values learned towards the reference so far; None where there is one by which the pane is judged."""
-    is_changed: bool
+    is_changed: bool = False
     """Whether the reference grew or changed."""
 
 
@@ -113,11 +101,31 @@ class StreamWindows:
             # Judging the pane that completes the reference against it would count the pane twice.
             if total:
                 self.learned.learn_reference(sketch, end_ns=end_ns)
-            return StreamPane(self, sketch, total, self.learned.state.sketch.total, bool(total))
-        is_changed = self.learned.fit_bins(sketch)
-        if is_changed:
-            self._clear_counts()
-        return StreamPane(self, sketch, total, None, is_changed)
+            learned, is_changed = self.learned.state.sketch.total, bool(total)
+        else:
+            learned, is_changed = None, self.learned.fit_bins(sketch)
+            if is_changed:
+                self._clear_counts()
+        moments = sketch.moments
+        return StreamPane(self, total, moments.count, moments.exact_sum, sketch, learned, is_changed)
+
+    def find_cuts(self, scale: int) -> NumberBins | None:
+        """Returns the bins in which exponential buckets of a scale are counted together with those of other streams.
+
+        None where they have to be taken by themselves: to learn from, or because the bins are others.
+        """
+        learned = self.learned
+        binning = learned.binning
+        if learned.reference is None or not isinstance(binning, NumberBins):
+            return None
+        return binning if binning.has_cuts_at(scale) else None
+
+    def count_pane(self, pane: StreamPane) -> Counts | None:
+        """Counts the values of a pane that came as a sketch over the stream's bins; None while it learns."""
+        binning = self.learned.binning
+        if pane.learned is not None or pane.sketch is None or binning is None:
+            return None
+        return binning.count(pane.sketch)
 
     def adjust_counts(self, pane: StreamPane, counts: Counts, start_ns: int, end_ns: int) -> Counts:
         """Adds the counts of a pane to a reference that moves with time; returns them as this reference judges them."""
@@ -125,7 +133,7 @@ class StreamWindows:
             return counts
         self.update_reference(end_ns)
         if pane.total:
-            self.moving.add(self._build_pane_counts(counts, pane.sketch.moments, start_ns, end_ns))
+            self.moving.add(self._build_pane_counts(counts, pane.number_count, pane.units, start_ns, end_ns))
         return self.moving.adjust_counts(end_ns, counts)
 
     def amend_pane(self, sketch: StreamSketch, *, start_ns: int, end_ns: int) -> PaneCounts | None:
@@ -147,7 +155,8 @@ class StreamWindows:
         counts = binning.count(sketch)
         if self.moving is not None:
             counts = self.moving.adjust_counts(end_ns, counts)
-        return self._build_pane_counts(counts, sketch.moments, start_ns, end_ns)
+        moments = sketch.moments
+        return self._build_pane_counts(counts, moments.count, moments.exact_sum, start_ns, end_ns)
 
     def apply_settings(self, settings: ModelWindowSettings) -> bool:
         """Applies changed settings to the stream; returns whether they replace the reference it is compared with."""
@@ -214,94 +223,17 @@ class StreamWindows:
         if self.moving is not None:
             self.moving.clear()
 
-    def _build_pane_counts(self, counts: Counts, moments: Moments, start_ns: int, end_ns: int) -> PaneCounts:
+    def _build_pane_counts(
+        self, counts: Counts, number_count: int, units: int, start_ns: int, end_ns: int
+    ) -> PaneCounts:
         return PaneCounts(
             start_ns=start_ns,
             end_ns=end_ns,
             generation=self.learned.state.generation,
             counts=counts,
-            number_count=moments.count,
-            exact_sum=moments.exact_sum,
+            number_count=number_count,
+            exact_sum=ExactSum(units),
         )
-
-    def build_window(
-        self,
-        pane: StreamPane,
-        counts: Counts,
-        start_ns: int,
-        end_ns: int,
-        exemplars: tuple[str, ...],
-        absence: StreamAbsence | None,
-    ) -> StreamWindow:
-        """Builds the window of a closed pane, after its counts were added to the rolling window."""
-        is_learning = pane.learned is not None
-        return StreamWindow(
-            stream=self.key,
-            start_ns=start_ns,
-            end_ns=end_ns,
-            reference=None if is_learning else self.reference,
-            learned=pane.learned or 0,
-            pane=counts,
-            pane_mean=pane.sketch.moments.mean,
-            rolling=_NO_COUNTS if is_learning else self.rolling_counts,
-            rolling_start_ns=start_ns if is_learning else self.rolling_start_ns(start_ns),
-            rolling_mean=float("nan") if is_learning else self.rolling_mean,
-            exemplars=exemplars,
-            absence=absence,
-            calibration=self.learned.settings.calibration if self.key.stream == semconv.STREAM_CONFIDENCE else None,
-        )
-
-
-def count_pane_values(panes: Sequence[StreamPane], *, start_ns: int, end_ns: int) -> list[Counts | None]:
-    """Counts the values of panes over the bins of their streams; None where the stream has none or that failed.
-
-    It is what `Binning.count` returns; those of exponential histograms are counted together.
-    """
-    results: list[Counts | None] = [None] * len(panes)
-    numeric: dict[int, tuple[NumberBins, StreamSketch]] = {}
-    for position, (stream, sketch, total, learned, _) in enumerate(panes):
-        binning = stream.learned.binning
-        if learned is not None or binning is None:
-            continue
-        if total and isinstance(binning, NumberBins) and binning.is_exponential(sketch):
-            numeric[position] = binning, sketch
-            continue
-        with guard("window"):
-            results[position] = binning.count(sketch)
-    for position, counts in zip(numeric, count_exponential([*numeric.values()]), strict=True):
-        results[position] = counts
-    for position, pane in enumerate(panes):
-        counted = results[position]
-        if counted is not None and pane.stream.moving is not None:
-            with guard("window"):
-                results[position] = pane.stream.adjust_counts(pane, counted, start_ns, end_ns)
-    return results
-
-
-def build_pane_table(panes: Iterable[StreamPane], counts: Iterable[Counts | None], order: Iterable[str]) -> PaneTable:
-    """Builds the table of the counts of those streams that have values in a pane and are judged.
-
-    Args:
-        panes: Of the streams.
-        counts: Their counts; None of one that is not judged.
-        order: The names of all streams in the order of the table.
-    """
-    counted = {
-        pane.stream.key.stream: (pane, count)
-        for pane, count in zip(panes, counts, strict=True)
-        if count is not None and pane.total
-    }
-    entries = [(name, *counted[name]) for name in order if name in counted]
-    moments = [pane.sketch.moments for _, pane, _ in entries]
-    generations = tuple(pane.stream.learned.state.generation for _, pane, _ in entries)
-    return PaneTable(
-        layout=PaneLayout(
-            tuple(name for name, _, _ in entries), generations, tuple(count.size for _, _, count in entries)
-        ),
-        counts=np.concatenate([_NO_COUNTS, *(count for _, _, count in entries)]),
-        number_counts=[moment.count for moment in moments],
-        sums=[moment.exact_sum for moment in moments],
-    )
 
 
 def find_text_fault(reference: StreamSketch, pane: StreamSketch, *, is_learned: bool) -> str:
@@ -339,60 +271,3 @@ def _count_hash_keys(sketch: StreamSketch) -> dict[str, int]:
         if key_id:
             counts[key_id] = counts.get(key_id, 0) + count
     return counts
-
-
-def add_increments(increments: Iterable[tuple[TimeSeries, PointValue]]) -> dict[str, StreamSketch]:
-    """Adds the increments of many series up by the streams that they feed, in one pass.
-
-    A stream of more than `MAX_PANE_VALUES` values is left out, and that is logged.
-    """
-    increments = list(increments)
-    categories: dict[str, dict[str, int]] = {}
-    missing: dict[str, int] = {}
-    rows: list[TableRow] = []
-    names: list[str] = []
-    for series, (counter, table, row) in increments:
-        if series.is_of_numbers and table is not None:
-            name = series.streams[0]
-            if name not in categories:
-                categories[name] = {}
-            rows.append((table, row))
-            names.append(name)
-            continue
-        state = series.state
-        for name in series.streams:
-            classes = categories.setdefault(name, {})
-            if table is None:
-                count = counter or 0
-                if state.metric == semconv.MISSING_VALUES.name:
-                    missing[name] = missing.get(name, 0) + count
-                    continue
-                label = state.category if state.metric == semconv.CATEGORY.name else state.name
-            elif name == semconv.STREAM_ERRORS:
-                # The metric of a failed call carries its error type, and nothing else splits it.
-                label, count = FAILED if state.name else OK, table.numbers[row]
-            else:
-                rows.append((table, row))
-                names.append(name)
-                continue
-            if count:
-                classes[label] = classes.get(label, 0) + count
-    histograms = SketchTable.gather_rows(rows).merge_rows(names)
-    sketches = {
-        name: StreamSketch.from_parts(histograms.get(name, ()), classes, missing.get(name, 0))
-        for name, classes in categories.items()
-    }
-    for name in [name for name, sketch in sketches.items() if _count_sketch_values(sketch) > MAX_PANE_VALUES]:
-        del sketches[name]
-        model = increments[0][0].state.model
-        text = "Model %s %s: more than %d values of %s in one pane are left out: one of its senders counts wrongly."
-        _LOG.error(text, model.name, model.version, MAX_PANE_VALUES, name)
-    return sketches
-
-
-def _count_sketch_values(sketch: StreamSketch) -> int:
-    """Counts the values of a sketch, which may be more than its buckets have 64 bits for."""
-    numbers = sum([histogram.moments.count for histogram in sketch.explicit.values()])
-    if sketch.exponential is not None:
-        numbers += sketch.exponential.moments.count
-    return numbers + sketch.categories.total + sketch.missing

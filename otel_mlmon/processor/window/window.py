@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from operator import add
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
+from msgspec import Struct, structs
 
 from otel_mlmon.processor.window.progress import StreamAbsence
 from otel_mlmon.reference.calibration import Calibration
@@ -75,9 +76,11 @@ class ReferenceCounts:
         return int(self.counts.sum())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamWindow:
-    """The counts of one stream in a closed pane and in the rolling window that ends with it, and the reference."""
+class StreamWindow(Struct, frozen=True, kw_only=True):
+    """The counts of one stream in a closed pane and in the rolling window that ends with it, and the reference.
+
+    One is made for each stream and pane: a `Struct` takes a tenth of the time of a frozen dataclass.
+    """
 
     stream: StreamKey
     start_ns: int
@@ -96,12 +99,16 @@ class StreamWindow:
     rolling_start_ns: int
     rolling_mean: float = float("nan")
     """Mean of the values in the rolling window, in their own unit."""
-    exemplars: tuple[str, ...] = field(default=())
+    exemplars: tuple[str, ...] = ()
     """Trace ids seen in this pane."""
     absence: StreamAbsence | None = None
     """Since when the stream is no longer sent although its model has predictions; None if it is."""
     calibration: Calibration | None = None
     """How often predictions are right at each confidence on labelled data; None if that is not known."""
+
+    def replace(self, **changes: Any) -> StreamWindow:
+        """Returns the window with other values of some fields."""
+        return structs.replace(self, **changes)
 
 
 class VersionPair(NamedTuple):

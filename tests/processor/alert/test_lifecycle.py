@@ -879,7 +879,7 @@ def test_a_stream_that_is_calm_is_judged_as_if_its_rules_were_asked(
         for stream, state, since_ns, is_absent in outcomes:
             key, (window, score) = judged(stream, state, since_ns=since_ns, pane=(0, 0) if is_absent else (90, 10))
             absence = StreamAbsence(ns(0), 3, 9) if is_absent else None
-            entries[key] = replace(window, absence=absence), score
+            entries[key] = window.replace(absence=absence), score
         now_ns = ns(now_s)
         alerts, expected = (each.alerts.evaluate_windows(MODEL, entries, now_ns) for each in (run, asking))
         assert alerts == expected

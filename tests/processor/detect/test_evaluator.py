@@ -133,7 +133,7 @@ def test_only_a_window_that_a_threshold_judges_is_measured_at_once() -> None:
     panes = [window(np.array([10, 20, 30, 40]), stream=stream) for stream in (LABELS, OTHER)]
     (_, measured), (_, unmeasured) = bench.evaluator.evaluate(panes)
     assert measured.statistics == bench.measure(panes[0])
-    assert unmeasured == replace(Bench().score(panes[1]), statistics=None)
+    assert unmeasured == Bench().score(panes[1]).replace(statistics=None)
     assert (unmeasured.current_count, unmeasured.thresholds) == (200, ())
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from otel_mlmon.processor.window import model_windows, state
-from otel_mlmon.processor.window.series import ConsumedPoints, PendingEntry, TimeSeries, consume_points
-from otel_mlmon.processor.window.stream import StreamPane, build_pane_table
+from otel_mlmon.processor.window.consumption import ConsumedPoints, consume_points
+from otel_mlmon.processor.window.pane_windows import build_pane_table
+from otel_mlmon.processor.window.series import PendingPoints, TimeSeries
+from otel_mlmon.processor.window.stream import StreamPane
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.types import ModelKey
 from tests.support.observations import SECOND, T0, Bench, label
@@ -24,10 +27,11 @@ def fail_for_broken(panes: Iterable[StreamPane], *arguments: Any) -> Any:
     return build_pane_table(panes, *arguments)
 
 
-def fail_halfway(groups: Iterable[list[PendingEntry]], **arguments: Any) -> ConsumedPoints:
+def fail_halfway(groups: Iterable[PendingPoints], **arguments: Any) -> ConsumedPoints:
     groups = list(groups)
-    if groups[0][0][0].state.model == BROKEN:
-        consume_points([groups[0][:1]], **arguments)
+    first = groups[0]
+    if first.series[0].state.model == BROKEN:
+        consume_points([replace(first, series=first.series[:1], values=first.values[:1])], **arguments)
         raise ZeroDivisionError
     return consume_points(groups, **arguments)
 

@@ -10,16 +10,17 @@ from hypothesis import strategies as st
 from otel_mlmon import semconv
 from otel_mlmon.processor.window.binning import (
     ClassBins,
+    CutTable,
     NumberBins,
     ThresholdBins,
     choose_quantile_bins,
-    count_exponential,
     name_bins_by_range,
 )
 from otel_mlmon.semconv import MISSING, OTHER
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
+from otel_mlmon.sketch.table import SketchTable
 
 VALUES = st.lists(st.floats(min_value=-1e6, max_value=1e6), max_size=60)
 
@@ -194,7 +195,10 @@ def test_many_streams_counted_together_are_each_counted_as_alone(
         coarse = histogram.at_scale(max(histogram.scale - steps, -10))
         sketch = StreamSketch(exponential=ExponentialHistogram.from_values(np.array(values)), missing=missing)
         binning = choose_quantile_bins(StreamSketch(exponential=coarse), grid=None, has_missing=has_missing)
-        if binning.is_exponential(sketch):
+        assert sketch.exponential is not None
+        if binning.has_cuts_at(sketch.exponential.scale):
             pairs.append((binning, sketch))
     alone = [binning.count(sketch).tolist() for binning, sketch in pairs]
-    assert [counts.tolist() for counts in count_exponential(pairs)] == alone
+    table = SketchTable.from_sketches([sketch.exponential for _, sketch in pairs if sketch.exponential is not None])
+    together = CutTable([binning for binning, _ in pairs]).count(table, [sketch.missing for _, sketch in pairs])
+    assert [counts.tolist() for counts in together] == alone

@@ -27,7 +27,7 @@ from otel_mlmon.processor.window.packing import (
     unpack_sums,
     unpack_values,
 )
-from otel_mlmon.processor.window.series import CountedTimes, PendingPoint, SeriesKey, SeriesState
+from otel_mlmon.processor.window.series import CountedTimes, PendingPoints, SeriesKey, SeriesState, TimeSeries
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import convert_to_exact_units
@@ -51,7 +51,6 @@ KEYS = st.tuples(TIMES, TIMES)
 EXEMPLARS = st.lists(
     st.builds(TraceExemplar, st.sampled_from(["ab", "cd"]), st.floats(min_value=0.0, allow_infinity=False)), max_size=2
 ).map(tuple)
-POINTS = st.builds(PendingPoint, TIMES, TIMES, TIMES, VALUES, EXEMPLARS, st.just(7))
 STATES = st.builds(
     SeriesState,
     key=st.builds(SeriesKey, st.text(max_size=3), st.integers(-1, 3)),
@@ -76,18 +75,45 @@ def test_values_are_unpacked_as_they_were(values: list[PointValue]) -> None:
     assert list(unpack_values(packed)) == values
 
 
+@st.composite
+def draw_points(draw: st.DrawFn) -> PendingPoints:
+    points = PendingPoints(
+        request=7, sender="s", key=draw(KEYS), is_cumulative=draw(st.booleans()), pane_end_ns=draw(TIMES),
+        time_ns=draw(TIMES), received_ns=draw(TIMES),
+    )  # fmt: skip
+    for state in draw(st.lists(STATES, max_size=4, unique_by=lambda state: state.key)):
+        points.add(TimeSeries(state), draw(VALUES), draw(EXEMPLARS))
+    return points
+
+
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.builds(SeriesKey, st.text(max_size=3), TIMES), KEYS, POINTS), max_size=5))
-def test_points_of_a_request_are_unpacked_as_they_were(entries: list[tuple[SeriesKey, Any, PendingPoint]]) -> None:
-    record = decode_record(encode_record(pack_points(7, MODEL, entries)), PointsRecord)
-    assert list(unpack_points(record)) == entries
+@given(st.lists(draw_points(), max_size=3))
+def test_points_of_a_request_are_unpacked_as_they_were(groups: list[PendingPoints]) -> None:
+    record = decode_record(encode_record(pack_points(7, MODEL, groups)), PointsRecord)
+    assert list(unpack_points(record)) == [
+        (
+            series.state.key,
+            points.key,
+            points.pane_end_ns,
+            points.time_ns,
+            points.received_ns,
+            points.find_value(series),
+            points.exemplars.get(position, ()),
+        )
+        for points in groups
+        for position, series in enumerate(points.series)
+    ]
 
 
 def test_a_trace_that_was_stored_without_its_value_is_of_no_slow_call() -> None:
-    point = PendingPoint(0, 0, 0, PointValue(counter=1), (TraceExemplar("ab", 0.5),), 7)
-    record = pack_points(7, ModelKey("m", "1", ""), [(SeriesKey("s", 0), (0, 0), point)])
+    points = PendingPoints(
+        request=7, sender="s", key=(0, 0), is_cumulative=False, pane_end_ns=0, time_ns=0, received_ns=0
+    )
+    state = SeriesState(key=SeriesKey("s", 0), sender="s", model=MODEL, metric="m", name="", category="", updated_ns=0)
+    points.add(TimeSeries(state), PointValue(counter=1), (TraceExemplar("ab", 0.5),))
+    record = pack_points(7, ModelKey("m", "1", ""), [points])
     assert record.exemplars == {0: ("ab:0.5",)}
-    ((_, _, unpacked),) = unpack_points(record._replace(exemplars={0: ("ab",)}))
+    (unpacked,) = unpack_points(record._replace(exemplars={0: ("ab",)}))
     assert unpacked.exemplars == (TraceExemplar("ab", 0.0),)
 
 

@@ -11,21 +11,21 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import DataPoint
+from otel_mlmon.processor.window.consumption import consume_points
 from otel_mlmon.processor.window.intake import CLOCK_SLACK_NS
+from otel_mlmon.processor.window.pane_values import add_increments
 from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.series import (
     DELTA,
     MAX_CONSUMED_KEYS,
     MAX_COVERED,
-    PendingPoint,
+    PendingPoints,
     SeriesKey,
     SeriesState,
     TimeSeries,
-    consume_points,
     join_intervals,
     list_streams,
 )
-from otel_mlmon.processor.window.stream import add_increments
 from otel_mlmon.processor.window.window import WindowSettings
 from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 from otel_mlmon.sketch.table import PointValue
@@ -209,9 +209,9 @@ def test_an_unknown_start_is_no_start_even_when_the_processor_is_as_old_as_the_c
 def test_points_of_one_time_are_consumed_in_the_order_of_their_start() -> None:
     series = series_of(DELTA)
     for key in ((3, 20), (1, 20), (2, 10), (0, 30)):
-        series.pending[key] = PendingPoint(key[1], key[1], 0, PointValue(counter=1))
-    due = [(series, key, point) for key, point in series.pending.items() if point.pane_end_ns <= 20]
-    consumed = tuple(key for _, key, _ in consume_points([due], is_complete=lambda *_: True).entries)
+        add_pending(series, key, 1, pane_end_ns=key[1])
+    due = [points for points in series.pending.values() if points.pane_end_ns <= 20]
+    consumed = tuple(points.key for points in consume_points(due, is_complete=lambda *_: True).groups)
     assert consumed == series.state.counted.keys == ((2, 10), (1, 20), (3, 20))
     assert list(series.pending) == [(0, 30)]
     repetitions = [series.find_repetition(key, PointValue(1)) for key in ((1, 20), (5, 20), (0, 30))]
@@ -224,7 +224,7 @@ def test_a_total_of_an_earlier_time_adds_what_it_exceeds_the_last_one_by() -> No
     totals = ((10, 4), (20, 9), (12, 9), (13, 7), (14, 11), (21, 12), (22, 3), (15, 2))
     increments = []
     for time_ns, count in totals:
-        series.pending[1, time_ns] = PendingPoint(100, time_ns, 0, PointValue(counter=count))
+        add_pending(series, (1, time_ns), count)
         increments += consume(series)
     assert [increment and increment.total for increment in increments] == [4, 5, None, None, 2, 1, None, None]
     assert (series.state.total, series.state.total_ns, series.resets) == (PointValue(counter=12), 21, 0)
@@ -234,7 +234,7 @@ def test_a_total_of_unknown_start_that_falls_was_reset_if_its_time_and_its_arriv
     series = series_of(0)
     increments = []
     for time_ns, received_ns, count in ((10, 10, 4), (20, 20, 9), (15, 30, 2), (25, 15, 7), (30, 40, 3)):
-        series.pending[0, time_ns] = PendingPoint(100, time_ns, received_ns, PointValue(counter=count))
+        add_pending(series, (0, time_ns), count, received_ns=received_ns)
         increments += consume(series)
     assert [increment and increment.total for increment in increments] == [4, 5, None, None, 3]
     assert series.resets == 1
@@ -256,7 +256,7 @@ def test_totals_of_a_known_start_add_up_to_the_largest_whatever_the_clock_and_th
     series = series_of(1)
     increments: list[PointValue | None] = []
     for number, (total, time_ns) in enumerate(arrivals):
-        series.pending[1, time_ns] = PendingPoint(100, time_ns, number, PointValue(counter=total))
+        add_pending(series, (1, time_ns), total, received_ns=number)
         if number in closes:
             increments += consume(series)
     expected = sum(increment.total for increment in increments if increment is not None)
@@ -285,7 +285,7 @@ def test_an_old_delta_is_a_repeated_one_only_where_its_time_is_counted(
 ) -> None:
     series = series_of(DELTA)
     for end_ns in (10, 20, 40, *range(50, 200, 10)):
-        series.pending[end_ns - 10, end_ns] = PendingPoint(end_ns, end_ns, 0, PointValue(counter=1))
+        add_pending(series, (end_ns - 10, end_ns), 1, pane_end_ns=end_ns)
     consume(series)
     assert series.state.counted.covered == ((10, 20), (30, 190))
     assert series.find_repetition(key, PointValue(1)) == outcome
@@ -319,8 +319,19 @@ def test_of_too_many_intervals_of_covered_time_the_oldest_gaps_count_as_covered(
 
 def consume(series: TimeSeries) -> list[PointValue | None]:
     """The increments of all points that are pending."""
-    entries = [(series, key, point) for key, point in series.pending.items()]
-    return consume_points([entries], is_complete=lambda *_: True).increments
+    return consume_points([*series.pending.values()], is_complete=lambda *_: True).increments
+
+
+def add_pending(
+    series: TimeSeries, key: tuple[int, int], count: int, *, received_ns: int = 0, pane_end_ns: int = 100
+) -> None:
+    """Adds a pending point that came alone."""
+    is_cumulative = series.state.key.start_ns != DELTA
+    points = PendingPoints(
+        request=1, sender="", key=key, is_cumulative=is_cumulative, pane_end_ns=pane_end_ns, time_ns=key[1],
+        received_ns=received_ns,
+    )  # fmt: skip
+    points.add(series, PointValue(counter=count))
 
 
 def series_of(start_ns: int) -> TimeSeries:
@@ -395,7 +406,7 @@ def sketch(metric: str, name: str, category: str, value: PointValue) -> dict[str
     state = SeriesState(
         key=SeriesKey("s", 0), sender="", model=MODEL, metric=metric, name=name, category=category, updated_ns=0
     )
-    return add_increments([(TimeSeries(state), value)])
+    return add_increments([TimeSeries(state)], [value]).build_all_sketches()
 
 
 def test_an_increment_is_a_sketch_for_each_stream_of_its_metric() -> None:
@@ -418,8 +429,8 @@ def test_an_increment_is_a_sketch_for_each_stream_of_its_metric() -> None:
     assert by_label == {"prediction.label.animal": StreamSketch(categories=CategoryCounts(counts={"cat": 3}))}
     by_value = sketch("ml.input.category", "city", "Bern", count)
     assert by_value == {"input.city": StreamSketch(categories=CategoryCounts(counts={"Bern": 3}))}
-    none = sketch("ml.predictions", "cat", "", PointValue(counter=0))
-    assert none == {"prediction.label": StreamSketch()}
+    assert sketch("ml.predictions", "cat", "", PointValue(counter=0)) == {}
+    assert sketch("ml.inference.duration", "", "", PointValue.from_sketch(durations())) == {}
 
 
 INCREMENTS = st.lists(st.integers(0, 9), min_size=1, max_size=8)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,9 @@ def judge(pane: tuple[int, int], *, design_effect: float = 1.0, state: Any = "ok
     _, (window, score) = judged(STREAM, state, names=NAMES, reference=counts[0], pane=counts[1])
     rule = AccuracyRule(AccuracySection.model_validate(section))
     return rule.judge_stream(
-        replace(window, calibration=CALIBRATION), replace(score, design_effect=design_effect), OnsetCounts()
+        window.replace(calibration=CALIBRATION),
+        score.replace(design_effect=design_effect),
+        OnsetCounts(),
     )
 
 
@@ -106,7 +107,7 @@ def test_without_labelled_data_it_is_unknown() -> None:
     rule = AccuracyRule(AccuracySection.model_validate({"min": "70%"}))
     nothing = Calibration(right=over_bins(0, 0), total=over_bins(0, 0))
     assert rule.judge_stream(window, score, OnsetCounts()) == "unknown"
-    assert rule.judge_stream(replace(window, calibration=nothing), score, OnsetCounts()) == "unknown"
+    assert rule.judge_stream(window.replace(calibration=nothing), score, OnsetCounts()) == "unknown"
 
 
 def test_a_breach_is_critical_from_a_tenth_of_the_predictions_on() -> None:

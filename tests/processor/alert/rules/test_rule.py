@@ -144,4 +144,4 @@ def test_the_evidence_decides(status: Any, outcome: object) -> None:
     _, (window, score) = judged("input.x", status)
     assert judge_evidence(window, score, lambda _: CAUSE) == outcome
     if status == "drift":
-        assert judge_evidence(replace(window, reference=None), score, lambda _: CAUSE) is None
+        assert judge_evidence(window.replace(reference=None), score, lambda _: CAUSE) is None

@@ -40,8 +40,8 @@ P_BREACHED = verdict(statistic="chi_squared", is_p_value=True, value=1e-9, bound
 def judge(*verdicts: ThresholdVerdict, status: Literal["learning", "ok"] = "ok") -> Judgement:
     _, (window, score) = judged("prediction.label", status, pane=(30, 10), rolling=(90, 10))
     counts = OnsetCounts()
-    counts.add(window, replace(score, since_ns=1))
-    return RULE.judge_stream(window, replace(score, thresholds=verdicts, since_ns=1), counts)
+    counts.add(window, score.replace(since_ns=1))
+    return RULE.judge_stream(window, score.replace(thresholds=verdicts, since_ns=1), counts)
 
 
 def test_a_threshold_on_a_p_value_needs_a_statistic_that_has_one() -> None:
