@@ -145,10 +145,18 @@ class DriftEvaluator:
         Raises:
             KeyError: There is none.
         """
-        entry = self._entries[stream]
-        return StreamState(
-            bins=entry.bin_names, direction=entry.bank[1], evidence=self._banks[entry.bank].state(entry.row)
-        )
+        return self.states([stream])[stream]
+
+    def states(self, streams: Iterable[StreamKey]) -> dict[StreamKey, StreamState]:
+        """Returns the evidence of several streams for storage, as `state` does of one."""
+        banks: dict[BankKey, dict[StreamKey, int]] = {}
+        for stream in streams:
+            banks.setdefault(self._entries[stream].bank, {})[stream] = self._entries[stream].row
+        return {
+            stream: StreamState(bins=self._entries[stream].bin_names, direction=bank[1], evidence=evidence)
+            for bank, rows in banks.items()
+            for stream, evidence in zip(rows, self._banks[bank].states([*rows.values()]), strict=True)
+        }
 
     def restore_cycle(self, stream: StreamKey, state: CycleState) -> None:
         """Restores the stored daily cycle of a stream."""
