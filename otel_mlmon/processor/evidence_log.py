@@ -34,7 +34,7 @@ from otel_mlmon.types import ModelKey
 
 STORED_AFTER_NS: Final = 60_000_000_000
 """How long the evidence of a stream may lag behind its panes in the store, at most."""
-MIN_AGE_NS: Final = 20_000_000_000
+MIN_AGE_NS: Final = 40_000_000_000
 """How long it lags at least, unless something of it cannot be replayed."""
 
 
