@@ -215,7 +215,7 @@ class ModelAlerts:
     ) -> set[str]:
         """Judges one pane of each stream by the model's rules and stores the outcomes; returns the rules that gave any.
 
-        Nearly all streams are calm, and were before: by their evidence they are `ok`, and there is nothing to store.
+        Nearly all streams are calm, and were before: by their evidence they are `ok`, or learn, and nothing is stored.
 
         Args:
             rules: Of the model.
@@ -224,13 +224,16 @@ class ModelAlerts:
         """
         counts, judged, evidence_rules = OnsetCounts(self.onset_counts), set[str](), rules.evidence_rules
         for window, score in scores:
-            stream, is_ok = window.stream.stream, is_calm(window, score)
+            stream, is_quiet = window.stream.stream, is_calm(window, score)
             if score.since_ns or stream in counts.by_stream:
                 counts.add(window, score)
             for name, rule in rules.find_rules(stream):
                 entry = self.find_rule_record(name)
-                is_known = is_ok and name in evidence_rules and not entry.has_outcome(stream)
-                if is_known or entry.judge_stream(rule, window, score, counts, now_ns):
+                if is_quiet and name in evidence_rules and not entry.has_outcome(stream):
+                    has_result = score.state != "learning"
+                else:
+                    has_result = entry.judge_stream(rule, window, score, counts, now_ns)
+                if has_result:
                     judged.add(name)
         return judged
 

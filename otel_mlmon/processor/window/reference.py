@@ -151,7 +151,7 @@ class StreamReference:
         elif self.state.is_frozen:
             self._count_reference("learned")
 
-    def learn_reference(self, sketch: StreamSketch, *, end_ns: int) -> None:
+    def learn_reference(self, sketch: StreamSketch, *, end_ns: int) -> int:
         """Learns from a pane, and freezes the reference once there are enough and homogeneous values.
 
         When the time for it is over it is frozen in any case, from `MIN_VALUES` values on.
@@ -159,19 +159,22 @@ class StreamReference:
         Args:
             sketch: The values of the pane.
             end_ns: End of the pane, Unix nanoseconds.
+
+        Returns:
+            How many values were learned so far.
         """
         state, settings = self.state, self.settings
         state.first_ns = state.first_ns or end_ns
         state.sketch = state.sketch.merge(sketch)
         count = state.sketch.total
         if sketch.total:
-            self._add_block(sketch)
+            self._add_block(sketch, count)
         is_over = end_ns - state.first_ns >= settings.learn_for_ns and count >= min(MIN_VALUES, settings.learn)
         if (count < settings.learn and not is_over) or state.blocks.panes < settings.learn_panes:
-            return
+            return count
         statistics = state.blocks.statistics()
         if not is_over and not has_enough_values(count, statistics, required=settings.learn):
-            return
+            return count
         state.statistics, state.is_frozen, state.blocks = statistics, True, LearningBlocks()
         if statistics.is_stationary is False:
             _LOG.warning(
@@ -180,6 +183,7 @@ class StreamReference:
                 count,
             )
         self._count_reference("learned")
+        return count
 
     def replace(self, settings: ModelWindowSettings) -> StreamReference | None:
         """Applies other settings; returns the new reference that they require, or None if the present one stays.
@@ -223,9 +227,9 @@ class StreamReference:
             return self.state
         return ReferenceState(grid=self.state.grid, generation=self.state.generation)
 
-    def _add_block(self, sketch: StreamSketch) -> None:
+    def _add_block(self, sketch: StreamSketch, count: int) -> None:
         state, required = self.state, self.settings.learn
-        blocks, count = state.blocks, state.sketch.total
+        blocks = state.blocks
         blocks.panes += 1
         if blocks.needs_bins(sketch, count, required=required):
             binning = choose_binning(self.stream, state.sketch, grid=None, settings=self.settings)

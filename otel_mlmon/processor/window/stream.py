@@ -99,9 +99,8 @@ class StreamWindows:
                 return None
         if self.learned.reference is None:
             # Judging the pane that completes the reference against it would count the pane twice.
-            if total:
-                self.learned.learn_reference(sketch, end_ns=end_ns)
-            learned, is_changed = self.learned.state.sketch.total, bool(total)
+            reference, is_changed = self.learned, bool(total)
+            learned = reference.learn_reference(sketch, end_ns=end_ns) if total else reference.state.sketch.total
         else:
             learned, is_changed = None, self.learned.fit_bins(sketch)
             if is_changed:

@@ -130,7 +130,7 @@ class ProviderRule(Protocol):
 
 @runtime_checkable
 class EvidenceRule(Protocol):
-    """An alert rule by which a stream is `ok` wherever it is sent and does not drift: it is asked about no such one."""
+    """An alert rule that is not asked about a stream that is sent and does not drift: it is `ok`, unless it learns."""
 
     is_by_evidence: ClassVar[Literal[True]]
 
@@ -147,7 +147,7 @@ class ModelRules:
         self.active: dict[str, AlertRule] = {name: rule for name, rule in rules.items() if rule.section.is_active}
         """The rules that are evaluated, by name."""
         self.evidence_rules = frozenset(name for name, rule in self.active.items() if isinstance(rule, EvidenceRule))
-        """The names of those by which a stream that does not drift is `ok`."""
+        """The names of those that are asked only about streams that drift or are no longer sent."""
         self.no_data_after_s: float = rules[NO_DATA].section.after_s
         """How long a model is silent before it has no data."""
         self.find_rules = lru_cache(maxsize=_CACHED_STREAMS)(self._find_rules)
@@ -246,8 +246,8 @@ def build_absence_cause(window: StreamWindow, absence: StreamAbsence, score: Dri
 
 
 def is_calm(window: StreamWindow, score: DriftScore) -> bool:
-    """Returns whether a stream is sent and does not drift, so that every `EvidenceRule` finds it `ok`."""
-    return score.state in ("ok", "weak") and window.absence is None
+    """Returns whether a stream is sent and does not drift, so that no `EvidenceRule` has to be asked about it."""
+    return score.state in ("ok", "weak", "learning") and window.absence is None
 
 
 def has_pane_values(window: StreamWindow) -> bool:
