@@ -105,7 +105,7 @@ class DriftScore(Struct, frozen=True, kw_only=True):
         return structs.replace(self, **changes)
 
     def with_absence(self, window: StreamWindow) -> DriftScore:
-        """Returns the score of a window, as `no_data` with its evidence unchanged where its stream is no longer sent."""
+        """Returns the score of a window: `no_data`, its evidence unchanged, where the stream is no longer sent."""
         return self if window.absence is None else self.replace(state="no_data", since_ns=0)
 
     def with_detectable(self, detectable: DetectableShift | None) -> DriftScore:
