@@ -114,7 +114,7 @@ class DriftEvaluator:
                 for position, score in zip(batch.positions, self._score_batch(batch, log10_alarm_line), strict=True):
                     scores[position] = score
         return [
-            (window, _mark_absence(window, score or build_learning_score(window, log10_alarm_line)))
+            (window, (score or build_learning_score(window, log10_alarm_line)).with_absence(window))
             for (window, _), score in zip(judged, scores, strict=True)
         ]
 
@@ -398,8 +398,3 @@ class DriftEvaluator:
         for position, statistics in zip(positions, self.measure(pairs) if pairs else (), strict=True):
             results[position] = statistics
         return results
-
-
-def _mark_absence(window: StreamWindow, score: DriftScore) -> DriftScore:
-    """Returns the score of a stream, as `no_data` with its evidence unchanged where the stream is no longer sent."""
-    return score if window.absence is None else score.replace(state="no_data", since_ns=0)

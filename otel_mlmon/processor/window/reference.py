@@ -31,6 +31,7 @@ from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.design_effect import DesignEffect, estimate_design_effect
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.types import Counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +152,7 @@ class StreamReference:
         elif self.state.is_frozen:
             self._count_reference("learned")
 
-    def learn_reference(self, sketch: StreamSketch, *, end_ns: int) -> int:
+    def learn_reference(self, sketch: StreamSketch, *, end_ns: int, block_counts: Counts | None = None) -> int:
         """Learns from a pane, and freezes the reference once there are enough and homogeneous values.
 
         When the time for it is over it is frozen in any case, from `MIN_VALUES` values on.
@@ -159,6 +160,7 @@ class StreamReference:
         Args:
             sketch: The values of the pane.
             end_ns: End of the pane, Unix nanoseconds.
+            block_counts: The values over the present bins of the learned blocks; None where they are not counted yet.
 
         Returns:
             How many values were learned so far.
@@ -168,7 +170,7 @@ class StreamReference:
         state.sketch = state.sketch.merge(sketch)
         count = state.sketch.total
         if sketch.total:
-            self._add_block(sketch, count)
+            self._add_block(sketch, count, block_counts)
         is_over = end_ns - state.first_ns >= settings.learn_for_ns and count >= min(MIN_VALUES, settings.learn)
         if (count < settings.learn and not is_over) or state.blocks.panes < settings.learn_panes:
             return count
@@ -227,7 +229,7 @@ class StreamReference:
             return self.state
         return ReferenceState(grid=self.state.grid, generation=self.state.generation)
 
-    def _add_block(self, sketch: StreamSketch, count: int) -> None:
+    def _add_block(self, sketch: StreamSketch, count: int, block_counts: Counts | None) -> None:
         state, required = self.state, self.settings.learn
         blocks = state.blocks
         blocks.panes += 1
@@ -235,7 +237,7 @@ class StreamReference:
             binning = choose_binning(self.stream, state.sketch, grid=None, settings=self.settings)
             blocks.start(binning, count, required=required)
         else:
-            blocks.add(sketch)
+            blocks.add(sketch, block_counts)
 
     def _count_reference(self, origin: ReferenceOrigin) -> None:
         state, statistics = self.state, self.state.statistics
