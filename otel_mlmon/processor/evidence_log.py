@@ -13,7 +13,7 @@ Runs on: the state thread.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice, pairwise, takewhile
 from typing import Final, NamedTuple, TypeAlias
@@ -34,7 +34,7 @@ from otel_mlmon.types import ModelKey
 
 STORED_AFTER_NS: Final = 60_000_000_000
 """How long the evidence of a stream may lag behind its panes in the store, at most."""
-MIN_AGE_NS: Final = 20_000_000_000
+MIN_AGE_NS: Final = 40_000_000_000
 """How long it lags at least, unless something of it cannot be replayed."""
 
 
@@ -179,8 +179,7 @@ class EvidenceLog:
         self.evaluator.clear_changed_cycles()
         streams = [*self._unstored, *self._choose_lagging_streams(now_ns, is_last=is_last)]
         put_records(repository, LOG, self._entries.items())
-        records = [(_encode_stream_key(stream), self._build_stream_record(stream)) for stream in dict.fromkeys(streams)]
-        put_records(repository, EVIDENCE, records)
+        put_records(repository, EVIDENCE, self._build_stream_records(dict.fromkeys(streams)))
         cycles = {stream: self._cycles[stream] for stream in streams if stream in self._cycles}
         put_records(
             repository, CYCLE, [(_encode_stream_key(key), CycleRecord(stream=key, state=cycles[key])) for key in cycles]
@@ -304,10 +303,13 @@ class EvidenceLog:
             repository.prune(LOG.name, _encode_entry_number(first))
             self._pruned = first
 
-    def _build_stream_record(self, stream: StreamKey) -> StreamRecord:
-        state = self.evaluator.state(stream) if stream in self.evaluator.streams() else None
-        score = self.scores[stream.model][stream.stream]
-        return StreamRecord(stream=stream, score=score, state=state, entry=self._number)
+    def _build_stream_records(self, streams: Collection[StreamKey]) -> Iterator[tuple[str, StreamRecord]]:
+        known = self.evaluator.streams()
+        states = self.evaluator.states(stream for stream in streams if stream in known)
+        for stream in streams:
+            score = self.scores[stream.model][stream.stream]
+            record = StreamRecord(stream=stream, score=score, state=states.get(stream), entry=self._number)
+            yield _encode_stream_key(stream), record
 
     def _set_score(self, stream: StreamKey, score: DriftScore) -> None:
         self.scores.setdefault(stream.model, {})[stream.stream] = score

@@ -180,8 +180,9 @@ class ProcessorPipeline:
         Raises:
             OverloadedError: Too many points wait until their pane closes; nothing of the request was applied.
         """
-        outcomes = self._windows.add_points(item for item in items if isinstance(item, DataPoint))
-        for item in items:
+        points = [item for item in items if isinstance(item, DataPoint)]
+        outcomes = self._windows.add_points(points)
+        for item in items if len(points) < len(items) else ():
             if isinstance(item, RelearnRequest):
                 self._relearn_references(item)
             elif isinstance(item, SilenceRequest):

@@ -59,7 +59,8 @@ class Evidence:
         return tuple(self.bank.column("contributions")[self.row].tolist())
 
     def state(self) -> EvidenceState:
-        return self.bank.state(self.row)
+        (state,) = self.bank.states([self.row])
+        return state
 
     @classmethod
     def from_state(cls, state: EvidenceState, direction: Direction = "both") -> Evidence:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import Any, Final
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from otel_mlmon.errors import BinMismatchError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.detect.state import DAY_NS, TrafficState
 from otel_mlmon.types import Bools, Floats, Indices, Ints
+
+T = TypeVar("T")
 
 INITIAL_CAPACITY: Final = 4
 
@@ -70,6 +73,22 @@ def convert_to_slice(rows: Indices) -> RowIndex:
     return rows
 
 
+def list_rows(array: NDArray[Any]) -> list[Any]:
+    """Returns the rows of an array: of one with a single number a row, numbers of Python."""
+    return array.tolist() if array.ndim == 1 else list(array)
+
+
+def split_rows(values: NDArray[Any], is_used: Bools) -> list[NDArray[Any]]:
+    """Splits the values that a mask has chosen of an array, `array[is_used]`, into those of each row."""
+    ends = np.count_nonzero(is_used.reshape(len(is_used), -1), axis=1).cumsum().tolist()
+    return [values[first:end] for first, end in pairwise([0, *ends])]
+
+
+def build_rows(kind: type[T], columns: Mapping[str, Iterable[Any]]) -> list[T]:
+    """Builds a value of each row of some columns, whose names are the fields of its type."""
+    return [kind(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
+
+
 class DailyTraffic:
     """The number of values of many streams in the last 24 hours, one stream a row."""
 
@@ -119,14 +138,10 @@ class DailyTraffic:
         young: Bools = arrays["last_ns"][rows] - arrays["first_ns"][rows] < HOUR_NS
         return young
 
-    def state(self, row: int) -> TrafficState:
-        """Returns the traffic of one stream to be stored; `restore` is its inverse."""
-        arrays = self._arrays
-        return TrafficState(
-            first_ns=int(arrays["first_ns"][row]),
-            last_ns=int(arrays["last_ns"][row]),
-            hours=arrays["hours"][row].copy(),
-        )
+    def states(self, rows: Indices | Sequence[int]) -> list[TrafficState]:
+        """Returns the traffic of some streams to be stored; `restore` is the inverse."""
+        columns = {name: list_rows(self._arrays[name][rows]) for name in ("first_ns", "last_ns", "hours")}
+        return build_rows(TrafficState, columns)
 
     def restore(self, row: int, state: TrafficState) -> None:
         """Restores the stored traffic of a stream in a row."""

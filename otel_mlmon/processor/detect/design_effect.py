@@ -25,7 +25,7 @@ from typing import Final
 
 import numpy as np
 
-from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, convert_to_slice
+from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, build_rows, convert_to_slice, list_rows, split_rows
 from otel_mlmon.processor.detect.dispersion import (
     EFFICIENCY,
     MAX_DIFFERENCES,
@@ -63,6 +63,10 @@ FADING: Final = 0.5
 _LEVELS: Final = len(BLOCK_SIZES)
 _NEXT_SIZES: Final = (*BLOCK_SIZES[1:], math.inf)
 """The block size, by level, from which the next level would only repeat this level's difference."""
+_STORED: Final = (
+    "items", "is_calibrated", "long_run", "means", "difference_counts", "pending_counts", "prior_estimate",
+    "prior_divisor",
+)  # fmt: skip
 _AGES: Final = np.arange(MAX_DIFFERENCES, 0, -1)
 """The age of each remembered difference, the latest being 1."""
 
@@ -227,7 +231,7 @@ class DesignEffects:
             shares: Of the reference, by row.
             residuals: For each of `rows`, counts of blocks and their differences from what was to be expected.
         """
-        states = {row: self.state(row) for row in rows}
+        states = dict(zip(rows, self.states(rows), strict=True))
         for row in rows:
             self.start(row, shares[row])
         for number in range(max(map(len, residuals))):
@@ -246,22 +250,16 @@ class DesignEffects:
             self._arrays[name][row] = previous._arrays[name][previous_row]
         self._estimate_effects(np.array([row]))
 
-    def state(self, row: int) -> DesignEffectState:
-        """Returns the state of one stream's estimate for storage; `restore` restores it bit for bit."""
-        arrays = self._arrays
-        counts = arrays["difference_counts"][row].copy()
-        return DesignEffectState(
-            items=float(arrays["items"][row]),
-            is_calibrated=bool(arrays["is_calibrated"][row]),
-            long_run=arrays["long_run"][row].copy(),
-            blocks=arrays["blocks"][row, :, :-1].copy(),
-            means=arrays["means"][row].copy(),
-            differences=arrays["differences"][row][counts[:, None] >= _AGES],
-            difference_counts=counts,
-            pending_counts=arrays["pending_counts"][row].copy(),
-            prior_estimate=float(arrays["prior_estimate"][row]),
-            prior_divisor=float(arrays["prior_divisor"][row]),
-        )
+    def states(self, rows: Indices | Sequence[int]) -> list[DesignEffectState]:
+        """Returns the state of the estimates of some streams for storage; `restore` restores it bit for bit."""
+        arrays = {name: self._arrays[name][rows] for name in (*_STORED, "blocks", "differences")}
+        is_used = arrays["difference_counts"][:, :, None] >= _AGES
+        columns = {
+            **{name: list_rows(arrays[name]) for name in _STORED},
+            "blocks": list_rows(arrays["blocks"][:, :, :-1]),
+            "differences": split_rows(arrays["differences"][is_used], is_used),
+        }
+        return build_rows(DesignEffectState, columns)
 
     def restore(self, rows: Sequence[int], references: Floats, states: Sequence[DesignEffectState]) -> None:
         """Restores the stored estimates of streams in rows, with the same reference shares, shape (S, K); S ≥ 1."""

@@ -114,15 +114,17 @@ class DriftEvaluator:
                 for position, score in zip(batch.positions, self._score_batch(batch, log10_alarm_line), strict=True):
                     scores[position] = score
         return [
-            (window, _mark_absence(window, score or build_learning_score(window, log10_alarm_line)))
+            (window, (score or build_learning_score(window, log10_alarm_line)).with_absence(window))
             for (window, _), score in zip(judged, scores, strict=True)
         ]
 
     def find_detection_policy(self, stream: StreamKey) -> DetectionPolicy | None:
         """Returns how drift of a stream is detected; None if the stream is not judged."""
-        if stream not in self._policies:
-            self._policies[stream] = self._policy_for(stream)
-        return self._policies[stream]
+        try:
+            return self._policies[stream]
+        except KeyError:
+            policy = self._policies[stream] = self._policy_for(stream)
+            return policy
 
     def _find_time_zone(self, stream: StreamKey) -> str:
         policy = self.find_detection_policy(stream)
@@ -143,10 +145,18 @@ class DriftEvaluator:
         Raises:
             KeyError: There is none.
         """
-        entry = self._entries[stream]
-        return StreamState(
-            bins=entry.bin_names, direction=entry.bank[1], evidence=self._banks[entry.bank].state(entry.row)
-        )
+        return self.states([stream])[stream]
+
+    def states(self, streams: Iterable[StreamKey]) -> dict[StreamKey, StreamState]:
+        """Returns the evidence of several streams for storage, as `state` does of one."""
+        banks: dict[BankKey, dict[StreamKey, int]] = {}
+        for stream in streams:
+            banks.setdefault(self._entries[stream].bank, {})[stream] = self._entries[stream].row
+        return {
+            stream: StreamState(bins=self._entries[stream].bin_names, direction=bank[1], evidence=evidence)
+            for bank, rows in banks.items()
+            for stream, evidence in zip(rows, self._banks[bank].states([*rows.values()]), strict=True)
+        }
 
     def restore_cycle(self, stream: StreamKey, state: CycleState) -> None:
         """Restores the stored daily cycle of a stream."""
@@ -252,24 +262,28 @@ class DriftEvaluator:
             if reference is None:
                 self._drop_evidence(window.stream)
                 continue
-            with _GUARD:
-                entry = self._obtain_entry(window, reference, policy)
-                key = entry.bank, reference.bins.is_ordered
-                batch = batches.get(key)
-                if batch is None:
-                    batch = batches[key] = PaneBatch(*key)
-                batch.positions.append(position)
-                batch.windows.append(window)
-                batch.policies.append(policy)
-                batch.rows.append(entry.row)
+            entry = self._entries.get(window.stream)
+            if entry is None or not entry.is_about_reference(reference, policy):
+                previous, entry = entry, None
+                with _GUARD:
+                    entry = self._start_entry(window, reference, policy, previous)
+                if entry is None:
+                    continue
+            key = entry.bank, reference.bins.is_ordered
+            batch = batches.get(key)
+            if batch is None:
+                batch = batches[key] = PaneBatch(*key)
+            batch.positions.append(position)
+            batch.windows.append(window)
+            batch.policies.append(policy)
+            batch.rows.append(entry.row)
         return batches.values()
 
-    def _obtain_entry(self, window: StreamWindow, reference: ReferenceCounts, policy: DetectionPolicy) -> StreamEntry:
-        """Returns where a stream's evidence is, which begins anew if its reference or policy has changed."""
+    def _start_entry(
+        self, window: StreamWindow, reference: ReferenceCounts, policy: DetectionPolicy, previous: StreamEntry | None
+    ) -> StreamEntry:
+        """Begins the evidence of a stream against another reference or policy than `previous`; returns where it is."""
         stream = window.stream
-        previous = self._entries.get(stream)
-        if previous is not None and previous.is_about_reference(reference, policy):
-            return previous
         is_rebinned = previous is not None and previous.is_rebinned(reference, policy)
         if not is_rebinned:
             # First drop: a reference that is refused must not leave the evidence against the one before.
@@ -384,8 +398,3 @@ class DriftEvaluator:
         for position, statistics in zip(positions, self.measure(pairs) if pairs else (), strict=True):
             results[position] = statistics
         return results
-
-
-def _mark_absence(window: StreamWindow, score: DriftScore) -> DriftScore:
-    """Returns the score of a stream, as `no_data` with its evidence unchanged where the stream is no longer sent."""
-    return score if window.absence is None else score.replace(state="no_data", since_ns=0)

@@ -40,14 +40,23 @@ Balakrishnan, Universal inference, PNAS 2020.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.alternatives import Direction, add_pane_evidence
-from otel_mlmon.processor.detect.arrays import DailyTraffic, RowArrays, RowIndex, check_counts, convert_to_slice
+from otel_mlmon.processor.detect.arrays import (
+    DailyTraffic,
+    RowArrays,
+    RowIndex,
+    build_rows,
+    check_counts,
+    convert_to_slice,
+    list_rows,
+    split_rows,
+)
 from otel_mlmon.processor.detect.bets import (
     UNIVERSAL,
     CycleVariation,
@@ -66,7 +75,6 @@ from otel_mlmon.types import Bools, Floats, Indices, Ints
 
 CAP: Final = 100.0
 """w_j·W_j stays at or below this many times the alarm line."""
-
 MAX_PANE_ITEMS: Final = 1e9
 """A larger pane counts as one of this size: beyond, float64 loses whole nats in ln Γ."""
 CALIBRATING: Final = 0
@@ -75,6 +83,7 @@ OK: Final = 1
 DRIFT: Final = 2
 """Status code from the alarm line on, until W has fallen back to 1."""
 
+_STORED: Final = ("reference", "tolerance", "log_e", "since_ns", "last_ns", "history", "contributions")
 _CHUNK_NUMBERS: Final = 100_000
 """Streams are taken in so many at a time that one array of all components stays in the processor's cache."""
 
@@ -200,7 +209,7 @@ class EvidenceBank:
         arrays["log_cusums"][row] = source["log_e"][previous_row]
         arrays["onsets_ns"][row] = source["since_ns"][previous_row]
         self.effects.copy_estimate(row, previous.effects, previous_row)
-        self.traffic.restore(row, previous.traffic.state(previous_row))
+        self.traffic.restore(row, *previous.traffic.states([previous_row]))
 
     def remove(self, row: int) -> None:
         """Removes a stream's evidence, whose row is used again."""
@@ -235,27 +244,23 @@ class EvidenceBank:
             slots = self._slots.stack(rows[chunk], nulls[chunk], self.column) if nulls is not None else None
             self._update_chunk(rows[chunk], panes[chunk], end_ns[chunk], log_alarm_line, slots)
 
-    def state(self, row: int) -> EvidenceState:
-        """Returns the evidence of one stream for storage; `restore` restores it bit for bit."""
-        arrays = self._arrays
-        components = np.flatnonzero(arrays["log_cusums"][row])
-        return EvidenceState(
-            reference=arrays["reference"][row].copy(),
-            tolerance=float(arrays["tolerance"][row]),
-            is_drift=bool(arrays["status"][row] == DRIFT),
-            log_e=float(arrays["log_e"][row]),
-            since_ns=int(arrays["since_ns"][row]),
-            last_ns=int(arrays["last_ns"][row]),
-            history=arrays["history"][row].copy(),
-            expected=arrays["expected"][row].copy() if arrays["has_cycle"][row] else None,
-            contributions=arrays["contributions"][row].copy(),
-            components=components.astype(np.int64),
-            log_cusums=arrays["log_cusums"][row, components],
-            onsets_ns=arrays["onsets_ns"][row, components],
-            rare_bins=None if self.rare is None else self.rare.state(row),
-            design_effect=self.effects.state(row),
-            traffic=self.traffic.state(row),
-        )
+    def states(self, rows: Sequence[int]) -> list[EvidenceState]:
+        """Returns the evidence of some streams for storage; `restore` restores it bit for bit."""
+        index, arrays = np.asarray(rows, dtype=np.intp), self._arrays
+        log_cusums, onsets_ns = arrays["log_cusums"][index], arrays["onsets_ns"][index]
+        is_used, expected = log_cusums != 0.0, zip(arrays["expected"][index], arrays["has_cycle"][index], strict=True)
+        columns: dict[str, Iterable[Any]] = {
+            **{name: list_rows(arrays[name][index]) for name in _STORED},
+            "is_drift": (arrays["status"][index] == DRIFT).tolist(),
+            "expected": [counts if has_cycle else None for counts, has_cycle in expected],
+            "components": split_rows(is_used.nonzero()[1], is_used),
+            "log_cusums": split_rows(log_cusums[is_used], is_used),
+            "onsets_ns": split_rows(onsets_ns[is_used], is_used),
+            "rare_bins": [None] * len(rows) if self.rare is None else self.rare.states(index),
+            "design_effect": self.effects.states(index),
+            "traffic": self.traffic.states(index),
+        }
+        return build_rows(EvidenceState, columns)
 
     def restore(self, states: Sequence[EvidenceState]) -> list[int]:
         """Adds streams with their stored evidence; returns the row of each.

@@ -36,7 +36,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex
+from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, build_rows, split_rows
 from otel_mlmon.processor.detect.detectable import RareShareLimits
 from otel_mlmon.processor.detect.state import RareBinState
 from otel_mlmon.semconv import MISSING, OTHER
@@ -275,21 +275,20 @@ class RareBinEvidence:
         added[order, bins] -= panes[positions].sum(-1) * bets.costs[positions, slot, bet]
         return added
 
-    def state(self, row: int) -> RareBinState:
-        """Returns the bets of one stream on rare bins for storage; `restore` restores them bit for bit."""
+    def states(self, rows: Indices) -> list[RareBinState]:
+        """Returns the bets of some streams on rare bins for storage; `restore` restores them bit for bit."""
         arrays = self._arrays
-        used = np.isfinite(arrays["log_weights"][row])
-        flat = arrays["log_cusums"][row].reshape(-1)
-        bets = np.flatnonzero(flat)
-        return RareBinState(
-            bins=arrays["bins"][row, used].astype(np.int64),
-            lifts=arrays["lifts"][row, used],
-            peaks=arrays["peaks"][row, used],
-            since_ns=arrays["since_ns"][row, used],
-            bets=bets.astype(np.int64),
-            log_cusums=flat[bets],
-            onsets_ns=arrays["onsets_ns"][row].reshape(-1)[bets],
-        )
+        is_used = np.isfinite(arrays["log_weights"][rows])
+        log_cusums, onsets_ns = (arrays[name][rows].reshape(len(rows), -1) for name in ("log_cusums", "onsets_ns"))
+        is_bet = log_cusums != 0.0
+        columns = {
+            "bins": split_rows(arrays["bins"][rows][is_used].astype(np.int64), is_used),
+            **{name: split_rows(arrays[name][rows][is_used], is_used) for name in ("lifts", "peaks", "since_ns")},
+            "bets": split_rows(is_bet.nonzero()[1], is_bet),
+            "log_cusums": split_rows(log_cusums[is_bet], is_bet),
+            "onsets_ns": split_rows(onsets_ns[is_bet], is_bet),
+        }
+        return build_rows(RareBinState, columns)
 
     def restore(self, row: int, counts: Floats, tolerance: float, state: RareBinState) -> None:
         """Restores the stored bets on rare bins in a row, with the same reference counts and tolerance."""

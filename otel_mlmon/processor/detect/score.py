@@ -104,6 +104,10 @@ class DriftScore(Struct, frozen=True, kw_only=True):
         """Returns the score with other values of some fields."""
         return structs.replace(self, **changes)
 
+    def with_absence(self, window: StreamWindow) -> DriftScore:
+        """Returns the score of a window: `no_data`, its evidence unchanged, where the stream is no longer sent."""
+        return self if window.absence is None else self.replace(state="no_data", since_ns=0)
+
     def with_detectable(self, detectable: DetectableShift | None) -> DriftScore:
         """Returns the score with the detectable shift, and `weak` instead of `ok` where that is too large."""
         is_weak = self.state == "ok" and detectable is not None and detectable.weakness is not None

@@ -105,6 +105,10 @@ _OFFSET, _BUCKETS = 0x08, 0x12
 """Tags of the fields, in the order in which they are sent."""
 
 
+_build_tuple: Final = tuple.__new__
+"""Builds a named tuple in a third of the time that its name takes."""
+
+
 class _OtherLayoutError(Exception):
     """An error: the layout of a histogram's bytes is one that only protobuf can parse."""
 
@@ -161,7 +165,7 @@ class EncodedValues:
         for run in row[5]:
             self._size_bytes += len(run[2])
         rows.append(row)
-        return tuple.__new__(PointValue, (None, self.table, len(rows) - 1))
+        return _build_tuple(PointValue, (None, self.table, len(rows) - 1))
 
     def build(self) -> dict[int, str]:
         """Fills the table of sketches; returns the rows that must not be used, as `PointValues.build` does."""
@@ -198,13 +202,19 @@ def read_encoded_histogram(point: bytes) -> EncodedHistogram | None:
     its buckets.
     """
     try:
-        return _read_histogram(point)
+        return _read_histogram(point, _skip_attributes(point))
     except (IndexError, struct.error, _OtherLayoutError):  # the first two where it ends too early
         return None
 
 
-def _read_histogram(point: bytes) -> EncodedHistogram | None:
-    position = _skip_attributes(point)
+def _read_histogram(point: bytes, position: int) -> EncodedHistogram | None:
+    """Reads an exponential histogram from its bytes; `position` is that behind its attributes.
+
+    Raises:
+        IndexError: The point ends too early.
+        struct.error: Likewise.
+        _OtherLayoutError: Only protobuf can parse it.
+    """
     attributes, end = point[:position], len(point)
     start_tag, start_ns, time_tag, time_ns, count_tag, count, sum_tag, total = _HEADER.unpack_from(point, position)
     if start_tag != _START or time_tag != _TIME or count_tag != _COUNT or sum_tag != _SUM:
@@ -225,8 +235,12 @@ def _read_histogram(point: bytes) -> EncodedHistogram | None:
         below = _read_encoded_buckets(point, position + 1, scale)
         position = below[0]
     minimum, maximum = (math.inf, -math.inf) if position == end else _read_extremes(point, position)
-    row = scale, count, total, minimum, maximum, _list_bucket_runs(below, zero_count, above)
-    return tuple.__new__(EncodedHistogram, (attributes, start_ns, time_ns, row))
+    if below is None and not zero_count and above is not None:
+        runs: tuple[_BucketRun, ...] = (_build_tuple(_BucketRun, (above[1] + BIAS, False, above[2])),)
+    else:
+        runs = _list_bucket_runs(below, zero_count, above)
+    row = scale, count, total, minimum, maximum, runs
+    return _build_tuple(EncodedHistogram, (attributes, start_ns, time_ns, row))
 
 
 def _skip_attributes(point: bytes) -> int:
@@ -270,9 +284,7 @@ def _read_extremes(point: bytes, position: int) -> tuple[float, float]:
 
 
 def _list_bucket_runs(below: _Buckets | None, zero_count: int, above: _Buckets | None) -> tuple[_BucketRun, ...]:
-    """Lists the runs of buckets of a histogram from the lowest values to the highest; a run of zeros if it is empty."""
-    if below is None and not zero_count and above is not None:
-        return (tuple.__new__(_BucketRun, (above[1] + BIAS, False, above[2])),)
+    """Lists the runs of buckets of a histogram from the lowest values to the highest, one of zeros among them."""
     runs = [_BucketRun._make((0, False, _encode_varint(zero_count)))]
     if below is not None:
         runs.insert(0, _BucketRun._make((-below[1] - BIAS, True, below[2])))
@@ -289,20 +301,23 @@ def _read_encoded_buckets(point: bytes, position: int, scale: int) -> _Buckets:
         _OtherLayoutError: They are too many, or beyond the range of floats, or a count takes more than 8 bytes, or the
             offset more than 5.
     """
-    size, position = _read_field_size(point, position)
+    size, position = point[position], position + 1
+    if size > 127:
+        size, position = _read_long_size(point, position)
     end, code, shift = position + size, 0, 0
     if point[position] == _OFFSET:
-        position += 1
-        while point[position] > 127:
+        digit, position = point[position + 1], position + 2
+        while digit > 127:
             if shift == _MAX_OFFSET_SHIFT:
                 raise _OtherLayoutError
-            code |= (point[position] & 127) << shift
-            position, shift = position + 1, shift + 7
-        code |= point[position] << shift
-        position += 1
+            code |= (digit & 127) << shift
+            digit, position, shift = point[position], position + 1, shift + 7
+        code |= digit << shift
     if point[position] != _BUCKETS:
         raise _OtherLayoutError
-    size, position = _read_field_size(point, position + 1)
+    size, position = point[position + 1], position + 2
+    if size > 127:
+        size, position = _read_long_size(point, position)
     offset, counts = code >> 1 ^ -(code & 1), point[position:end]
     lowest, highest = find_bucket_index_range(scale)
     if len(counts) != size or not 0 < size <= MAX_RANGE or offset < lowest or offset + size - 1 > highest:
@@ -312,19 +327,16 @@ def _read_encoded_buckets(point: bytes, position: int, scale: int) -> _Buckets:
     return end, offset, counts
 
 
-def _read_field_size(point: bytes, position: int) -> tuple[int, int]:
-    """Reads the size of a protobuf field, of one byte or two; returns the size and the position after it.
+def _read_long_size(point: bytes, position: int) -> tuple[int, int]:
+    """Reads the second byte of the size of a protobuf field; returns the size and the position after it.
 
     Raises:
         IndexError: The point ends before that.
         _OtherLayoutError: It has more bytes.
     """
-    size = point[position]
-    if size < 128:
-        return size, position + 1
-    if point[position + 1] > 127:
+    if point[position] > 127:
         raise _OtherLayoutError
-    return size + ((point[position + 1] - 1) << 7), position + 2
+    return (point[position - 1] & 127) + (point[position] << 7), position + 1
 
 
 def _encode_varint(number: int) -> bytes:

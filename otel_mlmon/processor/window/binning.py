@@ -100,14 +100,15 @@ class NumberBins:
 
     def count(self, sketch: StreamSketch) -> Counts:
         """Counts the numbers of a sketch by range; classes count as missing values, if there is such a bin."""
-        counts = np.zeros(len(self.edges) + 1, dtype=np.int64)
+        counts = np.zeros(len(self.edges) + 1 + self.has_missing, dtype=np.int64)
+        ranges = counts[: len(self.edges) + 1]
         for histogram in sketch.explicit.values():
-            counts += histogram.rebin(self.edges)
+            ranges += histogram.rebin(self.edges)
         if sketch.exponential is not None:
-            counts += self._count_exponential(sketch.exponential)
-        if not self.has_missing:
-            return counts
-        return np.append(counts, np.int64(sketch.missing + sketch.categories.total))
+            ranges += self._count_exponential(sketch.exponential)
+        if self.has_missing:
+            counts[-1] = sketch.missing + sketch.categories.total
+        return counts
 
     def find_required_grid(self, sketch: StreamSketch) -> Grid:
         """Returns a coarser grid that the bins' edges must move to; None if the sketch can be counted."""

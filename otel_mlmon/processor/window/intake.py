@@ -65,16 +65,6 @@ class _PointGroup:
     pending: PendingPoints | None = None
     """Those of them that were added to their pane; None before the first."""
 
-    def is_in_group(self, point: DataPoint) -> bool:
-        """Returns whether a point belongs to the group."""
-        identity, start_ns, time_ns, is_cumulative, _, _ = point
-        return (
-            self.key == (start_ns, time_ns)
-            and identity.sender == self.sender
-            and is_cumulative == self.is_cumulative
-            and identity.model == self.model
-        )
-
 
 def _find_explicit_bounds(point: DataPoint) -> Bounds | None:
     """Returns the bounds of an explicit histogram; None for other points."""
@@ -126,20 +116,24 @@ class PointIntake:
         Raises:
             OverloadedError: Too many points wait until their pane closes; none of these was added.
         """
-        outcomes: Counter[PointOutcome] = Counter()
+        outcomes: list[PointOutcome] = []
         group: _PointGroup | None = None
+        common: tuple[Any, ...] = ()
         find_series: Callable[[Any], TimeSeries | None] = self._state.series.get
         for point in points:
-            if group is None or not group.is_in_group(point):
+            (model, _, _, _, sender, name), start_ns, time_ns, is_cumulative, _, _ = point
+            shared = start_ns, time_ns, is_cumulative, sender, model
+            if group is None or shared != common:
                 if group is None and not self.has_room:
                     raise OverloadedError("Too many points wait until their pane closes.", retry_after_s=RETRY_AFTER_S)
-                group = self._begin_group(point, now_ns)
-            series = find_series((point[0].series, group.series_start_ns))
-            outcome = self._add_first_point(point, group) if series is None else self._add_point(series, point, group)
-            outcomes[outcome] += 1
+                group, common = self._begin_group(point, now_ns), shared
+            series = find_series((name, group.series_start_ns))
+            outcomes.append(
+                self._add_first_point(point, group) if series is None else self._add_point(series, point, group)
+            )
         if self._state.pending_points >= WARNING_SHARE * self._state.windows.max_pending_points:
             self._pending.report(self._state.pending_points)
-        return outcomes
+        return Counter(outcomes)
 
     def report_limits(self) -> None:
         """Warns of limits on models, streams, series and waiting points that are nearly or wholly reached."""
@@ -188,22 +182,23 @@ class PointIntake:
 
     def _add_point(self, series: TimeSeries, point: DataPoint, group: _PointGroup) -> PointOutcome:
         """Adds a further point of a series; returns the outcome, which may be a reason not to add it."""
-        value = point.value
+        value, newest_ns = point[4], series.state.newest_ns
+        _, table, row = value
         if group.is_clamped:
             self.clamped += 1
-        if group.key[1] <= series.state.newest_ns:
-            repetition = series.find_repetition(group.key, value)
-            if repetition is not None:
-                return repetition
-        if series.is_counter is not (value.table is None):
+        # Nothing later than the newest was there before.
+        repetition = series.find_repetition(group.key, value) if group.key[1] <= newest_ns else None
+        if repetition is not None:
+            return repetition
+        if series.is_counter is not (table is None):
             return "mismatch"
         if group.is_too_late:
             return "too_late"
-        bounds = _find_explicit_bounds(point)
+        bounds = None if table is None else table.bounds[row]
         if bounds is not None and not self._has_bounds_room(bounds, point, group):
             return self._refuse_point("too_many_bounds", group.model, group.received_ns)
         is_counted = not group.is_cumulative or series.can_subtract(value)
-        outcome: PointOutcome = "out_of_order" if group.time_ns < series.state.newest_ns else "accepted"
+        outcome: PointOutcome = "out_of_order" if group.time_ns < newest_ns else "accepted"
         self._add_to_pane(series, point, group, bounds)
         if not is_counted:
             return "starting_point"
@@ -239,26 +234,33 @@ class PointIntake:
 
     def _add_to_pane(self, series: TimeSeries, point: DataPoint, group: _PointGroup, bounds: Bounds | None) -> None:
         """Adds a pending point to its pane; `bounds` as `_find_explicit_bounds` has them."""
-        state, key, pending = self._state, group.key, group.pending
+        pending = group.pending
         if pending is None:
-            model = state.models[group.model]
-            model.note_points(group.time_ns, group.received_ns, sender=group.sender)
-            group.pending = pending = PendingPoints(
-                request=state.request,
-                sender=group.sender,
-                key=key,
-                is_cumulative=group.is_cumulative,
-                pane_end_ns=group.end_ns,
-                time_ns=group.time_ns,
-                received_ns=group.received_ns,
-            )
-            state.add_points(model, pending)
-        state.pending_points += 1
+            pending = self._begin_pending(group)
+        self._state.pending_points += 1
         pending.add(series, point[4], point[5])
-        if key[1] > series.state.newest_ns:
-            series.state.newest_ns = key[1]
+        series_state, time_ns = series.state, point[2]
+        if time_ns > series_state.newest_ns:
+            series_state.newest_ns = time_ns
         if bounds is not None:
-            state.models[group.model].streams[series.streams[0]].bounds[bounds] = group.received_ns
+            self._state.models[group.model].streams[series.streams[0]].bounds[bounds] = group.received_ns
+
+    def _begin_pending(self, group: _PointGroup) -> PendingPoints:
+        """Adds to the open pane of a group what its points are added to."""
+        state = self._state
+        model = state.models[group.model]
+        model.note_points(group.time_ns, group.received_ns, sender=group.sender)
+        group.pending = PendingPoints(
+            request=state.request,
+            sender=group.sender,
+            key=group.key,
+            is_cumulative=group.is_cumulative,
+            pane_end_ns=group.end_ns,
+            time_ns=group.time_ns,
+            received_ns=group.received_ns,
+        )
+        state.add_points(model, group.pending)
+        return group.pending
 
     def _find_refusal(self, point: DataPoint, now_ns: int) -> PointOutcome | None:
         """Returns the reason why a new series cannot be added; None if it can."""

@@ -101,11 +101,11 @@ class LearningBlocks:
         self.chosen_count = count
         self.blocks, self.block_items = [], MIN_BLOCK if count >= CHOOSING_SHARE * required else EARLY_BLOCK
 
-    def add(self, sketch: StreamSketch) -> None:
-        """Counts the values of a pane over the present bins; nothing while there are none."""
+    def add(self, sketch: StreamSketch, counted: Counts | None = None) -> None:
+        """Adds the values of a pane over the present bins, counted or to be counted; nothing while there are none."""
         if self.binning is None:
             return
-        counts = self.binning.count(sketch).tolist()
+        counts = (self.binning.count(sketch) if counted is None else counted).tolist()
         if self.blocks and sum(self.blocks[-1]) < self.block_items:
             self.blocks[-1] = [block + pane for block, pane in zip(self.blocks[-1], counts, strict=True)]
         else:

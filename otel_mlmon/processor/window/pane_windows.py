@@ -5,7 +5,7 @@ Exponential buckets, which most numbers come in, are counted for all streams tog
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -25,6 +25,8 @@ from otel_mlmon.types import Counts
 MAX_EXEMPLARS: Final = 4
 """Trace ids of a window: the smallest, which is a random choice, and the same whatever the order."""
 
+_ALONE: Final[tuple[int, Counts | None]] = 0, None
+"""A stream that is not counted together with others."""
 _NO_COUNTS: Final = np.zeros(0, dtype=np.int64)
 
 
@@ -39,7 +41,7 @@ class PaneCounter:
 
     def count_panes(
         self,
-        streams: Iterable[StreamWindows],
+        streams: Collection[StreamWindows],
         values: PaneValues,
         absences: Mapping[str, StreamAbsence],
         start_ns: int,
@@ -59,40 +61,55 @@ class PaneCounter:
         """
         panes: list[StreamPane] = []
         counts: list[Counts | None] = []
-        places: list[int] = []
-        rows: list[int] = []
-        binnings: list[NumberBins] = []
         table, totals = values.table, values.totals
+        together = self._count_exponential(streams, values)
         for stream in streams:
             name = stream.key.stream
-            row = values.find_exponential_row(name) if totals.get(name) else None
-            binning = None if row is None else stream.find_cuts(table.scales[row])
-            if row is not None and binning is not None:
+            row, counted = together.get(name, _ALONE)
+            if counted is not None and stream.learned.reference is not None:
                 stream.fault = ""
-                places.append(len(panes))
-                rows.append(row)
-                binnings.append(binning)
                 panes.append(StreamPane(stream, totals[name], table.numbers[row], table.sums[row], None))
-                counts.append(None)
+                counts.append(counted)
                 continue
             with guard("window"):
                 sketch, is_absent = values.build_sketch(name), name in absences
-                pane = stream.take_pane(sketch, totals.get(name, 0), end_ns=end_ns, is_absent=is_absent)
+                pane = stream.take_pane(
+                    sketch, totals.get(name, 0), end_ns=end_ns, is_absent=is_absent, block_counts=counted
+                )
                 if pane is not None:
                     panes.append(pane)
                     counts.append(None)
                     counts[-1] = stream.count_pane(pane)
-        if self._cuts.binnings != binnings:
-            self._cuts = CutTable(binnings)
-        gathered = SketchTable.gather_rows([(table, row) for row in rows])
-        missing = [values.missing.get(panes[place].stream.key.stream, 0) for place in places] if values.missing else ()
-        for place, together in zip(places, self._cuts.count(gathered, missing), strict=True):
-            counts[place] = together
         for place, (pane, counted) in enumerate(zip(panes, counts, strict=True)):
             if pane.stream.moving is not None and counted is not None:
                 with guard("window"):
                     counts[place] = pane.stream.adjust_counts(pane, counted, start_ns, end_ns)
         return panes, counts
+
+    def _count_exponential(
+        self, streams: Iterable[StreamWindows], values: PaneValues
+    ) -> dict[str, tuple[int, Counts | None]]:
+        """Counts those streams together that have nothing but an exponential histogram: by stream its row and counts.
+
+        They are over the bins by which the stream is judged, or while it learns over those of its blocks.
+        """
+        table, totals, missing = values.table, values.totals, values.missing
+        names: list[str] = []
+        rows: list[int] = []
+        binnings: list[NumberBins] = []
+        for stream in streams:
+            name = stream.key.stream
+            row = values.find_exponential_row(name) if totals.get(name) else None
+            binning = None if row is None else stream.find_cuts(table.scales[row])
+            if row is not None and binning is not None:
+                names.append(name)
+                rows.append(row)
+                binnings.append(binning)
+        if self._cuts.binnings != binnings:
+            self._cuts = CutTable(binnings)
+        gathered = SketchTable.gather_rows([(table, row) for row in rows])
+        counts = self._cuts.count(gathered, [missing.get(name, 0) for name in names] if missing else ())
+        return dict(zip(names, zip(rows, counts, strict=True), strict=True))
 
 
 def build_pane_table(panes: Sequence[StreamPane], counts: Sequence[Counts | None]) -> PaneTable:

@@ -31,6 +31,7 @@ from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.design_effect import DesignEffect, estimate_design_effect
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.types import Counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +152,7 @@ class StreamReference:
         elif self.state.is_frozen:
             self._count_reference("learned")
 
-    def learn_reference(self, sketch: StreamSketch, *, end_ns: int) -> None:
+    def learn_reference(self, sketch: StreamSketch, *, end_ns: int, block_counts: Counts | None = None) -> int:
         """Learns from a pane, and freezes the reference once there are enough and homogeneous values.
 
         When the time for it is over it is frozen in any case, from `MIN_VALUES` values on.
@@ -159,19 +160,23 @@ class StreamReference:
         Args:
             sketch: The values of the pane.
             end_ns: End of the pane, Unix nanoseconds.
+            block_counts: The values over the present bins of the learned blocks; None where they are not counted yet.
+
+        Returns:
+            How many values were learned so far.
         """
         state, settings = self.state, self.settings
         state.first_ns = state.first_ns or end_ns
         state.sketch = state.sketch.merge(sketch)
         count = state.sketch.total
         if sketch.total:
-            self._add_block(sketch)
+            self._add_block(sketch, count, block_counts)
         is_over = end_ns - state.first_ns >= settings.learn_for_ns and count >= min(MIN_VALUES, settings.learn)
         if (count < settings.learn and not is_over) or state.blocks.panes < settings.learn_panes:
-            return
+            return count
         statistics = state.blocks.statistics()
         if not is_over and not has_enough_values(count, statistics, required=settings.learn):
-            return
+            return count
         state.statistics, state.is_frozen, state.blocks = statistics, True, LearningBlocks()
         if statistics.is_stationary is False:
             _LOG.warning(
@@ -180,6 +185,7 @@ class StreamReference:
                 count,
             )
         self._count_reference("learned")
+        return count
 
     def replace(self, settings: ModelWindowSettings) -> StreamReference | None:
         """Applies other settings; returns the new reference that they require, or None if the present one stays.
@@ -223,15 +229,15 @@ class StreamReference:
             return self.state
         return ReferenceState(grid=self.state.grid, generation=self.state.generation)
 
-    def _add_block(self, sketch: StreamSketch) -> None:
+    def _add_block(self, sketch: StreamSketch, count: int, block_counts: Counts | None) -> None:
         state, required = self.state, self.settings.learn
-        blocks, count = state.blocks, state.sketch.total
+        blocks = state.blocks
         blocks.panes += 1
         if blocks.needs_bins(sketch, count, required=required):
             binning = choose_binning(self.stream, state.sketch, grid=None, settings=self.settings)
             blocks.start(binning, count, required=required)
         else:
-            blocks.add(sketch)
+            blocks.add(sketch, block_counts)
 
     def _count_reference(self, origin: ReferenceOrigin) -> None:
         state, statistics = self.state, self.state.statistics

@@ -102,10 +102,11 @@ class PendingPoints:
 
     def add(self, series: TimeSeries, value: PointValue, exemplars: tuple[TraceExemplar, ...] = ()) -> None:
         """Adds a data point of a series that has no other one of this time."""
+        members = self.series
         series.pending[self.key] = self
         if exemplars:
-            self.exemplars[len(self.series)] = exemplars
-        self.series.append(series)
+            self.exemplars[len(members)] = exemplars
+        members.append(series)
         self.values.append(value)
 
     def find_value(self, series: TimeSeries) -> PointValue:

@@ -79,7 +79,15 @@ class StreamWindows:
         """Returns the start of the oldest pane of the rolling window, or `default_ns` if there is none."""
         return self.rolling.sums().start_ns(self.key.stream, default_ns)
 
-    def take_pane(self, sketch: StreamSketch | None, total: int, *, end_ns: int, is_absent: bool) -> StreamPane | None:
+    def take_pane(
+        self,
+        sketch: StreamSketch | None,
+        total: int,
+        *,
+        end_ns: int,
+        is_absent: bool,
+        block_counts: Counts | None = None,
+    ) -> StreamPane | None:
         """Takes the values of a closing pane, to learn from or to count; None if they make no window.
 
         A pane without values makes a window of zeros while the rolling window still holds any, and for as long as the
@@ -90,6 +98,7 @@ class StreamWindows:
             total: How many they are.
             end_ns: End of the pane.
             is_absent: Whether the stream is no longer sent although its model has predictions.
+            block_counts: As `StreamReference.learn_reference` has it.
         """
         if sketch is not None and total:
             self.fault = find_text_fault(self.learned.state.sketch, sketch, is_learned=self._is_learned)
@@ -97,13 +106,16 @@ class StreamWindows:
             sketch, total = _EMPTY, 0
             if not is_absent and not self.rolling_counts.any():
                 return None
+        learned: int | None = None
         if self.learned.reference is None:
             # Judging the pane that completes the reference against it would count the pane twice.
+            is_changed = bool(total)
             if total:
-                self.learned.learn_reference(sketch, end_ns=end_ns)
-            learned, is_changed = self.learned.state.sketch.total, bool(total)
+                learned = self.learned.learn_reference(sketch, end_ns=end_ns, block_counts=block_counts)
+            else:
+                learned = self.learned.state.sketch.total
         else:
-            learned, is_changed = None, self.learned.fit_bins(sketch)
+            is_changed = self.learned.fit_bins(sketch)
             if is_changed:
                 self._clear_counts()
         moments = sketch.moments
@@ -112,13 +124,11 @@ class StreamWindows:
     def find_cuts(self, scale: int) -> NumberBins | None:
         """Returns the bins in which exponential buckets of a scale are counted together with those of other streams.
 
-        None where they have to be taken by themselves: to learn from, or because the bins are others.
+        They are those of its blocks while it learns; None where there are none, or others.
         """
         learned = self.learned
-        binning = learned.binning
-        if learned.reference is None or not isinstance(binning, NumberBins):
-            return None
-        return binning if binning.has_cuts_at(scale) else None
+        binning = learned.state.blocks.binning if learned.reference is None else learned.binning
+        return binning if isinstance(binning, NumberBins) and binning.has_cuts_at(scale) else None
 
     def count_pane(self, pane: StreamPane) -> Counts | None:
         """Counts the values of a pane that came as a sketch over the stream's bins; None while it learns."""

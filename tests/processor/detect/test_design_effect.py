@@ -41,7 +41,7 @@ class DesignEffect:
         return [float(estimate) for estimate in self.all.level_estimates[0]]
 
     def state(self) -> DesignEffectState:
-        return self.all.state(0)
+        return self.all.states([0])[0]
 
     @classmethod
     def from_state(cls, shares: NDArray[np.float64], state: DesignEffectState) -> DesignEffect:
@@ -232,7 +232,7 @@ def test_a_row_does_not_depend_on_those_it_is_taken_in_with() -> None:
         together.add(rows, counts.astype(np.float64), counts.sum(-1).astype(np.float64))
         for row, pane in zip(rows.tolist(), counts.astype(np.float64), strict=True):
             alone[row].add(pane, float(pane.sum()))
-    assert [plain(together.state(row)) for row in range(streams)] == [plain(one.state()) for one in alone]
+    assert [*map(plain, together.states(range(streams)))] == [plain(one.state()) for one in alone]
     assert together.divisor[:streams].tolist() == [one.divisor for one in alone]
     assert together.estimate[:streams].tolist() == [one.estimate for one in alone]
 
@@ -294,7 +294,7 @@ def test_a_prior_may_be_raised_before_the_first_item_only() -> None:
     effects.raise_prior(0, 6.0)
     effects.raise_prior(0, 3.0)
     assert (effects.estimate[0], effects.divisor[0]) == (6.0, 6.0)
-    state = effects.state(0)
+    state = effects.states([0])[0]
     effects.start(0, shares)
     effects.restore([0], shares[None], [state])
     assert (effects.estimate[0], bool(effects.is_calibrated[0])) == (6.0, True)

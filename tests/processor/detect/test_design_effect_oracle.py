@@ -44,7 +44,7 @@ def test_every_number_is_the_oracles(name: str, shares: list[float], burst: int)
             oracle.be_stable()
         is_stable, has_changed = index < 120 or index % 50 == 20, index % 90 == 89
         effects.forget_transitions(rows, np.array([is_stable]), np.array([has_changed]))
-        state = effects.state(0)
+        state = effects.states([0])[0]
         assert state.difference_counts.tolist() == [len(values) for values in oracle.differences]
         assert_close(state.differences, [x for values in oracle.differences for x in values])
         assert state.pending_counts.tolist() == oracle.pending

@@ -324,8 +324,7 @@ def test_a_stream_does_not_depend_on_its_company(seed: int, bins: int, direction
         together.update(rows[order], panes[order], np.full(order.size, index), FLEET_LINE)
         for place in company:
             alone[place].update(panes[place], index, FLEET_LINE)
-    for row, evidence in zip(rows, alone, strict=True):
-        assert plain(together.state(int(row))) == plain(evidence.state())
+    assert [*map(plain, together.states(rows.tolist()))] == [plain(evidence.state()) for evidence in alone]
 
 
 def test_many_streams_are_taken_in_by_parts() -> None:
@@ -337,7 +336,7 @@ def test_many_streams_are_taken_in_by_parts() -> None:
         pane = rng.multinomial(200, rng.dirichlet(np.full(10, 20.0)))
         bank.update(rows, np.tile(pane, (500, 1)), np.full(500, index), FLEET_LINE)
         alone.update(pane, index, FLEET_LINE)
-    assert [plain(bank.state(row)) == plain(alone.state()) for row in (0, 199, 200, 499)] == [True] * 4
+    assert [plain(state) == plain(alone.state()) for state in bank.states([0, 199, 200, 499])] == [True] * 4
 
 
 def test_a_row_is_given_on_clean() -> None:
@@ -349,7 +348,8 @@ def test_a_row_is_given_on_clean() -> None:
     again = bank.add(np.array([5_000, 5_000]), 0.1)
     assert again == first
     fresh = EvidenceBank(2)
-    assert plain(bank.state(again)) == plain(fresh.state(fresh.add(np.array([5_000, 5_000]), 0.1)))
+    (after,), (clean,) = bank.states([again]), fresh.states([fresh.add(np.array([5_000, 5_000]), 0.1)])
+    assert plain(after) == plain(clean)
 
 
 def test_the_end_of_a_large_drift_shows_soon_after_it_lasted_long() -> None:
