@@ -202,7 +202,8 @@ class DetectableShifts:
     """The last computed detectable shift of each stream with evidence.
 
     It is measured anew on another day, where that is found to be a holiday, and where traffic, design effect or alarm
-    line changed by more than `SLACK`; so it follows from the present alone, and is the same after a restart.
+    line changed by more than `SLACK`; so it follows from the present alone, and is the same after a restart, once a
+    pane is judged.
     """
 
     def __init__(self) -> None:
