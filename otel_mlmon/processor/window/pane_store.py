@@ -28,7 +28,14 @@ from otel_mlmon.processor.state.repository import (
     put_records,
     quarantine_record,
 )
-from otel_mlmon.processor.window.packing import PackedInts, PackedSums, pack_ints, pack_sums, unpack_ints, unpack_sums
+from otel_mlmon.processor.window.packed_numbers import (
+    PackedInts,
+    PackedSums,
+    pack_ints,
+    pack_sums,
+    unpack_ints,
+    unpack_sums,
+)
 from otel_mlmon.processor.window.window import ModelPane, PaneLayout, PaneTable, WindowSettings
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey

@@ -11,7 +11,7 @@ import pytest
 
 from otel_mlmon.processor.state.repository import DAMAGED, RecordKind, encode_record, load_records, put_records
 from otel_mlmon.processor.state.sqlite import SqliteRepository
-from otel_mlmon.processor.window.packing import PackedSums, pack_ints
+from otel_mlmon.processor.window.packed_numbers import PackedSums, pack_ints
 from otel_mlmon.processor.window.pane_store import (
     BLOCK,
     BLOCK_HOURS,
