@@ -26,7 +26,7 @@ from otel_mlmon.processor.detect.evidence import EvidenceBank
 from otel_mlmon.processor.detect.score import DriftScore
 from otel_mlmon.processor.detect.state import CycleState, StreamState
 from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records, restore_records
-from otel_mlmon.processor.window.packing import PackedInts, pack_ints, unpack_ints
+from otel_mlmon.processor.window.packed_numbers import PackedInts, pack_ints, unpack_ints
 from otel_mlmon.processor.window.progress import StreamAbsence
 from otel_mlmon.processor.window.stream import StreamWindows
 from otel_mlmon.processor.window.window import ReferenceCounts, StreamKey, StreamWindow
