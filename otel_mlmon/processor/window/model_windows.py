@@ -11,6 +11,7 @@ from otel_mlmon import semconv, streams
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.window.consumption import ConsumedPoints, consume_points
 from otel_mlmon.processor.window.moving_reference import MovingReference
+from otel_mlmon.processor.window.pane_stack import PaneStack
 from otel_mlmon.processor.window.pane_values import PaneValues, add_increments
 from otel_mlmon.processor.window.pane_windows import PaneCounter, build_pane_table, build_windows
 from otel_mlmon.processor.window.progress import ModelProgress, SenderWatermarks, StreamPresence, update_presences
@@ -244,16 +245,16 @@ class ModelWindows:
         self._add_recent_pane(pane)
         return ClosedPane([], pane, groups, [])
 
-    def restore_pane(self, pane: ModelPane) -> None:
-        """Adds a stored pane to the rolling windows and the summary; panes come in the order of time."""
-        self._add_recent_pane(pane)
-        table = pane.streams
-        if not self.rolling.has_layout(table.layout):
-            present = [name for name, *bins in zip(*table.layout, strict=True) if self._has_bins(name, *bins)]
-            if len(present) < len(table.layout.names):
-                counts = table.split(pane.start_ns, pane.end_ns)
-                table = PaneTable.build({name: counts[name] for name in present})
-        self.rolling.add(table, pane.start_ns, pane.end_ns)
+    def restore_panes(self, stack: PaneStack) -> None:
+        """Adds stored panes of the model to the rolling windows and the summary."""
+        oldest_ns = self._find_recent_end()
+        for pane in stack.select_panes(lambda _, end_ns: end_ns > oldest_ns).split():
+            self._add_recent_pane(pane)
+        if not self.rolling.has_layout(stack.layout):
+            stack = stack.select_streams(
+                [name for name, *bins in zip(*stack.layout, strict=True) if self._has_bins(name, *bins)]
+            )
+        self.rolling.add_stack(stack)
 
     def _has_bins(self, name: str, generation: int, size: int) -> bool:
         return name in self.streams and self.streams[name].has_bins(generation, size)
@@ -298,9 +299,13 @@ class ModelWindows:
     def _add_recent_pane(self, pane: ModelPane) -> None:
         """Adds a pane, or late points of one, to the panes from which latency and throughput are computed."""
         add_model_pane(self.last_panes, pane)
-        oldest_ns = self.progress.last_ns - self.windows.short_panes * self.windows.pane_ns
+        oldest_ns = self._find_recent_end()
         while self.last_panes and self.last_panes[0].end_ns <= oldest_ns:
             self.last_panes.popleft()
+
+    def _find_recent_end(self) -> int:
+        """Finds the end of the newest pane that latency and throughput are no longer computed from."""
+        return self.progress.last_ns - self.windows.short_panes * self.windows.pane_ns
 
     def _count_open_predictions(self, is_complete: CompletenessCheck) -> int:
         """Counts the predictions in open panes: labels, or else values; of several outputs the most."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce
 from operator import or_
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otel_mlmon.types import Counts
 
@@ -21,6 +22,7 @@ MAX_SUM_BYTES: Final = 16
 """Sums that differ so much that each would take more bytes have an exponent each."""
 
 _WIDTHS: Final = ((1 << 8, "|u1"), (1 << 16, "<u2"), (1 << 32, "<u4"))
+_MAX_INT64: Final = 2**63 - 1
 
 
 class PackedSums(NamedTuple):
@@ -33,6 +35,28 @@ class PackedSums(NamedTuple):
     numbers: bytes
 
 
+class ScaledSums(NamedTuple):
+    """Exact sums in little room: an array of whole numbers, all times the same power of two of 2^-1074."""
+
+    numbers: NDArray[Any]
+    """Any shape; int64, or Python's integers where one of them has more bits."""
+    shift: int
+    """The exponent of the power."""
+
+    def list_units(self) -> list[int]:
+        """Lists the sums in units of 2^-1074, of one dimension."""
+        return [number << self.shift for number in self.numbers.tolist()]
+
+    def add_rows(self) -> list[int]:
+        """Adds the rows of sums of shape (P, S); returns S sums in units of 2^-1074."""
+        numbers = self.numbers
+        if numbers.dtype != np.object_:
+            largest = max(int(numbers.max(initial=0)), -int(numbers.min(initial=0)))
+            if largest * len(numbers) > _MAX_INT64:
+                numbers = numbers.astype(np.object_)
+        return [number << self.shift for number in numbers.sum(axis=0).tolist()]
+
+
 def pack_ints(values: Counts) -> PackedInts:
     """Packs whole numbers of 0 and above, shape (n,), into the narrowest integer type that holds all of them."""
     largest = int(values.max()) if values.size else 0
@@ -40,11 +64,16 @@ def pack_ints(values: Counts) -> PackedInts:
     return width, values.astype(width).tobytes()
 
 
+def scale_sums(sums: Sequence[int]) -> ScaledSums:
+    """Returns exact sums, in units of 2^-1074, without the zeros at the end that all of them have."""
+    numbers, shift = _scale_numbers(sums)
+    return ScaledSums(_build_array(numbers), shift)
+
+
 def pack_sums(sums: Sequence[int]) -> PackedSums:
     """Packs exact sums, in units of 2^-1074."""
-    bits = reduce(or_, sums, 0)
-    shifts: tuple[int, ...] = (max((bits & -bits).bit_length() - 1, 0),)
-    numbers = [units >> shifts[0] for units in sums]
+    numbers, shift = _scale_numbers(sums)
+    shifts: tuple[int, ...] = (shift,)
     width = _find_byte_width(numbers)
     if width > MAX_SUM_BYTES:
         shifts = tuple(max((units & -units).bit_length() - 1, 0) for units in sums)
@@ -61,21 +90,43 @@ def unpack_sums(packed: PackedSums, count: int) -> list[int]:
     Raises:
         ValueError: They are not `count`, or beyond the range of sums.
     """
+    return view_sums(packed, count).list_units()
+
+
+def view_sums(packed: PackedSums, count: int) -> ScaledSums:
+    """Unpacks exact sums as they are packed, shape (count,): where each takes 8 bytes, without a copy.
+
+    Raises:
+        ValueError: They are not `count`, or beyond the range of sums.
+    """
     shifts, width, blob = packed
     if width < 1 or len(blob) != count * width or len(shifts) not in (1, count):
         raise ValueError(f"{len(blob)} bytes for {count} sums of {width}")
     # The range of a float is 2^2098 units; a sum of 2^64 of them stays far below 2^4096.
     if not all(0 <= shift <= 4096 for shift in shifts):
         raise ValueError("a sum is beyond the range of floats")
-    if width == 8:
-        numbers: list[int] = np.frombuffer(blob, dtype="<i8").tolist()
-    else:
-        ends = range(width, len(blob) + 1, width)
-        numbers = [int.from_bytes(blob[end - width : end], "little", signed=True) for end in ends]
+    if width == 8 and len(shifts) == 1:
+        return ScaledSums(np.frombuffer(blob, dtype="<i8"), shifts[0])
+    ends = range(width, len(blob) + 1, width)
+    numbers = [int.from_bytes(blob[end - width : end], "little", signed=True) for end in ends]
     if len(shifts) == 1:
-        (shift,) = shifts
-        return [number << shift for number in numbers]
-    return [number << shift for number, shift in zip(numbers, shifts, strict=True)]
+        return ScaledSums(np.array(numbers, dtype=np.object_), shifts[0])
+    units = [number << shift for number, shift in zip(numbers, shifts, strict=True)]
+    return ScaledSums(np.array(units, dtype=np.object_), 0)
+
+
+def _scale_numbers(sums: Sequence[int]) -> tuple[list[int], int]:
+    """Returns sums as whole numbers times a power of two, the largest that divides all of them; and its exponent."""
+    bits = reduce(or_, sums, 0)
+    shift = max((bits & -bits).bit_length() - 1, 0)
+    return [units >> shift for units in sums], shift
+
+
+def _build_array(numbers: Sequence[int]) -> NDArray[Any]:
+    try:
+        return np.array(numbers, dtype=np.int64)
+    except OverflowError:
+        return np.array(numbers, dtype=np.object_)
 
 
 def _find_byte_width(numbers: Sequence[int]) -> int:
@@ -89,7 +140,16 @@ def unpack_ints(packed: PackedInts) -> Counts:
     Raises:
         ValueError: They are of no type that is written, or not whole.
     """
+    return view_ints(packed).astype(np.int64)
+
+
+def view_ints(packed: PackedInts) -> NDArray[Any]:
+    """Returns whole numbers that `pack_ints` packed, shape (n,), in the type that they are packed in, without a copy.
+
+    Raises:
+        ValueError: They are of no type that is written, or not whole.
+    """
     width, blob = packed
     if width not in {width for _, width in _WIDTHS} | {"<i8"}:
         raise ValueError(f"numbers of type {width!r}")
-    return np.frombuffer(blob, dtype=width).astype(np.int64)
+    return np.frombuffer(blob, dtype=width)
