@@ -311,8 +311,8 @@ class ModelWindows:
         """Counts the predictions in open panes: labels, or else values; of several outputs the most."""
         totals: dict[tuple[str, str], int] = {}
         groups = [points for pane in self.open_panes.values() for groups in pane.values() for points in groups]
-        members = {series for points in groups for series in points.series}
-        for series in [series for series in members if series.state.metric in _PREDICTION_METRICS]:
+        members = {series for points in groups if points.metric in _PREDICTION_METRICS for series in points.series}
+        for series in members:
             state = series.state
             head = state.category if state.metric == semconv.PREDICTIONS.name else state.name
             count = series.count_pending_values(is_complete=is_complete)
@@ -339,22 +339,21 @@ class ModelWindows:
         """Takes the points of a pane; returns the values, the trace ids by stream, and the points."""
         groups = [points for groups in self.open_panes.pop(end_ns).values() for points in groups]
         consumed = consume_points(groups, is_complete=is_complete)
-        values = add_increments(consumed.series, consumed.increments)
+        values = add_increments(self.key, consumed.increments)
         return values, self._list_traces(consumed), consumed.groups
 
     def _list_traces(self, consumed: ConsumedPoints) -> dict[str, set[str]]:
         """Lists the trace ids of the points of a pane by stream: of slow calls, of failed calls, and of values."""
         traces: dict[str, set[str]] = {}
-        first = 0
-        for points in consumed.groups:
-            for position, exemplars in points.exemplars.items():
-                series, increment = points.series[position], consumed.increments[first + position]
-                for stream in series.streams if increment is not None and increment.total else ():
+        for part in consumed.increments:
+            counted = part.list_counted_series() if part.points.exemplars else ()
+            for position, exemplars in part.points.exemplars.items():
+                series = part.points.series[position]
+                for stream in series.streams if series in counted else ():
                     if stream != semconv.STREAM_ERRORS or series.state.name:  # of failed calls alone
                         least = self.settings.latency_threshold_s if stream == semconv.STREAM_LATENCY else -1.0
                         found = (trace_id for trace_id, value in exemplars if value > least)
                         traces.setdefault(stream, set()).update(found)
-            first += len(points.series)
         return traces
 
 

@@ -139,7 +139,7 @@ def pack_points(request: int, model: ModelKey, groups: Sequence[PendingPoints]) 
             for first, points in zip(firsts, groups, strict=False)
             for position, exemplars in points.exemplars.items()
         },
-        values=pack_values([value for points in groups for value in points.values]),
+        values=pack_values([value for points in groups for value in points.list_values()]),
     )
 
 

@@ -296,22 +296,23 @@ def _load_points(state: WindowState, record: PointsRecord) -> None:
     """Restores the data points of a stored request; fails if a point is of no series, after all others are restored."""
     model = state.models[record.model]
     state.request = max(state.request, record.request)
-    groups: dict[tuple[str, bool, PointKey, int, int, int], PendingPoints] = {}
+    groups: dict[tuple[str, str, bool, PointKey, int, int, int], PendingPoints] = {}
     missing = 0
     for series_key, key, pane_end_ns, time_ns, received_ns, value, exemplars in unpack_points(record):
         series = state.series.get(series_key)
         if series is None or key in series.pending:
             missing += series is None
             continue
-        sender, is_cumulative = series.state.sender, series_key.start_ns != DELTA
-        common = sender, is_cumulative, key, pane_end_ns, time_ns, received_ns
+        sender, metric, is_cumulative = series.state.sender, series.state.metric, series_key.start_ns != DELTA
+        common = sender, metric, is_cumulative, key, pane_end_ns, time_ns, received_ns
         if common not in groups:
             groups[common] = points = PendingPoints(
                 request=record.request, sender=sender, key=key, is_cumulative=is_cumulative,
                 pane_end_ns=pane_end_ns, time_ns=time_ns, received_ns=received_ns,
+                series=[], table=value.table, numbers=[],
             )  # fmt: skip
             state.link_points(model, points)
-        groups[common].add(series, value, exemplars)
+        groups[common].add(series, value.number, exemplars)
         state.pending_points += 1
         series.state.newest_ns = max(series.state.newest_ns, key[1])
     if missing:

@@ -26,20 +26,18 @@ from otel_mlmon.processor.window.packing import (
 from otel_mlmon.processor.window.series import CountedTimes, PendingPoints, SeriesKey, SeriesState, TimeSeries
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.table import PointValue
+from otel_mlmon.sketch.table import PointValue, SketchTable
 from otel_mlmon.types import ModelKey
 from tests.support.observations import MODEL
 
 NUMBERS = st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), max_size=8).map(np.array)
 BOUNDS = st.sampled_from([(), (0.0,), (-1.0, 2.0, 1e9)])
+SKETCHES = st.one_of(
+    st.builds(lambda numbers, bounds: Histogram.from_values(numbers.astype(float), bounds), NUMBERS, BOUNDS),
+    NUMBERS.map(lambda numbers: ExponentialHistogram.from_values(numbers.astype(float))),
+)
 VALUES = st.one_of(
-    st.integers(0, 2**53).map(lambda count: PointValue(counter=count)),
-    st.builds(
-        lambda numbers, bounds: PointValue.from_sketch(Histogram.from_values(numbers.astype(float), bounds)),
-        NUMBERS,
-        BOUNDS,
-    ),
-    NUMBERS.map(lambda numbers: PointValue.from_sketch(ExponentialHistogram.from_values(numbers.astype(float)))),
+    st.integers(0, 2**53).map(lambda count: PointValue(counter=count)), SKETCHES.map(PointValue.from_sketch)
 )
 TIMES = st.integers(0, 2**62)
 KEYS = st.tuples(TIMES, TIMES)
@@ -74,10 +72,14 @@ def test_values_are_unpacked_as_they_were(values: list[PointValue]) -> None:
 def draw_points(draw: st.DrawFn) -> PendingPoints:
     points = PendingPoints(
         request=7, sender="s", key=draw(KEYS), is_cumulative=draw(st.booleans()), pane_end_ns=draw(TIMES),
-        time_ns=draw(TIMES), received_ns=draw(TIMES),
+        time_ns=draw(TIMES), received_ns=draw(TIMES), series=[], table=None, numbers=[],
     )  # fmt: skip
-    for state in draw(st.lists(STATES, max_size=4, unique_by=lambda state: state.key)):
-        points.add(TimeSeries(state), draw(VALUES), draw(EXEMPLARS))
+    states = draw(st.lists(STATES, max_size=4, unique_by=lambda state: state.key))
+    sketches = draw(st.none() | st.lists(SKETCHES, min_size=len(states), max_size=len(states)))
+    if sketches is not None:
+        points.table = SketchTable.from_sketches(sketches)
+    for row, state in enumerate(states):
+        points.add(TimeSeries(state), row if points.table else draw(st.integers(0, 2**53)), draw(EXEMPLARS))
     return points
 
 
@@ -102,10 +104,11 @@ def test_points_of_a_request_are_unpacked_as_they_were(groups: list[PendingPoint
 
 def test_a_trace_that_was_stored_without_its_value_is_of_no_slow_call() -> None:
     points = PendingPoints(
-        request=7, sender="s", key=(0, 0), is_cumulative=False, pane_end_ns=0, time_ns=0, received_ns=0
-    )
+        request=7, sender="s", key=(0, 0), is_cumulative=False, pane_end_ns=0, time_ns=0, received_ns=0,
+        series=[], table=None, numbers=[],
+    )  # fmt: skip
     state = SeriesState(key=SeriesKey("s", 0), sender="s", model=MODEL, metric="m", name="", category="", updated_ns=0)
-    points.add(TimeSeries(state), PointValue(counter=1), (TraceExemplar("ab", 0.5),))
+    points.add(TimeSeries(state), 1, (TraceExemplar("ab", 0.5),))
     record = pack_points(7, ModelKey("m", "1", ""), [points])
     assert record.exemplars == {0: ("ab:0.5",)}
     (unpacked,) = unpack_points(record._replace(exemplars={0: ("ab",)}))
