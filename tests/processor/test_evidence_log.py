@@ -14,7 +14,8 @@ from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import DriftScore
-from otel_mlmon.processor.evidence_log import CYCLE, EVIDENCE, LOG, STORED_AFTER_NS, EvidenceLog
+from otel_mlmon.processor.evidence_log import CYCLE, LOG, STORED_AFTER_NS, EvidenceLog
+from otel_mlmon.processor.evidence_slices import EVIDENCE
 from otel_mlmon.processor.state.repository import encode_record
 from otel_mlmon.processor.state.sqlite import SqliteRepository
 from otel_mlmon.processor.window.progress import StreamAbsence
@@ -122,7 +123,7 @@ class Bench:
         """Evidence and score of each stream."""
         evaluator = self.log.evaluator
         return {
-            stream: (encode_record(evaluator.state(stream)), repr(self.log.find_score(stream)))
+            stream: (encode_record(evaluator.pack([stream])), repr(self.log.find_score(stream)))
             for stream in sorted(evaluator.streams())
         }
 

@@ -37,7 +37,7 @@ DAMAGED: Final = "damaged"
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
-FORMAT_VERSION: Final = 10
+FORMAT_VERSION: Final = 11
 """The version of all stored records together; grows with any change to them."""
 
 
