@@ -27,7 +27,7 @@ from otel_mlmon.processor.detect.score import DriftScore
 from otel_mlmon.processor.detect.state import CycleState
 from otel_mlmon.processor.evidence_slices import EVIDENCE, SliceRecord, StreamSlice, StreamSlices
 from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records, restore_records
-from otel_mlmon.processor.window.packing import PackedInts, pack_ints, unpack_ints
+from otel_mlmon.processor.window.packed_numbers import PackedInts, pack_ints, unpack_ints
 from otel_mlmon.processor.window.progress import StreamAbsence
 from otel_mlmon.processor.window.stream import StreamWindows
 from otel_mlmon.processor.window.window import ReferenceCounts, StreamKey, StreamWindow
@@ -106,8 +106,8 @@ class EvidenceLog:
         """The reference that the stored evidence of a stream is against."""
         self._unstored: dict[StreamSlice, None] = {}
         """Slices of which something cannot be had by replay."""
-        self._cycles: dict[StreamKey, CycleState] = {}
-        """Cycles that are to be stored with the evidence of their stream."""
+        self._cycles: dict[StreamKey, None] = {}
+        """Streams whose cycle is to be stored with the evidence of their stream."""
         self._stored: list[StreamSlice] = []
         """Slices that the last save wrote."""
         self._chosen_ns = 0
@@ -160,8 +160,8 @@ class EvidenceLog:
             StoreError: The repository refused it.
         """
         self._append_entry(now_ns)
-        self._cycles.update(self.evaluator.changed_cycles())
-        self.evaluator.clear_changed_cycles()
+        self._cycles.update(dict.fromkeys(self.evaluator.cycles.changed()))
+        self.evaluator.cycles.clear_changed()
         slices = list(dict.fromkeys((*self._unstored, *self._choose_lagging_slices(now_ns, is_last=is_last))))
         put_records(repository, LOG, self._entries.items())
         if empty := sorted(part.key for part in slices if not part.streams):
@@ -169,7 +169,7 @@ class EvidenceLog:
         put_records(repository, EVIDENCE, ((part.key, self._build_record(part)) for part in slices if part.streams))
         if self._gone:
             repository.delete(CYCLE.name, sorted(map(_encode_stream_key, self._gone)))
-        cycles = self._list_cycles(slices)
+        cycles = {stream: self.evaluator.cycles.state(stream) for stream in self._list_cycles(slices)}
         put_records(
             repository, CYCLE, [(_encode_stream_key(key), CycleRecord(stream=key, state=cycles[key])) for key in cycles]
         )
@@ -205,7 +205,7 @@ class EvidenceLog:
             self._number = max(self._number, record.entry)
 
         restore_records(repository, EVIDENCE, restore)
-        restore_records(repository, CYCLE, lambda cycle: self.evaluator.restore_cycle(cycle.stream, cycle.state))
+        restore_records(repository, CYCLE, lambda cycle: self.evaluator.cycles.restore(cycle.stream, cycle.state))
         for entry in load_records(repository, LOG).values():
             self._number = max(self._number, entry.number)
             with guard("drift"):
@@ -305,10 +305,10 @@ class EvidenceLog:
         else:
             self._references[stream] = reference
 
-    def _list_cycles(self, slices: Iterable[StreamSlice]) -> dict[StreamKey, CycleState]:
-        """Returns the cycles that are stored with these slices."""
+    def _list_cycles(self, slices: Iterable[StreamSlice]) -> list[StreamKey]:
+        """Returns the streams whose cycle is stored with these slices."""
         stored = set(slices)
-        return {stream: cycle for stream, cycle in self._cycles.items() if self._slices.find(stream) in stored}
+        return [stream for stream in self._cycles if self._slices.find(stream) in stored]
 
     def _build_record(self, part: StreamSlice) -> SliceRecord:
         streams = list(part.streams)

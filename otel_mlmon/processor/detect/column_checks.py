@@ -51,6 +51,8 @@ def check_evidence_columns(columns: EvidenceColumns, bins: int, direction: Direc
     count = len(columns.reference)
     if columns.reference.shape != (count, bins) or not count:
         raise BinMismatchError(f"references of shape {columns.reference.shape} in a bank of {bins} bins")
+    if (columns.rare_bins is None) != (direction != "both"):
+        raise ValueError("two-sided evidence has bets on rare bins, and no other has")
     for name in ("tolerance", "is_drift", "log_e", "since_ns", "last_ns", "has_cycle"):
         _check_shape(columns, name, count)
     _check_shape(columns, "contributions", count, bins)
@@ -58,8 +60,6 @@ def check_evidence_columns(columns: EvidenceColumns, bins: int, direction: Direc
     _check_shape(columns, "expected", int(columns.has_cycle.sum()), UNIVERSAL, bins)
     values = columns.log_cusums, columns.onsets_ns
     _check_places(columns.component_counts, np.full(count, components), columns.components, *values)
-    if (columns.rare_bins is None) != (direction != "both"):
-        raise ValueError("two-sided evidence has bets on rare bins, and no other has")
     if columns.rare_bins is not None:
         _check_rare_bins(columns.rare_bins, count, bins)
     _check_design_effects(columns.design_effects, count, bins)

@@ -35,7 +35,12 @@ from otel_mlmon.processor.receive.attributes import (
     read_model_key,
     read_service_key,
 )
-from otel_mlmon.processor.receive.data_point import DataPoint, DecodedRequest, PointIdentity, TraceExemplar
+from otel_mlmon.processor.receive.data_point import (
+    DataPoint,
+    DecodedRequest,
+    PointIdentity,
+    group_points,
+)
 from otel_mlmon.processor.receive.encoded import (
     MAX_COUNT,
     MAX_TIME_NS,
@@ -44,11 +49,9 @@ from otel_mlmon.processor.receive.encoded import (
     parse_exponential_point,
     read_encoded_histogram,
 )
-from otel_mlmon.processor.receive.sketches import ADD_VALUE, PointValues
+from otel_mlmon.processor.receive.sketches import ADD_VALUE, PointValues, read_exemplars
 from otel_mlmon.sketch.table import PointValue
 from otel_mlmon.types import ModelKey
-
-MAX_EXEMPLARS: Final = 4
 
 MAX_CACHED_BYTES: Final = 160 * 2**20
 """How much identities of series may take that are remembered, some 250,000; beyond that all are forgotten."""
@@ -158,7 +161,7 @@ def decode_metrics(request: Any) -> DecodedRequest:
                 _decode_scope_metrics(collector, scope_metrics, resource_metrics.resource, resource)
     collector.build_values()
     return DecodedRequest(
-        items=tuple(collector.points),
+        items=tuple(group_points(collector.points)),
         ignored=collector.ignored,
         loop_dropped=collector.loop_dropped,
         faults=dict(collector.faults),
@@ -240,7 +243,7 @@ def _decode_metric(
         except PointError as error:
             collector.faults[str(error)] += 1
             continue
-        exemplars = _read_exemplars(point) if point.exemplars else ()
+        exemplars = read_exemplars(point) if point.exemplars else ()
         times = point.start_time_unix_nano, point.time_unix_nano
         # A third of the time that `DataPoint(…)` takes.
         collector.points.append(tuple.__new__(DataPoint, (identity, *times, is_cumulative, value, exemplars)))
@@ -382,17 +385,6 @@ def _read_counter(point: Any) -> PointValue:
     if value > MAX_COUNT:
         raise PointError("too_large")
     return PointValue(int(value))
-
-
-def _read_exemplars(point: Any) -> tuple[TraceExemplar, ...]:
-    values: dict[str, float] = {}
-    for exemplar in point.exemplars:
-        trace_id, value = exemplar.trace_id, exemplar.as_double
-        if len(trace_id) == 16 and any(trace_id):
-            known = values.setdefault(trace_id.hex(), 0.0)
-            values[trace_id.hex()] = value if known < value < math.inf else known
-    largest = sorted(values, key=values.__getitem__, reverse=True)[:MAX_EXEMPLARS]
-    return tuple(TraceExemplar(trace_id, values[trace_id]) for trace_id in largest)
 
 
 def _count_metric_points(metric: Metric) -> int:
