@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Mapping
+from itertools import groupby
 from operator import index
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -28,8 +29,8 @@ T = TypeVar("T")
 _FAULTS: Final = (StoreError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 """The errors that reading a record raises if it is damaged."""
 
-_SUMS_OF_VALUES: Final = 10
-"""The position of the sums in packed values."""
+_FIRSTS_OF_VALUES, _SUMS_OF_VALUES = 6, 10
+"""The positions of the first buckets and of the sums in packed values."""
 _SLICE_STREAMS: Final = 64
 _EPOCH_WEEKDAY, _SATURDAY, _WEEKDAYS = 3, 5, 7
 
@@ -114,6 +115,26 @@ def make_panes_blocks_of_one(repository: Repository) -> None:
         _rewrite_records(repository, kind, list, rewrite)
 
 
+def gather_points_in_runs(repository: Repository) -> None:
+    """Gathers stored points that have the same times in runs, and counts the first buckets of histograms in steps.
+
+    Format 10 has the times of each point by itself, and the ordinal of each first bucket.
+    """
+
+    def rewrite_values(_: str, record: list[Any]) -> None:
+        firsts = record[-1][_FIRSTS_OF_VALUES]
+        record[-1][_FIRSTS_OF_VALUES] = [first - before for before, first in zip([0, *firsts], firsts, strict=False)]
+
+    def rewrite_points(key: str, record: list[Any]) -> None:
+        rewrite_values(key, record)
+        points = list(zip(*record[2:7], strict=True))
+        runs = groupby(points, key=lambda point: (*point[1:], point[0][1]))
+        record[2:7] = [[[*times, [name for (name, _), *_ in run]] for times, run in runs]]
+
+    _rewrite_records(repository, "point", list, rewrite_points)
+    _rewrite_records(repository, "series", list, rewrite_values)
+
+
 def join_evidence_of_streams(repository: Repository) -> None:
     """Joins the evidence of up to 64 streams of a model, as many bins and one direction to one record of columns.
 
@@ -144,6 +165,12 @@ def join_evidence_of_streams(repository: Repository) -> None:
             for number, part in enumerate(parts, 1)
         ],
     )
+
+
+def gather_points_and_streams(repository: Repository) -> None:
+    """Gathers what format 10 stores by itself: points in runs, and the evidence of streams in columns."""
+    gather_points_in_runs(repository)
+    join_evidence_of_streams(repository)
 
 
 def _rewrite_records(
@@ -193,6 +220,6 @@ MIGRATIONS: Final[Mapping[int, Migration]] = {
     7: add_dates_to_cycle_days,
     8: pack_sums_and_split_series,
     9: make_panes_blocks_of_one,
-    10: join_evidence_of_streams,
+    10: gather_points_and_streams,
 }
 """By the format that is migrated from."""
