@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon.processor.window.packed_numbers import ScaledSums, scale_sums
 from otel_mlmon.processor.window.pane_stack import PaneStack
-from otel_mlmon.processor.window.window import PaneLayout, PaneTable
+from otel_mlmon.processor.window.window import NO_NUMBERS, NumberSum, PaneLayout, PaneTable
 from otel_mlmon.sketch.moments import compute_mean
 from otel_mlmon.types import Counts, Indices, Ints
 
@@ -76,6 +76,22 @@ class RollingSums:
             return _NO_COUNTS
         first, end = self._columns[stream]
         return self._counts[first:end]
+
+    def list_windows(self, names: Sequence[str], default_ns: int) -> list[tuple[Counts, int, NumberSum]]:
+        """Returns counts, start and numbers of several streams, as `counts` and `start_ns` have them."""
+        nothing = _NO_COUNTS, default_ns, NO_NUMBERS
+        counts, columns, starts_ns = self._counts, self._columns, self._starts_ns
+        sums, number_counts, row_counts = self._sums, self._number_counts, self._row_counts
+        return [
+            nothing
+            if place is None
+            else (
+                counts[columns[place][0] : columns[place][1]],
+                starts_ns[place] if row_counts[place] else default_ns,
+                NumberSum(sums[place], number_counts[place]),
+            )
+            for place in map(self._streams.get, names)
+        ]
 
     def mean(self, name: str) -> float:
         """Returns the mean of the numbers of a stream; NaN without any."""
