@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, islice, pairwise, takewhile
+from itertools import accumulate, groupby, islice, pairwise, takewhile
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -54,7 +54,7 @@ class ModelPanes(NamedTuple):
 
 
 class LogEntry(NamedTuple):
-    """An entry of the evidence log: the panes that were scored between two commits, and the streams dropped before."""
+    """An entry of the evidence log: the panes that were scored at once, and the streams dropped before."""
 
     number: int
     log10_alarm_line: float
@@ -96,7 +96,8 @@ class EvidenceLog:
         """Streams that were dropped since the last entry."""
         self._gone: dict[StreamKey, None] = {}
         """Streams whose stored cycles are to be removed."""
-        self._scored: list[tuple[StreamWindow, DriftScore]] = []
+        self._scored: list[tuple[float, list[StreamWindow]]] = []
+        """The windows that were scored since the last entry, and log10 of the alarm line they were judged by."""
         self._entries: dict[str, LogEntry] = {}
         """Entries that are not stored yet."""
         self._slices = StreamSlices()
@@ -124,7 +125,8 @@ class EvidenceLog:
             self.changed.add(stream.model)
             if window.reference is None or self._references.get(stream) is not window.reference:
                 self._place_stream(stream, window.reference)
-        self._scored += scored
+        if judged := [window for window, _ in scored if window.reference is not None]:
+            self._scored.append((scored[0][1].log10_alarm_line, judged))
         return scored
 
     def drop_stream(self, streams: Iterable[StreamKey]) -> None:
@@ -159,7 +161,7 @@ class EvidenceLog:
         Raises:
             StoreError: The repository refused it.
         """
-        self._append_entry(now_ns)
+        self._append_entries(now_ns)
         self._cycles.update(dict.fromkeys(self.evaluator.cycles.changed()))
         self.evaluator.cycles.clear_changed()
         slices = list(dict.fromkeys((*self._unstored, *self._choose_lagging_slices(now_ns, is_last=is_last))))
@@ -254,25 +256,29 @@ class EvidenceLog:
         """Returns whether stored evidence is against the present reference; else the next pane starts it anew."""
         return window.reference is not None and self.evaluator.has_evidence_against(window.stream, window.reference)
 
-    def _append_entry(self, now_ns: int) -> None:
-        """Adds an entry to the evidence log: the panes scored, and the streams dropped, since the last entry."""
+    def _append_entries(self, now_ns: int) -> None:
+        """Adds entries to the evidence log: the panes scored, and the streams dropped, since the last entry.
+
+        What was scored at once is one entry, since the alarm line may have been another each time.
+        """
         scored, self._scored = self._scored, []
-        judged = [
-            (window, score, part)
-            for window, score in scored
-            if window.reference is not None and (part := self._slices.find(window.stream)) is not None
-        ]
-        if not judged and not self._dropped:
-            return
-        self._number += 1
-        groups: dict[tuple[ModelKey, int], list[StreamWindow]] = {}
-        for window, _, part in judged:
-            groups.setdefault((window.stream.model, window.end_ns), []).append(window)
-            self._lagging.setdefault(part, (self._number, now_ns))
         dropped, self._dropped = list(self._dropped), {}
-        line = judged[0][1].log10_alarm_line if judged else 0.0
-        panes = [_pack_panes(model, windows) for (model, _), windows in groups.items()]
-        self._entries[_encode_entry_number(self._number)] = LogEntry(self._number, line, dropped, panes)
+        if dropped and not scored:
+            scored = [(0.0, [])]
+        for line, windows in scored:
+            parts = self._slices.find_all([window.stream for window in windows])
+            # A stream that was dropped since is in no slice.
+            judged = [window for window, part in zip(windows, parts, strict=True) if part is not None]
+            self._number += 1
+            for part in dict.fromkeys(parts):
+                if part is not None:
+                    self._lagging.setdefault(part, (self._number, now_ns))
+            groups: dict[tuple[ModelKey, int], list[StreamWindow]] = {}
+            for (model, end_ns), run in groupby(judged, lambda window: (window.stream.model, window.end_ns)):
+                groups.setdefault((model, end_ns), []).extend(run)
+            panes = [_pack_panes(model, windows) for (model, _), windows in groups.items()]
+            self._entries[_encode_entry_number(self._number)] = LogEntry(self._number, line, dropped, panes)
+            dropped = []
 
     def _choose_lagging_slices(self, now_ns: int, *, is_last: bool) -> Iterable[StreamSlice]:
         """Chooses the slices that are stored now: those stored longest ago, a part at a time."""

@@ -93,6 +93,10 @@ class StreamSlices:
         """Returns the slice that a stream is in; None if it is in none."""
         return self._slices.get(stream)
 
+    def find_all(self, streams: Iterable[StreamKey]) -> list[StreamSlice | None]:
+        """Returns the slices that several streams are in, one each, as `find` does of one."""
+        return list(map(self._slices.get, streams))
+
     def place(self, stream: StreamKey, bank: BankKey | None) -> Iterable[StreamSlice]:
         """Puts a stream into a slice of its bins; returns that slice, and first the one that it leaves, if any."""
         present = self._slices.get(stream)

@@ -220,6 +220,19 @@ def test_a_stream_that_is_dropped_after_its_last_pane_was_scored_is_not_stored(b
     assert bench.facts() == before
 
 
+def test_panes_that_were_judged_by_two_alarm_lines_before_a_commit_are_replayed_against_their_own(bench: Bench) -> None:
+    bench.references[STREAMS[5]] = make_reference(1000, bins=3)  # so that it is stored apart from the others
+    for _ in range(20):
+        bench.pane(streams=STREAMS[:5])
+    bench.pane(streams=STREAMS[:3], is_saved=False)
+    bench.pane(streams=STREAMS[3:])
+    lines = {score_of(bench, stream).log10_alarm_line for stream in STREAMS}
+    assert lines == {6.5, 6.6}
+    before = bench.facts()
+    bench.restart()
+    assert bench.facts() == before
+
+
 def test_a_damaged_slice_costs_the_evidence_of_its_streams_alone(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
