@@ -47,10 +47,8 @@ from otel_mlmon.processor.window.reference import ReferenceState
 from otel_mlmon.processor.window.series import (
     DELTA,
     PendingPoints,
-    PointKey,
     SeriesIdentity,
     TimeSeries,
-    list_streams,
 )
 from otel_mlmon.processor.window.state import (
     EmbeddedReference,
@@ -207,10 +205,11 @@ def _load_series(
 ) -> None:
     model = state.models[record.model]
     # All of them or none: a part of a sender's series would not be in the order of its identities.
-    for series in list(unpack_series(record, identities[record.model, record.sender])):
-        for name in list_streams(series.metric, series.name, series.category):
-            model.ensure_stream(name)
-        state.add_series(TimeSeries(series))
+    for series in list(map(TimeSeries, unpack_series(record, identities[record.model, record.sender]))):
+        for name in series.streams:
+            if name not in model.streams:
+                model.ensure_stream(name)
+        state.add_series(series)
 
 
 def _load_presences(state: WindowState, record: _PresenceRecord) -> None:
@@ -301,25 +300,25 @@ def _load_points(state: WindowState, record: PointsRecord) -> None:
     """Restores the data points of a stored request; fails if a point is of no series, after all others are restored."""
     model = state.models[record.model]
     state.request = max(state.request, record.request)
-    groups: dict[tuple[str, str, bool, PointKey, int, int, int], PendingPoints] = {}
     missing = 0
-    for series_key, key, pane_end_ns, time_ns, received_ns, value, exemplars in unpack_points(record):
-        series = state.series.get(series_key)
-        if series is None or key in series.pending:
-            missing += series is None
-            continue
-        sender, metric, is_cumulative = series.state.sender, series.state.metric, series_key.start_ns != DELTA
-        common = sender, metric, is_cumulative, key, pane_end_ns, time_ns, received_ns
-        if common not in groups:
-            groups[common] = points = PendingPoints(
-                request=record.request, sender=sender, key=key, is_cumulative=is_cumulative,
-                pane_end_ns=pane_end_ns, time_ns=time_ns, received_ns=received_ns,
-                series=[], table=value.table, numbers=[],
-            )  # fmt: skip
-            state.link_points(model, points)
-        groups[common].add(series, value.number, exemplars)
-        state.pending_points += 1
-        series.state.newest_ns = max(series.state.newest_ns, key[1])
+    for points in unpack_points(record):
+        run, members = points.run, [state.series.get(key) for key in points.series]
+        missing += members.count(None)
+        groups: dict[tuple[str, str], PendingPoints] = {}
+        for position, series in enumerate(members):
+            if series is None or run.key in series.pending:
+                continue
+            sender, metric = series.state.sender, series.state.metric
+            if (sender, metric) not in groups:
+                groups[sender, metric] = group = PendingPoints(
+                    request=record.request, sender=sender, key=run.key, is_cumulative=run.start_ns != DELTA,
+                    pane_end_ns=run.pane_end_ns, time_ns=run.time_ns, received_ns=run.received_ns,
+                    series=[], table=points.table, numbers=[],
+                )  # fmt: skip
+                state.link_points(model, group)
+            groups[sender, metric].add(series, points.numbers[position], points.exemplars.get(position, ()))
+            series.state.newest_ns = max(series.state.newest_ns, run.key[1])
+            state.pending_points += 1
     if missing:
         state.changes.points.add((record.request, record.model))
         raise KeyError(f"{missing} points are of no series that is stored")
