@@ -304,24 +304,36 @@ def _load_points(state: WindowState, record: PointsRecord) -> None:
     for points in unpack_points(record):
         run, members = points.run, [state.series.get(key) for key in points.series]
         missing += members.count(None)
-        groups: dict[tuple[str, str], PendingPoints] = {}
+        groups: dict[tuple[str, str], dict[TimeSeries, int]] = {}
         for position, series in enumerate(members):
-            if series is None or run.key in series.pending:
-                continue
-            sender, metric = series.state.sender, series.state.metric
-            if (sender, metric) not in groups:
-                groups[sender, metric] = group = PendingPoints(
-                    request=record.request, sender=sender, key=run.key, is_cumulative=run.start_ns != DELTA,
-                    pane_end_ns=run.pane_end_ns, time_ns=run.time_ns, received_ns=run.received_ns,
-                    series=[], table=points.table, numbers=[],
-                )  # fmt: skip
-                state.link_points(model, group)
-            groups[sender, metric].add(series, points.numbers[position], points.exemplars.get(position, ()))
-            series.state.newest_ns = max(series.state.newest_ns, run.key[1])
-            state.pending_points += 1
+            if series is not None and run.key not in series.pending:
+                groups.setdefault((series.state.sender, series.state.metric), {}).setdefault(series, position)
+        for (sender, _), positions in groups.items():
+            group = PendingPoints(
+                request=record.request, sender=sender, key=run.key, is_cumulative=run.start_ns != DELTA,
+                pane_end_ns=run.pane_end_ns, time_ns=run.time_ns, received_ns=run.received_ns,
+                series=list(positions), table=points.table,
+                numbers=[points.numbers[position] for position in positions.values()],
+                exemplars={
+                    number: points.exemplars[position]
+                    for number, position in enumerate(positions.values() if points.exemplars else ())
+                    if position in points.exemplars
+                },
+            )  # fmt: skip
+            _link_points(state, model, group)
     if missing:
         state.changes.points.add((record.request, record.model))
         raise KeyError(f"{missing} points are of no series that is stored")
+
+
+def _link_points(state: WindowState, model: ModelWindows, points: PendingPoints) -> None:
+    """Adds stored points of a model to its open pane, and to their series."""
+    state.link_points(model, points)
+    state.pending_points += len(points.series)
+    points.link_series()
+    for series in points.series:
+        if series.state.newest_ns < points.key[1]:
+            series.state.newest_ns = points.key[1]
 
 
 def _find_progress(state: WindowState, key: ModelKey) -> ModelProgress | None:
