@@ -53,7 +53,7 @@ class _Arrival:
     series_start_ns: int
     """The start in the keys of their series."""
     event_ns: int
-    """Their event time: that of the arrival where the sender's clock is ahead."""
+    """The event time of the points: that of the arrival where the sender's clock is ahead."""
     end_ns: int
     """End of their pane."""
     received_ns: int
@@ -61,7 +61,7 @@ class _Arrival:
     is_late: bool
     is_too_late: bool
     added: PendingPoints | None = None
-    """Those of them that were added to their pane one by one; None before the first."""
+    """The points of it that were added to their pane one by one; None before the first."""
 
     @property
     def key(self) -> PointKey:

@@ -79,11 +79,11 @@ class PendingPoints:
     """The number of the request that brought them."""
     sender: str
     key: PointKey
-    """Their start and time, by which each of their series knows them."""
+    """The start and the time of all points, by which each of their series knows them."""
     is_cumulative: bool
     pane_end_ns: int
     time_ns: int
-    """Their event time, by which totals are ordered: that of their arrival where the sender's clock was ahead."""
+    """The event time, by which totals are ordered: that of the arrival where the sender's clock was ahead."""
     received_ns: int
     """When they were received, by our clock."""
     series: list[TimeSeries]
@@ -104,7 +104,7 @@ class PendingPoints:
 
     @property
     def order(self) -> tuple[int, int, int]:
-        """That by which points are in the order of their time, and those of one time in that of their start."""
+        """The key that sorts points by their time, and points of one time by their start."""
         return self.time_ns, self.key[1], self.key[0]
 
     def add(self, series: TimeSeries, number: int, exemplars: tuple[TraceExemplar, ...] = ()) -> None:
