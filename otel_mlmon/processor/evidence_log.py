@@ -26,7 +26,7 @@ from otel_mlmon.processor.detect.evidence import EvidenceBank
 from otel_mlmon.processor.detect.score import DriftScore
 from otel_mlmon.processor.detect.state import CycleState, StreamState
 from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records, restore_records
-from otel_mlmon.processor.window.packing import PackedInts, pack_ints, unpack_ints
+from otel_mlmon.processor.window.packed_numbers import PackedInts, pack_ints, unpack_ints
 from otel_mlmon.processor.window.progress import StreamAbsence
 from otel_mlmon.processor.window.stream import StreamWindows
 from otel_mlmon.processor.window.window import ReferenceCounts, StreamKey, StreamWindow
@@ -122,8 +122,8 @@ class EvidenceLog:
         """The reference that the stored evidence of a stream is against."""
         self._unstored: dict[StreamKey, None] = {}
         """Streams whose evidence cannot be had by replay."""
-        self._cycles: dict[StreamKey, CycleState] = {}
-        """Cycles that are to be stored with the evidence of their stream."""
+        self._cycles: dict[StreamKey, None] = {}
+        """Streams whose cycle is to be stored with the evidence of their stream."""
         self._stored: list[StreamKey] = []
         """Streams whose evidence the last save wrote."""
         self._chosen_ns = 0
@@ -175,12 +175,12 @@ class EvidenceLog:
             StoreError: The repository refused it.
         """
         self._append_entry(now_ns)
-        self._cycles.update(self.evaluator.changed_cycles())
-        self.evaluator.clear_changed_cycles()
+        self._cycles.update(dict.fromkeys(self.evaluator.cycles.changed()))
+        self.evaluator.cycles.clear_changed()
         streams = [*self._unstored, *self._choose_lagging_streams(now_ns, is_last=is_last)]
         put_records(repository, LOG, self._entries.items())
         put_records(repository, EVIDENCE, self._build_stream_records(dict.fromkeys(streams)))
-        cycles = {stream: self._cycles[stream] for stream in streams if stream in self._cycles}
+        cycles = {stream: self.evaluator.cycles.state(stream) for stream in streams if stream in self._cycles}
         put_records(
             repository, CYCLE, [(_encode_stream_key(key), CycleRecord(stream=key, state=cycles[key])) for key in cycles]
         )
@@ -216,7 +216,7 @@ class EvidenceLog:
             self._set_score(record.stream, record.score)
             numbers[record.stream] = record.entry
             self._number = max(self._number, record.entry)
-        restore_records(repository, CYCLE, lambda cycle: self.evaluator.restore_cycle(cycle.stream, cycle.state))
+        restore_records(repository, CYCLE, lambda cycle: self.evaluator.cycles.restore(cycle.stream, cycle.state))
         for entry in load_records(repository, LOG).values():
             self._number = max(self._number, entry.number)
             with guard("drift"):

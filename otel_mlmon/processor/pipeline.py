@@ -42,7 +42,7 @@ from otel_mlmon.processor.detect.version_test import find_moved_streams
 from otel_mlmon.processor.evidence_log import EvidenceLog
 from otel_mlmon.processor.notify.dispatcher import AlertDispatcher, OutboxEntry
 from otel_mlmon.processor.notify.notifier import EmitEvent
-from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, Rejections, TelemetryItem
+from otel_mlmon.processor.receive.data_point import ModelLoaded, PointGroup, Rejections, TelemetryItem
 from otel_mlmon.processor.records import OUTBOX, VERSION_CHANGES
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
@@ -180,16 +180,15 @@ class ProcessorPipeline:
         Raises:
             OverloadedError: Too many points wait until their pane closes; nothing of the request was applied.
         """
-        points = [item for item in items if isinstance(item, DataPoint)]
-        outcomes = self._windows.add_points(points)
-        for item in items if len(points) < len(items) else ():
+        outcomes = self._windows.add_points(item for item in items if isinstance(item, PointGroup))
+        for item in items:
             if isinstance(item, RelearnRequest):
                 self._relearn_references(item)
             elif isinstance(item, SilenceRequest):
                 self._silences = self._alerts.announcer.apply_silence(item, self._clock_ns())
                 self._has_changed_alerts = True
                 self._refresh_ns = 0
-            elif not isinstance(item, DataPoint):
+            elif not isinstance(item, PointGroup):
                 self._windows.add_provider(item)
                 if isinstance(item, ModelLoaded):
                     self._telemetry.add(semconv.REFERENCES, outcome=self._windows.add_reference(item))

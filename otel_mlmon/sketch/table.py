@@ -6,7 +6,7 @@ rows are merged to and subtracted to does not depend on whether the objects are.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Final, NamedTuple, TypeAlias, TypeVar
@@ -75,7 +75,12 @@ class SketchTable:
     @classmethod
     def gather_rows(cls, rows: Sequence[TableRow]) -> SketchTable:
         """Builds a sketch table from rows of other sketch tables, in the given order."""
-        runs = list(_find_table_runs(rows))
+        return cls.gather_runs((table, row, row + 1) for table, row in rows)
+
+    @classmethod
+    def gather_runs(cls, runs: Iterable[TableRun]) -> SketchTable:
+        """Builds a sketch table from runs of adjacent rows of other sketch tables, in the given order."""
+        runs = _join_runs(runs)
         if len(runs) == 1 and runs[0][2] - runs[0][1] == len(runs[0][0].numbers):
             return runs[0][0]
         sizes = [table.starts[row + 1] - table.starts[row] for table, first, end in runs for row in range(first, end)]
@@ -253,6 +258,9 @@ class SketchTable:
 
 TableRow: TypeAlias = tuple[SketchTable, int]
 
+TableRun: TypeAlias = tuple[SketchTable, int, int]
+"""Adjacent rows of a sketch table: the table, its first row, and the row after the last one."""
+
 
 class PointValue(NamedTuple):
     """Holds the value of a data point: a counter's number, or a histogram as a row of a shared table."""
@@ -268,6 +276,16 @@ class PointValue(NamedTuple):
         if isinstance(sketch, int):
             return cls(sketch)
         return cls(None, SketchTable.from_sketches([sketch]))
+
+    @classmethod
+    def from_number(cls, table: SketchTable | None, number: int) -> PointValue:
+        """Wraps a row of a table as the value of a data point, or a counter's number where there is no table."""
+        return cls(number) if table is None else cls(None, table, number)
+
+    @property
+    def number(self) -> int:
+        """The row of the histogram in its table, or the counter's number."""
+        return self.row if self.table is not None else self.counter or 0
 
     @property
     def sketch(self) -> AnyHistogram | int:
@@ -351,19 +369,23 @@ class _GroupedBuckets:
         return self._ordinals[start:end].copy(), self._counts[start:end].copy()
 
 
-def _find_table_runs(rows: Iterable[TableRow]) -> Iterator[tuple[SketchTable, int, int]]:
-    """Yields each stretch of adjacent rows of one sketch table: the table, its first row, and the row after the end."""
-    present: SketchTable | None = None
-    first = end = 0
-    for table, row in rows:
-        if table is present and row == end:
-            end += 1
-            continue
-        if present is not None:
-            yield present, first, end
-        present, first, end = table, row, row + 1
-    if present is not None:
-        yield present, first, end
+def list_runs(table: SketchTable, rows: Sequence[int]) -> list[TableRun]:
+    """Lists the runs of adjacent rows among rows of one sketch table, in the given order."""
+    first, end = (rows[0], rows[0] + len(rows)) if rows else (0, 0)
+    if list(rows) == list(range(first, end)):
+        return [(table, first, end)]
+    return _join_runs((table, row, row + 1) for row in rows)
+
+
+def _join_runs(runs: Iterable[TableRun]) -> list[TableRun]:
+    """Joins each run of rows of a sketch table with the next one where that goes on with the following row."""
+    joined: list[TableRun] = []
+    for table, first, end in runs:
+        if joined and joined[-1][0] is table and joined[-1][2] == first:
+            joined[-1] = table, joined[-1][1], end
+        else:
+            joined.append((table, first, end))
+    return joined
 
 
 def _join_arrays(arrays: Sequence[Counts]) -> Counts:

@@ -18,7 +18,13 @@ from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.evidence_log import EVIDENCE
 from otel_mlmon.processor.notify.dispatcher import OutboxEntry
 from otel_mlmon.processor.pipeline import ProcessorPipeline
-from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, ProviderFallback, TelemetryItem
+from otel_mlmon.processor.receive.data_point import (
+    DataPoint,
+    ModelLoaded,
+    ProviderFallback,
+    TelemetryItem,
+    group_points,
+)
 from otel_mlmon.processor.records import RECORD_KINDS
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.settings import ProcessorSettings
@@ -110,7 +116,7 @@ class Bench:
         at_s = 10.0 * self.number
         self.clock.now_ns = max(self.clock.now_ns, T0 + round(at_s * SECOND))
         points = [label(count, at_s=at_s, since_s=at_s - 10, label=name) for name, count in shares.items()]
-        self.turn(*points, *more)
+        self.turn(*group_points([*points, *more]))
 
     def load(self, profile: Profile, version: str = "1") -> None:
         """A process loads a model that carries `profile`."""
@@ -325,7 +331,9 @@ def test_a_model_whose_panes_are_closed_in_a_later_part_is_not_silent_and_others
         at_s = 10.0 * (number if number < 16 else 28)  # away for two minutes before the last
         bench.clock.now_ns = T0 + round(at_s * SECOND)
         senders = models[:2] if number == 16 else models
-        bench.pipeline.apply(tuple(label(100, at_s=at_s, since_s=at_s - 10, model=model) for model in senders))
+        bench.pipeline.apply(
+            (*group_points(label(100, at_s=at_s, since_s=at_s - 10, model=model) for model in senders),)
+        )
         bench.clock.now_ns += 20 * SECOND if number == 16 else 0
         while bench.pipeline.advance(0.0).is_incomplete:
             bench.pipeline.commit()
@@ -350,7 +358,7 @@ def test_a_model_of_which_only_a_backlog_comes_is_silent_before_the_backlog_is_o
         bench.pane(CALM)
     bench.clock.now_ns += 120 * SECOND
     ends_s = [-10.0 * pane for pane in range(1, 5)]
-    bench.pipeline.apply(tuple(label(1, at_s=end_s, since_s=end_s - 10, sender="away") for end_s in ends_s))
+    bench.pipeline.apply((*group_points(label(1, at_s=end_s, since_s=end_s - 10, sender="away") for end_s in ends_s),))
     is_behind = [bench.pipeline.advance(0.0).is_incomplete]
     bench.pipeline.commit()
     bench.pipeline.publish(is_busy=True)
@@ -365,7 +373,7 @@ def test_what_panes_and_alerts_change_is_to_be_stored_at_once_and_what_a_tick_do
     for _ in range(3):
         bench.pane(CALM)
     bench.clock.now_ns += 10 * SECOND
-    bench.pipeline.apply((label(100, at_s=40, since_s=30),))
+    bench.pipeline.apply((*group_points([label(100, at_s=40, since_s=30)]),))
     works = [bench.pipeline.advance(), bench.pipeline.advance()]
     assert works == [ClockWork(is_unsaved=True), ClockWork()]
     bench.clock.now_ns += 120 * SECOND
@@ -460,7 +468,7 @@ def test_a_processor_that_was_down_for_the_retention_forgets_what_waited_too(tmp
     bench = Bench(settings(tmp_path))
     for _ in range(15):
         bench.pane(CALM)
-    bench.turn(label(5, at_s=155.0, since_s=150.0))  # half a pane: it waits
+    bench.turn(*group_points([label(5, at_s=155.0, since_s=150.0)]))  # half a pane: it waits
     bench.kill()
     bench.clock.now_ns += 15 * 86_400 * SECOND
     bench.open()
@@ -565,7 +573,7 @@ def test_streams_of_two_environments_have_evidence_of_their_own(tmp_path: Path) 
         bench.clock.now_ns = T0 + round(at_s * SECOND)
         shares = [CALM, DRIFTED if number > 30 else CALM]
         bench.turn(
-            *(
+            *group_points(
                 label(count, at_s=at_s, since_s=at_s - 10, label=name, model=model)
                 for model, counts in zip(models, shares, strict=True)
                 for name, count in counts.items()
@@ -697,7 +705,7 @@ def test_windows_are_measured_for_publication_and_again_after_a_restart(tmp_path
         at_s = 10.0 * bench.number
         bench.clock.now_ns = T0 + round(at_s * SECOND)
         bench.pipeline.apply(
-            tuple(label(count, at_s=at_s, since_s=at_s - 10, label=name) for name, count in CALM.items())
+            (*group_points(label(count, at_s=at_s, since_s=at_s - 10, label=name) for name, count in CALM.items()),)
         )
         bench.pipeline.advance()
     (scores,) = bench.pipeline._evidence.scores.values()

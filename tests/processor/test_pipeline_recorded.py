@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from otel_mlmon.errors import OverloadedError
 from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.receive.data_point import DataPoint
+from otel_mlmon.processor.receive.data_point import PointGroup
 from otel_mlmon.processor.receive.decode import decode_metrics
 from otel_mlmon.processor.state.repository import encode_record
 from otel_mlmon.processor.state.sqlite import SqliteRepository
@@ -91,7 +91,7 @@ def test_windows_and_scores_are_those_of_one_stream_at_a_time() -> None:
     for step in record_traffic(seed=1, start_ns=START_NS):
         now_ns = step.now_ns
         for request in step.requests:
-            real.add_points(item for item in decode_metrics(request).items if isinstance(item, DataPoint))
+            real.add_points(item for item in decode_metrics(request).items if isinstance(item, PointGroup))
         windows, expected = plain.close_panes(now_ns)
         assert list(map(describe_window, windows)) == list(map(describe_window, expected))
         scores = {(window.stream, window.end_ns): score for window, score in together.evaluate(windows)}
@@ -116,7 +116,7 @@ def describe_progress(aggregator: WindowAggregator) -> tuple[int, dict[ModelKey,
 def offer(aggregator: WindowAggregator, request: ExportMetricsServiceRequest) -> Counter[PointOutcome] | None:
     """Adds a request; returns the outcomes of its points, None if there was no room for them."""
     try:
-        return aggregator.add_points(item for item in decode_metrics(request).items if isinstance(item, DataPoint))
+        return aggregator.add_points(item for item in decode_metrics(request).items if isinstance(item, PointGroup))
     except OverloadedError:
         return None
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity, TraceExemplar
+from otel_mlmon.processor.receive.data_point import (
+    DataPoint,
+    PointGroup,
+    PointIdentity,
+    TraceExemplar,
+    group_points,
+)
 from otel_mlmon.processor.state.repository import Repository
 from otel_mlmon.processor.window.aggregator import WindowAggregator
+from otel_mlmon.processor.window.outcome import PointOutcome
 from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.window import StreamWindow, WindowSettings
 from otel_mlmon.sketch.exponential import ExponentialHistogram
@@ -71,6 +79,10 @@ class Bench:
         self.clock.now_ns = max(self.clock.now_ns, observation.time_ns)
         return self.panes.add(observation)
 
+    def add_request(self, observations: Iterable[DataPoint]) -> Counter[PointOutcome]:
+        """Adds the data points of one request; returns the outcomes."""
+        return self.panes.add_points(group_points(observations))
+
     def flush(self) -> list[StreamWindow]:
         """Closes all open panes, as if the models fell silent."""
         self.clock.now_ns += 3600 * SECOND
@@ -99,6 +111,11 @@ def point(
     traces = tuple(TraceExemplar(trace_id, exemplar_value) for trace_id in exemplars)
     start_ns, time_ns = T0 + round(since_s * SECOND), T0 + round(at_s * SECOND)
     return DataPoint(identity, start_ns, time_ns, is_cumulative, PointValue.from_sketch(sketch), traces)
+
+
+def list_points(items: Iterable[object]) -> list[DataPoint]:
+    """Lists the data points of all groups among items, one by one."""
+    return [point for item in items if isinstance(item, PointGroup) for point in item.list_points()]
 
 
 def label(count: int, *, at_s: float, label: str = "a", **more: object) -> DataPoint:

@@ -35,7 +35,13 @@ from otel_mlmon.processor.receive.attributes import (
     read_model_key,
     read_service_key,
 )
-from otel_mlmon.processor.receive.data_point import DataPoint, DecodedRequest, PointIdentity, TraceExemplar
+from otel_mlmon.processor.receive.data_point import (
+    DataPoint,
+    DecodedRequest,
+    PointIdentity,
+    TraceExemplar,
+    group_points,
+)
 from otel_mlmon.processor.receive.encoded import MAX_COUNT
 from otel_mlmon.processor.receive.sketches import MAX_BUCKETS
 from otel_mlmon.sketch.exponential import MAX_SCALE, MIN_SCALE, ExponentialHistogram
@@ -97,7 +103,7 @@ def decode_plainly(request: ExportMetricsServiceRequest) -> DecodedRequest:
             else:
                 _decode_scope(collector, scope_metrics, resource, canonical_resource)
     return DecodedRequest(
-        items=tuple(collector.points),
+        items=tuple(group_points(collector.points)),
         ignored=collector.ignored,
         loop_dropped=collector.loop_dropped,
         faults=dict(collector.faults),

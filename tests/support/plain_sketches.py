@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.window.series import FAILED, OK, list_streams
+from otel_mlmon.processor.window.consumption import Increments
+from otel_mlmon.processor.window.series import FAILED, OK, PendingPoints, TimeSeries, list_streams
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 from otel_mlmon.sketch.table import PointValue
@@ -15,6 +16,15 @@ def sketch_streams(metric: str, name: str, category: str, increment: PointValue)
     """Converts an increment into a sketch for each of the streams that its metric feeds."""
     names = list_streams(metric, name, category)
     return dict(zip(names, _build_sketches(metric, name, category, increment), strict=True))
+
+
+def build_increments(series: TimeSeries, value: PointValue) -> Increments:
+    """Builds the columns of one increment, as if a point had brought it alone."""
+    points = PendingPoints(
+        request=1, sender="", key=(0, 1), is_cumulative=False, pane_end_ns=10, time_ns=1, received_ns=1,
+        series=[series], table=value.table, numbers=[value.number],
+    )  # fmt: skip
+    return Increments(points, points.series, points.table, points.numbers)
 
 
 def _build_sketches(metric: str, name: str, category: str, increment: PointValue) -> tuple[StreamSketch, ...]:

@@ -186,7 +186,7 @@ def take_points(
         for points in sorted(due, key=lambda points: (points.time_ns, points.key[1], points.key[0])):
             del series.pending[points.key]
             (position,) = [number for number, one in enumerate(points.series) if one.state.key == state.key]
-            value, traces = points.values[position], points.exemplars.get(position, ())
+            value, traces = points.find_value(points.series[position]), points.exemplars.get(position, ())
             is_delta = state.key.start_ns == DELTA
             increment = value if is_delta else series.count_total(points, value, None, is_complete=is_complete)
             if increment is None or not increment.total:

@@ -240,8 +240,8 @@ class SlotArrays(NamedTuple):
 class SlotTable:
     """The shares that count as no drift at this time of the day, for many streams of K bins, one stream a row.
 
-    Only rows that have changed are written: a time of the day lasts for many panes, and to stack thousands of small
-    arrays costs more than to judge them.
+    They are written once a time of the day, which lasts for many panes: to stack thousands of small arrays costs more
+    than to judge them.
 
     Args:
         bins: K.
@@ -260,40 +260,46 @@ class SlotTable:
             forgiven=numbers,
             is_known=((), np.bool_),
             is_restless=((), np.bool_),
+            has_cycle=((), np.bool_),
         )
         self._written: list[SlotHypothesis | None] = []
-        """The hypothesis in each row; None for nothing yet."""
+        """The hypothesis in each row; None for what the reference has."""
 
-    def stack(
-        self, rows: Indices, nulls: Sequence[SlotHypothesis | None], column_of: Callable[[str], NDArray[Any]]
-    ) -> SlotArrays | None:
+    def write(self, rows: Sequence[int], nulls: Sequence[SlotHypothesis | None]) -> None:
+        """Writes which shares some streams may have from now on without drift; None for what their reference has.
+
+        Args:
+            rows: Of a bank of evidence, each once; all rows are written before they are stacked.
+            nulls: What is no drift of each.
+        """
+        written = self._written
+        if (missing := max(rows, default=-1) + 1 - len(written)) > 0:
+            written.extend([None] * missing)
+            self._arrays.clear(len(written) - 1)
+        changed = {row: null for row, null in zip(rows, nulls, strict=True) if null is not written[row]}
+        self._arrays["has_cycle"][list(changed)] = [null is not None for null in changed.values()]
+        for row, null in changed.items():
+            written[row] = null
+        present = {row: null for row, null in changed.items() if null is not None}
+        if present:
+            places = list(present)
+            for name, values in zip(SlotHypothesis._fields, zip(*present.values(), strict=True), strict=True):
+                self._arrays[name][places] = np.array(values)
+
+    def stack(self, rows: Indices, column_of: Callable[[str], NDArray[Any]]) -> SlotArrays | None:
         """Collects in arrays which shares streams may have now without drift; None if no stream has a daily cycle.
 
         Args:
-            rows: Of a bank of evidence, each once, shape (S,).
-            nulls: What is no drift of each; None for what its reference has.
+            rows: Each once, shape (S,).
             column_of: Returns a column of the bank by name.
 
         Returns:
             Arrays that are valid until the next call.
         """
-        has_cycle = np.array([null is not None for null in nulls])
+        index = convert_to_slice(rows)
+        has_cycle = self._arrays["has_cycle"][index]
         if not has_cycle.any():
             return None
-        numbers, written = rows.tolist(), self._written
-        if (missing := max(numbers) + 1 - len(written)) > 0:
-            written.extend([None] * missing)
-            self._arrays.clear(len(written) - 1)
-        changed = {
-            row: null for row, null in zip(numbers, nulls, strict=True) if null is not None and null is not written[row]
-        }
-        if changed:
-            places = list(changed)
-            for name, values in zip(SlotHypothesis._fields, zip(*changed.values(), strict=True), strict=True):
-                self._arrays[name][places] = np.array(values)
-            for row, null in changed.items():
-                written[row] = null
-        index = convert_to_slice(rows)
         columns = [self._arrays[name][index] for name in SlotHypothesis._fields]
         if has_cycle.all():
             return SlotArrays._make([*columns, has_cycle])

@@ -122,7 +122,7 @@ class DailyCycle:
         self._model: WeekModel | None = None
         self._inherited: WeekModel | None = None
         """That of the version before."""
-        self._null: tuple[int, int, SlotHypothesis] | None = None
+        self._null: tuple[int, int, SlotHypothesis | None] | None = None
         """The shares that count as no drift in panes that start from a time on, and before another."""
         self._contrasts: tuple[int, int, Floats] | None = None
         """How much likelier each bin is on each kind of day than today, in panes that start between two times."""
@@ -211,6 +211,21 @@ class DailyCycle:
         self._null = begin_ns, begin_ns + _QUARTER_NS, self._build_null(weekday, quarter)
         return self._null[2]
 
+    def find_calm_time(self, start_ns: int) -> tuple[int, int]:
+        """Returns from when on, and until when, panes that start there change nothing but counts; (0, 0) for never.
+
+        That is the part of a quarter of an hour in which the same shares are no drift, of the present day.
+
+        Args:
+            start_ns: Of a pane whose shares were asked for last.
+        """
+        state, null = self.state, self._null
+        is_compared = self._model is not None and len(self._model.shares) > 1
+        if null is None or is_compared or state.pending is not None or start_ns // DAY_NS != state.day:
+            return 0, 0
+        begin_ns = start_ns - start_ns % _QUARTER_NS
+        return max(begin_ns, null[0]), min(begin_ns + _QUARTER_NS, null[1])
+
     def build_day_hypothesis(self, start_ns: int) -> DayHypothesis | None:
         """Returns the shares that are no drift on the day of a pane that starts at `start_ns`, as the mean over slots.
 
@@ -284,11 +299,10 @@ class DailyCycle:
         state = self.state
         quarters = (start_ns - state.first_ns) // _QUARTER_NS
         forgiven = min(FORGIVEN_EARLY, FORGIVEN_PER_HOUR * quarters / 4.0)
-        if self._has_little_traffic or forgiven <= 0.0:
-            return None
+        is_empty = self._has_little_traffic or forgiven <= 0.0
         begin_ns = state.first_ns + quarters * _QUARTER_NS
-        end_ns = begin_ns + _QUARTER_NS if forgiven < FORGIVEN_EARLY else _ENDLESS_NS
-        self._null = begin_ns, end_ns, self._build_pooled_null(forgiven)
+        end_ns = begin_ns + _QUARTER_NS if is_empty or forgiven < FORGIVEN_EARLY else _ENDLESS_NS
+        self._null = begin_ns, end_ns, None if is_empty else self._build_pooled_null(forgiven)
         return self._null[2]
 
     @property

@@ -20,19 +20,22 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
+from otel_mlmon.processor.detect.alternatives import Direction
 from otel_mlmon.processor.detect.arrays import HOUR_NS
 from otel_mlmon.processor.detect.bets import DayHypothesis, SlotHypothesis
 from otel_mlmon.processor.detect.cycle import DailyCycle, start_daily_cycle
+from otel_mlmon.processor.detect.cycle_rows import ALWAYS_NS, CycleRows
 from otel_mlmon.processor.detect.evidence import EvidenceBank
 from otel_mlmon.processor.detect.state import CycleDay, CycleState
 from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, ReferenceOrigin, StreamKey, StreamWindow
-from otel_mlmon.types import Floats, Indices
+from otel_mlmon.types import Floats, Indices, Ints
 
-ORIGINS: Final[frozenset[ReferenceOrigin]] = frozenset({"learned", "file", "model"})
+_ORIGINS: Final[frozenset[ReferenceOrigin]] = frozenset({"learned", "file", "model"})
 """References that have no time: an allowance has no cycle, and those that move with time have their own."""
 
 
 _QUARTER_S: Final = 900
+_QUARTER_NS: Final = _QUARTER_S * 10**9
 
 
 class StreamCycles:
@@ -41,70 +44,100 @@ class StreamCycles:
     Args:
         time_zone_for: Returns the IANA name of the time zone of a stream's users, empty if it is not known; asked when
             a cycle begins.
+        has_times: Whether windows have times of their own; else no stream has a cycle.
     """
 
-    def __init__(self, time_zone_for: Callable[[StreamKey], str] = lambda _: "") -> None:
-        self._time_zone_for = time_zone_for
+    def __init__(self, time_zone_for: Callable[[StreamKey], str] = lambda _: "", *, has_times: bool = True) -> None:
+        self._time_zone_for, self._has_times = time_zone_for, has_times
         self._cycles: dict[StreamKey, tuple[ReferenceCounts, DailyCycle]] = {}
         self._states: dict[StreamKey, CycleState] = {}
         """Those that were restored, until the stream's next pane."""
         self._inherited: dict[StreamKey, tuple[HistogramBins, CycleState]] = {}
         """The bins and the cycle of the version before, for new versions until their first pane."""
+        self._tables: dict[tuple[int, Direction], CycleRows] = {}
+        """By number of bins and direction, as banks of evidence are."""
+        self._places: dict[StreamKey, tuple[CycleRows, int]] = {}
+        """The row of each stream whose evidence is in a bank."""
         self._changed: set[StreamKey] = set()
         self._holidays: dict[StreamKey, None] = {}
         """Streams whose present day was found to be like another day of the week, and may still be."""
 
-    def advance(
-        self, windows: Sequence[StreamWindow], bank: EvidenceBank, rows: Sequence[int], positions: Indices
-    ) -> list[SlotHypothesis | None]:
-        """Returns the shares by bin expected at the time of some windows; None for those judged by the reference alone.
+    def advance(self, windows: Sequence[StreamWindow], bank: EvidenceBank, rows: Indices, start_ns: Ints) -> None:
+        """Writes into a bank the shares that are no drift at the time of some windows, as far as they are others now.
 
         Where a cycle is known for the first time, or other kinds of day, φ is estimated anew from what it leaves.
 
         Args:
-            windows: Of streams of one bank.
+            windows: Of streams of the bank.
             bank: The bank.
-            rows: The row of each window.
-            positions: Those that are judged.
+            rows: The row of each window, shape (S,).
+            start_ns: When each begins, Unix nanoseconds, shape (S,).
         """
-        effects = bank.effects.estimate[np.asarray(rows, dtype=np.intp)].tolist()
-        nulls: list[SlotHypothesis | None] = []
+        table = self._tables.setdefault((bank.bins, bank.direction), CycleRows(bank.bins))
+        restless = table.find_restless(rows, [window.reference for window in windows], start_ns)
+        effects = bank.effects.estimate[rows[restless]].tolist()
+        places, nulls = rows[restless].tolist(), list[SlotHypothesis | None]()
         new: list[tuple[int, DailyCycle]] = []
-        for position in positions.tolist():
-            window, effect = windows[position], effects[position]
+        for position, row, effect in zip(restless.tolist(), places, effects, strict=True):
+            window = windows[position]
+            table.settle(row)
+            self._places[window.stream] = table, row
             cycle = self._find_cycle(window.stream, window.reference, window.start_ns)
             if cycle is None:
+                table.start_calm_time(row, window.reference, None, ALWAYS_NS)
                 nulls.append(None)
                 continue
             local_ns = _localize_time(window.start_ns, cycle)
             if cycle.advance(local_ns, effect):
-                new.append((rows[position], cycle))
+                new.append((row, cycle))
             cycle.compare_with_week(local_ns, window.pane, effect)
             if cycle.state.other_weekday >= 0:
                 self._holidays[window.stream] = None
             nulls.append(cycle.find_slot_hypothesis(local_ns))
+            calm_ns = _find_calm_time(cycle, window.start_ns, local_ns)
+            table.start_calm_time(row, window.reference, cycle, calm_ns, calm_ns[0] + local_ns - window.start_ns)
+        bank.slots.write(places, nulls)
         if new:
             bank.relearn_design_effects([row for row, _ in new], [cycle.list_residuals() for _, cycle in new])
-        return nulls
 
-    def add(self, windows: Sequence[StreamWindow], positions: Indices, panes: Floats, evidence: Floats) -> None:
-        """Counts the panes of the windows at `positions`, shape (S, K), into the daily cycles of their streams.
+    def add(
+        self,
+        windows: Sequence[StreamWindow],
+        bank: EvidenceBank,
+        rows: Indices,
+        times_ns: Ints,
+        panes: Floats,
+        evidence: Floats,
+    ) -> None:
+        """Counts the panes of windows, shape (S, K), into the daily cycles of their streams, after `advance`.
 
         Args:
-            windows: Of streams of one bank.
-            positions: Those that were judged.
+            windows: Of streams of the bank.
+            bank: The bank.
+            rows: The row of each window, shape (S,).
+            times_ns: When each begins and ends, Unix nanoseconds, shape (S, 2).
             panes: Their counts.
-            evidence: The evidence of each window as a part of the alarm line.
+            evidence: The evidence of each window as a part of the alarm line, shape (S,).
         """
-        columns = positions.tolist(), panes.astype(np.int64), evidence[positions].tolist()
-        for position, pane, part in zip(*columns, strict=True):
+        table, counts = self._tables[bank.bins, bank.direction], panes.astype(np.int64)
+        for position in table.add(rows, times_ns[:, 0], counts, evidence).tolist():
+            table.settle(int(rows[position]))
             window = windows[position]
-            entry = self._cycles.get(window.stream)
-            if entry is None:
-                continue
-            entry[1].add(_localize_time(window.start_ns, entry[1]), pane, evidence=part)
-            if window.start_ns // HOUR_NS != window.end_ns // HOUR_NS:
-                self._changed.add(window.stream)
+            cycle = self._cycles[window.stream][1]
+            cycle.add(_localize_time(window.start_ns, cycle), counts[position], evidence=float(evidence[position]))
+        hours = times_ns // HOUR_NS
+        for position in np.flatnonzero((hours[:, 0] != hours[:, 1]) & table.has_cycle(rows)).tolist():
+            self._changed.add(windows[position].stream)
+
+    def can_have_cycle(self, reference: ReferenceCounts) -> bool:
+        """Returns whether a stream that is compared with a reference has a daily cycle beside it."""
+        return self._has_times and reference.origin in _ORIGINS
+
+    def leave_row(self, stream: StreamKey) -> None:
+        """Notes that the evidence of a stream leaves its row of a bank; its daily cycle stays."""
+        place = self._places.pop(stream, None)
+        if place is not None:
+            place[0].remove(place[1])
 
     def build_day_hypothesis(
         self, stream: StreamKey, reference: ReferenceCounts | None, time_ns: int
@@ -131,6 +164,7 @@ class StreamCycles:
 
     def remove(self, stream: StreamKey) -> None:
         """Forgets the daily cycle of a stream, if it has one."""
+        self.leave_row(stream)
         self._inherited.pop(stream, None)
         self._cycles.pop(stream, None)
         self._states.pop(stream, None)
@@ -140,9 +174,20 @@ class StreamCycles:
         """Restores the stored daily cycle of a stream."""
         self._states[stream] = state
 
-    def changed(self) -> list[tuple[StreamKey, CycleState]]:
-        """Returns the daily cycles that are to be stored: those that went on to another hour since `clear_changed`."""
-        return [(stream, self._cycles[stream][1].state) for stream in sorted(self._changed) if stream in self._cycles]
+    def changed(self) -> list[StreamKey]:
+        """Returns the streams whose daily cycle is to be stored: it went on to another hour since `clear_changed`."""
+        return [stream for stream in sorted(self._changed) if stream in self._cycles]
+
+    def state(self, stream: StreamKey) -> CycleState:
+        """Returns the daily cycle of a stream to be stored, with all panes so far.
+
+        Raises:
+            KeyError: The stream has none.
+        """
+        place = self._places.get(stream)
+        if place is not None:
+            place[0].settle(place[1])
+        return self._cycles[stream][1].state
 
     def clear_changed(self) -> None:
         """Notes that the daily cycles of all streams are stored."""
@@ -150,7 +195,7 @@ class StreamCycles:
 
     def _find_cycle(self, stream: StreamKey, reference: ReferenceCounts | None, start_ns: int) -> DailyCycle | None:
         """Returns the daily cycle of a stream, begun if it has none over these bins; None if it can have none."""
-        if reference is None or reference.origin not in ORIGINS:
+        if reference is None or not self.can_have_cycle(reference):
             return None
         entry = self._cycles.get(stream)
         if entry is not None and entry[0] is reference:
@@ -182,9 +227,16 @@ def _localize_time(time_ns: int, cycle: DailyCycle) -> int:
     return time_ns + compute_utc_offset_ns(time_zone, time_ns) if time_zone else time_ns
 
 
+def _find_calm_time(cycle: DailyCycle, start_ns: int, local_ns: int) -> tuple[int, int]:
+    """Returns the calm time of a cycle around the start of a pane, Unix nanoseconds; its clock changes by quarters."""
+    begin_ns, end_ns = cycle.find_calm_time(local_ns)
+    ahead_ns, quarter_ns = local_ns - start_ns, start_ns - start_ns % _QUARTER_NS
+    return max(begin_ns - ahead_ns, quarter_ns), min(end_ns - ahead_ns, quarter_ns + _QUARTER_NS)
+
+
 def compute_utc_offset_ns(time_zone: str, time_ns: int) -> int:
     """Returns how far a time zone is ahead of UTC at a time, Unix nanoseconds; 0 for an empty name."""
-    return _find_offset_ns(time_zone, time_ns // (_QUARTER_S * 10**9)) if time_zone else 0
+    return _find_offset_ns(time_zone, time_ns // _QUARTER_NS) if time_zone else 0
 
 
 @lru_cache(maxsize=4096)

@@ -19,14 +19,14 @@ import numpy as np
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.detect.arrays import STAGE, split_into_rounds, stack_counts, sum_rows
-from otel_mlmon.processor.detect.cycles import ORIGINS, StreamCycles, VersionLineage
+from otel_mlmon.processor.detect.cycles import StreamCycles, VersionLineage
 from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE, DetectableShift
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
 from otel_mlmon.processor.detect.measure import BankKey, DetectableShifts, StreamEntry, StreamRow, measure_windows
 from otel_mlmon.processor.detect.policy import DetectionPolicy, judge_thresholds
 from otel_mlmon.processor.detect.rare_bins import find_rare_names
 from otel_mlmon.processor.detect.score import DriftScore, Statistics, build_learning_score
-from otel_mlmon.processor.detect.state import CycleState, StreamState
+from otel_mlmon.processor.detect.state import StreamState
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
 from otel_mlmon.processor.window.window import ReferenceCounts, StreamKey, StreamWindow
@@ -75,7 +75,8 @@ class DriftEvaluator:
         has_cycles: bool = True,
         is_offline: bool = False,
     ) -> None:
-        self._cycles = StreamCycles(self._find_time_zone) if has_cycles else None
+        self.cycles = StreamCycles(self._find_time_zone, has_times=has_cycles)
+        """The daily cycles of all streams."""
         self._is_offline = is_offline
         self._policy_for = policy_for
         self._alarm_line_for = alarm_line_for
@@ -158,20 +159,6 @@ class DriftEvaluator:
             for stream, evidence in zip(rows, self._banks[bank].states([*rows.values()]), strict=True)
         }
 
-    def restore_cycle(self, stream: StreamKey, state: CycleState) -> None:
-        """Restores the stored daily cycle of a stream."""
-        if self._cycles is not None:
-            self._cycles.restore(stream, state)
-
-    def changed_cycles(self) -> list[tuple[StreamKey, CycleState]]:
-        """Returns the daily cycles that have to be stored: those that began, or went on to another hour."""
-        return [] if self._cycles is None else self._cycles.changed()
-
-    def clear_changed_cycles(self) -> None:
-        """Notes that the daily cycles of all streams are stored."""
-        if self._cycles is not None:
-            self._cycles.clear_changed()
-
     def measure(self, windows: Sequence[tuple[ReferenceCounts, Counts]]) -> list[Statistics]:
         """Computes the drift statistics of rolling windows, each a reference and counts of shape (K,).
 
@@ -190,7 +177,7 @@ class DriftEvaluator:
         """
         log10_alarm_line = self._log10_alarm_line or self._alarm_line_for(len(self._entries))
         holidays: dict[BankKey, list[int]] = {}
-        for stream in self._cycles.list_holidays() if self._cycles is not None else ():
+        for stream in self.cycles.list_holidays():
             if (entry := self._entries.get(stream)) is not None:
                 holidays.setdefault(entry.bank, []).append(entry.row)
         line = log10_alarm_line * _LN_10
@@ -208,7 +195,7 @@ class DriftEvaluator:
         return StreamRow(
             row=entry.row,
             maximum=MAX_DETECTABLE if policy is None else policy.max_detectable,
-            day=None if self._cycles is None else self._cycles.build_day_hypothesis(stream, reference, last_ns - 1),
+            day=self.cycles.build_day_hypothesis(stream, reference, last_ns - 1),
             is_budget=reference.origin == "budget",
         )
 
@@ -236,12 +223,12 @@ class DriftEvaluator:
         """Drops the evidence and the policy of a stream, if there are any."""
         self._policies.pop(stream, None)
         self._drop_evidence(stream)
-        if self._cycles is not None:
-            self._cycles.remove(stream)
+        self.cycles.remove(stream)
 
     def _drop_evidence(self, stream: StreamKey) -> None:
         entry = self._entries.pop(stream, None)
         if entry is not None:
+            self.cycles.leave_row(stream)
             self._banks[entry.bank].remove(entry.row)
             self._lineage.remove(stream)
             self._detectable.remove(stream, entry.bank, entry.row)
@@ -296,7 +283,7 @@ class DriftEvaluator:
             always_rare=find_rare_names(reference.bins.names),
             design_effect=reference.design_effect,
             # What the hours of a day do to the shares is not in an hour of values, nor in rows without times.
-            is_effect_enough=self._is_offline or self._cycles is None or reference.origin not in ORIGINS,
+            is_effect_enough=self._is_offline or not self.cycles.can_have_cycle(reference),
         )
         bank.column("last_ns")[row] = window.start_ns  # the onset of a drift that is there from the beginning
         if previous is not None and is_rebinned:
@@ -327,8 +314,7 @@ class DriftEvaluator:
         effects = self._banks[entry.bank].effects
         if effects.is_calibrated[entry.row]:
             bank.effects.raise_prior(row, float(effects.estimate[entry.row]))
-        if self._cycles is not None:
-            self._cycles.inherit(stream, before)
+        self.cycles.inherit(stream, before)
 
     def _measure_traffic(self, stream: StreamKey) -> float:
         entry = self._entries[stream]
@@ -343,13 +329,12 @@ class DriftEvaluator:
         """Adds the panes of a batch to the evidence, and yields the score of each stream."""
         bank, rows, bins = self._banks[batch.bank], np.array(batch.rows), batch.bank[0]
         positions, panes = stack_counts("pane", [window.pane for window in batch.windows], bins)
-        end_ns = np.array([window.end_ns for window in batch.windows], dtype=np.int64)
-        nulls = None
-        if self._cycles is not None:
-            nulls = self._cycles.advance(batch.windows, bank, batch.rows, positions)
-        bank.update(rows[positions], panes, end_ns[positions], log10_alarm_line * _LN_10, nulls)
-        if self._cycles is not None:
-            self._cycles.add(batch.windows, positions, panes, bank.log_e[rows] / (log10_alarm_line * _LN_10))
+        judged, places = [batch.windows[position] for position in positions.tolist()], rows[positions]
+        times_ns = np.array([(window.start_ns, window.end_ns) for window in judged], dtype=np.int64).reshape(-1, 2)
+        self.cycles.advance(judged, bank, places, times_ns[:, 0])
+        bank.update(places, panes, times_ns[:, 1], log10_alarm_line * _LN_10)
+        evidence = bank.log_e[places] / (log10_alarm_line * _LN_10)
+        self.cycles.add(judged, bank, places, times_ns, panes, evidence)
         columns = zip(
             batch.policies,
             self._measure_thresholds(batch),

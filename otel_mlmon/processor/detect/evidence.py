@@ -64,7 +64,6 @@ from otel_mlmon.processor.detect.bets import (
     NullHypothesis,
     PaneBets,
     SlotArrays,
-    SlotHypothesis,
     SlotTable,
     compute_reference_columns,
 )
@@ -108,7 +107,8 @@ class EvidenceBank:
         components = self._bets.log_weights.size
         self.effects = DesignEffects(bins)
         self.traffic = DailyTraffic()
-        self._slots = SlotTable(bins)
+        self.slots = SlotTable(bins)
+        """What is no drift of each row now."""
         self._free_rows: list[int] = []
         self._row_count = 0
         self._arrays = RowArrays(
@@ -195,6 +195,7 @@ class EvidenceBank:
         arrays["reference"][rows], arrays["tolerance"][rows] = counts, tolerances
         for name, column in compute_reference_columns(counts, self.direction).items():
             arrays[name][rows] = column
+        self.slots.write(rows, [None] * len(rows))
         return rows
 
     def copy_evidence(self, row: int, previous: EvidenceBank, previous_row: int) -> None:
@@ -221,7 +222,6 @@ class EvidenceBank:
         counts: NDArray[Any],
         end_ns: Ints,
         log_alarm_line: float,
-        nulls: Sequence[SlotHypothesis | None] | None = None,
     ) -> None:
         """Updates the evidence of some streams with one pane each.
 
@@ -230,7 +230,6 @@ class EvidenceBank:
             counts: Shape (S, K), 0 or above.
             end_ns: End of the panes, Unix nanoseconds, shape (S,).
             log_alarm_line: ln of the W that is an alarm.
-            nulls: What is no drift at this time of the day, row by row; None for what the reference has.
 
         Raises:
             BinMismatchError: A pane has not K bins.
@@ -241,7 +240,7 @@ class EvidenceBank:
         size = max(1, _CHUNK_NUMBERS // self._bets.log_weights.size)
         for start in range(0, len(rows), size):
             chunk = slice(start, start + size)
-            slots = self._slots.stack(rows[chunk], nulls[chunk], self.column) if nulls is not None else None
+            slots = self.slots.stack(rows[chunk], self.column)
             self._update_chunk(rows[chunk], panes[chunk], end_ns[chunk], log_alarm_line, slots)
 
     def states(self, rows: Sequence[int]) -> list[EvidenceState]:

@@ -319,7 +319,9 @@ def _build_detection_setting(
         items=items,
         log_line=np.full(rows.size, log_line + NATS_PER_BIN * max(0, bank.bins - MAX_BINS_OF_PAIRS)),
     )
-    slots = SlotTable(bank.bins).stack(rows, [day and day.null for day in days], bank.column)
+    table = SlotTable(bank.bins)
+    table.write(rows.tolist(), [day and day.null for day in days])
+    slots = table.stack(rows, bank.column)
     if slots is None:
         return setting, None
     cycled = setting._replace(

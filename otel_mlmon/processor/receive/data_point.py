@@ -1,4 +1,4 @@
-"""Defines what the receivers hand on: `DataPoint` and the events `ModelLoaded` and `ProviderFallback`, by request.
+"""Defines what the receivers hand on: groups of data points, and the events `ModelLoaded` and `ProviderFallback`.
 
 A point is identified by who counted it (`series`), what it is about (`model`, `metric`, `key`) and when (`start_ns`,
 `time_ns`). The same point decoded twice is equal, so a repeated export can be recognised and changes nothing.
@@ -7,11 +7,12 @@ Source: opentelemetry-specification, metrics/data-model.md (timeseries, single-w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
-from otel_mlmon.sketch.table import PointValue
+from otel_mlmon.sketch.table import PointValue, SketchTable
 from otel_mlmon.types import ModelKey
 
 
@@ -56,6 +57,68 @@ class DataPoint(NamedTuple):
     """At most 4, those of the largest values."""
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class PointGroup:
+    """Holds data points of one request in columns: of one metric of one model, from one sender, of one interval."""
+
+    identities: Sequence[PointIdentity]
+    """The identity of each point; the same object as in an earlier request where they are the same ones."""
+    start_ns: int
+    """As `DataPoint` has it, like the following two."""
+    time_ns: int
+    is_cumulative: bool
+    table: SketchTable | None
+    """The table of their histograms; None for counters."""
+    numbers: Sequence[int]
+    """The row of each histogram in the table, or the value of each counter."""
+    exemplars: Mapping[int, tuple[TraceExemplar, ...]] = field(default_factory=dict)
+    """The trace exemplars of the points that have any, by position."""
+
+    def list_points(self) -> list[DataPoint]:
+        """Returns the data points of the group one by one."""
+        return [
+            DataPoint(
+                identity,
+                self.start_ns,
+                self.time_ns,
+                self.is_cumulative,
+                value,
+                self.exemplars.get(position, ()),
+            )
+            for position, (identity, value) in enumerate(zip(self.identities, self.list_values(), strict=True))
+        ]
+
+    def list_values(self) -> list[PointValue]:
+        """Returns the values of the data points one by one."""
+        return [PointValue.from_number(self.table, number) for number in self.numbers]
+
+
+def group_points(points: Iterable[DataPoint]) -> list[PointGroup]:
+    """Groups successive data points that may share a `PointGroup`; their order stays as it is."""
+    return [_build_point_group(list(group)) for _, group in groupby(points, _find_shared_part)]
+
+
+def _find_shared_part(point: DataPoint) -> tuple[object, ...]:
+    (model, metric, _, _, sender, _), start_ns, time_ns, is_cumulative, value, _ = point
+    return start_ns, time_ns, is_cumulative, sender, metric, id(value.table), model
+
+
+def _build_point_group(points: Sequence[DataPoint]) -> PointGroup:
+    identities, starts_ns, times_ns, are_cumulative, values, exemplars = zip(*points, strict=True)
+    table = values[0].table
+    rows = [value.number for value in values]
+    is_run = table is not None and rows[-1] - rows[0] == len(rows) - 1 and rows == sorted(rows)
+    return PointGroup(
+        identities=identities,
+        start_ns=starts_ns[0],
+        time_ns=times_ns[0],
+        is_cumulative=are_cumulative[0],
+        table=table,
+        numbers=range(rows[0], rows[-1] + 1) if is_run else rows,
+        exemplars={position: found for position, found in enumerate(exemplars) if found},
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLoaded:
     """The event that a process loaded a model, with the reference profile that the model carries."""
@@ -82,7 +145,7 @@ class ProviderFallback:
     """When, by the sender's clock, Unix nanoseconds; 0 if unknown."""
 
 
-TelemetryItem: TypeAlias = DataPoint | ModelLoaded | ProviderFallback
+TelemetryItem: TypeAlias = PointGroup | ModelLoaded | ProviderFallback
 """One item that a request delivers to the window step."""
 
 
@@ -107,7 +170,7 @@ class DecodedRequest:
     @property
     def accepted(self) -> int:
         """The number of valid data points or events of the request."""
-        return len(self.items)
+        return sum([len(item.numbers) if isinstance(item, PointGroup) else 1 for item in self.items])
 
     @property
     def rejected(self) -> int:

@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from otel_mlmon.errors import MalformedError
-from otel_mlmon.processor.receive.data_point import DataPoint
+from otel_mlmon.processor.receive.data_point import DataPoint, PointGroup
 from otel_mlmon.processor.receive.decode import decode_metrics
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
@@ -40,7 +40,7 @@ def decode_points_json(line: str | bytes) -> list[DataPoint]:
         MalformedError: It is not OTLP JSON; the message says where.
     """
     decoded = decode_metrics(read_json_message(ExportMetricsServiceRequest(), line))
-    return [item for item in decoded.items if isinstance(item, DataPoint)]
+    return [point for item in decoded.items if isinstance(item, PointGroup) for point in item.list_points()]
 
 
 def read_json_message(message: AnyMessage, text: str | bytes) -> AnyMessage:

@@ -16,6 +16,7 @@ import numpy as np
 
 from otel_mlmon.processor.receive import encoded
 from otel_mlmon.processor.receive.attributes import PointError
+from otel_mlmon.processor.receive.data_point import TraceExemplar
 from otel_mlmon.processor.receive.encoded import find_count_fault, find_count_faults, limit_extremes
 from otel_mlmon.sketch.exponential import BIAS, MAX_SCALE, MIN_SCALE, ExponentialHistogram, find_bucket_index_range
 from otel_mlmon.sketch.exponential import MAX_BUCKETS as MAX_RANGE
@@ -24,6 +25,9 @@ from otel_mlmon.sketch.table import PointValue, SketchTable
 
 MAX_BUCKETS: Final = 10_000
 """The most buckets of a point, of an exponential histogram those of one range; SDKs send 160."""
+
+MAX_EXEMPLARS: Final = 4
+"""The most trace exemplars that are kept of a point."""
 
 MAX_CACHED_BOUNDS: Final = 512
 """Longer bounds are checked each time, and are not remembered."""
@@ -172,6 +176,18 @@ def _build_reduced_value(point: Any, above: list[int], below: list[int]) -> Poin
             moments=Moments.from_total(count=point.count, total=point.sum, minimum=minimum, maximum=maximum),
         )
     )
+
+
+def read_exemplars(point: Any) -> tuple[TraceExemplar, ...]:
+    """Returns the trace exemplars of a point with the largest values, `MAX_EXEMPLARS` at most."""
+    values: dict[str, float] = {}
+    for exemplar in point.exemplars:
+        trace_id, value = exemplar.trace_id, exemplar.as_double
+        if len(trace_id) == 16 and any(trace_id):
+            known = values.setdefault(trace_id.hex(), 0.0)
+            values[trace_id.hex()] = value if known < value < math.inf else known
+    largest = sorted(values, key=values.__getitem__, reverse=True)[:MAX_EXEMPLARS]
+    return tuple(TraceExemplar(trace_id, values[trace_id]) for trace_id in largest)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, ProviderFallback
+from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, PointGroup, ProviderFallback, group_points
 from otel_mlmon.processor.state.repository import Repository
 from otel_mlmon.processor.window.embedded_reference import decode_embedded_reference
 from otel_mlmon.processor.window.expiry import remove_stale_streams
@@ -123,20 +123,20 @@ class WindowAggregator:
         """
         save_state(self._state, repository, now_ns=self._clock_ns())
 
-    def add_points(self, points: Iterable[DataPoint]) -> Counter[PointOutcome]:
+    def add_points(self, groups: Iterable[PointGroup]) -> Counter[PointOutcome]:
         """Adds the data points of one request to their panes; returns the number of points by outcome.
 
         Raises:
             OverloadedError: Too many points wait until their pane closes; none of these was added.
         """
         self._state.request += 1
-        outcomes = self._intake.add_points(points, self._clock_ns())
+        outcomes = self._intake.add_points(groups, self._clock_ns())
         self.counts.update(outcomes)
         return outcomes
 
     def add(self, point: DataPoint) -> PointOutcome:
         """Adds a request of one data point to its pane, or drops it; returns the outcome. Raises as `add_points`."""
-        (outcome,) = self.add_points([point])
+        (outcome,) = self.add_points(group_points([point]))
         return outcome
 
     def add_reference(self, loaded: ModelLoaded) -> ReferenceOutcome:

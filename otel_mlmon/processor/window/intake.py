@@ -8,13 +8,13 @@ Runs on: the state thread.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from otel_mlmon import semconv
 from otel_mlmon.errors import OverloadedError
-from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity
+from otel_mlmon.processor.receive.data_point import DataPoint, PointGroup, PointIdentity, TraceExemplar
 from otel_mlmon.processor.window.expiry import remove_ended_series
 from otel_mlmon.processor.window.model_windows import ModelWindows
 from otel_mlmon.processor.window.outcome import WARNING_SHARE, PointOutcome, ResourceLimit
@@ -45,16 +45,13 @@ CLOCK_SLACK_NS: Final = 5_000_000_000
 
 
 @dataclass(slots=True, kw_only=True)
-class _PointGroup:
-    """Successive points of one request about the same model, sender and interval: what they share."""
+class _Arrival:
+    """Points of a request that are to be added to their pane: what is the same of all of them."""
 
-    model: ModelKey
-    sender: str
-    key: PointKey
-    is_cumulative: bool
+    points: PointGroup
     series_start_ns: int
     """The start in the keys of their series."""
-    time_ns: int
+    event_ns: int
     """Their event time: that of the arrival where the sender's clock is ahead."""
     end_ns: int
     """End of their pane."""
@@ -62,8 +59,13 @@ class _PointGroup:
     is_clamped: bool
     is_late: bool
     is_too_late: bool
-    pending: PendingPoints | None = None
-    """Those of them that were added to their pane; None before the first."""
+    added: PendingPoints | None = None
+    """Those of them that were added to their pane one by one; None before the first."""
+
+    @property
+    def key(self) -> PointKey:
+        """The key of each point in its series."""
+        return self.points.start_ns, self.points.time_ns
 
 
 def _find_explicit_bounds(point: DataPoint) -> Bounds | None:
@@ -110,30 +112,29 @@ class PointIntake:
         """Whether the points of one more request may wait for their panes, however many these are."""
         return self._state.pending_points < self._state.windows.max_pending_points
 
-    def add_points(self, points: Iterable[DataPoint], now_ns: int) -> Counter[PointOutcome]:
+    def add_points(self, groups: Iterable[PointGroup], now_ns: int) -> Counter[PointOutcome]:
         """Adds the points of one request, received at `now_ns`; returns how many came to which outcome.
 
         Raises:
             OverloadedError: Too many points wait until their pane closes; none of these was added.
         """
-        outcomes: list[PointOutcome] = []
-        group: _PointGroup | None = None
-        common: tuple[Any, ...] = ()
+        outcomes = Counter[PointOutcome]()
         find_series: Callable[[Any], TimeSeries | None] = self._state.series.get
-        for point in points:
-            (model, _, _, _, sender, name), start_ns, time_ns, is_cumulative, _, _ = point
-            shared = start_ns, time_ns, is_cumulative, sender, model
-            if group is None or shared != common:
-                if group is None and not self.has_room:
-                    raise OverloadedError("Too many points wait until their pane closes.", retry_after_s=RETRY_AFTER_S)
-                group, common = self._begin_group(point, now_ns), shared
-            series = find_series((name, group.series_start_ns))
-            outcomes.append(
-                self._add_first_point(point, group) if series is None else self._add_point(series, point, group)
-            )
+        for number, points in enumerate(groups):
+            if number == 0 and not self.has_room:
+                raise OverloadedError("Too many points wait until their pane closes.", retry_after_s=RETRY_AFTER_S)
+            arrival = self._begin_arrival(points, now_ns)
+            start_ns = arrival.series_start_ns
+            members = [find_series((identity[5], start_ns)) for identity in points.identities]
+            known = [series for series in members if series is not None]
+            if len(known) == len(members) and self._fits_as_usual(known, arrival):
+                self._add_together(known, arrival)
+                outcomes["late" if arrival.is_late else "accepted"] += len(known)
+            else:
+                outcomes.update(self._add_one_by_one(arrival))
         if self._state.pending_points >= WARNING_SHARE * self._state.windows.max_pending_points:
             self._pending.report(self._state.pending_points)
-        return Counter(outcomes)
+        return outcomes
 
     def report_limits(self) -> None:
         """Warns of limits on models, streams, series and waiting points that are nearly or wholly reached."""
@@ -157,22 +158,19 @@ class PointIntake:
         is_new = ended is None or start_ns > ended.newest_ns
         return is_since_start and is_recent and is_new and 0 < start_ns < time_ns
 
-    def _begin_group(self, point: DataPoint, now_ns: int) -> _PointGroup:
-        """Returns the group of a point: what it shares with the points after it, about the same model and interval."""
-        state, identity = self._state, point.identity
-        time_ns, pane_ns = point.time_ns, state.windows.pane_ns
+    def _begin_arrival(self, points: PointGroup, now_ns: int) -> _Arrival:
+        """Returns what is the same of all points of a group: where and when they belong."""
+        state = self._state
+        time_ns, pane_ns = points.time_ns, state.windows.pane_ns
         is_clamped = time_ns > now_ns + CLOCK_SLACK_NS
         if is_clamped:
             time_ns = now_ns
         end_ns = -(-time_ns // pane_ns) * pane_ns
-        model = state.models.get(identity.model)
-        return _PointGroup(
-            model=identity.model,
-            sender=identity.sender,
-            key=(point.start_ns, point.time_ns),
-            is_cumulative=point.is_cumulative,
-            series_start_ns=point.start_ns if point.is_cumulative else DELTA,
-            time_ns=time_ns,
+        model = state.models.get(points.identities[0].model)
+        return _Arrival(
+            points=points,
+            series_start_ns=points.start_ns if points.is_cumulative else DELTA,
+            event_ns=time_ns,
             end_ns=end_ns,
             received_ns=now_ns,
             is_clamped=is_clamped,
@@ -180,87 +178,129 @@ class PointIntake:
             is_too_late=end_ns <= now_ns - state.windows.amend_for_ns,
         )
 
-    def _add_point(self, series: TimeSeries, point: DataPoint, group: _PointGroup) -> PointOutcome:
+    def _fits_as_usual(self, members: Sequence[TimeSeries], arrival: _Arrival) -> bool:
+        """Returns whether points can be added without a look at each: no one is refused, repeated or out of order."""
+        points = arrival.points
+        table, newest_ns = points.table, max([series.state.newest_ns for series in members])
+        return (
+            not arrival.is_too_late
+            and newest_ns < points.time_ns
+            and newest_ns <= arrival.event_ns
+            and members[0].is_counter is (table is None)
+            and len(set(members)) == len(members)
+            and (table is None or {table.bounds[row] for row in points.numbers} == {None})
+            and (not points.is_cumulative or all(map(TimeSeries.can_subtract, members, points.list_values())))
+        )
+
+    def _add_together(self, members: list[TimeSeries], arrival: _Arrival) -> None:
+        """Adds all points of a group to their pane; `members` are their series."""
+        points = arrival.points
+        self.clamped += len(members) if arrival.is_clamped else 0
+        self._link_points(arrival, members, points.numbers, points.exemplars)
+        for series in members:
+            series.state.newest_ns = points.time_ns
+
+    def _add_one_by_one(self, arrival: _Arrival) -> list[PointOutcome]:
+        """Adds to their pane those points of a group that can be; returns the outcome of each."""
+        find_series: Callable[[Any], TimeSeries | None] = self._state.series.get
+        outcomes: list[PointOutcome] = []
+        for point in arrival.points.list_points():
+            series = find_series((point.identity.series, arrival.series_start_ns))
+            outcomes.append(
+                self._add_first_point(point, arrival) if series is None else self._add_point(series, point, arrival)
+            )
+        return outcomes
+
+    def _add_point(self, series: TimeSeries, point: DataPoint, arrival: _Arrival) -> PointOutcome:
         """Adds a further point of a series; returns the outcome, which may be a reason not to add it."""
-        value, newest_ns = point[4], series.state.newest_ns
-        _, table, row = value
-        if group.is_clamped:
-            self.clamped += 1
+        value, newest_ns = point.value, series.state.newest_ns
+        self.clamped += arrival.is_clamped
         # Nothing later than the newest was there before.
-        repetition = series.find_repetition(group.key, value) if group.key[1] <= newest_ns else None
+        repetition = series.find_repetition(arrival.key, value) if point.time_ns <= newest_ns else None
         if repetition is not None:
             return repetition
-        if series.is_counter is not (table is None):
+        if series.is_counter is not (value.table is None):
             return "mismatch"
-        if group.is_too_late:
+        if arrival.is_too_late:
             return "too_late"
-        bounds = None if table is None else table.bounds[row]
-        if bounds is not None and not self._has_bounds_room(bounds, point, group):
-            return self._refuse_point("too_many_bounds", group.model, group.received_ns)
-        is_counted = not group.is_cumulative or series.can_subtract(value)
-        outcome: PointOutcome = "out_of_order" if group.time_ns < newest_ns else "accepted"
-        self._add_to_pane(series, point, group, bounds)
+        bounds = _find_explicit_bounds(point)
+        if bounds is not None and not self._has_bounds_room(bounds, point, arrival):
+            return self._refuse_point("too_many_bounds", point.identity.model, arrival.received_ns)
+        is_counted = not point.is_cumulative or series.can_subtract(value)
+        outcome: PointOutcome = "out_of_order" if arrival.event_ns < newest_ns else "accepted"
+        self._add_to_pane(series, point, arrival, bounds)
         if not is_counted:
             return "starting_point"
-        return "late" if group.is_late else outcome
+        return "late" if arrival.is_late else outcome
 
-    def _add_first_point(self, point: DataPoint, group: _PointGroup) -> PointOutcome:
+    def _add_first_point(self, point: DataPoint, arrival: _Arrival) -> PointOutcome:
         """Adds the first point of a series; returns the outcome, which may be a reason not to add it."""
         identity = point.identity
-        self.clamped += group.is_clamped
+        self.clamped += arrival.is_clamped
         if not list_streams(identity.metric, identity.key, identity.category):
             return "unused"
         if (identity.metric in COUNTERS) is not (point.value.table is None):
             return "mismatch"
-        if group.is_too_late:
+        if arrival.is_too_late:
             return "too_late"
-        refusal = self._find_refusal(point, group.received_ns)
+        refusal = self._find_refusal(point, arrival.received_ns)
         if refusal is not None:
             return refusal
         bounds = _find_explicit_bounds(point)
-        if bounds is not None and not self._has_bounds_room(bounds, point, group):
-            return self._refuse_point("too_many_bounds", group.model, group.received_ns)
-        series = self._add_series(SeriesKey(identity.series, group.series_start_ns), identity, group.received_ns)
+        if bounds is not None and not self._has_bounds_room(bounds, point, arrival):
+            return self._refuse_point("too_many_bounds", identity.model, arrival.received_ns)
+        series = self._add_series(SeriesKey(identity.series, arrival.series_start_ns), identity, arrival.received_ns)
         outcome: PointOutcome = "reset" if self._state.add_series(series) else "accepted"
         is_counted = (
-            not group.is_cumulative
+            not point.is_cumulative
             or not point.value.total
             or self.is_complete(series.state, point.start_ns, point.time_ns)
         )
-        self._add_to_pane(series, point, group, bounds)
+        self._add_to_pane(series, point, arrival, bounds)
         if not is_counted:
             return "starting_point"
-        return "late" if group.is_late else outcome
+        return "late" if arrival.is_late else outcome
 
-    def _add_to_pane(self, series: TimeSeries, point: DataPoint, group: _PointGroup, bounds: Bounds | None) -> None:
-        """Adds a pending point to its pane; `bounds` as `_find_explicit_bounds` has them."""
-        pending = group.pending
-        if pending is None:
-            pending = self._begin_pending(group)
+    def _add_to_pane(self, series: TimeSeries, point: DataPoint, arrival: _Arrival, bounds: Bounds | None) -> None:
+        """Adds one point of a group to its pane; `bounds` as `_find_explicit_bounds` has them."""
+        if arrival.added is None:
+            arrival.added = self._link_points(arrival, [], [], {})
+        arrival.added.add(series, point.value.number, point.exemplars)
         self._state.pending_points += 1
-        pending.add(series, point[4], point[5])
-        series_state, time_ns = series.state, point[2]
-        if time_ns > series_state.newest_ns:
-            series_state.newest_ns = time_ns
+        series.state.newest_ns = max(series.state.newest_ns, point.time_ns)
         if bounds is not None:
-            self._state.models[group.model].streams[series.streams[0]].bounds[bounds] = group.received_ns
+            streams = self._state.models[point.identity.model].streams
+            streams[series.streams[0]].bounds[bounds] = arrival.received_ns
 
-    def _begin_pending(self, group: _PointGroup) -> PendingPoints:
-        """Adds to the open pane of a group what its points are added to."""
-        state = self._state
-        model = state.models[group.model]
-        model.note_points(group.time_ns, group.received_ns, sender=group.sender)
-        group.pending = PendingPoints(
+    def _link_points(
+        self,
+        arrival: _Arrival,
+        members: list[TimeSeries],
+        numbers: Sequence[int],
+        exemplars: Mapping[int, tuple[TraceExemplar, ...]],
+    ) -> PendingPoints:
+        """Adds points of a group to the open pane that they belong to, none yet or all of them."""
+        state, points = self._state, arrival.points
+        identity = points.identities[0]
+        model = state.models[identity.model]
+        model.note_points(arrival.event_ns, arrival.received_ns, sender=identity.sender)
+        pending = PendingPoints(
             request=state.request,
-            sender=group.sender,
-            key=group.key,
-            is_cumulative=group.is_cumulative,
-            pane_end_ns=group.end_ns,
-            time_ns=group.time_ns,
-            received_ns=group.received_ns,
+            sender=identity.sender,
+            key=arrival.key,
+            is_cumulative=points.is_cumulative,
+            pane_end_ns=arrival.end_ns,
+            time_ns=arrival.event_ns,
+            received_ns=arrival.received_ns,
+            series=members,
+            table=points.table,
+            numbers=list(numbers),
+            exemplars=dict(exemplars),
         )
-        state.add_points(model, group.pending)
-        return group.pending
+        pending.link_series()
+        state.pending_points += len(members)
+        state.add_points(model, pending)
+        return pending
 
     def _find_refusal(self, point: DataPoint, now_ns: int) -> PointOutcome | None:
         """Returns the reason why a new series cannot be added; None if it can."""
@@ -294,16 +334,16 @@ class PointIntake:
         self._state.touched.add(model)
         return refusal
 
-    def _has_bounds_room(self, bounds: Bounds, point: DataPoint, group: _PointGroup) -> bool:
+    def _has_bounds_room(self, bounds: Bounds, point: DataPoint, arrival: _Arrival) -> bool:
         """Returns whether the bounds of an explicit histogram are known, or find room among those of the stream."""
-        model = self._state.models.get(group.model)
+        identity, state = point.identity, self._state
+        model = state.models.get(identity.model)
         if model is None:
             return True
-        identity, state = point.identity, self._state
         stream = model.streams.get(list_streams(identity.metric, identity.key, identity.category)[0])
         if stream is None or bounds in stream.bounds:
             return True
-        others = stream.count_other_bounds(bounds, stale_ns=group.received_ns - state.windows.stale_after_ns)
+        others = stream.count_other_bounds(bounds, stale_ns=arrival.received_ns - state.windows.stale_after_ns)
         if others + 1 > self._most_bounds:
             self._most_bounds = others + 1
             self._bounds.report(min(others + 1, self._bounds.maximum))

@@ -11,6 +11,7 @@ from otel_mlmon import semconv, streams
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.window.consumption import ConsumedPoints, consume_points
 from otel_mlmon.processor.window.moving_reference import MovingReference
+from otel_mlmon.processor.window.pane_stack import PaneStack
 from otel_mlmon.processor.window.pane_values import PaneValues, add_increments
 from otel_mlmon.processor.window.pane_windows import PaneCounter, build_pane_table, build_windows
 from otel_mlmon.processor.window.progress import ModelProgress, SenderWatermarks, StreamPresence, update_presences
@@ -244,16 +245,16 @@ class ModelWindows:
         self._add_recent_pane(pane)
         return ClosedPane([], pane, groups, [])
 
-    def restore_pane(self, pane: ModelPane) -> None:
-        """Adds a stored pane to the rolling windows and the summary; panes come in the order of time."""
-        self._add_recent_pane(pane)
-        table = pane.streams
-        if not self.rolling.has_layout(table.layout):
-            present = [name for name, *bins in zip(*table.layout, strict=True) if self._has_bins(name, *bins)]
-            if len(present) < len(table.layout.names):
-                counts = table.split(pane.start_ns, pane.end_ns)
-                table = PaneTable.build({name: counts[name] for name in present})
-        self.rolling.add(table, pane.start_ns, pane.end_ns)
+    def restore_panes(self, stack: PaneStack) -> None:
+        """Adds stored panes of the model to the rolling windows and the summary."""
+        oldest_ns = self._find_recent_end()
+        for pane in stack.select_panes(lambda _, end_ns: end_ns > oldest_ns).split():
+            self._add_recent_pane(pane)
+        if not self.rolling.has_layout(stack.layout):
+            stack = stack.select_streams(
+                [name for name, *bins in zip(*stack.layout, strict=True) if self._has_bins(name, *bins)]
+            )
+        self.rolling.add_stack(stack)
 
     def _has_bins(self, name: str, generation: int, size: int) -> bool:
         return name in self.streams and self.streams[name].has_bins(generation, size)
@@ -298,16 +299,20 @@ class ModelWindows:
     def _add_recent_pane(self, pane: ModelPane) -> None:
         """Adds a pane, or late points of one, to the panes from which latency and throughput are computed."""
         add_model_pane(self.last_panes, pane)
-        oldest_ns = self.progress.last_ns - self.windows.short_panes * self.windows.pane_ns
+        oldest_ns = self._find_recent_end()
         while self.last_panes and self.last_panes[0].end_ns <= oldest_ns:
             self.last_panes.popleft()
+
+    def _find_recent_end(self) -> int:
+        """Finds the end of the newest pane that latency and throughput are no longer computed from."""
+        return self.progress.last_ns - self.windows.short_panes * self.windows.pane_ns
 
     def _count_open_predictions(self, is_complete: CompletenessCheck) -> int:
         """Counts the predictions in open panes: labels, or else values; of several outputs the most."""
         totals: dict[tuple[str, str], int] = {}
         groups = [points for pane in self.open_panes.values() for groups in pane.values() for points in groups]
-        members = {series for points in groups for series in points.series}
-        for series in [series for series in members if series.state.metric in _PREDICTION_METRICS]:
+        members = {series for points in groups if points.metric in _PREDICTION_METRICS for series in points.series}
+        for series in members:
             state = series.state
             head = state.category if state.metric == semconv.PREDICTIONS.name else state.name
             count = series.count_pending_values(is_complete=is_complete)
@@ -334,22 +339,21 @@ class ModelWindows:
         """Takes the points of a pane; returns the values, the trace ids by stream, and the points."""
         groups = [points for groups in self.open_panes.pop(end_ns).values() for points in groups]
         consumed = consume_points(groups, is_complete=is_complete)
-        values = add_increments(consumed.series, consumed.increments)
+        values = add_increments(self.key, consumed.increments)
         return values, self._list_traces(consumed), consumed.groups
 
     def _list_traces(self, consumed: ConsumedPoints) -> dict[str, set[str]]:
         """Lists the trace ids of the points of a pane by stream: of slow calls, of failed calls, and of values."""
         traces: dict[str, set[str]] = {}
-        first = 0
-        for points in consumed.groups:
-            for position, exemplars in points.exemplars.items():
-                series, increment = points.series[position], consumed.increments[first + position]
-                for stream in series.streams if increment is not None and increment.total else ():
+        for part in consumed.increments:
+            counted = part.list_counted_series() if part.points.exemplars else ()
+            for position, exemplars in part.points.exemplars.items():
+                series = part.points.series[position]
+                for stream in series.streams if series in counted else ():
                     if stream != semconv.STREAM_ERRORS or series.state.name:  # of failed calls alone
                         least = self.settings.latency_threshold_s if stream == semconv.STREAM_LATENCY else -1.0
                         found = (trace_id for trace_id, value in exemplars if value > least)
                         traces.setdefault(stream, set()).update(found)
-            first += len(points.series)
         return traces
 
 

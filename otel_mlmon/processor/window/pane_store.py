@@ -14,9 +14,10 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import accumulate, chain, groupby, pairwise
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.state.repository import (
@@ -28,8 +29,17 @@ from otel_mlmon.processor.state.repository import (
     put_records,
     quarantine_record,
 )
-from otel_mlmon.processor.window.packing import PackedInts, PackedSums, pack_ints, pack_sums, unpack_ints, unpack_sums
-from otel_mlmon.processor.window.window import ModelPane, PaneLayout, PaneTable, WindowSettings
+from otel_mlmon.processor.window.packed_numbers import (
+    PackedInts,
+    PackedSums,
+    ScaledSums,
+    pack_ints,
+    pack_sums,
+    view_ints,
+    view_sums,
+)
+from otel_mlmon.processor.window.pane_stack import PaneStack, split_stacks
+from otel_mlmon.processor.window.window import ModelPane, PaneLayout, WindowSettings
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
 
@@ -62,43 +72,55 @@ class PaneBlock(NamedTuple):
     counts: PackedInts
     """All counts, one pane after the other, and in it one stream after the other."""
 
-    def unpack(self) -> list[ModelPane]:
-        """Returns the panes that the record holds.
+    def unpack(self) -> list[PaneStack]:
+        """Returns the panes that the record holds, those of the same streams and bins together.
 
         Raises:
             ValueError: The record contradicts itself.
         """
-        known = [_decode_layout(layout) for layout in self.layouts]
-        if not all(0 <= number < len(known) for number in self.layout_numbers):
+        layouts = [_decode_layout(layout) for layout in self.layouts]
+        if not all(0 <= number < len(layouts) for number in self.layout_numbers):
             raise ValueError("a pane has streams that are not there")
-        layouts = [known[number] for number in self.layout_numbers]
-        columns = (self.times_ns, self.durations, self.failed, layouts)
-        if not layouts or {len(column) for column in columns} != {len(layouts)}:
+        columns = (self.times_ns, self.durations, self.failed, self.layout_numbers)
+        if not self.layout_numbers or {len(column) for column in columns} != {len(self.layout_numbers)}:
             raise ValueError("there are not as many of each part as panes")
-        counts, number_counts = unpack_ints(self.counts), unpack_ints(self.number_counts).tolist()
-        count_ends = [*accumulate((sum(layout.sizes) for layout in layouts), initial=0)]
-        stream_ends = [*accumulate((len(layout.names) for layout in layouts), initial=0)]
-        if count_ends[-1] != counts.size or stream_ends[-1] != len(number_counts):
-            raise ValueError(f"{counts.size} counts of {len(number_counts)} streams, where the streams tell of others")
-        sums = unpack_sums(self.sums, stream_ends[-1])
+        widths = [sum(layouts[number].sizes) for number in self.layout_numbers]
+        stream_counts = [len(layouts[number].names) for number in self.layout_numbers]
+        counts, number_counts = view_ints(self.counts), view_ints(self.number_counts)
+        if sum(widths) != counts.size or sum(stream_counts) != number_counts.size:
+            raise ValueError(f"{counts.size} counts of {number_counts.size} streams, where the streams tell of others")
+        sums, shift = view_sums(self.sums, number_counts.size)
+        count_ends, stream_ends = [*accumulate(widths)], [*accumulate(stream_counts)]
+        groups: dict[int, list[int]] = {}
+        for pane, number in enumerate(self.layout_numbers):
+            groups.setdefault(number, []).append(pane)
         return [
-            ModelPane(
+            PaneStack(
                 model=self.model,
-                start_ns=start_ns,
-                end_ns=end_ns,
-                duration=duration,
-                failed=failed,
-                streams=PaneTable(
-                    layout=layout,
-                    counts=counts[slice(*count_range)],
-                    number_counts=number_counts[slice(*stream_range)],
-                    sums=sums[slice(*stream_range)],
-                ),
+                times_ns=[self.times_ns[pane] for pane in panes],
+                durations=[self.durations[pane] for pane in panes],
+                failed=[self.failed[pane] for pane in panes],
+                layout=layouts[number],
+                counts=_stack_rows(counts, count_ends, panes),
+                number_counts=_stack_rows(number_counts, stream_ends, panes),
+                sums=ScaledSums(_stack_rows(sums, stream_ends, panes), shift),
             )
-            for (start_ns, end_ns), duration, failed, layout, count_range, stream_range in zip(
-                *columns, pairwise(count_ends), pairwise(stream_ends), strict=True
-            )
+            for number, panes in groups.items()
         ]
+
+
+def _stack_rows(values: NDArray[Any], ends: list[int], rows: list[int]) -> NDArray[Any]:
+    """Returns some rows of one length, of rows that are one after the other in an array, as a table.
+
+    Args:
+        values: All rows.
+        ends: Where each of them ends.
+        rows: Which of them.
+    """
+    size = ends[rows[0]] - (ends[rows[0] - 1] if rows[0] else 0)
+    if len(rows) == len(ends):
+        return values.reshape(len(rows), size)
+    return np.stack([values[ends[row] - size : ends[row]] for row in rows])
 
 
 PANE: Final = RecordKind("pane", PaneBlock, check=PaneBlock.unpack)
@@ -147,17 +169,18 @@ def merge_panes(repository: Repository, panes: Iterable[ModelPane], kind: Record
     put_records(repository, kind, [(key, _pack_panes([pane])) for key, pane in merged.items()])
 
 
-def load_panes(repository: Repository, since_ns: int) -> Iterator[ModelPane]:
-    """Loads the stored panes, not merged ones, that end at `since_ns` or later, in the order of time.
+def load_panes(repository: Repository, since_ns: int) -> Iterator[PaneStack]:
+    """Loads the stored panes, not merged ones, that end at `since_ns` or later.
+
+    Those of blocks come first, in the order of time; what came late for one of them is a pane of its own.
 
     Raises:
         StoreError: The repository cannot be read.
     """
-    panes: dict[str, ModelPane] = {}
     for kind in (BLOCK, PANE):
-        stored = _load_panes(repository, kind, _encode_time(since_ns))
-        _merge_into(panes, (pane for pane in stored if pane.end_ns >= since_ns))
-    yield from (panes[key] for key in sorted(panes))
+        for _, stacks in _load_stacks(repository, kind, _encode_time(since_ns)):
+            chosen = (stack.select_panes(lambda _, end_ns: end_ns >= since_ns) for stack in stacks)
+            yield from (stack for stack in chosen if stack.times_ns)
 
 
 def compact_panes(
@@ -275,15 +298,22 @@ def _load_blocks(
     repository: Repository, kind: RecordKind[PaneBlock], since: str = "", until: str | None = None
 ) -> Iterator[tuple[str, list[ModelPane]]]:
     """Yields the panes of stored records with their key, in the order of keys, and sets damaged records aside."""
+    for key, stacks in _load_stacks(repository, kind, since, until):
+        yield key, split_stacks(stacks)
+
+
+def _load_stacks(
+    repository: Repository, kind: RecordKind[PaneBlock], since: str = "", until: str | None = None
+) -> Iterator[tuple[str, list[PaneStack]]]:
     for key, block in load_records(repository, kind, since, until).items():
-        panes: list[ModelPane] = []
+        stacks: list[PaneStack] = []
         try:
-            panes = block.unpack()
+            stacks = block.unpack()
         except ValueError as error:
             blob = encode_record(block, is_compressed=kind.is_compressed)
             quarantine_record(repository, kind.name, key, blob, f"ValueError: {error}")
-        if panes:
-            yield key, panes
+        if stacks:
+            yield key, stacks
 
 
 def _pack_panes(panes: list[ModelPane]) -> PaneBlock:

@@ -6,20 +6,21 @@ Numbers stay rows of one table. A sketch of a stream, which costs an object for 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from otel_mlmon import semconv
+from otel_mlmon.processor.window.consumption import Increments
 from otel_mlmon.processor.window.series import FAILED, OK, TimeSeries
 from otel_mlmon.sketch.stream_sketch import StreamSketch
-from otel_mlmon.sketch.table import PointValue, SketchTable, TableRow
+from otel_mlmon.sketch.table import SketchTable, TableRun, list_runs
+from otel_mlmon.types import ModelKey
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 MAX_PANE_VALUES: Final = 2**43
 """The most values of a stream in a pane, nearly 10^13: those of 2^20 panes together fit into 64 bits."""
-_NOTHING: Final = PointValue(0)
 
 
 @dataclass(slots=True)
@@ -70,50 +71,71 @@ class PaneValues:
         return {name: sketch for name, sketch in sketches.items() if sketch is not None}
 
 
-def add_increments(members: Sequence[TimeSeries], increments: Sequence[PointValue | None]) -> PaneValues:
+@dataclass(slots=True)
+class _PaneSum:
+    """Gathers the increments of many series by the streams that they feed."""
+
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)
+    missing: dict[str, int] = field(default_factory=dict)
+    runs: list[TableRun] = field(default_factory=list)
+    """The rows of all numbers."""
+    names: list[str] = field(default_factory=list)
+    """The stream of each of these rows."""
+
+    def add(self, series: Sequence[TimeSeries], table: SketchTable | None, numbers: Sequence[int]) -> None:
+        """Adds increments, in columns as `Increments` has them."""
+        if table is None:
+            for member, count in zip(series, numbers, strict=True):
+                self._add_counter(member, count)
+            return
+        names, totals = [member.number_stream for member in series], table.numbers
+        if all(names) and all(map(totals.__getitem__, numbers)):
+            self.runs += list_runs(table, numbers)
+            self.names += names
+            return
+        for member, row in zip(series, numbers, strict=True):
+            self._add_histogram(member, table, row)
+
+    def _add_counter(self, series: TimeSeries, count: int) -> None:
+        state = series.state
+        for name in series.streams if count else ():
+            classes = self.classes.setdefault(name, {})
+            if state.metric == semconv.MISSING_VALUES.name:
+                self.missing[name] = self.missing.get(name, 0) + count
+            else:
+                label = state.category if state.metric == semconv.CATEGORY.name else state.name
+                classes[label] = classes.get(label, 0) + count
+
+    def _add_histogram(self, series: TimeSeries, table: SketchTable, row: int) -> None:
+        count = table.numbers[row]
+        for name in series.streams if count else ():
+            if name == semconv.STREAM_ERRORS:
+                # The metric of a failed call carries its error type, and nothing else splits it.
+                label, classes = FAILED if series.state.name else OK, self.classes.setdefault(name, {})
+                classes[label] = classes.get(label, 0) + count
+            else:
+                self.runs.append((table, row, row + 1))
+                self.names.append(name)
+
+
+def add_increments(model: ModelKey, increments: Iterable[Increments]) -> PaneValues:
     """Adds the increments of many series up by the streams that they feed, in one pass.
 
     A stream of more than `MAX_PANE_VALUES` values is left out, and that is logged.
 
     Args:
-        members: The series.
-        increments: Of each; one without values, or None, adds nothing.
+        model: The model version that all series are of.
+        increments: The increments; those of 0 values add nothing.
     """
-    categories: dict[str, dict[str, int]] = {}
-    missing: dict[str, int] = {}
-    rows: list[TableRow] = []
-    names: list[str] = []
-    for series, increment in zip(members, increments, strict=True):
-        counter, table, row = increment or _NOTHING
-        count = (counter or 0) if table is None else table.numbers[row]
-        if not count:
-            continue
-        if table is not None and series.number_stream:
-            rows.append((table, row))
-            names.append(series.number_stream)
-            continue
-        state = series.state
-        for name in series.streams:
-            classes = categories.setdefault(name, {})
-            if table is None:
-                if state.metric == semconv.MISSING_VALUES.name:
-                    missing[name] = missing.get(name, 0) + count
-                    continue
-                label = state.category if state.metric == semconv.CATEGORY.name else state.name
-            elif name == semconv.STREAM_ERRORS:
-                # The metric of a failed call carries its error type, and nothing else splits it.
-                label = FAILED if state.name else OK
-            else:
-                rows.append((table, row))
-                names.append(name)
-                continue
-            classes[label] = classes.get(label, 0) + count
-    for name in dict.fromkeys(names):
-        categories.setdefault(name, {})
-    values = PaneValues(*SketchTable.gather_rows(rows).merge_rows(names), categories, missing)
+    gathered = _PaneSum()
+    for part in increments:
+        gathered.add(part.series, part.table, part.numbers)
+    classes, missing = gathered.classes, gathered.missing
+    for name in dict.fromkeys(gathered.names):
+        classes.setdefault(name, {})
+    values = PaneValues(*SketchTable.gather_runs(gathered.runs).merge_rows(gathered.names), classes, missing)
     for name in [name for name, total in values.totals.items() if total > MAX_PANE_VALUES]:
         del values.totals[name]
-        model = members[0].state.model
         text = "Model %s %s: more than %d values of %s in one pane are left out: one of its senders counts wrongly."
         _LOG.error(text, model.name, model.version, MAX_PANE_VALUES, name)
     return values

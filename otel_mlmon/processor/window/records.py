@@ -26,6 +26,7 @@ from otel_mlmon.processor.window.packing import (
     unpack_points,
     unpack_series,
 )
+from otel_mlmon.processor.window.pane_stack import PaneStack
 from otel_mlmon.processor.window.pane_store import (
     BLOCK,
     BLOCK_HOURS,
@@ -269,41 +270,49 @@ def _load_hour(state: WindowState, record: _HourRecord) -> None:
 def _load_panes(state: WindowState, repository: Repository, rebuilt: set[ModelKey]) -> None:
     last_ns = [model.progress.last_ns for key, model in state.models.items() if key not in rebuilt]
     oldest_ns = 0 if rebuilt else min(last_ns, default=0)
-    panes = list(load_panes(repository, oldest_ns - state.windows.rolling_ns))
-    for pane in panes:
-        if pane.model in rebuilt:
-            progress = state.models[pane.model].progress
-            progress.first_ns = progress.first_ns or pane.start_ns
-            progress.last_ns = progress.closed_ns = progress.watermark_ns = pane.end_ns
-    for pane in panes:
-        model = state.models.get(pane.model)
-        # Panes of before the model was removed may still be stored: they are none of its own.
-        if model is not None and model.progress.first_ns <= pane.start_ns and pane.end_ns <= model.progress.last_ns:
-            model.restore_pane(pane)
+    stacks = list(load_panes(repository, oldest_ns - state.windows.rolling_ns))
+    for stack in stacks:
+        if stack.model in rebuilt:
+            progress = state.models[stack.model].progress
+            (first_ns, _), (_, end_ns) = stack.times_ns[0], stack.times_ns[-1]
+            progress.first_ns = min(progress.first_ns or first_ns, first_ns)
+            progress.last_ns = progress.closed_ns = progress.watermark_ns = max(progress.last_ns, end_ns)
+    for stack in stacks:
+        if stack.model in state.models:
+            _load_pane_stack(state.models[stack.model], stack)
     for model in state.models.values():
         model.finish_restore()
+
+
+def _load_pane_stack(model: ModelWindows, stack: PaneStack) -> None:
+    """Adds stored panes to the windows of their model, but none of before it was removed, which are not its own."""
+    first_ns, last_ns = model.progress.first_ns, model.progress.last_ns
+    present = stack.select_panes(lambda start_ns, end_ns: first_ns <= start_ns and end_ns <= last_ns)
+    if present.times_ns:
+        model.restore_panes(present)
 
 
 def _load_points(state: WindowState, record: PointsRecord) -> None:
     """Restores the data points of a stored request; fails if a point is of no series, after all others are restored."""
     model = state.models[record.model]
     state.request = max(state.request, record.request)
-    groups: dict[tuple[str, bool, PointKey, int, int, int], PendingPoints] = {}
+    groups: dict[tuple[str, str, bool, PointKey, int, int, int], PendingPoints] = {}
     missing = 0
     for series_key, key, pane_end_ns, time_ns, received_ns, value, exemplars in unpack_points(record):
         series = state.series.get(series_key)
         if series is None or key in series.pending:
             missing += series is None
             continue
-        sender, is_cumulative = series.state.sender, series_key.start_ns != DELTA
-        common = sender, is_cumulative, key, pane_end_ns, time_ns, received_ns
+        sender, metric, is_cumulative = series.state.sender, series.state.metric, series_key.start_ns != DELTA
+        common = sender, metric, is_cumulative, key, pane_end_ns, time_ns, received_ns
         if common not in groups:
             groups[common] = points = PendingPoints(
                 request=record.request, sender=sender, key=key, is_cumulative=is_cumulative,
                 pane_end_ns=pane_end_ns, time_ns=time_ns, received_ns=received_ns,
+                series=[], table=value.table, numbers=[],
             )  # fmt: skip
             state.link_points(model, points)
-        groups[common].add(series, value, exemplars)
+        groups[common].add(series, value.number, exemplars)
         state.pending_points += 1
         series.state.newest_ns = max(series.state.newest_ns, key[1])
     if missing:

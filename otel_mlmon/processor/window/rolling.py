@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from itertools import pairwise
-from operator import add, or_
+from operator import add
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from otel_mlmon.processor.window.packed_numbers import ScaledSums, scale_sums
+from otel_mlmon.processor.window.pane_stack import PaneStack
 from otel_mlmon.processor.window.window import PaneLayout, PaneTable
 from otel_mlmon.sketch.moments import compute_mean
 from otel_mlmon.types import Counts, Indices, Ints
@@ -41,10 +42,8 @@ class _PaneRow(NamedTuple):
     end_ns: int
     places: _StreamPlaces
     counts: NDArray[Any]
-    number_counts: Ints
-    sums: list[int]
-    """The exact sums, over 2^`shift`."""
-    shift: int
+    number_counts: NDArray[Any]
+    sums: ScaledSums
 
     def add_to(self, late: PaneTable) -> PaneTable:
         """Returns late counts of the pane with those that it has: a backlog makes no more rows than it has panes."""
@@ -52,7 +51,7 @@ class _PaneRow(NamedTuple):
             layout=late.layout,
             counts=self.counts + late.counts,
             number_counts=list(map(add, self.number_counts.tolist(), late.number_counts)),
-            sums=[(units << self.shift) + more for units, more in zip(self.sums, late.sums, strict=True)],
+            sums=list(map(add, self.sums.list_units(), late.sums)),
         )
 
 
@@ -147,11 +146,34 @@ class RollingWindows:
         self._number_counts[run] += number_counts
         if is_first.any():
             self._starts_ns[streams[is_first]] = start_ns
-        if isinstance(run, slice):
-            self._sums[run] = map(add, self._sums[run], table.sums)
+        self._add_sums(places, table.sums)
+
+    def add_stack(self, stack: PaneStack) -> None:
+        """Adds stored panes, of which none has a row yet: the same as to add them one by one, in a few operations."""
+        if not stack.layout.names:
             return
-        for stream, units in zip(streams.tolist(), table.sums, strict=True):
-            self._sums[stream] += units
+        self._present = None
+        places = self._places.get(stack.layout) or self._place_streams(stack.layout)
+        columns, streams, run = places
+        first_ns = stack.times_ns[0][0]
+        is_first = (self._row_counts[run] == 0) | (self._starts_ns[run] > first_ns)
+        self._starts_ns[streams[is_first]] = first_ns
+        is_last = not self._rows or self._rows[-1].end_ns <= stack.times_ns[0][1]
+        numbers, shift = stack.sums
+        self._rows.extend(
+            _PaneRow(start_ns, end_ns, places, counts, number_counts, ScaledSums(sums, shift))
+            for (start_ns, end_ns), counts, number_counts, sums in zip(
+                stack.times_ns, stack.counts, stack.number_counts, numbers, strict=True
+            )
+        )
+        if not is_last:
+            self._rows = deque(sorted(self._rows, key=lambda row: row.end_ns))
+        counts = self._counts.copy()
+        counts[columns] += stack.counts.sum(axis=0, dtype=np.int64)
+        self._counts = counts
+        self._number_counts[run] += stack.number_counts.sum(axis=0, dtype=np.int64)
+        self._row_counts[run] += len(stack.times_ns)
+        self._add_sums(places, stack.sums.add_rows())
 
     def has_layout(self, layout: PaneLayout) -> bool:
         """Returns whether a pane of the same streams over the same bins was added, and none was cleared since."""
@@ -172,8 +194,8 @@ class RollingWindows:
             self._number_counts[run] -= row.number_counts
             self._row_counts[run] -= 1
             is_moved[run] = True
-            for stream, units in zip(streams.tolist(), row.sums, strict=True):
-                self._sums[stream] -= units << row.shift
+            for stream, units in zip(streams.tolist(), row.sums.list_units(), strict=True):
+                self._sums[stream] -= units
         self._counts = counts
         is_moved &= self._row_counts > 0
         for row in self._rows:
@@ -202,6 +224,13 @@ class RollingWindows:
                 self._starts_ns.tolist(),
             )
         return self._present
+
+    def _add_sums(self, places: _StreamPlaces, sums: Sequence[int]) -> None:
+        if isinstance(places.run, slice):
+            self._sums[places.run] = map(add, self._sums[places.run], sums)
+            return
+        for stream, units in zip(places.streams.tolist(), sums, strict=True):
+            self._sums[stream] += units
 
     def _find_row(self, index: int, end_ns: int, places: _StreamPlaces) -> int | None:
         """Returns the position before `index` of the row of a pane with the same streams and bins; None without one."""
@@ -244,17 +273,8 @@ def _narrow_pane(table: PaneTable, start_ns: int, end_ns: int, places: _StreamPl
     """Returns a pane as a row that takes little room: the numbers in narrow types, and the sums without their zeros."""
     largest = int(table.counts.max(initial=0))
     dtype = next((dtype for limit, dtype in _NARROW if largest < limit), np.int64)
-    bits = reduce(or_, table.sums, 0)
-    shift = max((bits & -bits).bit_length() - 1, 0)
-    return _PaneRow(
-        start_ns,
-        end_ns,
-        places,
-        table.counts.astype(dtype),
-        np.asarray(table.number_counts, dtype=np.int64),
-        [units >> shift for units in table.sums],
-        shift,
-    )
+    number_counts = np.asarray(table.number_counts, dtype=np.int64)
+    return _PaneRow(start_ns, end_ns, places, table.counts.astype(dtype), number_counts, scale_sums(table.sums))
 
 
 def _lengthen_array(array: NDArray[Any], size: int) -> NDArray[Any]:

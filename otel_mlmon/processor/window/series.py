@@ -32,7 +32,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from otel_mlmon import semconv, streams
 from otel_mlmon.processor.receive.data_point import TraceExemplar
-from otel_mlmon.sketch.table import PointValue
+from otel_mlmon.sketch.table import PointValue, SketchTable
 from otel_mlmon.types import ModelKey
 
 MAX_CONSUMED_KEYS: Final = 8
@@ -73,7 +73,7 @@ PointKey = tuple[int, int]
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class PendingPoints:
-    """Data points of one request that wait until their pane closes: of one model, sender and interval of time."""
+    """Data points of one request that wait until their pane closes: of one metric of a model, sender and interval."""
 
     request: int
     """The number of the request that brought them."""
@@ -86,36 +86,51 @@ class PendingPoints:
     """Their event time, by which totals are ordered: that of their arrival where the sender's clock was ahead."""
     received_ns: int
     """When they were received, by our clock."""
-    series: list[TimeSeries] = field(default_factory=list)
-    """Of each point: no two are of the same series."""
-    values: list[PointValue] = field(default_factory=list)
-    """Of each point."""
+    series: list[TimeSeries]
+    """The series of each point, none of them twice."""
+    table: SketchTable | None
+    """The table of their histograms; None for counters."""
+    numbers: list[int]
+    """The row of each histogram in the table, or the value of each counter."""
     exemplars: dict[int, tuple[TraceExemplar, ...]] = field(default_factory=dict)
-    """By position, of the points that have any."""
+    """The trace exemplars of the points that have any, by position."""
     _positions: dict[TimeSeries, int] = field(default_factory=dict)
-    """Of the first points by series, as far as any was looked for."""
+    """The positions of the series; empty before any was looked for."""
+
+    @property
+    def metric(self) -> str:
+        """The name of the metric that all series are of."""
+        return self.series[0].state.metric if self.series else ""
 
     @property
     def order(self) -> tuple[int, int, int]:
         """That by which points are in the order of their time, and those of one time in that of their start."""
         return self.time_ns, self.key[1], self.key[0]
 
-    def add(self, series: TimeSeries, value: PointValue, exemplars: tuple[TraceExemplar, ...] = ()) -> None:
+    def add(self, series: TimeSeries, number: int, exemplars: tuple[TraceExemplar, ...] = ()) -> None:
         """Adds a data point of a series that has no other one of this time."""
-        members = self.series
         series.pending[self.key] = self
         if exemplars:
-            self.exemplars[len(members)] = exemplars
-        members.append(series)
-        self.values.append(value)
+            self.exemplars[len(self.series)] = exemplars
+        self.series.append(series)
+        self.numbers.append(number)
+        self._positions.clear()
+
+    def link_series(self) -> None:
+        """Adds the data points to their series, which have no other one of this time."""
+        key = self.key
+        for series in self.series:
+            series.pending[key] = self
 
     def find_value(self, series: TimeSeries) -> PointValue:
         """Returns the value of the pending data point of a series."""
-        positions = self._positions
-        if series not in positions:
-            known = len(positions)
-            positions.update(zip(self.series[known:], range(known, len(self.series)), strict=True))
-        return self.values[positions[series]]
+        if not self._positions:
+            self._positions = {member: position for position, member in enumerate(self.series)}
+        return PointValue.from_number(self.table, self.numbers[self._positions[series]])
+
+    def list_values(self) -> list[PointValue]:
+        """Returns the value of each data point."""
+        return [PointValue.from_number(self.table, number) for number in self.numbers]
 
 
 class SeriesIdentity(NamedTuple):

@@ -49,10 +49,14 @@ def test_a_table_of_slots_has_what_each_stream_has_now() -> None:
         return SlotHypothesis(shares, sums + share, sums, share / 2.0, share, 100.0 * share, 2.0, 0.1, is_known=False)
 
     first, second = slot(0.2), slot(0.3)
-    assert table.stack(np.array([1, 3]), [None, None], bank.__getitem__) is None
-    both = table.stack(np.array([3, 1]), [first, second], bank.__getitem__)
-    # A row that another stream took over, one that went on to the next slot, and one without a cycle.
-    later = table.stack(np.array([0, 1, 2, 3]), [None, first, slot(0.4), second], bank.__getitem__)
+    table.write([0, 1, 2, 3], [None] * 4)
+    assert table.stack(np.array([1, 3]), bank.__getitem__) is None
+    table.write([3, 1], [first, second])
+    both = table.stack(np.array([3, 1]), bank.__getitem__)
+    # A row that another stream took over, one that went on to the next slot, and two that lost and got a cycle.
+    table.write([3, 0], [first, second])
+    table.write([1, 2, 3, 0], [first, slot(0.4), second, None])
+    later = table.stack(np.array([0, 1, 2, 3]), bank.__getitem__)
     assert both is not None
     assert later is not None
     assert [column.tolist() for column in both] == [

@@ -44,16 +44,15 @@ def test_a_stored_cycle_goes_on() -> None:
     first, again = evaluator(), evaluator()
     for pane in range(3 * PANES):
         first.evaluate([window(pane)])
-    ((stream, state),) = first.changed_cycles()
-    assert first.changed_cycles() == [(stream, state)]  # until it is stored
-    assert stream == STREAM
+    assert first.cycles.changed() == first.cycles.changed() == [STREAM]  # until it is stored
+    state = first.cycles.state(STREAM)
     assert len(state.days) == 2
-    first.clear_changed_cycles()
-    assert first.changed_cycles() == []
+    first.cycles.clear_changed()
+    assert first.cycles.changed() == []
     stored = decode_record(encode_record(state), CycleState)
     assert plain(stored.days[0]) == plain(state.days[0])
     again.restore({STREAM: first.state(STREAM)})
-    again.restore_cycle(STREAM, stored)
+    again.cycles.restore(STREAM, stored)
     for pane in range(3 * PANES, 4 * PANES):
         ((_, one),), ((_, other),) = first.evaluate([window(pane)]), again.evaluate([window(pane)])
         assert (one.log10_evidence, one.design_effect) == (other.log10_evidence, other.design_effect)
@@ -64,16 +63,16 @@ def test_references_that_move_with_time_and_allowances_have_no_cycle() -> None:
         judged = evaluator()
         for pane in range(PANES // 2):
             judged.evaluate([window(pane, origin=origin)])
-        assert judged.changed_cycles() == []
+        assert judged.cycles.changed() == []
 
 
 def test_a_stream_that_is_removed_forgets_its_cycle() -> None:
     judged = evaluator()
     for pane in range(12):
         judged.evaluate([window(pane)])
-    assert [stream for stream, _ in judged.changed_cycles()] == [STREAM]
+    assert judged.cycles.changed() == [STREAM]
     judged.remove_stream(STREAM)
-    assert judged.changed_cycles() == []
+    assert judged.cycles.changed() == []
 
 
 def test_days_are_those_of_the_time_zone_also_when_its_clocks_change() -> None:
@@ -90,7 +89,7 @@ def test_a_stream_with_a_time_zone_counts_its_days_by_it() -> None:
     judged = DriftEvaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: LOG10_LINE, statistics={})
     for pane in range(3 * PANES):
         judged.evaluate([window(pane)])
-    ((_, state),) = judged.changed_cycles()
+    state = judged.cycles.state(STREAM)
     # It began at ten or eleven in the morning of the first day, so the first whole day is the next one.
     assert state.time_zone == "Australia/Sydney"
     assert [day.day for day in state.days] == [MONDAY + 1, MONDAY + 2]
@@ -101,12 +100,12 @@ def test_another_time_zone_begins_the_cycle_anew() -> None:
     judged = evaluator()
     for pane in range(3 * PANES):
         judged.evaluate([window(pane)])
-    ((_, state),) = judged.changed_cycles()
+    state = judged.cycles.state(STREAM)
     moved = DriftEvaluator(
         policy_for=lambda _: replace(POLICY, time_zone="Asia/Tokyo"),
         alarm_line_for=lambda _: LOG10_LINE, statistics={},
     )  # fmt: skip
-    moved.restore_cycle(STREAM, state)
+    moved.cycles.restore(STREAM, state)
     moved.evaluate([window(3 * PANES)])
-    ((_, other),) = moved.changed_cycles()
+    other = moved.cycles.state(STREAM)
     assert (other.time_zone, other.days) == ("Asia/Tokyo", [])

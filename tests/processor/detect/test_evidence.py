@@ -371,9 +371,10 @@ def evidence_at_a_time_of_day(*, forgiven: float = 0.0, variance: float = 1e-6, 
     row = bank.add(np.array([4_000, 3_000, 3_000]), 0.02)
     shares, sums = bank.column("shares")[row], bank.column("set_shares")[row]
     null = SlotHypothesis(shares, sums, sums, 0.0, variance, 10_000.0, effect, forgiven, is_known=True)
+    bank.slots.write([row], [null])
     for end in range(60):
         pane = np.array([[40, 30, 30]]) if end < 40 else np.array([[22, 48, 30]])
-        bank.update(np.array([row]), pane, np.array([end]), 1e6, [null])
+        bank.update(np.array([row]), pane, np.array([end]), 1e6)
     return float(bank.log_e[row])
 
 

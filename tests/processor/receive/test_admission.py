@@ -18,12 +18,20 @@ from otel_mlmon.errors import MalformedError, OverloadedError, StoreError, Unava
 from otel_mlmon.processor.receive import admission as admission_module
 from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.codec import CODECS
-from otel_mlmon.processor.receive.data_point import ModelLoaded, Rejections, TelemetryItem
+from otel_mlmon.processor.receive.data_point import (
+    DataPoint,
+    ModelLoaded,
+    PointGroup,
+    ProviderFallback,
+    Rejections,
+    TelemetryItem,
+)
 from otel_mlmon.processor.receive.inflate import BodyTooLargeError
 from otel_mlmon.processor.receive.load import MAX_PENDING_REQUESTS, REQUEST_BYTES, WorkTimeMeter
 from otel_mlmon.processor.receive.outcomes import ExportResult, ReceivedCounts
 from otel_mlmon.processor.receive.recent_requests import REMEMBERED_S
 from otel_mlmon.types import ModelKey
+from tests.support.observations import list_points
 from tests.support.otlp_requests import counter, histogram, new_predictions, predictions, request
 
 GOOD = predictions(points=3).SerializeToString()
@@ -35,13 +43,14 @@ class Store:
     def __init__(self, *faults: Exception | None, is_slow: bool = False) -> None:
         self.faults = list(faults)
         self.is_slow = is_slow
-        self.items: list[TelemetryItem] = []
+        self.items: list[DataPoint | ModelLoaded | ProviderFallback] = []
         self.open: list[Future[Rejections]] = []
 
     def deliver(self, items: tuple[TelemetryItem, ...], _: float) -> Future[Rejections]:
         done: Future[Rejections] = Future()
         fault = self.faults.pop(0) if self.faults else None
-        self.items += items if fault is None else ()
+        events = (item for item in items if not isinstance(item, PointGroup))
+        self.items += (*list_points(items), *events) if fault is None else ()
         if self.is_slow:
             self.open.append(done)
         elif fault is None:
@@ -568,7 +577,7 @@ def test_many_threads_lose_no_count() -> None:
 
     def deliver(items: tuple[TelemetryItem, ...], _: float) -> Future[Rejections]:
         with lock:
-            batch_sizes.append(len(items))
+            batch_sizes.append(len(list_points(items)))
         done: Future[Rejections] = Future()
         done.set_result({})
         return done

@@ -18,6 +18,7 @@ from otel_mlmon.sketch.exponential import BIAS, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.types import ModelKey
+from tests.support.observations import list_points
 from tests.support.otlp_requests import (
     CUMULATIVE,
     DELTA,
@@ -36,8 +37,7 @@ FEATURE = {"ml.model.name": "fraud", "ml.feature.name": "age"}
 
 def only(decoded: DecodedRequest) -> DataPoint:
     assert (decoded.accepted, decoded.ignored, decoded.loop_dropped, decoded.faults) == (1, 0, 0, {})
-    (point,) = decoded.items
-    assert isinstance(point, DataPoint)
+    (point,) = list_points(decoded.items)
     return point
 
 
@@ -236,8 +236,7 @@ def test_buckets_lie_where_a_float_can(
     fill = exponential(scale, *((empty, buckets) if is_negative else (buckets, empty)))
     decoded = decode_metrics(request("ml.prediction.value", "exponential_histogram", fill))
     assert (decoded.accepted, decoded.faults) == ((1, {}) if reason is None else (0, {reason: 1}))
-    for point in decoded.items:
-        assert isinstance(point, DataPoint)
+    for point in list_points(decoded.items):
         assert isinstance(point.value.sketch, ExponentialHistogram)
         assert point.value.sketch.total == length
 
@@ -325,13 +324,11 @@ def test_a_request_of_many_kinds_is_decoded_and_counted_as_a_whole() -> None:
     message.resource_metrics[5].scope_metrics[0].metrics.add(name="ml.predictions")
     decoded = decode_metrics(message)
     point = (ModelKey("fraud", "7"), "ml.predictions", "spam", "", START_NS, NOW_NS, True, 3, ())
-    assert [facts(item) for item in decoded.items if isinstance(item, DataPoint)] == [point, point]
+    assert [facts(point) for point in list_points(decoded.items)] == [point, point]
     assert (decoded.accepted, decoded.ignored, decoded.loop_dropped, decoded.unused) == (2, 8, 49, 0)
     assert (decoded.faults, decoded.rejected, decoded.points) == ({"bad_value": 1, "wrong_type": 4}, 5, 64)
     assert count_points(message) == 64
-    first, second = decoded.items
-    assert isinstance(first, DataPoint)
-    assert isinstance(second, DataPoint)
+    first, second = list_points(decoded.items)
     assert first.identity.series == second.identity.series
 
 
@@ -540,10 +537,9 @@ def test_every_point_is_counted_once_and_what_is_accepted_is_sound(
     )
     decoded = decode_metrics(message)
     assert decoded.points == sent
-    assert decoded.accepted == len(decoded.items)
+    assert decoded.accepted == len(list_points(decoded.items))
     assert decoded.rejected == sum(decoded.faults.values())
-    for point in decoded.items:
-        assert isinstance(point, DataPoint)
+    for point in list_points(decoded.items):
         assert point.identity.model.name
         total = point.value.sketch if isinstance(point.value.sketch, int) else point.value.sketch.total
         assert 0 <= total <= 2**53

@@ -13,9 +13,10 @@ from otel_mlmon import semconv
 from otel_mlmon.errors import MalformedError
 from otel_mlmon.processor.receive import decode, encoded
 from otel_mlmon.processor.receive.codec import parse_request
-from otel_mlmon.processor.receive.data_point import DataPoint, DecodedRequest
+from otel_mlmon.processor.receive.data_point import DecodedRequest
 from otel_mlmon.processor.receive.decode import decode_metrics
 from otel_mlmon.sketch.table import PointValue
+from tests.support.observations import list_points
 from tests.support.plain_decode import decode_plainly
 
 KEYS = (
@@ -157,7 +158,7 @@ def build(scopes: list[dict[str, Any]]) -> ExportMetricsServiceRequest:
 
 def facts(decoded: DecodedRequest) -> str:
     """Everything of a decoded request, as text: not a number is equal to itself there."""
-    points = [(item, item.value.sketch) for item in decoded.items if isinstance(item, DataPoint)]
+    points = [(point, point.value.sketch) for point in list_points(decoded.items)]
     plain = [(*point._replace(value=PointValue()), sketch) for point, sketch in points]
     return repr((plain, decoded.ignored, decoded.loop_dropped, sorted(decoded.faults.items())))
 
@@ -201,7 +202,7 @@ def test_a_request_of_many_buckets_is_decoded_in_several_tables(monkeypatch: pyt
     decoded = decode_metrics(message)
     assert facts(decoded) == facts(decode_plainly(message))
     assert decoded.faults == {"count_mismatch": 6}
-    assert len({id(item.value.table) for item in decoded.items if isinstance(item, DataPoint)}) > 1
+    assert len({id(point.value.table) for point in list_points(decoded.items)}) > 1
 
 
 def test_attributes_that_are_none_make_a_request_malformed() -> None:

@@ -35,6 +35,7 @@ from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.data_point import DataPoint, Rejections, TelemetryItem
 from otel_mlmon.processor.receive.grpc import SERVICES, GrpcReceiver
 from tests.support.certificates import make_certificate
+from tests.support.observations import list_points
 from tests.support.otlp_requests import counter, new_predictions, predictions, request
 from tests.support.processes import until
 
@@ -53,7 +54,7 @@ class Store:
         if self.faults:
             done.set_exception(self.faults.pop(0))
         else:
-            self.items += [item for item in items if isinstance(item, DataPoint)]
+            self.items += list_points(items)
             done.set_result({})
         return done
 

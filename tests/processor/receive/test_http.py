@@ -44,6 +44,7 @@ from otel_mlmon.processor.receive.http import (
 )
 from otel_mlmon.processor.receive.recent_requests import hash_body
 from tests.support.certificates import make_certificate
+from tests.support.observations import list_points
 from tests.support.otlp_requests import counter, new_predictions, predictions, request
 from tests.support.processes import until
 
@@ -64,7 +65,7 @@ class Store:
         if self.faults:
             done.set_exception(self.faults.pop(0))
         else:
-            self.items += [item for item in items if isinstance(item, DataPoint)]
+            self.items += list_points(items)
             done.set_result({})
         return done
 

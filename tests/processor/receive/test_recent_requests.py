@@ -23,6 +23,7 @@ from otel_mlmon.processor.receive.recent_requests import (
     RecentRequests,
     hash_body,
 )
+from tests.support.observations import list_points
 from tests.support.otlp_requests import new_predictions, request
 
 COUNTS = PointOutcomeCounts(accepted=1, ignored=0, loop_dropped=0, unused=0, rejected={}, uncounted={})
@@ -46,7 +47,7 @@ class Bench:
 
     def _deliver(self, items: tuple[TelemetryItem, ...], _: float) -> Future[Rejections]:
         self.deliveries.append(Future())
-        self.delivered_points += len(items)
+        self.delivered_points += len(list_points(items))
         return self.deliveries[-1]
 
     def send(self, body: bytes) -> Future[ExportResult]:

@@ -9,10 +9,11 @@ import pytest
 
 from otel_mlmon.processor.receive.admission import RequestAdmission
 from otel_mlmon.processor.receive.codec import parse_request
-from otel_mlmon.processor.receive.data_point import DataPoint, Rejections, TelemetryItem
+from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
 from otel_mlmon.processor.receive.sender_versions import MAX_VERSIONS, SenderVersions, parse_release
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.version import __version__
+from tests.support.observations import list_points
 from tests.support.otlp_requests import counter, predictions, request
 
 LATER = "99.1.0"
@@ -49,7 +50,7 @@ def test_a_later_release_is_said_once_and_an_earlier_one_or_the_same_is_not(capl
         f"Applications use otel_mlmon {LATER}, and this processor is {__version__}: what is new in theirs is ignored "
         "and counted as such, everything else is monitored. Update the processor."
     ]
-    assert (len(store.items), admission.read_counts.accepted) == (5, 6)  # the same bytes come twice
+    assert (len(list_points(store.items)), admission.read_counts.accepted) == (5, 6)  # the same bytes come twice
 
 
 def test_what_a_later_release_sends_anew_is_ignored_and_counted_and_all_else_is_monitored() -> None:
@@ -66,7 +67,7 @@ def test_what_a_later_release_sends_anew_is_ignored_and_counted_and_all_else_is_
     result = admission.consume_request("metrics", message.SerializeToString()).result(30)
     counts = admission.read_counts
     assert (result.rejected, counts.accepted, counts.ignored) == (0, 2, 4)
-    points = [item for item in store.items if isinstance(item, DataPoint)]
+    points = list_points(store.items)
     assert {(point.identity.model.name, point.identity.metric, point.identity.key) for point in points} == {
         ("fraud", "ml.predictions", "spam")
     }
@@ -93,8 +94,7 @@ def test_what_an_earlier_release_does_not_send_is_not_missed() -> None:
     # No version of the model, no instance id, no scope version: as the first release sent it.
     body = request("ml.predictions", "sum", counter(3), attributes={"ml.model.name": "fraud"}).SerializeToString()
     assert admission.consume_request("metrics", body).result(30).rejected == 0
-    (point,) = store.items
-    assert isinstance(point, DataPoint)
+    (point,) = list_points(store.items)
     assert (point.identity.model.version, point.identity.key, point.value.sketch) == ("", "", 3)
 
 

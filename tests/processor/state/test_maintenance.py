@@ -27,6 +27,7 @@ from otel_mlmon.processor.state.maintenance import (
 )
 from otel_mlmon.processor.state.repository import FORMAT_VERSION, RecordKind, decode_record, encode_record
 from otel_mlmon.processor.state.sqlite import FILE_NAME, LOCK_NAME, SqliteRepository, backup_database
+from otel_mlmon.processor.window.pane_stack import split_stacks
 from otel_mlmon.processor.window.pane_store import BLOCK, PANE, PaneBlock, load_panes, merge_panes
 from otel_mlmon.testing import SimulatedProcessor
 from tests.tools.freeze_state import FIXTURES, freeze
@@ -76,7 +77,7 @@ def test_panes_that_contradict_themselves_are_named_and_set_aside_by_a_repair(
     directory: Path, kind: RecordKind[PaneBlock], field: str
 ) -> None:
     repository = SqliteRepository(directory)
-    *_, late = load_panes(repository, 0)
+    *_, late = split_stacks(load_panes(repository, 0))
     merge_panes(repository, [late])  # a record of its own, beside the block
     *_, (key, blob) = repository.load(kind.name).items()
     record = kind.decode(blob)

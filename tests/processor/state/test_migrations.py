@@ -17,6 +17,7 @@ from otel_mlmon.processor.state.migrations import MIGRATIONS
 from otel_mlmon.processor.state.repository import FORMAT_VERSION, Repository, decode_record, encode_record
 from otel_mlmon.processor.state.sqlite import FILE_NAME, SqliteRepository
 from otel_mlmon.processor.window.aggregator import WindowAggregator
+from otel_mlmon.processor.window.pane_stack import split_stacks
 from otel_mlmon.processor.window.pane_store import load_panes
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.types import ModelKey
@@ -86,7 +87,7 @@ def test_panes_of_earlier_formats_are_those_that_the_present_one_stores(tmp_path
         repository = SqliteRepository(tmp_path / str(version))
         panes[version] = [
             (pane.model, pane.end_ns, pane.duration, pane.streams.split(pane.start_ns, pane.end_ns))
-            for pane in load_panes(repository, 0)
+            for pane in split_stacks(load_panes(repository, 0))
         ]
         repository.close()
     assert repr(panes[8]) == repr(panes[9]) == repr(panes[FORMAT_VERSION])

@@ -31,7 +31,7 @@ def fail_halfway(groups: Iterable[PendingPoints], **arguments: Any) -> ConsumedP
     groups = list(groups)
     first = groups[0]
     if first.series[0].state.model == BROKEN:
-        consume_points([replace(first, series=first.series[:1], values=first.values[:1])], **arguments)
+        consume_points([replace(first, series=first.series[:1], numbers=first.numbers[:1])], **arguments)
         raise ZeroDivisionError
     return consume_points(groups, **arguments)
 

@@ -116,10 +116,8 @@ def test_at_the_limit_the_oldest_panes_of_all_models_close_until_a_tenth_of_the_
     panes = [(5, 10, MODEL), (6, 10, other), (30, 20, other), (58, 30, MODEL)]
     for count, end_s, model in panes:
         seconds = [end_s - number / 10 for number in range(count)]
-        bench.panes.add_points(
-            [label(1, at_s=at_s, since_s=at_s - 1, model=model, series=f"{model}") for at_s in seconds]
-        )
-    bench.panes.add_points([label(1, at_s=40, since_s=39, model=model, series=f"{model}") for model in (MODEL, other)])
+        bench.add_request(label(1, at_s=at_s, since_s=at_s - 1, model=model, series=f"{model}") for at_s in seconds)
+    bench.add_request(label(1, at_s=40, since_s=39, model=model, series=f"{model}") for model in (MODEL, other))
     assert bench.panes.pending_points == 101
     closed = {(window.end_ns - T0) // SECOND for window in bench.panes.close_panes(bench.clock.now_ns)}
     assert (closed, bench.panes.pending_points, bench.panes.unclosed_models) == ({10, 20}, 60, set())
@@ -143,13 +141,13 @@ def test_at_the_limit_a_pane_that_nobody_fills_any_more_closes_after_its_length(
 def test_a_request_above_the_limit_is_taken_where_there_is_any_room_and_nothing_is_taken_in_part() -> None:
     bench = Bench(windows=PENDING)
     points = [label(1, at_s=at_s) for at_s in range(1, 10)]
-    bench.panes.add_points(points)
-    bench.panes.add_points([label(1, at_s=20 + at_s) for at_s in range(1, 30)])
+    bench.add_request(points)
+    bench.add_request(label(1, at_s=20 + at_s) for at_s in range(1, 30))
     assert bench.panes.pending_points == 38
     with pytest.raises(OverloadedError):
-        bench.panes.add_points(points)
+        bench.add_request(points)
     assert bench.panes.pending_points == 38
-    assert bench.panes.add_points([]) == {}  # a request without points finds room always
+    assert bench.add_request([]) == {}  # a request without points finds room always
 
 
 @settings(deadline=None, max_examples=60)
@@ -178,7 +176,7 @@ def test_pending_points_are_bounded_by_the_limit_and_one_request_and_each_is_cou
             ]
             room = bench.panes.pending_points < 12
             try:
-                outcomes = bench.panes.add_points(points)
+                outcomes = bench.add_request(points)
             except OverloadedError:
                 assert not room
             else:

@@ -11,7 +11,8 @@ import pytest
 
 from otel_mlmon.processor.state.repository import DAMAGED, RecordKind, encode_record, load_records, put_records
 from otel_mlmon.processor.state.sqlite import SqliteRepository
-from otel_mlmon.processor.window.packing import PackedSums, pack_ints
+from otel_mlmon.processor.window.packed_numbers import PackedSums, pack_ints
+from otel_mlmon.processor.window.pane_stack import split_stacks
 from otel_mlmon.processor.window.pane_store import (
     BLOCK,
     BLOCK_HOURS,
@@ -54,7 +55,10 @@ def stored(store: SqliteRepository) -> dict[str, list[list[tuple[float, int, int
     """End, failed calls and counts of the panes of each record, by kind."""
     kinds = {
         kind.name: [
-            [((pane.end_ns - T0) / SECOND, pane.failed, int(pane.streams.counts.sum())) for pane in record.unpack()]
+            [
+                ((pane.end_ns - T0) / SECOND, pane.failed, int(pane.streams.counts.sum()))
+                for pane in split_stacks(record.unpack())
+            ]
             for record in load_records(store, kind).values()
         ]
         for kind in (PANE, PANE_MINUTES, PANE_HOURS, BLOCK, BLOCK_MINUTES, BLOCK_HOURS)
@@ -75,9 +79,8 @@ def test_panes_are_put_into_blocks_merged_with_age_and_removed_after_the_retenti
     compact(store, HOUR + 50)
     blocks = [[(end_s, 1, 1) for end_s in range(first + 10, first + 301, 10)] for first in range(0, HOUR, 300)]
     assert stored(store) == {"pane": [[row] for row in blocks[-1]], "panes": blocks[:-1]}
-    assert [record.end_ns for record in load_panes(store, T0 + 290 * SECOND)] == [
-        T0 + end_s * SECOND for end_s in range(290, HOUR + 1, 10)
-    ]
+    loaded = split_stacks(load_panes(store, T0 + 290 * SECOND))
+    assert [record.end_ns for record in loaded] == [T0 + end_s * SECOND for end_s in range(290, HOUR + 1, 10)]
     compact(store, 2 * HOUR)
     assert stored(store) == {"panes": blocks}
     compact(store, 2.5 * HOUR)
@@ -105,8 +108,8 @@ def test_what_comes_late_is_merged_into_its_pane_in_whatever_form_it_is(tmp_path
         "panes": [[(20.0, 13, 13), (30.0, 1, 1), (40.0, 2, 2)]],
         "pane": [[(30.0, 200, 200)], [(50.0, 3, 3)]],
     }
-    assert [(record.end_ns - T0, record.failed) for record in load_panes(store, T0 + 30 * SECOND)] == [
-        (30 * SECOND, 201), (40 * SECOND, 2), (50 * SECOND, 3),
+    assert [(record.end_ns - T0, record.failed) for record in split_stacks(load_panes(store, T0 + 30 * SECOND))] == [
+        (30 * SECOND, 1), (30 * SECOND, 200), (40 * SECOND, 2), (50 * SECOND, 3),
     ]  # fmt: skip
     compact(store, 1000)
     assert stored(store) == {"panes": [[(20.0, 13, 13), (30.0, 201, 201), *rest]]}
@@ -146,11 +149,11 @@ def test_panes_of_models_streams_and_bins_that_change_are_read_as_they_were_writ
         replace(pane(40), streams=PaneTable.build({})), pane(50, generation=2),
     ]  # fmt: skip
     put_panes(store, panes)
-    singles = [facts(record) for record in load_panes(store, 0)]
+    singles = [facts(record) for record in split_stacks(load_panes(store, 0))]
     assert singles == [facts(record) for record in panes]
     compact(store, 1000)
     assert {kind: len(records) for kind, records in stored(store).items()} == {"panes": 2}
-    assert [facts(record) for record in load_panes(store, 0)] == singles
+    assert [facts(record) for record in split_stacks(load_panes(store, 0))] == singles
     store.close()
 
 
@@ -197,6 +200,6 @@ def test_a_record_of_panes_that_contradicts_itself_is_set_aside(
         compact(store, 1000)
     first, _ = load_records(store, kind).items()
     put_records(store, kind, [(first[0], first[1]._replace(**fields))])
-    assert [record.end_ns for record in load_panes(store, 0)] == [T0 + 310 * SECOND]
+    assert [record.end_ns for record in split_stacks(load_panes(store, 0))] == [T0 + 310 * SECOND]
     assert [*store.load(DAMAGED)] == [f"{kind.name} {first[0]}"]
     store.close()

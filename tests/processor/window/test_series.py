@@ -30,6 +30,7 @@ from otel_mlmon.processor.window.window import WindowSettings
 from otel_mlmon.sketch.stream_sketch import CategoryCounts, StreamSketch
 from otel_mlmon.sketch.table import PointValue
 from tests.support.observations import MODEL, SECOND, T0, Bench, Clock, durations, facts, label, numbers, point
+from tests.support.plain_sketches import build_increments
 
 
 def learned(bench: Bench) -> list[int]:
@@ -318,8 +319,10 @@ def test_of_too_many_intervals_of_covered_time_the_oldest_gaps_count_as_covered(
 
 
 def consume(series: TimeSeries) -> list[PointValue | None]:
-    """The increments of all points that are pending."""
-    return consume_points([*series.pending.values()], is_complete=lambda *_: True).increments
+    """The increments of all points that are pending, None of those that add nothing."""
+    consumed = consume_points([*series.pending.values()], is_complete=lambda *_: True)
+    found = {id(part.points): PointValue.from_number(part.table, part.numbers[0]) for part in consumed.increments}
+    return [found.get(id(points)) for points in consumed.groups]
 
 
 def add_pending(
@@ -329,9 +332,9 @@ def add_pending(
     is_cumulative = series.state.key.start_ns != DELTA
     points = PendingPoints(
         request=1, sender="", key=key, is_cumulative=is_cumulative, pane_end_ns=pane_end_ns, time_ns=key[1],
-        received_ns=received_ns,
+        received_ns=received_ns, series=[], table=None, numbers=[],
     )  # fmt: skip
-    points.add(series, PointValue(counter=count))
+    points.add(series, count)
 
 
 def series_of(start_ns: int) -> TimeSeries:
@@ -406,7 +409,7 @@ def sketch(metric: str, name: str, category: str, value: PointValue) -> dict[str
     state = SeriesState(
         key=SeriesKey("s", 0), sender="", model=MODEL, metric=metric, name=name, category=category, updated_ns=0
     )
-    return add_increments([TimeSeries(state)], [value]).build_all_sketches()
+    return add_increments(MODEL, [build_increments(TimeSeries(state), value)]).build_all_sketches()
 
 
 def test_an_increment_is_a_sketch_for_each_stream_of_its_metric() -> None:

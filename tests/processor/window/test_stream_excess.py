@@ -61,7 +61,7 @@ def test_more_values_than_can_be_are_left_out_and_the_state_is_stored(
             add_garbage(builder, metric, attributes)
             caplog.clear()
             with caplog.at_level(logging.ERROR, "otel_mlmon"):
-                assert len(processor.receive(builder.request).items) == SERIES
+                assert processor.receive(builder.request).accepted == SERIES
                 send(4)
             assert {record.getMessage() for record in caplog.records} == set(map(text.format, streams))
         windows = processor._pipeline._windows

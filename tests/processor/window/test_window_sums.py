@@ -20,7 +20,7 @@ from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.sketch.table import AnyHistogram, PointValue
 from tests.support.observations import MODEL
-from tests.support.plain_sketches import merge_streams, sketch_streams
+from tests.support.plain_sketches import build_increments, merge_streams, sketch_streams
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.lists(FLOATS, max_size=6)
@@ -93,7 +93,8 @@ def test_a_pane_is_the_same_in_whatever_order_its_parts_are_merged(
     filled = [part for part, (*_, sketch) in zip(parts, sketches, strict=True) if PointValue.from_sketch(sketch).total]
     series = [series_of(metric, name, category) for metric, name, category, _ in sketches]
     values = [PointValue.from_sketch(sketch) for _, _, _, sketch in sketches]
-    added, expected = add_increments(series, values), merge_streams(filled)
+    added = add_increments(MODEL, map(build_increments, series, values))
+    expected = merge_streams(filled)
     assert bits(added.build_all_sketches()) == bits(expected)
     assert added.totals == {name: sketch.total for name, sketch in expected.items()}
 
