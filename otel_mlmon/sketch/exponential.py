@@ -281,8 +281,20 @@ def compute_bucket_range(ordinal: int, scale: int) -> tuple[float, float]:
     if ordinal == 0:
         return 0.0, 0.0
     index = abs(ordinal) - BIAS
-    low, high = _compute_bucket_bound(index, scale), _compute_bucket_bound(index + 1, scale)
+    width = 2.0**-scale
+    low, high = _compute_bucket_bound(index, width), _compute_bucket_bound(index + 1, width)
     return (low, high) if ordinal > 0 else (-high, -low)
+
+
+def compute_upper_bounds(ordinals: Sequence[int], scale: int) -> list[float]:
+    """Returns the upper bound of each bucket, as `compute_bucket_range` has it; none is -0."""
+    width = 2.0**-scale
+    return [
+        _compute_bucket_bound(ordinal - BIAS + 1, width) if ordinal > 0
+        else 0.0 - _compute_bucket_bound(-ordinal - BIAS, width) if ordinal < 0
+        else 0.0
+        for ordinal in ordinals
+    ]  # fmt: skip
 
 
 def compute_bucket_middles(ordinals: Counts, scale: int) -> Floats:
@@ -330,8 +342,9 @@ def _count_required_buckets(ordinals: Counts) -> int:
     return max(below, above)
 
 
-def _compute_bucket_bound(index: int, scale: int) -> float:
+def _compute_bucket_bound(index: int, width: float) -> float:
+    """Returns 2^(`index` · `width`), where the width of buckets is in octaves."""
     try:
-        return math.pow(2.0, index * 2.0**-scale)
+        return math.pow(2.0, index * width)
     except OverflowError:
         return math.inf

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from otel_mlmon.semconv import OTHER
-from otel_mlmon.sketch.exponential import ExponentialHistogram, compute_bucket_range
+from otel_mlmon.sketch.exponential import ExponentialHistogram, compute_upper_bounds
 from otel_mlmon.sketch.histogram import MAX_VALUES, Histogram, parse_bucket_counts
 from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.sketch.table import AnyHistogram, Bounds
@@ -201,10 +201,8 @@ class StreamSketch:
 def _list_upper_bounds(sketch: Histogram | ExponentialHistogram) -> list[tuple[float, int]]:
     """Returns the upper bound and the count of each bucket of a histogram that is not empty."""
     if isinstance(sketch, ExponentialHistogram):
-        return [
-            (compute_bucket_range(ordinal, sketch.scale)[1], count)
-            for ordinal, count in zip(sketch.ordinals.tolist(), sketch.counts.tolist(), strict=True)
-        ]
+        bounds = compute_upper_bounds(sketch.ordinals.tolist(), sketch.scale)
+        return list(zip(bounds, sketch.counts.tolist(), strict=True))
     last = max(sketch.moments.maximum, *sketch.bounds[-1:], -math.inf)
     uppers = (*sketch.bounds, last)
     filled = np.flatnonzero(sketch.counts).tolist()

@@ -371,9 +371,8 @@ class _GroupedBuckets:
 
 def list_runs(table: SketchTable, rows: Sequence[int]) -> list[TableRun]:
     """Lists the runs of adjacent rows among rows of one sketch table, in the given order."""
-    first, end = (rows[0], rows[0] + len(rows)) if rows else (0, 0)
-    if list(rows) == list(range(first, end)):
-        return [(table, first, end)]
+    if rows and list(rows) == list(range(rows[0], rows[0] + len(rows))):
+        return [(table, rows[0], rows[0] + len(rows))]
     return _join_runs((table, row, row + 1) for row in rows)
 
 

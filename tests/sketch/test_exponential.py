@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.sketch.exponential import (
@@ -18,6 +18,7 @@ from otel_mlmon.sketch.exponential import (
     compute_bucket_middles,
     compute_bucket_ordinals,
     compute_bucket_range,
+    compute_upper_bounds,
 )
 from otel_mlmon.sketch.moments import Moments
 
@@ -253,6 +254,13 @@ def test_values_of_the_range_of_a_bucket_are_bounded_by_it() -> None:
     assert compute_bucket_range(BIAS - 1, 0) == (0.5, 1.0)
     assert compute_bucket_range(-BIAS, 1) == (-math.sqrt(2.0), -1.0)
     assert compute_bucket_range(BIAS + 1023, 0) == (2.0**1023, math.inf)
+
+
+@given(st.lists(st.integers(-BIAS - 3000, BIAS + 3000)), st.integers(min_value=MIN_SCALE, max_value=6))
+@example([BIAS - 2000, -BIAS + 3, 0, BIAS + 1024], 0)
+def test_upper_bounds_of_buckets_are_those_of_their_ranges(ordinals: list[int], scale: int) -> None:
+    bounds = [compute_bucket_range(ordinal, scale)[1] + 0.0 for ordinal in ordinals]
+    assert list(map(repr, compute_upper_bounds(ordinals, scale))) == list(map(repr, bounds))
 
 
 def test_bins_over_ordinals_include_their_upper_cut() -> None:

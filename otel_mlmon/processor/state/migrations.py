@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from itertools import groupby
 from operator import index
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -26,8 +27,8 @@ T = TypeVar("T")
 _FAULTS: Final = (StoreError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 """The errors that reading a record raises if it is damaged."""
 
-_SUMS_OF_VALUES: Final = 10
-"""The position of the sums in packed values."""
+_FIRSTS_OF_VALUES, _SUMS_OF_VALUES = 6, 10
+"""The positions of the first buckets and of the sums in packed values."""
 _EPOCH_WEEKDAY, _SATURDAY, _WEEKDAYS = 3, 5, 7
 
 
@@ -111,6 +112,26 @@ def make_panes_blocks_of_one(repository: Repository) -> None:
         _rewrite_records(repository, kind, list, rewrite)
 
 
+def gather_points_in_runs(repository: Repository) -> None:
+    """Gathers stored points that have the same times in runs, and counts the first buckets of histograms in steps.
+
+    Format 10 has the times of each point by itself, and the ordinal of each first bucket.
+    """
+
+    def rewrite_values(_: str, record: list[Any]) -> None:
+        firsts = record[-1][_FIRSTS_OF_VALUES]
+        record[-1][_FIRSTS_OF_VALUES] = [first - before for before, first in zip([0, *firsts], firsts, strict=False)]
+
+    def rewrite_points(key: str, record: list[Any]) -> None:
+        rewrite_values(key, record)
+        points = list(zip(*record[2:7], strict=True))
+        runs = groupby(points, key=lambda point: (*point[1:], point[0][1]))
+        record[2:7] = [[[*times, [name for (name, _), *_ in run]] for times, run in runs]]
+
+    _rewrite_records(repository, "point", list, rewrite_points)
+    _rewrite_records(repository, "series", list, rewrite_values)
+
+
 def _rewrite_records(
     repository: Repository, kind: str, form: type[T], rewrite: Callable[[str, T], None], *, is_compressed: bool = False
 ) -> None:
@@ -158,5 +179,6 @@ MIGRATIONS: Final[Mapping[int, Migration]] = {
     7: add_dates_to_cycle_days,
     8: pack_sums_and_split_series,
     9: make_panes_blocks_of_one,
+    10: gather_points_in_runs,
 }
 """By the format that is migrated from."""

@@ -37,7 +37,7 @@ DAMAGED: Final = "damaged"
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
-FORMAT_VERSION: Final = 10
+FORMAT_VERSION: Final = 11
 """The version of all stored records together; grows with any change to them."""
 
 
@@ -185,6 +185,7 @@ def quarantine_record(repository: Repository, kind: str, key: str, blob: bytes, 
 DTYPES: Final = ("<i8", "<i4", "<f8", "|b1", "|u1")
 """Element types of arrays that can be stored, little-endian."""
 
+_ELEMENTS: Final = {dtype: np.dtype(dtype) for dtype in DTYPES}
 _DECODERS: Final[dict[Any, msgspec.msgpack.Decoder[Any]]] = {}
 
 _COMPRESSED: Final = b"\xc1"
@@ -287,12 +288,13 @@ def _restore_from_plain(kind: Any, value: Any) -> object:
     if scalar is None:
         raise TypeError(f"a value of type {kind} cannot be stored")
     dtype, shape, blob = value
-    if type(dtype) is not str or dtype not in DTYPES or np.dtype(dtype).type is not scalar:
+    element = _ELEMENTS.get(dtype) if type(dtype) is str else None
+    if element is None or element.type is not scalar:
         raise ValueError(f"an array of {dtype} where one of {np.dtype(scalar)} is expected")
     if type(blob) is not bytes:
         raise ValueError("the numbers of an array are expected as bytes")
-    array = np.frombuffer(blob, dtype=dtype)
-    return (array if shape == [array.size] else array.reshape(shape)).astype(scalar)
+    array = np.frombuffer(blob, element).copy()
+    return array if shape == [array.size] else array.reshape(shape)
 
 
 @cache

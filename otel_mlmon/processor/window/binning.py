@@ -22,7 +22,7 @@ from otel_mlmon.sketch.exponential import (
     BIAS,
     ExponentialHistogram,
     compute_bucket_ordinals,
-    compute_bucket_range,
+    compute_upper_bounds,
 )
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.sketch.table import Bounds, SketchTable
@@ -228,7 +228,7 @@ def choose_quantile_bins(sketch: StreamSketch, *, grid: Grid, has_missing: bool)
     positions = _choose_quantile_positions(np.cumsum(exponential.counts).tolist())
     ordinals = exponential.ordinals.tolist()
     cuts = [ordinals[0] - 1, *(ordinals[position] for position in positions)]
-    edges = tuple(compute_bucket_range(cut, exponential.scale)[1] + 0.0 for cut in cuts)
+    edges = tuple(compute_upper_bounds(cuts, exponential.scale))
     return NumberBins(edges=edges, cuts=tuple(cuts), scale=exponential.scale, has_missing=has_missing)
 
 
@@ -245,11 +245,10 @@ def name_bins_by_range(edges: Sequence[float]) -> tuple[str, ...]:
     """Names the bins between edges for people: `≤ 0.1`, `0.1 … 0.2`, `> 0.2`."""
     if not edges:
         return ("any value",)
-    texts = [format(edge, ".17g") for edge in edges]
-    for digits in range(4, 17):
-        short = [format(edge, f".{digits}g") for edge in edges]
-        if len(set(short)) == len(set(edges)):
-            texts = short
+    different = len(set(edges))
+    for digits in range(4, 18):  # of which 17 tell any two numbers apart
+        texts = [format(edge, f".{digits}g") for edge in edges]
+        if len(set(texts)) == different:
             break
     inner = (low if low == high else f"{low} … {high}" for low, high in pairwise(texts))
     return (f"≤ {texts[0]}", *inner, f"> {texts[-1]}")

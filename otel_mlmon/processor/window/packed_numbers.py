@@ -47,13 +47,17 @@ class ScaledSums(NamedTuple):
         """Lists the sums in units of 2^-1074, of one dimension."""
         return [number << self.shift for number in self.numbers.tolist()]
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[ScaledSums]) -> ScaledSums:
+        """Puts sums of shape (P, S) one below the other, all of them over the smallest of their powers."""
+        shift = min((part.shift for part in parts if part.numbers.any()), default=0)
+        return cls(np.concatenate([_multiply_by_power(part.numbers, part.shift - shift) for part in parts]), shift)
+
     def add_rows(self) -> list[int]:
         """Adds the rows of sums of shape (P, S); returns S sums in units of 2^-1074."""
         numbers = self.numbers
-        if numbers.dtype != np.object_:
-            largest = max(int(numbers.max(initial=0)), -int(numbers.min(initial=0)))
-            if largest * len(numbers) > _MAX_INT64:
-                numbers = numbers.astype(np.object_)
+        if _find_largest(numbers) * len(numbers) > _MAX_INT64:
+            numbers = numbers.astype(np.object_)
         return [number << self.shift for number in numbers.sum(axis=0).tolist()]
 
 
@@ -120,6 +124,21 @@ def _scale_numbers(sums: Sequence[int]) -> tuple[list[int], int]:
     bits = reduce(or_, sums, 0)
     shift = max((bits & -bits).bit_length() - 1, 0)
     return [units >> shift for units in sums], shift
+
+
+def _multiply_by_power(numbers: NDArray[Any], exponent: int) -> NDArray[Any]:
+    """Multiplies whole numbers by 2^`exponent`; returns Python's integers where int64 does not hold the products."""
+    largest = _find_largest(numbers)
+    if not exponent or not largest:
+        return numbers
+    if largest << exponent > _MAX_INT64:
+        numbers = numbers.astype(np.object_)
+    return numbers * (1 << exponent)
+
+
+def _find_largest(numbers: NDArray[Any]) -> int:
+    """Returns the largest magnitude among whole numbers."""
+    return max(int(numbers.max(initial=0)), -int(numbers.min(initial=0)))
 
 
 def _build_array(numbers: Sequence[int]) -> NDArray[Any]:

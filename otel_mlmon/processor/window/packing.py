@@ -6,9 +6,10 @@ few lists and no record of its own. Unpacked, each is bit for bit what it was.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -29,10 +30,17 @@ from otel_mlmon.processor.window.series import (
     SeriesKey,
     SeriesState,
 )
-from otel_mlmon.sketch.table import Bounds, PointValue, SketchTable
+from otel_mlmon.sketch.table import Bounds, PointValue, SketchTable, list_runs
 from otel_mlmon.types import Counts, ModelKey
 
+NO_GAPS: Final[PackedInts] = "", b""
+"""The steps between ordinals that are all 1."""
+
+ValueColumn: TypeAlias = tuple[SketchTable | None, Sequence[int]]
+"""The table of histograms and the row of each, or None and the number of each counter."""
+
 _COUNTER, _EXPLICIT, _EXPONENTIAL = 0, 1, 2
+_NAME_DIGITS: Final = 32
 
 T = TypeVar("T")
 
@@ -51,16 +59,30 @@ class PackedValues(NamedTuple):
     sizes: list[int]
     """The number of counts of each histogram."""
     firsts: list[int]
-    """The first ordinal of each exponential histogram with counts."""
+    """The first ordinal of each exponential histogram with counts: by how much it is above that of the one before."""
     steps: PackedInts
-    """From each of its ordinals to the next."""
+    """From each of its ordinals to the next; `NO_GAPS` where each is 1."""
     counts: PackedInts
     """Those of all histograms, one after the other."""
     numbers: list[int]
     """A part of the moments of each histogram, like the following."""
     sums: PackedSums
     minima: list[float]
+    """The least value of each histogram; empty where all are unknown, as the following."""
     maxima: list[float]
+
+
+class PointRun(NamedTuple):
+    """The stored keys of successive data points of one request that have the same times."""
+
+    key: PointKey
+    pane_end_ns: int
+    time_ns: int
+    received_ns: int
+    start_ns: int
+    """The start in the keys of their series."""
+    series: bytes | list[str]
+    """The names in these keys: 16 bytes each where all of them are 32 hex digits."""
 
 
 class PointsRecord(NamedTuple):
@@ -68,11 +90,7 @@ class PointsRecord(NamedTuple):
 
     model: ModelKey
     request: int
-    series: list[SeriesKey]
-    keys: list[PointKey]
-    pane_ends_ns: list[int]
-    times_ns: list[int]
-    received_ns: list[int]
+    runs: list[PointRun]
     exemplars: dict[int, tuple[str, ...]]
     """By position, of the points that have any: trace ids, each with its value after a colon."""
     values: PackedValues
@@ -123,23 +141,35 @@ class StoredPoint(NamedTuple):
     exemplars: tuple[TraceExemplar, ...]
 
 
+_NO_HISTOGRAMS: Final = PackedValues(
+    kinds=b"", counters=[], bounds=[], bounds_numbers=[], scales=[], sizes=[], firsts=[], steps=NO_GAPS,
+    counts=pack_ints(np.zeros(0, dtype=np.int64)), numbers=[], sums=pack_sums([]), minima=[], maxima=[],
+)  # fmt: skip
+
+
 def pack_points(request: int, model: ModelKey, groups: Sequence[PendingPoints]) -> PointsRecord:
     """Packs the pending data points of one request about one model version for storage."""
     firsts = accumulate([len(points.series) for points in groups], initial=0)
     return PointsRecord(
         model=model,
         request=request,
-        series=[series.state.key for points in groups for series in points.series],
-        keys=[points.key for points in groups for _ in points.series],
-        pane_ends_ns=[points.pane_end_ns for points in groups for _ in points.series],
-        times_ns=[points.time_ns for points in groups for _ in points.series],
-        received_ns=[points.received_ns for points in groups for _ in points.series],
+        runs=[
+            PointRun(
+                key=points.key,
+                pane_end_ns=points.pane_end_ns,
+                time_ns=points.time_ns,
+                received_ns=points.received_ns,
+                start_ns=points.series[0].state.key.start_ns if points.series else 0,
+                series=_pack_names([series.state.key.series for series in points.series]),
+            )
+            for points in groups
+        ],
         exemplars={
             first + position: tuple(f"{trace_id}:{value!r}" for trace_id, value in exemplars)
             for first, points in zip(firsts, groups, strict=False)
             for position, exemplars in points.exemplars.items()
         },
-        values=pack_values([value for points in groups for value in points.list_values()]),
+        values=pack_values([(points.table, points.numbers) for points in groups]),
     )
 
 
@@ -149,11 +179,37 @@ def unpack_points(record: PointsRecord) -> Iterator[StoredPoint]:
     Raises:
         ValueError: The record contradicts itself.
     """
-    shared = record.series, record.keys, record.pane_ends_ns, record.times_ns, record.received_ns
-    columns = zip(*shared, unpack_values(record.values), strict=True)
-    for position, (series, key, pane_end_ns, time_ns, received_ns, value) in enumerate(columns):
+    places = ((run, name) for run in record.runs for name in _unpack_names(run.series))
+    for position, ((run, name), value) in enumerate(zip(places, unpack_values(record.values), strict=True)):
         exemplars = tuple(map(_unpack_exemplar, record.exemplars.get(position, ())))
-        yield StoredPoint(series, key, pane_end_ns, time_ns, received_ns, value, exemplars)
+        key = SeriesKey(name, run.start_ns)
+        yield StoredPoint(key, run.key, run.pane_end_ns, run.time_ns, run.received_ns, value, exemplars)
+
+
+def _pack_names(names: Sequence[str]) -> bytes | list[str]:
+    """Packs the names of series, as `PointRun` has them."""
+    text = "".join(names)
+    if set(map(len, names)) == {_NAME_DIGITS} and _is_hex(text):
+        return bytes.fromhex(text)
+    return list(names)
+
+
+def _is_hex(text: str) -> bool:
+    return not text.strip("0123456789abcdef")  # the strip ends at once at any other character
+
+
+def _unpack_names(names: bytes | list[str]) -> list[str]:
+    """Unpacks the names of series.
+
+    Raises:
+        ValueError: They are not whole.
+    """
+    if isinstance(names, list):
+        return names
+    text = names.hex()
+    if len(text) % _NAME_DIGITS:
+        raise ValueError(f"{len(names)} bytes for the names of series")
+    return [text[first : first + _NAME_DIGITS] for first in range(0, len(text), _NAME_DIGITS)]
 
 
 def _unpack_exemplar(text: str) -> TraceExemplar:
@@ -180,13 +236,14 @@ def pack_series(model: ModelKey, sender: str, states: Sequence[SeriesState]) -> 
             numbers_of[same] = progress.setdefault(present, len(progress))
         numbers.append(numbers_of[same])
     totals = {position: state.total for position, state in enumerate(states) if state.total is not None}
+    values = [(total.table, [total.number]) for total in totals.values()]
     return SeriesRecord(
         model,
         sender,
         list(progress),
         numbers,
         list(totals),
-        pack_values([*totals.values()]),
+        pack_values(values),
     )
 
 
@@ -220,37 +277,46 @@ def unpack_series(record: SeriesRecord, identities: Sequence[SeriesIdentity]) ->
         )
 
 
-def pack_values(values: Sequence[PointValue]) -> PackedValues:
+def pack_values(columns: Sequence[ValueColumn]) -> PackedValues:
     """Packs the values of data points for storage."""
-    table = SketchTable.gather_rows([(value.table, value.row) for value in values if value.table is not None])
-    bounds: dict[Bounds, int] = {}
-    for row_bounds in table.bounds:
-        if row_bounds is not None:
-            bounds.setdefault(row_bounds, len(bounds))
+    kinds = b"".join([_list_kinds(table, numbers) for table, numbers in columns])
+    counters = [number for table, numbers in columns if table is None for number in numbers]
+    runs = [run for table, numbers in columns if table is not None for run in list_runs(table, numbers)]
+    if not runs:
+        return _NO_HISTOGRAMS._replace(kinds=kinds, counters=counters)
+    table = SketchTable.gather_runs(runs)
+    explicit = [row_bounds for row_bounds in table.bounds if row_bounds is not None]
+    bounds = {row_bounds: number for number, row_bounds in enumerate(dict.fromkeys(explicit))}
     is_exponential = np.array([row_bounds is None for row_bounds in table.bounds], dtype=np.bool_)
     sizes = np.diff(table.starts)
     ordinals = table.ordinals if is_exponential.all() else table.ordinals[np.repeat(is_exponential, sizes)]
     filled = sizes[is_exponential & (sizes > 0)]
     firsts = np.cumsum(filled) - filled
     steps = ordinals[1:] - ordinals[:-1]
-    steps[firsts[1:] - 1] = 0  # from one histogram to the next
+    steps[firsts[1:] - 1] = 1  # from one histogram to the next
+    is_known = min(table.minima) != math.inf or max(table.maxima) != -math.inf
     return PackedValues(
-        kinds=bytes(
-            [_COUNTER if value.table is None else _find_sketch_kind(value.table.bounds[value.row]) for value in values]
-        ),
-        counters=[value.counter or 0 for value in values if value.table is None],
+        kinds=kinds,
+        counters=counters,
         bounds=list(bounds),
-        bounds_numbers=[bounds[row_bounds] for row_bounds in table.bounds if row_bounds is not None],
+        bounds_numbers=[bounds[row_bounds] for row_bounds in explicit],
         scales=[scale for scale, row_bounds in zip(table.scales, table.bounds, strict=True) if row_bounds is None],
         sizes=sizes.tolist(),
-        firsts=ordinals[firsts].tolist(),
-        steps=pack_ints(steps),
+        firsts=np.diff(ordinals[firsts], prepend=0).tolist(),
+        steps=NO_GAPS if (steps == 1).all() else pack_ints(steps),
         counts=pack_ints(table.counts),
         numbers=table.numbers,
         sums=pack_sums(table.sums),
-        minima=table.minima,
-        maxima=table.maxima,
+        minima=table.minima if is_known else [],
+        maxima=table.maxima if is_known else [],
     )
+
+
+def _list_kinds(table: SketchTable | None, numbers: Sequence[int]) -> bytes:
+    if table is None:
+        return bytes([_COUNTER]) * len(numbers)
+    bounds = table.bounds
+    return bytes([_EXPONENTIAL if bounds[row] is None else _EXPLICIT for row in numbers])
 
 
 def unpack_values(packed: PackedValues) -> Iterator[PointValue]:
@@ -278,7 +344,10 @@ def _unpack_table(packed: PackedValues) -> SketchTable:
     is_exponential = np.array([kind == _EXPONENTIAL for kind in kinds], dtype=np.bool_)
     numbers, scales = iter(packed.bounds_numbers), iter(packed.scales)
     sums = unpack_sums(packed.sums, sizes.size)
-    columns = (kinds, packed.numbers, packed.minima, packed.maxima)
+    minima, maxima = packed.minima, packed.maxima
+    if not minima and not maxima:  # all of them are unknown
+        minima, maxima = [math.inf] * sizes.size, [-math.inf] * sizes.size
+    columns = (kinds, packed.numbers, minima, maxima)
     if any(len(column) != sizes.size for column in columns):
         raise ValueError("there are not as many moments as sketches")
     starts = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes)))
@@ -292,19 +361,21 @@ def _unpack_table(packed: PackedValues) -> SketchTable:
         counts=counts,
         numbers=packed.numbers,
         sums=sums,
-        minima=packed.minima,
-        maxima=packed.maxima,
+        minima=minima,
+        maxima=maxima,
     )
 
 
 def _unpack_ordinals(packed: PackedValues, sizes: Counts) -> Counts:
     filled = sizes[sizes > 0]
-    steps, length = unpack_ints(packed.steps), int(filled.sum())
+    length = int(filled.sum())
+    steps = np.ones(max(length - 1, 0), dtype=np.int64) if packed.steps == NO_GAPS else unpack_ints(packed.steps)
     if steps.size != max(length - 1, 0) or len(packed.firsts) != filled.size:
         raise ValueError("the ordinals are not those of the counts")
     running = np.concatenate((np.zeros(min(length, 1), dtype=np.int64), np.cumsum(steps)))
     starts = np.cumsum(filled) - filled
-    ordinals: Counts = running + np.repeat(np.array(packed.firsts, dtype=np.int64) - running[starts], filled)
+    firsts = np.cumsum(np.array(packed.firsts, dtype=np.int64))
+    ordinals: Counts = running + np.repeat(firsts - running[starts], filled)
     return ordinals
 
 
@@ -312,10 +383,6 @@ def _find_stored_bounds(packed: PackedValues, number: int) -> Bounds:
     if not 0 <= number < len(packed.bounds):
         raise ValueError("a histogram has bounds that are not there")
     return packed.bounds[number]
-
-
-def _find_sketch_kind(bounds: Bounds | None) -> int:
-    return _EXPONENTIAL if bounds is None else _EXPLICIT
 
 
 def _take_next(values: Iterator[T]) -> T:

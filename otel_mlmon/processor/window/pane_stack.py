@@ -95,6 +95,21 @@ class PaneStack:
         )
 
 
+def join_stacks(stacks: Sequence[PaneStack]) -> PaneStack:
+    """Joins stacks of the same streams and bins of one model version, in the order of the ends of their panes."""
+    if len(stacks) == 1:
+        return stacks[0]
+    return replace(
+        stacks[0],
+        times_ns=[times_ns for stack in stacks for times_ns in stack.times_ns],
+        durations=[duration for stack in stacks for duration in stack.durations],
+        failed=[failed for stack in stacks for failed in stack.failed],
+        counts=np.concatenate([stack.counts for stack in stacks]),
+        number_counts=np.concatenate([stack.number_counts for stack in stacks]),
+        sums=ScaledSums.concatenate([stack.sums for stack in stacks]),
+    )
+
+
 def split_stacks(stacks: Iterable[PaneStack]) -> list[ModelPane]:
     """Returns the panes of stacks of one model version one by one, in the order of their ends."""
     panes = [pane for stack in stacks for pane in stack.split()]

@@ -38,7 +38,7 @@ from otel_mlmon.processor.window.packed_numbers import (
     view_ints,
     view_sums,
 )
-from otel_mlmon.processor.window.pane_stack import PaneStack, split_stacks
+from otel_mlmon.processor.window.pane_stack import PaneStack, join_stacks, split_stacks
 from otel_mlmon.processor.window.window import ModelPane, PaneLayout, WindowSettings
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
@@ -172,15 +172,24 @@ def merge_panes(repository: Repository, panes: Iterable[ModelPane], kind: Record
 def load_panes(repository: Repository, since_ns: int) -> Iterator[PaneStack]:
     """Loads the stored panes, not merged ones, that end at `since_ns` or later.
 
-    Those of blocks come first, in the order of time; what came late for one of them is a pane of its own.
+    Those of blocks come first, in the order of time; what came late for one of them is a pane of its own. Panes that
+    are records of their own come together where they have the same streams and bins.
 
     Raises:
         StoreError: The repository cannot be read.
     """
-    for kind in (BLOCK, PANE):
-        for _, stacks in _load_stacks(repository, kind, _encode_time(since_ns)):
-            chosen = (stack.select_panes(lambda _, end_ns: end_ns >= since_ns) for stack in stacks)
-            yield from (stack for stack in chosen if stack.times_ns)
+
+    def is_recent(_: int, end_ns: int) -> bool:
+        return end_ns >= since_ns
+
+    for _, stacks in _load_stacks(repository, BLOCK, _encode_time(since_ns)):
+        recent = (stack.select_panes(is_recent) for stack in stacks)
+        yield from (stack for stack in recent if stack.times_ns)
+    singles: dict[tuple[ModelKey, int], list[PaneStack]] = {}
+    for _, stacks in _load_stacks(repository, PANE, _encode_time(since_ns)):
+        for stack in stacks:  # whose layout is one object with that of all panes of the same streams and bins
+            singles.setdefault((stack.model, id(stack.layout)), []).append(stack)
+    yield from map(join_stacks, singles.values())
 
 
 def compact_panes(

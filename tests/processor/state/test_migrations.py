@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sqlite3
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.evidence_log import CycleRecord
@@ -17,10 +22,15 @@ from otel_mlmon.processor.state.migrations import MIGRATIONS
 from otel_mlmon.processor.state.repository import FORMAT_VERSION, Repository, decode_record, encode_record
 from otel_mlmon.processor.state.sqlite import FILE_NAME, SqliteRepository
 from otel_mlmon.processor.window.aggregator import WindowAggregator
+from otel_mlmon.processor.window.packed_numbers import pack_ints, unpack_ints
+from otel_mlmon.processor.window.packing import NO_GAPS, PointsRecord, pack_points, unpack_points
 from otel_mlmon.processor.window.pane_stack import split_stacks
 from otel_mlmon.processor.window.pane_store import load_panes
+from otel_mlmon.processor.window.series import PendingPoints
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.types import ModelKey
+from tests.processor.window.test_packing import draw_points
+from tests.support.file_repository import FileRepository
 from tests.tools.freeze_state import FIXTURES, PANES, freeze
 
 FROZEN = sorted(FIXTURES.glob("format-*.sqlite3"))
@@ -94,6 +104,39 @@ def test_panes_of_earlier_formats_are_those_that_the_present_one_stores(tmp_path
     assert len(panes[8]) > PANES
 
 
+def list_as_format_10(record: PointsRecord) -> list[Any]:
+    """A record of points as format 10 has it: the times of each point, and all that may be left out now."""
+    points, values = list(unpack_points(record)), record.values
+    kinds = values.kinds.replace(b"\0", b"")
+    length = sum(size for kind, size in zip(kinds, values.sizes, strict=True) if kind == 2)
+    steps = np.ones(max(length - 1, 0), dtype=np.int64) if values.steps == NO_GAPS else unpack_ints(values.steps)
+    unknown = [math.inf] * len(values.sizes)
+    return [
+        record.model, record.request, [point.series for point in points], [point.key for point in points],
+        [point.pane_end_ns for point in points], [point.time_ns for point in points],
+        [point.received_ns for point in points], record.exemplars,
+        values._replace(
+            firsts=np.cumsum(values.firsts).tolist(), steps=pack_ints(steps),
+            minima=values.minima or unknown, maxima=values.maxima or [-number for number in unknown],
+        ),
+    ]  # fmt: skip
+
+
+@settings(deadline=None)
+@given(groups=st.lists(draw_points(), max_size=3))
+def test_points_of_format_10_are_gathered_in_runs(groups: list[PendingPoints]) -> None:
+    record = pack_points(7, ModelKey("m", "1"), groups)
+    with tempfile.TemporaryDirectory() as directory:
+        repository = FileRepository(Path(directory))
+        repository.put("point", [("key", encode_record(list_as_format_10(record)))])
+        MIGRATIONS[10](repository)
+        migrated = decode_record(repository.load("point")["key"], PointsRecord)
+        repository.close()
+    assert list(unpack_points(migrated)) == list(unpack_points(record))
+    assert migrated.exemplars == record.exemplars
+    assert len(migrated.runs) <= len(groups)
+
+
 DAMAGES = [
     b"",
     b"\x00",
@@ -105,12 +148,12 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize("blob", DAMAGES)
-@pytest.mark.parametrize("version", [7, 8, 9])
+@pytest.mark.parametrize("version", [7, 8, 9, 10])
 def test_damaged_records_are_set_aside_by_a_migration_and_all_others_are_read(
     version: int, blob: bytes, tmp_path: Path
 ) -> None:
     panes = ["pane", "pane5m", "pane1h"]
-    kinds = {7: ["cycle"], 8: [*panes, "point", "series"], 9: panes}[version]
+    kinds = {7: ["cycle"], 8: [*panes, "point", "series"], 9: panes, 10: ["point", "series"]}[version]
     shutil.copy(FIXTURES / f"format-{version}.sqlite3", tmp_path / FILE_NAME)
     repository = SqliteRepository(tmp_path, format_version=version)
     before = {kind: repository.load(kind).keys() for kind in kinds}

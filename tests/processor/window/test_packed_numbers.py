@@ -8,7 +8,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from otel_mlmon.processor.state.repository import decode_record, encode_record
-from otel_mlmon.processor.window.packed_numbers import PackedSums, pack_ints, pack_sums, unpack_ints, unpack_sums
+from otel_mlmon.processor.window.packed_numbers import (
+    PackedSums,
+    ScaledSums,
+    pack_ints,
+    pack_sums,
+    scale_sums,
+    unpack_ints,
+    unpack_sums,
+)
 from otel_mlmon.sketch.moments import convert_to_exact_units
 
 
@@ -58,3 +66,14 @@ def test_sums_of_a_like_size_take_a_few_bytes_each() -> None:
     assert pack_sums(sums).width == 14
     assert pack_sums([*sums, convert_to_exact_units(1e-300)]).width == 7 + 1
     assert pack_sums([convert_to_exact_units(float(value)) for value in range(-50, 50)])[:2] == ((1074,), 8)
+
+
+@given(st.lists(st.lists(SUMS, min_size=2, max_size=2), min_size=1, max_size=5))
+@example([[0, 0], [3 << 1074, 1 << 1080], [1, 0]])
+@example([[2**62, 0], [2**62, 5], [2, 2]])
+@example([[-(2**63), 0], [-(2**63), 0], [0, 0]])
+def test_rows_of_sums_are_joined_and_added_exactly(rows: list[list[int]]) -> None:
+    scaled = [scale_sums(row) for row in rows]
+    joined = ScaledSums.concatenate([ScaledSums(numbers.reshape(1, 2), shift) for numbers, shift in scaled])
+    assert [ScaledSums(numbers, joined.shift).list_units() for numbers in joined.numbers] == rows
+    assert joined.add_rows() == [sum(column) for column in zip(*rows, strict=True)]

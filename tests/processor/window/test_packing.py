@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,8 @@ STATES = st.builds(
 @settings(deadline=None)
 @given(st.lists(VALUES, max_size=6))
 def test_values_are_unpacked_as_they_were(values: list[PointValue]) -> None:
-    packed = decode_record(encode_record(pack_values(values)), PackedValues)
+    columns = [(value.table, [value.number]) for value in values]
+    packed = decode_record(encode_record(pack_values(columns)), PackedValues)
     assert list(unpack_values(packed)) == values
 
 
@@ -74,13 +76,23 @@ def draw_points(draw: st.DrawFn) -> PendingPoints:
         request=7, sender="s", key=draw(KEYS), is_cumulative=draw(st.booleans()), pane_end_ns=draw(TIMES),
         time_ns=draw(TIMES), received_ns=draw(TIMES), series=[], table=None, numbers=[],
     )  # fmt: skip
-    states = draw(st.lists(STATES, max_size=4, unique_by=lambda state: state.key))
+    # Points of one time are of series of one start.
+    start_ns, names = draw(TIMES), draw(st.sampled_from([st.sampled_from("abcdé"), HEX_NAMES]))
+    keys = draw(st.lists(names.map(lambda name: SeriesKey(name, start_ns)), max_size=4, unique=True))
+    states = [replace(draw(STATES), key=key) for key in keys]
     sketches = draw(st.none() | st.lists(SKETCHES, min_size=len(states), max_size=len(states)))
     if sketches is not None:
         points.table = SketchTable.from_sketches(sketches)
     for row, state in enumerate(states):
         points.add(TimeSeries(state), row if points.table else draw(st.integers(0, 2**53)), draw(EXEMPLARS))
     return points
+
+
+HEX_NAMES = st.one_of(
+    st.binary(min_size=16, max_size=16).map(bytes.hex),
+    st.binary(min_size=15, max_size=15).map(lambda name: f"{name.hex()} 1"),  # which is read as hex digits too
+    st.binary(min_size=16, max_size=16).map(lambda name: name.hex().upper()),
+)
 
 
 @settings(deadline=None)
@@ -141,7 +153,7 @@ def test_the_series_of_a_sender_are_unpacked_as_they_were(states: list[SeriesSta
 def test_values_that_contradict_each_other_are_refused(fields: dict[str, Any]) -> None:
     values = [PointValue.from_sketch(ExponentialHistogram.from_values(np.array([1.0, 3.0])))]
     with pytest.raises(ValueError, match=r"."):
-        list(unpack_values(pack_values(values)._replace(**fields)))
+        list(unpack_values(pack_values([(value.table, [value.number]) for value in values])._replace(**fields)))
 
 
 def test_series_without_the_progress_they_name_are_refused() -> None:
