@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
@@ -41,6 +41,9 @@ MAX_EXEMPLARS: Final = 4
 
 MAX_LAYOUT_POINTS: Final = 1_024
 """The most points of a metric that have one layout: what is read at once is bounded, however long a request is."""
+
+_PLACE_BYTES: Final = 64
+"""What a point that is still encoded counts for besides its bytes, of which it may have none."""
 
 _NO_RECORDED_VALUE: Final = 1
 
@@ -111,7 +114,7 @@ class PointCollector:
             items: list[DataPoint | PointGroup] = []
             self._parts += items, []
             self._encoded.append(_EncodedPoints(part, layout, metric, items))
-            self._encoded_bytes += sum(map(len, part))
+            self._encoded_bytes += sum(map(len, part)) + _PLACE_BYTES * len(part)
             if self._encoded_bytes >= encoded.MAX_TABLE_BUCKETS:
                 self._read_encoded()
 
@@ -143,7 +146,8 @@ class PointCollector:
             return
         positions = np.concatenate([part.layout.positions for part in parts])
         rows = read_histograms([point for part in parts for point in part.points], positions)
-        unusable = {*rows.unread, *rows.faults}
+        unread = frozenset(rows.unread)
+        unusable = unread.union(rows.faults)
         end = 0
         for part in parts:
             first, end = end, end + len(part.points)
@@ -161,11 +165,10 @@ class PointCollector:
                     for run in part.layout.runs
                 )
             else:
-                self._add_rows(rows, first, part)
+                self._add_rows(rows, first, part, unread)
 
-    def _add_rows(self, rows: HistogramRows, first: int, part: _EncodedPoints) -> None:
-        """Adds points one by one whose histograms were read into rows from `first` on, unless only protobuf can."""
-        unread = set(rows.unread)
+    def _add_rows(self, rows: HistogramRows, first: int, part: _EncodedPoints, unread: Set[int]) -> None:
+        """Adds points one by one, from the rows from `first` on, or from their messages where a row is unread."""
         for row, (point, identity) in enumerate(zip(part.points, part.layout.identities, strict=True), start=first):
             if identity is None or row in unread:
                 self._read_message(parse_exponential_point(point), part.metric, part.items)

@@ -11,6 +11,7 @@ from otel_mlmon.processor.receive.histogram_fields import find_header
 from otel_mlmon.testing.telemetry import MetricsRequestBuilder
 from otel_mlmon.types import ModelKey
 from tests.processor.receive.test_encoded import BODY, reading
+from tests.support.observations import list_points
 from tests.support.plain_decode import decode_plainly
 
 
@@ -27,7 +28,7 @@ def test_what_exporters_send_is_read_into_one_table(sizes: list[int], way: str) 
         rows = read_histograms(points, np.array([find_header(point) for point in points]))
     assert (rows.unread, rows.faults) == ([], {})
     assert (list(rows.start_ns), list(rows.time_ns)) == ([1] * len(sizes), [10] * len(sizes))
-    expected = [point.value.sketch for group in decode_plainly(builder.request).items for point in group.list_points()]
+    expected = [point.value.sketch for point in list_points(decode_plainly(builder.request).items)]
     assert [rows.table.build_sketch(row) for row in range(len(sizes))] == expected
 
 

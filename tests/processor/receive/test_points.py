@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.receive import encoded, points
+from otel_mlmon.processor.receive import encoded, encoded_histograms, points
 from otel_mlmon.processor.receive.data_point import DecodedRequest, PointGroup
 from otel_mlmon.processor.receive.decode import decode_metrics
+from otel_mlmon.processor.receive.encoded_histograms import HistogramRows
+from otel_mlmon.types import Ints
 from tests.processor.receive.test_decode_oracle import facts, set_attributes
 from tests.support.plain_decode import decode_plainly
 
@@ -87,3 +91,21 @@ def test_many_points_are_read_part_by_part(monkeypatch: pytest.MonkeyPatch, layo
         assert max(len(group.numbers) for group in groups) == min(layout_points, 50)
         parts = -(-100 // layout_points)
         assert len({id(group.table) for group in groups}) == (parts if buckets == 1 else 1)
+
+
+def test_points_without_bytes_are_read_part_by_part_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_sizes: list[int] = []
+
+    def read_histograms(part: Sequence[bytes], positions: Ints) -> HistogramRows:
+        read_sizes.append(len(part))
+        return encoded_histograms.read_histograms(part, positions)
+
+    monkeypatch.setattr(points, "read_histograms", read_histograms)
+    message = ExportMetricsServiceRequest()
+    metric = message.resource_metrics.add().scope_metrics.add().metrics.add(name=semconv.DURATION.name)
+    metric.exponential_histogram.aggregation_temporality = 1
+    for _ in range(10_000):
+        metric.exponential_histogram.data_points.add()
+    decoded = decode_metrics(message)
+    assert (decoded.accepted, decoded.faults) == (0, {"no_time": 10_000})
+    assert read_sizes == [4_096, 4_096, 1_808]
