@@ -123,7 +123,14 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.connections": BASE,
     "processor.settings": (*BASE, "processor", *PROFILE),
     "processor.pipeline": (*BASE, "processor"),
-    "processor.evidence_log": (*BASE, "processor.detect", "processor.state.repository", "processor.window"),
+    "processor.evidence_log": (
+        *BASE,
+        "processor.detect",
+        "processor.evidence_slices",
+        "processor.state.repository",
+        "processor.window",
+    ),
+    "processor.evidence_slices": (*BASE, "processor.detect", "processor.state.repository", "processor.window"),
     "processor.service": (*BASE, "processor"),
     "processor.notify_trial": (*BASE, "processor"),
     "processor.own_metrics": (

@@ -79,6 +79,7 @@ COVERED_BY = {
     "backtest/summary": "backtest/test_columns.py",
     "processor/records": "processor/test_pipeline.py",
     "processor/serve/schema": "processor/serve/test_openapi.py",
+    "processor/state/evidence_migration": "processor/state/test_migrations.py",
     "processor/state/instance": "processor/test_service.py",
     "processor/receive/accounts": "processor/receive/test_admission.py",
     "processor/receive/outcomes": "processor/receive/test_admission.py",

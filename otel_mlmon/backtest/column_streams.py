@@ -127,7 +127,7 @@ def _estimate_block_effects(blocks: Counts) -> list[DesignEffect | None]:
     for block in np.moveaxis(blocks, 1, 0).astype(np.float64):
         effects.add(rows, block, np.full(len(rows), float(BLOCK_ROWS)))
     return [
-        DesignEffect(float(effects.divisor[row]), int(effects.states([row])[0].difference_counts.max()))
+        DesignEffect(float(effects.divisor[row]), int(effects.pack([row]).difference_counts.max()))
         if effects.is_calibrated[row]
         else estimate_design_effect(blocks[row])
         for row in rows.tolist()

@@ -20,7 +20,8 @@ from otel_mlmon.backtest.columns import ColumnKind
 from otel_mlmon.backtest.counts import FIRST_ROWS, NEVER_NS, TableCounts, WindowCounts
 from otel_mlmon.backtest.times import TimesNs, parse_times
 from otel_mlmon.processor.window.binning import Binning, ClassBins, NumberBins
-from otel_mlmon.sketch.moments import ExactSum, Moments, convert_to_exact_units, sum_exactly
+from otel_mlmon.processor.window.window import NO_NUMBERS, NumberSum
+from otel_mlmon.sketch.moments import convert_to_exact_units, sum_exactly
 from otel_mlmon.table.cells import has_leading_zeros, normalize_label, parse_cell_labels, parse_cell_numbers
 from otel_mlmon.table.table import TableColumn
 from otel_mlmon.types import Counts, Floats, Indices
@@ -208,12 +209,11 @@ def compute_edge_thresholds(binning: NumberBins) -> tuple[float, ...]:
     )
 
 
-def compute_window_mean(counts: Counts, units: int, binning: Binning) -> float:
-    """Computes the mean of the numbers counted in a window; NaN without numbers, or if they are classes."""
+def sum_window_numbers(counts: Counts, units: int, binning: Binning) -> NumberSum:
+    """Returns the sum and the count of the numbers that a window has; of classes there are none."""
     if not isinstance(binning, NumberBins):
-        return math.nan
-    count = int(counts[: len(binning.edges) + 1].sum())
-    return Moments(count=count, exact_sum=ExactSum(units)).mean
+        return NO_NUMBERS
+    return NumberSum(units, int(counts[: len(binning.edges) + 1].sum()))
 
 
 class _NumberCounter:

@@ -22,7 +22,7 @@ from otel_mlmon.backtest.counting import (
     RowCounter,
     StreamCountPlan,
     WindowCountPlan,
-    compute_window_mean,
+    sum_window_numbers,
 )
 from otel_mlmon.backtest.counts import TableCounts, WindowCounts
 from otel_mlmon.backtest.describe import Clock, describe_alerts, describe_daily_cycles, describe_stream
@@ -273,7 +273,7 @@ def _judge_windows(
             start_ns = end_ns - 1
         for index, stream in enumerate(streams):
             rolling: Counts = window.counts.counts[offsets[index] : offsets[index + 1]]
-            mean = compute_window_mean(rolling, window.counts.sums[index], stream.plan.binning)
+            numbers = sum_window_numbers(rolling, window.counts.sums[index], stream.plan.binning)
             panes.append(
                 StreamWindow(
                     stream=stream.key,
@@ -281,10 +281,10 @@ def _judge_windows(
                     end_ns=end_ns,
                     reference=stream.reference,
                     pane=rolling,
-                    pane_mean=mean,
+                    pane_numbers=numbers,
                     rolling=rolling,
                     rolling_start_ns=start_ns,
-                    rolling_mean=mean,
+                    rolling_numbers=numbers,
                     calibration=stream.calibration,
                 )
             )

@@ -1,11 +1,12 @@
 """Scores windows of streams, and stores the evidence of drift: panes with each commit, evidence itself now and then.
 
 Evidence is a function of the panes before, and takes some kilobytes a stream; a pane takes some dozen bytes. So each
-commit stores the panes that were scored, as one entry of a log, and the evidence of a stream is stored with the
-number of the last entry that it holds: at the latest `STORED_AFTER_NS` after a pane that it does not hold yet, a part
-of the streams at a time, and at once where its reference changed, since panes are replayed against the present one. A
-start loads the evidence and replays the panes since, against the same alarm line: what comes out is the same, bit for
-bit. No rule judges a pane again: the states of alerts are stored with the commit.
+commit stores the panes that were scored, as one entry of a log, and the evidence of a slice of streams
+(`evidence_slices.py`) is stored with the number of the last entry that it holds: at the latest `STORED_AFTER_NS` after
+a pane that it does not hold yet, a part of the slices at a time, and at once where the reference of a stream changed,
+since panes are replayed against the present one. A start loads the evidence and replays the panes since, against the
+same alarm line: what comes out is the same, bit for bit. No rule judges a pane again: the states of alerts are stored
+with the commit.
 
 Runs on: the state thread.
 """
@@ -13,7 +14,7 @@ Runs on: the state thread.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice, pairwise, takewhile
 from typing import Final, NamedTuple, TypeAlias
@@ -22,9 +23,9 @@ import numpy as np
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.detect.evaluator import DriftEvaluator
-from otel_mlmon.processor.detect.evidence import EvidenceBank
 from otel_mlmon.processor.detect.score import DriftScore
-from otel_mlmon.processor.detect.state import CycleState, StreamState
+from otel_mlmon.processor.detect.state import CycleState
+from otel_mlmon.processor.evidence_slices import EVIDENCE, SliceRecord, StreamSlice, StreamSlices
 from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records, restore_records
 from otel_mlmon.processor.window.packed_numbers import PackedInts, pack_ints, unpack_ints
 from otel_mlmon.processor.window.progress import StreamAbsence
@@ -33,7 +34,7 @@ from otel_mlmon.processor.window.window import ReferenceCounts, StreamKey, Strea
 from otel_mlmon.types import ModelKey
 
 STORED_AFTER_NS: Final = 60_000_000_000
-"""How long the evidence of a stream may lag behind its panes in the store, at most."""
+"""How long the evidence of a slice may lag behind its panes in the store, at most."""
 MIN_AGE_NS: Final = 40_000_000_000
 """How long it lags at least, unless something of it cannot be replayed."""
 
@@ -63,17 +64,6 @@ class LogEntry(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StreamRecord:
-    """The stored detection state of a stream: its last score, and its evidence of drift if there is any."""
-
-    stream: StreamKey
-    score: DriftScore
-    state: StreamState | None
-    entry: int
-    """The last entry of the log that it holds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CycleRecord:
     """The stored daily cycle of a stream."""
 
@@ -81,13 +71,6 @@ class CycleRecord:
     state: CycleState
 
 
-def _check_evidence(record: StreamRecord) -> None:
-    state = record.state
-    if state is not None:
-        EvidenceBank(state.evidence.reference.size, state.direction).restore([state.evidence])
-
-
-EVIDENCE: Final = RecordKind("evidence", StreamRecord, check=_check_evidence)
 CYCLE: Final = RecordKind("cycle", CycleRecord, is_compressed=True)
 LOG: Final = RecordKind("evidence_log", LogEntry)
 
@@ -112,22 +95,23 @@ class EvidenceLog:
         self._dropped: dict[StreamKey, None] = {}
         """Streams that were dropped since the last entry."""
         self._gone: dict[StreamKey, None] = {}
-        """Streams whose records are to be removed, unless they have new ones."""
+        """Streams whose stored cycles are to be removed."""
         self._scored: list[tuple[StreamWindow, DriftScore]] = []
         self._entries: dict[str, LogEntry] = {}
         """Entries that are not stored yet."""
-        self._lagging: dict[StreamKey, tuple[int, int]] = {}
-        """The first entry that the stored evidence of a stream does not hold, and when it was made; in that order."""
-        self._references: dict[StreamKey, ReferenceCounts | None] = {}
+        self._slices = StreamSlices()
+        self._lagging: dict[StreamSlice, tuple[int, int]] = {}
+        """The first entry that the stored evidence of a slice does not hold, and when it was made; in that order."""
+        self._references: dict[StreamKey, ReferenceCounts] = {}
         """The reference that the stored evidence of a stream is against."""
-        self._unstored: dict[StreamKey, None] = {}
-        """Streams whose evidence cannot be had by replay."""
+        self._unstored: dict[StreamSlice, None] = {}
+        """Slices of which something cannot be had by replay."""
         self._cycles: dict[StreamKey, None] = {}
         """Streams whose cycle is to be stored with the evidence of their stream."""
-        self._stored: list[StreamKey] = []
-        """Streams whose evidence the last save wrote."""
+        self._stored: list[StreamSlice] = []
+        """Slices that the last save wrote."""
         self._chosen_ns = 0
-        """When streams were last chosen whose evidence is stored."""
+        """When slices were last chosen to be stored."""
         self._pruned = 0
         """Entries before this one are removed."""
 
@@ -139,8 +123,7 @@ class EvidenceLog:
             self._set_score(stream, score)
             self.changed.add(stream.model)
             if window.reference is None or self._references.get(stream) is not window.reference:
-                self._unstored[stream] = None
-            self._references[stream] = window.reference
+                self._place_stream(stream, window.reference)
         self._scored += scored
         return scored
 
@@ -149,8 +132,10 @@ class EvidenceLog:
         for stream in streams:
             self.evaluator.remove_stream(stream)
             self._remove_score(stream)
-            for known in (self._lagging, self._references, self._unstored, self._cycles):
-                known.pop(stream, None)
+            self._references.pop(stream, None)
+            self._cycles.pop(stream, None)
+            if (left := self._slices.remove(stream)) is not None:
+                self._unstored[left] = None
             self._dropped[stream] = self._gone[stream] = None
             self.changed.add(stream.model)
 
@@ -177,25 +162,27 @@ class EvidenceLog:
         self._append_entry(now_ns)
         self._cycles.update(dict.fromkeys(self.evaluator.cycles.changed()))
         self.evaluator.cycles.clear_changed()
-        streams = [*self._unstored, *self._choose_lagging_streams(now_ns, is_last=is_last)]
+        slices = list(dict.fromkeys((*self._unstored, *self._choose_lagging_slices(now_ns, is_last=is_last))))
         put_records(repository, LOG, self._entries.items())
-        put_records(repository, EVIDENCE, self._build_stream_records(dict.fromkeys(streams)))
-        cycles = {stream: self.evaluator.cycles.state(stream) for stream in streams if stream in self._cycles}
+        if empty := sorted(part.key for part in slices if not part.streams):
+            repository.delete(EVIDENCE.name, empty)
+        put_records(repository, EVIDENCE, ((part.key, self._build_record(part)) for part in slices if part.streams))
+        if self._gone:
+            repository.delete(CYCLE.name, sorted(map(_encode_stream_key, self._gone)))
+        cycles = {stream: self.evaluator.cycles.state(stream) for stream in self._list_cycles(slices)}
         put_records(
             repository, CYCLE, [(_encode_stream_key(key), CycleRecord(stream=key, state=cycles[key])) for key in cycles]
         )
-        gone = sorted(_encode_stream_key(stream) for stream in self._gone if stream not in self._unstored)
-        for kind in (EVIDENCE, CYCLE):
-            if gone:
-                repository.delete(kind.name, gone)
-        self._prune_entries(repository, streams)
-        self._stored = streams
+        self._prune_entries(repository, slices)
+        self._stored = slices
 
     def mark_saved(self) -> None:
         """Notes that what was last saved of the evidence is committed to the state store."""
-        for stream in self._stored:
-            for known in (self._lagging, self._unstored, self._cycles):
-                known.pop(stream, None)
+        for stream in self._list_cycles(self._stored):
+            del self._cycles[stream]
+        for part in self._stored:
+            self._lagging.pop(part, None)
+            self._unstored.pop(part, None)
         self._stored = []
         self._entries.clear()
         self._gone.clear()
@@ -212,10 +199,12 @@ class EvidenceLog:
             StoreError: The repository cannot be read.
         """
         numbers: dict[StreamKey, int] = {}
-        for record in self._restore_evidence(repository):
-            self._set_score(record.stream, record.score)
-            numbers[record.stream] = record.entry
+
+        def restore(record: SliceRecord) -> None:
+            numbers.update(dict.fromkeys(self._restore_slice(record), record.entry))
             self._number = max(self._number, record.entry)
+
+        restore_records(repository, EVIDENCE, restore)
         restore_records(repository, CYCLE, lambda cycle: self.evaluator.cycles.restore(cycle.stream, cycle.state))
         for entry in load_records(repository, LOG).values():
             self._number = max(self._number, entry.number)
@@ -227,20 +216,20 @@ class EvidenceLog:
             if reference is not None and self.evaluator.has_evidence_against(stream, reference):
                 self._references[stream] = reference
 
-    def _restore_evidence(self, repository: Repository) -> Iterable[StreamRecord]:
-        """Restores the stored evidence of all streams, and sets records aside that contradict themselves."""
-        records = load_records(repository, EVIDENCE)
-        states = {record.stream: record.state for record in records.values() if record.state is not None}
-        try:
-            self.evaluator.restore(states)  # at once, which is many times faster than one by one
-        except (LookupError, ValueError):
-            restore_records(repository, EVIDENCE, self._restore_stream)
-            records = load_records(repository, EVIDENCE)
-        return records.values()
+    def _restore_slice(self, record: SliceRecord) -> list[StreamKey]:
+        """Restores the stored evidence and the scores of a slice; returns its streams.
 
-    def _restore_stream(self, record: StreamRecord) -> None:
-        if record.state is not None:
-            self.evaluator.restore({record.stream: record.state})
+        Raises:
+            LookupError, ValueError: The record contradicts itself; nothing of it is restored.
+        """
+        streams = record.list_streams()
+        if record.evidence is not None:
+            self.evaluator.restore(streams, record.evidence)
+        for stream, score in zip(streams, record.scores, strict=True):
+            self._set_score(stream, score)
+        if streams:
+            self._slices.add_stored(record, self.evaluator.find_bank(streams[0]))
+        return streams
 
     def _replay_entry(
         self, entry: LogEntry, numbers: Mapping[StreamKey, int], find_stream: FindStream, now_ns: int
@@ -258,7 +247,8 @@ class EvidenceLog:
         ]
         for window, score in self.evaluator.evaluate(windows, log10_alarm_line=entry.log10_alarm_line):
             self._set_score(window.stream, score)
-            self._lagging.setdefault(window.stream, (entry.number, now_ns))
+            if (part := self._slices.find(window.stream)) is not None:
+                self._lagging.setdefault(part, (entry.number, now_ns))
 
     def _is_replayable(self, window: StreamWindow) -> bool:
         """Returns whether stored evidence is against the present reference; else the next pane starts it anew."""
@@ -267,49 +257,70 @@ class EvidenceLog:
     def _append_entry(self, now_ns: int) -> None:
         """Adds an entry to the evidence log: the panes scored, and the streams dropped, since the last entry."""
         scored, self._scored = self._scored, []
-        judged = [(window, score) for window, score in scored if window.reference is not None]
+        judged = [
+            (window, score, part)
+            for window, score in scored
+            if window.reference is not None and (part := self._slices.find(window.stream)) is not None
+        ]
         if not judged and not self._dropped:
             return
         self._number += 1
         groups: dict[tuple[ModelKey, int], list[StreamWindow]] = {}
-        for window, _ in judged:
+        for window, _, part in judged:
             groups.setdefault((window.stream.model, window.end_ns), []).append(window)
-            self._lagging.setdefault(window.stream, (self._number, now_ns))
+            self._lagging.setdefault(part, (self._number, now_ns))
         dropped, self._dropped = list(self._dropped), {}
         line = judged[0][1].log10_alarm_line if judged else 0.0
         panes = [_pack_panes(model, windows) for (model, _), windows in groups.items()]
         self._entries[_encode_entry_number(self._number)] = LogEntry(self._number, line, dropped, panes)
 
-    def _choose_lagging_streams(self, now_ns: int, *, is_last: bool) -> list[StreamKey]:
-        """Chooses the streams whose evidence is stored now: those stored longest ago, a part at a time."""
+    def _choose_lagging_slices(self, now_ns: int, *, is_last: bool) -> Iterable[StreamSlice]:
+        """Chooses the slices that are stored now: those stored longest ago, a part at a time."""
         if is_last:
-            return list(self._lagging)
+            return self._lagging
 
-        def lags(entry: tuple[StreamKey, tuple[int, int]], age_ns: int) -> bool:
-            return entry[1][1] <= now_ns - age_ns
+        def list_older(age_ns: int) -> Iterator[StreamSlice]:
+            older = takewhile(lambda entry: entry[1][1] <= now_ns - age_ns, self._lagging.items())
+            return (part for part, _ in older)
 
-        late = takewhile(lambda entry: lags(entry, STORED_AFTER_NS), self._lagging.items())
-        due = takewhile(lambda entry: lags(entry, MIN_AGE_NS), self._lagging.items())
         elapsed_ns, self._chosen_ns = now_ns - self._chosen_ns, now_ns
-        some = islice(due, len(self._lagging) * elapsed_ns // (STORED_AFTER_NS - MIN_AGE_NS))
-        return list(dict.fromkeys(stream for stream, _ in (*late, *some)))
+        count = len(self._lagging) * elapsed_ns // (STORED_AFTER_NS - MIN_AGE_NS)
+        return (*list_older(STORED_AFTER_NS), *islice(list_older(MIN_AGE_NS), count))
 
-    def _prune_entries(self, repository: Repository, stored: Iterable[StreamKey]) -> None:
+    def _prune_entries(self, repository: Repository, stored: Iterable[StreamSlice]) -> None:
         """Removes the entries of the evidence log that the stored evidence of all streams includes."""
         current = set(stored)
-        lagging = (entry for stream, (entry, _) in self._lagging.items() if stream not in current)
+        lagging = (entry for part, (entry, _) in self._lagging.items() if part not in current)
         first = next(lagging, self._number + 1)
         if first > self._pruned:
             repository.prune(LOG.name, _encode_entry_number(first))
             self._pruned = first
 
-    def _build_stream_records(self, streams: Collection[StreamKey]) -> Iterator[tuple[str, StreamRecord]]:
-        known = self.evaluator.streams()
-        states = self.evaluator.states(stream for stream in streams if stream in known)
-        for stream in streams:
-            score = self.scores[stream.model][stream.stream]
-            record = StreamRecord(stream=stream, score=score, state=states.get(stream), entry=self._number)
-            yield _encode_stream_key(stream), record
+    def _place_stream(self, stream: StreamKey, reference: ReferenceCounts | None) -> None:
+        """Notes that the evidence of a stream is against another reference, or that it has none: it is stored now."""
+        bank = self.evaluator.find_bank(stream)
+        self._unstored.update(dict.fromkeys(self._slices.place(stream, bank)))
+        if bank is None or reference is None:
+            self._references.pop(stream, None)
+        else:
+            self._references[stream] = reference
+
+    def _list_cycles(self, slices: Iterable[StreamSlice]) -> list[StreamKey]:
+        """Returns the streams whose cycle is stored with these slices."""
+        stored = set(slices)
+        return [stream for stream in self._cycles if self._slices.find(stream) in stored]
+
+    def _build_record(self, part: StreamSlice) -> SliceRecord:
+        streams = list(part.streams)
+        scores = self.scores[part.model]
+        return SliceRecord(
+            number=part.number,
+            model=part.model,
+            streams=[stream.stream for stream in streams],
+            scores=[scores[stream.stream] for stream in streams],
+            evidence=None if part.bank is None else self.evaluator.pack(streams),
+            entry=self._number,
+        )
 
     def _set_score(self, stream: StreamKey, score: DriftScore) -> None:
         self.scores.setdefault(stream.model, {})[stream.stream] = score

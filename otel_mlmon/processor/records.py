@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from otel_mlmon.processor.alert.records import ALERT_MODELS, ALERTS
 from otel_mlmon.processor.alert.version_change import VersionChange
-from otel_mlmon.processor.evidence_log import CYCLE, EVIDENCE, LOG
+from otel_mlmon.processor.evidence_log import CYCLE, LOG
+from otel_mlmon.processor.evidence_slices import EVIDENCE
 from otel_mlmon.processor.notify.dispatcher import OutboxEntry
 from otel_mlmon.processor.serve.page.history import HISTORY
 from otel_mlmon.processor.state.instance import INSTANCE

@@ -6,9 +6,10 @@ rows are merged to and subtracted to does not depend on whether the objects are.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -203,9 +204,12 @@ class SketchTable:
         """
         if len(set(keys)) == len(keys):
             return self, {key: [row] for row, key in enumerate(keys)}
-        groups: dict[tuple[K, Bounds | int], list[int]] = {}
-        for row, (key, bounds, scale) in enumerate(zip(keys, self.bounds, self.scales, strict=True)):
-            groups.setdefault((key, scale if bounds is None else bounds), []).append(row)
+        kinds: list[Bounds | int] = [
+            scale if bounds is None else bounds for bounds, scale in zip(self.bounds, self.scales, strict=True)
+        ]
+        groups: defaultdict[tuple[K, Bounds | int], list[int]] = defaultdict(list)
+        for row, group in enumerate(zip(keys, kinds, strict=True)):
+            groups[group].append(row)
         table, rows = SketchTable.from_sketches(self._merge_groups(list(groups.values()))), dict[K, list[int]]()
         for row, (key, _) in enumerate(groups):
             rows.setdefault(key, []).append(row)
@@ -229,9 +233,9 @@ class SketchTable:
 
     def _merge_groups(self, groups: Sequence[Sequence[int]]) -> list[AnyHistogram]:
         """Merges the histograms of each group of rows, which have the same scale or bounds."""
-        group_of_row = np.zeros(len(self.numbers), dtype=np.intp)
-        for group, rows in enumerate(groups):
-            group_of_row[rows] = group
+        group_of_row = np.empty(len(self.numbers), dtype=np.intp)
+        sizes = list(map(len, groups))
+        group_of_row[list(chain.from_iterable(groups))] = np.repeat(np.arange(len(groups)), sizes)
         is_explicit = np.array([self.bounds[rows[0]] is not None for rows in groups], dtype=np.bool_)
         layout = _GroupedBuckets(self, group_of_row, is_explicit)
         merged: list[AnyHistogram] = []

@@ -13,8 +13,8 @@ from otel_mlmon.backtest.counting import (
     CellFaultError,
     StreamCountPlan,
     WindowCountPlan,
-    compute_window_mean,
     count_batches,
+    sum_window_numbers,
 )
 from otel_mlmon.backtest.counts import TableCounts, WindowCounts
 from otel_mlmon.processor.window.binning import Binning, ClassBins, NumberBins, choose_quantile_bins
@@ -41,7 +41,7 @@ def counted(values: object, binning: Binning) -> WindowCounts:
 def mean_of(values: object, binning: Binning) -> float:
     """The mean of all values."""
     window = counted(values, binning)
-    return compute_window_mean(window.counts, window.sums[0], binning)
+    return sum_window_numbers(window.counts, window.sums[0], binning).mean
 
 
 def sketch_of(values: NDArray[np.float64]) -> StreamSketch:

@@ -32,7 +32,7 @@ def test_check_repair_export_backup_and_forget(tmp_path: Path, capsys: pytest.Ca
     database.commit()
     database.close()
     code, out = run("check")
-    assert (code, "a stored StreamRecord is damaged" in out) == (1, True)
+    assert (code, "a stored SliceRecord is damaged" in out) == (1, True)
     assert run("repair")[0] == 1  # what was set aside is still there to look at
     assert run("forget", "shop")[0] == 0
     assert run("forget", "shop")[0] == 1

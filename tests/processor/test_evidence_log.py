@@ -14,7 +14,8 @@ from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import DriftScore
-from otel_mlmon.processor.evidence_log import CYCLE, EVIDENCE, LOG, STORED_AFTER_NS, EvidenceLog
+from otel_mlmon.processor.evidence_log import CYCLE, LOG, STORED_AFTER_NS, EvidenceLog
+from otel_mlmon.processor.evidence_slices import EVIDENCE
 from otel_mlmon.processor.state.repository import encode_record
 from otel_mlmon.processor.state.sqlite import SqliteRepository
 from otel_mlmon.processor.window.progress import StreamAbsence
@@ -95,6 +96,8 @@ class Bench:
         for number, stream in enumerate(STREAMS):
             shares = [0.1, 0.2, 0.3, 0.4] if number == 0 else [0.25] * 4
             counts = self.rng.multinomial(300 if self.rng.random() < 0.9 else 0, shares)
+            bins = self.references[stream].bins.count if stream in self.references else 0
+            counts = np.array([*counts[: bins - 1], counts[bins - 1 :].sum()])
             if stream in streams:
                 windows.append(self.window(stream, counts))
         self.log.score_panes(windows)
@@ -122,15 +125,14 @@ class Bench:
         """Evidence and score of each stream."""
         evaluator = self.log.evaluator
         return {
-            stream: (encode_record(evaluator.state(stream)), repr(self.log.find_score(stream)))
+            stream: (encode_record(evaluator.pack([stream])), repr(self.log.find_score(stream)))
             for stream in sorted(evaluator.streams())
         }
 
 
-def make_reference(count: int) -> ReferenceCounts:
-    return ReferenceCounts(
-        bins=HistogramBins(names=("a", "b", "c", "d"), is_ordered=False), counts=np.full(4, count // 4)
-    )
+def make_reference(count: int, bins: int = 4) -> ReferenceCounts:
+    names = ("a", "b", "c", "d")[:bins]
+    return ReferenceCounts(bins=HistogramBins(names=names, is_ordered=False), counts=np.full(bins, count // bins))
 
 
 def score_of(bench: Bench, stream: StreamKey) -> DriftScore:
@@ -168,7 +170,8 @@ def test_panes_are_stored_with_each_commit_and_evidence_now_and_then(bench: Benc
         entries = bench.repository.load(LOG.name)
         assert len(entries) <= STORED_AFTER_NS // PANE_NS + 1
     assert bench.repository.puts[LOG.name] == panes
-    assert bench.repository.puts[EVIDENCE.name] <= panes * len(STREAMS) / 2
+    # The six streams are in one slice, which is stored when they are new, and a minute after each first pane since.
+    assert bench.repository.puts[EVIDENCE.name] == 1 + (panes - 1) * PANE_NS // (STORED_AFTER_NS + PANE_NS)
     bench.save(is_last=True)
     assert bench.repository.load(LOG.name) == {}
     for _ in range(3):
@@ -201,6 +204,50 @@ def test_what_was_dropped_does_not_come_back(bench: Bench) -> None:
     bench.restart()
     assert bench.facts() == before
     assert bench.log.find_score(STREAMS[0]) is None
+
+
+def test_a_stream_that_is_dropped_after_its_last_pane_was_scored_is_not_stored(bench: Bench) -> None:
+    for _ in range(20):
+        bench.pane()
+    bench.pane(is_saved=False)
+    bench.log.drop_stream(STREAMS[:2])
+    bench.save()
+    for _ in range(10):
+        bench.pane(streams=STREAMS[2:])
+    before = bench.facts()
+    assert list(before) == STREAMS[2:]
+    bench.restart()
+    assert bench.facts() == before
+
+
+def test_a_damaged_slice_costs_the_evidence_of_its_streams_alone(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.references[STREAMS[1]] = bench.references[STREAMS[4]] = make_reference(1000, bins=3)
+    for _ in range(20):
+        bench.pane()
+    before = bench.facts()
+    (first, second) = bench.repository.load(EVIDENCE.name)
+    bench.repository.put(EVIDENCE.name, [(first, b"no slice")])
+    bench.restart()
+    assert any(f"set aside: {EVIDENCE.name} {first}" in message for message in caplog.messages)
+    kept = [STREAMS[1], STREAMS[4]]
+    assert bench.facts() == {stream: before[stream] for stream in kept}
+    bench.pane()
+    assert list(bench.facts()) == STREAMS
+    assert second in bench.repository.load(EVIDENCE.name)
+
+
+def test_a_stream_that_is_judged_by_other_bins_is_in_another_slice(bench: Bench) -> None:
+    for _ in range(20):
+        bench.pane()
+    bench.references[STREAMS[1]] = make_reference(1000, bins=3)
+    bench.pane(streams=STREAMS[1:2])
+    records = [EVIDENCE.decode(blob) for blob in bench.repository.load(EVIDENCE.name).values()]
+    assert [record.list_streams() for record in records] == [[STREAMS[0], *STREAMS[2:]], [STREAMS[1]]]
+    before = bench.facts()
+    bench.restart()
+    assert bench.facts() == before
 
 
 def test_a_commit_that_fails_is_made_good_by_the_next(bench: Bench) -> None:

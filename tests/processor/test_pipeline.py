@@ -15,7 +15,7 @@ from otel_mlmon import semconv
 from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.alert.alert import Alert, RuleState
 from otel_mlmon.processor.config.load import load_config
-from otel_mlmon.processor.evidence_log import EVIDENCE
+from otel_mlmon.processor.evidence_slices import EVIDENCE
 from otel_mlmon.processor.notify.dispatcher import OutboxEntry
 from otel_mlmon.processor.pipeline import ProcessorPipeline
 from otel_mlmon.processor.receive.data_point import (
@@ -541,23 +541,24 @@ def test_evidence_that_contradicts_itself_is_set_aside_and_that_of_other_streams
         bench.pane(CALM, confidences(bench))
     bench.pipeline.close()
     evaluator = bench.pipeline._evidence.evaluator
-    states = {stream: encode_record(evaluator.state(stream)) for stream in evaluator.streams()}
+    states = {stream: encode_record(evaluator.pack([stream])) for stream in evaluator.streams()}
     repository = SqliteRepository(tmp_path / "data")
     (damaged, blob), *others = repository.load(EVIDENCE.name).items()
     record = EVIDENCE.decode(blob)
-    assert record.state is not None
-    effect = record.state.evidence.design_effect
-    effect = replace(effect, difference_counts=effect.difference_counts + 1)
-    state = replace(record.state, evidence=replace(record.state.evidence, design_effect=effect))
-    repository.put(EVIDENCE.name, [(damaged, encode_record(replace(record, state=state)))])
+    columns = record.evidence
+    assert columns is not None
+    effects = columns.evidence.design_effects
+    effects = replace(effects, difference_counts=effects.difference_counts + 1)
+    columns = replace(columns, evidence=replace(columns.evidence, design_effects=effects))
+    repository.put(EVIDENCE.name, [(damaged, encode_record(replace(record, evidence=columns)))])
     repository.commit()
     repository.close()
     (fault,) = check_state(tmp_path / "data", RECORD_KINDS).faults
     assert fault.startswith(f"evidence {damaged}: the record contradicts itself: ")
     bench.open()
     evaluator = bench.pipeline._evidence.evaluator
-    assert {stream: encode_record(evaluator.state(stream)) for stream in evaluator.streams()} == {
-        stream: state for stream, state in states.items() if stream != record.stream
+    assert {stream: encode_record(evaluator.pack([stream])) for stream in evaluator.streams()} == {
+        stream: state for stream, state in states.items() if stream not in record.list_streams()
     }
     assert others
     bench.pane(CALM, confidences(bench))

@@ -102,7 +102,7 @@ def test_windows_and_scores_are_those_of_one_stream_at_a_time() -> None:
             states.add(score.state)
         assert scores == {}
     for stream in together.streams():
-        assert encode_record(together.state(stream)) == encode_record(alone.state(stream))
+        assert encode_record(together.pack([stream])) == encode_record(alone.pack([stream]))
     assert {"accepted", "duplicate", "late", "reset"} <= real.counts.keys()
     assert {"learning", "ok", "drift", "no_data"} <= states
 
@@ -170,7 +170,7 @@ def describe_state(processor: SimulatedProcessor) -> dict[str, Any]:
         "documents": json.dumps(processor.document(), default=repr),
         "scores": {model: repr(sorted(scores.items())) for model, scores in evidence.scores.items()},
         "evidence": {
-            stream: encode_record(evidence.evaluator.state(stream)) for stream in sorted(evidence.evaluator.streams())
+            stream: encode_record(evidence.evaluator.pack([stream])) for stream in sorted(evidence.evaluator.streams())
         },
     }
 

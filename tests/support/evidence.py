@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.alternatives import Direction
 from otel_mlmon.processor.detect.evidence import EvidenceBank
-from otel_mlmon.processor.detect.state import EvidenceState
+from otel_mlmon.processor.detect.state import EvidenceColumns
 
 STATUSES = ("calibrating", "ok", "drift")
 """By code."""
@@ -58,13 +58,12 @@ class Evidence:
     def contributions(self) -> tuple[float, ...]:
         return tuple(self.bank.column("contributions")[self.row].tolist())
 
-    def state(self) -> EvidenceState:
-        (state,) = self.bank.states([self.row])
-        return state
+    def state(self) -> EvidenceColumns:
+        return self.bank.pack([self.row])
 
     @classmethod
-    def from_state(cls, state: EvidenceState, direction: Direction = "both") -> Evidence:
+    def from_state(cls, state: EvidenceColumns, direction: Direction = "both") -> Evidence:
         evidence = cls.__new__(cls)
-        evidence.bank = EvidenceBank(state.reference.size, direction)
-        evidence.row = evidence.bank.restore([state])[0]
+        evidence.bank = EvidenceBank(state.reference.shape[1], direction)
+        evidence.row = evidence.bank.restore(state)[0]
         return evidence

@@ -20,7 +20,7 @@ from otel_mlmon.processor.window.progress import StreamAbsence, StreamPresence
 from otel_mlmon.processor.window.reference import StreamReference
 from otel_mlmon.processor.window.series import DELTA, CompletenessCheck, PendingPoints, TimeSeries
 from otel_mlmon.processor.window.stream import find_text_fault
-from otel_mlmon.processor.window.window import PaneCounts, StreamKey, StreamWindow
+from otel_mlmon.processor.window.window import NumberSum, PaneCounts, StreamKey, StreamWindow
 from otel_mlmon.sketch.moments import ExactSum, Moments
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
@@ -100,7 +100,7 @@ class PlainModel:
             end_ns=end_ns,
             reference=None,
             pane=NO_COUNTS,
-            pane_mean=sketch.moments.mean,
+            pane_numbers=NumberSum.from_moments(sketch.moments),
             rolling=NO_COUNTS,
             rolling_start_ns=start_ns,
             exemplars=traces,
@@ -170,7 +170,7 @@ def add_up(stream: PlainStream, start_ns: int) -> dict[str, Any]:
     return {
         "rolling": np.sum([pane.counts for pane in panes], axis=0) if panes else NO_COUNTS,
         "rolling_start_ns": panes[0].start_ns if panes else start_ns,
-        "rolling_mean": moments.mean,
+        "rolling_numbers": NumberSum.from_moments(moments),
     }
 
 

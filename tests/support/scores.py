@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from otel_mlmon.processor.detect.score import DriftScore, State
-from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, StreamKey, StreamWindow
+from otel_mlmon.processor.window.window import (
+    NO_NUMBERS,
+    HistogramBins,
+    NumberSum,
+    ReferenceCounts,
+    StreamKey,
+    StreamWindow,
+)
+from otel_mlmon.sketch.moments import convert_to_exact_units
 from otel_mlmon.types import ModelKey
 
 MODEL = ModelKey("digits", "1")
@@ -15,6 +24,11 @@ SECOND_NS = 1_000_000_000
 PANE_NS = 10 * SECOND_NS
 
 Judged = tuple[StreamKey, tuple[StreamWindow, DriftScore]]
+
+
+def build_sum(mean: float) -> NumberSum:
+    """Builds the sum of one number; of none for NaN."""
+    return NO_NUMBERS if math.isnan(mean) else NumberSum(convert_to_exact_units(mean), 1)
 
 
 def judged(
@@ -42,10 +56,10 @@ def judged(
         if state == "learning"
         else ReferenceCounts(bins=bins, counts=np.array(reference, dtype=np.int64), mean=means[0]),
         pane=np.array(() if state == "learning" else pane, dtype=np.int64),
-        pane_mean=means[2],
+        pane_numbers=build_sum(means[2]),
         rolling=np.array(pane if rolling is None else rolling, dtype=np.int64),
         rolling_start_ns=0,
-        rolling_mean=means[1],
+        rolling_numbers=build_sum(means[1]),
         exemplars=exemplars,
     )
     is_drift = state == "drift"

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from itertools import pairwise
-from typing import Any, Final, TypeVar
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.errors import BinMismatchError
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.detect.state import DAY_NS, TrafficState
+from otel_mlmon.processor.detect.state import DAY_NS, TrafficColumns
 from otel_mlmon.types import Bools, Floats, Indices, Ints
-
-T = TypeVar("T")
 
 INITIAL_CAPACITY: Final = 4
 
@@ -22,6 +19,8 @@ HOURS: Final = 24
 HOUR_NS: Final = 3_600_000_000_000
 
 STAGE: Final = "drift"
+
+_TRAFFIC: Final = ("first_ns", "last_ns", "hours")
 
 _GUARD: Final = guard(STAGE)
 
@@ -48,6 +47,17 @@ class RowArrays:
         """Returns all rows of a named array; valid until the next `clear`."""
         return self._arrays[name]
 
+    def pack(self, rows: Indices | Sequence[int], names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Returns copies of some rows of some of the arrays, by name."""
+        index = np.asarray(rows, dtype=np.intp)
+        return {name: self._arrays[name][index] for name in names}
+
+    def restore(self, rows: Indices | Sequence[int], columns: object, names: Iterable[str]) -> None:
+        """Sets some rows of the arrays of these names to the attributes of an object."""
+        index = np.asarray(rows, dtype=np.intp)
+        for name in names:
+            self._arrays[name][index] = getattr(columns, name)
+
     def clear(self, row: int) -> None:
         """Sets one row of every array to zero, after growing them where the row is beyond their end."""
         if row >= self._capacity:
@@ -73,20 +83,23 @@ def convert_to_slice(rows: Indices) -> RowIndex:
     return rows
 
 
-def list_rows(array: NDArray[Any]) -> list[Any]:
-    """Returns the rows of an array: of one with a single number a row, numbers of Python."""
-    return array.tolist() if array.ndim == 1 else list(array)
+def count_used(is_used: Bools) -> Ints:
+    """Counts how many values of each row of an array a mask chooses; those are `array[is_used]`, row by row."""
+    counts: Ints = np.count_nonzero(is_used.reshape(len(is_used), -1), axis=1)
+    return counts
 
 
-def split_rows(values: NDArray[Any], is_used: Bools) -> list[NDArray[Any]]:
-    """Splits the values that a mask has chosen of an array, `array[is_used]`, into those of each row."""
-    ends = np.count_nonzero(is_used.reshape(len(is_used), -1), axis=1).cumsum().tolist()
-    return [values[first:end] for first, end in pairwise([0, *ends])]
+def list_positions(counts: Ints) -> tuple[Indices, Indices]:
+    """Returns of values that lie row by row, so many in each, their rows and their positions in these.
 
+    Args:
+        counts: The number of values of each row, 0 or above, shape (S,).
 
-def build_rows(kind: type[T], columns: Mapping[str, Iterable[Any]]) -> list[T]:
-    """Builds a value of each row of some columns, whose names are the fields of its type."""
-    return [kind(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
+    Returns:
+        Two arrays of shape (Σ counts,).
+    """
+    ends = counts.cumsum()
+    return np.repeat(np.arange(counts.size), counts), np.arange(counts.sum()) - np.repeat(ends - counts, counts)
 
 
 class DailyTraffic:
@@ -138,16 +151,13 @@ class DailyTraffic:
         young: Bools = arrays["last_ns"][rows] - arrays["first_ns"][rows] < HOUR_NS
         return young
 
-    def states(self, rows: Indices | Sequence[int]) -> list[TrafficState]:
-        """Returns the traffic of some streams to be stored; `restore` is the inverse."""
-        columns = {name: list_rows(self._arrays[name][rows]) for name in ("first_ns", "last_ns", "hours")}
-        return build_rows(TrafficState, columns)
+    def pack(self, rows: Indices | Sequence[int]) -> TrafficColumns:
+        """Returns the traffic of some streams for storage; `restore` is the inverse."""
+        return TrafficColumns(**self._arrays.pack(rows, _TRAFFIC))
 
-    def restore(self, row: int, state: TrafficState) -> None:
-        """Restores the stored traffic of a stream in a row."""
-        arrays = self._arrays
-        arrays["first_ns"][row], arrays["last_ns"][row] = state.first_ns, state.last_ns
-        arrays["hours"][row] = state.hours
+    def restore(self, rows: Sequence[int], columns: TrafficColumns) -> None:
+        """Restores the stored traffic of streams in rows that were started."""
+        self._arrays.restore(rows, columns, _TRAFFIC)
 
 
 def check_counts(counts: NDArray[Any], bins: int) -> Floats:

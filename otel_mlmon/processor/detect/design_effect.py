@@ -25,7 +25,7 @@ from typing import Final
 
 import numpy as np
 
-from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, build_rows, convert_to_slice, list_rows, split_rows
+from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, convert_to_slice
 from otel_mlmon.processor.detect.dispersion import (
     EFFICIENCY,
     MAX_DIFFERENCES,
@@ -36,7 +36,7 @@ from otel_mlmon.processor.detect.dispersion import (
     compute_trimmed_divisors,
     compute_trimmed_means,
 )
-from otel_mlmon.processor.detect.state import DesignEffectState
+from otel_mlmon.processor.detect.state import DesignEffectColumns
 from otel_mlmon.types import Bools, Floats, Indices, Ints
 
 BLOCK_SIZES: Final = tuple(50 * 4**level for level in range(6))
@@ -231,7 +231,7 @@ class DesignEffects:
             shares: Of the reference, by row.
             residuals: For each of `rows`, counts of blocks and their differences from what was to be expected.
         """
-        states = dict(zip(rows, self.states(rows), strict=True))
+        former = {row: self.pack([row]) for row in rows}
         for row in rows:
             self.start(row, shares[row])
         for number in range(max(map(len, residuals))):
@@ -239,9 +239,9 @@ class DesignEffects:
             places = np.array([row for row, _, _ in blocks])
             items = np.array([counts.sum() for _, counts, _ in blocks], dtype=np.float64)
             self.add(places, np.array([left for _, _, left in blocks]) + items[:, None] * shares[places], items)
-        former = [row for row in rows if not self._arrays["is_calibrated"][row]]
-        if former:
-            self.restore(former, shares[former], [states[row] for row in former])
+        for row in rows:
+            if not self._arrays["is_calibrated"][row]:
+                self.restore([row], shares[[row]], former[row])
 
     def copy_estimate(self, row: int, previous: DesignEffects, previous_row: int) -> None:
         """Copies into a row the estimate of the same stream over other bins, as φ belongs to the items."""
@@ -250,30 +250,22 @@ class DesignEffects:
             self._arrays[name][row] = previous._arrays[name][previous_row]
         self._estimate_effects(np.array([row]))
 
-    def states(self, rows: Indices | Sequence[int]) -> list[DesignEffectState]:
-        """Returns the state of the estimates of some streams for storage; `restore` restores it bit for bit."""
-        arrays = {name: self._arrays[name][rows] for name in (*_STORED, "blocks", "differences")}
-        is_used = arrays["difference_counts"][:, :, None] >= _AGES
-        columns = {
-            **{name: list_rows(arrays[name]) for name in _STORED},
-            "blocks": list_rows(arrays["blocks"][:, :, :-1]),
-            "differences": split_rows(arrays["differences"][is_used], is_used),
-        }
-        return build_rows(DesignEffectState, columns)
+    def pack(self, rows: Indices | Sequence[int]) -> DesignEffectColumns:
+        """Returns the estimates of some streams as columns for storage; `restore` restores them bit for bit."""
+        columns = self._arrays.pack(rows, (*_STORED, "blocks", "differences"))
+        columns["blocks"] = columns["blocks"][:, :, :-1]
+        columns["differences"] = columns["differences"][columns["difference_counts"][..., None] >= _AGES]
+        return DesignEffectColumns(**columns)
 
-    def restore(self, rows: Sequence[int], references: Floats, states: Sequence[DesignEffectState]) -> None:
+    def restore(self, rows: Sequence[int], references: Floats, columns: DesignEffectColumns) -> None:
         """Restores the stored estimates of streams in rows, with the same reference shares, shape (S, K); S ≥ 1."""
         for row, reference in zip(rows, references, strict=True):
             self.start(row, reference)
         arrays, places = self._arrays, np.array(rows, dtype=np.intp)
-        names = ("items", "is_calibrated", "prior_estimate", "prior_divisor", "long_run", "means")
-        for name in (*names, "difference_counts", "pending_counts"):
-            arrays[name][places] = np.array([getattr(state, name) for state in states])
-        blocks = np.array([state.blocks for state in states])
-        arrays["blocks"][places] = np.concatenate((blocks, blocks[..., -1:]), axis=-1)
+        arrays.restore(places, columns, _STORED)
+        arrays["blocks"][places] = np.concatenate((columns.blocks, columns.blocks[..., -1:]), axis=-1)
         differences = np.full_like(arrays["differences"][places], np.inf)
-        is_known = arrays["difference_counts"][places][..., None] >= _AGES
-        differences[is_known] = np.concatenate([state.differences for state in states])
+        differences[columns.difference_counts[..., None] >= _AGES] = columns.differences
         arrays["differences"][places] = differences
         self._estimate_effects(places)
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.detect.arrays import STAGE, split_into_rounds, stack_counts, sum_rows
+from otel_mlmon.processor.detect.column_checks import check_stream_columns
 from otel_mlmon.processor.detect.cycles import StreamCycles, VersionLineage
 from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE, DetectableShift
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
@@ -26,7 +27,7 @@ from otel_mlmon.processor.detect.measure import BankKey, DetectableShifts, Strea
 from otel_mlmon.processor.detect.policy import DetectionPolicy, judge_thresholds
 from otel_mlmon.processor.detect.rare_bins import find_rare_names
 from otel_mlmon.processor.detect.score import DriftScore, Statistics, build_learning_score
-from otel_mlmon.processor.detect.state import StreamState
+from otel_mlmon.processor.detect.state import StreamColumns
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
 from otel_mlmon.processor.window.window import ReferenceCounts, StreamKey, StreamWindow
@@ -137,27 +138,27 @@ class DriftEvaluator:
         return entry is not None and policy is not None and entry.is_about_reference(reference, policy)
 
     def streams(self) -> KeysView[StreamKey]:
-        """Returns the streams that have evidence of drift, be it small, and so a `state`."""
+        """Returns the streams that have evidence of drift, be it small, and so can be stored."""
         return self._entries.keys()
 
-    def state(self, stream: StreamKey) -> StreamState:
-        """Returns a stream's evidence for storage; `restore` is its inverse.
+    def find_bank(self, stream: StreamKey) -> BankKey | None:
+        """Returns the number of bins and the direction of a stream's evidence; None if it has none."""
+        entry = self._entries.get(stream)
+        return None if entry is None else entry.bank
+
+    def pack(self, streams: Sequence[StreamKey]) -> StreamColumns:
+        """Returns the evidence of streams as columns for storage; `restore` is the inverse.
+
+        Args:
+            streams: One or more, of as many bins and the same direction.
 
         Raises:
-            KeyError: There is none.
+            KeyError: One has no evidence.
         """
-        return self.states([stream])[stream]
-
-    def states(self, streams: Iterable[StreamKey]) -> dict[StreamKey, StreamState]:
-        """Returns the evidence of several streams for storage, as `state` does of one."""
-        banks: dict[BankKey, dict[StreamKey, int]] = {}
-        for stream in streams:
-            banks.setdefault(self._entries[stream].bank, {})[stream] = self._entries[stream].row
-        return {
-            stream: StreamState(bins=self._entries[stream].bin_names, direction=bank[1], evidence=evidence)
-            for bank, rows in banks.items()
-            for stream, evidence in zip(rows, self._banks[bank].states([*rows.values()]), strict=True)
-        }
+        entries = [self._entries[stream] for stream in streams]
+        bank, names = entries[0].bank, [entry.bin_names for entry in entries]
+        evidence = self._banks[bank].pack([entry.row for entry in entries])
+        return StreamColumns(bins=names, direction=bank[1], evidence=evidence)
 
     def measure(self, windows: Sequence[tuple[ReferenceCounts, Counts]]) -> list[Statistics]:
         """Computes the drift statistics of rolling windows, each a reference and counts of shape (K,).
@@ -199,25 +200,24 @@ class DriftEvaluator:
             is_budget=reference.origin == "budget",
         )
 
-    def restore(self, states: Mapping[StreamKey, StreamState]) -> None:
-        """Restores the evidence of streams; raises `BinMismatchError` where a state does not fit together."""
-        banks: dict[BankKey, list[StreamKey]] = {}
-        for stream, state in states.items():
+    def restore(self, streams: Sequence[StreamKey], columns: StreamColumns) -> None:
+        """Restores the stored evidence of streams.
+
+        Raises:
+            BinMismatchError: The bins of one are others than those of its evidence.
+            ValueError: The columns contradict each other; the streams have no evidence then.
+        """
+        for stream in streams:
             self.remove_stream(stream)
-            banks.setdefault((state.evidence.reference.size, state.direction), []).append(stream)
-        for bank, streams in banks.items():
-            rows = self._obtain_bank(bank).restore([states[stream].evidence for stream in streams])
-            for row, stream in zip(rows, streams, strict=True):
-                self._lineage.add(stream)
-                state, counts = states[stream], tuple(states[stream].evidence.reference.tolist())
-                self._entries[stream] = StreamEntry(
-                    bank=bank,
-                    row=row,
-                    bin_names=state.bins,
-                    tolerance=state.evidence.tolerance,
-                    reference_counts=counts,
-                )
-                self._detectable.add(stream, bank, row)
+        bank: BankKey = check_stream_columns(columns, len(streams)), columns.direction
+        evidence, rows = columns.evidence, self._obtain_bank(bank).restore(columns.evidence)
+        places = zip(streams, rows, columns.bins, evidence.tolerance.tolist(), evidence.reference.tolist(), strict=True)
+        for stream, row, names, tolerance, counts in places:
+            self._lineage.add(stream)
+            self._entries[stream] = StreamEntry(
+                bank=bank, row=row, bin_names=names, tolerance=tolerance, reference_counts=tuple(counts)
+            )
+            self._detectable.add(stream, bank, row)
 
     def remove_stream(self, stream: StreamKey) -> None:
         """Drops the evidence and the policy of a stream, if there are any."""

@@ -40,7 +40,7 @@ Balakrishnan, Universal inference, PNAS 2020.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -51,11 +51,9 @@ from otel_mlmon.processor.detect.arrays import (
     DailyTraffic,
     RowArrays,
     RowIndex,
-    build_rows,
     check_counts,
     convert_to_slice,
-    list_rows,
-    split_rows,
+    count_used,
 )
 from otel_mlmon.processor.detect.bets import (
     UNIVERSAL,
@@ -67,9 +65,10 @@ from otel_mlmon.processor.detect.bets import (
     SlotTable,
     compute_reference_columns,
 )
+from otel_mlmon.processor.detect.column_checks import check_evidence_columns
 from otel_mlmon.processor.detect.design_effect import DesignEffects
 from otel_mlmon.processor.detect.rare_bins import RareBinEvidence
-from otel_mlmon.processor.detect.state import EvidenceState
+from otel_mlmon.processor.detect.state import EvidenceColumns
 from otel_mlmon.types import Bools, Floats, Indices, Ints
 
 CAP: Final = 100.0
@@ -82,7 +81,9 @@ OK: Final = 1
 DRIFT: Final = 2
 """Status code from the alarm line on, until W has fallen back to 1."""
 
-_STORED: Final = ("reference", "tolerance", "log_e", "since_ns", "last_ns", "history", "contributions")
+_STORED: Final = (
+    "reference", "tolerance", "log_e", "since_ns", "last_ns", "history", "has_cycle", "contributions",
+)  # fmt: skip
 _CHUNK_NUMBERS: Final = 100_000
 """Streams are taken in so many at a time that one array of all components stays in the processor's cache."""
 
@@ -210,7 +211,7 @@ class EvidenceBank:
         arrays["log_cusums"][row] = source["log_e"][previous_row]
         arrays["onsets_ns"][row] = source["since_ns"][previous_row]
         self.effects.copy_estimate(row, previous.effects, previous_row)
-        self.traffic.restore(row, *previous.traffic.states([previous_row]))
+        self.traffic.restore([row], previous.traffic.pack([previous_row]))
 
     def remove(self, row: int) -> None:
         """Removes a stream's evidence, whose row is used again."""
@@ -243,49 +244,46 @@ class EvidenceBank:
             slots = self.slots.stack(rows[chunk], self.column)
             self._update_chunk(rows[chunk], panes[chunk], end_ns[chunk], log_alarm_line, slots)
 
-    def states(self, rows: Sequence[int]) -> list[EvidenceState]:
-        """Returns the evidence of some streams for storage; `restore` restores it bit for bit."""
-        index, arrays = np.asarray(rows, dtype=np.intp), self._arrays
-        log_cusums, onsets_ns = arrays["log_cusums"][index], arrays["onsets_ns"][index]
-        is_used, expected = log_cusums != 0.0, zip(arrays["expected"][index], arrays["has_cycle"][index], strict=True)
-        columns: dict[str, Iterable[Any]] = {
-            **{name: list_rows(arrays[name][index]) for name in _STORED},
-            "is_drift": (arrays["status"][index] == DRIFT).tolist(),
-            "expected": [counts if has_cycle else None for counts, has_cycle in expected],
-            "components": split_rows(is_used.nonzero()[1], is_used),
-            "log_cusums": split_rows(log_cusums[is_used], is_used),
-            "onsets_ns": split_rows(onsets_ns[is_used], is_used),
-            "rare_bins": [None] * len(rows) if self.rare is None else self.rare.states(index),
-            "design_effect": self.effects.states(index),
-            "traffic": self.traffic.states(index),
-        }
-        return build_rows(EvidenceState, columns)
+    def pack(self, rows: Sequence[int]) -> EvidenceColumns:
+        """Returns the evidence of some streams as columns for storage; `restore` restores it bit for bit."""
+        index, arrays = np.array(rows, dtype=np.intp), self._arrays
+        log_cusums = arrays["log_cusums"][index]
+        is_used = log_cusums != 0.0
+        return EvidenceColumns(
+            **arrays.pack(index, _STORED),
+            is_drift=arrays["status"][index] == DRIFT,
+            expected=arrays["expected"][index[arrays["has_cycle"][index]]],
+            component_counts=count_used(is_used),
+            components=is_used.nonzero()[1],
+            log_cusums=log_cusums[is_used],
+            onsets_ns=arrays["onsets_ns"][index][is_used],
+            rare_bins=None if self.rare is None else self.rare.pack(index),
+            design_effects=self.effects.pack(index),
+            traffic=self.traffic.pack(index),
+        )
 
-    def restore(self, states: Sequence[EvidenceState]) -> list[int]:
+    def restore(self, columns: EvidenceColumns) -> list[int]:
         """Adds streams with their stored evidence; returns the row of each.
 
         Raises:
-            BinMismatchError: One has not K bins.
+            BinMismatchError: They have not K bins.
+            ValueError: The columns contradict each other; nothing is added.
         """
-        references = check_counts(np.concatenate([state.reference[None] for state in states]), self.bins)
-        rows = self._add_rows(references, np.array([state.tolerance for state in states]))
-        arrays = self._arrays
-        for name in ("log_e", "since_ns", "last_ns", "history", "contributions"):
-            arrays[name][rows] = np.array([getattr(state, name) for state in states])
-        for row, state in zip(rows, states, strict=True):
-            arrays["has_cycle"][row] = state.expected is not None
-            arrays["expected"][row] = 0.0 if state.expected is None else state.expected
-            arrays["log_cusums"][row, state.components] = state.log_cusums
-            arrays["onsets_ns"][row, state.components] = state.onsets_ns
-            if self.rare is not None and state.rare_bins is not None:
-                self.rare.restore(row, arrays["reference"][row], state.tolerance, state.rare_bins)
-            elif self.rare is not None:
-                self.rare.start(row, arrays["reference"][row], state.tolerance, None)
-            if state.traffic is not None:
-                self.traffic.restore(row, state.traffic)
-            known = OK if state.design_effect.is_calibrated else CALIBRATING
-            arrays["status"][row] = DRIFT if state.is_drift else known
-        self.effects.restore(rows, arrays["shares"][rows], [state.design_effect for state in states])
+        check_evidence_columns(columns, self.bins, self.direction, components=self._bets.log_weights.size)
+        references = check_counts(columns.reference, self.bins)
+        rows, arrays = self._add_rows(references, columns.tolerance), self._arrays
+        arrays.restore(rows, columns, _STORED)
+        index = np.array(rows, dtype=np.intp)
+        arrays["expected"][index[columns.has_cycle]] = columns.expected
+        owners = np.repeat(index, columns.component_counts)
+        arrays["log_cusums"][owners, columns.components] = columns.log_cusums
+        arrays["onsets_ns"][owners, columns.components] = columns.onsets_ns
+        if self.rare is not None and columns.rare_bins is not None:
+            self.rare.restore(rows, references, columns.tolerance, columns.rare_bins)
+        self.traffic.restore(rows, columns.traffic)
+        known = np.where(columns.design_effects.is_calibrated, OK, CALIBRATING)
+        arrays["status"][index] = np.where(columns.is_drift, DRIFT, known)
+        self.effects.restore(rows, arrays["shares"][index], columns.design_effects)
         return rows
 
     def relearn_design_effects(self, rows: Sequence[int], residuals: Sequence[Sequence[tuple[Ints, Floats]]]) -> None:

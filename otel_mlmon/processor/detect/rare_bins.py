@@ -36,9 +36,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, build_rows, split_rows
+from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, count_used, list_positions
 from otel_mlmon.processor.detect.detectable import RareShareLimits
-from otel_mlmon.processor.detect.state import RareBinState
+from otel_mlmon.processor.detect.state import RareBinColumns
 from otel_mlmon.semconv import MISSING, OTHER
 from otel_mlmon.types import Bools, Floats, Indices, Ints
 
@@ -74,7 +74,9 @@ HEALING_NS: Final = 24 * 3_600_000_000_000
 """A burst does not last longer."""
 
 _Z_90: Final = 1.2815515594
-_BETS: Final = 2 * TILTS.size
+BETS: Final = 2 * TILTS.size
+"""How many components bet on each rare bin."""
+_STORED: Final = ("lifts", "peaks", "since_ns")
 _SIGNED_TILTS: Final = np.concatenate([TILTS, -TILTS])
 _GAINS: Final = np.expm1(_SIGNED_TILTS)
 
@@ -132,21 +134,25 @@ class RareBinEvidence:
         is_rare = (counts < tolerance * total) if total else np.zeros(counts.shape, dtype=bool)
         if always is not None and total:
             is_rare |= always
-        self._start_row(row, np.flatnonzero(is_rare), counts, tolerance)
+        bins = np.flatnonzero(is_rare)
+        self._start_rows([row], np.array([bins.size]), bins, counts[None], np.array([tolerance]))
 
-    def _start_row(self, row: int, bins: Indices, counts: Floats, tolerance: float) -> None:
-        if bins.size > self._slots:
-            self._widen_arrays(bins.size)
-        arrays, used = self._arrays, slice(bins.size)
-        arrays.clear(row)
-        arrays["log_weights"][row] = -np.inf
-        if not bins.size:
-            return
-        arrays["bins"][row, used] = bins
-        arrays["counts"][row, used] = counts[bins]
-        arrays["totals"][row] = counts.sum()
-        arrays["forgiven"][row] = max(tolerance - MAX_STRICT_TOLERANCE, 0.0)
-        arrays["log_weights"][row, used] = math.log(WEIGHT / (_BETS * bins.size))
+    def _start_rows(self, rows: Sequence[int], sizes: Ints, bins: Indices, counts: Floats, tolerances: Floats) -> None:
+        """Starts to bet on the rare bins of some streams: `sizes` of each, and the `bins` stream by stream."""
+        if sizes.max() > self._slots:
+            self._widen_arrays(int(sizes.max()))
+        arrays = self._arrays
+        for row in rows:
+            arrays.clear(row)
+        owners, slots = list_positions(sizes)
+        index = np.asarray(rows, dtype=np.intp)
+        arrays["log_weights"][index] = -np.inf
+        arrays["log_weights"][index[owners], slots] = [math.log(WEIGHT / (BETS * size)) for size in sizes[owners]]
+        arrays["bins"][index[owners], slots] = bins
+        arrays["counts"][index[owners], slots] = counts[owners, bins]
+        arrays["totals"][index] = np.where(sizes > 0, counts.sum(-1), 0.0)
+        forgiven = np.maximum(tolerances - MAX_STRICT_TOLERANCE, 0.0)
+        arrays["forgiven"][index] = np.where(sizes > 0, forgiven, 0.0)
 
     def weigh_pane(
         self, index: RowIndex, panes: Floats, items: Floats, effect: Floats, limits: RareLimits | None = None
@@ -165,7 +171,7 @@ class RareBinEvidence:
         arrays = self._arrays
         high, low = self._compute_limits(index, effect, limits)
         log_weights = arrays["log_weights"][index]
-        shares = np.empty((*high.shape, _BETS))
+        shares = np.empty((*high.shape, BETS))
         shares[..., : TILTS.size] = high[..., None]
         shares[..., TILTS.size :] = low[..., None]
         costs = np.log1p(shares * _GAINS)
@@ -236,7 +242,7 @@ class RareBinEvidence:
         if is_reset.any():
             log_cusums[is_reset] = 0.0
             capped = np.flatnonzero(is_capped)
-            slot = bets.leader[capped] // _BETS
+            slot = bets.leader[capped] // BETS
             flat = log_cusums.reshape(len(log_cusums), -1)
             flat[capped, bets.leader[capped]] = cap - log_weights[capped, slot] + lifts[capped, slot]
         was_open = arrays["log_cusums"][index].max(-1) > 0.0
@@ -259,7 +265,7 @@ class RareBinEvidence:
 
     def onsets_ns(self, rows: Indices, leader: Indices) -> Ints:
         """Returns the ends of the last panes at which the leading bets were at 1, shape (S,)."""
-        slot, bet = np.divmod(leader, _BETS)
+        slot, bet = np.divmod(leader, BETS)
         onsets: Ints = self._arrays["onsets_ns"][rows, slot, bet]
         return onsets
 
@@ -268,37 +274,40 @@ class RareBinEvidence:
 
         Shape (P, K).
         """
-        slot, bet = np.divmod(bets.leader[positions], _BETS)
+        slot, bet = np.divmod(bets.leader[positions], BETS)
         order, bins = np.arange(positions.size), self._arrays["bins"][rows[positions], slot]
         added = np.zeros((positions.size, self._bins))
         added[order, bins] = panes[positions, bins] * _SIGNED_TILTS[bet]
         added[order, bins] -= panes[positions].sum(-1) * bets.costs[positions, slot, bet]
         return added
 
-    def states(self, rows: Indices) -> list[RareBinState]:
-        """Returns the bets of some streams on rare bins for storage; `restore` restores them bit for bit."""
+    def pack(self, rows: Indices) -> RareBinColumns:
+        """Returns the bets of some streams on rare bins as columns for storage; `restore` restores them bit for bit."""
         arrays = self._arrays
         is_used = np.isfinite(arrays["log_weights"][rows])
         log_cusums, onsets_ns = (arrays[name][rows].reshape(len(rows), -1) for name in ("log_cusums", "onsets_ns"))
         is_bet = log_cusums != 0.0
-        columns = {
-            "bins": split_rows(arrays["bins"][rows][is_used].astype(np.int64), is_used),
-            **{name: split_rows(arrays[name][rows][is_used], is_used) for name in ("lifts", "peaks", "since_ns")},
-            "bets": split_rows(is_bet.nonzero()[1], is_bet),
-            "log_cusums": split_rows(log_cusums[is_bet], is_bet),
-            "onsets_ns": split_rows(onsets_ns[is_bet], is_bet),
-        }
-        return build_rows(RareBinState, columns)
+        return RareBinColumns(
+            bin_counts=count_used(is_used),
+            bins=arrays["bins"][rows][is_used].astype(np.int64),
+            **{name: arrays[name][rows][is_used] for name in _STORED},
+            bet_counts=count_used(is_bet),
+            bets=is_bet.nonzero()[1],
+            log_cusums=log_cusums[is_bet],
+            onsets_ns=onsets_ns[is_bet],
+        )
 
-    def restore(self, row: int, counts: Floats, tolerance: float, state: RareBinState) -> None:
-        """Restores the stored bets on rare bins in a row, with the same reference counts and tolerance."""
-        self._start_row(row, state.bins, counts, tolerance)
-        arrays, used = self._arrays, slice(state.bins.size)
-        arrays["lifts"][row, used] = state.lifts
-        arrays["peaks"][row, used] = state.peaks
-        arrays["since_ns"][row, used] = state.since_ns
-        arrays["log_cusums"][row].reshape(-1)[state.bets] = state.log_cusums
-        arrays["onsets_ns"][row].reshape(-1)[state.bets] = state.onsets_ns
+    def restore(self, rows: Sequence[int], counts: Floats, tolerances: Floats, columns: RareBinColumns) -> None:
+        """Restores the stored bets on rare bins in rows, with the same references, shape (S, K), and tolerances."""
+        self._start_rows(rows, columns.bin_counts, columns.bins, counts, tolerances)
+        arrays, index = self._arrays, np.asarray(rows, dtype=np.intp)
+        owners, slots = list_positions(columns.bin_counts)
+        for name in _STORED:
+            arrays[name][index[owners], slots] = getattr(columns, name)
+        slots, bets = np.divmod(columns.bets, BETS)
+        owners = np.repeat(index, columns.bet_counts)
+        arrays["log_cusums"][owners, slots, bets] = columns.log_cusums
+        arrays["onsets_ns"][owners, slots, bets] = columns.onsets_ns
 
     def _widen_arrays(self, slots: int) -> None:
         """Makes room for more rare bins of a stream."""
@@ -349,6 +358,6 @@ def _build_rare_arrays(slots: int) -> RowArrays:
         lifts=((slots,), np.float64),
         peaks=((slots,), np.float64),
         since_ns=((slots,), np.int64),
-        log_cusums=((slots, _BETS), np.float64),
-        onsets_ns=((slots, _BETS), np.int64),
+        log_cusums=((slots, BETS), np.float64),
+        onsets_ns=((slots, BETS), np.int64),
     )

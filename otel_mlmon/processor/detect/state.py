@@ -1,4 +1,4 @@
-"""The stored state of a stream: its evidence, from which a restart continues bit for bit, and its daily cycle."""
+"""The stored state of streams: their evidence, from which a restart continues bit for bit, and their daily cycles."""
 
 from __future__ import annotations
 
@@ -10,103 +10,120 @@ from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.alternatives import Direction
 from otel_mlmon.processor.detect.cycle_statistics import QUARTERS
-from otel_mlmon.types import Floats, Ints
+from otel_mlmon.types import Bools, Floats, Ints
 
 DAY_NS: Final = 86_400_000_000_000
 """Nanoseconds of a day."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class DesignEffectState:
-    """Holds the stored estimate of a stream's design effect: one row of `DesignEffects`; L levels of blocks, K bins."""
+class DesignEffectColumns:
+    """Holds the stored estimates of the design effects of S streams; L levels of blocks, K bins."""
 
-    items: float
-    is_calibrated: bool
+    items: Floats
+    """Shape (S,)."""
+    is_calibrated: Bools
+    """Shape (S,)."""
     long_run: Floats
-    """Shape (K + 1,): fading counts, and their sum."""
+    """Shape (S, K + 1): fading counts, and their sum."""
     blocks: Floats
-    """Shape (L, K + 1): counts and items of the unfinished block of each level."""
+    """Shape (S, L, K + 1): counts and items of the unfinished block of each level."""
     means: Floats
-    """Shape (L, K + 2): the fading mean of the blocks before, as `design_effect.py` keeps it."""
+    """Shape (S, L, K + 2): the fading mean of the blocks before, as `design_effect.py` keeps it."""
     differences: Floats
-    """The differences of all levels one after the other, of each level the oldest first; shape (Σ,)."""
+    """The differences, stream by stream, and of each level by level, the oldest first; shape (Σ,)."""
     difference_counts: Ints
-    """The number of differences of each level, shape (L,)."""
+    """The number of differences of each level, shape (S, L)."""
     pending_counts: Ints
-    """The number of differences of each level since the last pane at which the stream was stable, shape (L,)."""
-    prior_estimate: float = 0.0
-    """φ of the reference, until enough is known of the live items; 0 then, or where it is not known."""
-    prior_divisor: float = 0.0
+    """The number of differences of each level since the last pane at which the stream was stable, shape (S, L)."""
+    prior_estimate: Floats
+    """φ of the reference, until enough is known of the live items; 0 then, or where it is not known. Shape (S,)."""
+    prior_divisor: Floats
+    """Shape (S,)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RareBinState:
-    """Holds the stored bets on the R rare bins of a stream: one row of `RareBinEvidence`."""
+class RareBinColumns:
+    """Holds the stored bets on the rare bins of S streams, the bins and the bets stream by stream."""
 
+    bin_counts: Ints
+    """The number of rare bins of each stream, shape (S,)."""
     bins: Ints
-    """Which of the K bins, shape (R,)."""
+    """Which of the K bins, shape (Σ bin_counts,)."""
     lifts: Floats
-    """By how much the line of each rose, in nats, shape (R,)."""
+    """By how much the line of each rose, in nats; shaped as `bins`."""
     peaks: Floats
-    """The largest ln of the weighted evidence about each since it left 1, shape (R,)."""
+    """The largest ln of the weighted evidence about each since it left 1; shaped as `bins`."""
     since_ns: Ints
-    """When it left 1, Unix nanoseconds, shape (R,)."""
+    """When it left 1, Unix nanoseconds; shaped as `bins`."""
+    bet_counts: Ints
+    """The number of bets of each stream whose CUSUM is above 1, shape (S,)."""
     bets: Ints
-    """The bets, R times 6, whose CUSUM is above 1, shape (C,)."""
+    """Which of the stream's bets, six a rare bin; shape (Σ bet_counts,)."""
     log_cusums: Floats
-    """ln W_j of these, shape (C,)."""
+    """ln W_j of each bet; shaped as `bets`."""
     onsets_ns: Ints
-    """Last pane end at which each of these was at 1, Unix nanoseconds, shape (C,)."""
+    """Last pane end at which each bet was at 1, Unix nanoseconds; shaped as `bets`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TrafficState:
-    """Holds the stored traffic of a stream: one row of `DailyTraffic`."""
+class TrafficColumns:
+    """Holds the stored traffic of S streams."""
 
-    first_ns: int
-    """End of the first pane, Unix nanoseconds."""
-    last_ns: int
+    first_ns: Ints
+    """End of the first pane, Unix nanoseconds; 0 before it. Shape (S,)."""
+    last_ns: Ints
+    """Shape (S,)."""
     hours: Floats
-    """Values by hour of the day, UTC, of the last 24; shape (24,)."""
+    """Values by hour of the day, UTC, of the last 24; shape (S, 24)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class EvidenceState:
-    """Holds the stored evidence of drift of a stream of K bins: one row of an `EvidenceBank`."""
+class EvidenceColumns:
+    """Holds the stored evidence of drift of S streams of K bins each, side by side: S rows of an `EvidenceBank`."""
 
     reference: Floats
-    """Counts, shape (K,)."""
-    tolerance: float
-    is_drift: bool
-    log_e: float
-    since_ns: int
-    last_ns: int
+    """Counts, shape (S, K)."""
+    tolerance: Floats
+    """Shape (S,)."""
+    is_drift: Bools
+    """Shape (S,)."""
+    log_e: Floats
+    """Shape (S,)."""
+    since_ns: Ints
+    """Shape (S,)."""
+    last_ns: Ints
+    """Shape (S,)."""
     history: Floats
-    """Shape (3, K): the exponentially weighted counts of the components that learn."""
-    expected: Floats | None = None
-    """The same of the counts that were to be expected; None before the stream has a cycle."""
+    """Shape (S, 3, K): the exponentially weighted counts of the components that learn."""
+    has_cycle: Bools
+    """Whether what was to be expected followed a daily cycle at the last pane, shape (S,)."""
+    expected: Floats
+    """As `history`, of the counts that were to be expected, of the C streams with a cycle; shape (C, 3, K)."""
     contributions: Floats
-    """Shape (K,)."""
+    """Shape (S, K)."""
+    component_counts: Ints
+    """The number of components of each stream whose CUSUM is above 1; all others are at 1. Shape (S,)."""
     components: Ints
-    """The components whose CUSUM is above 1, shape (C,); all others are at 1."""
+    """Which components these are, stream by stream; shape (Σ component_counts,)."""
     log_cusums: Floats
-    """ln W_j of these components, shape (C,)."""
+    """ln W_j of each component; shaped as `components`."""
     onsets_ns: Ints
-    """Last pane end at which each of these components was at 1, Unix nanoseconds, shape (C,)."""
-    rare_bins: RareBinState | None
+    """Last pane end at which each component was at 1, Unix nanoseconds; shaped as `components`."""
+    rare_bins: RareBinColumns | None
     """None for one-sided evidence, which has none."""
-    design_effect: DesignEffectState
-    traffic: TrafficState | None = None
+    design_effects: DesignEffectColumns
+    traffic: TrafficColumns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class StreamState:
-    """Holds the evidence of one stream, and the bins and the direction it is about."""
+class StreamColumns:
+    """Holds the evidence of S streams of K bins each, and the bins and the direction it is about."""
 
-    bins: tuple[str, ...]
-    """The names of the bins."""
+    bins: list[tuple[str, ...]]
+    """The names of the bins of each stream."""
     direction: Direction
-    evidence: EvidenceState
+    evidence: EvidenceColumns
 
 
 @dataclass(slots=True, kw_only=True)

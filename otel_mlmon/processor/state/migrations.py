@@ -10,6 +10,7 @@ and `tests/processor/state/test_migrations.py` loads all of them.
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Callable, Mapping
 from itertools import groupby
@@ -17,6 +18,7 @@ from operator import index
 from typing import Any, Final, TypeAlias, TypeVar
 
 from otel_mlmon.errors import StoreError
+from otel_mlmon.processor.state.evidence_migration import SliceOfOne, join_streams, read_stream
 from otel_mlmon.processor.state.repository import Repository, decode_record, encode_record, quarantine_record
 
 Migration: TypeAlias = Callable[[Repository], None]
@@ -29,6 +31,7 @@ _FAULTS: Final = (StoreError, ArithmeticError, AttributeError, LookupError, Type
 
 _FIRSTS_OF_VALUES, _SUMS_OF_VALUES = 6, 10
 """The positions of the first buckets and of the sums in packed values."""
+_SLICE_STREAMS: Final = 64
 _EPOCH_WEEKDAY, _SATURDAY, _WEEKDAYS = 3, 5, 7
 
 
@@ -132,6 +135,44 @@ def gather_points_in_runs(repository: Repository) -> None:
     _rewrite_records(repository, "series", list, rewrite_values)
 
 
+def join_evidence_of_streams(repository: Repository) -> None:
+    """Joins the evidence of up to 64 streams of a model, as many bins and one direction to one record of columns.
+
+    Format 10 has a record for each stream. What is joined holds the panes up to the same entry of the evidence log.
+    """
+    groups: dict[tuple[Any, ...], list[SliceOfOne]] = {}
+    former = repository.load("evidence")
+    for key, blob in former.items():
+        reason = ""
+        try:
+            stream = read_stream(decode_record(blob, dict))
+        except _FAULTS as error:
+            reason = f"{type(error).__name__}: {error}"
+        if reason:
+            quarantine_record(repository, "evidence", key, blob, reason)
+        else:
+            groups.setdefault(stream.group, []).append(stream)
+    repository.delete("evidence", former)
+    parts = [
+        streams[first : first + _SLICE_STREAMS]
+        for streams in groups.values()
+        for first in range(0, len(streams), _SLICE_STREAMS)
+    ]
+    repository.put(
+        "evidence",
+        [
+            (f"{number:010d} {json.dumps(part[0].model)}", encode_record(join_streams(number, part)))
+            for number, part in enumerate(parts, 1)
+        ],
+    )
+
+
+def gather_points_and_streams(repository: Repository) -> None:
+    """Gathers what format 10 stores by itself: points in runs, and the evidence of streams in columns."""
+    gather_points_in_runs(repository)
+    join_evidence_of_streams(repository)
+
+
 def _rewrite_records(
     repository: Repository, kind: str, form: type[T], rewrite: Callable[[str, T], None], *, is_compressed: bool = False
 ) -> None:
@@ -179,6 +220,6 @@ MIGRATIONS: Final[Mapping[int, Migration]] = {
     7: add_dates_to_cycle_days,
     8: pack_sums_and_split_series,
     9: make_panes_blocks_of_one,
-    10: gather_points_in_runs,
+    10: gather_points_and_streams,
 }
 """By the format that is migrated from."""

@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import replace
+from itertools import chain
 from typing import Final, NamedTuple
 
 from otel_mlmon.guard import guard
@@ -183,7 +184,7 @@ class WindowAggregator:
             now_ns: The time by our clock, Unix nanoseconds.
             is_late: Returns whether to stop after a pane; the next call goes on with what is left: `unclosed_models`.
         """
-        state, windows = self._state, list[StreamWindow]()
+        state, panes = self._state, list[list[StreamWindow]]()
         is_early = self._closes_early()
         models = {key: model for key, model in state.models.items() if is_early or model.is_due(now_ns)}
         lateness_ns = state.windows.lateness_ns
@@ -195,7 +196,7 @@ class WindowAggregator:
         for pane in heapq.merge(*[_list_due_panes(models[key], until_ns[key], early_ns[key]) for key in models]):
             if is_over or (pane.is_early and not self._closes_early()):
                 break
-            self._close_pane(models[pane.model], pane.end_ns, windows)
+            self._close_pane(models[pane.model], pane.end_ns, panes)
             is_over = is_late()
         ends_ns = early_ns if is_early and self._closes_early() else until_ns
         unclosed = {key for key, model in models.items() if min(model.open_panes, default=NEVER_NS) <= ends_ns[key]}
@@ -213,7 +214,8 @@ class WindowAggregator:
                 state, now_ns, resumed_ns=self._intake.resumed_ns, removed_streams=self._removed_streams
             )
             self._intake.report_limits()
-        return sorted(windows, key=lambda window: (window.end_ns, window.stream))
+        panes.sort(key=lambda windows: (windows[0].end_ns, windows[0].stream.model))
+        return list(chain.from_iterable(panes))
 
     def _closes_early(self) -> bool:
         """Decides whether panes close without their lateness: from the limit on, until there is some room again."""
@@ -221,14 +223,15 @@ class WindowAggregator:
         self._is_crowded = self._state.pending_points >= share * self._state.windows.max_pending_points
         return self._is_crowded
 
-    def _close_pane(self, model: ModelWindows, end_ns: int, windows: list[StreamWindow]) -> None:
+    def _close_pane(self, model: ModelWindows, end_ns: int, panes: list[list[StreamWindow]]) -> None:
         """Closes a pane of a model, or adds late points to a closed one; what fails costs no other pane its points."""
         state, is_amended = self._state, end_ns <= model.progress.closed_ns
         take = model.amend_pane if is_amended else model.close_pane
         is_done = False
         with guard("window"):
             closed = take(end_ns, is_complete=self._intake.is_complete)
-            windows.extend(closed.windows)
+            if closed.windows:
+                panes.append(closed.windows)
             (state.changes.amendments if is_amended else state.changes.panes).append(closed.pane)
             self._note_closed_pane(model, closed)
             is_done = True

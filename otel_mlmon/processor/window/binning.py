@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final, Protocol, TypeAlias
 
@@ -146,15 +147,21 @@ class CutTable:
     def __init__(self, binnings: Sequence[NumberBins]) -> None:
         self.binnings = list(binnings)
         cut_counts = np.array([len(binning.cuts) for binning in binnings], dtype=np.int64)
+        has_missing = np.array([binning.has_missing for binning in binnings], dtype=np.int64)
         # There is a bin more than there are cuts, and one for missing values.
-        sizes = cut_counts + 1 + np.array([binning.has_missing for binning in binnings], dtype=np.int64)
-        ends = np.cumsum(sizes)
+        ends = np.cumsum(cut_counts + 1 + has_missing)
         self._scales = np.array([binning.scale or 0 for binning in binnings], dtype=np.int64)
         self._stretches = np.arange(len(binnings)) * _SPACING
         cuts = np.array([cut for binning in binnings for cut in binning.cuts], dtype=np.int64)
         self._cuts = cuts + np.repeat(self._stretches, cut_counts)
-        self._shifts = ends - sizes - (np.cumsum(cut_counts) - cut_counts)
-        self._ranges = list(zip((ends - sizes).tolist(), ends.tolist(), strict=True))
+        # Each stream has a border more than it has bins of numbers: its first bucket, its cuts, and its last bucket.
+        lasts = np.cumsum(cut_counts + 2) - 1
+        self._firsts, self._lasts = lasts - cut_counts - 1, lasts
+        self._is_cut = np.ones(int(lasts[-1]) + 1 if binnings else 0, dtype=np.bool_)
+        self._is_cut[self._firsts] = self._is_cut[lasts] = False
+        self._is_number = np.ones(int(ends[-1]) if binnings else 0, dtype=np.bool_)
+        self._is_number[ends[has_missing > 0] - 1] = False
+        self._ranges = list(pairwise([0, *ends.tolist()]))
 
     def count(self, table: SketchTable, missing: Sequence[int]) -> list[Counts]:
         """Counts one exponential histogram of each stream over its bins; it is what `NumberBins.count` returns.
@@ -163,14 +170,19 @@ class CutTable:
             table: A row a stream, whose scale is not below that of its bins.
             missing: How many values of each stream are missing.
         """
-        sizes, ordinals = np.diff(table.starts), table.ordinals
+        starts, ordinals = np.array(table.starts), table.ordinals
+        sizes = np.diff(starts)
         steps = np.array(table.scales, dtype=np.int64) - self._scales
         if steps.any():
             indices = (np.abs(ordinals) - BIAS) >> np.repeat(steps, sizes)
             ordinals = (np.sign(ordinals) * (indices + BIAS)).astype(np.int64)
-        places = np.searchsorted(self._cuts, ordinals + np.repeat(self._stretches, sizes))
-        counts = np.zeros(self._ranges[-1][1] if self._ranges else 0, dtype=np.int64)
-        np.add.at(counts, places + np.repeat(self._shifts, sizes), table.counts)
+        # How many buckets of the whole table are below each border; a bin has what the sum grows by between two.
+        borders = np.empty(self._is_cut.size, dtype=np.intp)
+        borders[self._firsts], borders[self._lasts] = starts[:-1], starts[1:]
+        borders[self._is_cut] = np.searchsorted(ordinals + np.repeat(self._stretches, sizes), self._cuts, side="right")
+        sums = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(table.counts)))[borders]
+        counts = np.zeros(self._is_number.size, dtype=np.int64)
+        counts[self._is_number] = np.delete(np.diff(sums), self._lasts[:-1])
         if any(missing):
             for (_, end), binning, count in zip(self._ranges, self.binnings, missing, strict=True):
                 if binning.has_missing:
@@ -185,9 +197,14 @@ def count_over_threshold(sketch: StreamSketch, threshold_s: float) -> Counts:
         over += int(histogram.counts[int(np.searchsorted(bounds, threshold_s, side="left")) + 1 :].sum())
     exponential = sketch.exponential
     if exponential is not None:
-        cut = compute_bin_edges((threshold_s,), exponential.scale)[0]
-        over += int(exponential.counts[exponential.ordinals > cut].sum())
+        over += int(exponential.counts[exponential.ordinals > _find_cut(threshold_s, exponential.scale)].sum())
     return np.array([sketch.numbers - over, over], dtype=np.int64)
+
+
+@lru_cache(maxsize=1024)
+def _find_cut(edge: float, scale: int) -> int:
+    """Returns the ordinal of the exponential bucket at or below a bin edge, which is asked of each pane."""
+    return int(compute_bin_edges((edge,), scale)[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

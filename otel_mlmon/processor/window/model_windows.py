@@ -203,17 +203,16 @@ class ModelWindows:
         for name in sorted(values.totals.keys() - self.streams.keys()):
             with guard("window"):
                 self.ensure_stream(name)
-        panes, counts = self.counter.count_panes(self.streams.values(), values, absences, start_ns, end_ns)
-        changed = [pane.stream.key for pane in panes if pane.is_changed]
-        table = build_pane_table(panes, counts)
+        panes = self.counter.count_panes(self.streams.values(), values, absences, start_ns, end_ns)
+        table = build_pane_table(panes)
         self.rolling.add(table, start_ns, end_ns)
-        windows = build_windows(panes, counts, self.rolling.sums(), (start_ns, end_ns), exemplars, absences)
-        if changed or self.settings.moving is not None:
+        windows = build_windows(panes, self.rolling.sums(), (start_ns, end_ns), exemplars, absences)
+        if panes.changed or self.settings.moving is not None:
             self._mark_streams_changed()
         self.progress.predictions += predictions
         pane = self._build_pane(values, table, start_ns, end_ns)
         self._add_recent_pane(pane)
-        return ClosedPane(windows, pane, groups, changed)
+        return ClosedPane(windows, pane, groups, panes.changed)
 
     def amend_pane(self, end_ns: int, *, is_complete: CompletenessCheck) -> ClosedPane:
         """Adds late data points to the counts of a closed pane, but to no evidence and no reference.
@@ -332,6 +331,7 @@ class ModelWindows:
     def _mark_streams_changed(self) -> None:
         self.closed_summary = self.exported_reference = None
         self.known_streams = ()
+        self.counter.forget_group()
 
     def _consume_points(
         self, end_ns: int, is_complete: CompletenessCheck

@@ -22,7 +22,6 @@ MAX_SUM_BYTES: Final = 16
 """Sums that differ so much that each would take more bytes have an exponent each."""
 
 _WIDTHS: Final = ((1 << 8, "|u1"), (1 << 16, "<u2"), (1 << 32, "<u4"))
-_MAX_INT64: Final = 2**63 - 1
 
 
 class PackedSums(NamedTuple):
@@ -36,29 +35,28 @@ class PackedSums(NamedTuple):
 
 
 class ScaledSums(NamedTuple):
-    """Exact sums in little room: an array of whole numbers, all times the same power of two of 2^-1074."""
+    """Exact sums in little room: whole numbers side by side, all times the same power of two of 2^-1074."""
 
-    numbers: NDArray[Any]
-    """Any shape; int64, or Python's integers where one of them has more bits."""
+    numbers: NDArray[np.uint8]
+    """The bytes of each number in the last axis, a multiple of 4: little-endian, two's complement."""
     shift: int
     """The exponent of the power."""
 
     def list_units(self) -> list[int]:
-        """Lists the sums in units of 2^-1074, of one dimension."""
-        return [number << self.shift for number in self.numbers.tolist()]
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[ScaledSums]) -> ScaledSums:
-        """Puts sums of shape (P, S) one below the other, all of them over the smallest of their powers."""
-        shift = min((part.shift for part in parts if part.numbers.any()), default=0)
-        return cls(np.concatenate([_multiply_by_power(part.numbers, part.shift - shift) for part in parts]), shift)
+        """Lists sums of shape (n,) in units of 2^-1074."""
+        return [number << self.shift for number in _read_numbers(self.numbers.tobytes(), self.numbers.shape[-1])]
 
     def add_rows(self) -> list[int]:
-        """Adds the rows of sums of shape (P, S); returns S sums in units of 2^-1074."""
-        numbers = self.numbers
-        if _find_largest(numbers) * len(numbers) > _MAX_INT64:
-            numbers = numbers.astype(np.object_)
-        return [number << self.shift for number in numbers.sum(axis=0).tolist()]
+        """Adds the rows of sums of shape (P, S) up, P below 2^31; returns S sums in units of 2^-1074.
+
+        Four bytes of all numbers at a time: of each sum the highest four have the sign, the others none.
+        """
+        numbers = np.ascontiguousarray(self.numbers)
+        low = numbers.view("<u4")[..., :-1].sum(axis=0, dtype=np.int64)
+        units: list[int] = numbers.view("<i4")[..., -1].sum(axis=0, dtype=np.int64).tolist()
+        for digits in reversed(low.T.tolist()):
+            units = [(number << 32) + digit for number, digit in zip(units, digits, strict=True)]
+        return [number << self.shift for number in units]
 
 
 def pack_ints(values: Counts) -> PackedInts:
@@ -71,7 +69,8 @@ def pack_ints(values: Counts) -> PackedInts:
 def scale_sums(sums: Sequence[int]) -> ScaledSums:
     """Returns exact sums, in units of 2^-1074, without the zeros at the end that all of them have."""
     numbers, shift = _scale_numbers(sums)
-    return ScaledSums(_build_array(numbers), shift)
+    width = max(-(-_find_byte_width(numbers) // 4) * 4, 8)
+    return ScaledSums(np.frombuffer(_write_numbers(numbers, width), dtype=np.uint8).reshape(-1, width), shift)
 
 
 def pack_sums(sums: Sequence[int]) -> PackedSums:
@@ -83,9 +82,8 @@ def pack_sums(sums: Sequence[int]) -> PackedSums:
         shifts = tuple(max((units & -units).bit_length() - 1, 0) for units in sums)
         numbers = [units >> shift for units, shift in zip(sums, shifts, strict=True)]
         width = _find_byte_width(numbers)
-    if width <= 8:
-        return PackedSums(shifts, 8, np.array(numbers, dtype="<i8").tobytes())
-    return PackedSums(shifts, width, b"".join([number.to_bytes(width, "little", signed=True) for number in numbers]))
+    width = max(width, 8)
+    return PackedSums(shifts, width, _write_numbers(numbers, width))
 
 
 def unpack_sums(packed: PackedSums, count: int) -> list[int]:
@@ -98,7 +96,7 @@ def unpack_sums(packed: PackedSums, count: int) -> list[int]:
 
 
 def view_sums(packed: PackedSums, count: int) -> ScaledSums:
-    """Unpacks exact sums as they are packed, shape (count,): where each takes 8 bytes, without a copy.
+    """Unpacks exact sums to an array, shape (count,): where each takes 8 bytes, without a copy.
 
     Raises:
         ValueError: They are not `count`, or beyond the range of sums.
@@ -109,14 +107,13 @@ def view_sums(packed: PackedSums, count: int) -> ScaledSums:
     # The range of a float is 2^2098 units; a sum of 2^64 of them stays far below 2^4096.
     if not all(0 <= shift <= 4096 for shift in shifts):
         raise ValueError("a sum is beyond the range of floats")
-    if width == 8 and len(shifts) == 1:
-        return ScaledSums(np.frombuffer(blob, dtype="<i8"), shifts[0])
-    ends = range(width, len(blob) + 1, width)
-    numbers = [int.from_bytes(blob[end - width : end], "little", signed=True) for end in ends]
-    if len(shifts) == 1:
-        return ScaledSums(np.array(numbers, dtype=np.object_), shifts[0])
-    units = [number << shift for number, shift in zip(numbers, shifts, strict=True)]
-    return ScaledSums(np.array(units, dtype=np.object_), 0)
+    if len(shifts) > 1:
+        return scale_sums([number << shift for number, shift in zip(_read_numbers(blob, width), shifts, strict=True)])
+    numbers = np.frombuffer(blob, dtype=np.uint8).reshape(count, width)
+    if width % 4:
+        signs = np.where(numbers[:, -1:] & 128, np.uint8(255), np.uint8(0))
+        numbers = np.concatenate((numbers, np.repeat(signs, -width % 4, axis=1)), axis=1)
+    return ScaledSums(numbers, shifts[0])
 
 
 def _scale_numbers(sums: Sequence[int]) -> tuple[list[int], int]:
@@ -126,26 +123,20 @@ def _scale_numbers(sums: Sequence[int]) -> tuple[list[int], int]:
     return [units >> shift for units in sums], shift
 
 
-def _multiply_by_power(numbers: NDArray[Any], exponent: int) -> NDArray[Any]:
-    """Multiplies whole numbers by 2^`exponent`; returns Python's integers where int64 does not hold the products."""
-    largest = _find_largest(numbers)
-    if not exponent or not largest:
+def _read_numbers(blob: bytes, width: int) -> list[int]:
+    """Reads whole numbers of so many bytes each."""
+    if width == 8:
+        numbers: list[int] = np.frombuffer(blob, dtype="<i8").tolist()
         return numbers
-    if largest << exponent > _MAX_INT64:
-        numbers = numbers.astype(np.object_)
-    return numbers * (1 << exponent)
+    ends = range(width, len(blob) + 1, width)
+    return [int.from_bytes(blob[end - width : end], "little", signed=True) for end in ends]
 
 
-def _find_largest(numbers: NDArray[Any]) -> int:
-    """Returns the largest magnitude among whole numbers."""
-    return max(int(numbers.max(initial=0)), -int(numbers.min(initial=0)))
-
-
-def _build_array(numbers: Sequence[int]) -> NDArray[Any]:
-    try:
-        return np.array(numbers, dtype=np.int64)
-    except OverflowError:
-        return np.array(numbers, dtype=np.object_)
+def _write_numbers(numbers: Sequence[int], width: int) -> bytes:
+    """Returns whole numbers as so many bytes each."""
+    if width == 8:
+        return np.array(numbers, dtype="<i8").tobytes()
+    return b"".join([number.to_bytes(width, "little", signed=True) for number in numbers])
 
 
 def _find_byte_width(numbers: Sequence[int]) -> int:

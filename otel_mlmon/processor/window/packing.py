@@ -302,7 +302,7 @@ def pack_values(columns: Sequence[ValueColumn]) -> PackedValues:
         bounds_numbers=[bounds[row_bounds] for row_bounds in explicit],
         scales=[scale for scale, row_bounds in zip(table.scales, table.bounds, strict=True) if row_bounds is None],
         sizes=sizes.tolist(),
-        firsts=np.diff(ordinals[firsts], prepend=0).tolist(),
+        firsts=_list_steps(ordinals[firsts]),
         steps=NO_GAPS if (steps == 1).all() else pack_ints(steps),
         counts=pack_ints(table.counts),
         numbers=table.numbers,
@@ -310,6 +310,14 @@ def pack_values(columns: Sequence[ValueColumn]) -> PackedValues:
         minima=table.minima if is_known else [],
         maxima=table.maxima if is_known else [],
     )
+
+
+def _list_steps(ordinals: Counts) -> list[int]:
+    """Lists by how much each ordinal is above the one before, the first by how much it is above 0."""
+    steps = ordinals.copy()
+    steps[1:] -= ordinals[:-1]
+    listed: list[int] = steps.tolist()
+    return listed
 
 
 def _list_kinds(table: SketchTable | None, numbers: Sequence[int]) -> bytes:

@@ -96,7 +96,11 @@ class PaneStack:
 
 
 def join_stacks(stacks: Sequence[PaneStack]) -> PaneStack:
-    """Joins stacks of the same streams and bins of one model version, in the order of the ends of their panes."""
+    """Joins stacks of one model version whose streams and bins, and scale of sums, are the same.
+
+    Args:
+        stacks: One or more, in the order of the ends of their panes.
+    """
     if len(stacks) == 1:
         return stacks[0]
     return replace(
@@ -106,7 +110,7 @@ def join_stacks(stacks: Sequence[PaneStack]) -> PaneStack:
         failed=[failed for stack in stacks for failed in stack.failed],
         counts=np.concatenate([stack.counts for stack in stacks]),
         number_counts=np.concatenate([stack.number_counts for stack in stacks]),
-        sums=ScaledSums.concatenate([stack.sums for stack in stacks]),
+        sums=ScaledSums(np.concatenate([stack.sums.numbers for stack in stacks]), stacks[0].sums.shift),
     )
 
 

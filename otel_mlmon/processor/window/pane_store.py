@@ -119,7 +119,7 @@ def _stack_rows(values: NDArray[Any], ends: list[int], rows: list[int]) -> NDArr
     """
     size = ends[rows[0]] - (ends[rows[0] - 1] if rows[0] else 0)
     if len(rows) == len(ends):
-        return values.reshape(len(rows), size)
+        return values.reshape(len(rows), size, *values.shape[1:])
     return np.stack([values[ends[row] - size : ends[row]] for row in rows])
 
 
@@ -173,7 +173,7 @@ def load_panes(repository: Repository, since_ns: int) -> Iterator[PaneStack]:
     """Loads the stored panes, not merged ones, that end at `since_ns` or later.
 
     Those of blocks come first, in the order of time; what came late for one of them is a pane of its own. Panes that
-    are records of their own come together where they have the same streams and bins.
+    are records of their own come together where they are of the same streams and bins.
 
     Raises:
         StoreError: The repository cannot be read.
@@ -185,10 +185,12 @@ def load_panes(repository: Repository, since_ns: int) -> Iterator[PaneStack]:
     for _, stacks in _load_stacks(repository, BLOCK, _encode_time(since_ns)):
         recent = (stack.select_panes(is_recent) for stack in stacks)
         yield from (stack for stack in recent if stack.times_ns)
-    singles: dict[tuple[ModelKey, int], list[PaneStack]] = {}
+    singles: dict[tuple[ModelKey, int, int, int], list[PaneStack]] = {}
     for _, stacks in _load_stacks(repository, PANE, _encode_time(since_ns)):
-        for stack in stacks:  # whose layout is one object with that of all panes of the same streams and bins
-            singles.setdefault((stack.model, id(stack.layout)), []).append(stack)
+        for stack in stacks:
+            # The layout is one object with that of all panes of the same streams and bins.
+            alike = stack.model, id(stack.layout), stack.sums.shift, stack.sums.numbers.shape[-1]
+            singles.setdefault(alike, []).append(stack)
     yield from map(join_stacks, singles.values())
 
 

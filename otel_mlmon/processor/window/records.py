@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeVar
 
 from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records, restore_records
@@ -62,6 +63,9 @@ from otel_mlmon.processor.window.state import (
 from otel_mlmon.processor.window.window import ModelPane, PaneCounts, StreamKey
 from otel_mlmon.reference.embedding import decode_profile
 from otel_mlmon.types import ModelKey
+
+MAX_KEYS: Final = 10_000
+"""How many keys are remembered with their text: those of all that changes with each request."""
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -222,10 +226,11 @@ def _save_records(
     kind: RecordKind[T],
     keys: set[K],
     record: Callable[[K], T | None],
-    name: Callable[[K], str] = json.dumps,
+    name: Callable[[K], str] | None = None,
 ) -> None:
     """Stores the records of changed keys of one kind, and deletes those of keys that are no longer in the state."""
-    records = {name(key): record(key) for key in keys}
+    encode_key = name or _encode_key
+    records = {encode_key(key): record(key) for key in keys}
     put_records(repository, kind, [(key, value) for key, value in records.items() if value is not None])
     removed = sorted(key for key, value in records.items() if value is None)
     if removed:
@@ -357,5 +362,10 @@ def _build_points_record(state: WindowState, request: RequestKey) -> PointsRecor
     return pack_points(*request, [points for groups in panes.values() for points in groups])
 
 
+@lru_cache(maxsize=MAX_KEYS)
+def _encode_key(key: Hashable) -> str:
+    return json.dumps(key)
+
+
 def _encode_request_key(request: RequestKey) -> str:
-    return f"{request[0]:020d} {json.dumps(request[1])}"
+    return f"{request[0]:020d} {_encode_key(request[1])}"

@@ -10,11 +10,7 @@ from otel_mlmon.processor.window.moving_reference import MovingReference
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
 from otel_mlmon.processor.window.rolling import RollingWindows
 from otel_mlmon.processor.window.summary import StreamSummary
-from otel_mlmon.processor.window.window import (
-    PaneCounts,
-    ReferenceCounts,
-    StreamKey,
-)
+from otel_mlmon.processor.window.window import NumberSum, PaneCounts, ReferenceCounts, StreamKey
 from otel_mlmon.sketch.moments import ExactSum
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.sketch.table import Bounds
@@ -30,12 +26,9 @@ class StreamPane(NamedTuple):
     stream: StreamWindows
     total: int
     """How many values they are."""
-    number_count: int
-    """How many of them are numbers."""
-    units: int
-    """The exact sum of the numbers, in units of 2^-1074."""
-    sketch: StreamSketch | None
-    """The values; None where they are a row of the pane's table, counted together with those of other streams."""
+    numbers: NumberSum
+    sketch: StreamSketch
+    """The values."""
     learned: int | None = None
     """Values learned towards the reference so far; None where there is one by which the pane is judged."""
     is_changed: bool = False
@@ -118,8 +111,7 @@ class StreamWindows:
             is_changed = self.learned.fit_bins(sketch)
             if is_changed:
                 self._clear_counts()
-        moments = sketch.moments
-        return StreamPane(self, total, moments.count, moments.exact_sum, sketch, learned, is_changed)
+        return StreamPane(self, total, NumberSum.from_moments(sketch.moments), sketch, learned, is_changed)
 
     def find_cuts(self, scale: int) -> NumberBins | None:
         """Returns the bins in which exponential buckets of a scale are counted together with those of other streams.
@@ -133,17 +125,24 @@ class StreamWindows:
     def count_pane(self, pane: StreamPane) -> Counts | None:
         """Counts the values of a pane that came as a sketch over the stream's bins; None while it learns."""
         binning = self.learned.binning
-        if pane.learned is not None or pane.sketch is None or binning is None:
+        if pane.learned is not None or binning is None:
             return None
         return binning.count(pane.sketch)
 
-    def adjust_counts(self, pane: StreamPane, counts: Counts, start_ns: int, end_ns: int) -> Counts:
-        """Adds the counts of a pane to a reference that moves with time; returns them as this reference judges them."""
+    def adjust_counts(self, counts: Counts, numbers: NumberSum | None, start_ns: int, end_ns: int) -> Counts:
+        """Adds the counts of a pane to a reference that moves with time; returns them as this reference judges them.
+
+        Args:
+            counts: Shape (K,).
+            numbers: The numbers among its values; None where it has no values.
+            start_ns: Start of the pane.
+            end_ns: End of the pane.
+        """
         if self.moving is None:
             return counts
         self.update_reference(end_ns)
-        if pane.total:
-            self.moving.add(self._build_pane_counts(counts, pane.number_count, pane.units, start_ns, end_ns))
+        if numbers is not None:
+            self.moving.add(self._build_pane_counts(counts, numbers, start_ns, end_ns))
         return self.moving.adjust_counts(end_ns, counts)
 
     def amend_pane(self, sketch: StreamSketch, *, start_ns: int, end_ns: int) -> PaneCounts | None:
@@ -165,8 +164,7 @@ class StreamWindows:
         counts = binning.count(sketch)
         if self.moving is not None:
             counts = self.moving.adjust_counts(end_ns, counts)
-        moments = sketch.moments
-        return self._build_pane_counts(counts, moments.count, moments.exact_sum, start_ns, end_ns)
+        return self._build_pane_counts(counts, NumberSum.from_moments(sketch.moments), start_ns, end_ns)
 
     def apply_settings(self, settings: ModelWindowSettings) -> bool:
         """Applies changed settings to the stream; returns whether they replace the reference it is compared with."""
@@ -233,16 +231,14 @@ class StreamWindows:
         if self.moving is not None:
             self.moving.clear()
 
-    def _build_pane_counts(
-        self, counts: Counts, number_count: int, units: int, start_ns: int, end_ns: int
-    ) -> PaneCounts:
+    def _build_pane_counts(self, counts: Counts, numbers: NumberSum, start_ns: int, end_ns: int) -> PaneCounts:
         return PaneCounts(
             start_ns=start_ns,
             end_ns=end_ns,
             generation=self.learned.state.generation,
             counts=counts,
-            number_count=number_count,
-            exact_sum=ExactSum(units),
+            number_count=numbers.number_count,
+            exact_sum=ExactSum(numbers.units),
         )
 
 

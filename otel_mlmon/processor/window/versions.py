@@ -19,7 +19,14 @@ from otel_mlmon.processor.window.model_windows import ModelWindows
 from otel_mlmon.processor.window.progress import VersionIntroduction
 from otel_mlmon.processor.window.reference import choose_binning
 from otel_mlmon.processor.window.stream import StreamWindows
-from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, StreamKey, StreamWindow, VersionPair
+from otel_mlmon.processor.window.window import (
+    HistogramBins,
+    NumberSum,
+    ReferenceCounts,
+    StreamKey,
+    StreamWindow,
+    VersionPair,
+)
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts, ModelKey
 
@@ -108,7 +115,7 @@ def _pair_stream_versions(before: StreamWindows, model: ModelWindows, sketch: St
         pane=current,
         rolling=current,
         rolling_start_ns=model.progress.first_ns,
-        rolling_mean=sketch.moments.mean,
+        rolling_numbers=NumberSum.from_moments(sketch.moments),
     )
 
 

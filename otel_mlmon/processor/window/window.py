@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 from otel_mlmon.processor.window.progress import StreamAbsence
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.design_effect import DesignEffect
-from otel_mlmon.sketch.moments import ExactSum
+from otel_mlmon.sketch.moments import ExactSum, Moments, compute_mean
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts, ModelKey
 
@@ -76,6 +76,27 @@ class ReferenceCounts:
         return int(self.counts.sum())
 
 
+class NumberSum(Struct, frozen=True, gc=False):
+    """The exact sum of numbers, and how many they are; one is made for each stream and pane."""
+
+    units: int
+    """The sum, in units of 2^-1074."""
+    number_count: int
+
+    @classmethod
+    def from_moments(cls, moments: Moments) -> NumberSum:
+        """Returns the exact sum and the count of a sketch's numbers."""
+        return cls(moments.exact_sum, moments.count)
+
+    @property
+    def mean(self) -> float:
+        """The mean of the numbers, rounded once; NaN without numbers, ±inf beyond the range of a float."""
+        return compute_mean(self.units, self.number_count)
+
+
+NO_NUMBERS: Final = NumberSum(0, 0)
+
+
 class StreamWindow(Struct, frozen=True, kw_only=True):
     """The counts of one stream in a closed pane and in the rolling window that ends with it, and the reference.
 
@@ -92,19 +113,29 @@ class StreamWindow(Struct, frozen=True, kw_only=True):
     """Number of values learned towards the reference so far, while it is learned."""
     pane: Counts
     """Shape (K,), int64: this pane's counts; shape (0,) while there are no bins."""
-    pane_mean: float = float("nan")
-    """Mean of the values in this pane, in their own unit; NaN where it is not known."""
+    pane_numbers: NumberSum = NO_NUMBERS
+    """The numbers among the values in this pane, in their own unit."""
     rolling: Counts
     """Shape (K,), int64: the counts of the rolling window that ends with this pane."""
     rolling_start_ns: int
-    rolling_mean: float = float("nan")
-    """Mean of the values in the rolling window, in their own unit."""
+    rolling_numbers: NumberSum = NO_NUMBERS
+    """The numbers among the values in the rolling window, in their own unit."""
     exemplars: tuple[str, ...] = ()
     """Trace ids seen in this pane."""
     absence: StreamAbsence | None = None
     """Since when the stream is no longer sent although its model has predictions; None if it is."""
     calibration: Calibration | None = None
     """How often predictions are right at each confidence on labelled data; None if that is not known."""
+
+    @property
+    def pane_mean(self) -> float:
+        """The mean of the numbers in this pane; NaN where it has none."""
+        return self.pane_numbers.mean
+
+    @property
+    def rolling_mean(self) -> float:
+        """The mean of the numbers in the rolling window; NaN where it has none."""
+        return self.rolling_numbers.mean
 
     def replace(self, **changes: Any) -> StreamWindow:
         """Returns the window with other values of some fields."""

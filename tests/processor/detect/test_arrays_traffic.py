@@ -42,8 +42,8 @@ def test_it_is_the_last_24_hours_whatever_the_gaps(panes: list[tuple[int, int]])
     assert per_day(traffic, 3, is_over=True) == sum(items for hour, items in added if hour > last - 24)
     copy = DailyTraffic()
     copy.start(1)
-    copy.restore(1, *traffic.states([3]))
-    assert [*map(plain, copy.states([1]))] == [*map(plain, traffic.states([3]))]
+    copy.restore([1], traffic.pack([3]))
+    assert plain(copy.pack([1])) == plain(traffic.pack([3]))
 
 
 def test_rows_do_not_see_each_other() -> None:
@@ -58,4 +58,6 @@ def test_rows_do_not_see_each_other() -> None:
         together.add(np.arange(5), items, times_ns)
         for row, one in enumerate(alone):
             add(one, row, items[row], int(times_ns[row]))
-    assert [*map(plain, together.states(range(5)))] == [plain(one.states([row])[0]) for row, one in enumerate(alone)]
+    assert [plain(together.pack([row])) for row in range(5)] == [
+        plain(one.pack([row])) for row, one in enumerate(alone)
+    ]

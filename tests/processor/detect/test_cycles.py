@@ -51,7 +51,7 @@ def test_a_stored_cycle_goes_on() -> None:
     assert first.cycles.changed() == []
     stored = decode_record(encode_record(state), CycleState)
     assert plain(stored.days[0]) == plain(state.days[0])
-    again.restore({STREAM: first.state(STREAM)})
+    again.restore([STREAM], first.pack([STREAM]))
     again.cycles.restore(STREAM, stored)
     for pane in range(3 * PANES, 4 * PANES):
         ((_, one),), ((_, other),) = first.evaluate([window(pane)]), again.evaluate([window(pane)])

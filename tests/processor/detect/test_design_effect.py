@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.design_effect import BLOCK_SIZES, DesignEffects
-from otel_mlmon.processor.detect.state import DesignEffectState
+from otel_mlmon.processor.detect.state import DesignEffectColumns
 from tests.support.evidence import plain
 from tests.support.simulations import choose_size
 
@@ -40,13 +40,13 @@ class DesignEffect:
     def level_estimates(self) -> list[float]:
         return [float(estimate) for estimate in self.all.level_estimates[0]]
 
-    def state(self) -> DesignEffectState:
-        return self.all.states([0])[0]
+    def state(self) -> DesignEffectColumns:
+        return self.all.pack([0])
 
     @classmethod
-    def from_state(cls, shares: NDArray[np.float64], state: DesignEffectState) -> DesignEffect:
+    def from_state(cls, shares: NDArray[np.float64], state: DesignEffectColumns) -> DesignEffect:
         effect = cls(shares)
-        effect.all.restore([0], shares[None], [state])
+        effect.all.restore([0], shares[None], state)
         return effect
 
 
@@ -168,7 +168,7 @@ def test_what_straddles_a_turn_is_forgotten() -> None:
     effect.all.forget_transitions(rows, no, yes)
     after = plain(effect.state())
     assert after["differences"] == before["differences"]
-    assert (after["difference_counts"], after["pending_counts"]) == (before["difference_counts"], [0] * 6)
+    assert (after["difference_counts"], after["pending_counts"]) == (before["difference_counts"], [[0] * 6])
     assert not np.any(after["blocks"])
     assert not np.any(after["means"])
     assert effect.divisor == divisor
@@ -181,7 +181,7 @@ def test_a_level_that_spoke_is_not_silenced() -> None:
         feed(effect, in_runs(rng, 30, 1_000), 1_000)
     assert effect.divisor > 20.0
     effect.all.forget_transitions(np.array([0]), np.array([False]), np.array([True]))
-    assert effect.state().difference_counts[2] == 8
+    assert effect.state().difference_counts[0, 2] == 8
     assert effect.divisor > 20.0
 
 
@@ -232,7 +232,7 @@ def test_a_row_does_not_depend_on_those_it_is_taken_in_with() -> None:
         together.add(rows, counts.astype(np.float64), counts.sum(-1).astype(np.float64))
         for row, pane in zip(rows.tolist(), counts.astype(np.float64), strict=True):
             alone[row].add(pane, float(pane.sum()))
-    assert [*map(plain, together.states(range(streams)))] == [plain(one.state()) for one in alone]
+    assert [plain(together.pack([row])) for row in range(streams)] == [plain(one.state()) for one in alone]
     assert together.divisor[:streams].tolist() == [one.divisor for one in alone]
     assert together.estimate[:streams].tolist() == [one.estimate for one in alone]
 
@@ -294,9 +294,9 @@ def test_a_prior_may_be_raised_before_the_first_item_only() -> None:
     effects.raise_prior(0, 6.0)
     effects.raise_prior(0, 3.0)
     assert (effects.estimate[0], effects.divisor[0]) == (6.0, 6.0)
-    state = effects.states([0])[0]
+    state = effects.pack([0])
     effects.start(0, shares)
-    effects.restore([0], shares[None], [state])
+    effects.restore([0], shares[None], state)
     assert (effects.estimate[0], bool(effects.is_calibrated[0])) == (6.0, True)
     effects.add(np.array([0]), np.array([[50.0, 50.0]]), np.array([100.0]))
     effects.raise_prior(0, 60.0)

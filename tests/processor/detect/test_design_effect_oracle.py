@@ -44,14 +44,14 @@ def test_every_number_is_the_oracles(name: str, shares: list[float], burst: int)
             oracle.be_stable()
         is_stable, has_changed = index < 120 or index % 50 == 20, index % 90 == 89
         effects.forget_transitions(rows, np.array([is_stable]), np.array([has_changed]))
-        state = effects.states([0])[0]
-        assert state.difference_counts.tolist() == [len(values) for values in oracle.differences]
+        state = effects.pack([0])
+        assert state.difference_counts.tolist() == [[len(values) for values in oracle.differences]]
         assert_close(state.differences, [x for values in oracle.differences for x in values])
-        assert state.pending_counts.tolist() == oracle.pending
-        assert (state.items, state.is_calibrated) == (oracle.items, oracle.is_calibrated)
-        assert_close(state.blocks[:, :-1], oracle.blocks)
-        assert_close(state.blocks[:, -1], [sum(block) for block in oracle.blocks])
-        assert_close(state.long_run, [*oracle.long_run, oracle.long_run_total])
+        assert state.pending_counts.tolist() == [oracle.pending]
+        assert (state.items.tolist(), state.is_calibrated.tolist()) == ([oracle.items], [oracle.is_calibrated])
+        assert_close(state.blocks[0, :, :-1], oracle.blocks)
+        assert_close(state.blocks[0, :, -1], [sum(block) for block in oracle.blocks])
+        assert_close(state.long_run[0], [*oracle.long_run, oracle.long_run_total])
         assert (effects.estimate[0], effects.divisor[0]) == pytest.approx(oracle.estimates, rel=1e-9)
     assert oracle.is_calibrated
     assert max(len(values) for values in oracle.differences) > 8

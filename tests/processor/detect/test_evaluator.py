@@ -15,7 +15,7 @@ from otel_mlmon.processor.detect.alternatives import Direction
 from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy, Threshold
 from otel_mlmon.processor.detect.score import DriftScore, Statistics, ThresholdVerdict
-from otel_mlmon.processor.detect.state import StreamState
+from otel_mlmon.processor.detect.state import StreamColumns
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
 from otel_mlmon.processor.state.repository import decode_record, encode_record
 from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, StreamKey, StreamWindow
@@ -168,7 +168,7 @@ def test_another_policy_starts_anew(policy: DetectionPolicy, reference: Referenc
     """Also where the bins are others of the same values, which keep their evidence otherwise."""
     former, bench = Bench(), Bench(policies={LABELS: policy})
     former.feed(SHARES, 20)
-    bench.evaluator.restore({LABELS: former.evaluator.state(LABELS)})
+    bench.evaluator.restore([LABELS], former.evaluator.pack([LABELS]))
     score = bench.score(window(np.array([4, 3, 2, 1]), reference=reference))
     assert (score.state, score.is_calibrating) == ("learning", True)
 
@@ -177,18 +177,18 @@ def test_restored_is_uninterrupted() -> None:
     uninterrupted, former, bench = Bench(), Bench(), Bench()
     uninterrupted.feed(SHARES, 20)
     former.feed(SHARES, 20)
-    bench.evaluator.restore({LABELS: decode_record(encode_record(former.evaluator.state(LABELS)), StreamState)})
+    bench.evaluator.restore([LABELS], decode_record(encode_record(former.evaluator.pack([LABELS])), StreamColumns))
     assert bench.feed(MOVED, 10, start=20) == uninterrupted.feed(MOVED, 10, start=20)
-    assert plain(bench.evaluator.state(LABELS)) == plain(uninterrupted.evaluator.state(LABELS))
+    assert plain(bench.evaluator.pack([LABELS])) == plain(uninterrupted.evaluator.pack([LABELS]))
 
 
 def test_what_is_restored_takes_the_place_of_what_was_there() -> None:
     bench = Bench()
     bench.feed(SHARES, 20)
-    calibrated = bench.evaluator.state(LABELS)
+    calibrated = bench.evaluator.pack([LABELS])
     bench.feed(MOVED, 10, start=20)
-    bench.evaluator.restore({LABELS: calibrated})
-    assert plain(bench.evaluator.state(LABELS)) == plain(calibrated)
+    bench.evaluator.restore([LABELS], calibrated)
+    assert plain(bench.evaluator.pack([LABELS])) == plain(calibrated)
     bench.feed(SHARES, 1, stream=OTHER)
     assert bench.evaluator._banks[4, "both"]._row_count == 2
 
@@ -201,7 +201,7 @@ def test_forgotten_starts_anew() -> None:
     bench.evaluator.remove_stream(LABELS)
     assert LABELS not in bench.evaluator.streams()
     with pytest.raises(KeyError):
-        bench.evaluator.state(LABELS)
+        bench.evaluator.pack([LABELS])
     assert bench.feed(SHARES, 1)[0].is_calibrating
 
 
@@ -258,7 +258,7 @@ def test_a_bad_pane_keeps_its_evidence_and_stops_no_other() -> None:
     assert (bad.state, bad.current_count) == ("drift", 12)
     assert bench.measure(pane) == Statistics()
     assert faults() == before + 2
-    assert plain(bench.evaluator.state(LABELS)) == plain(alone.evaluator.state(LABELS))
+    assert plain(bench.evaluator.pack([LABELS])) == plain(alone.evaluator.pack([LABELS]))
     assert bench.feed(SHARES, 3, stream=OTHER) == alone.feed(SHARES, 3, stream=OTHER)
 
 
@@ -309,7 +309,7 @@ def test_together_is_one_by_one() -> None:
                 )
         one_by_one = [(pane, alone.score(pane)) for pane in windows]
         assert together.evaluator.evaluate(windows) == one_by_one
-    states = [[plain(bench.evaluator.state(stream)) for stream in references] for bench in (together, alone)]
+    states = [[plain(bench.evaluator.pack([stream])) for stream in references] for bench in (together, alone)]
     assert states[0] == states[1]
     assert len(Counter(score.state for _, score in one_by_one)) > 1
 
@@ -360,7 +360,7 @@ def test_other_bins_of_the_same_values_keep_the_evidence(coarser: list[int]) -> 
     drifted = bench.score(window(pane, reference=rebinned, end=210))
     assert (drifted.state, drifted.design_effect, drifted.since_ns) == ("drift", former.design_effect, 200)
     restored = Bench()
-    restored.evaluator.restore({LABELS: bench.evaluator.state(LABELS)})
+    restored.evaluator.restore([LABELS], bench.evaluator.pack([LABELS]))
     again = [one.score(window(pane, reference=rebinned, end=220)) for one in (bench, restored)]
     assert again[0] == again[1]
     assert again[0].log10_evidence > drifted.log10_evidence - 1e-9

@@ -227,8 +227,8 @@ def test_empty_panes_change_nothing_but_time() -> None:
     before = plain(evidence.state())
     evidence.update(np.zeros(4, dtype=np.int64), 77, FLEET_LINE)
     assert evidence.log_e == 0.0
-    traffic = before["traffic"] | {"last_ns": 77}
-    assert plain(evidence.state()) == before | {"since_ns": 77, "last_ns": 77, "traffic": traffic}
+    traffic = before["traffic"] | {"last_ns": [77]}
+    assert plain(evidence.state()) == before | {"since_ns": [77], "last_ns": [77], "traffic": traffic}
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_a_stream_does_not_depend_on_its_company(seed: int, bins: int, direction
         together.update(rows[order], panes[order], np.full(order.size, index), FLEET_LINE)
         for place in company:
             alone[place].update(panes[place], index, FLEET_LINE)
-    assert [*map(plain, together.states(rows.tolist()))] == [plain(evidence.state()) for evidence in alone]
+    assert [plain(together.pack([row])) for row in rows.tolist()] == [plain(evidence.state()) for evidence in alone]
 
 
 def test_many_streams_are_taken_in_by_parts() -> None:
@@ -336,7 +336,7 @@ def test_many_streams_are_taken_in_by_parts() -> None:
         pane = rng.multinomial(200, rng.dirichlet(np.full(10, 20.0)))
         bank.update(rows, np.tile(pane, (500, 1)), np.full(500, index), FLEET_LINE)
         alone.update(pane, index, FLEET_LINE)
-    assert [plain(state) == plain(alone.state()) for state in bank.states([0, 199, 200, 499])] == [True] * 4
+    assert [plain(bank.pack([row])) == plain(alone.state()) for row in (0, 199, 200, 499)] == [True] * 4
 
 
 def test_a_row_is_given_on_clean() -> None:
@@ -348,7 +348,7 @@ def test_a_row_is_given_on_clean() -> None:
     again = bank.add(np.array([5_000, 5_000]), 0.1)
     assert again == first
     fresh = EvidenceBank(2)
-    (after,), (clean,) = bank.states([again]), fresh.states([fresh.add(np.array([5_000, 5_000]), 0.1)])
+    after, clean = bank.pack([again]), fresh.pack([fresh.add(np.array([5_000, 5_000]), 0.1)])
     assert plain(after) == plain(clean)
 
 

@@ -61,15 +61,15 @@ def test_every_number_is_the_oracles(bins: int, direction: Direction, tolerance:
         evidence.update(pane, index + 1, LINE)
         oracle.update(pane.tolist(), index + 1, LINE, divisor=divisor, is_calibrated=is_calibrated)
         state = evidence.state()
-        assert state.log_e == pytest.approx(oracle.log_e, rel=1e-9, abs=1e-9)
-        assert (state.is_drift, state.since_ns, state.last_ns) == (oracle.is_drift, oracle.since_ns, index + 1)
-        assert state.contributions.tolist() == pytest.approx(oracle.contributions, rel=1e-7, abs=1e-7)
-        assert state.history.tolist() == [pytest.approx(counts, rel=1e-9) for counts in oracle.history]
+        assert evidence.log_e == pytest.approx(oracle.log_e, rel=1e-9, abs=1e-9)
+        assert (state.is_drift[0], state.since_ns[0], state.last_ns[0]) == (oracle.is_drift, oracle.since_ns, index + 1)
+        assert state.contributions[0].tolist() == pytest.approx(oracle.contributions, rel=1e-7, abs=1e-7)
+        assert state.history[0].tolist() == [pytest.approx(counts, rel=1e-9) for counts in oracle.history]
         assert state.components.tolist() == oracle.components
         assert state.log_cusums.tolist() == pytest.approx([oracle.log_cusums[k] for k in oracle.components], rel=1e-7)
         assert state.onsets_ns.tolist() == [oracle.onsets_ns[k] for k in oracle.components]
         statuses.add(evidence.status)
-        capped += state.log_e == LINE + CAP
+        capped += evidence.log_e == LINE + CAP
     assert statuses == {"calibrating", "ok", "drift"}
     assert capped > 3
 
@@ -93,7 +93,8 @@ def standing(log_e: float = 3.0, *, is_drift: bool = False, component: int = 0) 
         evidence.update(np.array([30, 30, 40]), index + 1, LINE)
     bank, state = evidence.bank, evidence.state()
     state = replace(
-        state, log_e=log_e, is_drift=is_drift, since_ns=7, components=np.array([component]),
+        state, log_e=np.array([log_e]), is_drift=np.array([is_drift]), since_ns=np.array([7]),
+        component_counts=np.array([1]), components=np.array([component]),
         log_cusums=np.array([log_e - bank._bets.log_weights[component]]), onsets_ns=np.array([7]),
     )  # fmt: skip
     return Evidence.from_state(state)

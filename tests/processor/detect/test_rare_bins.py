@@ -143,15 +143,15 @@ def test_whichever_bet_on_all_bins_leads_beside_rare_ones_it_has_its_onset_and_a
             state = evidence.state()
             rare, weighted = state.rare_bins, state.log_cusums + log_weights[state.components]
             assert rare is not None
-            if weighted.size and weighted.max() == state.log_e:
+            if weighted.size and weighted.max() == evidence.log_e:
                 leader = int(state.components[weighted.argmax()])
                 if before == 0.0:
                     begun.add(leader)
-                    assert state.since_ns == state.onsets_ns[weighted.argmax()]
-                if state.log_e == LINE + math.log(CAP):
+                    assert evidence.since_ns == state.onsets_ns[weighted.argmax()]
+                if evidence.log_e == LINE + math.log(CAP):
                     capped.add(leader)
                     assert (state.components.tolist(), rare.bets.tolist()) == ([leader], [])
-            before = state.log_e
+            before = evidence.log_e
     assert (0 in begun, 0 in capped) == (True, True)
 
 

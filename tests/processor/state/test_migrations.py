@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import sqlite3
@@ -16,10 +17,11 @@ from hypothesis import strategies as st
 
 from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.evidence_log import CycleRecord
+from otel_mlmon.processor.evidence_slices import EVIDENCE
 from otel_mlmon.processor.records import RECORD_KINDS
 from otel_mlmon.processor.state.maintenance import check_state
 from otel_mlmon.processor.state.migrations import MIGRATIONS
-from otel_mlmon.processor.state.repository import FORMAT_VERSION, Repository, decode_record, encode_record
+from otel_mlmon.processor.state.repository import FORMAT_VERSION, Repository, decode_record, encode_record, load_records
 from otel_mlmon.processor.state.sqlite import FILE_NAME, SqliteRepository
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.packed_numbers import pack_ints, unpack_ints
@@ -28,11 +30,13 @@ from otel_mlmon.processor.window.pane_stack import split_stacks
 from otel_mlmon.processor.window.pane_store import load_panes
 from otel_mlmon.processor.window.series import PendingPoints
 from otel_mlmon.processor.window.window import StreamKey
+from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.types import ModelKey
 from tests.processor.window.test_packing import draw_points
 from tests.support.file_repository import FileRepository
 from tests.tools.freeze_state import FIXTURES, PANES, freeze
 
+CONFIGURATION = {"models": {"*": {"reference": {"learn": 2000}}}}
 FROZEN = sorted(FIXTURES.glob("format-*.sqlite3"))
 
 
@@ -87,6 +91,48 @@ def test_days_of_format_7_get_dates_of_their_kind(tmp_path: Path) -> None:
     assert [day.day for day in record.state.inherited] == [20_002]
     assert all(np.array_equal(day.counts, counts) and day.counts.dtype == np.int32 for day in record.state.days)
     assert (record.state.day, record.state.effect, record.state.time_zone) == (20_003, 2.0, "")
+
+
+def start_on(version: int) -> dict[StreamKey, tuple[bytes, bytes]]:
+    """The evidence and the score of each stream after a start on a frozen store, with the panes that are replayed."""
+    with SimulatedProcessor(CONFIGURATION) as processor:
+        processor._pipeline._repository.close()
+        for path in (directory := Path(processor._directory.name) / "data").iterdir():
+            path.unlink()
+        shutil.copy(FIXTURES / f"format-{version}.sqlite3", directory / FILE_NAME)
+        processor._open_pipeline()
+        evidence = processor._pipeline._evidence
+        return {
+            stream: (encode_record(evidence.evaluator.pack([stream])), encode_record(evidence.find_score(stream)))
+            for stream in evidence.evaluator.streams()
+        }
+
+
+def test_evidence_of_earlier_formats_is_that_which_the_present_one_stores() -> None:
+    found = [start_on(version) for version in (8, 9, 10, FORMAT_VERSION)]
+    assert found[0] == found[1] == found[2] == found[3]
+    assert sorted(stream.stream for stream in found[0]) == ["errors", "latency", "prediction.label"]
+
+
+@pytest.mark.parametrize("name", ["history", "components", "design_effect", "rare_bins", "tolerance"])
+def test_evidence_that_contradicts_itself_is_set_aside_and_that_of_all_other_streams_is_joined(
+    name: str, tmp_path: Path
+) -> None:
+    shutil.copy(FIXTURES / "format-10.sqlite3", tmp_path / FILE_NAME)
+    repository = SqliteRepository(tmp_path, format_version=10)
+    blobs = repository.load("evidence")
+    key = '[["shop", "2", ""], "prediction.label"]'
+    record = decode_record(blobs[key], dict)
+    record["state"]["evidence"][name] = record["state"]["evidence"]["reference"]
+    repository.put("evidence", [(key, spoilt := encode_record(record))])
+    repository.commit()
+    repository.close()
+    repository = SqliteRepository(tmp_path)
+    assert repository.load("damaged") == {f"evidence {key}": spoilt}
+    records = load_records(repository, EVIDENCE).values()
+    repository.close()
+    joined = {json.dumps(stream) for record in records for stream in record.list_streams()}
+    assert joined == blobs.keys() - {key}
 
 
 def test_panes_of_earlier_formats_are_those_that_the_present_one_stores(tmp_path: Path) -> None:
@@ -153,17 +199,17 @@ def test_damaged_records_are_set_aside_by_a_migration_and_all_others_are_read(
     version: int, blob: bytes, tmp_path: Path
 ) -> None:
     panes = ["pane", "pane5m", "pane1h"]
-    kinds = {7: ["cycle"], 8: [*panes, "point", "series"], 9: panes, 10: ["point", "series"]}[version]
+    kinds = {7: ["cycle"], 8: [*panes, "point", "series"], 9: panes, 10: ["point", "series", "evidence"]}[version]
     shutil.copy(FIXTURES / f"format-{version}.sqlite3", tmp_path / FILE_NAME)
     repository = SqliteRepository(tmp_path, format_version=version)
-    before = {kind: repository.load(kind).keys() for kind in kinds}
+    before = {kind: repository.load(kind).keys() for kind in kinds if kind != "evidence"}  # which is joined
     for kind in kinds:
         repository.put(kind, [('["damaged"]', blob)])
     repository.commit()
     repository.close()
     repository = SqliteRepository(tmp_path)
     assert repository.load("damaged") == {f'{kind} ["damaged"]': blob for kind in kinds}
-    assert {kind: repository.load(kind).keys() for kind in kinds} == before
+    assert {kind: repository.load(kind).keys() for kind in before} == before
     assert repository.load("identities").keys() == repository.load("series").keys()
     repository.close()
     faults = check_state(tmp_path, RECORD_KINDS).faults

@@ -10,9 +10,9 @@ import pytest
 
 from otel_mlmon.processor.window import model_windows, state
 from otel_mlmon.processor.window.consumption import ConsumedPoints, consume_points
-from otel_mlmon.processor.window.pane_windows import build_pane_table
+from otel_mlmon.processor.window.pane_windows import CountedPanes, build_pane_table
 from otel_mlmon.processor.window.series import PendingPoints, TimeSeries
-from otel_mlmon.processor.window.stream import StreamPane
+from otel_mlmon.processor.window.window import PaneTable
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.types import ModelKey
 from tests.support.observations import SECOND, T0, Bench, label
@@ -20,11 +20,10 @@ from tests.support.observations import SECOND, T0, Bench, label
 BROKEN, SOUND = ModelKey("broken", "1"), ModelKey("sound", "1")
 
 
-def fail_for_broken(panes: Iterable[StreamPane], *arguments: Any) -> Any:
-    panes = list(panes)
-    if any(pane.stream.key.model == BROKEN for pane in panes):
+def fail_for_broken(panes: CountedPanes) -> PaneTable:
+    if any(stream.key.model == BROKEN for stream in panes.streams):
         raise ZeroDivisionError
-    return build_pane_table(panes, *arguments)
+    return build_pane_table(panes)
 
 
 def fail_halfway(groups: Iterable[PendingPoints], **arguments: Any) -> ConsumedPoints:

@@ -16,6 +16,7 @@ from otel_mlmon.processor.window.packed_numbers import (
     scale_sums,
     unpack_ints,
     unpack_sums,
+    view_sums,
 )
 from otel_mlmon.sketch.moments import convert_to_exact_units
 
@@ -71,9 +72,12 @@ def test_sums_of_a_like_size_take_a_few_bytes_each() -> None:
 @given(st.lists(st.lists(SUMS, min_size=2, max_size=2), min_size=1, max_size=5))
 @example([[0, 0], [3 << 1074, 1 << 1080], [1, 0]])
 @example([[2**62, 0], [2**62, 5], [2, 2]])
-@example([[-(2**63), 0], [-(2**63), 0], [0, 0]])
-def test_rows_of_sums_are_joined_and_added_exactly(rows: list[list[int]]) -> None:
-    scaled = [scale_sums(row) for row in rows]
-    joined = ScaledSums.concatenate([ScaledSums(numbers.reshape(1, 2), shift) for numbers, shift in scaled])
-    assert [ScaledSums(numbers, joined.shift).list_units() for numbers in joined.numbers] == rows
-    assert joined.add_rows() == [sum(column) for column in zip(*rows, strict=True)]
+@example([[-(2**63), 0], [-(2**63), -1], [0, 0]])
+@example([[-(2**87), 1], [2**87 - 1, -1], [-1, -(2**64)]])
+def test_rows_of_sums_are_added_exactly(rows: list[list[int]]) -> None:
+    units = [number for row in rows for number in row]
+    for sums in (scale_sums(units), view_sums(pack_sums(units), len(units))):
+        assert sums.list_units() == units
+        table = ScaledSums(sums.numbers.reshape(len(rows), 2, -1), sums.shift)
+        assert table.add_rows() == [sum(column) for column in zip(*rows, strict=True)]
+        assert [ScaledSums(numbers, sums.shift).list_units() for numbers in table.numbers] == rows

@@ -133,5 +133,9 @@ def test_some_streams_of_a_stack_have_the_counts_that_they_had(
     built = build_panes([streams for streams in panes if list(streams) == list(panes[0])])
     (stack,) = store_panes(built, is_block=True)
     expected = [{name: repr(counts) for name, counts in split_pane(pane).items() if name in names} for pane in built]
-    selected = stack.select_streams(sorted(names)).split()
-    assert [{name: repr(counts) for name, counts in split_pane(pane).items()} for pane in selected] == expected
+    selected = stack.select_streams(sorted(names))
+    split = selected.split()
+    assert [{name: repr(counts) for name, counts in split_pane(pane).items()} for pane in split] == expected
+    present = [name for name in panes[0] if name in names]
+    sums = [sum(pane.streams.split(0, 0)[name].exact_sum for pane in built) for name in present]
+    assert selected.sums.add_rows() == sums
