@@ -47,8 +47,10 @@ _NUMBER_BYTES: Final = 9
 _OFFSET_SHIFTS: Final = range(0, 35, 7)
 """Those of the bytes of an offset. A longer one may be malformed, and as long as the whole request."""
 
+_SEPARATOR: Final = bytes(1)
+"""What is between two points: no tag of a field."""
 _PADDING: Final = bytes(64)
-"""What follows the last point, so that a point which ends too early can be read beyond its end: no tag of a field."""
+"""What follows the last point, so that a point which ends too early can be read beyond its end."""
 
 _CODES: Final = np.arange(256)
 _SCALES: Final = _CODES >> 1 ^ -(_CODES & 1)
@@ -76,7 +78,7 @@ class HistogramFields(NamedTuple):
     """The fields of n exponential histograms, each of them in one sequence."""
 
     data: NDArray[np.uint8]
-    """The bytes of all points."""
+    """The bytes of all points, with others between and behind them."""
     is_read: Bools
     """Whether the histogram is laid out as exporters do it; the other fields of one that is not mean nothing."""
     start_ns: Sequence[int]
@@ -121,9 +123,10 @@ def read_fields(points: Sequence[bytes], positions: Ints) -> HistogramFields:
         points: The bytes of each.
         positions: The position behind the attributes of each; its end where that is unknown, so that it is not read.
     """
-    data = np.frombuffer(b"".join([*points, _PADDING]), dtype=np.uint8)
-    ends = np.array(list(map(len, points))).cumsum()
-    starts = np.concatenate((ends[:1] * 0, ends[:-1]))
+    data = np.frombuffer(_SEPARATOR.join([*points, _PADDING]), dtype=np.uint8)
+    sizes = np.array(list(map(len, points)))
+    ends = (sizes + len(_SEPARATOR)).cumsum() - len(_SEPARATOR)
+    starts = ends - sizes
     if len(points) < FEW_POINTS:
         return _read_few_points(data, points, positions.tolist(), starts)
     return _read_many_points(data, starts + positions, ends)
@@ -135,7 +138,7 @@ def _read_many_points(data: NDArray[np.uint8], position: Ints, ends: Ints) -> Hi
     A point that ends too early, or has other fields, is read on into the next point; then it does not end at its end.
 
     Args:
-        data: The bytes of all points, and `_PADDING`.
+        data: The bytes of all points, separated, and `_PADDING`.
         position: That of each header, shape (n,).
         ends: The end of each point.
     """
@@ -189,7 +192,7 @@ def _find_buckets(
     """Finds the positive or the negative buckets of histograms; returns the positions behind, and where they are.
 
     Args:
-        data: The bytes of all points, and `_PADDING`.
+        data: The bytes of all points, separated, and `_PADDING`.
         behind: Where each histogram has its buckets, if it has any.
         tag: That of the buckets.
         codes: The byte that encodes the scale of each.
@@ -241,7 +244,7 @@ def _read_few_points(
     """Reads the fields of histograms, one histogram after the other.
 
     Args:
-        data: The bytes of all points, and `_PADDING`.
+        data: The bytes of all points, separated, and `_PADDING`.
         points: The bytes of each.
         positions: That of each header in its point.
         starts: The position of each point in `data`.
