@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
+from operator import attrgetter
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -236,14 +237,15 @@ def pack_series(model: ModelKey, sender: str, states: Sequence[SeriesState]) -> 
             numbers_of[same] = progress.setdefault(present, len(progress))
         numbers.append(numbers_of[same])
     totals = {position: state.total for position, state in enumerate(states) if state.total is not None}
-    values = [(total.table, [total.number]) for total in totals.values()]
+    by_table = groupby(totals.values(), key=attrgetter("table"))
+    columns = [(table, [total.number for total in group]) for table, group in by_table]
     return SeriesRecord(
         model,
         sender,
         list(progress),
         numbers,
         list(totals),
-        pack_values(values),
+        pack_values(columns),
     )
 
 
