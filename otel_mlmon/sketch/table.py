@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from otel_mlmon.sketch.exponential import MAX_BUCKETS, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import ExactSum, Moments, list_exact_units
-from otel_mlmon.types import Bools, Counts, Indices
+from otel_mlmon.types import Bools, Counts, Floats, Indices
 
 AnyHistogram: TypeAlias = Histogram | ExponentialHistogram
 Bounds: TypeAlias = tuple[float, ...]
@@ -113,7 +113,7 @@ class SketchTable:
             bounds=[], scales=[], starts=[0], ordinals=none, counts=none, numbers=[], sums=[], minima=[], maxima=[]
         )
 
-    def fill_buckets(self, counts: NDArray[np.uint64], ordinals: Counts, totals: Sequence[float]) -> list[int]:
+    def fill_buckets(self, counts: NDArray[np.uint64], ordinals: Counts, totals: Sequence[float] | Floats) -> list[int]:
         """Fills in the bucket counts of all rows of a sketch table; returns how many values each row's buckets hold.
 
         Args:
@@ -123,19 +123,22 @@ class SketchTable:
         """
         starts = np.array(self.starts)
         if int(counts.max(initial=0)) < _SAFE_COUNT:
-            cumulative = np.concatenate((np.zeros(1, dtype=np.uint64), np.cumsum(counts)))[starts]
+            cumulative = np.zeros(counts.size + 1, dtype=np.uint64)
+            counts.cumsum(out=cumulative[1:])
+            cumulative = cumulative[starts]
             held: list[int] = (cumulative[1:] - cumulative[:-1]).tolist()
         else:
             held = [sum(counts[start:end].tolist()) for start, end in pairwise(self.starts)]
         self.sums += list_exact_units(np.array(totals, dtype=np.float64))
-        is_filled = counts > 0
-        if not is_filled.all():
-            is_explicit = np.array([bounds is not None for bounds in self.bounds], dtype=np.bool_)
-            is_filled |= np.repeat(is_explicit, np.diff(starts))
-            ends = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(is_filled)))
-            self.starts = ends[starts].tolist()
-            counts, ordinals = counts[is_filled], ordinals[is_filled]
-        self.counts, self.ordinals = counts.astype(np.int64), ordinals
+        if np.count_nonzero(counts) < counts.size:
+            is_kept = counts > 0
+            if any(bounds is not None for bounds in self.bounds):
+                is_explicit = np.array([bounds is not None for bounds in self.bounds], dtype=np.bool_)
+                is_kept |= np.repeat(is_explicit, np.diff(starts))
+            kept = np.flatnonzero(is_kept)
+            self.starts = kept.searchsorted(starts).tolist()
+            counts, ordinals = counts[kept], ordinals[kept]
+        self.counts, self.ordinals = counts.view(np.int64), ordinals
         return held
 
     def build_sketch(self, row: int) -> AnyHistogram:
