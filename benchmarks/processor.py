@@ -34,7 +34,7 @@ import grpc
 import numpy as np
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from otel_mlmon.cli.processor import calm_garbage_collector
+from otel_mlmon.cli.processor import calm_garbage_collector, pause_garbage_collector
 from otel_mlmon.processor.detect.evaluator import DriftEvaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.receive.codec import parse_request
@@ -234,7 +234,8 @@ def restart(running: SimulatedProcessor, directory: Path) -> tuple[int, float]:
     running._pipeline._repository.close()  # which moves into the database what was written ahead
     size = (directory / FILE_NAME).stat().st_size
     began_s = time.process_time()
-    running._open_pipeline()
+    with pause_garbage_collector():
+        running._open_pipeline()
     return size, time.process_time() - began_s
 
 

@@ -141,12 +141,12 @@ class WindowJudge:
 
     def judge_window(self, index: int, windows: Iterable[StreamWindow]) -> None:
         """Runs drift detection and alert rules on one window of all streams."""
-        models: dict[ModelKey, dict[StreamKey, tuple[StreamWindow, DriftScore]]] = {}
+        models: dict[ModelKey, list[tuple[StreamWindow, DriftScore]]] = {}
         for window, score in self._evaluator.evaluate(windows):
-            models.setdefault(window.stream.model, {})[window.stream] = (window, score)
+            models.setdefault(window.stream.model, []).append((window, score))
             self._add_to_accuracy_trace(index, window, score)
         for model, scores in models.items():
-            end_ns = max(window.end_ns for window, _ in scores.values())
+            end_ns = max(window.end_ns for window, _ in scores)
             self.alerts += [(index, alert) for alert in self._alerts.evaluate_windows(model, scores, end_ns)]
 
     def report_accuracy(self, clock: Callable[[int], str | None]) -> AccuracyReport | None:

@@ -119,10 +119,11 @@ class EvidenceLog:
     def score_panes(self, windows: Sequence[StreamWindow]) -> list[tuple[StreamWindow, DriftScore]]:
         """Scores windows of streams for drift; those of one stream are in the order of time."""
         scored = self.evaluator.evaluate(windows)
-        for window, score in scored:
+        for model, group in groupby(scored, key=lambda entry: entry[0].stream.model):
+            self.changed.add(model)
+            self.scores.setdefault(model, {}).update((window.stream.stream, score) for window, score in group)
+        for window, _ in scored:
             stream = window.stream
-            self._set_score(stream, score)
-            self.changed.add(stream.model)
             if window.reference is None or self._references.get(stream) is not window.reference:
                 self._place_stream(stream, window.reference)
         if judged := [window for window, _ in scored if window.reference is not None]:

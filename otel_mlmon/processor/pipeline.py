@@ -361,13 +361,14 @@ class ProcessorPipeline:
 
     def _score_panes(
         self, windows: list[StreamWindow]
-    ) -> dict[tuple[int, ModelKey], dict[StreamKey, tuple[StreamWindow, DriftScore]]]:
+    ) -> dict[tuple[int, ModelKey], list[tuple[StreamWindow, DriftScore]]]:
         """Scores windows of streams, and groups the scores by pane and model, in the order of time."""
-        panes: dict[tuple[int, ModelKey], dict[StreamKey, tuple[StreamWindow, DriftScore]]] = {}
+        panes: dict[tuple[int, ModelKey], list[tuple[StreamWindow, DriftScore]]] = {}
+        find_detectable = self._evidence.evaluator.find_detectable
         for window, score in self._evidence.score_panes(windows):
-            detectable = self._evidence.evaluator.find_detectable(window.stream)
-            outcome = score.replace(detectable=detectable) if score.state == "drift" else score
-            panes.setdefault((window.end_ns, window.stream.model), {})[window.stream] = (window, outcome)
+            is_drift = score.state == "drift"
+            outcome = score.replace(detectable=find_detectable(window.stream)) if is_drift else score
+            panes.setdefault((window.end_ns, window.stream.model), []).append((window, outcome))
         return panes
 
     def _publish_models(self, now_ns: int, changed: Set[ModelKey], *, is_due: bool) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain, groupby, pairwise
+from operator import itemgetter
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -18,11 +19,13 @@ from numpy.typing import NDArray
 from otel_mlmon.sketch.exponential import MAX_BUCKETS, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import ExactSum, Moments, list_exact_units
-from otel_mlmon.types import Bools, Counts, Indices
+from otel_mlmon.types import Bools, Counts, Floats, Indices
 
 AnyHistogram: TypeAlias = Histogram | ExponentialHistogram
 Bounds: TypeAlias = tuple[float, ...]
 """The upper bounds of explicit buckets."""
+SketchLayout: TypeAlias = tuple[Bounds | None, int, int]
+"""The bounds, the scale and the number of buckets of a histogram: those of two with equal ones may be subtracted."""
 
 K = TypeVar("K", bound=Hashable)
 
@@ -76,7 +79,10 @@ class SketchTable:
     @classmethod
     def gather_rows(cls, rows: Sequence[TableRow]) -> SketchTable:
         """Builds a sketch table from rows of other sketch tables, in the given order."""
-        return cls.gather_runs((table, row, row + 1) for table, row in rows)
+        by_table = groupby(rows, key=itemgetter(0))
+        return cls.gather_runs(
+            run for table, group in by_table for run in list_runs(table, list(map(itemgetter(1), group)))
+        )
 
     @classmethod
     def gather_runs(cls, runs: Iterable[TableRun]) -> SketchTable:
@@ -107,7 +113,7 @@ class SketchTable:
             bounds=[], scales=[], starts=[0], ordinals=none, counts=none, numbers=[], sums=[], minima=[], maxima=[]
         )
 
-    def fill_buckets(self, counts: NDArray[np.uint64], ordinals: Counts, totals: Sequence[float]) -> list[int]:
+    def fill_buckets(self, counts: NDArray[np.uint64], ordinals: Counts, totals: Sequence[float] | Floats) -> list[int]:
         """Fills in the bucket counts of all rows of a sketch table; returns how many values each row's buckets hold.
 
         Args:
@@ -117,19 +123,22 @@ class SketchTable:
         """
         starts = np.array(self.starts)
         if int(counts.max(initial=0)) < _SAFE_COUNT:
-            cumulative = np.concatenate((np.zeros(1, dtype=np.uint64), np.cumsum(counts)))[starts]
+            cumulative = np.zeros(counts.size + 1, dtype=np.uint64)
+            counts.cumsum(out=cumulative[1:])
+            cumulative = cumulative[starts]
             held: list[int] = (cumulative[1:] - cumulative[:-1]).tolist()
         else:
             held = [sum(counts[start:end].tolist()) for start, end in pairwise(self.starts)]
         self.sums += list_exact_units(np.array(totals, dtype=np.float64))
-        is_filled = counts > 0
-        if not is_filled.all():
-            is_explicit = np.array([bounds is not None for bounds in self.bounds], dtype=np.bool_)
-            is_filled |= np.repeat(is_explicit, np.diff(starts))
-            ends = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(is_filled)))
-            self.starts = ends[starts].tolist()
-            counts, ordinals = counts[is_filled], ordinals[is_filled]
-        self.counts, self.ordinals = counts.astype(np.int64), ordinals
+        if np.count_nonzero(counts) < counts.size:
+            is_kept = counts > 0
+            if any(bounds is not None for bounds in self.bounds):
+                is_explicit = np.array([bounds is not None for bounds in self.bounds], dtype=np.bool_)
+                is_kept |= np.repeat(is_explicit, np.diff(starts))
+            kept = np.flatnonzero(is_kept)
+            self.starts = kept.searchsorted(starts).tolist()
+            counts, ordinals = counts[kept], ordinals[kept]
+        self.counts, self.ordinals = counts.view(np.int64), ordinals
         return held
 
     def build_sketch(self, row: int) -> AnyHistogram:
@@ -151,15 +160,10 @@ class SketchTable:
             moments=moments,
         )
 
-    def has_same_buckets(self, row: int, other: SketchTable, other_row: int) -> bool:
-        """Returns whether rows of two sketch tables have as many buckets, of the same scale or bounds."""
-        if self.bounds[row] is not other.bounds[other_row] and self.bounds[row] != other.bounds[other_row]:
-            return False
-        size = self.starts[row + 1] - self.starts[row]
-        return (
-            self.scales[row] == other.scales[other_row]
-            and size == other.starts[other_row + 1] - other.starts[other_row]
-        )
+    def list_layouts(self, rows: Iterable[int]) -> list[SketchLayout]:
+        """Lists the layouts of rows of the sketch table."""
+        bounds, scales, starts = self.bounds, self.scales, self.starts
+        return [(bounds[row], scales[row], starts[row + 1] - starts[row]) for row in rows]
 
     def subtract(self, earlier: SketchTable) -> tuple[SketchTable, list[bool]]:
         """Subtracts an earlier state from each running total (row); returns the differences, and which rows have one.
@@ -167,7 +171,7 @@ class SketchTable:
         There is none for a row that was reset or has other buckets than before: there `subtract` of the sketch tells.
 
         Args:
-            earlier: The former states; each row is like the one here, as `has_same_buckets` has it.
+            earlier: The former states; each row has the same layout as the one here.
         """
         sizes = np.diff(self.starts)
         row_of = np.repeat(np.arange(sizes.size), sizes)

@@ -77,7 +77,8 @@ def test_a_difference_that_is_told_is_that_of_the_sketches(pairs: list[tuple[Any
     both = [*alike, *((earlier, later) for later, earlier in alike), *((one, one) for one, _ in pairs)]
     later = SketchTable.from_sketches([one for one, _ in both])
     earlier = SketchTable.from_sketches([other for _, other in both])
-    rows = [row for row in range(len(both)) if later.has_same_buckets(row, earlier, row)]
+    layouts = zip(*(table.list_layouts(range(len(both))) for table in (later, earlier)), strict=True)
+    rows = [row for row, (one, other) in enumerate(layouts) if one == other]
     table, is_told = SketchTable.gather_rows([(later, row) for row in rows]).subtract(
         SketchTable.gather_rows([(earlier, row) for row in rows])
     )

@@ -46,7 +46,7 @@ class AlertAnnouncer:
     ) -> None:
         self._maintenance = tuple(maintenance)
         self.silences = list(silences)
-        """Those that are to come, active, or over of late."""
+        """The silences that are to come, active, or over of late."""
         self.sequence = sequence
 
     def apply_silence(self, request: silencing.SilenceRequest, now_ns: int) -> tuple[silencing.AlertSilence, ...]:

@@ -13,7 +13,7 @@ and error as states of their own). Choice: no model counts as silent while the p
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from typing import Final
 
@@ -101,7 +101,7 @@ class AlertStateMachine:
     def evaluate_windows(
         self,
         model: ModelKey,
-        scores: Mapping[StreamKey, tuple[StreamWindow, DriftScore]],
+        scores: Collection[tuple[StreamWindow, DriftScore]],
         now_ns: int,
         *,
         event_ns: int | None = None,
@@ -110,7 +110,7 @@ class AlertStateMachine:
 
         Args:
             model: The model version.
-            scores: Windows and scores by stream.
+            scores: Window and score of each stream.
             now_ns: The time, Unix nanoseconds.
             event_ns: When the pane ended; None if that is now.
         """
@@ -119,10 +119,10 @@ class AlertStateMachine:
         record.event_ns = max(record.event_ns, now_ns if event_ns is None else event_ns)
         rules = self._rules_of(model)
         changes: list[Alert] = []
-        if any(has_pane_values(window) for window, _ in scores.values()):
+        if any(has_pane_values(window) for window, _ in scores):
             record.data_ns = self._now_ns
             changes += self._end_no_data(model)
-        judged = record.judge_streams(rules, scores.values(), self._now_ns)
+        judged = record.judge_streams(rules, scores, self._now_ns)
         for name in rules.active:
             if name in judged:
                 changes += self._advance_state(record, name, rules.active[name])

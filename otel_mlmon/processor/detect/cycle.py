@@ -121,7 +121,7 @@ class DailyCycle:
         self._has_zone = bool(state.time_zone)
         self._model: WeekModel | None = None
         self._inherited: WeekModel | None = None
-        """That of the version before."""
+        """The week of the version before, until this one has its own."""
         self._null: tuple[int, int, SlotHypothesis | None] | None = None
         """The shares that count as no drift in panes that start from a time on, and before another."""
         self._contrasts: tuple[int, int, Floats] | None = None

@@ -51,7 +51,7 @@ class StreamCycles:
         self._time_zone_for, self._has_times = time_zone_for, has_times
         self._cycles: dict[StreamKey, tuple[ReferenceCounts, DailyCycle]] = {}
         self._states: dict[StreamKey, CycleState] = {}
-        """Those that were restored, until the stream's next pane."""
+        """The restored states of streams whose next pane has not come yet."""
         self._inherited: dict[StreamKey, tuple[HistogramBins, CycleState]] = {}
         """The bins and the cycle of the version before, for new versions until their first pane."""
         self._tables: dict[tuple[int, Direction], CycleRows] = {}

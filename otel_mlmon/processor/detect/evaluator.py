@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping, Sequence
-from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -22,8 +22,17 @@ from otel_mlmon.processor.detect.arrays import STAGE, split_into_rounds, stack_c
 from otel_mlmon.processor.detect.column_checks import check_stream_columns
 from otel_mlmon.processor.detect.cycles import StreamCycles, VersionLineage
 from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE, DetectableShift
+from otel_mlmon.processor.detect.evaluation_plan import EvaluationPlans, PaneBatch
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
-from otel_mlmon.processor.detect.measure import BankKey, DetectableShifts, StreamEntry, StreamRow, measure_windows
+from otel_mlmon.processor.detect.measure import (
+    BankKey,
+    DetectableShifts,
+    StreamEntry,
+    StreamRow,
+    list_contributions,
+    measure_calibration,
+    measure_windows,
+)
 from otel_mlmon.processor.detect.policy import DetectionPolicy, judge_thresholds
 from otel_mlmon.processor.detect.rare_bins import find_rare_names
 from otel_mlmon.processor.detect.score import DriftScore, Statistics, build_learning_score
@@ -31,24 +40,10 @@ from otel_mlmon.processor.detect.state import StreamColumns
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
 from otel_mlmon.processor.window.window import ReferenceCounts, StreamKey, StreamWindow
-from otel_mlmon.types import Counts, Indices, ModelKey
+from otel_mlmon.types import Counts, ModelKey
 
 _GUARD: Final = guard(STAGE)
 _LN_10: Final = math.log(10.0)
-
-
-@dataclass(slots=True)
-class PaneBatch:
-    """One pane of each of several streams whose evidence is in the same bank, to be scored together."""
-
-    bank: BankKey
-    is_ordered: bool
-    positions: list[int] = field(default_factory=list)
-    """Positions of the windows in the call of `evaluate`."""
-    windows: list[StreamWindow] = field(default_factory=list)
-    policies: list[DetectionPolicy] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
-    """Rows of the bank."""
 
 
 class DriftEvaluator:
@@ -84,6 +79,7 @@ class DriftEvaluator:
         self._statistics = STATISTICS.load_all_plugins() if statistics is None else dict(statistics)
         self._policies: dict[StreamKey, DetectionPolicy | None] = {}
         self._entries: dict[StreamKey, StreamEntry] = {}
+        self._plans = EvaluationPlans()
         self._lineage = VersionLineage()
         self._detectable = DetectableShifts()
         self._banks: dict[BankKey, EvidenceBank] = {}
@@ -104,21 +100,41 @@ class DriftEvaluator:
         Returns:
             One score for each window of a stream that has a policy, in the order of `windows`.
         """
-        judged = [
-            (window, policy) for window in windows if (policy := self.find_detection_policy(window.stream)) is not None
-        ]
+        panes = list(windows)
+        plan = self._plans.find(panes)
+        if plan is not None:
+            judged, rounds, new = plan.judged, iter([plan.batches]), 0
+        else:
+            judged = [place for place, pane in enumerate(panes) if self.find_detection_policy(pane.stream) is not None]
+            rounds, new = self._plan_rounds(panes, judged), self._count_new_streams(panes[place] for place in judged)
         if log10_alarm_line is None:
-            log10_alarm_line = self._alarm_line_for(self._count_watched(window for window, _ in judged))
+            log10_alarm_line = self._alarm_line_for(len(self._entries) + new)
         self._log10_alarm_line = log10_alarm_line
-        scores: list[DriftScore | None] = [None] * len(judged)
-        for positions in split_into_rounds([window.stream for window, _ in judged]):
-            for batch in self._group_batches(judged, positions):
-                for position, score in zip(batch.positions, self._score_batch(batch, log10_alarm_line), strict=True):
-                    scores[position] = score
-        return [
-            (window, (score or build_learning_score(window, log10_alarm_line)).with_absence(window))
-            for (window, _), score in zip(judged, scores, strict=True)
-        ]
+        scores: list[DriftScore | None] = [None] * len(panes)
+        for batch in chain.from_iterable(rounds):
+            batch_windows = [panes[position] for position in batch.positions]
+            batch_scores = self._score_batch(batch, batch_windows, log10_alarm_line)
+            for position, score in zip(batch.positions, batch_scores, strict=True):
+                scores[position] = score
+        results: list[tuple[StreamWindow, DriftScore]] = []
+        for position in judged:
+            window = panes[position]
+            score = scores[position] or build_learning_score(window, log10_alarm_line)
+            results.append((window, score if window.absence is None else score.with_absence(window)))
+        return results
+
+    def _plan_rounds(self, panes: Sequence[StreamWindow], judged: list[int]) -> Iterator[list[PaneBatch]]:
+        """Yields the batches of each round, which are grouped once the round before is scored.
+
+        The plan of a single round is remembered, if the evidence of all streams could begin.
+        """
+        rounds = split_into_rounds([panes[position].stream for position in judged])
+        for positions in rounds:
+            batches = self._group_batches(panes, [judged[position] for position in positions])
+            count = sum(len(batch.positions) for batch in batches)
+            if len(rounds) == 1 and count == sum(panes[position].reference is not None for position in judged):
+                self._plans.add(panes, judged, batches)
+            yield batches
 
     def find_detection_policy(self, stream: StreamKey) -> DetectionPolicy | None:
         """Returns how drift of a stream is detected; None if the stream is not judged."""
@@ -221,6 +237,7 @@ class DriftEvaluator:
 
     def remove_stream(self, stream: StreamKey) -> None:
         """Drops the evidence and the policy of a stream, if there are any."""
+        self._plans.clear()
         self._policies.pop(stream, None)
         self._drop_evidence(stream)
         self.cycles.remove(stream)
@@ -228,25 +245,23 @@ class DriftEvaluator:
     def _drop_evidence(self, stream: StreamKey) -> None:
         entry = self._entries.pop(stream, None)
         if entry is not None:
+            self._plans.clear()
             self.cycles.leave_row(stream)
             self._banks[entry.bank].remove(entry.row)
             self._lineage.remove(stream)
             self._detectable.remove(stream, entry.bank, entry.row)
 
-    def _count_watched(self, windows: Iterable[StreamWindow]) -> int:
-        """Counts the streams that share the false-alarm budget: those with a reference and a policy."""
-        new = {window.stream for window in windows if window.reference is not None} - self._entries.keys()
-        return len(self._entries) + len(new)
+    def _count_new_streams(self, windows: Iterable[StreamWindow]) -> int:
+        """Counts the streams that share the false-alarm budget from now on, as they have a reference and a policy."""
+        return len({window.stream for window in windows if window.reference is not None} - self._entries.keys())
 
-    def _group_batches(
-        self, judged: Sequence[tuple[StreamWindow, DetectionPolicy]], positions: Iterable[int]
-    ) -> Iterable[PaneBatch]:
+    def _group_batches(self, panes: Sequence[StreamWindow], positions: Iterable[int]) -> list[PaneBatch]:
         """Groups the windows that are scored together; a stream without a reference has no evidence."""
-        batches: dict[tuple[BankKey, bool], PaneBatch] = {}
+        batches: dict[BankKey, PaneBatch] = {}
         for position in positions:
-            window, policy = judged[position]
-            reference = window.reference
-            if reference is None:
+            window = panes[position]
+            reference, policy = window.reference, self.find_detection_policy(window.stream)
+            if reference is None or policy is None:
                 self._drop_evidence(window.stream)
                 continue
             entry = self._entries.get(window.stream)
@@ -256,15 +271,13 @@ class DriftEvaluator:
                     entry = self._start_entry(window, reference, policy, previous)
                 if entry is None:
                     continue
-            key = entry.bank, reference.bins.is_ordered
-            batch = batches.get(key)
+            batch = batches.get(entry.bank)
             if batch is None:
-                batch = batches[key] = PaneBatch(*key)
+                batch = batches[entry.bank] = PaneBatch(entry.bank)
             batch.positions.append(position)
-            batch.windows.append(window)
             batch.policies.append(policy)
             batch.rows.append(entry.row)
-        return batches.values()
+        return list(batches.values())
 
     def _start_entry(
         self, window: StreamWindow, reference: ReferenceCounts, policy: DetectionPolicy, previous: StreamEntry | None
@@ -294,6 +307,7 @@ class DriftEvaluator:
         elif policy.first_divisor is not None:
             bank.effects.set_initial_divisor(row, policy.first_divisor)
         self._lineage.add(stream)
+        self._plans.clear()
         entry = self._entries[stream] = StreamEntry(
             bank=key,
             row=row,
@@ -325,11 +339,15 @@ class DriftEvaluator:
             self._banks[key] = EvidenceBank(*key)
         return self._banks[key]
 
-    def _score_batch(self, batch: PaneBatch, log10_alarm_line: float) -> Iterator[DriftScore]:
+    def _score_batch(
+        self, batch: PaneBatch, windows: Sequence[StreamWindow], log10_alarm_line: float
+    ) -> Iterator[DriftScore]:
         """Adds the panes of a batch to the evidence, and yields the score of each stream."""
         bank, rows, bins = self._banks[batch.bank], np.array(batch.rows), batch.bank[0]
-        positions, panes = stack_counts("pane", [window.pane for window in batch.windows], bins)
-        judged, places = [batch.windows[position] for position in positions.tolist()], rows[positions]
+        positions, panes = stack_counts("pane", [window.pane for window in windows], bins)
+        judged, places = windows, rows
+        if len(positions) < len(windows):
+            judged, places = [windows[position] for position in positions.tolist()], rows[positions]
         times_ns = np.array([(window.start_ns, window.end_ns) for window in judged], dtype=np.int64).reshape(-1, 2)
         self.cycles.advance(judged, bank, places, times_ns[:, 0])
         bank.update(places, panes, times_ns[:, 1], log10_alarm_line * _LN_10)
@@ -337,15 +355,15 @@ class DriftEvaluator:
         self.cycles.add(judged, bank, places, times_ns, panes, evidence)
         columns = zip(
             batch.policies,
-            self._measure_thresholds(batch),
+            self._measure_thresholds(batch, windows),
             bank.status[rows].tolist(),
             bank.log_e[rows].tolist(),
             bank.column("since_ns")[rows].tolist(),
             bank.effects.estimate[rows].tolist(),
-            map(tuple, bank.column("contributions")[rows].tolist()),
+            list_contributions(bank, rows),
             bank.column("total")[rows].tolist(),
-            self._measure_calibration(bank, rows),
-            sum_rows([window.rolling for window in batch.windows]),
+            measure_calibration(bank, rows),
+            sum_rows([window.rolling for window in windows]),
             strict=True,
         )
         for policy, statistics, status, log_e, since_ns, effect, contributions, total, calibrated, count in columns:
@@ -366,20 +384,12 @@ class DriftEvaluator:
                 contributions=contributions,
             )
 
-    def _measure_calibration(self, bank: EvidenceBank, rows: Indices) -> list[float]:
-        """Measures how far the estimation of design effects is for some streams, [0, 1]; 1 where it is complete."""
-        is_open = bank.status[rows] == CALIBRATING
-        ratios = np.ones(len(rows))
-        if is_open.any():
-            ratios[is_open] = bank.effects.measure_progress(rows[is_open])
-        return ratios.tolist()
-
-    def _measure_thresholds(self, batch: PaneBatch) -> list[Statistics | None]:
+    def _measure_thresholds(self, batch: PaneBatch, windows: Sequence[StreamWindow]) -> list[Statistics | None]:
         """Computes the drift statistics of the windows that have thresholds; None for the others."""
-        results: list[Statistics | None] = [None] * len(batch.windows)
+        results: list[Statistics | None] = [None] * len(windows)
         positions = [position for position, policy in enumerate(batch.policies) if policy.thresholds]
-        windows = [batch.windows[position] for position in positions]
-        pairs = [(window.reference, window.rolling) for window in windows if window.reference is not None]
+        judged = [windows[position] for position in positions]
+        pairs = [(window.reference, window.rolling) for window in judged if window.reference is not None]
         for position, statistics in zip(positions, self.measure(pairs) if pairs else (), strict=True):
             results[position] = statistics
         return results

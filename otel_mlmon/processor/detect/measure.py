@@ -28,7 +28,7 @@ from otel_mlmon.processor.detect.detectable import (
     compute_detectable_shifts,
     find_weakness_reasons,
 )
-from otel_mlmon.processor.detect.evidence import EvidenceBank
+from otel_mlmon.processor.detect.evidence import CALIBRATING, EvidenceBank
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.rare_bins import RareLimits
 from otel_mlmon.processor.detect.score import Statistics
@@ -96,6 +96,23 @@ def _transpose_columns(columns: Sequence[Floats | None], rows: int) -> Iterable[
     """Turns columns of numbers into rows, with None for a column that is missing."""
     numbers = [repeat(None, rows) if column is None else column.tolist() for column in columns]
     return zip(*numbers, strict=True) if numbers else repeat((), rows)
+
+
+def list_contributions(bank: EvidenceBank, rows: Indices) -> list[tuple[float, ...]]:
+    """Lists how much each bin of some streams added to the evidence; zeros of those without any, nearly all."""
+    contributions = [(0.0,) * bank.bins] * len(rows)
+    for place in np.flatnonzero(bank.log_e[rows] > 0.0).tolist():
+        contributions[place] = tuple(bank.column("contributions")[rows[place]].tolist())
+    return contributions
+
+
+def measure_calibration(bank: EvidenceBank, rows: Indices) -> list[float]:
+    """Measures how far the estimation of design effects is for some streams, [0, 1]; 1 where it is complete."""
+    is_open = bank.status[rows] == CALIBRATING
+    ratios = np.ones(len(rows))
+    if is_open.any():
+        ratios[is_open] = bank.effects.measure_progress(rows[is_open])
+    return ratios.tolist()
 
 
 SLACK: Final = 0.02

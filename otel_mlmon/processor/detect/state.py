@@ -157,7 +157,7 @@ class CycleState:
     loud_hours: int = 0
     """The hours of today in which it did not, the lowest bit for the first."""
     evidence: float = 0.0
-    """That after the last pane, as a part of the alarm line."""
+    """The evidence after the last pane, as a part of the alarm line."""
     other_weekday: int = -1
     """The weekday that today is as, 0 for a Monday; below 0 while that is its own."""
     other_since_ns: int = 0

@@ -57,7 +57,7 @@ _JSON_SLICE_BYTES: Final = 2**16
 _COUNTED_BYTES: Final = 2**16
 
 _VARINT_SHIFTS: Final = range(0, 70, 7)
-"""Those of the bytes of a number; a longer one is malformed, and to add up its bits would take time by its square."""
+"""The shifts of the bytes of a varint; a longer one is malformed, and would take time by the square of its length."""
 
 _NUMBER_BYTES: Final[Mapping[int, int]] = {1: 8, 3: 0, 4: 0, 5: 4}
 """Bytes of a field after its tag, by its wire type; groups begin and end, and hold fields."""

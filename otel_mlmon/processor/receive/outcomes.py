@@ -86,7 +86,7 @@ class ReceivedCounts:
     unread_requests: Mapping[str, int]
     """Requests that were refused before parsing, by `RefusalReason`."""
     unread_bytes: Mapping[str, int]
-    """Their bytes by reason, as far as they were read: over HTTP as they were sent, over gRPC after decompression."""
+    """The bytes read of these requests by reason: over HTTP as they were sent, over gRPC after decompression."""
     malformed: int
     """Requests that are not valid in their encoding."""
     dead_letters: int

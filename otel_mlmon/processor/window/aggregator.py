@@ -99,7 +99,7 @@ class WindowAggregator:
         self.unclosed_models: Set[ModelKey] = frozenset()
         """The models of which the last call of `close_panes` left panes for the next one."""
         self.unjudged_models: Set[ModelKey] = frozenset()
-        """Those of them whose panes were not all closed before, so that more than late points is left."""
+        """The models among `unclosed_models` of which more is left than late points for closed panes."""
         self.counts: Counter[PointOutcome] = Counter()
         """Points by outcome, since this process started."""
         self.resets = 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from otel_mlmon.processor.window.series import CompletenessCheck, CountedTimes, PendingPoints, PointKey, TimeSeries
-from otel_mlmon.sketch.table import PointValue, SketchTable, TableRow
+from otel_mlmon.sketch.table import PointValue, SketchLayout, SketchTable, TableRow
 
 
 class Increments(NamedTuple):
@@ -67,57 +67,84 @@ def consume_points(groups: Iterable[PendingPoints], *, is_complete: Completeness
     increments: list[Increments] = []
     for points in groups:
         if points.is_cumulative:
-            increments += _count_totals(points, differences, is_complete)
+            increments += _count_totals(points, differences.get(id(points)), is_complete)
         else:
             increments.append(Increments(points, points.series, points.table, points.numbers))
     return ConsumedPoints(groups, increments)
 
 
+class _Differences(NamedTuple):
+    """Holds what successive totals of many series exceed the last ones by."""
+
+    table: SketchTable
+    rows: Sequence[int | None]
+    """The row of each series' difference; None where it is not known yet."""
+
+
+_NO_TOTAL: Final = PointValue(0)
+
+
 def _count_totals(
-    points: PendingPoints, differences: dict[tuple[int, int], PointValue], is_complete: CompletenessCheck
+    points: PendingPoints, differences: _Differences | None, is_complete: CompletenessCheck
 ) -> Iterator[Increments]:
     """Advances series to their next totals; yields what these exceed the last ones by."""
-    values = [
-        (series, series.count_total(points, value, differences.get((id(points), position)), is_complete=is_complete))
-        for position, (series, value) in enumerate(zip(points.series, points.list_values(), strict=True))
-    ]
-    counted = [(series, value) for series, value in values if value is not None]
+    if differences is not None:
+        rows = [row for row in differences.rows if row is not None and differences.table.numbers[row]]
+        if len(rows) == len(points.series):  # all of them have grown
+            for series, number in zip(points.series, points.numbers, strict=True):
+                series.advance_total(points, PointValue(None, points.table, number))
+            yield Increments(points, points.series, differences.table, rows)
+            return
+    known = [None] * len(points.series) if differences is None else differences.rows
+    counted: list[tuple[TimeSeries, PointValue]] = []
+    for series, value, row in zip(points.series, points.list_values(), known, strict=True):
+        difference = None if row is None or differences is None else PointValue(None, differences.table, row)
+        increment = series.count_total(points, value, difference, is_complete=is_complete)
+        if increment is not None:
+            counted.append((series, increment))
     for _, group in groupby(counted, lambda part: id(part[1].table)):
-        members, increments = zip(*group, strict=True)
-        table = increments[0].table
-        yield Increments(points, members, table, [value.number for value in increments])
+        members, parts = zip(*group, strict=True)
+        yield Increments(points, members, parts[0].table, [part.number for part in parts])
 
 
-def _subtract_totals(groups: Sequence[PendingPoints]) -> dict[tuple[int, int], PointValue]:
-    """Subtracts the last totals of many series from their next ones at once.
+def _subtract_totals(groups: Sequence[PendingPoints]) -> dict[int, _Differences]:
+    """Subtracts the last totals of many series from their next ones at once; returns the differences by `id` of points.
 
-    It tells nothing of a series' further points, of a first total, and of other buckets than before.
-
-    Returns:
-        The differences, by the identity of the points and the position among them.
+    It tells nothing of a series' further points, of a first total, and of another layout than before.
     """
-    places: list[tuple[int, int]] = []
     later: list[TableRow] = []
     earlier: list[TableRow] = []
+    places: list[tuple[PendingPoints, list[int]]] = []
     present = set[TimeSeries]()
     for points in groups:
         table = points.table
-        if table is None:
+        if table is None or not points.series:
             continue
-        for position, (series, row) in enumerate(zip(points.series, points.numbers, strict=True)):
-            total = series.state.total
-            if total is None or total.table is None or series in present:
-                continue
-            present.add(series)
-            if table.has_same_buckets(row, total.table, total.row):
-                places.append((id(points), position))
-                later.append((table, row))
-                earlier.append((total.table, total.row))
-    if not places:
+        lasts = [_NO_TOTAL if series in present else series.state.total or _NO_TOTAL for series in points.series]
+        present.update(points.series)
+        layouts = zip(table.list_layouts(points.numbers), _list_layouts(lasts), strict=True)
+        positions = [position for position, (layout, last) in enumerate(layouts) if layout == last]
+        places.append((points, positions))
+        later += [(table, points.numbers[position]) for position in positions]
+        earlier += [(last.table, last.row) for last in map(lasts.__getitem__, positions) if last.table is not None]
+    if not later:
         return {}
     table, is_known = SketchTable.gather_rows(later).subtract(SketchTable.gather_rows(earlier))
-    return {
-        place: PointValue(None, table, row)
-        for row, (place, is_good) in enumerate(zip(places, is_known, strict=True))
-        if is_good
-    }
+    differences: dict[int, _Differences] = {}
+    first = 0
+    for points, positions in places:
+        rows: list[int | None] = [None] * len(points.series)
+        for row, position in enumerate(positions, start=first):
+            rows[position] = row if is_known[row] else None
+        differences[id(points)] = _Differences(table, rows)
+        first += len(positions)
+    return differences
+
+
+def _list_layouts(values: Sequence[PointValue]) -> list[SketchLayout | None]:
+    """Lists the layouts of values in their tables; None for a counter."""
+    layouts: list[SketchLayout | None] = []
+    for table, group in groupby(values, key=attrgetter("table")):
+        rows = [value.row for value in group]
+        layouts += [None] * len(rows) if table is None else table.list_layouts(rows)
+    return layouts

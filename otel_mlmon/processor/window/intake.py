@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Final
 
 from otel_mlmon import semconv
@@ -52,7 +53,7 @@ class _Arrival:
     series_start_ns: int
     """The start in the keys of their series."""
     event_ns: int
-    """Their event time: that of the arrival where the sender's clock is ahead."""
+    """The event time of the points: that of the arrival where the sender's clock is ahead."""
     end_ns: int
     """End of their pane."""
     received_ns: int
@@ -60,7 +61,7 @@ class _Arrival:
     is_late: bool
     is_too_late: bool
     added: PendingPoints | None = None
-    """Those of them that were added to their pane one by one; None before the first."""
+    """The points of it that were added to their pane one by one; None before the first."""
 
     @property
     def key(self) -> PointKey:
@@ -189,7 +190,7 @@ class PointIntake:
             and members[0].is_counter is (table is None)
             and len(set(members)) == len(members)
             and (table is None or {table.bounds[row] for row in points.numbers} == {None})
-            and (not points.is_cumulative or all(map(TimeSeries.can_subtract, members, points.list_values())))
+            and (not points.is_cumulative or all(map(TimeSeries.can_subtract, members, repeat(table), points.numbers)))
         )
 
     def _add_together(self, members: list[TimeSeries], arrival: _Arrival) -> None:
@@ -226,7 +227,7 @@ class PointIntake:
         bounds = _find_explicit_bounds(point)
         if bounds is not None and not self._has_bounds_room(bounds, point, arrival):
             return self._refuse_point("too_many_bounds", point.identity.model, arrival.received_ns)
-        is_counted = not point.is_cumulative or series.can_subtract(value)
+        is_counted = not point.is_cumulative or series.can_subtract(value.table, value.number)
         outcome: PointOutcome = "out_of_order" if arrival.event_ns < newest_ns else "accepted"
         self._add_to_pane(series, point, arrival, bounds)
         if not is_counted:

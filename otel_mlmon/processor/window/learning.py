@@ -35,7 +35,7 @@ MIN_BLOCK: Final = 50
 MAX_BLOCKS: Final = 64
 """The largest number of blocks; beyond it neighbours are joined in pairs."""
 EARLY_BLOCK: Final = 20
-"""That of a block before enough values are there to choose the bins for good."""
+"""The size of a block before enough values are there to choose the bins for good."""
 MIN_VALUES: Final = 200
 """The smallest number of values in a learned reference."""
 EFFECTIVE_SHARE: Final = 0.2

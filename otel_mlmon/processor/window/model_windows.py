@@ -88,7 +88,7 @@ class ModelWindows:
     exported_reference: ModelReference | None = None
     """The references of all streams; None since any changed."""
     known_streams: tuple[StreamSummary, ...] = ()
-    """Their summaries by name, without rolling windows; empty since any changed."""
+    """The summaries of all streams by name, without rolling windows; empty since any changed."""
     stream_faults: dict[str, str] = field(default_factory=dict)
     """Why the latest pane of a stream was not judged, as `known_streams` have it."""
     has_points: bool = True

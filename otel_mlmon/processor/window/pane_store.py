@@ -135,7 +135,7 @@ class _StorageTier(NamedTuple):
     """The way in which closed panes of one age are stored: how long they are, and how long they are kept so."""
 
     kind: RecordKind[PaneBlock]
-    """What they are until their period is over."""
+    """The records of single panes, until the period of a block is over."""
     block_kind: RecordKind[PaneBlock]
     length_ns: int
     """Length that panes are merged to; 0 for panes as they closed."""

@@ -187,7 +187,7 @@ class ModelProgress:
     """End of the last pane with points."""
     predictions: int = 0
     late_predictions: int = 0
-    """Those of `predictions` that came after their pane had closed."""
+    """The predictions that came after their pane had closed; `predictions` has them too."""
     introduction: VersionIntroduction | None = None
     """Its first predictions, until they are held against the version before; None if there is none."""
 

@@ -47,10 +47,8 @@ from otel_mlmon.processor.window.reference import ReferenceState
 from otel_mlmon.processor.window.series import (
     DELTA,
     PendingPoints,
-    PointKey,
     SeriesIdentity,
     TimeSeries,
-    list_streams,
 )
 from otel_mlmon.processor.window.state import (
     EmbeddedReference,
@@ -207,10 +205,11 @@ def _load_series(
 ) -> None:
     model = state.models[record.model]
     # All of them or none: a part of a sender's series would not be in the order of its identities.
-    for series in list(unpack_series(record, identities[record.model, record.sender])):
-        for name in list_streams(series.metric, series.name, series.category):
-            model.ensure_stream(name)
-        state.add_series(TimeSeries(series))
+    for series in list(map(TimeSeries, unpack_series(record, identities[record.model, record.sender]))):
+        for name in series.streams:
+            if name not in model.streams:
+                model.ensure_stream(name)
+        state.add_series(series)
 
 
 def _load_presences(state: WindowState, record: _PresenceRecord) -> None:
@@ -301,28 +300,40 @@ def _load_points(state: WindowState, record: PointsRecord) -> None:
     """Restores the data points of a stored request; fails if a point is of no series, after all others are restored."""
     model = state.models[record.model]
     state.request = max(state.request, record.request)
-    groups: dict[tuple[str, str, bool, PointKey, int, int, int], PendingPoints] = {}
     missing = 0
-    for series_key, key, pane_end_ns, time_ns, received_ns, value, exemplars in unpack_points(record):
-        series = state.series.get(series_key)
-        if series is None or key in series.pending:
-            missing += series is None
-            continue
-        sender, metric, is_cumulative = series.state.sender, series.state.metric, series_key.start_ns != DELTA
-        common = sender, metric, is_cumulative, key, pane_end_ns, time_ns, received_ns
-        if common not in groups:
-            groups[common] = points = PendingPoints(
-                request=record.request, sender=sender, key=key, is_cumulative=is_cumulative,
-                pane_end_ns=pane_end_ns, time_ns=time_ns, received_ns=received_ns,
-                series=[], table=value.table, numbers=[],
+    for points in unpack_points(record):
+        run, members = points.run, [state.series.get(key) for key in points.series]
+        missing += members.count(None)
+        groups: dict[tuple[str, str], dict[TimeSeries, int]] = {}
+        for position, series in enumerate(members):
+            if series is not None and run.key not in series.pending:
+                groups.setdefault((series.state.sender, series.state.metric), {}).setdefault(series, position)
+        for (sender, _), positions in groups.items():
+            group = PendingPoints(
+                request=record.request, sender=sender, key=run.key, is_cumulative=run.start_ns != DELTA,
+                pane_end_ns=run.pane_end_ns, time_ns=run.time_ns, received_ns=run.received_ns,
+                series=list(positions), table=points.table,
+                numbers=[points.numbers[position] for position in positions.values()],
+                exemplars={
+                    number: points.exemplars[position]
+                    for number, position in enumerate(positions.values() if points.exemplars else ())
+                    if position in points.exemplars
+                },
             )  # fmt: skip
-            state.link_points(model, points)
-        groups[common].add(series, value.number, exemplars)
-        state.pending_points += 1
-        series.state.newest_ns = max(series.state.newest_ns, key[1])
+            _link_points(state, model, group)
     if missing:
         state.changes.points.add((record.request, record.model))
         raise KeyError(f"{missing} points are of no series that is stored")
+
+
+def _link_points(state: WindowState, model: ModelWindows, points: PendingPoints) -> None:
+    """Adds stored points of a model to its open pane, and to their series."""
+    state.link_points(model, points)
+    state.pending_points += len(points.series)
+    points.link_series()
+    for series in points.series:
+        if series.state.newest_ns < points.key[1]:
+            series.state.newest_ns = points.key[1]
 
 
 def _find_progress(state: WindowState, key: ModelKey) -> ModelProgress | None:

@@ -79,11 +79,11 @@ class PendingPoints:
     """The number of the request that brought them."""
     sender: str
     key: PointKey
-    """Their start and time, by which each of their series knows them."""
+    """The start and the time of all points, by which each of their series knows them."""
     is_cumulative: bool
     pane_end_ns: int
     time_ns: int
-    """Their event time, by which totals are ordered: that of their arrival where the sender's clock was ahead."""
+    """The event time, by which totals are ordered: that of the arrival where the sender's clock was ahead."""
     received_ns: int
     """When they were received, by our clock."""
     series: list[TimeSeries]
@@ -104,7 +104,7 @@ class PendingPoints:
 
     @property
     def order(self) -> tuple[int, int, int]:
-        """That by which points are in the order of their time, and those of one time in that of their start."""
+        """The key that sorts points by their time, and points of one time by their start."""
         return self.time_ns, self.key[1], self.key[0]
 
     def add(self, series: TimeSeries, number: int, exemplars: tuple[TraceExemplar, ...] = ()) -> None:
@@ -238,12 +238,23 @@ class TimeSeries:
         is_covered = place > 0 and time_ns <= covered[place - 1][1]
         return "overlap" if is_covered or start_ns <= 0 else None
 
-    def can_subtract(self, total: PointValue) -> bool:
-        """Returns whether a cumulative total has the form of the last one, or is the first."""
+    def can_subtract(self, table: SketchTable | None, number: int) -> bool:
+        """Returns whether a cumulative total, in columns, has the form of the last one, or is the first."""
         last = self.state.total
         if self.pending:
             last = max(self.pending.values(), key=lambda points: points.time_ns).find_value(self)
-        return last is None or total.has_same_form(last)
+        if last is None:
+            return True
+        if table is None or last.table is None:
+            return table is last.table
+        return table.bounds[number] == last.table.bounds[last.row]
+
+    def advance_total(self, points: PendingPoints, total: PointValue) -> None:
+        """Takes the next total of a cumulative series, one in the same buckets that exceeds the last one."""
+        state = self.state
+        state.total = total
+        state.total_ns = max(state.total_ns, points.time_ns)
+        state.total_received_ns = max(state.total_received_ns, points.received_ns)
 
     def count_total(
         self, points: PendingPoints, value: PointValue, difference: PointValue | None, *, is_complete: CompletenessCheck

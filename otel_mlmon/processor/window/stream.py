@@ -43,7 +43,7 @@ class StreamWindows:
     learned: StreamReference
     """The first reference, which defines the bins."""
     rolling: RollingWindows
-    """Those of all streams of the model version."""
+    """The rolling windows of all streams of the model version."""
     moving: MovingReference | None = None
     """None for a reference that does not move with time."""
     fault: str = ""

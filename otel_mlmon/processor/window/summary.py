@@ -185,9 +185,9 @@ class ModelSummary:
     predictions: int
     """Predictions counted since the first point of this version, those in open panes so far among them."""
     open_predictions: int
-    """Those in panes that are still open."""
+    """Predictions in panes that are still open."""
     late_predictions: int
-    """Those that came after their pane had closed: counted, and no evidence."""
+    """Predictions that came after their pane had closed: counted, and no evidence."""
     streams: StreamSummaries
     calibration: Calibration | None = None
     """How often this version was right on labelled data; None if that is not known."""

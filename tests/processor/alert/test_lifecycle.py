@@ -64,7 +64,7 @@ class Run:
         self.settings = ProcessorSettings(Config.model_validate(sections))
 
     def pane(self, at_s: float, *entries: Judged, model: ModelKey = MODEL) -> list[Change]:
-        return changes(self.alerts.evaluate_windows(model, dict(entries), ns(at_s)))
+        return changes(self.alerts.evaluate_windows(model, dict(entries).values(), ns(at_s)))
 
     def tick(self, at_s: float) -> list[Change]:
         return changes(self.alerts.advance_clock(ns(at_s)))
@@ -100,7 +100,7 @@ def test_the_alert_says_when_who_and_where_to_look() -> None:
         links={"wiki": "https://wiki/{model}"}, runbook_url="https://runbooks/", dashboard_url="https://d?m={model}"
     )
     entry = judged("input.a", "drift", since_ns=3 * SECOND_NS, exemplars=("t1", "t2"))
-    (alert,) = run.alerts.evaluate_windows(MODEL, dict([entry]), ns(7))
+    (alert,) = run.alerts.evaluate_windows(MODEL, dict([entry]).values(), ns(7))
     assert (alert.model, alert.version, alert.time_ns, alert.onset_ns) == ("digits", "1", ns(7), 3 * SECOND_NS)
     assert alert.exemplars == ("t1", "t2")
     assert alert.links == (
@@ -109,7 +109,7 @@ def test_the_alert_says_when_who_and_where_to_look() -> None:
         AlertLink(name="wiki", url="https://wiki/digits"),
     )
     assert [cause.stream for cause in alert.causes] == ["input.a"]
-    (resolved,) = run.alerts.evaluate_windows(MODEL, dict([QUIET]), ns(9))
+    (resolved,) = run.alerts.evaluate_windows(MODEL, dict([QUIET]).values(), ns(9))
     assert resolved == replace(alert, state=RuleState.OK, previous=RuleState.FIRING, time_ns=ns(9), sequence=2)
     assert (alert.sequence, alert.incident_ns) == (1, ns(7))
     assert run.alerts.list_alerts() == [resolved]
@@ -128,7 +128,7 @@ def test_it_is_resolved_only_when_every_stream_is_ok_again() -> None:
 def test_forty_features_are_one_alert_with_forty_causes() -> None:
     run = Run()
     entries = [judged(f"input.{index}", "drift") for index in range(40)]
-    (alert,) = run.alerts.evaluate_windows(MODEL, dict(entries), ns(1))
+    (alert,) = run.alerts.evaluate_windows(MODEL, dict(entries).values(), ns(1))
     assert len(alert.causes) == 40
 
 
@@ -296,7 +296,7 @@ class BrokenAge:
 def test_a_rule_that_fails_on_a_stream_is_in_error_until_it_can_judge_it(monkeypatch: pytest.MonkeyPatch) -> None:
     run, broken = Run(), BrokenAge(monkeypatch)
     age = judged("input.age", "drift")
-    (alert,) = run.alerts.evaluate_windows(MODEL, dict([age, QUIET]), ns(1))
+    (alert,) = run.alerts.evaluate_windows(MODEL, dict([age, QUIET]).values(), ns(1))
     assert (alert.state, alert.severity, alert.causes) == (RuleState.ERROR, "warning", ())
     assert alert.reason == "It failed to judge input.age; see the processor's log."
     assert (run.pane(2, age, QUIET), run.tick(2)) == ([], [])
@@ -338,7 +338,7 @@ def test_time_does_not_run_back() -> None:
     run = Run(for_="10s")
     run.pane(100, DRIFT)
     assert run.pane(50, DRIFT) == []
-    (alert,) = run.alerts.evaluate_windows(MODEL, dict([DRIFT]), ns(110))
+    (alert,) = run.alerts.evaluate_windows(MODEL, dict([DRIFT]).values(), ns(110))
     assert alert.time_ns == ns(110)
 
 
@@ -419,7 +419,7 @@ def test_a_severity_that_rises_is_told_once_and_stays_told() -> None:
     run.pane(80, weak)
     run.pane(90, strong)
     assert run.tick(500) == []
-    (resolved,) = run.alerts.evaluate_windows(MODEL, dict([QUIET]), ns(510))
+    (resolved,) = run.alerts.evaluate_windows(MODEL, dict([QUIET]).values(), ns(510))
     assert resolved.severity == "critical"
 
 
@@ -428,7 +428,7 @@ def test_two_hundred_features_that_jump_are_one_alert_and_one_update() -> None:
     told = []
     for pane in range(60):
         features = [judged(f"input.{number}", "drift") for number in range(min(200, 4 * pane * pane + 1))]
-        told += run.alerts.evaluate_windows(MODEL, dict(features), ns(10 * pane)) + run.alerts.advance_clock(
+        told += run.alerts.evaluate_windows(MODEL, dict(features).values(), ns(10 * pane)) + run.alerts.advance_clock(
             ns(10 * pane)
         )
     assert [(alert.is_beginning, alert.is_update, len(alert.causes)) for alert in told] == [
@@ -485,7 +485,7 @@ def test_the_breach_began_with_its_onset_and_not_with_its_alarm() -> None:
 def test_rules_with_one_cause_name_each_other() -> None:
     run = Run()
     label = judged("prediction.label", "drift")
-    first, second = run.alerts.evaluate_windows(MODEL, dict([DRIFT, label]), ns(1))
+    first, second = run.alerts.evaluate_windows(MODEL, dict([DRIFT, label]).values(), ns(1))
     assert [[(related.rule, related.stream) for related in alert.related] for alert in (first, second)] == [
         [("data_drift", "input.a")], [("prediction_drift", "prediction.label")],
     ]  # fmt: skip
@@ -498,7 +498,7 @@ def test_rules_that_fire_hours_apart_are_not_related() -> None:
     run = Run()
     run.pane(1, DRIFT)
     late = judged("prediction.label", "drift", since_ns=7200 * SECOND_NS)
-    (alert,) = run.alerts.evaluate_windows(MODEL, dict([late]), ns(7300))
+    (alert,) = run.alerts.evaluate_windows(MODEL, dict([late]).values(), ns(7300))
     assert alert.related == ()
 
 
@@ -615,7 +615,7 @@ def test_whatever_happens_in_silences_nobody_is_told_the_same_twice(
             panes = (
                 {} if fault == "nothing" else dict([DRIFT if fault in ("drift", "both", "failed") else QUIET, second])
             )
-            told = run.alerts.evaluate_windows(MODEL, panes, ns(now_s)) if panes else []
+            told = run.alerts.evaluate_windows(MODEL, panes.values(), ns(now_s)) if panes else []
             told += run.alerts.advance_clock(ns(now_s))
             is_silent = any(entry.is_active(ns(now_s)) for entry in run.alerts.announcer.silences)
             for alert in told:
@@ -667,9 +667,10 @@ def test_restarted_anywhere_it_says_the_same_and_each_rule_takes_turns(
             restarted.restart(last_s)
         entries = dict(judged(stream, status, model=model) for stream, status in streams)  # type: ignore[arg-type]
         now_ns = ns(now_s)
-        alerts = lasting.alerts.evaluate_windows(model, entries, now_ns) + lasting.alerts.advance_clock(now_ns)
+        alerts = lasting.alerts.evaluate_windows(model, entries.values(), now_ns) + lasting.alerts.advance_clock(now_ns)
         assert (
-            restarted.alerts.evaluate_windows(model, entries, now_ns) + restarted.alerts.advance_clock(now_ns) == alerts
+            restarted.alerts.evaluate_windows(model, entries.values(), now_ns) + restarted.alerts.advance_clock(now_ns)
+            == alerts
         )
         assert restarted.alerts.list_current_alerts() == lasting.alerts.list_current_alerts()
         for alert in alerts:
@@ -744,7 +745,9 @@ def test_of_two_environments_neither_replaces_the_other_nor_ends_its_silence() -
     assert run.tick(1500) == []
     assert run.state("data_drift") is RuleState.FIRING
     assert [alert.environment for alert in run.alerts.list_alerts()] == ["", ""]
-    (alert,) = run.alerts.evaluate_windows(staging, dict([judged("input.a", "drift", model=staging)]), ns(1501))
+    (alert,) = run.alerts.evaluate_windows(
+        staging, dict([judged("input.a", "drift", model=staging)]).values(), ns(1501)
+    )
     assert alert.environment == "staging"
 
 
@@ -799,7 +802,7 @@ def test_causes_are_ranked_by_evidence_then_by_how_much_they_moved_then_by_name(
 def test_the_onset_of_an_alert_is_that_of_its_first_cause() -> None:
     run = Run()
     entries = [judged("input.a", "drift", since_ns=9), judged("input.b", "drift", since_ns=4)]
-    (alert,) = run.alerts.evaluate_windows(MODEL, dict(entries), ns(1))
+    (alert,) = run.alerts.evaluate_windows(MODEL, dict(entries).values(), ns(1))
     assert alert.onset_ns == 4
 
 
@@ -836,7 +839,7 @@ def test_a_restart_at_an_earlier_time_goes_on_at_the_last_one() -> None:
     run = Run()
     run.pane(100, DRIFT)
     run.restart(50)
-    (alert,) = run.alerts.evaluate_windows(MODEL, dict([QUIET]), ns(60))
+    (alert,) = run.alerts.evaluate_windows(MODEL, dict([QUIET]).values(), ns(60))
     assert alert.time_ns == ns(100)
 
 
@@ -881,7 +884,7 @@ def test_a_stream_that_is_calm_is_judged_as_if_its_rules_were_asked(
             absence = StreamAbsence(ns(0), 3, 9) if is_absent else None
             entries[key] = window.replace(absence=absence), score
         now_ns = ns(now_s)
-        alerts, expected = (each.alerts.evaluate_windows(MODEL, entries, now_ns) for each in (run, asking))
+        alerts, expected = (each.alerts.evaluate_windows(MODEL, entries.values(), now_ns) for each in (run, asking))
         assert alerts == expected
         assert run.alerts.list_current_alerts() == asking.alerts.list_current_alerts()
     assert repr(run.alerts.build_record()) == repr(asking.alerts.build_record())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
-from otel_mlmon.processor.receive import decode, sketches
+from otel_mlmon.processor.receive import identities, sketches
 from otel_mlmon.processor.receive.data_point import DataPoint, DecodedRequest
 from otel_mlmon.processor.receive.decode import count_points, decode_metrics
 from otel_mlmon.sketch.exponential import BIAS, ExponentialHistogram
@@ -630,11 +630,11 @@ def test_names_that_are_kept_have_a_limit(key: str, length: int, outcome: dict[s
 
 def test_long_attributes_and_bounds_are_not_remembered() -> None:
     decode_metrics(predictions())
-    before_bytes = decode._CACHE.size_bytes
+    before_bytes = identities._CACHE.size_bytes
     for number in range(50):
         attributes = dict([("ml.model.name", "fraud"), attribute(f"comment-{number}", 5_000)])
         assert decode_metrics(request("ml.predictions", "sum", counter(1), attributes=attributes)).accepted == 1
-    assert decode._CACHE.size_bytes == before_bytes
+    assert identities._CACHE.size_bytes == before_bytes
     interned = sketches._intern_bounds.cache_info().currsize
     for number in range(3):
         fill = histogram([float(number + bound) for bound in range(9_999)], [0] * 10_000)

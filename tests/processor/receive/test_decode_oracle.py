@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from otel_mlmon import semconv
 from otel_mlmon.errors import MalformedError
-from otel_mlmon.processor.receive import decode, encoded
+from otel_mlmon.processor.receive import encoded, identities
 from otel_mlmon.processor.receive.codec import parse_request
 from otel_mlmon.processor.receive.data_point import DecodedRequest
 from otel_mlmon.processor.receive.decode import decode_metrics
@@ -172,7 +172,7 @@ def test_any_request_is_decoded_as_the_plain_way_decodes_it(scopes: list[dict[st
 
 
 def test_what_is_remembered_is_bounded_and_forgotten_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "MAX_CACHED_BYTES", 8_000)
+    monkeypatch.setattr(identities, "MAX_CACHED_BYTES", 8_000)
     points = [{"key": f"f{number}"} for number in range(40)]
     message = ExportMetricsServiceRequest()
     scope = message.resource_metrics.add().scope_metrics.add()
@@ -183,7 +183,7 @@ def test_what_is_remembered_is_bounded_and_forgotten_without_a_trace(monkeypatch
         set_attributes(point.attributes, [(semconv.MODEL_NAME, "m"), (semconv.FEATURE_NAME, entry["key"])])
     for _ in range(3):
         assert facts(decode_metrics(message)) == facts(decode_plainly(message))
-        assert 0 < decode._CACHE.size_bytes <= 8_000
+        assert 0 < identities._CACHE.size_bytes <= 8_000
 
 
 @pytest.mark.parametrize("buckets", [1, 7, 30])

@@ -25,14 +25,15 @@ from otel_mlmon.processor.state.repository import FORMAT_VERSION, Repository, de
 from otel_mlmon.processor.state.sqlite import FILE_NAME, SqliteRepository
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.packed_numbers import pack_ints, unpack_ints
-from otel_mlmon.processor.window.packing import NO_GAPS, PointsRecord, pack_points, unpack_points
+from otel_mlmon.processor.window.packed_values import NO_GAPS
+from otel_mlmon.processor.window.packing import PointsRecord, pack_points
 from otel_mlmon.processor.window.pane_stack import split_stacks
 from otel_mlmon.processor.window.pane_store import load_panes
 from otel_mlmon.processor.window.series import PendingPoints
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.testing import SimulatedProcessor
 from otel_mlmon.types import ModelKey
-from tests.processor.window.test_packing import draw_points
+from tests.processor.window.test_packing import draw_points, list_points
 from tests.support.file_repository import FileRepository
 from tests.tools.freeze_state import FIXTURES, PANES, freeze
 
@@ -152,15 +153,13 @@ def test_panes_of_earlier_formats_are_those_that_the_present_one_stores(tmp_path
 
 def list_as_format_10(record: PointsRecord) -> list[Any]:
     """A record of points as format 10 has it: the times of each point, and all that may be left out now."""
-    points, values = list(unpack_points(record)), record.values
+    points, values = list_points(record), record.values
     kinds = values.kinds.replace(b"\0", b"")
     length = sum(size for kind, size in zip(kinds, values.sizes, strict=True) if kind == 2)
     steps = np.ones(max(length - 1, 0), dtype=np.int64) if values.steps == NO_GAPS else unpack_ints(values.steps)
     unknown = [math.inf] * len(values.sizes)
     return [
-        record.model, record.request, [point.series for point in points], [point.key for point in points],
-        [point.pane_end_ns for point in points], [point.time_ns for point in points],
-        [point.received_ns for point in points], record.exemplars,
+        record.model, record.request, *([point[place] for point in points] for place in range(5)), record.exemplars,
         values._replace(
             firsts=np.cumsum(values.firsts).tolist(), steps=pack_ints(steps),
             minima=values.minima or unknown, maxima=values.maxima or [-number for number in unknown],
@@ -178,7 +177,7 @@ def test_points_of_format_10_are_gathered_in_runs(groups: list[PendingPoints]) -
         MIGRATIONS[10](repository)
         migrated = decode_record(repository.load("point")["key"], PointsRecord)
         repository.close()
-    assert list(unpack_points(migrated)) == list(unpack_points(record))
+    assert list_points(migrated) == list_points(record)
     assert migrated.exemplars == record.exemplars
     assert len(migrated.runs) <= len(groups)
 

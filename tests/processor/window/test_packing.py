@@ -5,41 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.processor.receive.data_point import TraceExemplar
 from otel_mlmon.processor.state.repository import decode_record, encode_record
-from otel_mlmon.processor.window.packed_numbers import PackedSums, pack_ints
 from otel_mlmon.processor.window.packing import (
-    PackedValues,
     PointsRecord,
     SeriesRecord,
     pack_points,
     pack_series,
-    pack_values,
     unpack_points,
     unpack_series,
-    unpack_values,
 )
 from otel_mlmon.processor.window.series import CountedTimes, PendingPoints, SeriesKey, SeriesState, TimeSeries
-from otel_mlmon.sketch.exponential import ExponentialHistogram
-from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.table import PointValue, SketchTable
 from otel_mlmon.types import ModelKey
+from tests.processor.window.test_packed_values import SKETCHES, VALUES
 from tests.support.observations import MODEL
 
-NUMBERS = st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), max_size=8).map(np.array)
-BOUNDS = st.sampled_from([(), (0.0,), (-1.0, 2.0, 1e9)])
-SKETCHES = st.one_of(
-    st.builds(lambda numbers, bounds: Histogram.from_values(numbers.astype(float), bounds), NUMBERS, BOUNDS),
-    NUMBERS.map(lambda numbers: ExponentialHistogram.from_values(numbers.astype(float))),
-)
-VALUES = st.one_of(
-    st.integers(0, 2**53).map(lambda count: PointValue(counter=count)), SKETCHES.map(PointValue.from_sketch)
-)
 TIMES = st.integers(0, 2**62)
 KEYS = st.tuples(TIMES, TIMES)
 EXEMPLARS = st.lists(
@@ -62,14 +47,6 @@ STATES = st.builds(
 )
 
 
-@settings(deadline=None)
-@given(st.lists(VALUES, max_size=6))
-def test_values_are_unpacked_as_they_were(values: list[PointValue]) -> None:
-    columns = [(value.table, [value.number]) for value in values]
-    packed = decode_record(encode_record(pack_values(columns)), PackedValues)
-    assert list(unpack_values(packed)) == values
-
-
 @st.composite
 def draw_points(draw: st.DrawFn) -> PendingPoints:
     points = PendingPoints(
@@ -88,6 +65,15 @@ def draw_points(draw: st.DrawFn) -> PendingPoints:
     return points
 
 
+def list_points(record: PointsRecord) -> list[tuple[Any, ...]]:
+    """The series, times, value and exemplars of each data point of a record."""
+    return [
+        (series, *points.run[:4], PointValue.from_number(points.table, number), points.exemplars.get(position, ()))
+        for points in unpack_points(record)
+        for position, (series, number) in enumerate(zip(points.series, points.numbers, strict=True))
+    ]
+
+
 HEX_NAMES = st.one_of(
     st.binary(min_size=16, max_size=16).map(bytes.hex),
     st.binary(min_size=15, max_size=15).map(lambda name: f"{name.hex()} 1"),  # which is read as hex digits too
@@ -99,7 +85,7 @@ HEX_NAMES = st.one_of(
 @given(st.lists(draw_points(), max_size=3))
 def test_points_of_a_request_are_unpacked_as_they_were(groups: list[PendingPoints]) -> None:
     record = decode_record(encode_record(pack_points(7, MODEL, groups)), PointsRecord)
-    assert list(unpack_points(record)) == [
+    assert list_points(record) == [
         (
             series.state.key,
             points.key,
@@ -124,7 +110,7 @@ def test_a_trace_that_was_stored_without_its_value_is_of_no_slow_call() -> None:
     record = pack_points(7, ModelKey("m", "1", ""), [points])
     assert record.exemplars == {0: ("ab:0.5",)}
     (unpacked,) = unpack_points(record._replace(exemplars={0: ("ab",)}))
-    assert unpacked.exemplars == (TraceExemplar("ab", 0.0),)
+    assert unpacked.exemplars == {0: (TraceExemplar("ab", 0.0),)}
 
 
 @settings(deadline=None)
@@ -134,26 +120,22 @@ def test_the_series_of_a_sender_are_unpacked_as_they_were(states: list[SeriesSta
     assert list(unpack_series(record, [state.identity for state in states])) == states
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"sums": PackedSums((0,), 8, b"")},
-        {"sizes": [3]},
-        {"sizes": [-2, 4]},
-        {"sizes": [2, 1], "counts": pack_ints(np.array([1, 1, 1]))},
-        {"kinds": bytes([2, 2])},
-        {"kinds": bytes([1])},
-        {"kinds": bytes([0, 2])},
-        {"firsts": []},
-        {"steps": pack_ints(np.array([1, 1, 1]))},
-        {"counts": ("<f8", b"")},
-        {"scales": []},
-    ],
-)
-def test_values_that_contradict_each_other_are_refused(fields: dict[str, Any]) -> None:
-    values = [PointValue.from_sketch(ExponentialHistogram.from_values(np.array([1.0, 3.0])))]
-    with pytest.raises(ValueError, match=r"."):
-        list(unpack_values(pack_values([(value.table, [value.number]) for value in values])._replace(**fields)))
+@pytest.mark.parametrize("names", [["a"], ["a", "b", "c"], b"", bytes(17)])
+def test_points_of_more_or_fewer_series_are_refused(names: list[str] | bytes) -> None:
+    points = PendingPoints(
+        request=7, sender="s", key=(0, 0), is_cumulative=False, pane_end_ns=0, time_ns=0, received_ns=0,
+        series=[], table=None, numbers=[],
+    )  # fmt: skip
+    for name in "ab":
+        state = SeriesState(
+            key=SeriesKey(name, 0), sender="s", model=MODEL, metric="m", name="", category="", updated_ns=0
+        )
+        points.add(TimeSeries(state), 1)
+    record = pack_points(7, MODEL, [points])
+    with pytest.raises(ValueError, match="series"):
+        list(unpack_points(record._replace(runs=[record.runs[0]._replace(series=names)])))
+    with pytest.raises(ValueError, match="series"):
+        list(unpack_points(record._replace(runs=[])))
 
 
 def test_series_without_the_progress_they_name_are_refused() -> None:

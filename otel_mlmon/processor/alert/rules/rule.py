@@ -147,7 +147,7 @@ class ModelRules:
         self.active: dict[str, AlertRule] = {name: rule for name, rule in rules.items() if rule.section.is_active}
         """The rules that are evaluated, by name."""
         self.evidence_rules = frozenset(name for name, rule in self.active.items() if isinstance(rule, EvidenceRule))
-        """The names of those that are asked only about streams that drift or are no longer sent."""
+        """The names of the rules that are asked only about streams that drift or are no longer sent."""
         self.no_data_after_s: float = rules[NO_DATA].section.after_s
         """How long a model is silent before it has no data."""
         self.find_rules = lru_cache(maxsize=_CACHED_STREAMS)(self._find_rules)

@@ -23,7 +23,7 @@ from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.window.window import StreamWindow
 
 _RATIO_STREAMS: Final = (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS)
-"""Their reference is an allowed ratio and no sample that a statistic could compare with."""
+"""Streams whose reference is an allowed ratio, and no sample that a statistic could compare with."""
 _SMALLEST: Final = 1e-300
 
 
