@@ -43,6 +43,9 @@ LEAST_ATTRIBUTE_BYTES: Final = 2
 _ENTRY_BYTES: Final = 512
 """The bytes that remembering an identity takes besides its attributes."""
 
+_LAYOUT_BYTES: Final = 1_280
+"""The bytes that a `SeriesLayout` takes however few series it has, with what its scope takes to have any."""
+
 _PLACE_BYTES: Final = 64
 """The bytes that the place of a series in a `SeriesLayout` takes besides its attributes."""
 
@@ -97,7 +100,7 @@ class SeriesLayout:
     @property
     def size_bytes(self) -> int:
         """How much memory the layout takes, besides the identities."""
-        return sum(map(len, self.prefixes)) + _PLACE_BYTES * len(self.prefixes)
+        return _LAYOUT_BYTES + sum(map(len, self.prefixes)) + _PLACE_BYTES * len(self.prefixes)
 
     def fits(self, points: Sequence[bytes]) -> bool:
         """Returns whether points are of the same series in the same order.

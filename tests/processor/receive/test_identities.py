@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
@@ -78,6 +80,22 @@ def test_what_layouts_take_is_counted_once_however_often_they_change(monkeypatch
     for number in range(20):
         decode_group(build_request(names[: number % 7 + 1], service=f"counted-{number}"))
         assert 0 <= identities._CACHE.size_bytes <= 8_000
+
+
+@pytest.mark.parametrize("points", [1, 2, 30])
+def test_what_is_remembered_of_many_senders_takes_no_more_memory_than_is_counted(points: int) -> None:
+    names = [f"f{number}" for number in range(points)]
+    requests = [build_request(names, service=f"memory-{points}-{number}") for number in range(200)]
+    decode_metrics(requests[0])
+    size_bytes = identities._CACHE.size_bytes
+    tracemalloc.start()
+    try:
+        for request in requests[1:]:
+            decode_metrics(request)
+        taken_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0 < taken_bytes <= identities._CACHE.size_bytes - size_bytes
 
 
 def test_long_attributes_are_in_no_layout() -> None:
