@@ -182,17 +182,17 @@ def find_valid_rows(rows: NDArray[Any]) -> Bools:
 
 def stack_counts(name: str, counts: Sequence[NDArray[Any]], bins: int) -> tuple[Indices, NDArray[Any]]:
     """Returns the positions of the valid arrays of K counts, and these stacked to one; reports others to the guard."""
-    fitting = []
-    for position, row in enumerate(counts):
-        if row.shape == (bins,):
-            fitting.append(position)
-            continue
+    shapes = [row.shape for row in counts]
+    fitting = [position for position, shape in enumerate(shapes) if shape == (bins,)]
+    for shape in shapes if len(fitting) < len(shapes) else ():
         with _GUARD:
-            raise BinMismatchError(f"a {name} of shape {row.shape} against {bins} bins")
+            if shape != (bins,):
+                raise BinMismatchError(f"a {name} of shape {shape} against {bins} bins")
     positions = np.array(fitting, dtype=np.intp)
     if not fitting:
         return positions, np.zeros((0, bins))
-    rows = np.concatenate([counts[position] for position in fitting]).reshape(-1, bins)
+    fits = counts if len(fitting) == len(counts) else [counts[position] for position in fitting]
+    rows = np.concatenate(fits).reshape(-1, bins)
     is_good = find_valid_rows(rows)
     if is_good.all():
         return positions, rows
@@ -203,7 +203,7 @@ def stack_counts(name: str, counts: Sequence[NDArray[Any]], bins: int) -> tuple[
 
 def sum_rows(rows: Sequence[NDArray[Any]]) -> list[int]:
     """Sums each of several arrays of counts, which may have different lengths."""
-    if len({row.shape for row in rows}) == 1 and rows[0].size:
+    if len({row.size for row in rows}) == 1 and rows[0].size:
         totals: list[int] = np.concatenate(rows).reshape(len(rows), -1).sum(-1).astype(np.int64).tolist()
         return totals
     return [int(row.sum()) for row in rows]

@@ -105,7 +105,7 @@ class StreamCycles:
         windows: Sequence[StreamWindow],
         bank: EvidenceBank,
         rows: Indices,
-        times_ns: Ints,
+        times_ns: tuple[Ints, Ints],
         panes: Floats,
         evidence: Floats,
     ) -> None:
@@ -115,18 +115,19 @@ class StreamCycles:
             windows: Of streams of the bank.
             bank: The bank.
             rows: The row of each window, shape (S,).
-            times_ns: When each begins and ends, Unix nanoseconds, shape (S, 2).
+            times_ns: When each begins, and when it ends, Unix nanoseconds, shape (S,) each.
             panes: Their counts.
             evidence: The evidence of each window as a part of the alarm line, shape (S,).
         """
         table, counts = self._tables[bank.bins, bank.direction], panes.astype(np.int64)
-        for position in table.add(rows, times_ns[:, 0], counts, evidence).tolist():
+        start_ns, end_ns = times_ns
+        for position in table.add(rows, start_ns, counts, evidence).tolist():
             table.settle(int(rows[position]))
             window = windows[position]
             cycle = self._cycles[window.stream][1]
             cycle.add(_localize_time(window.start_ns, cycle), counts[position], evidence=float(evidence[position]))
-        hours = times_ns // HOUR_NS
-        for position in np.flatnonzero((hours[:, 0] != hours[:, 1]) & table.has_cycle(rows)).tolist():
+        is_at_hour = start_ns // HOUR_NS != end_ns // HOUR_NS
+        for position in np.flatnonzero(is_at_hour & table.has_cycle(rows)).tolist() if is_at_hour.any() else ():
             self._changed.add(windows[position].stream)
 
     def can_have_cycle(self, reference: ReferenceCounts) -> bool:

@@ -348,11 +348,12 @@ class DriftEvaluator:
         judged, places = windows, rows
         if len(positions) < len(windows):
             judged, places = [windows[position] for position in positions.tolist()], rows[positions]
-        times_ns = np.array([(window.start_ns, window.end_ns) for window in judged], dtype=np.int64).reshape(-1, 2)
-        self.cycles.advance(judged, bank, places, times_ns[:, 0])
-        bank.update(places, panes, times_ns[:, 1], log10_alarm_line * _LN_10)
+        start_ns = np.array([window.start_ns for window in judged], dtype=np.int64)
+        end_ns = np.array([window.end_ns for window in judged], dtype=np.int64)
+        self.cycles.advance(judged, bank, places, start_ns)
+        bank.update(places, panes, end_ns, log10_alarm_line * _LN_10)
         evidence = bank.log_e[places] / (log10_alarm_line * _LN_10)
-        self.cycles.add(judged, bank, places, times_ns, panes, evidence)
+        self.cycles.add(judged, bank, places, (start_ns, end_ns), panes, evidence)
         columns = zip(
             batch.policies,
             self._measure_thresholds(batch, windows),

@@ -364,7 +364,8 @@ def count_predictions(totals: Mapping[str, int]) -> int:
         totals: The number of values by stream.
     """
     for family in (semconv.STREAM_LABEL, semconv.STREAM_VALUE):
-        counts = [total for name, total in totals.items() if streams.find_stream_family(name) == family]
+        names = [name for name in totals if name.startswith(family)]
+        counts = [totals[name] for name in names if streams.find_stream_family(name) == family]
         if counts:
             return max(counts)
     return 0

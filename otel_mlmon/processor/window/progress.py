@@ -78,6 +78,9 @@ class StreamSilence(NamedTuple):
         return self.panes >= factor * other.panes and self.predictions >= factor * other.predictions
 
 
+_NO_SILENCE: Final = StreamSilence()
+
+
 class StreamAbsence(NamedTuple):
     """The absence of a stream that is no longer sent although its model has predictions."""
 
@@ -117,18 +120,13 @@ class StreamPresence(NamedTuple):
         if not values:
             panes, total = self.silence
             return self._replace(silence=StreamSilence(panes + 1, total + predictions)) if predictions else self
-        longest, outage, pause = self.longest, self.outage, self.silence
-        if not pause.panes:
-            active = StreamSilence(self.active.panes + 1, self.active.predictions + predictions)
-            return StreamPresence(end_ns, self.values + values, self.panes + 1, active, pause, longest, outage)
-        if self.find_absence(end_ns) is None:
-            longest = max(longest, self.silence)
-        else:
-            longest, outage, pause = max(longest, min(outage, self.silence)), max(outage, self.silence), StreamSilence()
-        active = StreamSilence(
-            self.active.panes + pause.panes + 1, self.active.predictions + pause.predictions + predictions
-        )
-        return StreamPresence(end_ns, self.values + values, self.panes + 1, active, StreamSilence(), longest, outage)
+        _, total, panes, (active_panes, active_predictions), pause, longest, outage = self
+        if pause.panes and self.find_absence(end_ns) is None:
+            longest = max(longest, pause)
+        elif pause.panes:
+            longest, outage, pause = max(longest, min(outage, pause)), max(outage, pause), _NO_SILENCE
+        active = StreamSilence(active_panes + pause.panes + 1, active_predictions + pause.predictions + predictions)
+        return StreamPresence(end_ns, total + values, panes + 1, active, _NO_SILENCE, longest, outage)
 
     def find_absence(self, end_ns: int) -> StreamAbsence | None:
         """Returns the stream's absence up to `end_ns`; None if it is sent, or its silence means nothing."""
@@ -160,13 +158,14 @@ def update_presences(
         activity: Predictions of the model in the pane, or calls where it has no predictions.
         end_ns: End of the pane.
     """
-    updated = {name: presences.get(name) or StreamPresence(end_ns) for name in streams}
-    updated |= {name: StreamPresence(end_ns) for name in totals if name not in updated}
-    for name, presence in updated.items():
-        updated[name] = presence.add(totals.get(name, 0), activity, end_ns)
-    if not activity:
-        return updated, {}
-    absences = {name: presence.find_absence(end_ns) for name, presence in updated.items() if presence.silence.panes}
+    updated: dict[str, StreamPresence] = {}
+    silent: list[str] = []
+    for name in dict.fromkeys((*streams, *totals)):
+        values = totals.get(name, 0)
+        updated[name] = (presences.get(name) or StreamPresence(end_ns)).add(values, activity, end_ns)
+        if not values:
+            silent.append(name)
+    absences = {name: updated[name].find_absence(end_ns) for name in silent if activity}
     return updated, {name: absence for name, absence in absences.items() if absence is not None}
 
 

@@ -112,9 +112,10 @@ class PendingPoints:
         series.pending[self.key] = self
         if exemplars:
             self.exemplars[len(self.series)] = exemplars
+        if self._positions:  # not all of them found anew: a request has very many points
+            self._positions[series] = len(self.series)
         self.series.append(series)
         self.numbers.append(number)
-        self._positions.clear()
 
     def link_series(self) -> None:
         """Adds the data points to their series, which have no other one of this time."""

@@ -102,8 +102,8 @@ def test_cycles_are_those_that_are_told_of_each_pane(first_day: int, seed: int) 
             for place in present
         ]  # fmt: skip
         rows = np.array(present, dtype=np.intp)
-        times_ns = np.array([(window.start_ns, window.end_ns) for window in windows])
-        cycles.advance(windows, bank, rows, times_ns[:, 0])
+        times_ns = np.array([start_ns] * len(rows)), np.array([start_ns + PANE_NS] * len(rows))
+        cycles.advance(windows, bank, rows, times_ns[0])
         cycles.add(windows, bank, rows, times_ns, counts[rows].astype(np.float64), evidence[rows])
         for place, window in zip(present, windows, strict=True):
             told[place].judge(window, float(evidence[place]))
@@ -131,8 +131,8 @@ def test_a_stream_that_leaves_its_row_keeps_what_its_cycle_has() -> None:
             stream=key, start_ns=start_ns, end_ns=start_ns + PANE_NS, reference=reference, pane=pane, rolling=pane,
             rolling_start_ns=start_ns,
         )  # fmt: skip
-        rows, times_ns = np.array([row]), np.array([[window.start_ns, window.end_ns]])
-        cycles.advance([window], bank, rows, times_ns[:, 0])
+        rows, times_ns = np.array([row]), (np.array([window.start_ns]), np.array([window.end_ns]))
+        cycles.advance([window], bank, rows, times_ns[0])
         cycles.add([window], bank, rows, times_ns, pane[None].astype(np.float64), np.zeros(1))
 
     add(0, MONDAY * DAY_NS)

@@ -337,6 +337,27 @@ def add_pending(
     points.add(series, count)
 
 
+def test_the_value_of_a_point_is_found_without_a_look_at_all_others_that_came_with_it() -> None:
+    looks = 0
+
+    class WatchedSeries(TimeSeries):
+        def __hash__(self) -> int:
+            nonlocal looks
+            looks += 1
+            return id(self)
+
+    points = PendingPoints(
+        request=1, sender="", key=(1, 2), is_cumulative=False, pane_end_ns=100, time_ns=2, received_ns=0, series=[],
+        table=None, numbers=[],
+    )  # fmt: skip
+    for number in range(200):
+        series = WatchedSeries(series_of(DELTA).state)
+        points.add(series, number)
+        assert points.find_value(series) == PointValue(counter=number)
+    assert [points.find_value(series).counter for series in points.series] == list(range(200))
+    assert looks <= 4 * 200
+
+
 def series_of(start_ns: int) -> TimeSeries:
     state = SeriesState(
         key=SeriesKey("s", start_ns), sender="", model=MODEL, metric="m", name="", category="", updated_ns=0
