@@ -26,9 +26,6 @@ FILE_NAME: Final = "mlmon.sqlite3"
 LOCK_NAME: Final = "owner.lock"
 """A database without tables, locked by the one process that may write."""
 
-_CACHE_KIB: Final = 8 * 1024
-"""How much of the database is kept in memory: of the evidence that one commit of a large state replaces, most."""
-
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 Synchronous = Literal["FULL", "NORMAL", "OFF"]
@@ -195,7 +192,6 @@ class SqliteRepository:
         run("COMMIT")
         run("PRAGMA journal_mode = WAL")
         run(f"PRAGMA synchronous = {synchronous}")
-        run(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
     @contextmanager
     def _convert_write_errors(self) -> Iterator[None]:
