@@ -201,11 +201,30 @@ def _find_buckets(
     rows = np.flatnonzero(data[behind] == tag)
     if not rows.size:
         return behind, None
-    end, position = _read_sizes(data, behind[rows] + 1)
+    if rows.size == behind.size:
+        ends, places, is_valid = _read_places(data, behind + 1, codes)
+        is_read &= is_valid
+        return ends, places
+    found, places, is_valid = _read_places(data, behind[rows] + 1, codes[rows])
+    is_read[rows] &= is_valid
+    ends, columns = behind.copy(), np.zeros((3, behind.size), dtype=np.int64)
+    ends[rows], columns[:, rows] = found, places
+    return ends, BucketPlaces(*columns)
+
+
+def _read_places(data: NDArray[np.uint8], position: Ints, codes: NDArray[np.uint8]) -> tuple[Ints, BucketPlaces, Bools]:
+    """Reads where buckets are; returns the positions behind, the places, and whether each keeps the rules.
+
+    Args:
+        data: The bytes of all points, separated, and `_PADDING`.
+        position: Where the size of each histogram's buckets is.
+        codes: The byte that encodes the scale of each.
+    """
+    end, position = _read_sizes(data, position)
     end += position
     is_more = data[position] == _OFFSET
     position += is_more
-    offsets = np.zeros(rows.size, dtype=np.int64)
+    offsets = np.zeros(position.size, dtype=np.int64)
     for shift in _OFFSET_SHIFTS:
         digits = data[position] * is_more
         offsets += (digits & 127).astype(np.int64) << shift
@@ -218,14 +237,13 @@ def _find_buckets(
     sizes, starts = _read_sizes(data, position + 1)
     # A size of more than two bytes is taken for another one, which is above `MAX_BUCKETS` or does not fit in the other.
     is_valid &= (starts + sizes == end) & (sizes > 0) & (sizes <= MAX_BUCKETS)
-    codes = codes[rows]
     is_valid &= (offsets >= _LOWEST[codes]) & (offsets + sizes <= _HIGHEST[codes] + 1)
-    is_read[rows] &= is_valid
-    ends = behind.copy()
-    ends[rows] = np.minimum(end, data.size - len(_PADDING) + 1)
-    columns = np.zeros((3, behind.size), dtype=np.int64)
-    columns[:, rows] = starts, sizes * is_valid, offsets
-    return ends, BucketPlaces(*columns)
+    # No point ends behind the padding's first byte, so that what lies farther away is not read.
+    return (
+        np.minimum(end, data.size - len(_PADDING) + 1),
+        BucketPlaces(starts, sizes * is_valid, offsets),
+        is_valid,
+    )
 
 
 def _read_sizes(data: NDArray[np.uint8], position: Ints) -> tuple[Ints, Ints]:

@@ -158,7 +158,7 @@ def restore_records(repository: Repository, kind: RecordKind[T], restore: Callab
     Args:
         repository: Where they are stored.
         kind: Their kind.
-        restore: Raises `LookupError` or `ValueError` for a value that cannot be used.
+        restore: Raises one of `CONTRADICTIONS` for a value that cannot be used.
 
     Raises:
         StoreError: They cannot be read.
@@ -166,7 +166,7 @@ def restore_records(repository: Repository, kind: RecordKind[T], restore: Callab
     for key, value in load_records(repository, kind).items():
         try:
             restore(value)
-        except (LookupError, ValueError) as error:  # noqa: PERF203 - one by one is the point
+        except CONTRADICTIONS as error:  # noqa: PERF203 - one by one is the point
             blob = encode_record(value, is_compressed=kind.is_compressed)
             quarantine_record(repository, kind.name, key, blob, f"{type(error).__name__}: {error}")
 
@@ -188,6 +188,9 @@ DTYPES: Final = ("<i8", "<i4", "<f8", "|b1", "|u1")
 _ELEMENTS: Final = {dtype: np.dtype(dtype) for dtype in DTYPES}
 _DECODERS: Final[dict[Any, msgspec.msgpack.Decoder[Any]]] = {}
 
+CONTRADICTIONS: Final = (ArithmeticError, LookupError, ValueError)
+"""Errors by which a stored value is known to contradict itself; the first where a number is beyond 64 bits."""
+
 _COMPRESSED: Final = b"\xc1"
 """Begins a compressed record: the one byte that MessagePack never uses."""
 
@@ -201,7 +204,7 @@ class RecordKind(Generic[T]):
     is_compressed: bool = False
     """Whether the bytes of a value are compressed: for values that are large and written seldom."""
     check: Callable[[T], object] | None = None
-    """Raises `LookupError` or `ValueError` for a value that contradicts itself, which its type alone does not show."""
+    """Raises one of `CONTRADICTIONS` for a value that contradicts itself, which its type alone does not show."""
 
     def decode(self, blob: bytes) -> T:
         """Decodes a value from its bytes in the state store, and checks it.
@@ -213,7 +216,7 @@ class RecordKind(Generic[T]):
         if self.check is not None:
             try:
                 self.check(value)
-            except (LookupError, ValueError) as error:
+            except CONTRADICTIONS as error:
                 raise StoreError(f"the record contradicts itself: {error}") from error
         return value
 

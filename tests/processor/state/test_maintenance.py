@@ -27,6 +27,8 @@ from otel_mlmon.processor.state.maintenance import (
 )
 from otel_mlmon.processor.state.repository import FORMAT_VERSION, RecordKind, decode_record, encode_record
 from otel_mlmon.processor.state.sqlite import FILE_NAME, LOCK_NAME, SqliteRepository, backup_database
+from otel_mlmon.processor.window.aggregator import WindowAggregator
+from otel_mlmon.processor.window.packed_values import PackedValues
 from otel_mlmon.processor.window.pane_stack import split_stacks
 from otel_mlmon.processor.window.pane_store import BLOCK, PANE, PaneBlock, load_panes, merge_panes
 from otel_mlmon.testing import SimulatedProcessor
@@ -118,6 +120,27 @@ def test_points_and_series_whose_parts_do_not_fit_are_named(tmp_path: Path, kind
     repository.close()
     assert [fault.partition(": ")[0] for fault in check_state(tmp_path, RECORD_KINDS).faults] == [f"{kind} {key}"]
     assert repair_state(tmp_path, RECORD_KINDS).faults == (f"damaged {kind} {key}: it was set aside",)
+
+
+@pytest.mark.parametrize("first", [2**63, 2**64 - 1])
+def test_points_whose_numbers_are_out_of_range_are_named_and_set_aside_by_a_start(tmp_path: Path, first: int) -> None:
+    with SimulatedProcessor() as processor:
+        processor.send_counts("shop", labels={"a": 10}, features={"age": [1.0, 5.0]})
+        processor.advance(1)
+        backup_database(Path(processor._directory.name) / "data" / FILE_NAME, tmp_path / FILE_NAME)
+    repository = SqliteRepository(tmp_path)
+    ((key, blob),) = repository.load("point").items()
+    record = decode_record(blob, list)
+    firsts = PackedValues._fields.index("firsts")
+    assert len(record[-1][firsts]) == 1
+    record[-1][firsts] = [first]
+    repository.put("point", [(key, encode_record(record))])
+    repository.commit()
+    faults = check_state(tmp_path, RECORD_KINDS).faults
+    assert [fault.partition(": ")[0] for fault in faults] == [f"point {key}"]
+    WindowAggregator().load(repository)
+    assert (list(repository.load("damaged")), repository.load("point")) == ([f"point {key}"], {})
+    repository.close()
 
 
 @pytest.mark.parametrize("version", [7, 8])
