@@ -89,12 +89,17 @@ def compute_trimmed_means(differences: Floats, counts: Ints, divisors: Floats) -
 
     Args:
         differences: Shape (S, `MAX_DIFFERENCES`); infinite where there is none.
-        counts: How many there are, `MIN_DIFFERENCES` or more, shape (S,).
+        counts: How many there are, `MIN_DIFFERENCES` or more, shape (S,); S ≥ 1.
         divisors: `compute_trimmed_divisors` of each row for so many, shape (S,).
     """
-    sums = np.sort(differences, -1)
-    np.add.accumulate(sums, -1, out=sums)
-    means: Floats = sums[np.arange(len(counts)), AVERAGED[counts] - 1] / divisors
+    averaged = AVERAGED[counts]
+    most = int(averaged.max())
+    # Rows of this array are added one after the other, and of a single column they would not be: so it has one more.
+    columns = np.zeros((most, len(counts) + 1))
+    columns[:, :-1] = np.sort(differences, -1)[:, :most].T
+    if int(averaged.min()) < most:
+        columns[:, :-1][np.arange(most)[:, None] >= averaged] = 0.0
+    means: Floats = np.add.reduce(columns, 0)[:-1] / divisors
     return means
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
+from operator import add
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from scipy.stats import chi2
 from otel_mlmon.processor.detect.dispersion import (
     AVERAGED,
     MAX_DIFFERENCES,
+    MIN_DIFFERENCES,
     combine_levels,
     compute_degrees_of_freedom,
     compute_level_coefficients,
@@ -54,6 +57,19 @@ def test_the_trimmed_mean_by_hand() -> None:
     assert divisors[0] == pytest.approx(7 * compute_trimmed_chi_squared_mean(2.7, np.array([(7 + 1 / 3) / 8]))[0])
     assert divisors[1] == pytest.approx(7 * compute_trimmed_chi_squared_mean(2.7, np.array([(7 + 1 / 3) / 9]))[0])
     assert compute_trimmed_means(differences, counts, divisors) == pytest.approx([28 / divisors[0], 28 / divisors[1]])
+
+
+@pytest.mark.parametrize("streams", [1, 2, 3, 7, 64, 300])
+def test_a_trimmed_mean_adds_the_smallest_in_order_whatever_the_other_streams_are(streams: int) -> None:
+    rng = np.random.default_rng(streams)
+    counts = rng.integers(MIN_DIFFERENCES, MAX_DIFFERENCES + 1, streams)
+    differences = rng.gamma(0.5, 2.0, (streams, MAX_DIFFERENCES))
+    differences[np.arange(MAX_DIFFERENCES) < MAX_DIFFERENCES - counts[:, None]] = np.inf
+    divisors = rng.uniform(40.0, 60.0, streams)
+    averaged = [count - math.ceil(count / 8) for count in counts.tolist()]
+    smallest = [sorted(row)[:count] for row, count in zip(differences.tolist(), averaged, strict=True)]
+    expected = [reduce(add, row) / divisor for row, divisor in zip(smallest, divisors.tolist(), strict=True)]
+    assert compute_trimmed_means(differences, counts, divisors).tolist() == expected
 
 
 def test_coefficients_by_hand() -> None:
