@@ -160,6 +160,10 @@ class SketchTable:
             moments=moments,
         )
 
+    def is_exponential(self, rows: Iterable[int]) -> bool:
+        """Returns whether all of some rows of the sketch table are exponential histograms."""
+        return {self.bounds[row] for row in rows} <= {None}
+
     def list_layouts(self, rows: Iterable[int]) -> list[SketchLayout]:
         """Lists the layouts of rows of the sketch table."""
         bounds, scales, starts = self.bounds, self.scales, self.starts

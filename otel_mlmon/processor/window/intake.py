@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any, Final
 
 from otel_mlmon import semconv
@@ -28,6 +27,7 @@ from otel_mlmon.processor.window.series import (
     SeriesKey,
     SeriesState,
     TimeSeries,
+    have_totals_alike,
     list_streams,
 )
 from otel_mlmon.processor.window.state import WindowState
@@ -189,8 +189,8 @@ class PointIntake:
             and newest_ns <= arrival.event_ns
             and members[0].is_counter is (table is None)
             and len(set(members)) == len(members)
-            and (table is None or {table.bounds[row] for row in points.numbers} == {None})
-            and (not points.is_cumulative or all(map(TimeSeries.can_subtract, members, repeat(table), points.numbers)))
+            and (table is None or table.is_exponential(points.numbers))
+            and (not points.is_cumulative or have_totals_alike(members, is_counter=table is None))
         )
 
     def _add_together(self, members: list[TimeSeries], arrival: _Arrival) -> None:

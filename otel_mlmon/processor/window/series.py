@@ -24,7 +24,7 @@ Source: opentelemetry-specification, metrics/data-model.md, Resets and Gaps, Ove
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import attrgetter, itemgetter
@@ -294,6 +294,16 @@ class TimeSeries:
             )
             count += increment.total if increment is not None else 0
         return count
+
+
+def have_totals_alike(members: Iterable[TimeSeries], *, is_counter: bool) -> bool:
+    """Returns whether all totals of series so far, if any, are counters, or else exponential histograms."""
+    waiting = {id(points): points for series in members for points in series.pending.values()}.values()
+    totals = [series.state.total for series in members if series.state.total is not None]
+    if is_counter:
+        return all(points.table is None for points in waiting) and all(total.table is None for total in totals)
+    columns = [(points.table, points.numbers) for points in waiting] + [(total.table, [total.row]) for total in totals]
+    return all(table is not None and table.is_exponential(rows) for table, rows in columns)
 
 
 class _CumulativeTotal(NamedTuple):

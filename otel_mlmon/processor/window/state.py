@@ -332,5 +332,7 @@ def _gather_totals(group: Iterable[TimeSeries]) -> None:
     states = [series.state for series in group]
     rows = [(state, state.total.table, state.total.row) for state in states if state.total and state.total.table]
     table = SketchTable.gather_rows([(table, row) for _, table, row in rows])
+    if rows and table is rows[0][1]:  # they have it alone
+        return
     for position, (state, _, _) in enumerate(rows):
         state.total = PointValue(None, table, position)
