@@ -21,6 +21,9 @@ from otel_mlmon.types import Bools, Floats, Indices, Ints
 ALWAYS_NS: Final = -(2**63), 2**63 - 1
 """The calm time of a stream that has no cycle."""
 
+NEVER_NS: Final = 0, 0
+"""The calm time of a stream of which each pane is to be told to its cycle."""
+
 
 class CycleRows:
     """The counts of calm panes of streams with K bins, one stream a row, that their daily cycles do not have yet.
@@ -124,7 +127,7 @@ class CycleRows:
     def remove(self, row: int) -> None:
         """Ends the calm time of a stream that leaves its row, after its counts are settled."""
         self.settle(row)
-        self.start_calm_time(row, None, None, (0, 0))
+        self.start_calm_time(row, None, None, NEVER_NS)
 
     def _is_calm(self, rows: Indices, start_ns: Ints) -> Bools:
         begin_ns, end_ns = self._arrays["begin_ns"][rows], self._arrays["end_ns"][rows]

@@ -24,7 +24,7 @@ from otel_mlmon.processor.detect.alternatives import Direction
 from otel_mlmon.processor.detect.arrays import HOUR_NS
 from otel_mlmon.processor.detect.bets import DayHypothesis, SlotHypothesis
 from otel_mlmon.processor.detect.cycle import DailyCycle, start_daily_cycle
-from otel_mlmon.processor.detect.cycle_rows import ALWAYS_NS, CycleRows
+from otel_mlmon.processor.detect.cycle_rows import ALWAYS_NS, NEVER_NS, CycleRows
 from otel_mlmon.processor.detect.evidence import EvidenceBank
 from otel_mlmon.processor.detect.state import CycleDay, CycleState
 from otel_mlmon.processor.window.window import HistogramBins, ReferenceCounts, ReferenceOrigin, StreamKey, StreamWindow
@@ -84,7 +84,8 @@ class StreamCycles:
             self._places[window.stream] = table, row
             cycle = self._find_cycle(window.stream, window.reference, window.start_ns)
             if cycle is None:
-                table.start_calm_time(row, window.reference, None, ALWAYS_NS)
+                present = self._find_waiting_cycle(window.stream, window.reference)
+                table.start_calm_time(row, window.reference, present, ALWAYS_NS if present is None else NEVER_NS)
                 nulls.append(None)
                 continue
             local_ns = _localize_time(window.start_ns, cycle)
@@ -221,6 +222,15 @@ class StreamCycles:
         )
         self._cycles[stream] = reference, cycle
         return cycle
+
+    def _find_waiting_cycle(self, stream: StreamKey, reference: ReferenceCounts | None) -> DailyCycle | None:
+        """Returns the cycle whose present day goes on though a stream is compared with a reference that has none.
+
+        It is needed again when the reference from before comes back, as after hours of the week that are known.
+        """
+        entry = self._cycles.get(stream)
+        is_waiting = entry is not None and reference is not None and entry[1].state.bins == reference.bins.names
+        return entry[1] if entry is not None and is_waiting else None
 
 
 def _localize_time(time_ns: int, cycle: DailyCycle) -> int:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import cache
 
 import numpy as np
+import pytest
 
 from otel_mlmon.processor.detect.cycles import compute_utc_offset_ns
 from otel_mlmon.processor.detect.evaluator import DriftEvaluator
@@ -64,6 +65,17 @@ def test_references_that_move_with_time_and_allowances_have_no_cycle() -> None:
         for pane in range(PANES // 2):
             judged.evaluate([window(pane, origin=origin)])
         assert judged.cycles.changed() == []
+
+
+@pytest.mark.parametrize("origin", ["hour_of_week", "rolling"])
+def test_the_present_day_of_a_cycle_goes_on_while_another_reference_has_none(origin: ReferenceOrigin) -> None:
+    judged = evaluator()
+    for pane in range(PANES, 3 * PANES):
+        is_away = PANES + PANES // 3 <= pane < PANES + PANES // 2
+        judged.evaluate([window(pane, origin=origin if is_away else "learned")])
+    (day, *_) = judged.cycles.state(STREAM).days
+    counts = np.add.reduce([window(pane).pane for pane in range(PANES, 2 * PANES)])
+    assert day.counts.sum(axis=0).tolist() == counts.tolist()
 
 
 def test_a_stream_that_is_removed_forgets_its_cycle() -> None:
