@@ -203,7 +203,7 @@ class ProcessorPipeline:
         removed = dict.fromkeys(self._windows.pop_removed_streams())
         self._evidence.drop_stream((*replaced, *removed))
         alerts = self._alerts.remove_streams(replaced, now_ns, REPLACED)
-        for model in {stream.model for stream in removed}.difference(self._windows.models):
+        for model in sorted({stream.model for stream in removed}.difference(self._windows.models)):
             alerts += self._alerts.remove_model(model, now_ns)
             self._has_changed_alerts = True
             if self._version_changes.pop(model, None) is not None:
