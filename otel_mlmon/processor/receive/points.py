@@ -63,6 +63,8 @@ class _EncodedPoints(NamedTuple):
 
     points: Sequence[bytes]
     layout: SeriesLayout
+    refusals: Mapping[int, str]
+    """Why points have no identity in the layout, by position, where their attributes are known to be why."""
     metric: MetricContext
     items: list[DataPoint | PointGroup]
     """Where the points belong among the others."""
@@ -108,12 +110,12 @@ class PointCollector:
         """
         for first in range(0, len(points), MAX_LAYOUT_POINTS):
             part = points[first : first + MAX_LAYOUT_POINTS]
-            layout = metric.scope.layouts.get((metric.definition.name, first))
+            layout, refusals = metric.scope.layouts.get((metric.definition.name, first)), dict[int, str]()
             if layout is None or not layout.fits(part):
-                layout = _find_series(part, first, metric)
+                layout, refusals = _find_series(part, first, metric)
             items: list[DataPoint | PointGroup] = []
             self._parts += items, []
-            self._encoded.append(_EncodedPoints(part, layout, metric, items))
+            self._encoded.append(_EncodedPoints(part, layout, refusals, metric, items))
             self._encoded_bytes += sum(map(len, part)) + _PLACE_BYTES * len(part)
             if self._encoded_bytes >= encoded.MAX_TABLE_BUCKETS:
                 self._read_encoded()
@@ -171,7 +173,8 @@ class PointCollector:
         """Adds points one by one, from the rows from `first` on, or from their messages where a row is unread."""
         for row, (point, identity) in enumerate(zip(part.points, part.layout.identities, strict=True), start=first):
             if identity is None or row in unread:
-                self._read_message(parse_exponential_point(point), part.metric, part.items)
+                refusal = part.refusals.get(row - first)
+                self._read_message(parse_exponential_point(point), part.metric, part.items, refusal)
             elif row in rows.faults:
                 self.faults[rows.faults[row]] += 1
             else:
@@ -180,13 +183,26 @@ class PointCollector:
                     DataPoint(identity, rows.start_ns[row], rows.time_ns[row], part.metric.is_cumulative, value)
                 )
 
-    def _read_message(self, point: Any, metric: MetricContext, items: list[DataPoint | PointGroup]) -> None:
-        """Reads a point from its message; adds it to `items`, or counts why it is not used."""
+    def _read_message(
+        self,
+        point: Any,
+        metric: MetricContext,
+        items: list[DataPoint | PointGroup],
+        refusal: str | None = None,
+    ) -> None:
+        """Reads a point from its message; adds it to `items`, or counts why it is not used.
+
+        Args:
+            point: The message.
+            metric: What the points of its metric share.
+            items: Takes it.
+            refusal: Why its attributes give it no identity, if they were read before.
+        """
         if point.flags & _NO_RECORDED_VALUE:
             self.ignored += 1
             return
         try:
-            identity = _find_point_identity(point, metric)
+            identity = _find_point_identity(point, metric, refusal)
             if metric.kind == "sum":
                 value = _read_counter(point)
             else:
@@ -220,8 +236,10 @@ def _find_interval(rows: HistogramRows, first: int, end: int) -> tuple[int, int]
     return (start_ns, time_ns) if is_shared else None
 
 
-def _find_series(points: Sequence[bytes], first: int, metric: MetricContext) -> SeriesLayout:
+def _find_series(points: Sequence[bytes], first: int, metric: MetricContext) -> tuple[SeriesLayout, dict[int, str]]:
     """Finds the series of encoded points one by one; remembers their layout if all have an identity.
+
+    Returns the layout, and by position why the attributes of a point give it no identity.
 
     Args:
         points: Successive points of the metric.
@@ -233,8 +251,9 @@ def _find_series(points: Sequence[bytes], first: int, metric: MetricContext) -> 
     """
     prefixes: list[bytes] = []
     identities: list[PointIdentity | None] = []
+    refusals: dict[int, str] = {}
     known = metric.scope.identities.setdefault(metric.definition.name, {})
-    for point in points:
+    for place, point in enumerate(points):
         position, identity = find_header(point), None
         prefix = point if position is None else point[: position + 1]
         if position is not None:
@@ -243,21 +262,21 @@ def _find_series(points: Sequence[bytes], first: int, metric: MetricContext) -> 
                 raw = tuple(parse_exponential_point(prefix[:-1]).attributes)
                 try:
                     identity = obtain_point_identity(raw, metric.definition, metric.scope, key=prefix)
-                except PointError:
-                    prefix = point
+                except PointError as error:
+                    prefix, refusals[place] = point, str(error)
         prefixes.append(prefix)
         identities.append(identity)
     layout = SeriesLayout.from_points(prefixes, identities)
     if layout.runs:
         remember_layout(metric.scope, metric.definition.name, first, layout)
-    return layout
+    return layout, refusals
 
 
-def _find_point_identity(point: Any, metric: MetricContext) -> PointIdentity:
+def _find_point_identity(point: Any, metric: MetricContext, refusal: str | None) -> PointIdentity:
     """Checks the times of a data point, and returns the identity that its attributes give it.
 
     Raises:
-        PointError: They break a rule.
+        PointError: They break a rule; `refusal` where that is known of the attributes.
         MalformedError: The attributes are none.
     """
     time_ns = point.time_unix_nano
@@ -265,6 +284,8 @@ def _find_point_identity(point: Any, metric: MetricContext) -> PointIdentity:
         raise PointError("no_time")
     if time_ns > MAX_TIME_NS or point.start_time_unix_nano > time_ns:
         raise PointError("bad_time")
+    if refusal is not None:
+        raise PointError(refusal)
     attributes = point.attributes
     if len(attributes) > MAX_ATTRIBUTES_BYTES // LEAST_ATTRIBUTE_BYTES:
         raise PointError("attributes_too_large")
