@@ -55,7 +55,7 @@ class StreamCycles:
         self._inherited: dict[StreamKey, tuple[HistogramBins, CycleState]] = {}
         """The bins and the cycle of the version before, for new versions until their first pane."""
         self._tables: dict[tuple[int, Direction], CycleRows] = {}
-        """By number of bins and direction, as banks of evidence are."""
+        """The tables by number of bins and direction, as banks of evidence are."""
         self._places: dict[StreamKey, tuple[CycleRows, int]] = {}
         """The row of each stream whose evidence is in a bank."""
         self._changed: set[StreamKey] = set()

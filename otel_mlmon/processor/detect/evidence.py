@@ -109,7 +109,7 @@ class EvidenceBank:
         self.effects = DesignEffects(bins)
         self.traffic = DailyTraffic()
         self.slots = SlotTable(bins)
-        """What is no drift of each row now."""
+        """The counts by time of day that are no drift of each row now."""
         self._free_rows: list[int] = []
         self._row_count = 0
         self._arrays = RowArrays(

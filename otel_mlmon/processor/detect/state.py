@@ -51,7 +51,7 @@ class RareBinColumns:
     bins: Ints
     """Which of the K bins, shape (Σ bin_counts,)."""
     lifts: Floats
-    """By how much the line of each rose, in nats; shaped as `bins`."""
+    """The nats by which the line of each rose; shaped as `bins`."""
     peaks: Floats
     """The largest ln of the weighted evidence about each since it left 1; shaped as `bins`."""
     since_ns: Ints
@@ -99,7 +99,7 @@ class EvidenceColumns:
     has_cycle: Bools
     """Whether what was to be expected followed a daily cycle at the last pane, shape (S,)."""
     expected: Floats
-    """As `history`, of the counts that were to be expected, of the C streams with a cycle; shape (C, 3, K)."""
+    """The counts that were to be expected, as `history`, of the C streams with a cycle; shape (C, 3, K)."""
     contributions: Floats
     """Shape (S, K)."""
     component_counts: Ints

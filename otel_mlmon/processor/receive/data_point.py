@@ -64,7 +64,7 @@ class PointGroup:
     identities: Sequence[PointIdentity]
     """The identity of each point; the same object as in an earlier request where they are the same ones."""
     start_ns: int
-    """As `DataPoint` has it, like the following two."""
+    """When counting began; as `DataPoint` has it, like the following two."""
     time_ns: int
     is_cumulative: bool
     table: SketchTable | None

@@ -45,12 +45,12 @@ _NUMBER_BYTES: Final = 9
 """The bytes of a number of fixed size with its tag."""
 
 _OFFSET_SHIFTS: Final = range(0, 35, 7)
-"""Those of the bytes of an offset. A longer one may be malformed, and as long as the whole request."""
+"""The shifts of the bytes of an offset. A longer one may be malformed, and as long as the whole request."""
 
 _SEPARATOR: Final = bytes(1)
-"""What is between two points: no tag of a field."""
+"""The byte between two points, which is the tag of no field."""
 _PADDING: Final = bytes(64)
-"""What follows the last point, so that a point which ends too early can be read beyond its end."""
+"""The bytes after the last point, so that a point which ends too early can be read beyond its end."""
 
 _CODES: Final = np.arange(256)
 _SCALES: Final = _CODES >> 1 ^ -(_CODES & 1)

@@ -121,9 +121,9 @@ class ScopeContext:
     """The canonical text of resource and scope."""
     sender: str
     identities: dict[str, dict[RawAttributes, PointIdentity]] = field(default_factory=dict)
-    """By metric and attributes, of the series that were seen."""
+    """The identities of series that were seen, by metric and attributes."""
     layouts: dict[tuple[str, int], SeriesLayout] = field(default_factory=dict)
-    """By metric and the position of the first point, as they were the last time."""
+    """The layouts of the last request, by metric and the position of the first point."""
 
 
 class _IdentityCache:

@@ -43,7 +43,7 @@ MAX_LAYOUT_POINTS: Final = 1_024
 """The most points of a metric that have one layout: what is read at once is bounded, however long a request is."""
 
 _PLACE_BYTES: Final = 64
-"""What a point that is still encoded counts for besides its bytes, of which it may have none."""
+"""The bytes that a point which is still encoded counts for, besides its own, of which it may have none."""
 
 _NO_RECORDED_VALUE: Final = 1
 
@@ -88,7 +88,7 @@ class PointCollector:
         self._encoded: list[_EncodedPoints] = []
         self._encoded_bytes = 0
         self._values: PointValues | None = None
-        """Those of histograms that were read from their messages; None before the first."""
+        """The values of histograms that were read from their messages; None before the first."""
         self._broken: dict[int, tuple[SketchTable, Mapping[int, str]]] = {}
         """The rows whose buckets contradict their own count, by the `id` of their table."""
 

@@ -54,7 +54,7 @@ class PackedValues(NamedTuple):
     steps: PackedInts
     """From each of its ordinals to the next; `NO_GAPS` where each is 1."""
     counts: PackedInts
-    """Those of all histograms, one after the other."""
+    """The counts of all histograms, one after the other."""
     numbers: list[int]
     """A part of the moments of each histogram, like the following."""
     sums: PackedSums

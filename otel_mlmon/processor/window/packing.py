@@ -98,7 +98,7 @@ class StoredPoints(NamedTuple):
     series: list[SeriesKey]
     table: SketchTable | None
     numbers: list[int]
-    """As `PendingPoints` has the two."""
+    """The row of each histogram in the table, or the value of each counter."""
     exemplars: dict[int, tuple[TraceExemplar, ...]]
     """The trace exemplars of the points that have any, by position."""
 

@@ -27,9 +27,9 @@ class PaneStack:
     times_ns: Sequence[tuple[int, int]]
     """Start and end of each pane, in the order of their ends."""
     durations: Sequence[StreamSketch]
-    """By pane; seconds, failed calls included."""
+    """The durations of calls by pane, seconds; failed calls included."""
     failed: Sequence[int]
-    """By pane, the calls that failed."""
+    """The number of calls that failed, by pane."""
     layout: PaneLayout
     counts: NDArray[Any]
     """Shape (P, K₁ + K₂ + …), of any integer type."""

@@ -68,7 +68,7 @@ class StreamGroup:
             else:
                 self.lone.append(LoneStream(size, len(self.members), stream))
         self._least_scales = [_NO_SCALE] * len(values.table.scales)
-        """Of each row, the scale from which on buckets fit the bins."""
+        """The scale of each row from which on buckets fit the bins."""
         for row, binning in zip(self._rows, binnings, strict=True):
             self._least_scales[row] = binning.scale or 0
         self._cuts = CutTable(binnings)
