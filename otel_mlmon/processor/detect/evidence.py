@@ -109,7 +109,7 @@ class EvidenceBank:
         self.effects = DesignEffects(bins)
         self.traffic = DailyTraffic()
         self.slots = SlotTable(bins)
-        """The counts by time of day that are no drift of each row now."""
+        """The shares of each row that count as no drift at this time of the day."""
         self._free_rows: list[int] = []
         self._row_count = 0
         self._arrays = RowArrays(
