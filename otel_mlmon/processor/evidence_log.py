@@ -157,24 +157,28 @@ class EvidenceLog:
         Args:
             repository: Where it is stored.
             now_ns: The time by our clock, Unix nanoseconds.
-            is_last: Whether all evidence is written, so that the next start has nothing to replay.
+            is_last: Whether all evidence and daily cycles are written, so that the next start has nothing to replay.
 
         Raises:
             StoreError: The repository refused it.
         """
         self._append_entries(now_ns)
-        self._cycles.update(dict.fromkeys(self.evaluator.cycles.changed()))
-        self.evaluator.cycles.clear_changed()
-        slices = list(dict.fromkeys((*self._unstored, *self._choose_lagging_slices(now_ns, is_last=is_last))))
+        cycles = self.evaluator.cycles
+        self._cycles.update(dict.fromkeys(cycles.list_streams() if is_last else cycles.changed()))
+        cycles.clear_changed()
+        chosen = dict.fromkeys((*self._unstored, *self._choose_lagging_slices(now_ns, is_last=is_last)))
+        if is_last:
+            chosen |= dict.fromkeys(part for part in map(self._slices.find, self._cycles) if part is not None)
+        slices = list(chosen)
         put_records(repository, LOG, self._entries.items())
         if empty := sorted(part.key for part in slices if not part.streams):
             repository.delete(EVIDENCE.name, empty)
         put_records(repository, EVIDENCE, ((part.key, self._build_record(part)) for part in slices if part.streams))
         if self._gone:
             repository.delete(CYCLE.name, sorted(map(_encode_stream_key, self._gone)))
-        cycles = {stream: self.evaluator.cycles.state(stream) for stream in self._list_cycles(slices)}
+        states = {stream: cycles.state(stream) for stream in self._list_cycles(slices)}
         put_records(
-            repository, CYCLE, [(_encode_stream_key(key), CycleRecord(stream=key, state=cycles[key])) for key in cycles]
+            repository, CYCLE, [(_encode_stream_key(key), CycleRecord(stream=key, state=states[key])) for key in states]
         )
         self._prune_entries(repository, slices)
         self._stored = slices

@@ -16,7 +16,7 @@ from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import DriftScore
 from otel_mlmon.processor.evidence_log import CYCLE, LOG, STORED_AFTER_NS, EvidenceLog
 from otel_mlmon.processor.evidence_slices import EVIDENCE
-from otel_mlmon.processor.state.repository import encode_record
+from otel_mlmon.processor.state.repository import encode_record, load_records
 from otel_mlmon.processor.state.sqlite import SqliteRepository
 from otel_mlmon.processor.window.progress import StreamAbsence
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
@@ -317,6 +317,20 @@ def test_a_cycle_is_stored_with_the_evidence_of_its_stream(bench: Bench) -> None
         bench.pane()
     assert len(bench.repository.load(CYCLE.name)) == len(STREAMS)
     assert bench.repository.puts[CYCLE.name] == 2 * len(STREAMS)  # when it began, and after an hour
+
+
+def test_the_last_save_stores_all_of_every_daily_cycle(bench: Bench) -> None:
+    bench.now_ns = T0 // (3600 * SECOND) * (3600 * SECOND)
+    for _ in range(40):
+        bench.pane()
+    cycles = bench.log.evaluator.cycles
+    before = {stream: encode_record(cycles.state(stream)) for stream in STREAMS}
+    bench.save(is_last=True)  # the pane before was stored already
+    stored = load_records(bench.repository, CYCLE).values()
+    assert {record.stream: encode_record(record.state) for record in stored} == before
+    bench.restart()
+    bench.pane()
+    assert cycles.state(STREAMS[1]).today.sum() < bench.log.evaluator.cycles.state(STREAMS[1]).today.sum()
 
 
 def test_learning_streams_are_stored_without_evidence(bench: Bench) -> None:

@@ -180,6 +180,10 @@ class StreamCycles:
         """Returns the streams whose daily cycle is to be stored: it went on to another hour since `clear_changed`."""
         return [stream for stream in sorted(self._changed) if stream in self._cycles]
 
+    def list_streams(self) -> list[StreamKey]:
+        """Lists the streams that had panes with a daily cycle since the start of this process."""
+        return sorted(self._cycles)
+
     def state(self, stream: StreamKey) -> CycleState:
         """Returns the daily cycle of a stream to be stored, with all panes so far.
 
