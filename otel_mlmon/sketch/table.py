@@ -164,7 +164,7 @@ class SketchTable:
         """Returns whether all of some rows of the sketch table are exponential histograms."""
         return {self.bounds[row] for row in rows} <= {None}
 
-    def list_layouts(self, rows: Iterable[int]) -> list[SketchLayout]:
+    def list_layouts(self, rows: Sequence[int]) -> list[SketchLayout]:
         """Lists the layouts of rows of the sketch table."""
         bounds, scales, starts = self.bounds, self.scales, self.starts
         return [(bounds[row], scales[row], starts[row + 1] - starts[row]) for row in rows]

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from otel_mlmon.processor.window.series import CompletenessCheck, CountedTimes, PendingPoints, PointKey, TimeSeries
-from otel_mlmon.sketch.table import PointValue, SketchLayout, SketchTable, TableRow
+from otel_mlmon.sketch.table import Bounds, PointValue, SketchLayout, SketchTable, TableRun, list_runs
 
 
 class Increments(NamedTuple):
@@ -112,9 +112,9 @@ def _subtract_totals(groups: Sequence[PendingPoints]) -> dict[int, _Differences]
 
     It tells nothing of a series' further points, of a first total, and of another layout than before.
     """
-    later: list[TableRow] = []
-    earlier: list[TableRow] = []
-    places: list[tuple[PendingPoints, list[int]]] = []
+    later: list[TableRun] = []
+    earlier: list[TableRun] = []
+    places: list[tuple[PendingPoints, Sequence[int]]] = []
     present = set[TimeSeries]()
     for points in groups:
         table = points.table
@@ -122,23 +122,46 @@ def _subtract_totals(groups: Sequence[PendingPoints]) -> dict[int, _Differences]
             continue
         lasts = [_NO_TOTAL if series in present else series.state.total or _NO_TOTAL for series in points.series]
         present.update(points.series)
+        runs, last_runs = list_runs(table, points.numbers), _list_value_runs(lasts)
+        if len(runs) == len(last_runs) == 1 and _list_run_layouts(runs[0]) == _list_run_layouts(last_runs[0]):
+            places.append((points, range(len(lasts))))
+            later += runs
+            earlier += last_runs
+            continue
         layouts = zip(table.list_layouts(points.numbers), _list_layouts(lasts), strict=True)
         positions = [position for position, (layout, last) in enumerate(layouts) if layout == last]
         places.append((points, positions))
-        later += [(table, points.numbers[position]) for position in positions]
-        earlier += [(last.table, last.row) for last in map(lasts.__getitem__, positions) if last.table is not None]
+        later += [(table, row, row + 1) for row in map(points.numbers.__getitem__, positions)]
+        earlier += [
+            (last.table, last.row, last.row + 1) for last in map(lasts.__getitem__, positions) if last.table is not None
+        ]
     if not later:
         return {}
-    table, is_known = SketchTable.gather_rows(later).subtract(SketchTable.gather_rows(earlier))
+    table, is_known = SketchTable.gather_runs(later).subtract(SketchTable.gather_runs(earlier))
     differences: dict[int, _Differences] = {}
     first = 0
-    for points, positions in places:
+    for points, found in places:
         rows: list[int | None] = [None] * len(points.series)
-        for row, position in enumerate(positions, start=first):
+        for row, position in enumerate(found, start=first):
             rows[position] = row if is_known[row] else None
         differences[id(points)] = _Differences(table, rows)
-        first += len(positions)
+        first += len(found)
     return differences
+
+
+def _list_value_runs(values: Sequence[PointValue]) -> list[TableRun]:
+    """Lists the runs of rows that values are in; none if they are not all in one table."""
+    table = values[0].table
+    if table is None or [value.table for value in values].count(table) < len(values):
+        return []
+    return list_runs(table, [value.row for value in values])
+
+
+def _list_run_layouts(run: TableRun) -> tuple[list[int], list[int], list[Bounds | None]]:
+    """Lists the layouts of a run of rows in columns: equal ones are of as many rows of equal layouts."""
+    table, first, end = run
+    starts = table.starts[first : end + 1]
+    return table.scales[first:end], [start - starts[0] for start in starts], table.bounds[first:end]
 
 
 def _list_layouts(values: Sequence[PointValue]) -> list[SketchLayout | None]:

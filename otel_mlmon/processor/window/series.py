@@ -26,7 +26,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
 from operator import attrgetter, itemgetter
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -254,8 +254,10 @@ class TimeSeries:
         """Takes the next total of a cumulative series, one in the same buckets that exceeds the last one."""
         state = self.state
         state.total = total
-        state.total_ns = max(state.total_ns, points.time_ns)
-        state.total_received_ns = max(state.total_received_ns, points.received_ns)
+        if points.time_ns > state.total_ns:
+            state.total_ns = points.time_ns
+        if points.received_ns > state.total_received_ns:
+            state.total_received_ns = points.received_ns
 
     def count_total(
         self, points: PendingPoints, value: PointValue, difference: PointValue | None, *, is_complete: CompletenessCheck
@@ -300,9 +302,11 @@ def have_totals_alike(members: Iterable[TimeSeries], *, is_counter: bool) -> boo
     """Returns whether all totals of series so far, if any, are counters, or else exponential histograms."""
     waiting = {id(points): points for series in members for points in series.pending.values()}.values()
     totals = [series.state.total for series in members if series.state.total is not None]
+    by_table = groupby(totals, key=attrgetter("table"))
+    columns = [(points.table, points.numbers) for points in waiting]
+    columns += [(table, [total.row for total in group]) for table, group in by_table]
     if is_counter:
-        return all(points.table is None for points in waiting) and all(total.table is None for total in totals)
-    columns = [(points.table, points.numbers) for points in waiting] + [(total.table, [total.row]) for total in totals]
+        return all(table is None for table, _ in columns)
     return all(table is not None and table.is_exponential(rows) for table, rows in columns)
 
 

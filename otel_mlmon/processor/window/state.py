@@ -331,8 +331,9 @@ def _gather_totals(group: Iterable[TimeSeries]) -> None:
     """Brings the last totals of a sender's series into one table, so that they hold no request in memory."""
     states = [series.state for series in group]
     rows = [(state, state.total.table, state.total.row) for state in states if state.total and state.total.table]
-    table = SketchTable.gather_rows([(table, row) for _, table, row in rows])
-    if rows and table is rows[0][1]:  # they have it alone
+    tables = {id(table): table for _, table, _ in rows}
+    if len(tables) == 1 and len(rows) == len(rows[0][1].numbers):  # they have it alone
         return
+    table = SketchTable.gather_rows([(table, row) for _, table, row in rows])
     for position, (state, _, _) in enumerate(rows):
         state.total = PointValue(None, table, position)
