@@ -102,7 +102,7 @@ def view_sums(packed: PackedSums, count: int) -> ScaledSums:
         ValueError: They are not `count`, or beyond the range of sums.
     """
     shifts, width, blob = packed
-    if width < 1 or len(blob) != count * width or len(shifts) not in (1, count):
+    if width < 1 or not shifts or len(blob) != count * width or len(shifts) not in (1, count):
         raise ValueError(f"{len(blob)} bytes for {count} sums of {width}")
     # The range of a float is 2^2098 units; a sum of 2^64 of them stays far below 2^4096.
     if not all(0 <= shift <= 4096 for shift in shifts):

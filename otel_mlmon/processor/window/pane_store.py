@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.state.repository import (
+    CONTRADICTIONS,
     RecordKind,
     Repository,
     decode_record,
@@ -320,9 +321,9 @@ def _load_stacks(
         stacks: list[PaneStack] = []
         try:
             stacks = block.unpack()
-        except ValueError as error:
+        except CONTRADICTIONS as error:
             blob = encode_record(block, is_compressed=kind.is_compressed)
-            quarantine_record(repository, kind.name, key, blob, f"ValueError: {error}")
+            quarantine_record(repository, kind.name, key, blob, f"{type(error).__name__}: {error}")
         if stacks:
             yield key, stacks
 

@@ -60,6 +60,8 @@ def test_sums_are_unpacked_as_they_were(sums: list[int]) -> None:
 def test_sums_that_contradict_each_other_are_refused(packed: PackedSums) -> None:
     with pytest.raises(ValueError, match="sum"):
         unpack_sums(packed, 2)
+    with pytest.raises(ValueError, match="sum"):
+        unpack_sums(PackedSums((), 8, b""), 0)
 
 
 def test_sums_of_a_like_size_take_a_few_bytes_each() -> None:
