@@ -97,7 +97,7 @@ class EvidenceColumns:
     history: Floats
     """Shape (S, 3, K): the exponentially weighted counts of the components that learn."""
     has_cycle: Bools
-    """Whether what was to be expected followed a daily cycle at the last pane, shape (S,)."""
+    """Whether the counts to be expected followed a daily cycle at the last pane, shape (S,)."""
     expected: Floats
     """The counts that were to be expected, as `history`, of the C streams with a cycle; shape (C, 3, K)."""
     contributions: Floats

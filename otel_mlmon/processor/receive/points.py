@@ -21,7 +21,6 @@ from otel_mlmon.processor.receive.data_point import (
     DataPoint,
     PointGroup,
     PointIdentity,
-    TraceExemplar,
     group_points,
 )
 from otel_mlmon.processor.receive.encoded import MAX_COUNT, MAX_TIME_NS, parse_exponential_point
@@ -34,10 +33,8 @@ from otel_mlmon.processor.receive.identities import (
     obtain_point_identity,
     remember_layout,
 )
-from otel_mlmon.processor.receive.sketches import ADD_VALUE, PointValues
+from otel_mlmon.processor.receive.sketches import ADD_VALUE, PointValues, read_exemplars
 from otel_mlmon.sketch.table import PointValue, SketchTable
-
-MAX_EXEMPLARS: Final = 4
 
 MAX_LAYOUT_POINTS: Final = 1_024
 """The most points of a metric that have one layout: what is read at once is bounded, however long a request is."""
@@ -211,7 +208,7 @@ class PointCollector:
         except PointError as error:
             self.faults[str(error)] += 1
             return
-        exemplars = _read_exemplars(point) if point.exemplars else ()
+        exemplars = read_exemplars(point) if point.exemplars else ()
         times = point.start_time_unix_nano, point.time_unix_nano
         # A third of the time that `DataPoint(…)` takes.
         items.append(tuple.__new__(DataPoint, (identity, *times, metric.is_cumulative, value, exemplars)))
@@ -311,14 +308,3 @@ def _read_counter(point: Any) -> PointValue:
     if value > MAX_COUNT:
         raise PointError("too_large")
     return PointValue(int(value))
-
-
-def _read_exemplars(point: Any) -> tuple[TraceExemplar, ...]:
-    values: dict[str, float] = {}
-    for exemplar in point.exemplars:
-        trace_id, value = exemplar.trace_id, exemplar.as_double
-        if len(trace_id) == 16 and any(trace_id):
-            known = values.setdefault(trace_id.hex(), 0.0)
-            values[trace_id.hex()] = value if known < value < math.inf else known
-    largest = sorted(values, key=values.__getitem__, reverse=True)[:MAX_EXEMPLARS]
-    return tuple(TraceExemplar(trace_id, values[trace_id]) for trace_id in largest)

@@ -18,7 +18,7 @@ _NO_TRAFFIC: Final = {"first_ns": 0, "last_ns": 0, "hours": ("<f8", [_HOURS], by
 
 
 class SliceOfOne(NamedTuple):
-    """What a record of format 11 would hold of one stream alone."""
+    """The detection state of one stream, in the parts of which a record of format 11 has columns."""
 
     model: list[str]
     stream: str
@@ -32,7 +32,7 @@ class SliceOfOne(NamedTuple):
 
     @property
     def group(self) -> tuple[Any, ...]:
-        """What all streams of a record have in common."""
+        """The model, entry, direction and number of bins, which all streams of one record share."""
         return (*self.model, self.entry, self.direction, len(self.bins))
 
 

@@ -33,9 +33,9 @@ class ConsumedPoints(NamedTuple):
     """The points that were taken out of a pane, and what they add to it."""
 
     groups: list[PendingPoints]
-    """All points, in the order of their time."""
+    """All points of the pane, in the order of their time."""
     increments: list[Increments]
-    """The increments of those points that add something, in the same order."""
+    """The increments of points that add something, in the order of the groups."""
 
 
 def consume_points(groups: Iterable[PendingPoints], *, is_complete: CompletenessCheck) -> ConsumedPoints:
