@@ -95,12 +95,27 @@ class PointGroup:
 
 def group_points(points: Iterable[DataPoint]) -> list[PointGroup]:
     """Groups successive data points that may share a `PointGroup`; their order stays as it is."""
-    return [_build_point_group(list(group)) for _, group in groupby(points, _find_shared_part)]
+    groups = (list(group) for _, group in groupby(points, _find_shared_part))
+    return [_build_group_of_one(group[0]) if len(group) == 1 else _build_point_group(group) for group in groups]
 
 
 def _find_shared_part(point: DataPoint) -> tuple[object, ...]:
     (model, metric, _, _, sender, _), start_ns, time_ns, is_cumulative, value, _ = point
     return start_ns, time_ns, is_cumulative, sender, metric, id(value.table), model
+
+
+def _build_group_of_one(point: DataPoint) -> PointGroup:
+    """Builds the group of a point that has a time or a start of its own, as all points of a request may have."""
+    identity, start_ns, time_ns, is_cumulative, (counter, table, row), exemplars = point
+    return PointGroup(
+        identities=(identity,),
+        start_ns=start_ns,
+        time_ns=time_ns,
+        is_cumulative=is_cumulative,
+        table=table,
+        numbers=(row if table is not None else counter or 0,),
+        exemplars={0: exemplars} if exemplars else {},
+    )
 
 
 def _build_point_group(points: Sequence[DataPoint]) -> PointGroup:

@@ -7,6 +7,7 @@ few lists and no record of its own. Unpacked, each is bit for bit what it was.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import accumulate, groupby
 from operator import attrgetter
 from typing import Final, NamedTuple
@@ -158,13 +159,12 @@ def unpack_points(record: PointsRecord) -> Iterator[StoredPoints]:
 def _pack_names(names: Sequence[str]) -> bytes | list[str]:
     """Packs the names of series, as `PointRun` has them."""
     text = "".join(names)
-    if set(map(len, names)) == {_NAME_DIGITS} and _is_hex(text):
-        return bytes.fromhex(text)
+    if names and set(map(len, names)) == {_NAME_DIGITS}:
+        with suppress(ValueError):
+            packed = bytes.fromhex(text)
+            if packed.hex() == text:  # spaces are skipped, and large letters read as small ones
+                return packed
     return list(names)
-
-
-def _is_hex(text: str) -> bool:
-    return not text.strip("0123456789abcdef")  # the strip ends at once at any other character
 
 
 def _unpack_names(names: bytes | list[str]) -> list[str]:

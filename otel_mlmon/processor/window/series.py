@@ -125,6 +125,8 @@ class PendingPoints:
 
     def find_value(self, series: TimeSeries) -> PointValue:
         """Returns the value of the pending data point of a series."""
+        if len(self.numbers) == 1:
+            return PointValue.from_number(self.table, self.numbers[0])
         if not self._positions:
             self._positions = {member: position for position, member in enumerate(self.series)}
         return PointValue.from_number(self.table, self.numbers[self._positions[series]])
