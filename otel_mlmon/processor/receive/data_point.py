@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import NamedTuple, TypeAlias
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypeAlias
 
 from otel_mlmon.sketch.table import PointValue, SketchTable
 from otel_mlmon.types import ModelKey
@@ -57,6 +58,10 @@ class DataPoint(NamedTuple):
     """At most 4, those of the largest values."""
 
 
+NO_EXEMPLARS: Final[Mapping[int, tuple[TraceExemplar, ...]]] = MappingProxyType({})
+"""The trace exemplars of points that have none: one object for all of them."""
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class PointGroup:
     """Holds data points of one request in columns: of one metric of one model, from one sender, of one interval."""
@@ -71,7 +76,7 @@ class PointGroup:
     """The table of their histograms; None for counters."""
     numbers: Sequence[int]
     """The row of each histogram in the table, or the value of each counter."""
-    exemplars: Mapping[int, tuple[TraceExemplar, ...]] = field(default_factory=dict)
+    exemplars: Mapping[int, tuple[TraceExemplar, ...]] = field(default_factory=lambda: NO_EXEMPLARS)
     """The trace exemplars of the points that have any, by position."""
 
     def list_points(self) -> list[DataPoint]:
@@ -114,7 +119,7 @@ def _build_group_of_one(point: DataPoint) -> PointGroup:
         is_cumulative=is_cumulative,
         table=table,
         numbers=(row if table is not None else counter or 0,),
-        exemplars={0: exemplars} if exemplars else {},
+        exemplars={0: exemplars} if exemplars else NO_EXEMPLARS,
     )
 
 
@@ -130,7 +135,7 @@ def _build_point_group(points: Sequence[DataPoint]) -> PointGroup:
         is_cumulative=are_cumulative[0],
         table=table,
         numbers=range(rows[0], rows[-1] + 1) if is_run else rows,
-        exemplars={position: found for position, found in enumerate(exemplars) if found},
+        exemplars={position: found for position, found in enumerate(exemplars) if found} or NO_EXEMPLARS,
     )
 
 

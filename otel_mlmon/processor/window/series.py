@@ -94,8 +94,8 @@ class PendingPoints:
     """The row of each histogram in the table, or the value of each counter."""
     exemplars: dict[int, tuple[TraceExemplar, ...]] = field(default_factory=dict)
     """The trace exemplars of the points that have any, by position."""
-    _positions: dict[TimeSeries, int] = field(default_factory=dict)
-    """The positions of the series; empty before any was looked for."""
+    _positions: dict[TimeSeries, int] | None = None
+    """The positions of the series; None before any was looked for."""
 
     @property
     def metric(self) -> str:
