@@ -33,7 +33,7 @@ class CountedPanes:
 
     streams: list[StreamWindows] = field(default_factory=list)
     totals: list[int] = field(default_factory=list)
-    """How many values each has."""
+    """The number of values of each stream in the pane."""
     numbers: list[NumberSum] = field(default_factory=list)
     counts: list[Counts | None] = field(default_factory=list)
     """The values by bin, shape (K,); None of a stream that learns, and where counting failed."""

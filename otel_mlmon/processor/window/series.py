@@ -204,7 +204,7 @@ class TimeSeries:
 
     state: SeriesState
     pending: dict[PointKey, PendingPoints] = field(default_factory=dict)
-    """What each of its pending points came with."""
+    """The group of pending points with a point of the series, by the key of that point."""
     resets: int = 0
     """Resets since the caller last set it to 0."""
     streams: tuple[str, ...] = field(init=False)
